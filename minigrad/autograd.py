@@ -1,0 +1,247 @@
+"""The tape: nodes, recording modes, and the walk back from a result to its inputs.
+
+It knows arrays only. A node holds the pullback of the operation that made it and points to the *nodes* of the operation's
+inputs, never to tensors, so an activation that no pullback mentions dies as soon as Python drops it. The walk is iterative,
+frees each pullback right after use, and adds gradients up in place where it owns the buffer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minigrad.backend import Array, namespace_of
+from minigrad.backend.gradients import LAZY, RowSparse, dense
+from minigrad.errors import GraphError
+
+Gradient: TypeAlias = Any
+"""An array, a lazy gradient (`backend.gradients`), or with `create_graph` a Tensor."""
+
+Pullback: TypeAlias = Any
+"""One function from the output's gradient to a tuple of input gradients, or a tuple with one function per input."""
+
+recording: ContextVar[bool] = ContextVar("recording", default=True)
+replayable: ContextVar[bool] = ContextVar("replayable", default=False)
+
+_next_order = itertools.count().__next__
+
+
+@contextmanager
+def _mode(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def no_grad() -> Any:
+    """Context manager: operations inside record nothing, so they keep nothing alive."""
+    return _mode(recording, False)
+
+
+def enable_grad() -> Any:
+    """Context manager: recording is on inside, also within `no_grad`."""
+    return _mode(recording, True)
+
+
+def higher_order() -> Any:
+    """Context manager: operations inside can be differentiated more than once (`create_graph=True`).
+
+    Nodes then remember their inputs, and backend kernels are bypassed. Ordinary training does not need it and pays nothing.
+    """
+    return _mode(replayable, True)
+
+
+class Node:
+    """One recorded operation. `order` grows with time, so sorting by it is a topological sort."""
+
+    __slots__ = ("dtype", "name", "order", "output_index", "parents", "pullback", "replay", "shape", "versions")
+
+    def __init__(
+        self,
+        name: str,
+        shape: Any,
+        dtype: Any,
+        parents: tuple[Node | None, ...],
+        pullback: Pullback,
+        replay: Callable[[], Pullback] | None = None,
+    ) -> None:
+        self.name, self.shape, self.dtype, self.parents, self.pullback, self.replay = name, shape, dtype, parents, pullback, replay
+        self.output_index: int | None = None  # set on the nodes of an operation with several outputs: which one this is
+        self.order = _next_order()
+        self.versions = tuple([p.version if type(p) is Leaf else 0 for p in parents])
+
+
+class Leaf(Node):
+    """The start of the graph: an input or parameter that wants its gradient, and the place where the gradient lies.
+
+    `version` counts the parameter's changes. `view` is its part of an optimizer's flat gradient buffer, if it has one.
+    """
+
+    __slots__ = ("grad", "keep_rows", "version", "view")
+
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__(name, shape, dtype, (), None)
+        self.grad: Gradient | None = None
+        self.view: Array | None = None
+        self.keep_rows = False
+        self.version = 0
+
+    def accumulate(self, gradient: Gradient) -> None:
+        """Add to `grad`. The first gradient of a step overwrites, so nothing is ever filled with zeros."""
+        first = self.grad is None
+        if isinstance(gradient, RowSparse) and self.view is None and (first or isinstance(self.grad, RowSparse)):
+            self.grad = gradient if self.grad is None else self.grad.joined(gradient)
+        elif self.view is not None:
+            if isinstance(gradient, LAZY):
+                gradient.into(self.view, accumulate=not first)
+            elif first:
+                self.view[...] = gradient
+            else:
+                self.view += gradient
+            self.grad = self.view
+        elif first:
+            self.grad = gradient.dense() if isinstance(gradient, LAZY) else gradient.copy()
+        elif isinstance(self.grad, RowSparse):
+            self.grad = self.grad.into(dense(gradient).copy(), accumulate=True)
+        elif isinstance(gradient, LAZY):
+            gradient.into(self.grad, accumulate=True)
+        else:
+            self.grad += gradient
+
+
+def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
+    """Undo broadcasting: sum the gradient over the axes along which an input of `shape` was repeated."""
+    if gradient.shape == shape:
+        return gradient
+    gradient = dense(gradient)
+    extra = gradient.ndim - len(shape)
+    xp = namespace_of(gradient)
+    if extra > 0:
+        gradient = xp.sum(gradient.reshape((-1, *gradient.shape[extra:])) if extra > 1 else gradient, axis=0)
+    repeated = tuple(i for i, n in enumerate(shape) if n == 1 and gradient.shape[i] != 1)
+    return xp.sum(gradient, axis=repeated, keepdims=True) if repeated else gradient
+
+
+def _reachable(root: Node) -> list[Node]:
+    """All nodes from `root` back to the leaves, earliest first."""
+    seen, stack = {root}, [root]
+    while stack:
+        for parent in stack.pop().parents:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return sorted(seen, key=lambda node: node.order)
+
+
+def _pullback_of(node: Node, create_graph: bool, retain_graph: bool) -> Pullback:
+    for parent, version in zip(node.parents, node.versions, strict=True):
+        if type(parent) is Leaf and parent.version != version:
+            raise GraphError(
+                f"{parent.name or 'a parameter'} changed between the forward pass of {node.name} and this backward pass; "
+                "run the forward pass again after changing parameters",
+                code="graph-stale",
+            )
+    if create_graph:
+        if node.replay is None:
+            raise GraphError(
+                f"{node.name} was recorded without its inputs, so its gradient cannot itself be differentiated: "
+                "run the forward pass inside `with minigrad.higher_order():`",
+                code="graph-order",
+            )
+        return node.replay()
+    pullback = node.pullback
+    if pullback is None:
+        raise GraphError(
+            f"the graph of {node.name} was freed by an earlier backward pass: run the forward pass again, or pass retain_graph=True the first time",
+            code="graph-freed",
+        )
+    if not retain_graph:
+        node.pullback = None
+    return pullback
+
+
+def propagate(
+    root: Node, gradient: Gradient, targets: Sequence[Node] | None = None, *, retain_graph: bool = False, create_graph: bool = False
+) -> dict[Node, Gradient]:
+    """Carry `gradient` from `root` back through the graph.
+
+    With `targets` None every leaf accumulates its gradient; otherwise leaves stay as they are and the gradients of the
+    targets are returned (a target the root does not depend on is absent), and only paths that lead to a target are walked.
+
+    Raises: GraphError (codes graph-freed, graph-stale, graph-order).
+    """
+    nodes = _reachable(root)
+    wanted = set(nodes) if targets is None else set()
+    if targets is not None:
+        goals = set(targets)
+        for node in nodes:  # earliest first: parents are settled before their children
+            if node in goals or any(parent in wanted for parent in node.parents):
+                wanted.add(node)
+    pending: dict[Node, Gradient] = {root: gradient}
+    owned: set[Node] = set()  # nodes whose pending gradient is a buffer made here, free to be added to in place
+    results: dict[Node, Gradient] = {}
+    while nodes:
+        node = nodes.pop()
+        if node not in pending:
+            continue
+        g = pending.pop(node)
+        if targets is not None and node in goals:
+            results[node] = g
+        if not node.parents or node not in wanted:
+            if targets is None and type(node) is Leaf:
+                node.accumulate(g)
+            continue
+        if targets is not None and not any(parent in wanted for parent in node.parents):
+            continue
+        if node.output_index is not None:  # one output of several: hand g to its place in the parent's list
+            parent = node.parents[0]
+            assert parent is not None  # an output node always hangs on its operation
+            pending.setdefault(parent, [None] * len(parent.shape))[node.output_index] = dense(g)
+            continue
+        pullback = _pullback_of(node, create_graph, retain_graph or create_graph)
+        g = tuple(g) if type(g) is list else dense(g)
+        if type(pullback) is tuple:
+            gradients: Sequence[Any] = [f(g) if f is not None and p in wanted else None for f, p in zip(pullback, node.parents, strict=True)]
+        else:
+            gradients = pullback(g)
+            if type(gradients) is not tuple:
+                gradients = (gradients,)
+        del pullback, g
+        for parent, contribution in zip(node.parents, gradients, strict=True):
+            if parent is None or contribution is None or parent not in wanted:
+                continue
+            contribution = sum_to(contribution, parent.shape)
+            if contribution.dtype != parent.dtype:
+                contribution = contribution.astype(parent.dtype)
+            if targets is None and type(parent) is Leaf:
+                parent.accumulate(contribution)
+            else:
+                _add(pending, owned, parent, contribution, in_place=not create_graph)
+        contribution = gradients = None  # type: ignore[assignment]  # let go of the buffers before the next pullback runs
+    return results
+
+
+def _add(pending: dict[Node, Gradient], owned: set[Node], node: Node, contribution: Gradient, *, in_place: bool) -> None:
+    """The first contribution is borrowed, the sum of two is ours, later ones are added into it."""
+    earlier = pending.get(node)
+    if earlier is None:
+        pending[node] = contribution
+    elif isinstance(earlier, RowSparse) and isinstance(contribution, RowSparse):
+        pending[node] = earlier.joined(contribution)
+    elif node in owned:
+        if isinstance(contribution, LAZY):
+            contribution.into(earlier, accumulate=True)
+        else:
+            earlier += contribution
+    else:
+        total = dense(earlier) + dense(contribution)
+        pending[node] = total
+        if in_place and isinstance(total, np.ndarray) and total.ndim:  # a 0-d sum is a NumPy scalar, which += would rebind
+            owned.add(node)

@@ -1,0 +1,96 @@
+"""CuPy as a namespace for operation bodies: the same vocabulary as `minigrad.backend.numpy`, on an NVIDIA GPU.
+
+Imported only when somebody asks for device "cuda"; CPU users never load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+from cupyx.scipy.special import erf as erf
+from cupyx.scipy.special import erfc as erfc
+
+from minigrad.backend.gradients import Product, RowSparse
+
+NAME = "cupy"
+DEVICE = "cuda"
+
+ndarray = cupy.ndarray
+
+
+def gpu_present() -> bool:
+    try:
+        return int(cupy.cuda.runtime.getDeviceCount()) > 0
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return False
+
+
+def __getattr__(name: str) -> Any:
+    value = getattr(cupy, name)
+    globals()[name] = value  # found once, then an ordinary attribute
+    return value
+
+
+class CudaRowSparse(RowSparse):
+    """`RowSparse` whose rows lie on the GPU."""
+
+    __slots__ = ()
+
+    def _sum_equal_ids(self) -> tuple[Any, Any]:
+        ids, place = cupy.unique(self.ids, return_inverse=True)
+        out = cupy.zeros((len(ids), self.shape[1]), self.dtype)
+        cupy.add.at(out, place, self.values)
+        return ids, out
+
+    def joined(self, other: RowSparse) -> RowSparse:
+        return CudaRowSparse(cupy.concatenate([self.ids, other.ids]), cupy.concatenate([self.values, other.values]), self.shape)
+
+    def dense(self) -> Any:
+        return self.into(cupy.zeros(self.shape, self.dtype), accumulate=True)
+
+
+def constant(x: Any) -> Any:
+    return x
+
+
+def like(host: Any, x: Any) -> Any:
+    return cupy.asarray(host)
+
+
+def zeros_at(g: Any, key: Any, shape: Sequence[int]) -> Any:
+    out = cupy.zeros(shape, g.dtype)
+    cupy.add.at(out, key, g)
+    return out
+
+
+def put_rows(g: Any, ids: Any, shape: Sequence[int]) -> Any:
+    """Zeros of `shape` with g written to the distinct rows `ids`."""
+    out = cupy.zeros(shape, g.dtype)
+    out[ids] = g
+    return out
+
+
+def rows(ids: Any, g: Any, shape: Sequence[int]) -> RowSparse:
+    return CudaRowSparse(ids.reshape(-1), g.reshape(-1, shape[1]), (shape[0], shape[1]))
+
+
+def product(a: Any, b: Any) -> Product:
+    return Product(a, b)
+
+
+def one_hot(ids: Any, classes: int, dtype: Any) -> Any:
+    return (ids[..., None] == cupy.arange(classes)).astype(dtype)
+
+
+def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """CuPy reduces along a tree on every axis, which is accurate as it is."""
+    return x.sum(axis=axis, keepdims=keepdims)
+
+
+def transfer(x: Any, device: str) -> Any:
+    """The array on another device."""
+    from minigrad.backend import to_device
+
+    return to_device(x, device)

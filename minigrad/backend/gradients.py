@@ -1,0 +1,116 @@
+"""Gradients that are not plain arrays: they put off work until somebody needs the numbers.
+
+A pullback may return an array or one of these. Each has `shape`, `dtype`, `dense()` (a plain array) and
+`into(out, accumulate)` (written straight into a buffer), so that a frozen weight's product is never computed
+and a word-embedding table is never filled with zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FEW = 24
+"""Rows that share an id: up to this many are added in vectorised rounds, larger groups are summed one by one."""
+
+
+class RowSparse:
+    """The gradient of a gathered table: `values[i]` belongs to row `ids[i]`; a row named twice receives the sum.
+
+    Shapes: ids (k,) int, values (k, d), shape (rows, d).
+    """
+
+    __slots__ = ("coalesced", "ids", "shape", "values")
+
+    def __init__(self, ids: Any, values: Any, shape: tuple[int, int], *, coalesced: bool = False) -> None:
+        self.ids, self.values, self.shape, self.coalesced = ids, values, shape, coalesced
+
+    @property
+    def dtype(self) -> Any:
+        return self.values.dtype
+
+    def coalesce(self) -> RowSparse:
+        """The same gradient with distinct, ascending-by-group ids (each id once)."""
+        if self.coalesced:
+            return self
+        return type(self)(*self._sum_equal_ids(), self.shape, coalesced=True)
+
+    def _sum_equal_ids(self) -> tuple[Any, Any]:
+        """Groups of equal ids are ordered by size, so that round r adds every group's r-th member to a prefix of the output."""
+        order = np.argsort(self.ids, kind="stable")
+        ranked = self.ids[order]
+        starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])) if len(ranked) else np.zeros(0, np.int64)
+        counts = np.diff(np.append(starts, len(ranked)))
+        largest_first = np.argsort(-counts, kind="stable")
+        starts, counts = starts[largest_first], counts[largest_first]
+        out = self.values[order[starts]]
+        large = int((counts > FEW).sum())
+        for group in range(large):
+            members = order[starts[group] : starts[group] + counts[group]]
+            np.add.reduce(self.values[members], axis=0, out=out[group])
+        rounds = int(counts[large]) if large < len(counts) else 0
+        for r in range(1, rounds):
+            stop = int(np.searchsorted(-counts, -r, "left"))  # groups with more than r members
+            out[large:stop] += self.values[order[starts[large:stop] + r]]
+        return ranked[starts], out
+
+    def astype(self, dtype: Any) -> RowSparse:
+        return type(self)(self.ids, self.values.astype(dtype), self.shape, coalesced=self.coalesced)
+
+    def scaled(self, factor: float) -> RowSparse:
+        """The gradient times a number."""
+        return type(self)(self.ids, self.values * factor, self.shape, coalesced=self.coalesced)
+
+    def joined(self, other: RowSparse) -> RowSparse:
+        """The sum of two row gradients of one table, still by rows."""
+        return type(self)(np.concatenate([self.ids, other.ids]), np.concatenate([self.values, other.values]), self.shape)
+
+    def dense(self) -> Any:
+        return self.into(np.zeros(self.shape, self.dtype), accumulate=True)
+
+    def into(self, out: Any, accumulate: bool) -> Any:
+        if not accumulate:
+            out.fill(0)
+        distinct = self.coalesce()
+        out[distinct.ids] += distinct.values
+        return out
+
+
+class Product:
+    """The matrix product a @ b, not yet computed.
+
+    Shapes: a (m, k), b (k, n).
+    """
+
+    __slots__ = ("a", "b", "shape")
+
+    def __init__(self, a: Any, b: Any) -> None:
+        self.a, self.b, self.shape = a, b, (a.shape[0], b.shape[1])
+
+    @property
+    def dtype(self) -> Any:
+        return self.a.dtype
+
+    def astype(self, dtype: Any) -> Product:
+        return Product(self.a.astype(dtype), self.b.astype(dtype))
+
+    def dense(self) -> Any:
+        return self.a @ self.b
+
+    def into(self, out: Any, accumulate: bool) -> Any:
+        if accumulate:
+            out += self.a @ self.b
+        elif out.dtype == self.dtype:
+            np.matmul(self.a, self.b, out=out)  # CuPy arrays take over this call by themselves
+        else:
+            out[...] = self.a @ self.b
+        return out
+
+
+LAZY = (RowSparse, Product)
+
+
+def dense(gradient: Any) -> Any:
+    """A plain array (or Tensor) for any kind of gradient."""
+    return gradient.dense() if isinstance(gradient, LAZY) else gradient

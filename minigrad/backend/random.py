@@ -1,0 +1,186 @@
+"""Random numbers by counter: what is drawn depends on names (seed, step, place), never on what was drawn before.
+
+The source is NumPy's Philox 4x64 with 10 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
+used as a pure function: key = (seed, purpose), counter = (block, sequence number within the step, site, step). So the
+same dropout units fall whether a batch is padded or packed, whole or in parts, in one process or in several, and a mask
+need not be stored: `Draw` is a recipe that can be evaluated again in the backward pass.
+
+(seed, step) belong to the context (thread, task). An optimizer advances the step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import ArgumentError
+from minigrad.packing import IntArray, Packing
+
+DROPOUT, INIT, SHUFFLE = 1, 2, 3
+"""The purposes: second word of the key."""
+
+UNITS = 16
+"""Dropout units per Philox block: four 64-bit words, seen as sixteen 16-bit numbers."""
+
+_local = threading.local()
+
+
+class Stream:
+    """Where the random numbers of one context stand."""
+
+    def __init__(self, seed: int = 0, step: int = 0) -> None:
+        self.seed, self.step = seed, step
+        self.ordinals: dict[str, IntArray] = {}
+        self.init = np.random.Generator(np.random.Philox(key=[seed, INIT]))
+
+    def take_site(self, path: str, numbers: IntArray) -> int:
+        """The site of one more draw at `path` for the sequences `numbers`.
+
+        A site is a hash of the path and of how often these sequences were drawn there within this step. Counting by
+        sequence lets a step be computed in parts: each part is the first draw for its own sequences.
+        """
+        counts = self.ordinals.get(path)
+        top = int(numbers.max()) + 1
+        if counts is None or len(counts) < top:
+            grown = np.zeros(top, np.int64)
+            if counts is not None:
+                grown[: len(counts)] = counts
+            counts = self.ordinals[path] = grown
+        ordinal = int(counts[numbers].max())
+        counts[numbers] = ordinal + 1
+        return site_of(path, ordinal)
+
+    def advance(self) -> None:
+        """Begin the next step."""
+        self.step += 1
+        self.ordinals.clear()
+
+
+_stream: ContextVar[Stream] = ContextVar("minigrad_stream")
+
+
+def current() -> Stream:
+    """The context's stream; a context that never called `manual_seed` starts at seed 0, step 0."""
+    stream = _stream.get(None)
+    if stream is None:
+        stream = Stream()
+        _stream.set(stream)
+    return stream
+
+
+def manual_seed(seed: int) -> None:
+    """Start the context's random numbers anew: initialisation, shuffles and dropout all follow `seed` (0 to 2**63 - 1)."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= int(seed) < 2**63:
+        raise ArgumentError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
+    _stream.set(Stream(int(seed)))
+
+
+@contextmanager
+def at(seed: int, step: int) -> Iterator[None]:
+    """Inside: random numbers of (seed, step), as if no draw had been made yet. Restored on leaving."""
+    token = _stream.set(Stream(seed, step))
+    try:
+        yield
+    finally:
+        _stream.reset(token)
+
+
+@contextmanager
+def replay() -> Iterator[None]:
+    """Inside: the same draws as would come next outside; outside nothing has been drawn.
+
+    Finite differences need it: a function with dropout must be the same function each time.
+    """
+    here = current()
+    copy = Stream(here.seed, here.step)
+    copy.ordinals = {path: counts.copy() for path, counts in here.ordinals.items()}
+    copy.init.bit_generator.state = here.init.bit_generator.state
+    token = _stream.set(copy)
+    try:
+        yield
+    finally:
+        _stream.reset(token)
+
+
+def shuffled(n: int, seed: int, epoch: int) -> IntArray:
+    """A permutation of range(n), the same for the same (seed, epoch) on every machine."""
+    return np.random.Generator(np.random.Philox(key=[seed, SHUFFLE], counter=[0, 0, 0, epoch])).permutation(n)
+
+
+@lru_cache(maxsize=4096)
+def site_of(path: str, ordinal: int) -> int:
+    """64 bits that name the draw number `ordinal` at `path`."""
+    return int.from_bytes(blake2b(f"{path}#{ordinal}".encode(), digest_size=8).digest(), "little")
+
+
+def words(seed: int, purpose: int, sequence: int, site: int, step: int, blocks: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """The first `blocks` Philox blocks of a (sequence, site, step) as 16-bit numbers. Shapes: (16 * blocks,).
+
+    NumPy's generator adds one to the counter before it emits, so its first block is counter 1, not 0; a kernel that
+    computes the same words elsewhere starts at 1 too.
+    """
+    philox = getattr(_local, "philox", None)
+    if philox is None:
+        philox = _local.philox = np.random.Philox(key=[0, 0])
+        _local.state = philox.state
+    state = _local.state
+    state["state"]["key"][:] = (seed, purpose)
+    state["state"]["counter"][:] = (0, sequence, site, step)
+    philox.state = state
+    return np.asarray(philox.random_raw(4 * blocks)).view(np.uint16)
+
+
+class Draw:
+    """Which units a dropout drops: a recipe, evaluated as often as wanted with the same result.
+
+    A unit survives when its 16-bit word is at least round(rate * 65536), so rates have steps of 1/65536; survivors are
+    scaled by `scale`, the inverse of the exact survival probability (0 when nothing survives).
+    """
+
+    __slots__ = ("keys", "packing", "scale", "seed", "site", "step", "threshold", "width")
+
+    def __init__(self, path: str, rate: float, packing: Packing, width: int, keys: Packing | None = None) -> None:
+        """For `keys` None: units (rows of packing, width). Otherwise attention weights: `width` heads, queries in
+        `packing`, keys in `keys`."""
+        if not 0.0 <= rate <= 1.0:
+            raise ArgumentError(f"a dropout rate lies between 0 and 1, got {rate}")
+        stream = current()
+        self.seed, self.step = stream.seed, stream.step
+        self.site = stream.take_site(path, packing.numbers)
+        self.threshold = round(rate * 65536)
+        self.scale = 0.0 if self.threshold == 65536 else 65536 / (65536 - self.threshold)
+        self.packing, self.width, self.keys = packing, width, keys
+
+    def _rows(self, i: int, row_blocks: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
+        rows = int(self.packing.lengths[i])
+        return words(self.seed, DROPOUT, int(self.packing.numbers[i]), self.site, self.step, rows * row_blocks).reshape(rows, -1)
+
+    def mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """True where a unit survives. Every row owns whole blocks, so a row's units do not depend on the others.
+
+        Shapes: (rows, width).
+        """
+        out = np.empty((self.packing.rows, self.width), bool)
+        blocks = -(-self.width // UNITS)
+        for i, (a, b) in enumerate(self.packing.spans):
+            np.greater_equal(self._rows(i, blocks)[:, : self.width], self.threshold, out=out[a:b])
+        return out
+
+    def pairs(self, i: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """True where an attention weight of sequence i survives; drawn in the order query, head, key.
+
+        Shapes: (heads, queries, keys).
+        """
+        if self.keys is None:
+            raise ArgumentError("this draw is for rows, not for attention weights")
+        a, b = self.keys.key_spans[i]
+        blocks = -(-(b - a) // UNITS)
+        drawn = self._rows(i, self.width * blocks).reshape(-1, self.width, blocks * UNITS)
+        return np.greater_equal(drawn[:, :, : b - a], self.threshold).swapaxes(0, 1)

@@ -1,0 +1,125 @@
+"""The exception family: every error minigrad raises on purpose is a `MinigradError`.
+
+A message says what is wrong, where, and what to do about it. `code` is a short stable word for programs
+(messages may be reworded, codes may not). Where Python has a fitting builtin exception, the error inherits
+from it too, so `except ValueError` keeps working for people who never heard of this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class MinigradError(Exception):
+    """Base of the family. `code` is stable across releases; the message is for people."""
+
+    code: str = "error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class ArgumentError(MinigradError, ValueError):
+    """An argument has a value that the function cannot use."""
+
+    code = "argument"
+
+
+class ShapeError(MinigradError, ValueError):
+    """Shapes that do not fit the operation. The message names the operation and the shapes."""
+
+    code = "shape"
+
+
+class DTypeError(MinigradError, TypeError):
+    """A dtype or Python type that the operation does not take."""
+
+    code = "dtype"
+
+
+class IndexRangeError(MinigradError, IndexError):
+    """An index (token id, label, row) outside its table. The message names the value and its place."""
+
+    code = "index-range"
+
+
+class GraphError(MinigradError, RuntimeError):
+    """A gradient was asked for that the recorded graph cannot give.
+
+    Codes: graph-none (nothing was recorded), graph-freed (second backward), graph-stale (a parameter changed
+    between forward and backward), graph-order (second derivatives without `higher_order`), graph-detach
+    (a gradient would be lost), graph-owner (parameters belong to another optimizer).
+    """
+
+    code = "graph"
+
+
+class GradientCheckError(MinigradError, AssertionError):
+    """A derivative disagrees with finite differences."""
+
+    code = "gradcheck"
+
+
+class DeviceError(MinigradError, RuntimeError):
+    """The device does not exist, or arrays of two devices met."""
+
+    code = "device"
+
+
+class MissingExtraError(MinigradError, ImportError):
+    """An optional dependency is absent. The message names the extra that installs it."""
+
+    code = "missing-extra"
+
+
+class StateDictError(MinigradError, ValueError):
+    """Names or shapes of a state dict do not match the module."""
+
+    code = "state-dict"
+
+
+class FileFormatError(MinigradError, ValueError):
+    """Base of the errors about a file: carries `path` beside `code`."""
+
+    code = "file"
+
+    def __init__(self, path: str | Path, message: str, *, code: str | None = None) -> None:
+        super().__init__(f"{path}: {message}", code=code)
+        self.path = str(path)
+
+
+class WeightFileError(FileFormatError):
+    """A weight file is broken, hostile, or of a kind that minigrad does not read."""
+
+    code = "weight-file"
+
+
+class ConfigError(FileFormatError):
+    """A model configuration holds a value that minigrad does not support."""
+
+    code = "config"
+
+
+class TokenizerError(FileFormatError):
+    """Tokenizer files are missing or cannot be used."""
+
+    code = "tokenizer"
+
+
+class DataError(FileFormatError):
+    """A data file has a row that cannot be used. `line` is 1-based, or None for the whole file."""
+
+    code = "data"
+
+    def __init__(self, path: str | Path, message: str, *, line: int | None = None, code: str | None = None) -> None:
+        super().__init__(path if line is None else f"{path}:{line}", message, code=code)
+        self.path = str(path)
+        self.line = line
+
+
+class CheckpointUnavailableError(MinigradError, OSError):
+    """A named checkpoint could not be had from any source. The message lists the ways to get it."""
+
+    code = "checkpoint-unavailable"

@@ -1,0 +1,234 @@
+"""F: the vocabulary of functions on Tensors. Stateless; a layer that needs mathematics of its own is a missing function here.
+
+This module also completes the third interpreter: the namespace that operation bodies receive when they run on Tensors
+(for second derivatives) is made of these functions and registered at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from minigrad import ops
+from minigrad.backend import Array, namespace_of, register_namespace, to_device
+from minigrad.backend.random import Draw
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.ops import absolute as absolute
+from minigrad.ops import add as add
+from minigrad.ops import attention as attention
+from minigrad.ops import dense_add_norm as dense_add_norm
+from minigrad.ops import dense_gelu as dense_gelu
+from minigrad.ops import divide as divide
+from minigrad.ops import erf as erf
+from minigrad.ops import erfc as erfc
+from minigrad.ops import exp as exp
+from minigrad.ops import gelu as gelu
+from minigrad.ops import linears as linears
+from minigrad.ops import log as log
+from minigrad.ops import log_softmax as log_softmax
+from minigrad.ops import logsumexp as logsumexp
+from minigrad.ops import matmul as matmul
+from minigrad.ops import maximum as maximum
+from minigrad.ops import minimum as minimum
+from minigrad.ops import multiply as multiply
+from minigrad.ops import negative as negative
+from minigrad.ops import power as power
+from minigrad.ops import put_rows as put_rows
+from minigrad.ops import relu as relu
+from minigrad.ops import sigmoid as sigmoid
+from minigrad.ops import sqrt as sqrt
+from minigrad.ops import subtract as subtract
+from minigrad.ops import take_rows as take_rows
+from minigrad.ops import tanh as tanh
+from minigrad.ops import where as where
+from minigrad.packing import Packing
+from minigrad.tensor import Tensor, TensorLike
+
+
+# ---------------------------------------------------------------- shape
+def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """x repeated along new and length-1 axes."""
+    return ops.broadcast_to(x, shape=tuple(shape))
+
+
+def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
+    """Tensors one after another along an existing axis."""
+    if len(tensors) == 0:
+        raise ArgumentError("concatenate needs at least one tensor")
+    return ops.concatenate(*tensors, axis=axis)
+
+
+def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of equal shape along a new axis."""
+    if len(tensors) == 0:
+        raise ArgumentError("stack needs at least one tensor")
+    return ops.concatenate(*[expand_dims(t, axis) for t in tensors], axis=axis)
+
+
+def split(x: Tensor, sections: int, axis: int = 0) -> list[Tensor]:
+    """x cut into equal parts along an axis.
+
+    Raises: ShapeError if the axis does not divide.
+    """
+    length, rest = divmod(x.shape[axis], sections)
+    if rest:
+        raise ShapeError(f"an axis of length {x.shape[axis]} does not divide into {sections} equal parts")
+    lead = (slice(None),) * (axis % x.ndim)
+    return [x[(*lead, slice(i * length, (i + 1) * length))] for i in range(sections)]
+
+
+def expand_dims(x: Tensor, axis: int) -> Tensor:
+    """x with a new axis of length 1."""
+    axis %= x.ndim + 1
+    return x.reshape((*x.shape[:axis], 1, *x.shape[axis:]))
+
+
+# ---------------------------------------------------------------- reductions that are compositions
+def std(x: Tensor, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+    """The standard deviation. A constant slice has gradient 0 (the limit is undefined; 0 is finite and steepest descent's rest)."""
+    variance = x.var(axis=axis, ddof=ddof, keepdims=keepdims)
+    constant = variance.array == 0
+    return ops.where(constant, 0.0, ops.sqrt(ops.where(constant, 1.0, variance)))
+
+
+# ---------------------------------------------------------------- layers as functions
+def softmax(x: Tensor, axis: int = -1, mask: TensorLike | None = None) -> Tensor:
+    """eˣ / Σ eˣ along an axis. With a mask (broadcast to x) only True entries take part; a slice without any gives zeros."""
+    allowed = None if mask is None else namespace_of(x.array).broadcast_to(_boolean(mask, x.device), x.shape)
+    return ops.softmax(x, allowed, axis=axis)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b. Shapes: x (*b, in), weight (out, in), bias (out,) → (*b, out)."""
+    return ops.linear(x, weight, bias)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-12) -> Tensor:
+    """The last axis normalised to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, d), weight and bias (d,)."""
+    return ops.layer_norm(x, weight, bias, eps=eps)
+
+
+def embedding(ids: TensorLike, weight: Tensor) -> Tensor:
+    """Rows of a table. Shapes: ids (*b) integers, weight (rows, d) → (*b, d).
+
+    Raises: IndexRangeError naming the value for an id outside the table (negative ids too); DTypeError for ids that are no integers.
+    """
+    return ops.embedding(weight, ids if isinstance(ids, Tensor) else to_device(_integers(ids), weight.device))
+
+
+def _integers(ids: TensorLike) -> Array:
+    array = Tensor(ids).array
+    if array.dtype.kind not in "iu":
+        raise DTypeError(f"ids must be integers, got {array.dtype}")
+    return array
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, path: str = "functional.dropout") -> Tensor:
+    """Each unit dropped with probability p, the others scaled by 1/(1-p); x itself when not training. Rows are all axes but the last."""
+    if not 0.0 <= p <= 1.0:
+        raise ArgumentError(f"dropout: p lies between 0 and 1, got {p}")
+    if not training or p == 0.0 or x.size == 0:
+        return x
+    rows = x if x.ndim else x.reshape((1,))
+    draw = Draw(path, p, Packing([prod(rows.shape[:-1])]), rows.shape[-1])
+    return ops.dropout(rows, draw=draw).reshape(x.shape)
+
+
+def dropout_by(x: Tensor, draw: Draw) -> Tensor:
+    """Units dropped as `draw` says. Shapes: x (rows, d)."""
+    return ops.dropout(x, draw=draw)
+
+
+def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, mask: TensorLike | None = None) -> Tensor:
+    """softmax(q kᵀ / √d) v over padded arrays; packed batches use a model's own attention, which computes no padding.
+
+    mask: True where a query may attend to a key, broadcast to (*b, queries, keys). A query without any key gives zeros.
+    Shapes: q (*b, queries, d), k (*b, keys, d), v (*b, keys, dv) → (*b, queries, dv).
+    """
+    scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)
+    return softmax(scores, mask=mask) @ v
+
+
+def _boolean(mask: TensorLike, device: str) -> Array:
+    return to_device(Tensor(mask).array != 0, device)
+
+
+# ---------------------------------------------------------------- losses
+def cross_entropy(logits: Tensor, labels: TensorLike, ignore_index: int = -100, label_smoothing: float = 0.0) -> Tensor:
+    """The mean of -log softmax(logits)[label] over rows whose label is not `ignore_index`.
+
+    Shapes: logits (*b, classes), labels (*b) integers → (). Without a single valid label the loss is NaN and its gradient 0.
+    Raises: IndexRangeError naming the row for a label outside 0..classes-1; ShapeError.
+    """
+    rows = logits.reshape((-1, logits.shape[-1]))
+    ids = to_device(_integers(labels), logits.device)
+    if tuple(ids.shape) != logits.shape[:-1]:
+        raise ShapeError(f"cross_entropy: labels have shape {tuple(ids.shape)}, logits {logits.shape}: the leading axes must be equal")
+    return ops.cross_entropy(rows, ids.reshape(-1), ignore_index=ignore_index, label_smoothing=label_smoothing)
+
+
+def mse_loss(predictions: Tensor, targets: TensorLike) -> Tensor:
+    """The mean squared difference.
+
+    Raises: ShapeError if the shapes differ (nothing is broadcast silently).
+    """
+    wanted = targets if isinstance(targets, Tensor) else Tensor(targets, device=predictions.device)
+    if wanted.shape != predictions.shape:
+        raise ShapeError(f"mse_loss: predictions have shape {predictions.shape}, targets {wanted.shape}: they must be equal")
+    difference = predictions - wanted.astype(predictions.dtype)
+    return (difference * difference).mean()
+
+
+# ---------------------------------------------------------------- the third interpreter
+class _TensorNamespace:
+    """What bodies receive as `xp` on Tensors. Functions of constants give plain arrays; functions of Tensors give Tensors."""
+
+    NAME = "tensor"
+    DEVICE = "any"
+    inf = float("inf")
+
+    exp, log, sqrt, tanh, erf, erfc = (staticmethod(f) for f in (ops.exp, ops.log, ops.sqrt, ops.tanh, ops.erf, ops.erfc))
+    maximum, minimum, where = (staticmethod(f) for f in (ops.maximum, ops.minimum, ops.where))
+    concatenate, broadcast_to = staticmethod(concatenate), staticmethod(broadcast_to)
+
+    @staticmethod
+    def constant(x: Any) -> Array:
+        return x.array if isinstance(x, Tensor) else x
+
+    @staticmethod
+    def like(host: Array, x: Any) -> Array:
+        return namespace_of(_TensorNamespace.constant(x)).like(host, x)
+
+    @staticmethod
+    def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.sum(x, axis=axis, keepdims=keepdims)
+
+    @staticmethod
+    def zeros_at(g: Tensor, key: Any, shape: tuple[int, ...]) -> Tensor:
+        return ops.zeros_at(g, key=key, shape=tuple(shape))
+
+    @staticmethod
+    def put_rows(g: Tensor, ids: Array, shape: tuple[int, ...]) -> Tensor:
+        return ops.put_rows(g, ids, count=shape[0])
+
+    @staticmethod
+    def rows(ids: Array, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return ops.zeros_at(g, key=ids, shape=tuple(shape))
+
+    @staticmethod
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        return a @ b
+
+    @staticmethod
+    def transfer(x: Tensor, device: str) -> Tensor:
+        return x.to(device)
+
+    def __getattr__(self, name: str) -> Any:
+        """Functions of constants only (sign, isfinite, one_hot): the arrays' own."""
+        if name not in ("sign", "isfinite", "one_hot"):
+            raise AttributeError(f"operation bodies may not use xp.{name} on Tensors: add it to the vocabulary of functional.py")
+        return lambda x, *rest: getattr(namespace_of(x), name)(x, *rest)
+
+
+register_namespace(Tensor, _TensorNamespace())

@@ -1,0 +1,57 @@
+"""Activation functions: as modules, and by the names that configurations use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from minigrad import functional as F
+from minigrad.errors import ArgumentError
+from minigrad.nn.module import Module
+from minigrad.tensor import Tensor
+
+GELU_FORMS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+"""Published names of gelu, and which of its two forms each means."""
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    **{name: partial(F.gelu, approximate=form) for name, form in GELU_FORMS.items()},
+    "relu": F.relu,
+    "tanh": F.tanh,
+    "sigmoid": F.sigmoid,
+}
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The function that a configuration calls `name`.
+
+    Raises: ArgumentError naming the known ones.
+    """
+    if name not in ACTIVATIONS:
+        raise ArgumentError(f"unknown activation {name!r}: known are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class GELU(Module):
+    """x · Φ(x). approximate: "none" (exact, by erf) or "tanh"."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise ArgumentError(f'GELU: approximate is "none" or "tanh", not {approximate!r}')
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate=self.approximate)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.tanh(x)
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)

@@ -1,0 +1,103 @@
+"""The layers everything is made of: Linear, Embedding, LayerNorm, Dropout, Sequential."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+from minigrad import functional as F
+from minigrad.backend.random import Draw
+from minigrad.errors import ArgumentError
+from minigrad.nn import init
+from minigrad.nn.module import Module
+from minigrad.packing import Packing
+from minigrad.tensor import Parameter, Tensor, TensorLike
+
+
+class Linear(Module):
+    """y = x Wᵀ + b. Shapes: x (*b, in_features) → (*b, out_features); weight (out, in), bias (out,).
+
+    Starts uniform in ±1/√in, or normal with standard deviation `std` and a zero bias if that is given (BERT: 0.02).
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, std: float | None = None) -> None:
+        bound = 1.0 / sqrt(max(in_features, 1))
+        shape = (out_features, in_features)
+        self.weight = init.uniform(shape, bound) if std is None else init.normal(shape, std)
+        self.bias = None if not bias else init.uniform((out_features,), bound) if std is None else init.zeros(out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}{'' if self.bias is not None else ', bias=False'}"
+
+
+class Embedding(Module):
+    """Rows of a table by number. Shapes: ids (*b) integers → (*b, dim); weight (rows, dim). Starts normal with deviation `std`."""
+
+    weight: Parameter
+
+    def __init__(self, rows: int, dim: int, *, std: float = 1.0) -> None:
+        self.weight = init.normal((rows, dim), std, gathered=True)
+
+    def forward(self, ids: TensorLike) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+
+
+class LayerNorm(Module):
+    """Each row brought to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, dim); weight and bias (dim,)."""
+
+    weight: Parameter
+    bias: Parameter
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        self.weight, self.bias, self.eps = init.ones(dim), init.zeros(dim), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class Dropout(Module):
+    """Each unit dropped with probability p while training. What drops follows from the seed, the step, the module's path and the row."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0.0 <= p <= 1.0:
+            raise ArgumentError(f"Dropout: p lies between 0 and 1, got {p}")
+        self.p = p
+
+    def draw(self, packing: Packing, width: int, keys: Packing | None = None) -> Draw | None:
+        """The recipe for one use on packed rows (or attention weights, with `keys`), for fused functions; None when nothing drops."""
+        return Draw(self.path or "Dropout", self.p, packing, width, keys) if self.training and self.p > 0.0 else None
+
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        """Shapes: x (*b, d), or (rows, d) with the packing of its rows."""
+        if packing is None:
+            return F.dropout(x, self.p, self.training, self.path or "Dropout")
+        draw = self.draw(packing, x.shape[1])
+        return x if draw is None else F.dropout_by(x, draw)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class Sequential(Module):
+    """Layers (or any functions) one after another."""
+
+    def __init__(self, *layers: Callable[[Any], Any]) -> None:
+        self.layers = list(layers)
+
+    def forward(self, x: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x)
+        return x

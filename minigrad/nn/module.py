@@ -1,0 +1,199 @@
+"""Module: a tree of layers whose parameters are found by walking attributes.
+
+There is no `__setattr__` hook, no registry and no `super().__init__()` to forget: whatever an attribute holds, directly or inside lists,
+tuples and dicts, is found by its path, and the path is the name under which it is saved, frozen and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, Self
+
+import numpy as np
+
+from minigrad.errors import ArgumentError, GraphError, StateDictError
+from minigrad.tensor import Parameter, Tensor
+
+
+class Module:
+    """Base of all layers and models: subclasses set attributes in `__init__` and compute in `forward`."""
+
+    training: bool = True
+    """Whether dropout is active. Switched by `train()` and `eval()`."""
+
+    path: str = ""
+    """Where the module stands in its model, known after the first walk from the model's root; dropout draws by it."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise ArgumentError(f"{type(self).__name__} defines no forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # ---------------------------------------------------------------- the walk
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) for this module ("") and every module below it, each once, in attribute order."""
+        seen: set[int] = set()
+        for path, module in self._walk(prefix):
+            if isinstance(module, Module) and id(module) not in seen:
+                seen.add(id(module))
+                yield path, module
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        """(path, parameter) of every parameter, in attribute order; one that is shared appears once, under its first path."""
+        self._name()
+        found: dict[int, tuple[str, Parameter]] = {}
+        for path, value in self._walk(""):
+            if isinstance(value, Parameter):
+                found.setdefault(id(value), (path, value))
+        return list(found.values())
+
+    def parameters(self) -> list[Parameter]:
+        """Every parameter once."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def num_parameters(self) -> int:
+        """How many numbers the parameters hold together."""
+        return sum(p.size for p in self.parameters())
+
+    def _walk(self, path: str) -> Iterator[tuple[str, Any]]:
+        yield path, self
+        for name, value in vars(self).items():
+            yield from _walk_value(f"{path}.{name}" if path else name, value)
+
+    def _name(self) -> None:
+        """Tell modules and parameters their paths. A walk from further out knows the longer path, which is kept."""
+        for path, value in self._walk(""):
+            if isinstance(value, Module) and len(path) >= len(value.path):
+                value.path = path
+            elif isinstance(value, Parameter) and len(path) >= len(value.leaf.name):
+                value.leaf.name = path
+
+    # ---------------------------------------------------------------- modes
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout on (or off) in this module and all below it; returns the module."""
+        self._name()
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Switch dropout off; the same as `train(False)`."""
+        return self.train(False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Self]:
+        """Inside: dropout is off. On leaving, also by an exception, every module has its old mode again."""
+        modes = [(module, module.training) for _, module in self.named_modules()]
+        self.eval()
+        try:
+            yield self
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def freeze(self, *patterns: str) -> list[str]:
+        """Stop training the parameters whose path starts with, or matches as a shell pattern, one of `patterns` (all if none is given).
+
+        Returns their paths. Raises: ArgumentError for a pattern that fits no parameter.
+        """
+        return self._set_trainable(patterns, False)
+
+    def unfreeze(self, *patterns: str) -> list[str]:
+        """The opposite of `freeze`."""
+        return self._set_trainable(patterns, True)
+
+    def _set_trainable(self, patterns: tuple[str, ...], trainable: bool) -> list[str]:
+        named = self.named_parameters()
+        chosen: dict[str, Parameter] = {} if patterns else dict(named)
+        for pattern in patterns:
+            fitting = {n: p for n, p in named if n == pattern or n.startswith(pattern.rstrip(".") + ".") or fnmatchcase(n, pattern)}
+            if not fitting:
+                raise ArgumentError(f"no parameter's path starts with or matches {pattern!r}; paths look like {named[0][0]!r}" if named else "no parameters")
+            chosen.update(fitting)
+        for parameter in chosen.values():
+            parameter.requires_grad_(trainable)
+        return list(chosen)
+
+    def zero_grad(self) -> None:
+        """Forget every parameter's gradient."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
+
+    def to(self, target: Any) -> Self:
+        """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda"), in place; returns the module.
+
+        Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer.
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.owner is not None:
+                raise GraphError(f"{name} belongs to an optimizer: move or convert the module before building the optimizer", code="graph-owner")
+        for parameter in self.parameters():
+            parameter.replace_storage(Tensor.wrap(parameter.array).to(target).array)
+        self._name()
+        return self
+
+    # ---------------------------------------------------------------- state
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """A copy of every parameter as a NumPy array, by path; shared parameters under their first path.
+
+        Raises: StateDictError for a bare Tensor among the attributes, which would silently not be saved.
+        """
+        for path, value in self._walk(""):
+            if isinstance(value, Tensor) and not isinstance(value, Parameter):
+                raise StateDictError(f"{path} is a Tensor, which is not saved: make it Parameter(..., requires_grad=False) to save it, or a NumPy array")
+        return {name: np.array(parameter.numpy()) for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy arrays into the parameters, in place, by path. Nothing is changed unless everything fits.
+
+        strict: also refuse missing and unexpected names. Raises: StateDictError naming every missing, unexpected and mis-shaped entry.
+        """
+        named = dict(self.named_parameters())
+        missing = [name for name in named if name not in state]
+        unexpected = [name for name in state if name not in named]
+        shapes = {name: tuple(np.shape(state[name])) for name in named if name in state}
+        misshapen = [f"{name}: {shapes[name]} given, {named[name].shape} needed" for name in shapes if shapes[name] != named[name].shape]
+        problems = [f"mis-shaped: {'; '.join(misshapen)}"] if misshapen else []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected: {', '.join(unexpected)}")
+        if problems:
+            raise StateDictError(f"{type(self).__name__}.load_state_dict: " + " | ".join(problems))
+        for name in shapes:
+            named[name].assign(state[name])
+
+    # ---------------------------------------------------------------- printing
+    def extra_repr(self) -> str:
+        """What a layer wants to say of itself between the brackets."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = []
+        for name, value in vars(self).items():
+            for path, child in _walk_value(name, value, deep=False):
+                if isinstance(child, Module):
+                    lines.append(f"({path}): {child!r}".replace("\n", "\n  "))
+        inner = self.extra_repr() if not lines else "\n  " + "\n  ".join(lines) + "\n"
+        return f"{type(self).__name__}({inner})"
+
+
+def _walk_value(path: str, value: Any, deep: bool = True) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Module):
+        if deep:
+            yield from value._walk(path)
+        else:
+            yield path, value
+    elif isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _walk_value(f"{path}.{i}", item, deep)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _walk_value(f"{path}.{key}", item, deep)
+    elif isinstance(value, set | frozenset) and any(isinstance(item, Module | Parameter) for item in value):
+        raise StateDictError(f"{path} is a set of layers or parameters: a set has no order to name them by; use a list")

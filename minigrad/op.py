@@ -1,0 +1,186 @@
+"""What an operation is: one pure function with three interpreters.
+
+    body(xp, *arrays, **constants) -> (output, pullback)
+
+`xp` is NumPy, CuPy, or the namespace of minigrad's own Tensors. Forward and backward stand in one scope and share names; what
+the pullback mentions is exactly what is saved. Because Tensor has no in-place operators, `h -= h.mean(...)` writes in place on
+arrays and rebinds on Tensors: one line is the fast code and the differentiable reference, and running a body on Tensors gives
+second derivatives.
+
+Five rules, each checked by the tests that the registry drives:
+
+1. Positional parameters are arrays, keyword-only ones are constants. Integer and boolean arrays get the gradient None.
+2. Broadcasting is the engine's business: a pullback may return a gradient of any shape that sums to the input's.
+3. A pullback never writes to its incoming gradient or to what it captured, only to what it allocated itself.
+4. Bodies use operators, array methods and the vocabulary of `backend.numpy`; they never import an array library.
+5. Bodies hold no randomness and no modes: dropout receives a `Draw`. A body (or kernel) with a keyword parameter `keep` is told
+   whether a pullback will be wanted.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias
+
+import numpy as np
+
+from minigrad.autograd import Node, Pullback, recording, replayable
+from minigrad.backend import Array, device_of, namespace_of
+from minigrad.errors import DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
+from minigrad.tensor import Parameter, Tensor
+
+P = ParamSpec("P")
+Promotion: TypeAlias = Literal["float", "mixed"]
+
+REGISTRY: dict[str, Op[Any]] = {}
+"""Every operation by name: what the tests, the documentation and the error messages are driven by."""
+
+
+class Kernel:
+    """A function on arrays with a generic body and optional faster versions per backend."""
+
+    def __init__(self, body: Callable[..., Any]) -> None:
+        self.name, self.body, self.__doc__ = body.__name__, body, body.__doc__
+        self.overrides: dict[str, Callable[..., Any]] = {}
+        self._asks_keep = {body: "keep" in inspect.signature(body).parameters}
+
+    def on(self, backend: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorator: use this function on `backend` ("numpy", "cupy"). It may decline by returning NotImplemented."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.overrides[backend] = function
+            self._asks_keep[function] = "keep" in inspect.signature(function).parameters
+            return function
+
+        return register
+
+    def run(self, xp: Any, arrays: list[Any] | tuple[Any, ...], constants: dict[str, Any], *, keep: bool, generic: bool = False) -> Any:
+        """Run the override for `xp` if there is one and it accepts, else the body."""
+        override = None if generic else self.overrides.get(xp.NAME)
+        if override is not None:
+            result = override(xp, *arrays, **constants, **({"keep": keep} if self._asks_keep[override] else {}))
+            if result is not NotImplemented:
+                return result
+        return self.body(xp, *arrays, **constants, **({"keep": keep} if self._asks_keep[self.body] else {}))
+
+
+class Op(Kernel, Generic[P]):
+    """A differentiable operation on tensors. Called with tensors, arrays or numbers; returns a Tensor (or a tuple of them)."""
+
+    def __init__(self, spec: str, body: Callable[..., Any], *, promotes: Promotion | None, gathers: bool) -> None:
+        super().__init__(body)
+        self.spec, self.promotes, self.gathers = spec, promotes, gathers
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}: {self.spec}>"
+
+    def __call__(self, *args: P.args, **constants: P.kwargs) -> Tensor:
+        arrays: list[Any] = []
+        parents: list[Node | None] = []
+        wanted = False
+        first = None
+        for arg in args:
+            if isinstance(arg, Tensor):
+                if self.gathers and not arrays and isinstance(arg, Parameter):
+                    array = arg.array_for_rows(args[1])
+                else:
+                    array = arg.array
+                node = arg.node
+                if node is not None:
+                    wanted = True
+                if first is None:
+                    first = array
+            else:
+                array, node = _as_operand(arg), None
+                if first is None and array is not None and not isinstance(array, bool | int | float):
+                    first = array
+            arrays.append(array)
+            parents.append(node)
+        if first is None:
+            raise DTypeError(f"{self.name} needs at least one tensor or array, got {', '.join(type(a).__name__ for a in args)}")
+        if self.promotes:
+            arrays = _promoted(arrays, self.promotes)
+        keep = wanted and recording.get()
+        remember = keep and replayable.get()
+        try:
+            output, pullback = self.run(namespace_of(first), arrays, constants, keep=keep, generic=replayable.get())
+        except MinigradError:
+            raise
+        except (ValueError, TypeError, IndexError) as error:
+            raise self._explained(error, arrays, constants) from error
+        replay = (lambda: self._replay(args, constants)) if remember else None
+        if type(output) is tuple:
+            return self._several(output, pullback, tuple(parents), keep, replay)  # type: ignore[no-any-return]  # a tuple of Tensors
+        result = Tensor.wrap(output)
+        if keep:
+            if type(pullback) is tuple:  # functions nobody needs are dropped now, and what they alone captured with them
+                pullback = tuple([f if node is not None else None for f, node in zip(pullback, parents, strict=True)])
+            result.node = Node(self.name, result.shape, result.dtype, tuple(parents), pullback, replay)
+        return result
+
+    def _several(self, outputs: tuple[Array, ...], pullback: Pullback, parents: tuple[Any, ...], keep: bool, replay: Any) -> Any:
+        """Several outputs: one node carries the pullback, and each output hangs on it by a node that knows its place."""
+        results = tuple(Tensor.wrap(output) for output in outputs)
+        if keep:
+            shapes, dtypes = [r.shape for r in results], [r.dtype for r in results]
+            source = Node(self.name, shapes, dtypes, parents, pullback, replay)
+            for i, result in enumerate(results):
+                result.node = Node(f"{self.name}[{i}]", result.shape, result.dtype, (source,), True)
+                result.node.output_index = i
+        return results
+
+    def _replay(self, args: tuple[Any, ...], constants: dict[str, Any]) -> Pullback:
+        """The pullback of the body run on Tensors: its results can be differentiated again."""
+        operands = [a.array if isinstance(a, Tensor) and a.dtype.kind != "f" else a for a in args]
+        return self.run(namespace_of(next(a for a in args if isinstance(a, Tensor))), operands, constants, keep=True, generic=True)[1]
+
+    def _explained(self, error: Exception, arrays: list[Any], constants: dict[str, Any]) -> MinigradError:
+        shapes = ", ".join(f"{a.dtype}{list(a.shape)}" if hasattr(a, "shape") else repr(a) for a in arrays)
+        given = "".join(f", {k}={v!r:.60}" for k, v in constants.items())
+        devices = {device_of(a) for a in arrays if hasattr(a, "shape")}
+        if len(devices) > 1:
+            return DeviceError(f"{self.name}: arrays on {' and '.join(sorted(devices))} met; move them with .to(...)")
+        kind = IndexRangeError if isinstance(error, IndexError) else DTypeError if isinstance(error, TypeError) else ShapeError
+        return kind(f"{self.name}({shapes}{given}): {error}. It takes {self.spec}")
+
+
+def op(
+    spec: str, *, promotes: Promotion | None = None, gathers: bool = False
+) -> Callable[[Callable[Concatenate[Any, P], tuple[Any, Any]]], Op[P]]:
+    """Register a body as an operation; the body keeps its parameters for type checkers, without `xp`.
+
+    spec: shapes in the manner of NumPy's gufuncs, for people and error messages: `"*b m k, *b k n -> *b m n"`.
+    promotes: "float" converts integer and boolean arrays to the floating dtype of the others (float32 if there is none);
+    "mixed" does so only where a float takes part, so that integers among themselves stay integers.
+    gathers: the operation reads only the rows of its first input that its second names.
+    """
+
+    def register(body: Callable[Concatenate[Any, P], tuple[Any, Any]]) -> Op[P]:
+        operation: Op[P] = Op(spec, body, promotes=promotes, gathers=gathers)
+        if operation.name in REGISTRY:
+            raise MinigradError(f"an op named {operation.name} exists already", code="registry")
+        REGISTRY[operation.name] = operation
+        return operation
+
+    return register
+
+
+def _as_operand(value: Any) -> Any:
+    """What a body receives for an argument that is no Tensor: numbers and None stay, sequences become arrays."""
+    if value is None or isinstance(value, bool | int | float) or hasattr(value, "__array__"):
+        return value if not isinstance(value, np.generic) else np.asarray(value)
+    if isinstance(value, list | tuple):
+        return Tensor(value).array
+    raise DTypeError(f"cannot use {type(value).__name__} as a tensor: pass a Tensor, an array, a number or a list of numbers")
+
+
+def _promoted(arrays: list[Any], how: Promotion) -> list[Any]:
+    if all(hasattr(a, "dtype") and a.dtype.kind == "f" for a in arrays):
+        return arrays
+    floating = next((a.dtype for a in arrays if hasattr(a, "dtype") and a.dtype.kind == "f"), None)
+    if floating is None:
+        if how == "mixed" and not any(isinstance(a, float) for a in arrays):
+            return arrays
+        floating = np.dtype(np.float32)
+    return [a.astype(floating) if hasattr(a, "dtype") and a.dtype.kind in "iub" else a for a in arrays]

@@ -1,0 +1,167 @@
+"""Operations that act on each element by itself; shapes broadcast as in NumPy.
+
+Kinks: relu'(0) = 0, |x|'(0) = 0; where maximum or minimum meet equal values, each side receives half of the gradient.
+"""
+
+from __future__ import annotations
+
+from math import log as number_log
+from math import pi
+from math import sqrt as root
+from typing import Any
+
+from minigrad.backend import Array
+from minigrad.op import op
+
+
+@op("*s, *s -> *s", promotes="mixed")
+def add(xp: Any, x: Array, y: Array) -> Any:
+    """x + y."""
+    return x + y, (lambda g: g, lambda g: g)
+
+
+@op("*s, *s -> *s", promotes="mixed")
+def subtract(xp: Any, x: Array, y: Array) -> Any:
+    """x - y."""
+    return x - y, (lambda g: g, lambda g: -g)
+
+
+@op("*s, *s -> *s", promotes="mixed")
+def multiply(xp: Any, x: Array, y: Array) -> Any:
+    """x · y."""
+    return x * y, (lambda g: g * y, lambda g: g * x)
+
+
+@op("*s, *s -> *s", promotes="float")
+def divide(xp: Any, x: Array, y: Array) -> Any:
+    """x / y; always floating."""
+    return x / y, (lambda g: g / y, lambda g: g * (-x / (y * y)))
+
+
+@op("*s, *s -> *s", promotes="mixed")
+def power(xp: Any, x: Array, y: Array) -> Any:
+    """x ** y. Conventions: the derivative of x⁰ is 0 everywhere, and that of 0ʸ by y is 0."""
+    out = x**y
+
+    def by_base(g: Array) -> Array:
+        if isinstance(y, int | float):
+            return g * (y * x ** (y - 1)) if y != 0 else g * 0.0
+        zero = xp.constant(y) == 0
+        return g * (y * x ** xp.where(zero, 0.0, y - 1.0))
+
+    def by_exponent(g: Array) -> Array:
+        if isinstance(x, int | float):
+            return g * out * (number_log(x) if x > 0 else 0.0 if x == 0 else float("nan"))
+        return g * out * xp.log(xp.where(xp.constant(x) == 0, 1.0, x))
+
+    return out, (by_base, by_exponent)
+
+
+@op("*s -> *s")
+def negative(xp: Any, x: Array) -> Any:
+    """-x."""
+    return -x, (lambda g: -g,)
+
+
+@op("*s -> *s")
+def absolute(xp: Any, x: Array) -> Any:
+    """|x|."""
+    return abs(x), (lambda g: g * xp.sign(xp.constant(x)),)
+
+
+@op("*s -> *s", promotes="float")
+def exp(xp: Any, x: Array) -> Any:
+    """eˣ."""
+    y = xp.exp(x)
+    return y, (lambda g: g * y,)
+
+
+@op("*s -> *s", promotes="float")
+def log(xp: Any, x: Array) -> Any:
+    """The natural logarithm."""
+    return xp.log(x), (lambda g: g / x,)
+
+
+@op("*s -> *s", promotes="float")
+def sqrt(xp: Any, x: Array) -> Any:
+    """√x; its derivative at 0 is infinite."""
+    y = xp.sqrt(x)
+    return y, (lambda g: g * (0.5 / y),)
+
+
+@op("*s -> *s", promotes="float")
+def tanh(xp: Any, x: Array) -> Any:
+    """The hyperbolic tangent."""
+    y = xp.tanh(x)
+    return y, (lambda g: g * (1.0 - y * y),)
+
+
+def logistic(xp: Any, x: Array) -> Array:
+    """1 / (1 + e⁻ˣ) without overflow: only e to a negative power is taken."""
+    positive = xp.constant(x) >= 0
+    e = xp.exp(xp.where(positive, -x, x))
+    return xp.where(positive, 1.0, e) / (1.0 + e)
+
+
+@op("*s -> *s", promotes="float")
+def sigmoid(xp: Any, x: Array) -> Any:
+    """1 / (1 + e⁻ˣ)."""
+    y = logistic(xp, x)
+    return y, (lambda g: g * (y * (1.0 - y)),)
+
+
+@op("*s -> *s")
+def relu(xp: Any, x: Array) -> Any:
+    """max(x, 0)."""
+    return xp.maximum(x, 0), (lambda g: g * (xp.constant(x) > 0),)
+
+
+@op("*s -> *s", promotes="float")
+def erf(xp: Any, x: Array) -> Any:
+    """The error function, 2/√π ∫₀ˣ e^(-t²) dt."""
+    return xp.erf(x), (lambda g: g * (xp.exp(-(x * x)) * (2.0 / root(pi))),)
+
+
+@op("*s -> *s", promotes="float")
+def erfc(xp: Any, x: Array) -> Any:
+    """1 - erf(x), accurate where erf is close to 1."""
+    return xp.erfc(x), (lambda g: g * (xp.exp(-(x * x)) * (-2.0 / root(pi))),)
+
+
+def _share(g: Array, wins: Array, at_least: Array) -> Array:
+    """1 where x is taken, 1/2 where x and y are equal, 0 elsewhere: a constant."""
+    return 0.5 * wins.astype(g.dtype) + 0.5 * at_least.astype(g.dtype)
+
+
+@op("*s, *s -> *s", promotes="mixed")
+def maximum(xp: Any, x: Array, y: Array) -> Any:
+    """The larger of two values; equal values share the gradient."""
+    a, b = xp.constant(x), xp.constant(y)
+    return xp.maximum(x, y), (lambda g: g * _share(g, a > b, a >= b), lambda g: g * _share(g, b > a, b >= a))
+
+
+@op("*s, *s -> *s", promotes="mixed")
+def minimum(xp: Any, x: Array, y: Array) -> Any:
+    """The smaller of two values; equal values share the gradient."""
+    a, b = xp.constant(x), xp.constant(y)
+    return xp.minimum(x, y), (lambda g: g * _share(g, a < b, a <= b), lambda g: g * _share(g, b < a, b <= a))
+
+
+@op("*s:bool, *s, *s -> *s")
+def where(xp: Any, condition: Array, x: Array, y: Array) -> Any:
+    """x where the condition holds, else y. The branch not taken receives exactly 0 (but 0 · NaN is NaN: make its input safe first)."""
+    return xp.where(condition, x, y), (None, lambda g: xp.where(condition, g, 0.0), lambda g: xp.where(condition, 0.0, g))
+
+
+@op("*s -> *s")
+def astype(xp: Any, x: Array, *, dtype: Any) -> Any:
+    """The same values in another floating dtype."""
+    old = x.dtype
+    return x.astype(dtype), (lambda g: g.astype(old),)
+
+
+@op("*s -> *s")
+def transfer(xp: Any, x: Array, *, device: str) -> Any:
+    """The same values on another device."""
+    home = xp.DEVICE if xp.DEVICE != "any" else x.device
+    return xp.transfer(x, device), (lambda g: xp.transfer(g, home),)

@@ -1,0 +1,161 @@
+"""Packed batches: the tokens of all sequences one after another, and where each sequence begins. No padding anywhere.
+
+`Packing` is the structure alone (operations take it as a constant); `PackedTokens` is what a model is fed. Padded arrays
+are packed at the border by `pack`, and results are padded again for callers who brought padded arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import ArgumentError, ShapeError
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Packing:
+    """Where the sequences of a packed batch lie. All numbers stay on the host: no operation asks a GPU for a length.
+
+    Sequence i owns rows offsets[i] : offsets[i + 1]. `numbers[i]` is its number within the whole training step, by which
+    its dropout units are drawn: a batch that is reordered, split or computed in parts keeps them. `masked_first[i]` says
+    that row 0 of sequence i is read by the pooled heads but is itself padding, so that no row attends to it.
+
+    Shapes: lengths (n,), offsets (n + 1,), numbers (n,).
+    Raises: ShapeError if a length is below 1 or there is no sequence.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int] | IntArray,
+        numbers: Sequence[int] | IntArray | None = None,
+        masked_first: Sequence[bool] | None = None,
+    ) -> None:
+        self.lengths: IntArray = np.asarray(lengths, dtype=np.int64)
+        if self.lengths.ndim != 1 or len(self.lengths) == 0 or int(self.lengths.min()) < 1:
+            raise ShapeError(f"a packing needs at least one sequence and lengths of 1 or more, got {np.asarray(lengths).tolist()!r:.120}")
+        self.offsets: IntArray = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+        self.numbers: IntArray = np.arange(len(self.lengths)) if numbers is None else np.asarray(numbers, dtype=np.int64)
+        if self.numbers.shape != self.lengths.shape:
+            raise ShapeError(f"{len(self.lengths)} lengths but {self.numbers.size} sequence numbers")
+        self.masked_first = tuple(masked_first) if masked_first is not None and any(masked_first) else None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __repr__(self) -> str:
+        return f"Packing({len(self)} sequences, {self.rows} rows, longest {int(self.lengths.max())})"
+
+    @property
+    def rows(self) -> int:
+        """Rows of all sequences together."""
+        return int(self.offsets[-1])
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """(first row, one past the last row) of each sequence."""
+        edges = self.offsets.tolist()
+        return list(zip(edges, edges[1:], strict=False))
+
+    @cached_property
+    def key_spans(self) -> list[tuple[int, int]]:
+        """The rows of each sequence that may be attended to."""
+        if self.masked_first is None:
+            return self.spans
+        return [(a + masked, b) for (a, b), masked in zip(self.spans, self.masked_first, strict=True)]
+
+    @cached_property
+    def positions(self) -> IntArray:
+        """Each row's place in its sequence. Shapes: (rows,)."""
+        return np.arange(self.rows) - np.repeat(self.offsets[:-1], self.lengths)
+
+    @cached_property
+    def first(self) -> Packing:
+        """The packing of every sequence's row 0 alone ([CLS]): length-1 sequences with the same numbers."""
+        return Packing(np.ones(len(self), np.int64), self.numbers)
+
+    @property
+    def first_rows(self) -> IntArray:
+        """The row at which each sequence begins. Shapes: (n,)."""
+        return self.offsets[:-1]
+
+
+@dataclass(frozen=True)
+class PackedTokens:
+    """Token ids of several sequences without padding: the input of a model.
+
+    Shapes: input_ids, token_type_ids, positions (rows,) int64.
+    """
+
+    input_ids: IntArray
+    packing: Packing
+    token_type_ids: IntArray
+    positions: IntArray
+    padded_shape: tuple[int, int] | None = field(default=None)
+    """(batch, longest) of the padded arrays these tokens came from; None if they were packed from the start."""
+
+    @classmethod
+    def of(
+        cls,
+        sequences: Iterable[Sequence[int] | IntArray],
+        token_types: Iterable[Sequence[int] | IntArray] | None = None,
+        numbers: Sequence[int] | IntArray | None = None,
+    ) -> PackedTokens:
+        """Pack a list of id sequences.
+
+        Raises: ShapeError for an empty list or an empty sequence.
+        """
+        parts = [np.asarray(s, dtype=np.int64) for s in sequences]
+        packing = Packing([len(p) for p in parts], numbers)
+        ids = np.concatenate(parts)
+        types = np.zeros_like(ids) if token_types is None else np.concatenate([np.asarray(t, dtype=np.int64) for t in token_types])
+        if types.shape != ids.shape:
+            raise ShapeError(f"{ids.size} token ids but {types.size} token type ids")
+        return cls(ids, packing, types, packing.positions)
+
+    def padded_rows(self) -> tuple[IntArray, IntArray]:
+        """Which rows hold real tokens, and the flat place (row-major) of each in the padded array.
+
+        Raises: ArgumentError if the tokens never were padded.
+        """
+        if self.padded_shape is None:
+            raise ArgumentError("these tokens were packed from the start and have no padded shape")
+        real = np.ones(len(self.input_ids), bool)
+        if self.packing.masked_first is not None:
+            real[self.packing.first_rows[np.asarray(self.packing.masked_first)]] = False
+        sequence = np.repeat(np.arange(len(self.packing)), self.packing.lengths)
+        return np.flatnonzero(real), (sequence * self.padded_shape[1] + self.positions)[real]
+
+
+def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> PackedTokens:
+    """Drop the padding of padded arrays; real tokens keep their original positions, whatever the mask's pattern.
+
+    Column 0 of every row is kept even where it is masked, because pooled heads read it (as in Hugging Face); it is then
+    attended to by nobody.
+
+    Shapes: input_ids, attention_mask (non-zero = real), token_type_ids all (batch, longest).
+    Raises: ShapeError for other shapes; ArgumentError naming the row that has no real token.
+    """
+    ids = np.asarray(input_ids)
+    if ids.ndim != 2 or ids.size == 0:
+        raise ShapeError(f"padded input_ids must have shape (batch, longest) and hold something, got {ids.shape}")
+    if ids.dtype.kind not in "iu":
+        raise ArgumentError(f"input_ids must be integers, got {ids.dtype}", code="dtype")
+    mask = np.ones(ids.shape, bool) if attention_mask is None else np.asarray(attention_mask) != 0
+    types = np.zeros(ids.shape, np.int64) if token_type_ids is None else np.asarray(token_type_ids)
+    for name, array in (("attention_mask", mask), ("token_type_ids", types)):
+        if array.shape != ids.shape:
+            raise ShapeError(f"{name} has shape {array.shape}, input_ids {ids.shape}: they must be equal")
+    empty = np.flatnonzero(~mask.any(axis=1))
+    if len(empty):
+        raise ArgumentError(f"row {int(empty[0])} of attention_mask has no real token: drop such rows before the model", code="empty-row")
+    masked_first = ~mask[:, 0]
+    kept = mask.copy()
+    kept[:, 0] = True
+    packing = Packing(kept.sum(axis=1), masked_first=masked_first.tolist())
+    positions = np.nonzero(kept)[1]
+    return PackedTokens(ids[kept].astype(np.int64), packing, types[kept].astype(np.int64), positions, (ids.shape[0], ids.shape[1]))

@@ -1,0 +1,465 @@
+"""Tensor: an immutable array that remembers how it was computed; Parameter: a leaf that an optimizer may change.
+
+Methods use NumPy's words for arrays (`axis`, `keepdims`) and PyTorch's for training (`backward`, `grad`, `requires_grad`). There are
+no in-place operators and no item assignment. `==` is identity (use `functional.equal`); `<` and its like compare elementwise.
+Tensor and `ops` form the one documented pair of modules that know each other: operators are operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
+
+import numpy as np
+
+from minigrad.autograd import Leaf, Node, propagate, recording
+from minigrad.backend import FLOAT_DTYPES, Array, device_of, namespace_of, to_device, to_numpy
+from minigrad.backend.gradients import dense
+from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"
+
+
+class Tensor:
+    """An n-dimensional array of numbers with a gradient.
+
+    `data` may be an array (copied; its dtype is kept), a Tensor, a number or nested lists (floats become float32, integers int64).
+    Only floating tensors carry gradients.
+
+    Raises: DTypeError for data that are no numbers, or `requires_grad=True` for integers and booleans; ArgumentError for an unknown device.
+    """
+
+    __slots__ = ("__weakref__", "_array", "node")
+    __array_ufunc__: ClassVar[None] = None  # numpy_array + tensor must reach Tensor.__radd__
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None, device: str | None = None) -> None:
+        array = _new_array(data, dtype)
+        self._array: Array = array if device is None else to_device(array, device)
+        self.node: Node | None = None
+        if requires_grad:
+            self.requires_grad_()
+
+    @classmethod
+    def wrap(cls, array: Array) -> Tensor:
+        """A Tensor around an array that nobody else will write to; nothing is copied."""
+        tensor = Tensor.__new__(Tensor)
+        tensor._array = array if not isinstance(array, np.generic | bool | int | float) else np.asarray(array)
+        tensor.node = None
+        return tensor
+
+    # ---------------------------------------------------------------- what it is
+    @property
+    def array(self) -> Array:
+        """The array itself, for reading inside minigrad; users take `data` or `numpy()`."""
+        return self._array
+
+    @property
+    def data(self) -> Array:
+        """A read-only view of the numbers, on the tensor's device."""
+        view = self.array.view()
+        if isinstance(view, np.ndarray):
+            view.flags.writeable = False
+        return view
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self._array.dtype
+        return dtype
+
+    @property
+    def ndim(self) -> int:
+        return int(self._array.ndim)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(self._array.size)
+
+    @property
+    def device(self) -> str:
+        """The word "cpu" or "cuda"."""
+        return device_of(self._array)
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.node is not None
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Make this tensor a leaf whose gradient is wanted, or stop it; returns the tensor.
+
+        Raises: DTypeError for integers and booleans; GraphError for a computed tensor (detach it first).
+        """
+        if self.node is not None and not isinstance(self.node, Leaf):
+            raise GraphError("only a leaf can change requires_grad: this tensor was computed; use .detach()", code="graph-detach")
+        if requires_grad and self.dtype.kind != "f":
+            raise DTypeError(f"only floating tensors carry a gradient, this one is {self.dtype}; convert it with .to('float32')")
+        if requires_grad and self.node is None:
+            self.node = Leaf("", self.shape, self.dtype)
+        elif not requires_grad:
+            self.node = None
+        return self
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient accumulated by `backward`, or None. Only leaves keep one."""
+        leaf = self.node
+        if not isinstance(leaf, Leaf) or leaf.grad is None:
+            return None
+        return Tensor.wrap(dense(leaf.grad))
+
+    def zero_grad(self) -> None:
+        """Forget the accumulated gradient."""
+        if isinstance(self.node, Leaf):
+            self.node.grad = None
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The numbers as a read-only NumPy array (copied from the GPU if they are there)."""
+        host = to_numpy(self.data)
+        host.flags.writeable = False
+        return host
+
+    def item(self) -> float | int | bool:
+        """The only element as a Python number.
+
+        Raises: ShapeError if there is not exactly one element.
+        """
+        if self.size != 1:
+            raise ShapeError(f"item() needs exactly one element, this tensor has shape {self.shape}")
+        value: float | int | bool = to_numpy(self.array).reshape(-1)[0].item()
+        return value
+
+    def tolist(self) -> Any:
+        """Nested Python lists of numbers."""
+        return to_numpy(self.array).tolist()
+
+    def detach(self) -> Tensor:
+        """The same numbers without a history."""
+        return Tensor.wrap(self.array)
+
+    def to(self, target: Any) -> Tensor:
+        """The tensor with another dtype ("float32", "float64", …) or on another device ("cpu", "cuda"); differentiable."""
+        if isinstance(target, str) and target in ("cpu", "cuda"):
+            return self if target == self.device else ops.transfer(self, device=target)
+        return self.astype(target)
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The tensor converted to `dtype`; the gradient is converted back."""
+        wanted = as_dtype(dtype)
+        if wanted == self.dtype:
+            return self
+        return ops.astype(self, dtype=wanted) if wanted.kind == "f" else Tensor.wrap(self.array.astype(wanted))
+
+    def backward(self, gradient: TensorLike | None = None, retain_graph: bool = False) -> None:
+        """Add this tensor's derivative to `grad` of every leaf it was computed from.
+
+        gradient: what to multiply with, of this tensor's shape; 1 for a tensor with one element.
+        Raises: GraphError if nothing was recorded, the graph was freed, or a parameter changed since; ShapeError for a wrong gradient.
+        """
+        propagate(self._recorded_node(), seed_like(self, gradient), retain_graph=retain_graph)
+
+    def _recorded_node(self) -> Node:
+        if self.node is None:
+            raise GraphError(
+                "this tensor has no graph: no input required a gradient, or it was computed inside no_grad(); "
+                "create the inputs with requires_grad=True",
+                code="graph-none",
+            )
+        return self.node
+
+    # ---------------------------------------------------------------- behaving like an array
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if self.requires_grad and recording.get():
+            raise GraphError(
+                "this tensor requires a gradient, which a NumPy array would lose: use .detach().numpy() or .data", code="graph-detach"
+            )
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise DTypeError("a 0-dimensional tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ArgumentError(f"the truth of a tensor of shape {self.shape} is ambiguous: reduce it first")
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        value = self.item()
+        if not isinstance(value, int):
+            raise DTypeError(f"a {self.dtype} tensor is no index: only integer tensors with one element are")
+        return value
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __repr__(self) -> str:
+        numbers = np.array2string(to_numpy(self.array), separator=", ", threshold=50, prefix="Tensor(")
+        extras = "" if self.device == "cpu" else f", device={self.device!r}"
+        return f"{type(self).__name__}({numbers}, dtype={self.dtype}{extras}{', requires_grad=True' if self.requires_grad else ''})"
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise DTypeError("tensors cannot be changed: build a new one, with functional.where(mask, new, old) for example")
+
+    # ---------------------------------------------------------------- operators
+    def __add__(self, other: TensorLike) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: TensorLike) -> Tensor:
+        return ops.add(other, self)
+
+    def __sub__(self, other: TensorLike) -> Tensor:
+        return ops.subtract(self, other)
+
+    def __rsub__(self, other: TensorLike) -> Tensor:
+        return ops.subtract(other, self)
+
+    def __mul__(self, other: TensorLike) -> Tensor:
+        return ops.multiply(self, other)
+
+    def __rmul__(self, other: TensorLike) -> Tensor:
+        return ops.multiply(other, self)
+
+    def __truediv__(self, other: TensorLike) -> Tensor:
+        return ops.divide(self, other)
+
+    def __rtruediv__(self, other: TensorLike) -> Tensor:
+        return ops.divide(other, self)
+
+    def __pow__(self, other: TensorLike) -> Tensor:
+        return ops.power(self, other)
+
+    def __rpow__(self, other: TensorLike) -> Tensor:
+        return ops.power(other, self)
+
+    def __matmul__(self, other: TensorLike) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: TensorLike) -> Tensor:
+        return ops.matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.negative(self)
+
+    def __abs__(self) -> Tensor:
+        return ops.absolute(self)
+
+    def __lt__(self, other: TensorLike) -> Tensor:
+        return _compared("less", self, other)
+
+    def __le__(self, other: TensorLike) -> Tensor:
+        return _compared("less_equal", self, other)
+
+    def __gt__(self, other: TensorLike) -> Tensor:
+        return _compared("greater", self, other)
+
+    def __ge__(self, other: TensorLike) -> Tensor:
+        return _compared("greater_equal", self, other)
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """Basic and advanced indexing as in NumPy; the gradient of a repeated index accumulates."""
+        parts = key if isinstance(key, tuple) else (key,)
+        raw = tuple(p.array if isinstance(p, Tensor) else np.asarray(p, dtype=None if p else np.int64) if isinstance(p, list) else p for p in parts)
+        return ops.getitem(self, key=raw if isinstance(key, tuple) else raw[0])
+
+    # ---------------------------------------------------------------- methods
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.mean(self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+        return ops.var(self, axis=axis, ddof=ddof, keepdims=keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.max(self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.min(self, axis=axis, keepdims=keepdims)
+
+    def argmax(self, axis: int | None = None) -> Tensor:
+        """The place of the (first) largest element; carries no gradient."""
+        return Tensor.wrap(self.array.argmax(axis=axis))
+
+    def argmin(self, axis: int | None = None) -> Tensor:
+        """The place of the (first) smallest element; carries no gradient."""
+        return Tensor.wrap(self.array.argmin(axis=axis))
+
+    def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
+        return ops.reshape(self, shape=shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
+
+    def transpose(self, *axes: int) -> Tensor:
+        """Permute the axes; without arguments their order is reversed."""
+        return ops.transpose(self, axes=axes or tuple(reversed(range(self.ndim))))
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
+        return self.transpose()
+
+    def swapaxes(self, a: int, b: int) -> Tensor:
+        return ops.swapaxes(self, a=a, b=b)
+
+    def squeeze(self, axis: Axis = None) -> Tensor:
+        """Without the axes of length 1 (all of them, or those named)."""
+        return ops.reshape(self, shape=self.array.squeeze(axis).shape)
+
+    def exp(self) -> Tensor:
+        return ops.exp(self)
+
+    def log(self) -> Tensor:
+        return ops.log(self)
+
+    def sqrt(self) -> Tensor:
+        return ops.sqrt(self)
+
+    def tanh(self) -> Tensor:
+        return ops.tanh(self)
+
+
+class Ledger(Protocol):
+    """What an optimizer still owes to rows of a parameter (weight decay of rows no batch has touched)."""
+
+    def settle(self) -> None: ...
+
+    def settle_rows(self, ids: Any) -> None: ...
+
+
+class Parameter(Tensor):
+    """A tensor that a Module owns and an optimizer changes.
+
+    `requires_grad` can be switched (frozen) at any time. `gathered` marks a table that is read by rows (an embedding): an optimizer may
+    keep its gradient and moments by rows.
+    """
+
+    __slots__ = ("gathered", "leaf", "ledger", "owner")
+
+    def __init__(self, data: Any, requires_grad: bool = True, dtype: Any = None, device: str | None = None, *, gathered: bool = False) -> None:
+        super().__init__(data, dtype=dtype, device=device)
+        if self.dtype.kind != "f":
+            raise DTypeError(f"a parameter must be floating, got {self.dtype}")
+        self.gathered = gathered
+        self.ledger: Ledger | None = None
+        self.owner: Any = None  # the arena of the optimizer that holds this parameter, if there is one
+        self.leaf = Leaf("", self.shape, self.dtype)
+        self.node = self.leaf if requires_grad else None
+
+    @property
+    def array(self) -> Array:
+        if self.ledger is not None:
+            self.ledger.settle()
+        return self._array
+
+    def array_for_rows(self, ids: Any) -> Array:
+        """The array, of which only rows `ids` will be read."""
+        if self.ledger is not None:
+            self.ledger.settle_rows(ids.array if isinstance(ids, Tensor) else ids)
+        return self._array
+
+    @property
+    def grad(self) -> Tensor | None:
+        return None if self.leaf.grad is None else Tensor.wrap(dense(self.leaf.grad))
+
+    def zero_grad(self) -> None:
+        self.leaf.grad = None
+
+    @property
+    def name(self) -> str:
+        """The path by which the model knows it, once a Module has named it."""
+        return self.leaf.name
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Train (True) or freeze (False) this parameter; returns it."""
+        self.node = self.leaf if requires_grad else None
+        return self
+
+    def assign(self, data: Any) -> None:
+        """Overwrite the numbers in place, keeping dtype and device. Graphs recorded before can no longer be differentiated.
+
+        Raises: ShapeError if the shape differs.
+        """
+        source = data.array if isinstance(data, Tensor) else data
+        if not hasattr(source, "shape"):
+            source = np.asarray(source)
+        if tuple(source.shape) != self.shape:
+            raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to parameter {self.name or ''} of shape {self.shape}")
+        target = self.array
+        target[...] = namespace_of(target).like(to_numpy(source), target) if device_of(target) == "cuda" else source
+        self.leaf.version += 1
+
+    def replace_storage(self, array: Array) -> None:
+        """Point to another array (an arena's view, or the result of a conversion). For optimizers and `Module.to`."""
+        self._array = array
+        leaf, trained = self.leaf, self.node is not None
+        if leaf.dtype != array.dtype:
+            self.leaf = Leaf(leaf.name, self.shape, self.dtype)
+            self.leaf.version = leaf.version + 1
+            self.node = self.leaf if trained else None
+        else:
+            leaf.version += 1
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """A NumPy dtype from its name or object.
+
+    Raises: ArgumentError for an unknown name.
+    """
+    try:
+        known: np.dtype[Any] = np.dtype(dtype)
+    except TypeError as error:
+        raise ArgumentError(f'unknown dtype or device {dtype!r}: use "float32", "float64", another NumPy dtype, "cpu" or "cuda"') from error
+    return known
+
+
+def _new_array(data: Any, dtype: Any) -> Array:
+    wanted = None if dtype is None else as_dtype(dtype)
+    if isinstance(data, Tensor):
+        data = data.array
+    if hasattr(data, "get") and hasattr(data, "device"):  # a CuPy array stays on its device
+        return data.copy() if wanted is None else data.astype(wanted)
+    try:
+        array = np.array(data, dtype=wanted)
+    except (ValueError, TypeError) as error:
+        raise DTypeError(f"cannot make a tensor of {type(data).__name__}: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"a tensor holds floats, integers or booleans, not {array.dtype}")
+    if wanted is None and array.dtype == np.float64 and not isinstance(data, np.ndarray | np.generic):
+        array = array.astype(FLOAT_DTYPES[0])  # Python floats: the default dtype
+    return array
+
+
+def _compared(how: str, a: Tensor, b: TensorLike) -> Tensor:
+    other = b.array if isinstance(b, Tensor) else b
+    return Tensor.wrap(getattr(namespace_of(a.array), how)(a.array, other))
+
+
+def seed_like(output: Tensor, gradient: TensorLike | None) -> Array:
+    """The gradient to start from: `gradient` checked against the output, or 1 for a single element."""
+    if gradient is None:
+        if output.size != 1:
+            raise ShapeError(f"the output has shape {output.shape}: pass gradient=, an array of that shape, or reduce it to one number")
+        return namespace_of(output.array).ones(output.shape, output.dtype)
+    array = gradient.array if isinstance(gradient, Tensor) else Tensor(gradient).array
+    if tuple(array.shape) != output.shape:
+        raise ShapeError(f"gradient has shape {tuple(array.shape)}, the output {output.shape}: they must be equal")
+    return array if array.dtype == output.dtype else array.astype(output.dtype)
+
+
+from minigrad import ops  # noqa: E402 - the documented pair: operators are operations, and ops needs the class above

@@ -1,0 +1,5 @@
+"""Around the training loop: metrics and reports."""
+
+from minigrad.train.metrics import ClassificationReport, accuracy, classification_report
+
+__all__ = ["ClassificationReport", "accuracy", "classification_report"]

@@ -1,0 +1,47 @@
+"""Every operation's first and second derivative against central differences, in float64, with gradcheck's own tolerances.
+
+Inputs come in every memory layout and are read-only, so an operation that writes to them fails here too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ops.cases import CASES, Sample
+from strategies import LAYOUTS, Layout
+
+import minigrad as mg
+from minigrad.op import REGISTRY, Op
+
+
+def check(operation: Op[Any], sample: Sample, layouts: dict[int, Layout], order: int) -> mg.gradcheck.__class__ | Any:
+    """gradcheck of one call whose floating inputs are read through `layouts`."""
+
+    def call(*stored: Any) -> Any:
+        return operation(*[_seen(a, layouts[i]) if i in layouts else a for i, a in enumerate(stored)], **sample.constants)
+
+    stored = [mg.Tensor(layouts[i].store(a), requires_grad=True) if i in layouts else a for i, a in enumerate(sample.args)]
+    return mg.gradcheck(call, stored, order=order)
+
+
+def _seen(tensor: mg.Tensor, layout: Layout) -> mg.Tensor:
+    view = layout.view(tensor)
+    view.array.flags.writeable = False
+    return view
+
+
+def test_every_operation_has_a_row() -> None:
+    assert set(CASES) == set(REGISTRY)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+@given(data=st.data())
+def test_gradients(name: str, data: st.DataObject) -> None:
+    sample = data.draw(CASES[name])
+    layouts = {i: data.draw(st.sampled_from(LAYOUTS)) for i in sample.floating}
+    seen = check(REGISTRY[name], sample, layouts, order=2)
+    RESULTS.append((seen.comparisons, seen.max_error))
