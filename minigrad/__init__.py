@@ -1,9 +1,9 @@
 """minigrad: deep learning from scratch over NumPy and CuPy, with BERT that loads published weights by name.
 
-    import minigrad as mg
-    x = mg.tensor([1.0, 2.0], requires_grad=True)
-    (x * x).sum().backward()
-    x.grad                                    # [2., 4.]
+import minigrad as mg
+x = mg.tensor([1.0, 2.0], requires_grad=True)
+(x * x).sum().backward()
+x.grad                                    # [2., 4.]
 """
 
 from minigrad import data, errors, functional, io, kernels, models, nn, optim, train
@@ -17,5 +17,6 @@ from minigrad.tensor import Parameter, Tensor
 
 __all__ = [
     "Parameter", "Tensor", "__version__", "arange", "data", "enable_grad", "errors", "full", "functional", "grad", "gradcheck",
-    "higher_order", "io", "kernels", "manual_seed", "models", "nn", "no_grad", "ones", "optim", "tensor", "train", "value_and_grad", "zeros",
+    "higher_order", "io", "kernels", "manual_seed", "models", "nn", "no_grad", "ones", "optim", "tensor", "train", "value_and_grad",
+    "zeros",
 ]  # fmt: skip

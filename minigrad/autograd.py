@@ -159,7 +159,8 @@ def _pullback_of(node: Node, create_graph: bool, retain_graph: bool) -> Pullback
     pullback = node.pullback
     if pullback is None:
         raise GraphError(
-            f"the graph of {node.name} was freed by an earlier backward pass: run the forward pass again, or pass retain_graph=True the first time",
+            f"the graph of {node.name} was freed by an earlier backward pass: "
+            "run the forward pass again, or pass retain_graph=True the first time",
             code="graph-freed",
         )
     if not retain_graph:
@@ -208,7 +209,9 @@ def propagate(
         pullback = _pullback_of(node, create_graph, retain_graph or create_graph)
         g = tuple(g) if type(g) is list else dense(g)
         if type(pullback) is tuple:
-            gradients: Sequence[Any] = [f(g) if f is not None and p in wanted else None for f, p in zip(pullback, node.parents, strict=True)]
+            gradients: Sequence[Any] = [
+                f(g) if f is not None and p in wanted else None for f, p in zip(pullback, node.parents, strict=True)
+            ]
         else:
             gradients = pullback(g)
             if type(gradients) is not tuple:

@@ -44,7 +44,11 @@ def grad(
     if create_graph:
         seed = gradient if isinstance(gradient, Tensor) else Tensor.wrap(seed)
     found = propagate(
-        output._recorded_node(), seed, targets, retain_graph=create_graph if retain_graph is None else retain_graph, create_graph=create_graph
+        output._recorded_node(),
+        seed,
+        targets,
+        retain_graph=create_graph if retain_graph is None else retain_graph,
+        create_graph=create_graph,
     )
     results = tuple(_as_tensor(dense(found[node])) if node in found else None for node in targets)
     return results[0] if isinstance(inputs, Tensor) else results
@@ -65,7 +69,9 @@ def value_and_grad(function: Callable[..., Tensor], argnums: int | Sequence[int]
         places = [argnums] if isinstance(argnums, int) else list(argnums)
         if any(not 0 <= i < len(args) for i in places):
             raise ArgumentError(f"argnums {argnums} does not fit {len(args)} positional arguments")
-        inputs = {i: args[i] if isinstance(args[i], Tensor) and args[i].requires_grad else Tensor(args[i], requires_grad=True) for i in places}
+        inputs = {
+            i: args[i] if isinstance(args[i], Tensor) and args[i].requires_grad else Tensor(args[i], requires_grad=True) for i in places
+        }
         value = function(*[inputs.get(i, a) for i, a in enumerate(args)], **kwargs)
         gradients = grad(value, [inputs[i] for i in places])
         return value.detach(), gradients[0] if isinstance(argnums, int) else gradients

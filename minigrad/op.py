@@ -82,10 +82,8 @@ class Op(Kernel, Generic[P]):
         first = None
         for arg in args:
             if isinstance(arg, Tensor):
-                if self.gathers and not arrays and isinstance(arg, Parameter):
-                    array = arg.array_for_rows(args[1])
-                else:
-                    array = arg.array
+                gathered = isinstance(arg, Parameter) and self.gathers and not arrays
+                array = arg.array_for_rows(args[1]) if gathered else arg.array  # type: ignore[attr-defined]
                 node = arg.node
                 if node is not None:
                     wanted = True

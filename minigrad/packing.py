@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Packing:
     def spans(self) -> list[tuple[int, int]]:
         """(first row, one past the last row) of each sequence."""
         edges = self.offsets.tolist()
-        return list(zip(edges, edges[1:], strict=False))
+        return list(pairwise(edges))
 
     @cached_property
     def key_spans(self) -> list[tuple[int, int]]:

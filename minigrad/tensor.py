@@ -276,7 +276,9 @@ class Tensor:
     def __getitem__(self, key: Any) -> Tensor:
         """Basic and advanced indexing as in NumPy; the gradient of a repeated index accumulates."""
         parts = key if isinstance(key, tuple) else (key,)
-        raw = tuple(p.array if isinstance(p, Tensor) else np.asarray(p, dtype=None if p else np.int64) if isinstance(p, list) else p for p in parts)
+        raw = tuple(
+            p.array if isinstance(p, Tensor) else np.asarray(p, dtype=None if p else np.int64) if isinstance(p, list) else p for p in parts
+        )
         return ops.getitem(self, key=raw if isinstance(key, tuple) else raw[0])
 
     # ---------------------------------------------------------------- methods
@@ -311,7 +313,7 @@ class Tensor:
         return ops.transpose(self, axes=axes or tuple(reversed(range(self.ndim))))
 
     @property
-    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
+    def T(self) -> Tensor:
         return self.transpose()
 
     def swapaxes(self, a: int, b: int) -> Tensor:
@@ -351,7 +353,9 @@ class Parameter(Tensor):
 
     __slots__ = ("gathered", "leaf", "ledger", "owner")
 
-    def __init__(self, data: Any, requires_grad: bool = True, dtype: Any = None, device: str | None = None, *, gathered: bool = False) -> None:
+    def __init__(
+        self, data: Any, requires_grad: bool = True, dtype: Any = None, device: str | None = None, *, gathered: bool = False
+    ) -> None:
         super().__init__(data, dtype=dtype, device=device)
         if self.dtype.kind != "f":
             raise DTypeError(f"a parameter must be floating, got {self.dtype}")

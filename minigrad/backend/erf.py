@@ -12,7 +12,7 @@ ranges, each with its own quotient of polynomials (a "rational Chebyshev approxi
 and the rest follows from erf(-x) = -erf(x) and erf + erfc = 1.
 
 Source: W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of Computation 23 (1969),
-pp. 631-637. The coefficients are those of his tables for 18 digits, as he also published them in SPECFUN (CALERF, 1990).
+pp. 631-637. The coefficients, good for 18 digits, are those he published with it in SPECFUN (Netlib, routine CALERF, 1990).
 """
 
 from __future__ import annotations
@@ -25,32 +25,33 @@ from minigrad.errors import DTypeError
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Doubles: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Table: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
 NEAR_END = 0.46875
 MIDDLE_END = 4.0
 FARTHEST = 28.0
 """erfc(28) ≈ 1e-342 is 0 in float64, so every larger |x| (inf too) is replaced by 28 and nothing overflows."""
 
-BLOCK = 16384
+BLOCK = 32768
 """Elements computed at a stretch: enough to hide the cost of a NumPy call, few enough for the scratch to stay in the cache."""
 
 # One table per range: the numerator of R above its denominator, highest power first.
 # fmt: off
-NEAR = np.array([
-    [1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3],
-    [1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3],
-])
-MIDDLE = np.array([
-    [2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0, 6.61191906371416295e1, 2.98635138197400131e2,
-     8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3],
-    [1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
-     3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3],
-])
-TAIL = np.array([
-    [1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1, 1.60837851487422766e-2,
-     6.58749161529837803e-4],
-    [1.0, 2.56852019228982242e0, 1.87295284992346047e0, 5.27905102951428412e-1, 6.05183413124413191e-2, 2.33520497626869185e-3],
-])
+NEAR = (
+    (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3),
+    (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3),
+)
+MIDDLE = (
+    (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0, 6.61191906371416295e1, 2.98635138197400131e2,
+     8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3),
+    (1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
+     3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3),
+)
+TAIL = (
+    (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1, 1.60837851487422766e-2,
+     6.58749161529837803e-4),
+    (1.0, 2.56852019228982242e0, 1.87295284992346047e0, 5.27905102951428412e-1, 6.05183413124413191e-2, 2.33520497626869185e-3),
+)
 # fmt: on
 
 
@@ -128,14 +129,17 @@ def _erfc_tail(y: Doubles, scratch: Doubles) -> Doubles:
     return _times_gaussian(value, y, scratch)
 
 
-def _quotient(table: Doubles, z: Doubles, scratch: Doubles) -> Doubles:
-    """R(z) by Horner's rule, numerator and denominator in the same passes."""
-    both = np.multiply(table[:, :1], z, out=scratch[:2, : z.size])
-    for column in table.T[1:-1]:
-        both += column[:, None]
-        both *= z
-    both += table[:, -1:]
-    return np.divide(both[0], both[1], out=both[0])
+def _quotient(table: Table, z: Doubles, scratch: Doubles) -> Doubles:
+    """R(z): numerator over denominator, each by Horner's rule."""
+    value, divisor = scratch[0, : z.size], scratch[1, : z.size]
+    for coefficients, row in zip(table, (value, divisor), strict=True):
+        np.multiply(z, coefficients[0], out=row)
+        for coefficient in coefficients[1:-1]:
+            row += coefficient
+            row *= z
+        row += coefficients[-1]
+    value /= divisor
+    return value
 
 
 def _times_gaussian(value: Doubles, y: Doubles, scratch: Doubles) -> Doubles:
@@ -143,7 +147,7 @@ def _times_gaussian(value: Doubles, y: Doubles, scratch: Doubles) -> Doubles:
 
     With s = y cut to a multiple of 1/16, s² has few bits and is exact, and exp(-y²) = exp(-s²) · exp((s - y)(s + y)).
     """
-    s, rest = scratch[2:, : y.size]
+    s, rest = scratch[2, : y.size], scratch[3, : y.size]
     np.trunc(np.multiply(y, 16.0, out=s), out=s)
     s /= 16.0
     np.subtract(s, y, out=rest)

@@ -7,8 +7,6 @@ truncation is an argument, padding does not exist (batches are packed), and what
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from minigrad.data._tokenizer_files import Settings, load
 from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, TokenizerError
+from minigrad.files import write_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -154,7 +153,7 @@ class Tokenizer:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for name, text in files.items():
-                _write_whole(directory / name, text)
+                write_text(directory / name, text)
         except OSError as error:
             raise TokenizerError(directory, f"cannot be written: {error}", code="write-failed") from error
 
@@ -183,17 +182,3 @@ def _to_arrays(encoding: tokenizers.Encoding) -> Encoding:
 
 def _json_text(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write beside the target and rename, so that a reader finds the old file or the new one, never a part."""
-    scratch = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        with scratch.open("xb") as stream:
-            stream.write(text.encode("utf-8"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise

@@ -10,10 +10,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn, Self
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minigrad.errors import ArgumentError, DTypeError, ShapeError, WeightFileError
+from minigrad.files import replacing
 from minigrad.io._safetensors_header import (
     MAX_HEADER_BYTES,
     METADATA_KEY,
@@ -211,12 +210,15 @@ def save_file(arrays: Mapping[str, NDArray[Any]], path: str | os.PathLike[str], 
     names = sorted(arrays, key=lambda name: (-_FILE_ORDER[stored[name]], name))
     header, data_bytes = _make_header([(name, stored[name], arrays[name]) for name in names], metadata or {})
     parse_header(path, header, data_bytes)
-    with _replacing(path) as file:
-        file.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
-        file.write(header)
-        for name in names:
-            little = np.ascontiguousarray(arrays[name], STORED_DTYPES[stored[name]])
-            file.write(little.reshape(-1).view(np.uint8).data)
+    try:
+        with replacing(path) as file:
+            file.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
+            file.write(header)
+            for name in names:
+                little = np.ascontiguousarray(arrays[name], STORED_DTYPES[stored[name]])
+                file.write(little.reshape(-1).view(np.uint8).data)
+    except OSError as error:
+        raise WeightFileError(path, f"cannot be written: {error.strerror or error}", code="write-failed") from error
 
 
 def _make_header(tensors: list[tuple[str, str, NDArray[Any]]], metadata: Mapping[str, str]) -> tuple[bytes, int]:
@@ -276,29 +278,3 @@ def _open_regular(path: Path) -> IO[bytes]:
         os.close(descriptor)
         raise WeightFileError(path, "is not a regular file", code="not-a-regular-file")
     return open(descriptor, "rb", buffering=0)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` when the block ends well, and vanishes otherwise.
-
-    The content reaches the disk before the name does, and the name before this returns, so that no crash leaves half a file.
-    """
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise WeightFileError(path, f"cannot be written: {error.strerror or error}", code="write-failed") from error

@@ -72,7 +72,8 @@ def beside(arrays: tuple[F32, ...]) -> F32:
 # ---------------------------------------------------------------- gelu
 _ERFC = [_float(0.5 * c) for c in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)]
 _ERFC_T = _float(0.3275911 / np.sqrt(2.0))
-"""Abramowitz & Stegun 7.1.26, halved and with √½ folded in: Φ(-|x|) = (polynomial in t) · e^(-x²/2), t = 1/(1 + p|x|); error below 7.5e-8."""
+"""Abramowitz & Stegun 7.1.26, halved and with √½ folded in: Φ(-|x|) = polynomial(t) · e^(-x²/2),
+t = 1/(1 + p|x|); error below 7.5e-8."""
 _GAUSS = _float(1.0 / np.sqrt(2.0 * np.pi))
 
 
@@ -261,7 +262,7 @@ def _attention(
     d = kv.shape[1] // (parts * heads)
     queries = packing if queries is None else queries
     scale = _float(d**-0.5)
-    keep_scale = None if draw is None else _float(draw.scale)
+    keep_scale = _float(1.0 if draw is None else draw.scale)
     split = kv.reshape(-1, parts, heads, d)
     q4, k4, v4 = split[:, 0] if q is None else q.reshape(-1, heads, d), split[:, -2], split[:, -1]
     out = np.empty((len(q4), heads * d), _float)

@@ -46,7 +46,8 @@ class BertEmbeddings(Module):
         if int(tokens.positions.max()) >= longest:
             row = int(np.searchsorted(tokens.packing.offsets, int(tokens.positions.argmax()), side="right")) - 1
             raise ShapeError(
-                f"sequence {row} reaches position {int(tokens.positions.max())}, this model has {longest}: truncate it (max_length={longest})",
+                f"sequence {row} reaches position {int(tokens.positions.max())}, this model has {longest}: "
+                f"truncate it (max_length={longest})",
                 code="too-long",
             )
         for name, ids, table in (
@@ -56,7 +57,9 @@ class BertEmbeddings(Module):
             rows = table.weight.shape[0]
             if int(ids.min()) < 0 or int(ids.max()) >= rows:
                 bad = int(ids[(ids < 0) | (ids >= rows)][0])
-                raise IndexRangeError(f"{name} holds {bad}, this model knows 0..{rows - 1}: was the text encoded with this model's tokenizer?")
+                raise IndexRangeError(
+                    f"{name} holds {bad}, this model knows 0..{rows - 1}: was it encoded with this model's tokenizer?"
+                )
 
 
 class BertSelfAttention(Module):
@@ -220,9 +223,14 @@ def as_tokens(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = 
     """
     if isinstance(input_ids, PackedTokens):
         if attention_mask is not None or token_type_ids is not None:
-            raise ArgumentError("PackedTokens carry their own structure and token types: pass no attention_mask or token_type_ids beside them")
+            raise ArgumentError(
+                "PackedTokens carry their own structure and token types: pass no attention_mask or token_type_ids beside them"
+            )
         return input_ids
-    arrays = [None if a is None else to_numpy(a.array) if isinstance(a, Tensor) else np.asarray(a) for a in (input_ids, attention_mask, token_type_ids)]
+    arrays = [
+        None if a is None else to_numpy(a.array) if isinstance(a, Tensor) else np.asarray(a)
+        for a in (input_ids, attention_mask, token_type_ids)
+    ]
     if arrays[0] is None or arrays[0].dtype.kind not in "iu":
         raise DTypeError(f"input_ids must be integers, got {type(input_ids).__name__ if arrays[0] is None else arrays[0].dtype}")
     return pack(*arrays)

@@ -116,7 +116,9 @@ class BertConfig:
         """
         for name, allowed in SUPPORTED.items():
             if name in values and values[name] not in allowed:
-                raise ConfigError(source, f"{name} = {values[name]!r:.80} is not supported by minigrad; supported: {', '.join(map(repr, allowed))}")
+                raise ConfigError(
+                    source, f"{name} = {values[name]!r:.80} is not supported by minigrad; supported: {', '.join(map(repr, allowed))}"
+                )
         known = {f.name for f in fields(cls)} - {"id2label", "extra", "source"}
         chosen = {name: value for name, value in values.items() if name in known}
         labels = values.get("id2label")

@@ -10,13 +10,13 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from minigrad.errors import ArgumentError, WeightFileError
+from minigrad.files import write_text
 from minigrad.io import SafetensorsFile, find_checkpoint, save_file
 from minigrad.models.config import CONFIG_NAME, BertConfig, default_labels
 from minigrad.nn import Module, init
@@ -66,7 +66,9 @@ class PretrainedModel(Module):
         if id2label is not None and num_labels is not None and len(id2label) != num_labels:
             raise ArgumentError(f"num_labels is {num_labels}, but id2label names {len(id2label)} labels")
         if num_hidden_layers is not None and not 1 <= num_hidden_layers <= config.num_hidden_layers:
-            raise ArgumentError(f"num_hidden_layers={num_hidden_layers}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep")
+            raise ArgumentError(
+                f"num_hidden_layers={num_hidden_layers}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep"
+            )
         if id2label is not None:
             config = replace(config, id2label=dict(id2label))
         elif num_labels is not None and num_labels != config.num_labels:
@@ -79,7 +81,9 @@ class PretrainedModel(Module):
             model = cls(config)
         path = directory / WEIGHTS_NAME
         if not path.exists():
-            raise WeightFileError(path, f"the directory holds no {WEIGHTS_NAME}; convert other weight files to safetensors first", code="missing-file")
+            raise WeightFileError(
+                path, f"the directory holds no {WEIGHTS_NAME}; convert other weight files to safetensors first", code="missing-file"
+            )
         model._read_weights(path)
         return model.eval()
 
@@ -149,18 +153,4 @@ class PretrainedModel(Module):
         target.mkdir(parents=True, exist_ok=True)
         save_file(self.state_dict(), target / WEIGHTS_NAME, metadata={"format": "pt"})
         text = json.dumps(self.config.to_dict(type(self).__name__), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        write_text_atomically(target / CONFIG_NAME, text)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a small file so that readers see the old or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        write_text(target / CONFIG_NAME, text)

