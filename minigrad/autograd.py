@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -124,7 +125,7 @@ def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
     extra = gradient.ndim - len(shape)
     xp = namespace_of(gradient)
     if extra > 0:
-        gradient = xp.sum(gradient.reshape((-1, *gradient.shape[extra:])) if extra > 1 else gradient, axis=0)
+        gradient = xp.sum(gradient.reshape((prod(gradient.shape[:extra]), *gradient.shape[extra:])) if extra > 1 else gradient, axis=0)
     repeated = tuple(i for i, n in enumerate(shape) if n == 1 and gradient.shape[i] != 1)
     return xp.sum(gradient, axis=repeated, keepdims=True) if repeated else gradient
 

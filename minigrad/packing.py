@@ -14,9 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import ArgumentError, ShapeError
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any]:
+    """`values` as a NumPy array whose dtype is of one of `kinds`; integers as int64.
+
+    Raises: ShapeError for rows of different lengths; DTypeError for another dtype.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{what}: rows of different lengths make no array") from error
+    if array.dtype.kind not in kinds and array.size:  # nothing in it: the shape is what is wrong
+        words = "integers" if kinds == "iu" else "numbers or booleans"
+        raise DTypeError(f"{what} must be {words}, got {type(values).__name__ if array.dtype == object else array.dtype}")
+    return array.astype(np.int64, copy=False) if kinds == "iu" else array
 
 
 class Packing:
@@ -27,7 +42,8 @@ class Packing:
     that row 0 of sequence i is read by the pooled heads but is itself padding, so that no row attends to it.
 
     Shapes: lengths (n,), offsets (n + 1,), numbers (n,).
-    Raises: ShapeError if a length is below 1 or there is no sequence.
+    Raises: ShapeError if a length is below 1, there is no sequence, or an argument has another number of entries; ArgumentError for a
+    negative sequence number.
     """
 
     def __init__(
@@ -43,6 +59,10 @@ class Packing:
         self.numbers: IntArray = np.arange(len(self.lengths)) if numbers is None else np.asarray(numbers, dtype=np.int64)
         if self.numbers.shape != self.lengths.shape:
             raise ShapeError(f"{len(self.lengths)} lengths but {self.numbers.size} sequence numbers")
+        if int(self.numbers.min()) < 0:
+            raise ArgumentError(f"sequence numbers must not be negative, got {int(self.numbers.min())}")
+        if masked_first is not None and len(masked_first) != len(self.lengths):
+            raise ShapeError(f"{len(self.lengths)} lengths but {len(masked_first)} flags of masked first tokens")
         self.masked_first = tuple(masked_first) if masked_first is not None and any(masked_first) else None
 
     def __len__(self) -> int:
@@ -108,15 +128,20 @@ class PackedTokens:
     ) -> PackedTokens:
         """Pack a list of id sequences.
 
-        Raises: ShapeError for an empty list or an empty sequence.
+        Raises: ShapeError for an empty list, an empty or nested sequence, or types that do not fit; DTypeError for ids that are no integers.
         """
-        parts = [np.asarray(s, dtype=np.int64) for s in sequences]
+        parts = _sequences("sequence", sequences)
         packing = Packing([len(p) for p in parts], numbers)
         ids = np.concatenate(parts)
-        types = np.zeros_like(ids) if token_types is None else np.concatenate([np.asarray(t, dtype=np.int64) for t in token_types])
-        if types.shape != ids.shape:
-            raise ShapeError(f"{ids.size} token ids but {types.size} token type ids")
-        return cls(ids, packing, types, packing.positions)
+        if token_types is None:
+            return cls(ids, packing, np.zeros_like(ids), packing.positions)
+        types = _sequences("token types of sequence", token_types)
+        if len(types) != len(parts):
+            raise ShapeError(f"{len(parts)} sequences but token types of {len(types)}")
+        for i, (part, kinds) in enumerate(zip(parts, types, strict=True)):
+            if len(part) != len(kinds):
+                raise ShapeError(f"sequence {i} has {len(part)} token ids but {len(kinds)} token type ids")
+        return cls(ids, packing, np.concatenate(types), packing.positions)
 
     def padded_rows(self) -> tuple[IntArray, IntArray]:
         """Which rows hold real tokens, and the flat place (row-major) of each in the padded array.
@@ -132,6 +157,14 @@ class PackedTokens:
         return np.flatnonzero(real), (sequence * self.padded_shape[1] + self.positions)[real]
 
 
+def _sequences(what: str, sequences: Iterable[Any]) -> list[IntArray]:
+    parts = [host_array(f"{what} {i}", sequence) for i, sequence in enumerate(sequences)]
+    for i, part in enumerate(parts):
+        if part.ndim != 1:
+            raise ShapeError(f"{what} {i} must be a row of integers, got shape {part.shape}")
+    return parts
+
+
 def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> PackedTokens:
     """Drop the padding of padded arrays; real tokens keep their original positions, whatever the mask's pattern.
 
@@ -139,15 +172,13 @@ def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None)
     attended to by nobody.
 
     Shapes: input_ids, attention_mask (non-zero = real), token_type_ids all (batch, longest).
-    Raises: ShapeError for other shapes; ArgumentError naming the row that has no real token.
+    Raises: ShapeError for other shapes; DTypeError for ids that are no integers; ArgumentError naming the row that has no real token.
     """
-    ids = np.asarray(input_ids)
+    ids = host_array("input_ids", input_ids)
     if ids.ndim != 2 or ids.size == 0:
         raise ShapeError(f"padded input_ids must have shape (batch, longest) and hold something, got {ids.shape}")
-    if ids.dtype.kind not in "iu":
-        raise ArgumentError(f"input_ids must be integers, got {ids.dtype}", code="dtype")
-    mask = np.ones(ids.shape, bool) if attention_mask is None else np.asarray(attention_mask) != 0
-    types = np.zeros(ids.shape, np.int64) if token_type_ids is None else np.asarray(token_type_ids)
+    mask = np.ones(ids.shape, bool) if attention_mask is None else host_array("attention_mask", attention_mask, "biuf") != 0
+    types = np.zeros(ids.shape, np.int64) if token_type_ids is None else host_array("token_type_ids", token_type_ids)
     for name, array in (("attention_mask", mask), ("token_type_ids", types)):
         if array.shape != ids.shape:
             raise ShapeError(f"{name} has shape {array.shape}, input_ids {ids.shape}: they must be equal")
@@ -159,4 +190,4 @@ def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None)
     kept[:, 0] = True
     packing = Packing(kept.sum(axis=1), masked_first=masked_first.tolist())
     positions = np.nonzero(kept)[1]
-    return PackedTokens(ids[kept].astype(np.int64), packing, types[kept].astype(np.int64), positions, (ids.shape[0], ids.shape[1]))
+    return PackedTokens(ids[kept], packing, types[kept], positions, (ids.shape[0], ids.shape[1]))

@@ -21,7 +21,7 @@ Namespace: TypeAlias = Any
 DEVICES = ("cpu", "cuda")
 FLOAT_DTYPES = ("float32", "float64")
 
-_namespaces: dict[type, Namespace] = {np.ndarray: numpy_namespace}
+_namespaces: dict[type, Namespace] = {np.ndarray: numpy_namespace, np.generic: numpy_namespace}  # a 0-d result may be a scalar
 
 
 def register_namespace(array_type: type, namespace: Namespace) -> None:

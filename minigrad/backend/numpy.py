@@ -57,7 +57,7 @@ def put_rows(g: Any, ids: Any, shape: Sequence[int]) -> Any:
 
 def rows(ids: Any, g: Any, shape: Sequence[int]) -> RowSparse:
     """The gradient of `table[ids]`, kept by touched rows."""
-    return RowSparse(ids.reshape(-1), g.reshape(-1, shape[1]), (shape[0], shape[1]))
+    return RowSparse(ids.reshape(-1), g.reshape(ids.size, shape[1]), (shape[0], shape[1]))
 
 
 def product(a: Any, b: Any) -> Product:

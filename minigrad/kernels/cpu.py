@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,7 +31,7 @@ _workspace = threading.local()
 def scratch(number: int, shape: tuple[int, ...]) -> F32:
     """A reused buffer of this thread; its contents last until the next call with the same number."""
     buffers: dict[int, F32] = _workspace.__dict__.setdefault("buffers", {})
-    size = int(np.prod(shape))
+    size = prod(shape)
     buffer = buffers.get(number)
     if buffer is None or buffer.size < size:
         buffer = buffers[number] = np.empty(max(size, BLOCK), _float)
@@ -65,7 +66,7 @@ def beside(arrays: tuple[F32, ...]) -> F32:
             return np.concatenate(arrays)
         end += array.nbytes
     rows = sum(len(a) for a in arrays)
-    joined: F32 = base[start : start + rows * int(np.prod(first.shape[1:]))]
+    joined: F32 = base[start : start + rows * prod(first.shape[1:])]
     return joined.reshape((rows, *first.shape[1:]))
 
 

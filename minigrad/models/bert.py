@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import functional as F
-from minigrad.backend import to_numpy
-from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
+from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models.config import BertConfig
 from minigrad.models.outputs import ClassifierOutput, EncoderOutput
 from minigrad.models.pretrained import PretrainedModel
@@ -34,10 +33,14 @@ class BertEmbeddings(Module):
         self.token_type_embeddings = Embedding(config.type_vocab_size, h, std=std)
         self.LayerNorm = LayerNorm(h, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
+        self.pad_token_id = config.pad_token_id
 
     def forward(self, tokens: PackedTokens) -> Tensor:
         self._check(tokens)
         words = self.word_embeddings(tokens.input_ids)
+        pads = tokens.input_ids == self.pad_token_id
+        if pads.any():  # a first token that is padding but read by a pooled head: as in the published model, [PAD] is not trained
+            words = F.where(Tensor(pads[:, None], device=words.device), words.detach(), words)
         x = words + self.position_embeddings(tokens.positions) + self.token_type_embeddings(tokens.token_type_ids)
         return self.dropout(self.LayerNorm(x), tokens.packing)  # type: ignore[no-any-return]
 
@@ -219,7 +222,7 @@ class BertForSequenceClassification(PretrainedModel):
 def as_tokens(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> PackedTokens:
     """Packed tokens from whatever a caller brought.
 
-    Raises: ArgumentError if packed tokens come with a mask or types of their own; DTypeError for ids that are no integers.
+    Raises: ArgumentError if packed tokens come with a mask or types of their own; otherwise as `pack`.
     """
     if isinstance(input_ids, PackedTokens):
         if attention_mask is not None or token_type_ids is not None:
@@ -227,10 +230,4 @@ def as_tokens(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = 
                 "PackedTokens carry their own structure and token types: pass no attention_mask or token_type_ids beside them"
             )
         return input_ids
-    arrays = [
-        None if a is None else to_numpy(a.array) if isinstance(a, Tensor) else np.asarray(a)
-        for a in (input_ids, attention_mask, token_type_ids)
-    ]
-    if arrays[0] is None or arrays[0].dtype.kind not in "iu":
-        raise DTypeError(f"input_ids must be integers, got {type(input_ids).__name__ if arrays[0] is None else arrays[0].dtype}")
-    return pack(*arrays)
+    return pack(input_ids, attention_mask, token_type_ids)

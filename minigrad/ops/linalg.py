@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from minigrad.backend import Array
@@ -38,7 +39,7 @@ def matmul(xp: Any, x: Array, y: Array) -> Any:
 
 def _flat(x: Array) -> Array:
     """All leading axes as one."""
-    return x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
+    return x if x.ndim == 2 else x.reshape((prod(x.shape[:-1]), x.shape[-1]))
 
 
 @op("*b k, m k, m -> *b m")

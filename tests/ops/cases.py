@@ -266,7 +266,7 @@ def matmul(draw: Any) -> Sample:
 
 @case
 def linear(draw: Any) -> Sample:
-    k, m = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    k, m = draw(st.integers(0, 4)), draw(st.integers(0, 4))
     lead = draw(shapes(max_dims=3, max_size=8))
     bias = draw(arrays((m,))) if draw(st.booleans()) else None
     return Sample((draw(arrays((*lead, k))), draw(arrays((m, k))), bias), {})

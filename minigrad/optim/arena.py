@@ -1,0 +1,108 @@
+"""The arena: all parameters of one optimizer in one flat buffer, and all their gradients in another.
+
+An update then runs over long stretches of memory instead of two hundred small arrays, and neighbouring parameters can be read as one
+matrix (`backend.layout.neighbours`). Large gathered tables stand apart (`table.py`): of their gradients only a few rows exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minigrad.autograd import Leaf
+from minigrad.backend import Array, namespace_of
+from minigrad.backend.gradients import dense
+from minigrad.errors import ArgumentError, GraphError
+from minigrad.optim.debt import Debt
+from minigrad.tensor import Parameter
+
+TABLE_ROWS = 4096
+"""A gathered parameter with at least so many rows stands apart. A batch touches a few thousand rows at most: below this number (BERT's 512
+positions, 2 segments) most rows are touched soon, and one stretch of the arena is updated faster than rows are picked."""
+
+BLOCK_BYTES = {"cpu": 1 << 18, "cuda": 1 << 28}
+"""Updates run in blocks. On a CPU a block of parameter, gradient, two moments and scratch should stay in the second-level cache (1 to 2 MiB);
+on a GPU fewer launches are better, and the limit only bounds the scratch memory."""
+
+
+def block_length(array: Array) -> int:
+    """How many elements like those of `array` make a block."""
+    return int(BLOCK_BYTES[namespace_of(array).DEVICE] // array.dtype.itemsize)
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a parameter lies: elements start to stop of the flat buffers. `group` is the number of its parameter group."""
+
+    parameter: Parameter
+    group: int
+    start: int
+    stop: int
+
+
+class Arena:
+    """Moves the parameters of all groups into flat buffers: per group matrices (ndim >= 2) first, then vectors, each in the given order.
+
+    Parameters and gradients become views; values and gradients that exist already are kept. Parameters of another optimizer are taken over.
+
+    Raises: ArgumentError unless all parameters share one dtype and one device.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Parameter]], names: Mapping[Parameter, str]) -> None:
+        self.names = names
+        everyone = [p for group in groups for p in group]
+        _check_alike(everyone, names)
+        self.tables = [p for p in everyone if p.gathered and p.ndim == 2 and p.shape[0] >= TABLE_ROWS]
+        self.places: list[Place] = []
+        at = 0
+        for number, group in enumerate(groups):
+            inside = [p for p in group if p not in self.tables]
+            for p in [*(p for p in inside if p.ndim >= 2), *(p for p in inside if p.ndim < 2)]:
+                self.places.append(Place(p, number, at, at + p.size))
+                at += p.size
+        example = everyone[0].array
+        self.xp = namespace_of(example)
+        self.block = block_length(example)
+        self.data: Array = self.xp.empty(at, example.dtype)
+        self.gradients: Array = self.xp.empty(at, example.dtype)
+        for place in self.places:
+            p, shape = place.parameter, place.parameter.shape
+            view = self.data[place.start : place.stop].reshape(shape)
+            view[...] = p.array
+            p.replace_storage(view)
+            p.ledger = None
+            _move_gradient(p.leaf, self.gradients[place.start : place.stop].reshape(shape))
+        for p in self.tables:
+            p.ledger = Debt(p.array)
+            _move_gradient(p.leaf, None)
+        for p in everyone:
+            p.owner = self
+
+    def check_ownership(self) -> None:
+        """Raises: GraphError (graph-owner) if another optimizer has taken a parameter over."""
+        for p, name in self.names.items():
+            if p.owner is not self:
+                raise GraphError(
+                    f"{name} belongs to another optimizer, which was built later: one optimizer changes a parameter; use that one, "
+                    "or give this one's parameters to a new optimizer",
+                    code="graph-owner",
+                )
+
+
+def _check_alike(parameters: Sequence[Parameter], names: Mapping[Parameter, str]) -> None:
+    first = parameters[0]
+    for p in parameters:
+        if p.dtype != first.dtype or p.device != first.device:
+            raise ArgumentError(
+                f"one optimizer takes parameters of one dtype on one device: {names[first]} is {first.dtype} on {first.device}, "
+                f"{names[p]} is {p.dtype} on {p.device}; convert the model first, or build two optimizers"
+            )
+
+
+def _move_gradient(leaf: Leaf, view: Any) -> None:
+    """Gradients of `leaf` go to `view` from now on (None: to wherever they are made); one that is there already comes along."""
+    leaf.view = view
+    if leaf.grad is not None and view is not None:
+        view[...] = dense(leaf.grad)
+        leaf.grad = view

@@ -1,0 +1,147 @@
+"""The fine-tuning example, on a tiny random model made here: its files, its report, and what it says of bad input."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.models import BertConfig, BertForSequenceClassification, BertModel
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "finetune_bert_tiny.py"
+WORDS = "the pump card train is was not broken late paid very good bad again today".split()
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("finetune_bert_tiny", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model")
+    mg.manual_seed(0)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, max_position_embeddings=32
+    )
+    BertModel(config).save_pretrained(directory)
+    (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    return directory
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Options for a small separable task: which of three words occurs."""
+    rng = np.random.default_rng(0)
+    options = []
+    for split, count in (("train", 60), ("dev", 20), ("test", 20)):
+        rows = []
+        for i in range(count):
+            label = ("pump", "card", "train")[i % 3]
+            words = [*rng.choice(WORDS[4:], 4), label]
+            rows.append({"text": " ".join(words), "label": label})
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        options += [f"--{split}", str(path)]
+    return options
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_learns_saves_reports(
+    example: ModuleType, model_dir: Path, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = tmp_path / "report.json"
+    example.main(
+        ["--model", str(model_dir), *files, "--epochs", "8", "--batch-size", "8", "--lr", "5e-3", "--output", "out", "--report", str(report)]
+    )
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    assert figures["test"]["accuracy"] > 0.9 and figures["dev"]["accuracy"] > 0.9
+    assert len(figures["seconds_per_epoch"]) == 8 and figures["tokens_per_second"] > 0 and figures["peak_memory_mb"] > 0
+    assert figures["options"]["lr"] == 5e-3 and figures["options"]["layers"] == 2
+    printed = capsys.readouterr().out
+    assert "precision" in printed and "support" in printed and "epoch 8: dev accuracy" in printed
+    saved = BertForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert saved.config.id2label == {0: "card", 1: "pump", 2: "train"} and saved.config.num_hidden_layers == 2
+    steps = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sum("loss" in step for step in steps) == 8 * 8
+    assert steps[0]["lr"] == 0.0 and max(step.get("lr", 0) for step in steps) == pytest.approx(5e-3)
+
+
+def test_frozen_parameters_stay(
+    example: ModuleType, model_dir: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    example.main(["--model", str(model_dir), *files, "--epochs", "1", "--freeze", "bert.embeddings", "bert.encoder.layer.0", "--output", "out"])
+    before = BertForSequenceClassification.from_pretrained(model_dir, num_labels=3, num_hidden_layers=2).state_dict()
+    after = BertForSequenceClassification.from_pretrained(tmp_path / "out").state_dict()
+    for name in before:
+        same = np.array_equal(before[name], after[name])
+        frozen = name.startswith(("bert.embeddings.", "bert.encoder.layer.0."))
+        if frozen or "key.bias" not in name:  # a key bias has gradient zero but for rounding
+            assert same == frozen, name
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.tsv", "text\tlabel\nfine\tgood\n\tbad\n", "empty.tsv:3"),
+        ("columns.csv", "text,label\nfine,good\nonly one\n", "columns.csv:3"),
+        ("bytes.tsv", b"text\tlabel\nfine\tgood\n\xff\xfe\tbad\n", "bytes.tsv:3"),
+        ("unknown.doc", "text\tlabel\n", ".tsv"),
+    ],
+)
+def test_bad_files_are_one_clear_line(model_dir: Path, tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    done = run_script("--model", str(model_dir), "--train", str(path), "--dev", str(path), "--output", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_label_unseen_in_training_names_its_line(model_dir: Path, files: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "dev.jsonl"
+    path.write_text('{"text": "pump", "label": "pump"}\n{"text": "x", "label": "boat"}\n', encoding="utf-8")
+    done = run_script("--model", str(model_dir), *files, "--output", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "dev.jsonl:2" in done.stderr and "boat" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--train", "nowhere.tsv", "--dev", "nowhere.tsv"], "nowhere.tsv"),
+        (["--train", "nowhere.tsv"], "--dev"),
+        (["--epochs", "0"], "--epochs"),
+        (["--warmup-ratio", "2"], "--warmup-ratio"),
+        (["--layers", "99"], "99"),
+        (["--freeze", "bert.nothing"], "bert.nothing"),
+    ],
+)
+def test_bad_options(model_dir: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = run_script("--model", str(model_dir), "--output", str(tmp_path / "out"), *arguments)
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_too_long_texts_are_counted(
+    example: ModuleType, model_dir: Path, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    example.main(["--model", str(model_dir), *files, "--epochs", "1", "--max-length", "5", "--output", "out"])
+    assert "train: 60 of 60 texts are longer than 5 tokens and were cut" in capsys.readouterr().out

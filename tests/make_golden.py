@@ -1,0 +1,185 @@
+"""Makes the files under tests/golden: what transformers computes in float64 for small random BERTs, and what its tokenizer gives.
+
+Use: `python tests/make_golden.py` in an environment with the `oracle` extra. Attention is "eager" (the plain formula). Weights are
+float16 numbers, so that they are stored exactly in little space. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+FOLDER = Path(__file__).resolve().parent / "golden"
+
+SIZES = {
+    "vocab_size": 24,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 10,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+RAGGED = [[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0, 0]]
+HOLES = [[1, 1, 0, 1, 1, 0, 1], [1, 0, 0, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], [1, 0, 1, 0, 1, 0, 0]]
+MASKED_FIRST = [[0, 0, 1, 1, 1, 1, 1], [0, 1, 0, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1]]
+"""Left padding, and rows whose first column is padding although pooled heads read it."""
+
+CASES: dict[str, dict[str, Any]] = {
+    "model_gelu": {"act": "gelu", "heads": 3, "mask": RAGGED, "head": "pooler"},
+    "model_relu_no_pooler": {"act": "relu", "heads": 1, "mask": RAGGED, "head": None},
+    "model_holes": {"act": "gelu_new", "heads": 4, "mask": HOLES, "head": "pooler"},
+    "model_masked_first": {"act": "gelu", "heads": 2, "mask": MASKED_FIRST, "head": "pooler"},
+    "classifier_gelu_new": {"act": "gelu_new", "heads": 6, "mask": RAGGED, "head": "classifier", "labels": [2, 0, -100, 1]},
+    "classifier_masked_first": {"act": "relu", "heads": 2, "mask": MASKED_FIRST, "head": "classifier", "labels": [0, 2, 1, 1]},
+    "regression": {"act": "gelu", "heads": 12, "mask": HOLES, "head": "classifier", "labels": [0.5, -1.25, 0.0, 2.0]},
+}
+
+
+def build(case: dict[str, Any], num_labels: int) -> Any:
+    config = BertConfig(**SIZES, hidden_act=case["act"], num_attention_heads=case["heads"], num_labels=num_labels)
+    config._attn_implementation = "eager"
+    return BertForSequenceClassification(config) if case["head"] == "classifier" else BertModel(config, add_pooling_layer=case["head"] is not None)
+
+
+def fill(model: Any, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random weights, large enough that attention is far from uniform; returned as float16."""
+    stored = {}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            scale = 0.1 if name.endswith("bias") else 0.25
+            centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            stored[name] = (centre + scale * generator.standard_normal(tuple(parameter.shape))).astype(np.float16)
+            parameter.copy_(torch.from_numpy(stored[name].astype(np.float64)))
+    return stored
+
+
+def make_case(name: str, case: dict[str, Any], seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels = case.get("labels")
+    num_labels = 1 if labels is not None and isinstance(labels[0], float) else 3
+    model = build(case, num_labels).double().eval()
+    weights = fill(model, generator)
+    mask = np.array(case["mask"])
+    ids = np.where(mask == 1, generator.integers(1, SIZES["vocab_size"], mask.shape), 0)  # 0 is [PAD]
+    types = generator.integers(0, 2, mask.shape)
+    feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    arrays: dict[str, np.ndarray] = dict(feed)
+    inputs = {key: torch.from_numpy(value) for key, value in feed.items()}
+    if labels is not None:
+        arrays["labels"] = np.array(labels)
+        output = model(**inputs, labels=torch.tensor(labels, dtype=torch.float64 if num_labels == 1 else torch.int64))
+        arrays["logits"], loss = output.logits.detach().numpy(), output.loss
+    else:
+        output = model(**inputs)
+        cotangent = generator.standard_normal(output.last_hidden_state.shape) * mask[:, :, None]  # nothing is asked of padding
+        loss = (output.last_hidden_state * torch.from_numpy(cotangent)).sum()
+        arrays["hidden_cotangent"] = cotangent
+        arrays["hidden"] = output.last_hidden_state.detach().numpy() * mask[:, :, None]
+        if output.pooler_output is not None:
+            arrays["pooled_cotangent"] = generator.standard_normal(output.pooler_output.shape)
+            loss = loss + (output.pooler_output * torch.from_numpy(arrays["pooled_cotangent"])).sum()
+            arrays["pooled"] = output.pooler_output.detach().numpy()
+    loss.backward()
+    arrays["loss"] = loss.detach().numpy()
+    for key, parameter in model.named_parameters():
+        arrays[f"weight:{key}"] = weights[key]
+        arrays[f"gradient:{key}"] = parameter.grad.numpy()
+    arrays["config"] = np.array(json.dumps(model.config.to_dict() | {"num_labels": num_labels}))
+    np.savez_compressed(FOLDER / f"bert_{name}.npz", **arrays)
+
+
+CURVE = {"steps": 20, "warmup": 5, "learning_rate": 5e-3, "weight_decay": 0.01, "max_norm": 1.0, "batch": 6, "longest": 8}
+
+
+def make_curve() -> None:
+    """Twenty steps of AdamW (no decay on biases and LayerNorm) with linear warm-up and decay, and clipping; no dropout."""
+    generator = np.random.default_rng(100)
+    model = build({"act": "gelu", "heads": 3, "head": "classifier"}, 2).double().train()
+    weights = fill(model, generator)
+    spared = ("bias", "LayerNorm.weight")
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if not n.endswith(spared)], "weight_decay": CURVE["weight_decay"]},
+        {"params": [p for n, p in model.named_parameters() if n.endswith(spared)], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=CURVE["learning_rate"], betas=(0.9, 0.999), eps=1e-8)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, CURVE["warmup"], CURVE["steps"])
+    shape = (CURVE["steps"], CURVE["batch"], CURVE["longest"])
+    lengths = generator.integers(1, CURVE["longest"] + 1, shape[:2])
+    mask = (np.arange(CURVE["longest"]) < lengths[..., None]).astype(np.int64)
+    ids = generator.integers(1, SIZES["vocab_size"], shape) * mask
+    labels = generator.integers(0, 2, shape[:2])
+    losses, norms = [], []
+    for step in range(CURVE["steps"]):
+        optimizer.zero_grad()
+        batch = {"input_ids": ids[step], "attention_mask": mask[step], "labels": labels[step]}
+        loss = model(**{key: torch.from_numpy(value) for key, value in batch.items()}).loss
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), CURVE["max_norm"])))
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    np.savez_compressed(
+        FOLDER / "bert_curve.npz",
+        config=np.array(json.dumps(model.config.to_dict())),
+        settings=np.array(json.dumps(CURVE)),
+        input_ids=ids,
+        attention_mask=mask,
+        labels=labels,
+        losses=np.array(losses),
+        norms=np.array(norms),
+        **{f"weight:{key}": value for key, value in weights.items()},
+    )
+
+
+PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat cats sat ##s un ##aff ##able run ##ning , . ! ? ' - a b c ##c ##b caf ##e naive 中 文 2 ##0 ##24".split()
+TEXTS = [
+    "The cat sat.",
+    "cats running, unaffable!",
+    "naïve café",
+    "",
+    "   \t\n ",
+    "2024 - the cat's",
+    "中文 the",
+    "abc bca xyz",
+    "[MASK] the [SEP] cat",
+    "UNAFFABLE\u00a0run\u200bning",
+]
+
+
+def make_tokenization() -> None:
+    """Token ids of some texts, alone and as pairs with the next text, whole and truncated."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.txt"
+        path.write_text("".join(f"{piece}\n" for piece in PIECES), encoding="utf-8")
+        tokenizer = transformers.BertTokenizerFast.from_pretrained(folder)
+    pairs = TEXTS[1:] + TEXTS[:1]
+    found = {
+        "vocab": PIECES,
+        "texts": TEXTS,
+        "pairs": pairs,
+        "single": [tokenizer(text)["input_ids"] for text in TEXTS],
+        "single_max_5": [tokenizer(text, truncation=True, max_length=5)["input_ids"] for text in TEXTS],
+        # One batch: called with a single pair, transformers takes an empty second text for none.
+        "pair": {key: tokenizer(TEXTS, pairs)[key] for key in ("input_ids", "token_type_ids")},
+    }
+    (FOLDER / "tokenization.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    for i, (name, case) in enumerate(CASES.items()):
+        make_case(name, case, seed=i)
+    make_curve()
+    make_tokenization()
+    for path in sorted(FOLDER.iterdir()):
+        print(f"{path.stat().st_size:8d}  {path.name}")

@@ -1,0 +1,77 @@
+"""Small BERTs and ragged batches for the tests of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from minigrad.models import BertConfig, BertForSequenceClassification, BertModel
+from minigrad.models.config import default_labels
+from minigrad.packing import PackedTokens
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 30,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 10,
+    "initializer_range": 0.25,  # far larger than BERT's, so that attention is not uniform
+}
+
+
+def config(num_labels: int = 3, **changes: Any) -> BertConfig:
+    return BertConfig(**(SIZES | {"id2label": default_labels(num_labels)} | changes))
+
+
+def classifier(dtype: str = "float64", dropout: float = 0.0, **changes: Any) -> BertForSequenceClassification:
+    """Random weights (biases and norms too, so that no term is hidden by a zero or one), in training mode."""
+    mg.manual_seed(1)
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return randomised(BertForSequenceClassification(config(**(rates | changes))), dtype)
+
+
+def encoder(dtype: str = "float64", dropout: float = 0.0, add_pooling_layer: bool = True, **changes: Any) -> BertModel:
+    mg.manual_seed(1)
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return randomised(BertModel(config(**(rates | changes)), add_pooling_layer), dtype)
+
+
+def randomised(model: Any, dtype: str) -> Any:
+    generator = np.random.default_rng(2)
+    for _, parameter in model.to(dtype).named_parameters():
+        if parameter.ndim == 1:
+            parameter.assign(np.array(parameter.numpy()) + 0.2 * generator.standard_normal(parameter.shape))
+    return model.train()
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """The same sequences as lists and as padded arrays."""
+
+    ids: list[np.ndarray]
+    types: list[np.ndarray]
+    labels: np.ndarray
+
+    def padded(self, longest: int = 0, rows: Any = None) -> dict[str, np.ndarray]:
+        chosen = range(len(self.ids)) if rows is None else rows
+        longest = longest or max(len(self.ids[i]) for i in chosen)
+        arrays = {key: np.zeros((len(chosen), longest), np.int64) for key in ("input_ids", "attention_mask", "token_type_ids")}
+        for row, i in enumerate(chosen):
+            n = len(self.ids[i])
+            arrays["input_ids"][row, :n], arrays["attention_mask"][row, :n], arrays["token_type_ids"][row, :n] = self.ids[i], 1, self.types[i]
+        return arrays
+
+    def packed(self, rows: Any = None, numbers: Any = None) -> PackedTokens:
+        chosen = range(len(self.ids)) if rows is None else rows
+        return PackedTokens.of([self.ids[i] for i in chosen], [self.types[i] for i in chosen], numbers)
+
+
+def ragged(seed: int = 0, lengths: tuple[int, ...] = (5, 9, 1, 3), labels: int = 3) -> Ragged:
+    generator = np.random.default_rng(seed)
+    ids = [generator.integers(1, SIZES["vocab_size"], n) for n in lengths]
+    types = [generator.integers(0, 2, n) for n in lengths]
+    return Ragged(ids, types, generator.integers(0, labels, len(lengths)))

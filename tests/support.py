@@ -1,0 +1,55 @@
+"""Shared by the tests of layers, models and kernels: fast versions switched off, gradients by name, and errors as the tolerances state them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+import minigrad as mg
+from minigrad.op import REGISTRY
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Inside: every operation runs its readable body."""
+    kept = {operation: dict(operation.overrides) for operation in REGISTRY.values()}
+    for operation in REGISTRY.values():
+        operation.overrides.clear()
+    try:
+        yield
+    finally:
+        for operation, overrides in kept.items():
+            operation.overrides.update(overrides)
+
+
+def gradients_of(model: mg.nn.Module) -> dict[str, np.ndarray]:
+    """Every parameter's accumulated gradient, zeros where none arrived; the model's gradients are forgotten."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        found[name] = np.zeros(parameter.shape, parameter.dtype) if parameter.grad is None else np.array(parameter.grad.numpy())
+    model.zero_grad()
+    return found
+
+
+def absolute_error(ours: np.ndarray, expected: np.ndarray) -> float:
+    """max |ours - expected|; a NaN counts as infinite."""
+    assert ours.shape == expected.shape, (ours.shape, expected.shape)
+    error = float(np.max(np.abs(np.asarray(ours, np.float64) - expected), initial=0.0))
+    return float("inf") if np.isnan(error) else error
+
+
+def gradient_errors(ours: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """max |difference| / max |gradient| for each parameter.
+
+    Key biases are left out: softmax does not change when every score of a row moves by the same number, so their gradient is zero and
+    what is computed is rounding noise. A parameter whose whole gradient is noise beside the others' is measured against 1e-6 of the largest.
+    """
+    assert ours.keys() == expected.keys()
+    largest = max(float(np.abs(g).max(initial=0.0)) for g in expected.values())
+    return {
+        name: absolute_error(ours[name], g) / max(float(np.abs(g).max(initial=0.0)), 1e-6 * largest, 1e-300)
+        for name, g in expected.items()
+        if not name.endswith("key.bias")
+    }
