@@ -34,12 +34,10 @@ from minigrad.ops import minimum as minimum
 from minigrad.ops import multiply as multiply
 from minigrad.ops import negative as negative
 from minigrad.ops import power as power
-from minigrad.ops import put_rows as put_rows
 from minigrad.ops import relu as relu
 from minigrad.ops import sigmoid as sigmoid
 from minigrad.ops import sqrt as sqrt
 from minigrad.ops import subtract as subtract
-from minigrad.ops import take_rows as take_rows
 from minigrad.ops import tanh as tanh
 from minigrad.ops import where as where
 from minigrad.packing import Packing
@@ -69,8 +67,10 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
 def split(x: Tensor, sections: int, axis: int = 0) -> list[Tensor]:
     """x cut into equal parts along an axis.
 
-    Raises: ShapeError if the axis does not divide.
+    Raises: ShapeError if there is no such axis or it does not divide.
     """
+    if not -x.ndim <= axis < x.ndim or sections < 1:
+        raise ShapeError(f"cannot split axis {axis} of a tensor of shape {x.shape} into {sections} parts")
     length, rest = divmod(x.shape[axis], sections)
     if rest:
         raise ShapeError(f"an axis of length {x.shape[axis]} does not divide into {sections} equal parts")
@@ -79,9 +79,24 @@ def split(x: Tensor, sections: int, axis: int = 0) -> list[Tensor]:
 
 
 def expand_dims(x: Tensor, axis: int) -> Tensor:
-    """x with a new axis of length 1."""
+    """x with a new axis of length 1.
+
+    Raises: ShapeError if the result has no such axis.
+    """
+    if not -x.ndim - 1 <= axis <= x.ndim:
+        raise ShapeError(f"axis {axis} is out of bounds for a tensor of shape {x.shape} with one more axis")
     axis %= x.ndim + 1
     return x.reshape((*x.shape[:axis], 1, *x.shape[axis:]))
+
+
+def take_rows(x: Tensor, rows: Array) -> Tensor:
+    """Distinct rows of x. Shapes: x (n, d), rows (m,) integers → (m, d)."""
+    return ops.take_rows(x, to_device(rows, x.device))
+
+
+def put_rows(x: Tensor, rows: Array, count: int) -> Tensor:
+    """Zeros (count, d) with the rows of x at the distinct places `rows`: the transpose of take_rows."""
+    return ops.put_rows(x, to_device(rows, x.device), count=count)
 
 
 # ---------------------------------------------------------------- reductions that are compositions

@@ -59,10 +59,10 @@ class Kernel:
         """Run the override for `xp` if there is one and it accepts, else the body."""
         override = None if generic else self.overrides.get(xp.NAME)
         if override is not None:
-            result = override(xp, *arrays, **constants, **({"keep": keep} if self._asks_keep[override] else {}))
+            result = override(xp, *arrays, **constants, keep=keep) if self._asks_keep[override] else override(xp, *arrays, **constants)
             if result is not NotImplemented:
                 return result
-        return self.body(xp, *arrays, **constants, **({"keep": keep} if self._asks_keep[self.body] else {}))
+        return self.body(xp, *arrays, **constants, keep=keep) if self._asks_keep[self.body] else self.body(xp, *arrays, **constants)
 
 
 class Op(Kernel, Generic[P]):
@@ -79,35 +79,37 @@ class Op(Kernel, Generic[P]):
         arrays: list[Any] = []
         parents: list[Node | None] = []
         wanted = False
+        uniform = True  # all operands are arrays of one dtype, or Python numbers, which take over the arrays' dtype
         first = None
         for arg in args:
+            node = None
             if isinstance(arg, Tensor):
-                gathered = isinstance(arg, Parameter) and self.gathers and not arrays
+                gathered = self.gathers and not arrays and isinstance(arg, Parameter)
                 array = arg.array_for_rows(args[1]) if gathered else arg.array  # type: ignore[attr-defined]
                 node = arg.node
-                if node is not None:
-                    wanted = True
+                wanted = wanted or node is not None
+            else:
+                array = _as_operand(arg)
+            if array is not None and not isinstance(array, bool | int | float):
                 if first is None:
                     first = array
-            else:
-                array, node = _as_operand(arg), None
-                if first is None and array is not None and not isinstance(array, bool | int | float):
-                    first = array
+                elif array.dtype is not first.dtype:
+                    uniform = False
             arrays.append(array)
             parents.append(node)
         if first is None:
             raise DTypeError(f"{self.name} needs at least one tensor or array, got {', '.join(type(a).__name__ for a in args)}")
-        if self.promotes:
+        if self.promotes is not None and not (uniform and first.dtype.kind == "f"):
             arrays = _promoted(arrays, self.promotes)
         keep = wanted and recording.get()
-        remember = keep and replayable.get()
+        higher = replayable.get()
         try:
-            output, pullback = self.run(namespace_of(first), arrays, constants, keep=keep, generic=replayable.get())
+            output, pullback = self.run(namespace_of(first), arrays, constants, keep=keep, generic=higher)
         except MinigradError:
             raise
         except (ValueError, TypeError, IndexError) as error:
             raise self._explained(error, arrays, constants) from error
-        replay = (lambda: self._replay(args, constants)) if remember else None
+        replay = (lambda: self._replay(args, constants)) if keep and higher else None
         if type(output) is tuple:
             return self._several(output, pullback, tuple(parents), keep, replay)  # type: ignore[no-any-return]  # a tuple of Tensors
         result = Tensor.wrap(output)
@@ -139,7 +141,7 @@ class Op(Kernel, Generic[P]):
         devices = {device_of(a) for a in arrays if hasattr(a, "shape")}
         if len(devices) > 1:
             return DeviceError(f"{self.name}: arrays on {' and '.join(sorted(devices))} met; move them with .to(...)")
-        kind = IndexRangeError if isinstance(error, IndexError) else DTypeError if isinstance(error, TypeError) else ShapeError
+        kind = ShapeError if isinstance(error, ValueError) else IndexRangeError if isinstance(error, IndexError) else DTypeError
         return kind(f"{self.name}({shapes}{given}): {error}. It takes {self.spec}")
 
 
@@ -174,8 +176,6 @@ def _as_operand(value: Any) -> Any:
 
 
 def _promoted(arrays: list[Any], how: Promotion) -> list[Any]:
-    if all(hasattr(a, "dtype") and a.dtype.kind == "f" for a in arrays):
-        return arrays
     floating = next((a.dtype for a in arrays if hasattr(a, "dtype") and a.dtype.kind == "f"), None)
     if floating is None:
         if how == "mixed" and not any(isinstance(a, float) for a in arrays):

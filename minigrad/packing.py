@@ -128,14 +128,15 @@ class PackedTokens:
     ) -> PackedTokens:
         """Pack a list of id sequences.
 
-        Raises: ShapeError for an empty list, an empty or nested sequence, or types that do not fit; DTypeError for ids that are no integers.
+        Raises: ShapeError for an empty list, an empty or nested sequence, or types that do not fit; DTypeError for ids that are
+        no integers.
         """
-        parts = _sequences("sequence", sequences)
+        parts = token_rows("sequence", sequences)
         packing = Packing([len(p) for p in parts], numbers)
         ids = np.concatenate(parts)
         if token_types is None:
             return cls(ids, packing, np.zeros_like(ids), packing.positions)
-        types = _sequences("token types of sequence", token_types)
+        types = token_rows("token types of sequence", token_types)
         if len(types) != len(parts):
             raise ShapeError(f"{len(parts)} sequences but token types of {len(types)}")
         for i, (part, kinds) in enumerate(zip(parts, types, strict=True)):
@@ -148,16 +149,26 @@ class PackedTokens:
 
         Raises: ArgumentError if the tokens never were padded.
         """
-        if self.padded_shape is None:
-            raise ArgumentError("these tokens were packed from the start and have no padded shape")
-        real = np.ones(len(self.input_ids), bool)
+        places, real = self.places(), np.ones(len(self.input_ids), bool)
         if self.packing.masked_first is not None:
             real[self.packing.first_rows[np.asarray(self.packing.masked_first)]] = False
-        sequence = np.repeat(np.arange(len(self.packing)), self.packing.lengths)
-        return np.flatnonzero(real), (sequence * self.padded_shape[1] + self.positions)[real]
+        return np.flatnonzero(real), places[real]
+
+    def places(self) -> IntArray:
+        """The flat place (row-major) of every row in the padded array. Shapes: (rows,).
+
+        Raises: ArgumentError if the tokens never were padded.
+        """
+        if self.padded_shape is None:
+            raise ArgumentError("these tokens were packed from the start and have no padded shape")
+        return np.repeat(np.arange(len(self.packing)), self.packing.lengths) * self.padded_shape[1] + self.positions
 
 
-def _sequences(what: str, sequences: Iterable[Any]) -> list[IntArray]:
+def token_rows(what: str, sequences: Iterable[Any]) -> list[IntArray]:
+    """Each sequence as a row of int64.
+
+    Raises: ShapeError for a nested sequence and DTypeError for other numbers, naming the sequence.
+    """
     parts = [host_array(f"{what} {i}", sequence) for i, sequence in enumerate(sequences)]
     for i, part in enumerate(parts):
         if part.ndim != 1:
@@ -191,3 +202,8 @@ def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None)
     packing = Packing(kept.sum(axis=1), masked_first=masked_first.tolist())
     positions = np.nonzero(kept)[1]
     return PackedTokens(ids[kept], packing, types[kept], positions, (ids.shape[0], ids.shape[1]))
+
+
+def pack_mask(shape: tuple[int, ...], attention_mask: Any = None) -> PackedTokens:
+    """How padded rows that are no tokens are packed (the ids are zeros). Shapes: shape = (batch, longest), attention_mask likewise."""
+    return pack(np.zeros(shape, np.int64), attention_mask)

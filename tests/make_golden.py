@@ -47,7 +47,9 @@ CASES: dict[str, dict[str, Any]] = {
 def build(case: dict[str, Any], num_labels: int) -> Any:
     config = BertConfig(**SIZES, hidden_act=case["act"], num_attention_heads=case["heads"], num_labels=num_labels)
     config._attn_implementation = "eager"
-    return BertForSequenceClassification(config) if case["head"] == "classifier" else BertModel(config, add_pooling_layer=case["head"] is not None)
+    if case["head"] == "classifier":
+        return BertForSequenceClassification(config)
+    return BertModel(config, add_pooling_layer=case["head"] is not None)
 
 
 def fill(model: Any, generator: np.random.Generator) -> dict[str, np.ndarray]:
@@ -116,7 +118,7 @@ def make_curve() -> None:
     lengths = generator.integers(1, CURVE["longest"] + 1, shape[:2])
     mask = (np.arange(CURVE["longest"]) < lengths[..., None]).astype(np.int64)
     ids = generator.integers(1, SIZES["vocab_size"], shape) * mask
-    labels = generator.integers(0, 2, shape[:2])
+    labels = ids[:, :, 0] % 2  # something that can be learnt
     losses, norms = [], []
     for step in range(CURVE["steps"]):
         optimizer.zero_grad()
@@ -140,7 +142,10 @@ def make_curve() -> None:
     )
 
 
-PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat cats sat ##s un ##aff ##able run ##ning , . ! ? ' - a b c ##c ##b caf ##e naive 中 文 2 ##0 ##24".split()
+PIECES = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "cats", "sat", "##s", "un", "##aff", "##able", "run", "##ning"),
+    *(",", ".", "!", "?", "'", "-", "a", "b", "c", "##c", "##b", "caf", "##e", "naive", "中", "文", "2", "##0", "##24"),
+]
 TEXTS = [
     "The cat sat.",
     "cats running, unaffable!",

@@ -95,7 +95,11 @@ def _backwards(ndim: int) -> tuple[Any, ...]:
 def _with_gaps(x: np.ndarray) -> np.ndarray:
     if x.ndim == 0:
         return x.copy()
-    out = np.full((*x.shape[:-1], 2 * x.shape[-1]), 7.0, x.dtype) if x.dtype.kind == "f" else np.ones((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
+    out = (
+        np.full((*x.shape[:-1], 2 * x.shape[-1]), 7.0, x.dtype)
+        if x.dtype.kind == "f"
+        else np.ones((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
+    )
     out[..., ::2] = x
     return out
 

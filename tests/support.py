@@ -1,4 +1,4 @@
-"""Shared by the tests of layers, models and kernels: fast versions switched off, gradients by name, and errors as the tolerances state them."""
+"""Shared by the tests of layers, models and kernels: kernels switched off, gradients by name, errors as the tolerances state them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gradient_errors(ours: Mapping[str, np.ndarray], expected: Mapping[str, np.nd
     """max |difference| / max |gradient| for each parameter.
 
     Key biases are left out: softmax does not change when every score of a row moves by the same number, so their gradient is zero and
-    what is computed is rounding noise. A parameter whose whole gradient is noise beside the others' is measured against 1e-6 of the largest.
+    what is computed is rounding noise. A parameter whose whole gradient is small beside the others' is measured against 1e-6 of theirs.
     """
     assert ours.keys() == expected.keys()
     largest = max(float(np.abs(g).max(initial=0.0)) for g in expected.values())

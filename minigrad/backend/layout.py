@@ -13,7 +13,8 @@ from typing import Any
 
 def address(array: Any) -> int:
     """The place of the array's first element in the memory of its device."""
-    return int(array.__array_interface__["data"][0] if hasattr(array, "__array_interface__") else array.data.ptr)
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(interface["data"][0])
 
 
 def neighbours(arrays: Sequence[Any]) -> Any | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend.random import shuffled
-from minigrad.errors import ArgumentError
-from minigrad.packing import IntArray, PackedTokens
+from minigrad.errors import ArgumentError, ShapeError
+from minigrad.packing import IntArray, PackedTokens, host_array, token_rows
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class PackedLoader:
 
     sequences: token ids of each text. labels: one per sequence, or None. With `shuffle` the order is a fair shuffle that follows from
     (seed, epoch) alone.
-    Raises: ArgumentError for an empty data set, a batch size below 1, or another number of labels than sequences.
+    Raises: ArgumentError for an empty data set, a batch size below 1, a negative seed, or another number of labels than sequences;
+    ShapeError for an empty or nested sequence and DTypeError for ids that are no integers, naming the sequence; DTypeError for labels
+    that are no numbers.
     """
 
     def __init__(
@@ -41,12 +44,15 @@ class PackedLoader:
     ) -> None:
         if len(sequences) == 0:
             raise ArgumentError("a loader needs at least one sequence")
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size must be at least 1, got {batch_size}")
-        self.sequences = [np.asarray(s, dtype=np.int64) for s in sequences]
-        self.labels = None if labels is None else np.asarray(labels)
-        if self.labels is not None and len(self.labels) != len(self.sequences):
-            raise ArgumentError(f"{len(self.sequences)} sequences but {len(self.labels)} labels")
+        _check_number("batch_size", batch_size, 1)
+        _check_number("seed", seed, 0)
+        self.sequences = token_rows("sequence", sequences)
+        for i, sequence in enumerate(self.sequences):
+            if len(sequence) == 0:
+                raise ShapeError(f"sequence {i} is empty: leave it out, or encode it with its special tokens")
+        self.labels = None if labels is None else host_array("labels", labels, "biuf")
+        if self.labels is not None and self.labels.shape[:1] != (len(self.sequences),):
+            raise ArgumentError(f"labels must have one entry per sequence: {len(self.sequences)} sequences, labels {self.labels.shape}")
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
 
     def __len__(self) -> int:
@@ -54,10 +60,19 @@ class PackedLoader:
         return -(-len(self.sequences) // self.batch_size)
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch."""
+        """The batches of one epoch; numbered from 0."""
+        _check_number("epoch", epoch, 0)
+        return self._batches(epoch)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
         n = len(self.sequences)
         order = shuffled(n, self.seed, epoch) if self.shuffle else np.arange(n)
         for start in range(0, n, self.batch_size):
             rows = order[start : start + self.batch_size]
             tokens = PackedTokens.of([self.sequences[i] for i in rows])
             yield Batch(tokens, None if self.labels is None else self.labels[rows], rows)
+
+
+def _check_number(name: str, value: int, least: int) -> None:
+    if not isinstance(value, Integral) or not least <= value < 2**63:
+        raise ArgumentError(f"{name} must be an integer from {least} to 2**63 - 1, got {value!r}")

@@ -1,8 +1,8 @@
 """BERT's blocks on NumPy in float32: blocked so that temporaries stay in cache, in place, few passes over memory.
 
-Each function replaces the whole (output, pullback) pair of an operation and declines what it does not cover; the bodies in `ops/` say what
-is computed, and a generated test compares both. Bias and norm gradients are summed per block (about 40 to 200 rows), which keeps float32
-sums accurate as well as fast.
+Each function replaces the whole (output, pullback) pair of an operation and declines what it does not cover, shapes that do not fit
+among them: the bodies in `ops/` say what is computed and what is wrong, and a generated test compares both. Bias and norm gradients are
+summed per block (about 40 to 500 rows), which keeps float32 sums accurate as well as fast.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from minigrad import ops
 from minigrad.backend.gradients import Product
+from minigrad.backend.layout import neighbours
 from minigrad.backend.random import Draw
 from minigrad.packing import Packing
 
@@ -23,6 +24,9 @@ F32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
 BLOCK = 16384
 """Elements per block: a block and its temporaries fit into the second-level cache of every current processor."""
+
+LONGEST = 512
+"""Rows per block at most, however narrow: NumPy adds rows one after another, and sums of more rows lose float32 digits."""
 
 _float = np.float32
 _workspace = threading.local()
@@ -39,13 +43,18 @@ def scratch(number: int, shape: tuple[int, ...]) -> F32:
 
 
 def blocks(rows: int, width: int) -> Iterator[slice]:
-    step = max(1, BLOCK // max(width, 1))
+    step = min(max(1, BLOCK // max(width, 1)), LONGEST)
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))
 
 
 def _all_float32(*arrays: Any) -> bool:
     return all(a.dtype == _float for a in arrays)
+
+
+def _covers(draw: Draw | None, x: F32) -> bool:
+    """Whether a draw is for rows like those of x."""
+    return draw is None or x.shape == (draw.packing.rows, draw.width)
 
 
 def _keep(x: F32, survives: np.ndarray[Any, np.dtype[np.bool_]], scale: np.float32) -> None:
@@ -55,19 +64,8 @@ def _keep(x: F32, survives: np.ndarray[Any, np.dtype[np.bool_]], scale: np.float
 
 def beside(arrays: tuple[F32, ...]) -> F32:
     """Arrays stacked along axis 0: a view if they are neighbours in one arena, else a copy."""
-    first, base = arrays[0], arrays[0].base
-    if base is None or base.ndim != 1 or not first.flags.c_contiguous:
-        return np.concatenate(arrays)
-    address = first.__array_interface__["data"][0]
-    start = (address - base.__array_interface__["data"][0]) // first.itemsize
-    end = address
-    for array in arrays:
-        if array.base is not base or not array.flags.c_contiguous or array.__array_interface__["data"][0] != end:
-            return np.concatenate(arrays)
-        end += array.nbytes
-    rows = sum(len(a) for a in arrays)
-    joined: F32 = base[start : start + rows * prod(first.shape[1:])]
-    return joined.reshape((rows, *first.shape[1:]))
+    joined: F32 | None = neighbours(arrays)
+    return np.concatenate(arrays) if joined is None else joined
 
 
 # ---------------------------------------------------------------- gelu
@@ -107,7 +105,7 @@ def _gelu(h: F32, out: F32, slope: bool) -> None:
 
 @ops.dense_gelu.on("numpy")
 def _dense_gelu(xp: Any, x: F32, weight: F32, bias: F32, *, approximate: str = "none", keep: bool) -> Any:
-    if approximate != "none" or x.ndim != 2 or not _all_float32(x, weight, bias):
+    if approximate != "none" or x.ndim != 2 or not _all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
         return NotImplemented
     h = x @ weight.T
     y = np.empty_like(h) if keep else h
@@ -162,7 +160,7 @@ def _normalise_pullback(g: F32, gamma: F32, xhat: F32, rstd: F32, dgamma: F32, d
 
 @ops.layer_norm.on("numpy")
 def _layer_norm(xp: Any, x: F32, weight: F32, bias: F32, *, eps: float = 1e-12) -> Any:
-    if x.ndim != 2 or x.shape[1] == 0 or not _all_float32(x, weight, bias):
+    if x.ndim != 2 or x.shape[1] == 0 or not _all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
         return NotImplemented
     xhat, out, rstd = np.empty_like(x), np.empty_like(x), np.empty(len(x), _float)
     for block in blocks(*x.shape):
@@ -184,6 +182,8 @@ def _dense_add_norm(
     xp: Any, x: F32, weight: F32, bias: F32, residual: F32, gamma: F32, beta: F32, *, draw: Draw | None = None, eps: float = 1e-12
 ) -> Any:
     if x.ndim != 2 or not _all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
+        return NotImplemented
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not _covers(draw, residual):
         return NotImplemented
     y = x @ weight.T
     survives, scale = (None, _float(1)) if draw is None else (draw.mask(), _float(draw.scale))
@@ -214,9 +214,10 @@ def _dense_add_norm(
 # ---------------------------------------------------------------- linear layers side by side, dropout
 @ops.linears.on("numpy")
 def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
-    if x.ndim != 2 or not _all_float32(x, *parameters):
-        return NotImplemented
     count = len(parameters) // 2
+    heights = [weight.shape[:1] for weight in parameters[:count]]
+    if x.ndim != 2 or not _all_float32(x, *parameters) or [bias.shape for bias in parameters[count:]] != heights:
+        return NotImplemented
     weight, bias = beside(parameters[:count]), beside(parameters[count:])
     y = x @ weight.T
     for block in blocks(*y.shape):
@@ -237,7 +238,7 @@ def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
 
 @ops.dropout.on("numpy")
 def _dropout(xp: Any, x: F32, *, draw: Draw) -> Any:
-    if x.ndim != 2 or x.dtype != _float:
+    if x.ndim != 2 or x.dtype != _float or not _covers(draw, x):
         return NotImplemented
     survives, scale = draw.mask(), _float(draw.scale)
 
@@ -259,9 +260,11 @@ def _attention(
         return NotImplemented
     parts = 3 if q is None else 2
     if kv.shape[1] % (parts * heads):
-        return NotImplemented  # the body says what is wrong
+        return NotImplemented
     d = kv.shape[1] // (parts * heads)
     queries = packing if queries is None else queries
+    if (len(kv), len(kv if q is None else q), len(packing)) != (packing.rows, queries.rows, len(queries)):
+        return NotImplemented
     scale = _float(d**-0.5)
     keep_scale = _float(1.0 if draw is None else draw.scale)
     split = kv.reshape(-1, parts, heads, d)

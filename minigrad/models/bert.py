@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minigrad import functional as F
 from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models.config import BertConfig
@@ -47,7 +45,7 @@ class BertEmbeddings(Module):
     def _check(self, tokens: PackedTokens) -> None:
         longest = self.position_embeddings.weight.shape[0]
         if int(tokens.positions.max()) >= longest:
-            row = int(np.searchsorted(tokens.packing.offsets, int(tokens.positions.argmax()), side="right")) - 1
+            row = int((tokens.packing.offsets <= tokens.positions.argmax()).sum()) - 1
             raise ShapeError(
                 f"sequence {row} reaches position {int(tokens.positions.max())}, this model has {longest}: "
                 f"truncate it (max_length={longest})",
@@ -60,9 +58,7 @@ class BertEmbeddings(Module):
             rows = table.weight.shape[0]
             if int(ids.min()) < 0 or int(ids.max()) >= rows:
                 bad = int(ids[(ids < 0) | (ids >= rows)][0])
-                raise IndexRangeError(
-                    f"{name} holds {bad}, this model knows 0..{rows - 1}: was it encoded with this model's tokenizer?"
-                )
+                raise IndexRangeError(f"{name} holds {bad}, this model knows 0..{rows - 1}: was it encoded with this model's tokenizer?")
 
 
 class BertSelfAttention(Module):

@@ -70,13 +70,13 @@ class BertConfig:
                 self._check_number(name, 0.0, 1.0)
         self._check_number("initializer_range", 0.0, 1e3)
         self._check_number("layer_norm_eps", 0.0, 1.0)
-        if self.hidden_act not in ACTIVATIONS:
+        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise self._refused("hidden_act", self.hidden_act, f"known are {', '.join(ACTIVATIONS)}")
         if self.problem_type not in SUPPORTED["problem_type"]:
             raise self._refused("problem_type", self.problem_type, f"supported are {SUPPORTED['problem_type'][1:]}")
         if self.hidden_size % self.num_attention_heads:
             raise self._refused("num_attention_heads", self.num_attention_heads, f"hidden_size {self.hidden_size} does not divide by it")
-        if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
+        if not self.id2label or any(type(i) is not int for i in self.id2label) or sorted(self.id2label) != list(range(len(self.id2label))):
             raise self._refused("id2label", self.id2label, "its keys must be 0, 1, 2, …", code="label-map-mismatch")
 
     @property
@@ -174,7 +174,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def _label_map(labels: Any, source: str) -> dict[int, str]:
     if not isinstance(labels, Mapping):
         raise ConfigError(source, f"id2label = {labels!r:.80} must be an object", code="label-map-mismatch")
-    try:
-        return {int(i): str(label) for i, label in sorted(labels.items(), key=lambda item: int(item[0]))}
-    except (TypeError, ValueError) as error:
-        raise ConfigError(source, f"id2label has a key that is no number: {error}", code="label-map-mismatch") from error
+    names: dict[int, str] = {}
+    for key, label in labels.items():
+        try:
+            number = int(key)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(source, f"id2label has a key that is no number: {error}", code="label-map-mismatch") from error
+        if number in names:
+            raise ConfigError(source, f"id2label names the label {number} twice", code="label-map-mismatch")
+        names[number] = str(label)
+    return dict(sorted(names.items()))

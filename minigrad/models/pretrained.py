@@ -65,15 +65,15 @@ class PretrainedModel(Module):
         config = BertConfig.from_file(directory / CONFIG_NAME)
         if id2label is not None and num_labels is not None and len(id2label) != num_labels:
             raise ArgumentError(f"num_labels is {num_labels}, but id2label names {len(id2label)} labels")
-        if num_hidden_layers is not None and not 1 <= num_hidden_layers <= config.num_hidden_layers:
+        if num_hidden_layers is not None and num_hidden_layers not in range(1, config.num_hidden_layers + 1):
             raise ArgumentError(
-                f"num_hidden_layers={num_hidden_layers}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep"
+                f"num_hidden_layers={num_hidden_layers!r}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep"
             )
         if id2label is not None:
             config = replace(config, id2label=dict(id2label))
         elif num_labels is not None and num_labels != config.num_labels:
-            if num_labels < 1:
-                raise ArgumentError(f"num_labels must be at least 1, got {num_labels}")
+            if not isinstance(num_labels, int) or num_labels < 1:
+                raise ArgumentError(f"num_labels must be an integer of at least 1, got {num_labels!r}")
             config = replace(config, id2label=default_labels(num_labels))
         if num_hidden_layers is not None:
             config = replace(config, num_hidden_layers=num_hidden_layers)
@@ -84,38 +84,41 @@ class PretrainedModel(Module):
             raise WeightFileError(
                 path, f"the directory holds no {WEIGHTS_NAME}; convert other weight files to safetensors first", code="missing-file"
             )
-        model._read_weights(path)
+        model._read_weights(path, truncated=num_hidden_layers is not None)
         return model.eval()
 
-    def _read_weights(self, path: Path) -> None:
+    def _read_weights(self, path: Path, truncated: bool) -> None:
+        """Read every parameter, or raise before the first is read. `truncated`: the file may hold more layers than this model."""
         parameters = dict(self.named_parameters())
         with SafetensorsFile(path) as file:
-            sources = {}  # parameter name -> name in the file
-            unexpected = []
+            sources: dict[str, str] = {}  # parameter name -> name in the file
+            new: list[str] = []
+            missing: list[str] = []
+            unexpected: list[str] = []
+            problems: list[str] = []
             for name in file.names():
                 target = self._own_name(name)
-                if target in parameters:
+                if target in sources:
+                    problems.append(f"{sources[target]} and {name} are one parameter")
+                elif target in parameters:
                     sources[target] = name
-                elif not IGNORED.search(name) and not self._is_left_out(target):
+                elif not IGNORED.search(name) and not self._is_left_out(target, truncated):
                     unexpected.append(name)
-            new = [name for name in parameters if name not in sources]
-            misshapen = [n for n, source in sources.items() if tuple(file.shape(source)) != parameters[n].shape]
-            new += [name for name in misshapen if self._may_be_new(name)]
-            problems = [
-                f"missing: {', '.join(missing)}" if (missing := [n for n in new if not self._may_be_new(n)]) else "",
-                f"unexpected: {', '.join(unexpected)}" if unexpected else "",
-                *(
-                    f"{name} has shape {tuple(file.shape(sources[name]))}, the configuration asks for {parameters[name].shape}"
-                    for name in misshapen
-                    if not self._may_be_new(name)
-                ),
-            ]
-            if any(problems):
-                raise WeightFileError(path, "; ".join(p for p in problems if p), code="weights-mismatch")
-            for name, source in sources.items():
-                if name not in new:
-                    file.read_into(source, parameters[name].array)
-                    parameters[name].leaf.version += 1
+            for name, parameter in parameters.items():
+                if name not in sources:
+                    (new if HEADS.search(name) else missing).append(name)
+                elif (shape := file.shape(sources[name])) == parameter.shape:
+                    continue
+                elif name.startswith(self.head):  # a classifier for another number of labels
+                    new.append(name)
+                else:
+                    problems.append(f"{sources[name]} has shape {shape}, the configuration asks for {parameter.shape}")
+            problems += [f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
+            if problems:
+                raise WeightFileError(path, "; ".join(problems), code="weights-mismatch")
+            for name in parameters.keys() - set(new):
+                file.read_into(sources[name], parameters[name].array)
+                parameters[name].leaf.version += 1
         self._initialise(new)
         if new:
             logger.warning("%s: newly initialised, to be trained: %s", path, ", ".join(new))
@@ -129,13 +132,10 @@ class PretrainedModel(Module):
             return f"{self.base_prefix}.{bare}"
         return bare
 
-    def _is_left_out(self, name: str) -> bool:
+    def _is_left_out(self, name: str, truncated: bool) -> bool:
         """Whether a name of the file may go unused: another head, or a layer beyond those that were asked for."""
-        layer = re.search(r"(^|\.)encoder\.layer\.(\d+)\.", name)
+        layer = re.search(r"(^|\.)encoder\.layer\.(\d+)\.", name) if truncated else None
         return bool(HEADS.search(name)) or (layer is not None and int(layer[2]) >= self.config.num_hidden_layers)
-
-    def _may_be_new(self, name: str) -> bool:
-        return bool(HEADS.search(name))
 
     def _initialise(self, names: list[str]) -> None:
         """Draw starting values for parameters that the file lacks: matrices normal with the configured deviation, vectors zero."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minigrad import functional as F
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.nn.basic import Dropout, Linear
 from minigrad.nn.module import Module
-from minigrad.packing import PackedTokens, Packing, pack
+from minigrad.packing import PackedTokens, Packing, pack_mask
 from minigrad.tensor import Tensor
 
 
@@ -21,9 +19,8 @@ def pack_rows(x: Tensor, attention_mask: Any = None) -> tuple[Tensor, PackedToke
     """
     if x.ndim != 3:
         raise ShapeError(f"expected padded rows (batch, longest, d), or packed rows (rows, d) with a packing; got {x.shape}")
-    tokens = pack(np.zeros(x.shape[:2], np.int64), attention_mask)
-    places = np.repeat(np.arange(x.shape[0]), tokens.packing.lengths) * x.shape[1] + tokens.positions
-    return F.take_rows(x.reshape((-1, x.shape[2])), places), tokens
+    tokens = pack_mask(x.shape[:2], attention_mask)
+    return F.take_rows(x.reshape((-1, x.shape[2])), tokens.places()), tokens
 
 
 def pad_rows(rows: Tensor, tokens: PackedTokens) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
+from numbers import Integral
 from typing import Any
 
 from minigrad import functional as F
@@ -13,6 +14,12 @@ from minigrad.nn import init
 from minigrad.nn.module import Module
 from minigrad.packing import Packing
 from minigrad.tensor import Parameter, Tensor, TensorLike
+
+
+def _check_sizes(layer: str, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, Integral) or size < 1:
+            raise ArgumentError(f"{layer}: {name} must be an integer of at least 1, got {size!r}")
 
 
 class Linear(Module):
@@ -25,7 +32,8 @@ class Linear(Module):
     bias: Parameter | None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, std: float | None = None) -> None:
-        bound = 1.0 / sqrt(max(in_features, 1))
+        _check_sizes("Linear", in_features=in_features, out_features=out_features)
+        bound = 1.0 / sqrt(in_features)
         shape = (out_features, in_features)
         self.weight = init.uniform(shape, bound) if std is None else init.normal(shape, std)
         self.bias = None if not bias else init.uniform((out_features,), bound) if std is None else init.zeros(out_features)
@@ -43,6 +51,7 @@ class Embedding(Module):
     weight: Parameter
 
     def __init__(self, rows: int, dim: int, *, std: float = 1.0) -> None:
+        _check_sizes("Embedding", rows=rows, dim=dim)
         self.weight = init.normal((rows, dim), std, gathered=True)
 
     def forward(self, ids: TensorLike) -> Tensor:
@@ -59,6 +68,7 @@ class LayerNorm(Module):
     bias: Parameter
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        _check_sizes("LayerNorm", dim=dim)
         self.weight, self.bias, self.eps = init.ones(dim), init.zeros(dim), eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from math import sqrt
 
-import numpy as np
-
+from minigrad import creation
 from minigrad.backend.random import current
 from minigrad.tensor import Parameter
 
@@ -27,26 +26,26 @@ def skipped() -> Iterator[None]:
 
 def zeros(shape: int | Sequence[int]) -> Parameter:
     """A float32 parameter of zeros."""
-    return Parameter(np.zeros(shape, np.float32))
+    return Parameter(creation.zeros(shape))
 
 
 def ones(shape: int | Sequence[int]) -> Parameter:
     """A float32 parameter of ones."""
-    return Parameter(np.ones(shape, np.float32))
+    return Parameter(creation.ones(shape))
 
 
 def normal(shape: Sequence[int], std: float, gathered: bool = False) -> Parameter:
     """A float32 parameter from the normal distribution with mean 0. BERT's matrices use std 0.02."""
     if _skipping.get():
-        return Parameter(np.zeros(shape, np.float32), gathered=gathered)
-    return Parameter(current().init.normal(0.0, std, shape).astype(np.float32), gathered=gathered)
+        return Parameter(creation.zeros(shape), gathered=gathered)
+    return Parameter(current().init.normal(0.0, std, shape).astype(creation.DEFAULT), gathered=gathered)
 
 
 def uniform(shape: Sequence[int], bound: float) -> Parameter:
     """A float32 parameter, uniform in -bound … bound."""
     if _skipping.get():
-        return Parameter(np.zeros(shape, np.float32))
-    return Parameter(current().init.uniform(-bound, bound, shape).astype(np.float32))
+        return Parameter(creation.zeros(shape))
+    return Parameter(current().init.uniform(-bound, bound, shape).astype(creation.DEFAULT))
 
 
 def xavier_uniform(shape: Sequence[int]) -> Parameter:

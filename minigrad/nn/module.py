@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from reprlib import recursive_repr
 from typing import Any, Self
 
-import numpy as np
-
-from minigrad.errors import ArgumentError, GraphError, StateDictError
-from minigrad.tensor import Parameter, Tensor
+from minigrad.backend import DEVICES, FLOAT_DTYPES, Array
+from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
+from minigrad.tensor import Parameter, Tensor, as_dtype
 
 
 class Module:
@@ -35,19 +35,15 @@ class Module:
     # ---------------------------------------------------------------- the walk
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(path, module) for this module ("") and every module below it, each once, in attribute order."""
-        seen: set[int] = set()
-        for path, module in self._walk(prefix):
-            if isinstance(module, Module) and id(module) not in seen:
-                seen.add(id(module))
-                yield path, module
+        return ((path, value) for path, value in self._walk(prefix, set()) if isinstance(value, Module))
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
         """(path, parameter) of every parameter, in attribute order; one that is shared appears once, under its first path."""
-        self._name()
         found: dict[int, tuple[str, Parameter]] = {}
-        for path, value in self._walk(""):
+        for path, value in self._walk("", set()):
             if isinstance(value, Parameter):
                 found.setdefault(id(value), (path, value))
+        self._name()
         return list(found.values())
 
     def parameters(self) -> list[Parameter]:
@@ -58,18 +54,29 @@ class Module:
         """How many numbers the parameters hold together."""
         return sum(p.size for p in self.parameters())
 
-    def _walk(self, path: str) -> Iterator[tuple[str, Any]]:
+    def _walk(self, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+        """This module and all modules, parameters and tensors below it with their paths; each module once, under its first path."""
+        if id(self) in seen:
+            return
+        seen.add(id(self))
         yield path, self
         for name, value in vars(self).items():
-            yield from _walk_value(f"{path}.{name}" if path else name, value)
+            for place, held in _held(f"{path}.{name}" if path else name, value):
+                if isinstance(held, Module):
+                    yield from held._walk(place, seen)
+                else:
+                    yield place, held
 
     def _name(self) -> None:
-        """Tell modules and parameters their paths. A walk from further out knows the longer path, which is kept."""
-        for path, value in self._walk(""):
+        """Tell modules and parameters their first paths. A walk from further out knows the longer path, which is kept."""
+        named: set[int] = set()
+        for path, value in self._walk("", set()):
             if isinstance(value, Module) and len(path) >= len(value.path):
                 value.path = path
-            elif isinstance(value, Parameter) and len(path) >= len(value.leaf.name):
-                value.leaf.name = path
+            elif isinstance(value, Parameter) and id(value) not in named:
+                named.add(id(value))
+                if len(path) >= len(value.leaf.name):
+                    value.leaf.name = path
 
     # ---------------------------------------------------------------- modes
     def train(self, mode: bool = True) -> Self:
@@ -127,8 +134,10 @@ class Module:
     def to(self, target: Any) -> Self:
         """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda"), in place; returns the module.
 
-        Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer.
+        Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer. DTypeError for another dtype.
         """
+        if target not in DEVICES and as_dtype(target).name not in FLOAT_DTYPES:
+            raise DTypeError(f"parameters are {' or '.join(FLOAT_DTYPES)}, they cannot become {as_dtype(target)}")
         for name, parameter in self.named_parameters():
             if parameter.owner is not None:
                 raise GraphError(
@@ -140,66 +149,76 @@ class Module:
         return self
 
     # ---------------------------------------------------------------- state
-    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter as a NumPy array, by path; shared parameters under their first path.
 
         Raises: StateDictError for a bare Tensor among the attributes, which would silently not be saved.
         """
-        for path, value in self._walk(""):
+        for path, value in self._walk("", set()):
             if isinstance(value, Tensor) and not isinstance(value, Parameter):
                 raise StateDictError(
                     f"{path} is a Tensor, which is not saved: make it Parameter(..., requires_grad=False) to save it, or a NumPy array"
                 )
-        return {name: np.array(parameter.numpy()) for name, parameter in self.named_parameters()}
+        return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy arrays into the parameters, in place, by path. Nothing is changed unless everything fits.
 
-        strict: also refuse missing and unexpected names. Raises: StateDictError naming every missing, unexpected and mis-shaped entry.
+        strict: also refuse missing and unexpected names. Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped
+        or no array of numbers.
         """
         named = dict(self.named_parameters())
-        missing = [name for name in named if name not in state]
-        unexpected = [name for name in state if name not in named]
-        shapes = {name: tuple(np.shape(state[name])) for name in named if name in state}
-        misshapen = [f"{name}: {shapes[name]} given, {named[name].shape} needed" for name in shapes if shapes[name] != named[name].shape]
-        problems = [f"mis-shaped: {'; '.join(misshapen)}"] if misshapen else []
-        if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected: {', '.join(unexpected)}")
+        given: dict[str, Any] = {}
+        groups: dict[str, list[str]] = {"no array of numbers": [], "mis-shaped": [], "missing": [], "unexpected": []}
+        for name, parameter in named.items():
+            if name not in state:
+                groups["missing"] += [name] if strict else []
+                continue
+            try:
+                given[name] = array = _numbers(state[name])
+            except DTypeError:
+                groups["no array of numbers"].append(name)
+                continue
+            if tuple(array.shape) != parameter.shape:
+                groups["mis-shaped"].append(f"{name}: {tuple(array.shape)} given, {parameter.shape} needed")
+        groups["unexpected"] += [name for name in state if name not in named] if strict else []
+        problems = [f"{what}: {('; ' if what == 'mis-shaped' else ', ').join(entries)}" for what, entries in groups.items() if entries]
         if problems:
             raise StateDictError(f"{type(self).__name__}.load_state_dict: " + " | ".join(problems))
-        for name in shapes:
-            named[name].assign(state[name])
+        for name, array in given.items():
+            named[name].assign(array)
 
     # ---------------------------------------------------------------- printing
     def extra_repr(self) -> str:
         """What a layer wants to say of itself between the brackets."""
         return ""
 
+    @recursive_repr("...")
     def __repr__(self) -> str:
         lines = []
         for name, value in vars(self).items():
-            for path, child in _walk_value(name, value, deep=False):
+            for path, child in _held(name, value):
                 if isinstance(child, Module):
                     lines.append(f"({path}): {child!r}".replace("\n", "\n  "))
         inner = self.extra_repr() if not lines else "\n  " + "\n  ".join(lines) + "\n"
         return f"{type(self).__name__}({inner})"
 
 
-def _walk_value(path: str, value: Any, deep: bool = True) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Module):
-        if deep:
-            yield from value._walk(path)
-        else:
-            yield path, value
-    elif isinstance(value, Tensor):
+def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The modules and tensors that an attribute is or holds, with their paths."""
+    if isinstance(value, Module | Tensor):
         yield path, value
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            yield from _walk_value(f"{path}.{i}", item, deep)
+            yield from _held(f"{path}.{i}", item)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _walk_value(f"{path}.{key}", item, deep)
+            yield from _held(f"{path}.{key}", item)
     elif isinstance(value, set | frozenset) and any(isinstance(item, Module | Parameter) for item in value):
         raise StateDictError(f"{path} is a set of layers or parameters: a set has no order to name them by; use a list")
+
+
+def _numbers(value: Any) -> Any:
+    """The value itself if it is an array (or Tensor) of numbers, else what a Tensor makes of it."""
+    dtype = getattr(value, "dtype", None)
+    return value if dtype is not None and getattr(dtype, "kind", "") in ("f", "i", "u", "b") else Tensor(value)

@@ -46,8 +46,8 @@ def power(xp: Any, x: Array, y: Array) -> Any:
     def by_base(g: Array) -> Array:
         if isinstance(y, int | float):
             return g * (y * x ** (y - 1)) if y != 0 else g * 0.0
-        zero = xp.constant(y) == 0
-        return g * (y * x ** xp.where(zero, 0.0, y - 1.0))
+        both_zero = (xp.constant(y) == 0) & (xp.constant(x) == 0)  # 0 · 0⁻¹ would be NaN
+        return g * (y * xp.where(both_zero, 1.0, x) ** (y - 1.0))
 
     def by_exponent(g: Array) -> Array:
         if isinstance(x, int | float):

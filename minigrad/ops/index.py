@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigrad.backend import Array
-from minigrad.errors import DTypeError, IndexRangeError
+from minigrad.errors import DTypeError, IndexRangeError, ShapeError
 from minigrad.op import op
 
 
@@ -39,6 +39,8 @@ def check_rows(what: str, ids: Array, rows: int) -> None:
 def embedding(xp: Any, table: Array, ids: Array) -> Any:
     """Rows of a table: table[ids]. The gradient is kept by touched rows."""
     shape = table.shape
+    if len(shape) != 2:
+        raise ShapeError(f"embedding: a table has shape (rows, width), got {tuple(shape)}")
     check_rows("embedding ids", ids, shape[0])
     return table[ids], (lambda g: xp.rows(ids, g, shape), None)
 

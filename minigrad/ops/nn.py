@@ -38,6 +38,8 @@ def normalise_pullback(g: Array, xhat: Array, rstd: Array) -> Array:
 @op("*b d, d, d -> *b d")
 def layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1e-12) -> Any:
     """Each row shifted to mean 0 and scaled to variance 1, then · weight + bias. Ba, Kiros & Hinton, arXiv 1607.06450."""
+    if tuple(weight.shape) != tuple(x.shape[-1:]) or tuple(bias.shape) != tuple(weight.shape):
+        raise ShapeError(f"layer_norm: x {tuple(x.shape)} needs a weight and a bias of its last axis, got {weight.shape} and {bias.shape}")
     xhat, rstd = normalise(xp, x, eps)
 
     def pullback(g: Array) -> Any:
@@ -117,7 +119,7 @@ def cross_entropy(
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(f"cross_entropy takes logits (n, classes) and labels (n,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
     valid = labels != ignore_index
-    check_rows("cross_entropy labels", xp.constant(labels)[valid], logits.shape[1])
+    check_rows("cross_entropy labels", xp.constant(labels) * valid, logits.shape[1])
     classes = logits.shape[1]
     n = int(valid.sum()) if denominator is None else denominator
     target = xp.one_hot(xp.constant(labels), classes, logits.dtype) * (1.0 - label_smoothing) + label_smoothing / classes
@@ -204,6 +206,9 @@ def attention(
     d = kv.shape[1] // (parts * heads)
     scale = 1.0 / sqrt(d)
     queries = packing if queries is None else queries
+    asking_rows = kv.shape[0] if q is None else q.shape[0]
+    if (kv.shape[0], asking_rows, len(packing)) != (packing.rows, queries.rows, len(queries)):
+        raise ShapeError(f"attention: {kv.shape[0]} rows asked by {asking_rows} do not fit {packing} and {queries}")
     kv_heads = kv.reshape((kv.shape[0], parts * heads, d))
     q_heads = kv_heads if q is None else q.reshape((q.shape[0], heads, d))
     outputs, saved = [], []

@@ -14,7 +14,10 @@ from minigrad.op import op
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
-    return tuple(a % ndim for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    if any(not -ndim <= a < ndim for a in axes):
+        raise ValueError(f"axis {axis} is out of bounds for an array with {ndim} dimensions")
+    return tuple(a % ndim for a in axes)
 
 
 def _kept(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:

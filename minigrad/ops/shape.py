@@ -38,6 +38,8 @@ def broadcast_to(xp: Any, x: Array, *, shape: Any) -> Any:
 @op("*a n *b, *a m *b, ... -> *a n+m+... *b")
 def concatenate(xp: Any, *xs: Array, axis: int = 0) -> Any:
     """Arrays one after another along an existing axis."""
+    if not -xs[0].ndim <= axis < xs[0].ndim:
+        raise ValueError(f"axis {axis} is out of bounds for arrays with {xs[0].ndim} dimensions")
     lead = (slice(None),) * (axis % xs[0].ndim)
     cuts, start = [], 0
     for x in xs:

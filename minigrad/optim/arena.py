@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from minigrad.autograd import Leaf
 from minigrad.backend import Array, namespace_of
@@ -22,8 +21,8 @@ TABLE_ROWS = 4096
 positions, 2 segments) most rows are touched soon, and one stretch of the arena is updated faster than rows are picked."""
 
 BLOCK_BYTES = {"cpu": 1 << 18, "cuda": 1 << 28}
-"""Updates run in blocks. On a CPU a block of parameter, gradient, two moments and scratch should stay in the second-level cache (1 to 2 MiB);
-on a GPU fewer launches are better, and the limit only bounds the scratch memory."""
+"""Updates run in blocks. On a CPU a block of parameter, gradient, two moments and scratch should stay in the second-level cache (1 to
+2 MiB); on a GPU fewer launches are better, and the limit only bounds the scratch memory."""
 
 
 def block_length(array: Array) -> int:
@@ -71,11 +70,9 @@ class Arena:
             view = self.data[place.start : place.stop].reshape(shape)
             view[...] = p.array
             p.replace_storage(view)
-            p.ledger = None
             _move_gradient(p.leaf, self.gradients[place.start : place.stop].reshape(shape))
         for p in self.tables:
             p.ledger = Debt(p.array)
-            _move_gradient(p.leaf, None)
         for p in everyone:
             p.owner = self
 
@@ -100,9 +97,9 @@ def _check_alike(parameters: Sequence[Parameter], names: Mapping[Parameter, str]
             )
 
 
-def _move_gradient(leaf: Leaf, view: Any) -> None:
-    """Gradients of `leaf` go to `view` from now on (None: to wherever they are made); one that is there already comes along."""
+def _move_gradient(leaf: Leaf, view: Array) -> None:
+    """Gradients of `leaf` go to `view` from now on; one that is there already comes along."""
     leaf.view = view
-    if leaf.grad is not None and view is not None:
+    if leaf.grad is not None:
         view[...] = dense(leaf.grad)
         leaf.grad = view

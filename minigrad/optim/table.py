@@ -8,7 +8,7 @@ is weight decay, which they owe (`debt.py`). So the result is that of the dense 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import RowSparse
@@ -58,7 +58,7 @@ class Table:
         self.used = stop
 
     def update(self, gradient: RowSparse | Array, names: Sequence[str], idle: float | None, apply: Apply) -> None:
-        """One step. `idle` is what the rule multiplies a never-touched row by; None if it does more than that, so that all rows count as touched."""
+        """One step. `idle` is what the rule multiplies a never-touched row by; None if it does more, so that all rows count as touched."""
         xp = self.xp
         every_row = xp.arange(len(self.data))
         if isinstance(gradient, RowSparse):
@@ -92,8 +92,7 @@ class Table:
         return {"rows": self.row[: self.used], **{name: m[: self.used] for name, m in self.moments.items()}}
 
     def load(self, rows: Array, moments: dict[str, Array]) -> None:
-        """Take over what `state` returned; the parameter itself is as it should be."""
-        self.debt.settle()
+        """Take over what `state` returned, and forget everything else."""
         self.debt.include(self.row[: self.used])
         self.forget()
         self.admit(rows)
@@ -102,9 +101,9 @@ class Table:
             self.moment(name)[: self.used] = values
 
 
-def rows_problem(rows: Any, count: int) -> str | None:
+def rows_problem(rows: Array, count: int) -> str | None:
     """Why `rows` cannot be the touched rows of a table with `count` rows; None if it can."""
-    if getattr(rows, "ndim", 0) != 1 or rows.dtype.kind not in "iu":
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
         return "rows must be a list of integers"
     if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= count):
         return f"rows must lie in 0..{count - 1}"

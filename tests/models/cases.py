@@ -62,7 +62,8 @@ class Ragged:
         arrays = {key: np.zeros((len(chosen), longest), np.int64) for key in ("input_ids", "attention_mask", "token_type_ids")}
         for row, i in enumerate(chosen):
             n = len(self.ids[i])
-            arrays["input_ids"][row, :n], arrays["attention_mask"][row, :n], arrays["token_type_ids"][row, :n] = self.ids[i], 1, self.types[i]
+            arrays["attention_mask"][row, :n] = 1
+            arrays["input_ids"][row, :n], arrays["token_type_ids"][row, :n] = self.ids[i], self.types[i]
         return arrays
 
     def packed(self, rows: Any = None, numbers: Any = None) -> PackedTokens:

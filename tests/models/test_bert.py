@@ -58,7 +58,7 @@ def test_packed_encoder_returns_packed_rows() -> None:
 
 
 def test_tokens_around_holes_keep_their_positions() -> None:
-    """With holes a row equals its real tokens at their own positions; without a real first token [CLS] is computed, attended to by nobody."""
+    """A row with holes equals its real tokens at their own positions; a masked first token is computed and attended to by nobody."""
     model = encoder().eval()
     ids = np.random.default_rng(0).integers(1, 30, HOLES.shape)
     output = model(ids, HOLES)
@@ -186,7 +186,7 @@ def test_classifier_dropout_falls_back_to_hidden_dropout() -> None:
 
 
 def test_padding_row_is_not_trained() -> None:
-    """As in the published model: where [PAD] is computed (column 0, padding, read by the pooled head) its embedding receives no gradient."""
+    """As in the published model: where [PAD] is computed (column 0, read by the pooled head) its embedding receives no gradient."""
     model = classifier()
     model(np.array([[0, 4, 5]]), np.array([[0, 1, 1]]), labels=[1]).loss.backward()
     gradient = gradients_of(model)["bert.embeddings.word_embeddings.weight"]

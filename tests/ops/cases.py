@@ -77,8 +77,8 @@ _binary("add", "real", "real", (0, 2, -1.5))
 _binary("subtract", "real", "real", (0, 2, -1.5))
 _binary("multiply", "real", "real", (0, 2, -1.5))
 _binary("divide", "real", "nonzero", (2, -1.5))
-_binary("maximum", "tenths", "between tenths", (0.25, -0.75))
-_binary("minimum", "tenths", "between tenths", (0.25, -0.75))
+_binary("maximum", "tenths", "between tenths", (0.28, -0.72))
+_binary("minimum", "tenths", "between tenths", (0.28, -0.72))
 
 
 @case
@@ -218,7 +218,13 @@ def _keys(draw: Any, shape: tuple[int, ...]) -> Any:
     rows = generator(draw).integers(-shape[0], shape[0], draw(st.integers(0, 4)))
     if kind == "first axis":
         return rows
-    return draw(st.sampled_from([(rows, None), (rows, ...), (..., rows % shape[-1]), (slice(None, None, -1), ..., rows % shape[-1])][: 4 if len(shape) > 1 else 3]))
+    return draw(
+        st.sampled_from(
+            [(rows, None), (rows, ...), (..., rows % shape[-1]), (slice(None, None, -1), ..., rows % shape[-1])][
+                : 4 if len(shape) > 1 else 3
+            ]
+        )
+    )
 
 
 @case

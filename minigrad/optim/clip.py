@@ -1,0 +1,59 @@
+"""Gradient clipping by the global norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import Array, namespace_of
+from minigrad.backend.gradients import RowSparse
+from minigrad.errors import ArgumentError
+from minigrad.optim.arena import block_length
+from minigrad.tensor import Parameter, Tensor
+
+
+def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients together, in place, so that their global 2-norm is at most `max_norm`; returns the norm before.
+
+    Every gradient is multiplied by min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does. The squares are summed in
+    float64, so float32 gradients of any size do not overflow. Without any gradient the norm is 0. A norm that is not finite is returned
+    as it is, for the caller to decide (skip the step, stop); the gradients are then scaled by the same formula: with an infinite norm
+    finite gradients become 0 and infinite ones NaN, with a NaN norm all become NaN.
+
+    Raises: ArgumentError for a negative or NaN `max_norm`.
+    """
+    if not max_norm >= 0:
+        raise ArgumentError(f"max_norm must be a number >= 0, got {max_norm!r}")
+    leaves = [p.leaf for p in parameters if p.leaf.grad is not None]
+    total: Any = 0.0
+    for leaf in leaves:
+        if isinstance(leaf.grad, RowSparse):
+            leaf.grad = leaf.grad.coalesce()  # the norm of a sum needs the sum; kept, so that nobody adds up again
+            total = total + _squared_norm(leaf.grad.values)
+        else:
+            total = total + _squared_norm(Tensor.wrap(leaf.grad).array)
+    norm = sqrt(float(total))
+    coefficient = max_norm / (norm + 1e-6)
+    if not coefficient >= 1:  # also for NaN
+        with np.errstate(invalid="ignore"):  # inf · 0, announced above
+            for leaf in leaves:
+                gradient: Any = leaf.grad
+                if isinstance(gradient, RowSparse):
+                    gradient = gradient.scaled(coefficient)
+                else:
+                    gradient *= coefficient
+                leaf.grad = gradient
+    return norm
+
+
+def _squared_norm(array: Array) -> Any:
+    """The sum of squares in float64, by blocks so that no second array of this size is made; on a GPU it stays there."""
+    xp, flat, step = namespace_of(array), array.reshape(-1), block_length(array)
+    total: Any = 0.0
+    for start in range(0, flat.size, step):
+        block = flat[start : start + step].astype("float64")
+        total = total + xp.dot(block, block)
+    return total

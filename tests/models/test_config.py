@@ -1,0 +1,100 @@
+"""BertConfig refuses by name whatever could not be computed as the file means it, and keeps what it does not know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models.cases import SIZES
+
+from minigrad.errors import ConfigError
+from minigrad.models import BertConfig
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    *[({name: 0}, "config-limit", f"{name} = 0: must lie between 1 and") for name in ("vocab_size", "hidden_size", "type_vocab_size")],
+    *[({name: 0}, "config-limit", name) for name in ("num_attention_heads", "intermediate_size", "max_position_embeddings")],
+    ({"num_hidden_layers": -1}, "config-limit", "num_hidden_layers = -1"),
+    ({"pad_token_id": -1}, "config-limit", "pad_token_id = -1"),
+    ({"vocab_size": 1 << 40}, "config-limit", "vocab_size = 1099511627776"),
+    ({"hidden_size": 12.0}, "config-type", "hidden_size = 12.0: must be an integer"),
+    ({"hidden_size": "12"}, "config-type", "hidden_size = '12'"),
+    ({"num_hidden_layers": True}, "config-type", "num_hidden_layers = True"),
+    ({"hidden_dropout_prob": 1.5}, "config-limit", "hidden_dropout_prob = 1.5: must lie between 0.0 and 1.0"),
+    ({"hidden_dropout_prob": None}, "config-type", "hidden_dropout_prob = None: must be a number"),
+    ({"attention_probs_dropout_prob": -0.1}, "config-limit", "attention_probs_dropout_prob"),
+    ({"classifier_dropout": "0.1"}, "config-type", "classifier_dropout"),
+    ({"initializer_range": float("nan")}, "config-limit", "initializer_range = nan"),
+    ({"layer_norm_eps": float("inf")}, "config-limit", "layer_norm_eps = inf"),
+    ({"hidden_act": "silu"}, "config", "hidden_act = 'silu': known are gelu, gelu_new, gelu_pytorch_tanh, relu, tanh, sigmoid"),
+    ({"hidden_act": ["gelu"]}, "config", "hidden_act = ['gelu']"),
+    ({"num_attention_heads": 5}, "config", "num_attention_heads = 5: hidden_size 12 does not divide by it"),
+    ({"problem_type": "multi_label_classification"}, "config", "problem_type = 'multi_label_classification'"),
+    ({"problem_type": ["regression"]}, "config", "problem_type = ['regression']"),
+    ({"model_type": "roberta"}, "config", "model_type = 'roberta' is not supported by minigrad; supported: 'bert'"),
+    ({"position_embedding_type": "relative_key"}, "config", "position_embedding_type"),
+    ({"is_decoder": True}, "config", "is_decoder = True"),
+    ({"add_cross_attention": True}, "config", "add_cross_attention"),
+    ({"pruned_heads": {"0": [1]}}, "config", "pruned_heads"),
+    ({"quantization_config": {"bits": 8}}, "config", "quantization_config"),
+    ({"id2label": {}}, "label-map-mismatch", "id2label"),
+    ({"id2label": {"0": "a", "2": "b"}}, "label-map-mismatch", "its keys must be 0, 1, 2"),
+    ({"id2label": {"zero": "a"}}, "label-map-mismatch", "a key that is no number"),
+    ({"id2label": ["a", "b"]}, "label-map-mismatch", "must be an object"),
+    ({"id2label": {"0": "a", "00": "b"}}, "label-map-mismatch", "names the label 0 twice"),
+    ({"num_labels": 0}, "config-type", "num_labels = 0 must be an integer of at least 1"),
+    ({"num_labels": "3"}, "config-type", "num_labels = '3'"),
+]
+
+
+@pytest.mark.parametrize(("values", "code", "words"), REFUSED, ids=[words for *_, words in REFUSED])
+def test_refused(values: dict[str, Any], code: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        BertConfig.from_dict(SIZES | values, source="somewhere/config.json")
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("somewhere/config.json: ")
+    assert caught.value.code == code
+
+
+def test_defaults_are_those_of_bert_base() -> None:
+    config = BertConfig()
+    assert (config.vocab_size, config.hidden_size, config.num_hidden_layers, config.layer_norm_eps) == (30522, 768, 12, 1e-12)
+    assert (config.hidden_act, config.attention_head_size, config.num_labels) == ("gelu", 64, 2)
+
+
+def test_labels_in_any_order_and_of_any_key_type() -> None:
+    config = BertConfig.from_dict(SIZES | {"id2label": {"2": "c", "10": "k", **{str(i): "x" for i in (0, 1, 3, 4, 5, 6, 7, 8, 9)}}})
+    assert (config.id2label[2], config.id2label[10], config.num_labels) == ("c", "k", 11)
+    assert list(config.id2label) == list(range(11))
+    assert BertConfig.from_dict(SIZES | {"num_labels": 3}).id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+
+
+def test_unknown_keys_are_kept() -> None:
+    config = BertConfig.from_dict(SIZES | {"gradient_checkpointing": False, "model_type": "bert", "architectures": ["BertForMaskedLM"]})
+    assert config.extra == {"gradient_checkpointing": False}
+    written = config.to_dict("BertModel")
+    assert written["gradient_checkpointing"] is False
+    assert written["architectures"] == ["BertModel"]
+    assert BertConfig.from_dict(written).to_dict("BertModel") == written
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"{", "bad-json"), (b"[1]", "bad-json"), (b"\xff", "bad-json"), (b"[" * 100_000, "bad-json"), (None, "missing-file")],
+    ids=["cut off", "a list", "not UTF-8", "nested too deeply", "no file"],
+)
+def test_broken_files(tmp_path: Path, content: bytes | None, code: str) -> None:
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        BertConfig.from_file(path)
+    assert caught.value.code == code
+    assert str(path) in str(caught.value)
+
+
+def test_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SIZES), encoding="utf-8")
+    config = BertConfig.from_file(tmp_path / "config.json")
+    assert (config.hidden_size, config.source) == (12, str(tmp_path / "config.json"))

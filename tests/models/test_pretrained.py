@@ -1,0 +1,244 @@
+"""Checkpoints in and out: published names in all their spellings load, a new head is announced, whatever else does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models.cases import classifier, encoder, ragged
+from support import absolute_error
+
+import minigrad as mg
+from minigrad.data import PackedTokens, Tokenizer
+from minigrad.errors import ArgumentError, CheckpointUnavailableError, ConfigError, WeightFileError
+from minigrad.io import load_file, save_file
+from minigrad.models import BertForSequenceClassification, BertModel
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The directory of a classifier with three labels, float32."""
+    classifier("float32").save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def rewrite(directory: Path, change: Any) -> None:
+    """Put other weights in place: `change` turns (name, array) pairs into new ones."""
+    arrays = load_file(directory / "model.safetensors")
+    save_file(dict(pair for name, array in arrays.items() for pair in change(name, array)), directory / "model.safetensors")
+
+
+def set_config(directory: Path, **values: Any) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def logits(model: BertForSequenceClassification) -> np.ndarray:
+    return np.array(model(ragged().packed()).logits.numpy())
+
+
+# ---------------------------------------------------------------- round trip
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_round_trip_is_exact(tmp_path: Path, dtype: str, caplog: pytest.LogCaptureFixture) -> None:
+    model = classifier(dtype)
+    model.save_pretrained(tmp_path)
+    loaded = BertForSequenceClassification.from_pretrained(tmp_path)
+    assert not loaded.training
+    assert not caplog.records
+    assert loaded.config.to_dict("x") == model.config.to_dict("x")
+    for name, array in loaded.state_dict().items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, model.state_dict()[name].astype(np.float32), err_msg=name)
+    if dtype == "float32":
+        assert absolute_error(logits(loaded), logits(model.eval())) == 0.0
+
+
+def test_config_and_labels_survive(tmp_path: Path) -> None:
+    model = classifier("float32", extra={"transformers_version": "9.9", "finetuning_task": "mood"})
+    model.config.id2label.update({0: "sad", 1: "so-so", 2: "glücklich"})
+    model.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert written["id2label"] == {"0": "sad", "1": "so-so", "2": "glücklich"}
+    assert written["label2id"] == {"sad": 0, "so-so": 1, "glücklich": 2}
+    assert written["architectures"] == ["BertForSequenceClassification"]
+    assert (written["model_type"], written["finetuning_task"]) == ("bert", "mood")
+    again = BertForSequenceClassification.from_pretrained(tmp_path)
+    assert again.config.id2label == {0: "sad", 1: "so-so", 2: "glücklich"}
+    assert again.config.extra["transformers_version"] == "9.9"
+
+
+def test_failed_save_leaves_the_old_files_and_no_part(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises((OSError, WeightFileError), match="no space left"):
+        classifier("float32", num_labels=2).save_pretrained(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+# ---------------------------------------------------------------- spellings
+def test_legacy_names_and_buffers_load(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = logits(BertForSequenceClassification.from_pretrained(saved))
+    rewrite(saved, lambda n, a: [(n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"), a)])
+    assert any(name.endswith("LayerNorm.gamma") for name in load_file(saved / "model.safetensors"))
+    buffers = {"bert.embeddings.position_ids": np.arange(10)[None], "bert.embeddings.token_type_ids": np.zeros((1, 10), np.int64)}
+    save_file(load_file(saved / "model.safetensors") | buffers, saved / "model.safetensors")
+    assert absolute_error(logits(BertForSequenceClassification.from_pretrained(saved)), expected) == 0.0
+    assert not caplog.records
+
+
+def test_encoder_prefix_may_be_absent_or_present(saved: Path, tmp_path: Path) -> None:
+    model = encoder("float32").eval()
+    model.save_pretrained(tmp_path / "bare")
+    assert "embeddings.LayerNorm.weight" in load_file(tmp_path / "bare" / "model.safetensors")
+    pooled = model(ragged().packed()).pooler_output.numpy()
+    headed = BertForSequenceClassification.from_pretrained(tmp_path / "bare")
+    assert absolute_error(headed.bert(ragged().packed()).pooler_output.numpy(), pooled) == 0.0
+    whole = BertForSequenceClassification.from_pretrained(saved)
+    inner = BertModel.from_pretrained(saved)  # names with the prefix, and a classifier that the encoder has no place for
+    assert absolute_error(inner(ragged().packed()).pooler_output.numpy(), whole.bert(ragged().packed()).pooler_output.numpy()) == 0.0
+
+
+@pytest.mark.parametrize("stored", [np.float16, np.float64])
+def test_other_float_dtypes_are_converted(saved: Path, stored: type) -> None:
+    arrays = load_file(saved / "model.safetensors")
+    rewrite(saved, lambda n, a: [(n, a.astype(stored))])
+    for name, array in BertForSequenceClassification.from_pretrained(saved).state_dict().items():
+        np.testing.assert_array_equal(array, arrays[name].astype(stored).astype(np.float32))
+
+
+def test_layer_truncation(saved: Path) -> None:
+    whole = BertForSequenceClassification.from_pretrained(saved)
+    one = BertForSequenceClassification.from_pretrained(saved, num_hidden_layers=1)
+    assert (len(one.bert.encoder.layer), one.config.num_hidden_layers) == (1, 1)
+    whole.bert.encoder.layer = whole.bert.encoder.layer[:1]
+    assert absolute_error(logits(whole), logits(one)) == 0.0
+    for count in (0, 3, "1"):
+        with pytest.raises(ArgumentError, match=f"num_hidden_layers={count!r}: this checkpoint has 1 to 2"):
+            BertForSequenceClassification.from_pretrained(saved, num_hidden_layers=count)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- new heads
+def test_new_classifier_is_drawn_and_announced_by_name(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = load_file(saved / "model.safetensors")
+    for seed in (0, 0, 1):
+        mg.manual_seed(seed)
+        model = BertForSequenceClassification.from_pretrained(saved, num_labels=5)
+        kept[f"new {seed} {len(caplog.records)}"] = model.state_dict()["classifier.weight"]
+    assert model.config.id2label == {i: f"LABEL_{i}" for i in range(5)}
+    first, again, other = [array for name, array in kept.items() if name.startswith("new")]
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert first.shape == (5, 12)
+    assert 0.15 < first.std() < 0.35  # initializer_range is 0.25
+    assert not model.state_dict()["classifier.bias"].any()
+    np.testing.assert_array_equal(model.state_dict()["bert.pooler.dense.weight"], kept["bert.pooler.dense.weight"])
+    record = caplog.records[0]
+    assert (record.name, record.levelno) == ("minigrad", logging.WARNING)
+    assert "newly initialised, to be trained: classifier.weight, classifier.bias" in record.getMessage()
+
+
+def test_new_names_for_as_many_labels_keep_the_classifier(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = logits(BertForSequenceClassification.from_pretrained(saved))
+    model = BertForSequenceClassification.from_pretrained(saved, num_labels=3, id2label={0: "a", 1: "b", 2: "c"})
+    assert absolute_error(logits(model), expected) == 0.0
+    assert model.config.label2id == {"a": 0, "b": 1, "c": 2}
+    assert not caplog.records
+
+
+def test_missing_pooler_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder("float32", add_pooling_layer=False).save_pretrained(tmp_path)
+    BertModel.from_pretrained(tmp_path)
+    assert "newly initialised, to be trained: pooler.dense.weight, pooler.dense.bias" in caplog.records[0].getMessage()
+
+
+def test_other_heads_are_left_out(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_file(load_file(saved / "model.safetensors") | {"cls.predictions.bias": np.zeros(30, np.float32)}, saved / "model.safetensors")
+    BertForSequenceClassification.from_pretrained(saved)
+    assert not caplog.records
+
+
+# ---------------------------------------------------------------- refusals
+BIAS = "bert.encoder.layer.1.output.dense.bias"
+REFUSED = {
+    "missing": (lambda n, a: [] if n == BIAS else [(n, a)], f"missing: {BIAS}"),
+    "unexpected": (lambda n, a: [(n, a), (n + "2", a)] if n == BIAS else [(n, a)], f"unexpected: {BIAS}2"),
+    "mis-shaped": (lambda n, a: [(n, a[:-1] if n == BIAS else a)], f"{BIAS} has shape (11,), the configuration asks for (12,)"),
+    "mis-shaped pooler": (
+        lambda n, a: [(n, a[:-1] if n == "bert.pooler.dense.bias" else a)],
+        "bert.pooler.dense.bias has shape (11,), the configuration asks for (12,)",
+    ),
+    "twice": (
+        lambda n, a: [(n, a), (n.removeprefix("bert."), a)] if n == BIAS else [(n, a)],
+        f"{BIAS} and {BIAS.removeprefix('bert.')} are one parameter",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_weights_that_do_not_fit_are_refused_by_name(saved: Path, what: str) -> None:
+    change, words = REFUSED[what]
+    rewrite(saved, change)
+    with pytest.raises(WeightFileError) as caught:
+        BertForSequenceClassification.from_pretrained(saved)
+    assert words in str(caught.value)
+    assert str(saved / "model.safetensors") in str(caught.value)
+    assert caught.value.code == "weights-mismatch"
+
+
+def test_layers_beyond_the_configuration_load_only_on_request(saved: Path) -> None:
+    """A file with more layers than config.json claims is a mistake; `num_hidden_layers` leaves layers out on purpose."""
+    set_config(saved, num_hidden_layers=1)
+    with pytest.raises(WeightFileError, match=r"unexpected: bert\.encoder\.layer\.1\."):
+        BertForSequenceClassification.from_pretrained(saved)
+
+
+def test_missing_files(saved: Path) -> None:
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(WeightFileError, match=r"holds no model\.safetensors") as caught:
+        BertModel.from_pretrained(saved)
+    assert caught.value.code == "missing-file"
+    (saved / "config.json").unlink()
+    with pytest.raises(ConfigError, match="does not exist") as missing:
+        BertModel.from_pretrained(saved)
+    assert missing.value.code == "missing-file"
+    with pytest.raises(CheckpointUnavailableError):
+        BertModel.from_pretrained(saved / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"num_labels": 0}, {"num_labels": 2.0}, {"num_labels": 2, "id2label": {0: "a"}}], ids=["none", "no integer", "contradiction"]
+)
+def test_bad_numbers_of_labels(saved: Path, chosen: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="num_labels"):
+        BertForSequenceClassification.from_pretrained(saved, **chosen)
+
+
+@pytest.mark.parametrize("labels", [{}, {1: "a", 2: "b"}, {"0": "a", 1: "b"}])
+def test_bad_label_names(saved: Path, labels: Any) -> None:
+    with pytest.raises(ConfigError, match="id2label") as caught:
+        BertForSequenceClassification.from_pretrained(saved, id2label=labels)
+    assert caught.value.code == "label-map-mismatch"
+
+
+# ---------------------------------------------------------------- a published checkpoint
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
+def test_minilm_equals_the_reference(minilm: Path, shared_data: Path, dtype: str, tolerance: float) -> None:
+    """Float64 results of PyTorch for three texts. Tolerances: float64 rounding, and what float32 loses through six layers."""
+    model = BertModel.from_pretrained(minilm).to(dtype)
+    tokenizer = Tokenizer.from_pretrained(minilm)
+    with np.load(shared_data / "minilm_reference.npz") as reference:
+        encodings = tokenizer.encode([str(text) for text in reference["texts"]])
+        rows = sorted(key.removeprefix("ids") for key in reference.files if key.startswith("ids"))
+        output = model(PackedTokens.of([e.ids for e in encodings]))
+        offsets = np.cumsum([0, *map(len, encodings)])
+        for i, row in enumerate(rows):
+            assert encodings[i].ids.tolist() == reference[f"ids{row}"].tolist()
+            hidden = output.last_hidden_state.numpy()[offsets[i] : offsets[i + 1]]
+            mean = hidden.astype(np.float64).mean(axis=0)
+            assert absolute_error(hidden, reference[f"hidden{row}"]) < tolerance
+            assert absolute_error(output.pooler_output.numpy()[i], reference[f"pooler{row}"]) < tolerance
+            assert absolute_error(mean / np.linalg.norm(mean), reference[f"sent{row}"]) < tolerance

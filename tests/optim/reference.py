@@ -1,0 +1,117 @@
+"""The update rules written out element by element in float64, after the papers and PyTorch's documentation: what the optimizers must equal.
+
+Dense throughout: no arena, no blocks, no slots. A gradient None means that the parameter is left alone in that step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+
+Gradients = Iterable[np.ndarray | None]
+
+
+def sgd(
+    p: np.ndarray,
+    gradients: Gradients,
+    rates: Iterable[float],
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+) -> np.ndarray:
+    buffer = None
+    for g, lr in zip(gradients, rates, strict=True):
+        if g is None:
+            continue
+        d = g + weight_decay * p
+        if momentum:
+            buffer = d if buffer is None else momentum * buffer + (1 - dampening) * d
+            d = d + momentum * buffer if nesterov else buffer
+        p = p - lr * d
+    return p
+
+
+def adam(
+    p: np.ndarray,
+    gradients: Gradients,
+    rates: Iterable[float],
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> np.ndarray:
+    m, v, t = np.zeros_like(p), np.zeros_like(p), 0
+    for g, lr in zip(gradients, rates, strict=True):
+        if g is None:
+            continue
+        t += 1
+        if decoupled:
+            p = p - lr * weight_decay * p
+        else:
+            g = g + weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g * g
+        p = p - lr / (1 - betas[0] ** t) * m / (np.sqrt(v) / sqrt(1 - betas[1] ** t) + eps)
+    return p
+
+
+def adamw(p: np.ndarray, gradients: Gradients, rates: Iterable[float], weight_decay: float = 0.01, **options: Any) -> np.ndarray:
+    return adam(p, gradients, rates, weight_decay=weight_decay, decoupled=True, **options)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One optimizer with options, and its rule."""
+
+    optimizer: type[mg.optim.Optimizer]
+    options: dict[str, Any]
+
+    def expected(self, p: np.ndarray, gradients: Gradients, rates: Iterable[float]) -> np.ndarray:
+        rule = {mg.optim.SGD: sgd, mg.optim.Adam: adam, mg.optim.AdamW: adamw}[self.optimizer]
+        return rule(p, gradients, rates, **self.options)
+
+    def __str__(self) -> str:
+        return f"{self.optimizer.__name__}-{'-'.join(f'{k}={v}' for k, v in self.options.items()) or 'defaults'}"
+
+
+CASES = [
+    Case(mg.optim.SGD, {}),
+    Case(mg.optim.SGD, {"weight_decay": 0.1}),
+    Case(mg.optim.SGD, {"momentum": 0.9}),
+    Case(mg.optim.SGD, {"momentum": 0.9, "dampening": 0.3}),
+    Case(mg.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1}),
+    Case(mg.optim.SGD, {"momentum": 0.8, "nesterov": True}),
+    Case(mg.optim.SGD, {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1}),
+    Case(mg.optim.Adam, {}),
+    Case(mg.optim.Adam, {"betas": (0.5, 0.9), "eps": 1e-2}),
+    Case(mg.optim.Adam, {"weight_decay": 0.1}),
+    Case(mg.optim.AdamW, {}),
+    Case(mg.optim.AdamW, {"weight_decay": 0.3, "betas": (0.8, 0.95), "eps": 1e-3}),
+    Case(mg.optim.AdamW, {"weight_decay": 0.0}),
+]
+
+
+def feed(p: mg.Parameter, gradient: np.ndarray) -> None:
+    """Give `p` this gradient, by a backward pass."""
+    (p * gradient).sum().backward()
+
+
+def feed_rows(p: mg.Parameter, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Give rows `ids` of `p` the gradients `values`, by a backward pass through a gather; returns the same gradient dense."""
+    (mg.functional.embedding(mg.tensor(ids), p) * values).sum().backward()
+    dense = np.zeros(p.shape)
+    np.add.at(dense, ids, values)
+    return dense
+
+
+def relative_error(ours: np.ndarray, expected: np.ndarray) -> float:
+    """max |ours - expected| / max |expected|."""
+    assert ours.shape == expected.shape
+    return float(np.max(np.abs(ours - expected), initial=0.0) / max(np.max(np.abs(expected), initial=0.0), 1e-300))

@@ -1,0 +1,69 @@
+"""The linear schedule: up from 0, down to 0, resumable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.errors import ArgumentError, StateDictError
+
+
+def optimizer_with(*rates: float) -> mg.optim.Optimizer:
+    return mg.optim.SGD([{"params": [mg.Parameter(np.ones(2))], "lr": lr} for lr in rates])
+
+
+def test_factors() -> None:
+    schedule = mg.optim.LinearSchedule(optimizer_with(1.0), warmup_steps=4, total_steps=12)
+    expected = [0, 0.25, 0.5, 0.75, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0, 0, 0]
+    assert [schedule.factor(step) for step in range(15)] == expected
+
+
+def test_without_warmup_it_starts_at_the_top() -> None:
+    schedule = mg.optim.LinearSchedule(optimizer_with(1.0), warmup_steps=0, total_steps=2)
+    assert [schedule.factor(step) for step in range(4)] == [1, 0.5, 0, 0]
+
+
+def test_warmup_over_the_whole_run() -> None:
+    schedule = mg.optim.LinearSchedule(optimizer_with(1.0), warmup_steps=2, total_steps=2)
+    assert [schedule.factor(step) for step in range(4)] == [0, 0.5, 0, 0]
+
+
+def test_each_group_keeps_its_own_peak() -> None:
+    optimizer = optimizer_with(0.4, 0.8)
+    schedule = mg.optim.LinearSchedule(optimizer, warmup_steps=2, total_steps=6)
+    seen = []
+    for _ in range(7):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(seen, [[0.4 * f, 0.8 * f] for f in (0, 0.5, 1, 0.75, 0.5, 0.25, 0)], rtol=1e-15)  # one rounding
+
+
+def test_resumes_where_it_stood() -> None:
+    optimizer = optimizer_with(0.4)
+    schedule = mg.optim.LinearSchedule(optimizer, warmup_steps=3, total_steps=10)
+    for _ in range(5):
+        schedule.step()
+    state, saved = schedule.state_dict(), optimizer.state_dict()
+    other = optimizer_with(123.0)
+    resumed = mg.optim.LinearSchedule(other, warmup_steps=0, total_steps=1)
+    other.load_state_dict(saved)
+    resumed.load_state_dict(state)
+    for _ in range(6):
+        assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+        schedule.step()
+        resumed.step()
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(-1, 5), (6, 5), (0, 0)])
+def test_impossible_lengths_are_refused(warmup: int, total: int) -> None:
+    with pytest.raises(ArgumentError, match="warmup_steps"):
+        mg.optim.LinearSchedule(optimizer_with(0.1), warmup, total)
+
+
+@pytest.mark.parametrize("state", [{}, [], {"steps": 1, "peaks": [1.0, 2.0], "warmup_steps": 0, "total_steps": 5}])
+def test_a_state_that_does_not_fit_is_refused(state: object) -> None:
+    schedule = mg.optim.LinearSchedule(optimizer_with(0.1), 0, 5)
+    with pytest.raises(StateDictError):
+        schedule.load_state_dict(state)  # type: ignore[arg-type]

@@ -1,0 +1,485 @@
+"""The tape: backward and its errors, accumulation, recording modes in threads and tasks, memory, targets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import threading
+import tracemalloc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import functional as F
+from minigrad.autograd import recording, replayable
+from minigrad.errors import ArgumentError, GraphError, MinigradError, ShapeError
+from minigrad.op import REGISTRY, op
+from minigrad.tensor import Parameter, Tensor
+
+
+def leaf(data: Any, dtype: Any = np.float64) -> Tensor:
+    return Tensor(np.asarray(data, dtype=dtype), requires_grad=True)
+
+
+def grad_of(x: Tensor) -> np.ndarray:
+    assert x.grad is not None
+    return x.grad.numpy()
+
+
+# ---------------------------------------------------------------- backward
+def test_backward_fills_grad() -> None:
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    (x * y).sum().backward()
+    np.testing.assert_array_equal(grad_of(x), [3.0, 4.0])
+    np.testing.assert_array_equal(grad_of(y), [1.0, 2.0])
+
+
+def test_backward_of_a_leaf_itself() -> None:
+    x = leaf(2.0)
+    x.backward()
+    assert grad_of(x) == 1.0
+
+
+def test_backward_from_an_array_takes_a_gradient_of_its_shape() -> None:
+    x = leaf([1.0, 2.0])
+    y = x * x
+    with pytest.raises(ShapeError, match=r"shape \(2,\).*pass gradient="):
+        y.backward()
+    with pytest.raises(ShapeError, match=r"\(3,\).*\(2,\)"):
+        y.backward(np.ones(3))
+    y.backward(np.array([1.0, 10.0]))
+    np.testing.assert_array_equal(grad_of(x), [2.0, 40.0])
+
+
+def test_backward_without_a_graph() -> None:
+    for output in (Tensor(1.0) * 2.0, Tensor(1.0)):
+        with pytest.raises(GraphError, match=r"requires_grad=True") as error:
+            output.backward()
+        assert error.value.code == "graph-none"
+
+
+def test_e52_second_backward_names_the_freed_operation() -> None:
+    x = leaf([1.0])
+    y = F.tanh(x).sum()
+    y.backward()
+    with pytest.raises(GraphError, match=r"sum was freed.*retain_graph=True") as error:
+        y.backward()
+    assert error.value.code == "graph-freed"
+
+
+def test_backward_through_a_part_that_was_freed() -> None:
+    x = leaf([1.0])
+    shared = F.exp(x)
+    shared.sum().backward()
+    with pytest.raises(GraphError, match=r"exp was freed"):
+        (shared * 2.0).sum().backward()
+
+
+@pytest.mark.parametrize("times", [1, 2, 7])
+def test_e52_retained_backwards_accumulate_exactly_so_often(times: int) -> None:
+    x = leaf([0.1, -0.7, 1e-9])
+    y = (F.exp(x) / 3.0).sum()
+    once = mg.grad(y, x, retain_graph=True)
+    assert once is not None
+    expected = np.zeros(3)
+    for _ in range(times):
+        y.backward(retain_graph=True)
+        expected = expected + once.numpy()
+    np.testing.assert_array_equal(grad_of(x), expected)  # bit for bit
+
+
+def test_zero_grad_forgets() -> None:
+    x = leaf([1.0])
+    (x * 2.0).sum().backward()
+    x.zero_grad()
+    assert x.grad is None
+    (x * 5.0).sum().backward()
+    np.testing.assert_array_equal(grad_of(x), [5.0])
+
+
+def test_e52_a_chain_of_10000_operations() -> None:
+    x = leaf(1.0)
+    y = x
+    for _ in range(10_000):
+        y = y + 0.5
+    y.backward(retain_graph=True)
+    assert grad_of(x) == 1.0
+    node = weakref.ref(y)
+    del y  # a recursive destructor would overflow the stack here
+    gc.collect()
+    assert node() is None
+
+
+def test_a_deep_chain_with_branches_visits_each_node_once() -> None:
+    x = leaf(1.0)
+    y = x
+    for _ in range(60):
+        y = y + y  # 2⁶⁰ paths, 60 nodes
+    y.backward()
+    assert grad_of(x) == 2.0**60
+
+
+def test_shared_subexpressions() -> None:
+    x = leaf([0.3, 0.6])
+    assert mg.gradcheck(lambda x: (lambda s: s * F.exp(s) + s.sum() * s)(F.tanh(x) * x), x, order=2)
+
+
+# ---------------------------------------------------------------- borrowed gradients
+def test_e48_a_gradient_handed_to_two_places_is_not_shared_memory() -> None:
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    (a + b).sum().backward()
+    (a * 10.0).sum().backward()  # added to a's gradient in place
+    np.testing.assert_array_equal(grad_of(a), [11.0, 11.0])
+    np.testing.assert_array_equal(grad_of(b), [1.0, 1.0])
+
+
+def test_the_gradient_passed_in_is_not_changed_or_kept() -> None:
+    x = leaf([1.0, 2.0])
+    g = np.array([1.0, 1.0])
+    for _ in range(2):
+        (x + x).backward(g)
+        x.reshape((2,)).backward(g)
+    np.testing.assert_array_equal(g, [1.0, 1.0])
+    np.testing.assert_array_equal(grad_of(x), [6.0, 6.0])
+    g[:] = 99.0
+    np.testing.assert_array_equal(grad_of(x), [6.0, 6.0])
+
+
+@pytest.mark.parametrize("shape", [(), (3,)], ids=str)
+def test_the_same_tensor_on_both_sides(shape: tuple[int, ...]) -> None:
+    x = leaf(np.full(shape, 3.0))
+    y = x * 1.0  # an inner node, whose gradients are borrowed first and summed then
+    (y + y + y - y * y).sum().backward()
+    np.testing.assert_array_equal(grad_of(x), np.full(shape, 3.0 - 6.0))
+
+
+def test_sibling_branches_keep_their_gradients_when_one_is_added_to() -> None:
+    x, z = leaf([1.0, 2.0]), leaf([5.0, 6.0])
+    y = x * 1.0
+    w = z * 1.0
+    total = y + w  # both borrow the same upstream array
+    (total.sum() + (y * 2.0).sum() + (y * 3.0).sum() + (y * 4.0).sum()).backward()
+    np.testing.assert_array_equal(grad_of(x), [10.0, 10.0])
+    np.testing.assert_array_equal(grad_of(z), [1.0, 1.0])
+
+
+def test_e49_two_leaves_with_one_value_are_two_leaves() -> None:
+    data = np.array(3.0)
+    a, b = leaf(data), leaf(data)
+    (a + b * 2.0).backward()
+    assert grad_of(a) == 1.0 and grad_of(b) == 2.0
+
+
+def test_a_gradient_takes_the_dtype_of_its_input() -> None:
+    x, y = leaf([1.0], np.float32), leaf([1.0], np.float64)
+    (x * y).sum().backward()
+    assert grad_of(x).dtype == np.float32 and grad_of(y).dtype == np.float64
+
+
+# ---------------------------------------------------------------- modes
+def test_no_grad_records_nothing_and_enable_grad_records_within_it() -> None:
+    x = leaf([1.0])
+    with mg.no_grad():
+        assert not (x * 2.0).requires_grad
+        with mg.enable_grad():
+            assert (x * 2.0).requires_grad
+        assert not (x * 2.0).requires_grad
+    assert (x * 2.0).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("mode", "variable", "inside"), [(mg.no_grad, recording, False), (mg.enable_grad, recording, True), (mg.higher_order, replayable, True)]
+)
+def test_modes_end_with_their_block_even_by_an_exception(mode: Any, variable: Any, inside: bool) -> None:
+    before = variable.get()
+    with pytest.raises(KeyError), mode():
+        assert variable.get() is inside
+        raise KeyError
+    assert variable.get() is before
+
+
+def test_modes_do_not_leak_into_other_threads() -> None:
+    seen: list[bool] = []
+    x = leaf([1.0])
+    with mg.no_grad(), mg.higher_order():
+        thread = threading.Thread(target=lambda: seen.extend([(x * 2.0).requires_grad, replayable.get()]))
+        thread.start()
+        thread.join()
+    assert seen == [True, False]
+
+
+def test_modes_do_not_leak_between_tasks() -> None:
+    x = leaf([1.0])
+
+    async def quiet(ready: asyncio.Event, done: asyncio.Event) -> bool:
+        with mg.no_grad():
+            ready.set()
+            await done.wait()
+            return (x * 2.0).requires_grad
+
+    async def loud(ready: asyncio.Event, done: asyncio.Event) -> bool:
+        await ready.wait()
+        result = (x * 2.0).requires_grad
+        done.set()
+        return result
+
+    async def both() -> list[bool]:
+        ready, done = asyncio.Event(), asyncio.Event()
+        return await asyncio.gather(quiet(ready, done), loud(ready, done))
+
+    assert asyncio.run(both()) == [False, True]
+
+
+def test_modes_follow_a_copied_context() -> None:
+    x = leaf([1.0])
+    with mg.no_grad():
+        context = contextvars.copy_context()
+    assert context.run(lambda: (x * 2.0).requires_grad) is False
+    assert (x * 2.0).requires_grad
+
+
+# ---------------------------------------------------------------- higher order
+def test_create_graph_outside_higher_order_names_the_remedy() -> None:
+    x = leaf([1.0])
+    with pytest.raises(GraphError, match=r"exp was recorded without its inputs.*higher_order\(\)") as error:
+        mg.grad(F.exp(x), x, create_graph=True)
+    assert error.value.code == "graph-order"
+
+
+def test_third_derivative() -> None:
+    x = leaf(0.7)
+    with mg.higher_order():
+        y = F.tanh(x)
+        for _ in range(3):
+            found = mg.grad(y, x, create_graph=True)
+            assert found is not None
+            y = found
+    t = np.tanh(0.7)
+    assert y.item() == pytest.approx((1 - t * t) * (6 * t * t - 2), rel=1e-12)
+
+
+def test_a_gradient_without_create_graph_has_no_history() -> None:
+    x = leaf([2.0])
+    with mg.higher_order():
+        found = mg.grad((x**3).sum(), x)
+    assert found is not None and not found.requires_grad
+
+
+# ---------------------------------------------------------------- parameters that change
+def test_e47_a_parameter_changed_between_forward_and_backward() -> None:
+    weight = Parameter(np.ones(2))
+    weight.leaf.name = "layer.weight"
+    loss = (weight * weight).sum()
+    weight.assign(np.zeros(2))
+    with pytest.raises(GraphError, match=r"layer.weight changed between the forward pass of multiply") as error:
+        loss.backward()
+    assert error.value.code == "graph-stale"
+    assert weight.grad is None
+    (weight * weight).sum().backward()  # a new forward pass is fine
+    np.testing.assert_array_equal(grad_of(weight), [0.0, 0.0])
+
+
+def test_a_changed_parameter_that_is_not_on_the_path_does_not_matter() -> None:
+    weight, other = Parameter(np.ones(2)), Parameter(np.ones(2))
+    loss = (weight * 2.0).sum()
+    other.assign(np.zeros(2))
+    loss.backward()
+    np.testing.assert_array_equal(grad_of(weight), [2.0, 2.0])
+
+
+# ---------------------------------------------------------------- several outputs
+@pytest.fixture
+def sum_and_product() -> Iterator[Any]:
+    """An operation with two outputs, (x + y, x · y), registered for one test."""
+
+    @op("*s, *s -> *s, *s")
+    def sum_and_product(xp: Any, x: Any, y: Any) -> Any:
+        def pullback(g: Any) -> Any:
+            gs, gp = g
+            parts = [(gs, gs)] * (gs is not None) + ([(gp * y, gp * x)] if gp is not None else [])
+            (a, b), *rest = parts
+            return (a + rest[0][0], b + rest[0][1]) if rest else (a, b)
+
+        return (x + y, x * y), pullback
+
+    yield sum_and_product
+    del REGISTRY["sum_and_product"]
+
+
+def test_two_outputs(sum_and_product: Any) -> None:
+    x, y = leaf([2.0, 3.0]), leaf([5.0, 7.0])
+    s, p = sum_and_product(x, y)
+    np.testing.assert_array_equal(s.numpy(), [7.0, 10.0])
+    (s.sum() + p.sum() * 2.0).backward()
+    np.testing.assert_array_equal(grad_of(x), [11.0, 15.0])
+    np.testing.assert_array_equal(grad_of(y), [5.0, 7.0])
+
+
+@pytest.mark.parametrize(("which", "expected"), [(0, [1.0, 1.0]), (1, [5.0, 7.0])])
+def test_one_of_two_outputs(sum_and_product: Any, which: int, expected: list[float]) -> None:
+    x, y = leaf([2.0, 3.0]), leaf([5.0, 7.0])
+    sum_and_product(x, y)[which].sum().backward()
+    np.testing.assert_array_equal(grad_of(x), expected)
+
+
+def test_two_outputs_at_both_orders_and_one_output_used_twice(sum_and_product: Any) -> None:
+    x, y = leaf([0.2, 0.3]), leaf([0.5, 0.7])
+
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        s, p = sum_and_product(x, y)
+        return s * F.exp(p) + s * p
+
+    assert mg.gradcheck(function, [x, y], order=2)
+    assert mg.gradcheck(lambda x, y: sum_and_product(x, y), [x, y], order=2)
+
+
+def test_an_operation_name_is_registered_once(sum_and_product: Any) -> None:
+    with pytest.raises(MinigradError, match=r"sum_and_product exists already"):
+
+        @op("*s -> *s")
+        def sum_and_product(xp: Any, x: Any) -> Any:
+            return x, (lambda g: g,)
+
+
+# ---------------------------------------------------------------- memory
+SIZE = 250_000  # float64: 2 MB per array
+
+
+def peak_of(function: Any) -> float:
+    """Largest memory in use during the call, in arrays of SIZE, above what was in use before."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        function()
+        return (tracemalloc.get_traced_memory()[1] - before) / (8 * SIZE)
+    finally:
+        tracemalloc.stop()
+
+
+def test_activations_are_freed_as_backward_proceeds() -> None:
+    alive: list[int] = []
+    activations: list[weakref.ref[Any]] = []
+
+    @op("*s -> *s")
+    def watched(xp: Any, x: Any) -> Any:
+        return x * 1.0, (lambda g: alive.append(sum(a() is not None for a in activations)) or g,)
+
+    try:
+        x = leaf(np.ones(4))
+        for retain in (True, False):
+            activations.clear()
+            y = watched(x)
+            for _ in range(10):
+                y = F.exp(y * 0.1)
+                activations.append(weakref.ref(y.array))
+            y = y.sum()
+            y.backward(retain_graph=retain)  # reaches `watched` last
+    finally:
+        del REGISTRY["watched"]
+    assert alive == [10, 0]
+
+
+def test_activations_that_no_pullback_mentions_die_at_once() -> None:
+    x = leaf(np.ones(SIZE))
+    total = [x]
+
+    def chain() -> None:
+        for _ in range(10):
+            total[0] = total[0] + 1.0  # addition remembers nothing
+
+    assert peak_of(chain) < 2.5
+
+
+def test_no_grad_keeps_nothing_alive() -> None:
+    x = leaf(np.ones(4))
+    with mg.no_grad():
+        y = F.exp(x)
+    seen = weakref.ref(y)
+    z = y * 2.0
+    del y
+    assert seen() is None and z.node is None
+
+
+def test_a_recorded_result_does_not_keep_the_tensors_of_its_inputs() -> None:
+    x = leaf(np.ones(4))
+    y = F.exp(x)
+    seen = weakref.ref(y)
+    z = y + 1.0
+    del y
+    assert seen() is None
+    z.sum().backward()
+    np.testing.assert_array_equal(grad_of(x), np.exp(np.ones(4)))
+
+
+# ---------------------------------------------------------------- grad and value_and_grad
+def test_grad_of_leaves_and_inner_tensors_leaves_grad_alone() -> None:
+    x = leaf([1.0, 2.0])
+    y = x * x
+    z = (y * 3.0).sum()
+    gx, gy, gz = mg.grad(z, [x, y, z])
+    assert gx is not None and gy is not None and gz is not None
+    np.testing.assert_array_equal(gx.numpy(), [6.0, 12.0])
+    np.testing.assert_array_equal(gy.numpy(), [3.0, 3.0])
+    assert gz.item() == 1.0
+    assert x.grad is None
+
+
+def test_grad_is_none_for_what_the_output_does_not_depend_on() -> None:
+    x, y = leaf([1.0]), leaf([1.0])
+    assert mg.grad(x * 2.0, [x, y], np.ones(1))[1] is None
+    assert mg.grad((x * 2.0).sum(), y) is None
+
+
+def test_grad_of_an_input_without_requires_grad() -> None:
+    x = leaf([1.0])
+    with pytest.raises(GraphError, match=r"input 1.*requires no gradient"):
+        mg.grad(x.sum(), [x, Tensor([1.0])])
+
+
+def test_paths_that_lead_to_no_target_are_not_computed() -> None:
+    called = []
+
+    @op("*s -> *s")
+    def watched(xp: Any, x: Any) -> Any:
+        return x * 1.0, (lambda g: called.append("watched") or g,)
+
+    try:
+        x, y = leaf([1.0]), leaf([1.0])
+        z = (watched(x) * y).sum()
+        assert mg.grad(z, y, retain_graph=True) is not None
+        assert called == []
+        assert mg.grad(z, x) is not None
+        assert called == ["watched"]
+    finally:
+        del REGISTRY["watched"]
+
+
+def test_grad_frees_the_graph_unless_it_is_retained() -> None:
+    x = leaf([1.0])
+    y = F.exp(x).sum()
+    mg.grad(y, x, retain_graph=True)
+    mg.grad(y, x)
+    with pytest.raises(GraphError, match=r"freed"):
+        mg.grad(y, x)
+
+
+def test_value_and_grad() -> None:
+    value, gradient = mg.value_and_grad(lambda x: (x * x).sum())(np.array([1.0, 2.0]))
+    assert value.item() == 5.0 and not value.requires_grad
+    np.testing.assert_array_equal(gradient.numpy(), [2.0, 4.0])
+    value, (by_y, by_x) = mg.value_and_grad(lambda x, y, scale: (x * y * scale).sum(), argnums=(1, 0))(2.0, 5.0, scale=3.0)
+    assert (value.item(), by_y.item(), by_x.item()) == (30.0, 6.0, 15.0)
+    with pytest.raises(ArgumentError, match=r"argnums 1 does not fit 1"):
+        mg.value_and_grad(lambda x: x, argnums=1)(1.0)
+
+
+def test_value_and_grad_of_a_parameter_that_is_used_elsewhere() -> None:
+    weight = Parameter(np.ones(2))
+    _, gradient = mg.value_and_grad(lambda w: (w * 3.0).sum())(weight)
+    np.testing.assert_array_equal(gradient.numpy(), [3.0, 3.0])
+    assert weight.grad is None

@@ -1,0 +1,184 @@
+"""Which module may import which, and what may not be named where: the imports are read from the source, not trusted."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "minigrad"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+LAYERS = [
+    {"errors", "_version", "files"},
+    {"packing"},
+    {"backend"},
+    {"autograd"},
+    {"tensor"},
+    {"op"},
+    {"ops"},
+    {"functional", "kernels", "gradcheck", "derivatives", "creation"},
+    {"nn", "data", "io"},
+    {"optim"},
+    {"models"},
+    {"train", "pipeline"},
+    {"serve", "cli", "__main__"},
+]
+"""Low to high. A room imports from its own row and the rows below. The package's __init__ stands above all."""
+
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+PAIR = ("tensor", "ops")
+"""The documented exception: Tensor's operators are operations, and operations return Tensors."""
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("minigrad", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(dotted name, True if it is imported when the module is) of every import statement outside of `if TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) for n in ast.walk(f)}
+    typing_only = {
+        id(n)
+        for i in ast.walk(tree)
+        if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.dump(i.test)
+        for stmt in i.body
+        for n in ast.walk(stmt)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) not in inner
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module), id(node) not in inner
+            for alias in node.names:  # `from minigrad import ops` names a module, `from minigrad.tensor import Tensor` a thing in one
+                yield f"{node.module}.{alias.name}", id(node) not in inner
+
+
+def rooms_imported(path: Path) -> Iterator[str]:
+    for name, _ in imports(path):
+        if name.startswith("minigrad."):
+            yield name.split(".")[1]
+
+
+BARE = {"eval", "exec"}
+FORBIDDEN = BARE | {
+    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "builtins", "__import__", "as_strided", "allow_pickle",
+}  # fmt: skip
+MAY_START_PROCESSES = ("io/_download.py",)
+"""It runs pip to fetch a published package of weights."""
+
+
+def named(path: Path) -> set[str]:
+    """Every identifier, attribute, keyword and imported name in the code; comments and strings do not count.
+
+    A method called `eval` (a model's) is no call of Python's eval, which is always a bare name.
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            names.add(f".{node.attr}" if node.attr in BARE else node.attr)
+        elif isinstance(node, ast.keyword) and node.arg:
+            names.add(node.arg)
+    return names | {part for name, _ in imports(path) for part in name.split(".")}
+
+
+inside = [pytest.param(path, id=str(path.relative_to(PACKAGE))) for path in SOURCES]
+
+
+def test_there_is_something_to_read() -> None:
+    assert {"autograd.py", "tensor.py", "op.py"} <= {path.name for path in SOURCES}
+
+
+@pytest.mark.parametrize("path", [p for p in inside if p.id != "__init__.py"])
+def test_imports_run_downwards(path: Path) -> None:
+    room = room_of(path)
+    assert room in LEVEL, f"{room} has no row in LAYERS"
+    upwards = {other for other in rooms_imported(path) if LEVEL.get(other, 0) > LEVEL[room] and (room, other) != PAIR}
+    assert not upwards, f"{module_of(path)} imports {sorted(upwards)} from above"
+
+
+def test_backend_numpy_reaches_its_package_only_when_called() -> None:
+    at_import = {name for name, immediately in imports(PACKAGE / "backend" / "numpy.py") if immediately}
+    assert "minigrad.backend" not in at_import
+    assert "minigrad.backend" in {name for name, _ in imports(PACKAGE / "backend" / "numpy.py")}  # `transfer` needs it
+
+
+@pytest.mark.parametrize("path", inside)
+def test_cupy_is_named_only_in_backend_and_kernels(path: Path) -> None:
+    if room_of(path) not in ("backend", "kernels"):
+        assert not {"cupy", "cupyx"} & {name.split(".")[0] for name, _ in imports(path)}
+
+
+@pytest.mark.parametrize("path", [p for p in inside if p.id.split("/")[0] in ("ops", "nn", "models")])
+def test_numpy_is_not_imported_where_meaning_is_stated(path: Path) -> None:
+    assert "numpy" not in {name.split(".")[0] for name, _ in imports(path)}
+
+
+@pytest.mark.parametrize("path", inside)
+def test_nothing_that_could_run_foreign_code_or_read_foreign_memory(path: Path) -> None:
+    assert not FORBIDDEN & named(path)
+
+
+@pytest.mark.parametrize("path", [p for p in inside if p.id not in MAY_START_PROCESSES])
+def test_no_process_is_started(path: Path) -> None:
+    assert not {"subprocess", "system", "popen"} & named(path)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from numpy.lib.stride_tricks import as_strided",
+        "eval('1')",
+        "np.load(f, allow_pickle=True)",
+        "import marshal as m",
+    ],
+)
+def test_what_is_forbidden_would_be_found(code: str, tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(code, encoding="utf-8")
+    assert FORBIDDEN & named(path)
+    path.write_text("model.eval()", encoding="utf-8")
+    assert not FORBIDDEN & named(path)
+
+
+def fresh(code: str) -> str:
+    """What a new interpreter prints; warnings are errors there too."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_minigrad_loads_only_numpy_and_the_standard_library() -> None:
+    code = (
+        "import sys, numpy; before = set(sys.modules); import minigrad; "
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    )
+    loaded = set(fresh(code).split())
+    assert "minigrad" in loaded
+    assert loaded - {"minigrad", "numpy"} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", inside)
+def test_modules_open_by_saying_why_they_exist(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.name != "_version.py" and tree.body:
+        assert ast.get_docstring(tree), f"{path} does not say why it exists"
