@@ -43,9 +43,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--layers", type=int, default=2, metavar="N", help="keep the first N encoder layers (default 2)")
     for split in SPLITS:
         add(f"--{split}", type=Path, metavar="FILE", help=f"{split} records: .tsv, .csv or .jsonl with columns text and label")
-    add("--epochs", type=int, default=6)
-    add("--batch-size", type=int, default=32)
-    add("--lr", type=float, default=2e-4, help="peak learning rate (default 2e-4)")
+    add("--epochs", type=int, default=12)
+    add("--batch-size", type=int, default=16)
+    add("--lr", type=float, default=3e-4, help="peak learning rate (default 3e-4)")
     add("--max-length", type=int, default=128, metavar="TOKENS", help="longer texts are cut, counted and reported")
     add("--weight-decay", type=float, default=0.01)
     add("--warmup-ratio", type=float, default=0.1, help="share of the steps over which the learning rate rises")
@@ -127,9 +127,8 @@ def train(model: BertForSequenceClassification, loaders: dict[str, PackedLoader]
             better = dev_accuracy > best_accuracy
             if better:
                 best_accuracy, best_state = dev_accuracy, model.state_dict()
-            tqdm.write(
-                f"epoch {epoch + 1}: dev accuracy {dev_accuracy:.3f}{' (best so far, kept)' if better else ''}  {seconds_per_epoch[-1]:.1f} s"
-            )
+            note = " (best so far, kept)" if better else ""
+            tqdm.write(f"epoch {epoch + 1}: dev accuracy {dev_accuracy:.3f}{note}  {seconds_per_epoch[-1]:.1f} s")
             log.write(json.dumps({"epoch": epoch + 1, "dev_accuracy": dev_accuracy, "seconds": seconds_per_epoch[-1]}) + "\n")
     model.load_state_dict(best_state)
     return {
@@ -144,9 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mg.manual_seed(options.seed)
     records = load_records(options)
     labels = LabelMap.from_records(records["train"])
-    print(
-        f"{', '.join(f'{len(rows)} {split}' for split, rows in records.items())} records, {len(labels.names)} classes: {', '.join(labels.names)}"
-    )
+    print(", ".join(f"{len(rows)} {split}" for split, rows in records.items()), f"records, {len(labels.names)} classes:", *labels.names)
 
     directory = mg.io.find_checkpoint(options.model)
     tokenizer = Tokenizer.from_pretrained(directory)

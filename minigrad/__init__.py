@@ -13,7 +13,8 @@ from minigrad.backend.random import manual_seed
 from minigrad.creation import arange, full, ones, tensor, zeros
 from minigrad.derivatives import grad, value_and_grad
 from minigrad.gradcheck import gradcheck
-from minigrad.tensor import Parameter, Tensor
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor
 
 __all__ = [
     "Parameter", "Tensor", "__version__", "arange", "data", "enable_grad", "errors", "full", "functional", "grad", "gradcheck",

@@ -85,13 +85,12 @@ class Leaf(Node):
     `version` counts the parameter's changes. `view` is its part of an optimizer's flat gradient buffer, if it has one.
     """
 
-    __slots__ = ("grad", "keep_rows", "version", "view")
+    __slots__ = ("grad", "version", "view")
 
     def __init__(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
         super().__init__(name, shape, dtype, (), None)
         self.grad: Gradient | None = None
         self.view: Array | None = None
-        self.keep_rows = False
         self.version = 0
 
     def accumulate(self, gradient: Gradient) -> None:

@@ -16,7 +16,8 @@ from minigrad.autograd import higher_order, no_grad
 from minigrad.backend import random
 from minigrad.derivatives import grad
 from minigrad.errors import ArgumentError, DTypeError, GradientCheckError
-from minigrad.tensor import Parameter, Tensor
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor
 
 STEP = 1e-5
 """Half the distance of the two points of a central difference: its error is about STEP² plus 1e-16 / STEP."""

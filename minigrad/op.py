@@ -28,7 +28,8 @@ import numpy as np
 from minigrad.autograd import Node, Pullback, recording, replayable
 from minigrad.backend import Array, device_of, namespace_of
 from minigrad.errors import DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
-from minigrad.tensor import Parameter, Tensor
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor
 
 P = ParamSpec("P")
 Promotion: TypeAlias = Literal["float", "mixed"]

@@ -1,4 +1,4 @@
-"""Tensor: an immutable array that remembers how it was computed; Parameter: a leaf that an optimizer may change.
+"""Tensor: an immutable array that remembers how it was computed.
 
 Methods use NumPy's words for arrays (`axis`, `keepdims`) and PyTorch's for training (`backward`, `grad`, `requires_grad`). There are
 no in-place operators and no item assignment. `==` is identity (use `functional.equal`); `<` and its like compare elementwise.
@@ -8,7 +8,7 @@ Tensor and `ops` form the one documented pair of modules that know each other: o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
@@ -334,90 +334,6 @@ class Tensor:
 
     def tanh(self) -> Tensor:
         return ops.tanh(self)
-
-
-class Ledger(Protocol):
-    """What an optimizer still owes to rows of a parameter (weight decay of rows no batch has touched)."""
-
-    def settle(self) -> None: ...
-
-    def settle_rows(self, ids: Any) -> None: ...
-
-
-class Parameter(Tensor):
-    """A tensor that a Module owns and an optimizer changes.
-
-    `requires_grad` can be switched (frozen) at any time. `gathered` marks a table that is read by rows (an embedding): an optimizer may
-    keep its gradient and moments by rows.
-    """
-
-    __slots__ = ("gathered", "leaf", "ledger", "owner")
-
-    def __init__(
-        self, data: Any, requires_grad: bool = True, dtype: Any = None, device: str | None = None, *, gathered: bool = False
-    ) -> None:
-        super().__init__(data, dtype=dtype, device=device)
-        if self.dtype.kind != "f":
-            raise DTypeError(f"a parameter must be floating, got {self.dtype}")
-        self.gathered = gathered
-        self.ledger: Ledger | None = None
-        self.owner: Any = None  # the arena of the optimizer that holds this parameter, if there is one
-        self.leaf = Leaf("", self.shape, self.dtype)
-        self.node = self.leaf if requires_grad else None
-
-    @property
-    def array(self) -> Array:
-        if self.ledger is not None:
-            self.ledger.settle()
-        return self._array
-
-    def array_for_rows(self, ids: Any) -> Array:
-        """The array, of which only rows `ids` will be read."""
-        if self.ledger is not None:
-            self.ledger.settle_rows(ids.array if isinstance(ids, Tensor) else ids)
-        return self._array
-
-    @property
-    def grad(self) -> Tensor | None:
-        return None if self.leaf.grad is None else Tensor.wrap(dense(self.leaf.grad))
-
-    def zero_grad(self) -> None:
-        self.leaf.grad = None
-
-    @property
-    def name(self) -> str:
-        """The path by which the model knows it, once a Module has named it."""
-        return self.leaf.name
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Train (True) or freeze (False) this parameter; returns it."""
-        self.node = self.leaf if requires_grad else None
-        return self
-
-    def assign(self, data: Any) -> None:
-        """Overwrite the numbers in place, keeping dtype and device. Graphs recorded before can no longer be differentiated.
-
-        Raises: ShapeError if the shape differs.
-        """
-        source = data.array if isinstance(data, Tensor) else data
-        if not hasattr(source, "shape"):
-            source = np.asarray(source)
-        if tuple(source.shape) != self.shape:
-            raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to parameter {self.name or ''} of shape {self.shape}")
-        target = self.array
-        target[...] = namespace_of(target).like(to_numpy(source), target) if device_of(target) == "cuda" else source
-        self.leaf.version += 1
-
-    def replace_storage(self, array: Array) -> None:
-        """Point to another array (an arena's view, or the result of a conversion). For optimizers and `Module.to`."""
-        self._array = array
-        leaf, trained = self.leaf, self.node is not None
-        if leaf.dtype != array.dtype:
-            self.leaf = Leaf(leaf.name, self.shape, self.dtype)
-            self.leaf.version = leaf.version + 1
-            self.node = self.leaf if trained else None
-        else:
-            leaf.version += 1
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:

@@ -19,7 +19,8 @@ from minigrad import functional as F
 from minigrad.autograd import recording, replayable
 from minigrad.errors import ArgumentError, GraphError, MinigradError, ShapeError
 from minigrad.op import REGISTRY, op
-from minigrad.tensor import Parameter, Tensor
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor
 
 
 def leaf(data: Any, dtype: Any = np.float64) -> Tensor:

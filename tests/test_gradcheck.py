@@ -14,7 +14,8 @@ from minigrad import functional as F
 from minigrad.errors import ArgumentError, DTypeError, GradientCheckError
 from minigrad.gradcheck import FULL
 from minigrad.op import REGISTRY, op
-from minigrad.tensor import Parameter, Tensor
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor
 
 
 def leaf(data: Any, dtype: Any = np.float64) -> Tensor:

@@ -19,6 +19,7 @@ LAYERS = [
     {"backend"},
     {"autograd"},
     {"tensor"},
+    {"parameter"},
     {"op"},
     {"ops"},
     {"functional", "kernels", "gradcheck", "derivatives", "creation"},

@@ -7,7 +7,7 @@ from minigrad.nn.basic import Dropout, Embedding, LayerNorm, Linear, Sequential
 from minigrad.nn.losses import CrossEntropyLoss, MSELoss
 from minigrad.nn.module import Module
 from minigrad.nn.transformer import TransformerEncoder, TransformerEncoderLayer
-from minigrad.tensor import Parameter
+from minigrad.parameter import Parameter
 
 __all__ = [
     "GELU", "CrossEntropyLoss", "Dropout", "Embedding", "LayerNorm", "Linear", "MSELoss", "Module", "MultiHeadAttention", "Parameter",

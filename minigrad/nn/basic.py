@@ -13,7 +13,8 @@ from minigrad.errors import ArgumentError
 from minigrad.nn import init
 from minigrad.nn.module import Module
 from minigrad.packing import Packing
-from minigrad.tensor import Parameter, Tensor, TensorLike
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor, TensorLike
 
 
 def _check_sizes(layer: str, **sizes: int) -> None:

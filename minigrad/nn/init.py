@@ -9,7 +9,7 @@ from math import sqrt
 
 from minigrad import creation
 from minigrad.backend.random import current
-from minigrad.tensor import Parameter
+from minigrad.parameter import Parameter
 
 _skipping: ContextVar[bool] = ContextVar("init_skipping", default=False)
 

@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from minigrad.backend import DEVICES, FLOAT_DTYPES, Array
 from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
-from minigrad.tensor import Parameter, Tensor, as_dtype
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor, as_dtype
 
 
 class Module:

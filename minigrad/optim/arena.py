@@ -14,7 +14,7 @@ from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import dense
 from minigrad.errors import ArgumentError, GraphError
 from minigrad.optim.debt import Debt
-from minigrad.tensor import Parameter
+from minigrad.parameter import Parameter
 
 TABLE_ROWS = 4096
 """A gathered parameter with at least so many rows stands apart. A batch touches a few thousand rows at most: below this number (BERT's 512

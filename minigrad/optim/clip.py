@@ -12,7 +12,8 @@ from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import RowSparse
 from minigrad.errors import ArgumentError
 from minigrad.optim.arena import block_length
-from minigrad.tensor import Parameter, Tensor
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:

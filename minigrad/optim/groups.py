@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from minigrad.errors import ArgumentError
-from minigrad.tensor import Parameter, Tensor
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor
 
 Group: TypeAlias = dict[str, Any]
 """{"params": [Parameter, ...], "lr": ..., and the optimizer's other options}."""

@@ -20,7 +20,7 @@ from minigrad.op import Kernel
 from minigrad.optim.arena import Arena, Place
 from minigrad.optim.groups import Group, read_groups
 from minigrad.optim.table import Apply, Table, rows_problem
-from minigrad.tensor import Parameter
+from minigrad.parameter import Parameter
 
 
 @dataclass(slots=True)

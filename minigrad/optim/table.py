@@ -14,7 +14,7 @@ from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import RowSparse
 from minigrad.optim.arena import block_length
 from minigrad.optim.debt import Debt
-from minigrad.tensor import Parameter
+from minigrad.parameter import Parameter
 
 Apply: TypeAlias = Callable[[Array, Array, tuple[Array, ...]], None]
 """The update rule in place on one flat block: parameter, gradient, moments."""

@@ -16,7 +16,7 @@ import minigrad as mg
 from minigrad.models import BertConfig, BertForSequenceClassification, BertModel
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "finetune_bert_tiny.py"
-WORDS = "the pump card train is was not broken late paid very good bad again today".split()
+WORDS = ["the", "pump", "card", "train", "is", "was", "not", "broken", "late", "paid", "very", "good", "bad", "again", "today"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,12 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mg.manual_seed(0)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, max_position_embeddings=32
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=32,
     )
     BertModel(config).save_pretrained(directory)
     (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
@@ -60,12 +65,31 @@ def files(tmp_path: Path) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_learns_saves_reports(
-    example: ModuleType, model_dir: Path, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    example: ModuleType,
+    model_dir: Path,
+    files: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     report = tmp_path / "report.json"
     example.main(
-        ["--model", str(model_dir), *files, "--epochs", "8", "--batch-size", "8", "--lr", "5e-3", "--output", "out", "--report", str(report)]
+        [
+            "--model",
+            str(model_dir),
+            *files,
+            "--epochs",
+            "8",
+            "--batch-size",
+            "8",
+            "--lr",
+            "5e-3",
+            "--output",
+            "out",
+            "--report",
+            str(report),
+        ]
     )
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert figures["test"]["accuracy"] > 0.9 and figures["dev"]["accuracy"] > 0.9
@@ -84,7 +108,9 @@ def test_frozen_parameters_stay(
     example: ModuleType, model_dir: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    example.main(["--model", str(model_dir), *files, "--epochs", "1", "--freeze", "bert.embeddings", "bert.encoder.layer.0", "--output", "out"])
+    example.main(
+        ["--model", str(model_dir), *files, "--epochs", "1", "--freeze", "bert.embeddings", "bert.encoder.layer.0", "--output", "out"]
+    )
     before = BertForSequenceClassification.from_pretrained(model_dir, num_labels=3, num_hidden_layers=2).state_dict()
     after = BertForSequenceClassification.from_pretrained(tmp_path / "out").state_dict()
     for name in before:
@@ -140,7 +166,12 @@ def test_bad_options(model_dir: Path, tmp_path: Path, arguments: list[str], said
 
 
 def test_too_long_texts_are_counted(
-    example: ModuleType, model_dir: Path, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    example: ModuleType,
+    model_dir: Path,
+    files: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     example.main(["--model", str(model_dir), *files, "--epochs", "1", "--max-length", "5", "--output", "out"])

@@ -10,6 +10,7 @@ import pytest
 import minigrad as mg
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError, StateDictError
 from minigrad.nn import Dropout, LayerNorm, Linear, Module, Parameter, Sequential
+from minigrad.optim import SGD
 
 
 class Tree(Module):
@@ -254,11 +255,13 @@ def test_to_refuses_unknown_words() -> None:
 
 def test_to_refuses_parameters_of_an_optimizer() -> None:
     tree = Tree()
-    tree.first.bias.owner = object()
+    optimizer = SGD([tree.first.bias], lr=0.1)
     with pytest.raises(GraphError, match=r"first\.bias belongs to an optimizer: move or convert the module before") as caught:
         tree.to("float64")
     assert caught.value.code == "graph-owner"
     assert tree.first.weight.dtype == np.float32
+    del optimizer  # nobody holds the parameters any more
+    assert tree.to("float64").first.bias.dtype == np.float64
 
 
 def test_assign_refuses_another_shape() -> None:

@@ -1,0 +1,113 @@
+"""Parameter: a tensor that a module owns and an optimizer changes in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+from weakref import ref
+
+import numpy as np
+
+from minigrad.autograd import Leaf
+from minigrad.backend import Array, device_of, namespace_of, to_numpy
+from minigrad.backend.gradients import dense
+from minigrad.errors import DTypeError, ShapeError
+from minigrad.tensor import Tensor
+
+
+def _nobody() -> None:
+    """The owner of a parameter that no optimizer holds."""
+
+
+class Ledger(Protocol):
+    """What an optimizer still owes to rows of a parameter (weight decay of rows no batch has touched)."""
+
+    def settle(self) -> None: ...
+
+    def settle_rows(self, ids: Any) -> None: ...
+
+
+class Parameter(Tensor):
+    """A tensor that a Module owns and an optimizer changes.
+
+    `requires_grad` can be switched (frozen) at any time. `gathered` marks a table that is read by rows (an embedding): an optimizer may
+    keep its gradient and moments by rows.
+    """
+
+    __slots__ = ("_owner", "gathered", "leaf", "ledger")
+
+    def __init__(
+        self, data: Any, requires_grad: bool = True, dtype: Any = None, device: str | None = None, *, gathered: bool = False
+    ) -> None:
+        super().__init__(data, dtype=dtype, device=device)
+        if self.dtype.kind != "f":
+            raise DTypeError(f"a parameter must be floating, got {self.dtype}")
+        self.gathered = gathered
+        self.ledger: Ledger | None = None
+        self._owner: Callable[[], Any] = _nobody
+        self.leaf = Leaf("", self.shape, self.dtype)
+        self.node = self.leaf if requires_grad else None
+
+    @property
+    def array(self) -> Array:
+        if self.ledger is not None:
+            self.ledger.settle()
+        return self._array
+
+    def array_for_rows(self, ids: Any) -> Array:
+        """The array, of which only rows `ids` will be read."""
+        if self.ledger is not None:
+            self.ledger.settle_rows(ids.array if isinstance(ids, Tensor) else ids)
+        return self._array
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient accumulated so far, or None. Under an optimizer it is a live view: the next step's gradient overwrites it."""
+        return None if self.leaf.grad is None else Tensor.wrap(dense(self.leaf.grad))
+
+    def zero_grad(self) -> None:
+        self.leaf.grad = None
+
+    @property
+    def name(self) -> str:
+        """The path by which the model knows it, once a Module has named it."""
+        return self.leaf.name
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Train (True) or freeze (False) this parameter; returns it."""
+        self.node = self.leaf if requires_grad else None
+        return self
+
+    def assign(self, data: Any) -> None:
+        """Overwrite the numbers in place, keeping dtype and device. Graphs recorded before can no longer be differentiated.
+
+        Raises: ShapeError if the shape differs.
+        """
+        source = data.array if isinstance(data, Tensor) else data
+        if not hasattr(source, "shape"):
+            source = np.asarray(source)
+        if tuple(source.shape) != self.shape:
+            raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to parameter {self.name or ''} of shape {self.shape}")
+        target = self.array
+        target[...] = namespace_of(target).like(to_numpy(source), target) if device_of(target) == "cuda" else source
+        self.leaf.version += 1
+
+    @property
+    def owner(self) -> Any:
+        """The arena of the optimizer that holds this parameter, None without one (or once it is gone)."""
+        return self._owner()
+
+    @owner.setter
+    def owner(self, arena: Any) -> None:
+        self._owner = ref(arena)
+
+    def replace_storage(self, array: Array) -> None:
+        """Point to another array: an arena's view of the same numbers, or the result of a conversion, which begins a new leaf."""
+        converted = array.dtype != self._array.dtype or device_of(array) != device_of(self._array)
+        self._array = array
+        if converted:
+            old, trained = self.leaf, self.node is not None
+            old.version += 1  # graphs recorded before lead to the old leaf and must not be differentiated
+            self.ledger = None
+            self.leaf = Leaf(old.name, self.shape, self.dtype)
+            self.node = self.leaf if trained else None
