@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self
 from weakref import ref
 
-import numpy as np
-
 from minigrad.autograd import Leaf
 from minigrad.backend import Array, device_of, namespace_of, to_numpy
 from minigrad.backend.gradients import dense
@@ -81,11 +79,11 @@ class Parameter(Tensor):
     def assign(self, data: Any) -> None:
         """Overwrite the numbers in place, keeping dtype and device. Graphs recorded before can no longer be differentiated.
 
-        Raises: ShapeError if the shape differs.
+        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
         """
         source = data.array if isinstance(data, Tensor) else data
-        if not hasattr(source, "shape"):
-            source = np.asarray(source)
+        if not hasattr(source, "dtype") or source.dtype.kind not in "fiub":
+            source = Tensor(source).array
         if tuple(source.shape) != self.shape:
             raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to parameter {self.name or ''} of shape {self.shape}")
         target = self.array

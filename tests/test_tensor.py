@@ -357,6 +357,14 @@ def test_freezing_a_parameter_keeps_its_gradient_slot() -> None:
     assert p.requires_grad_().node is leaf
 
 
+@pytest.mark.parametrize("data", [np.array(["a", "b"]), [[1.0], [1.0, 2.0]], object()])
+def test_assign_refuses_what_is_no_array_of_numbers(data: Any) -> None:
+    p = Parameter(np.ones(2))
+    with pytest.raises(DTypeError):
+        p.assign(data)
+    assert p.tolist() == [1.0, 1.0]
+
+
 def test_converted_storage_invalidates_recorded_graphs() -> None:
     p = Parameter(np.ones(2))
     loss = (p * p).sum()

@@ -149,7 +149,8 @@ def compare(operation: Op[Any], sample: Sample, views: Any = None, summed: bool 
         if i and views[sample.floating[i - 1]].name == "step-sliced":  # between the steps the stored numbers are fillers without gradient
             ours, truth = ours[..., ::2] if ours.ndim else ours, truth[..., ::2] if truth.ndim else truth
         assert ours.dtype == np.float32
-        assert absolute_error(ours, truth) <= TOLERANCE * max(1.0, float(np.abs(truth).max(initial=0.0))), f"result {i}"
+        partial_sums = len(fast[0]) ** 0.5 if i else 1.0  # a bias gradient is a sum over the rows, which may end near zero on its way
+        assert absolute_error(ours, truth) <= TOLERANCE * max(partial_sums, float(np.abs(truth).max(initial=0.0))), f"result {i}"
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
