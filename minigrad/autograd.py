@@ -8,11 +8,12 @@ frees each pullback right after use, and adds gradients up in place where it own
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar, Token
+from functools import wraps
 from math import prod
-from typing import Any, TypeAlias
+from threading import Lock
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,43 +27,59 @@ Gradient: TypeAlias = Any
 Pullback: TypeAlias = Any
 """One function from the output's gradient to a tuple of input gradients, or a tuple with one function per input."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 recording: ContextVar[bool] = ContextVar("recording", default=True)
 replayable: ContextVar[bool] = ContextVar("replayable", default=False)
 
 _next_order = itertools.count().__next__
 
 
-@contextmanager
-def _mode(variable: ContextVar[bool], value: bool) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+class Mode:
+    """A context manager (and decorator) that sets one context variable and restores it, also after an exception."""
+
+    def __init__(self, variable: ContextVar[bool], value: bool) -> None:
+        self._variable, self._value = variable, value
+        self._tokens: list[Token[bool]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(self._variable.set(self._value))
+
+    def __exit__(self, *exception: object) -> None:
+        self._variable.reset(self._tokens.pop())
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+            with Mode(self._variable, self._value):
+                return function(*args, **kwargs)
+
+        return inside
 
 
-def no_grad() -> Any:
-    """Context manager: operations inside record nothing, so they keep nothing alive."""
-    return _mode(recording, False)
+def no_grad() -> Mode:
+    """Context manager or decorator: operations inside record nothing, so they keep nothing alive."""
+    return Mode(recording, False)
 
 
-def enable_grad() -> Any:
-    """Context manager: recording is on inside, also within `no_grad`."""
-    return _mode(recording, True)
+def enable_grad() -> Mode:
+    """Context manager or decorator: recording is on inside, also within `no_grad`."""
+    return Mode(recording, True)
 
 
-def higher_order() -> Any:
-    """Context manager: operations inside can be differentiated more than once (`create_graph=True`).
+def higher_order() -> Mode:
+    """Context manager or decorator: operations inside can be differentiated more than once (`create_graph=True`).
 
     Nodes then remember their inputs, and backend kernels are bypassed. Ordinary training does not need it and pays nothing.
     """
-    return _mode(replayable, True)
+    return Mode(replayable, True)
 
 
 class Node:
     """One recorded operation. `order` grows with time, so sorting by it is a topological sort."""
 
-    __slots__ = ("dtype", "name", "order", "output_index", "parents", "pullback", "replay", "shape", "versions")
+    __slots__ = ("dtype", "guards", "name", "order", "output_index", "parents", "pullback", "replay", "shape")
 
     def __init__(
         self,
@@ -72,11 +89,13 @@ class Node:
         parents: tuple[Node | None, ...],
         pullback: Pullback,
         replay: Callable[[], Pullback] | None = None,
+        guards: tuple[tuple[Leaf, int], ...] = (),
     ) -> None:
         self.name, self.shape, self.dtype, self.parents, self.pullback, self.replay = name, shape, dtype, parents, pullback, replay
         self.output_index: int | None = None  # set on the nodes of an operation with several outputs: which one this is
         self.order = _next_order()
-        self.versions = tuple([p.version if type(p) is Leaf else 0 for p in parents])
+        self.guards = guards
+        """The parameters that the operation read (trained or frozen), each with its version at the time."""
 
 
 class Leaf(Node):
@@ -85,16 +104,24 @@ class Leaf(Node):
     `version` counts the parameter's changes. `view` is its part of an optimizer's flat gradient buffer, if it has one.
     """
 
-    __slots__ = ("grad", "version", "view")
+    __slots__ = ("grad", "lock", "version", "view")
 
     def __init__(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
         super().__init__(name, shape, dtype, (), None)
         self.grad: Gradient | None = None
         self.view: Array | None = None
         self.version = 0
+        self.lock = Lock()
 
     def accumulate(self, gradient: Gradient) -> None:
-        """Add to `grad`. The first gradient of a step overwrites, so nothing is ever filled with zeros."""
+        """Add to `grad`, one thread at a time. The first gradient of a step overwrites, so nothing is ever filled with zeros.
+
+        Outside an arena the sum is a new array: a gradient that somebody holds does not change under them.
+        """
+        with self.lock:
+            self._accumulate(gradient)
+
+    def _accumulate(self, gradient: Gradient) -> None:
         first = self.grad is None
         if isinstance(gradient, RowSparse) and self.view is None and (first or isinstance(self.grad, RowSparse)):
             self.grad = gradient if self.grad is None else self.grad.joined(gradient)
@@ -110,10 +137,8 @@ class Leaf(Node):
             self.grad = gradient.dense() if isinstance(gradient, LAZY) else gradient.copy()
         elif isinstance(self.grad, RowSparse):
             self.grad = self.grad.into(dense(gradient).copy(), accumulate=True)
-        elif isinstance(gradient, LAZY):
-            gradient.into(self.grad, accumulate=True)
         else:
-            self.grad += gradient
+            self.grad = self.grad + dense(gradient)
 
 
 def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
@@ -140,32 +165,33 @@ def _reachable(root: Node) -> list[Node]:
     return sorted(seen, key=lambda node: node.order)
 
 
-def _pullback_of(node: Node, create_graph: bool, retain_graph: bool) -> Pullback:
-    for parent, version in zip(node.parents, node.versions, strict=True):
-        if type(parent) is Leaf and parent.version != version:
+def _check_usable(nodes: list[Node], walked: set[Node], create_graph: bool) -> None:
+    """Find every reason not to walk back before the first gradient is added anywhere.
+
+    Raises: GraphError.
+    """
+    for node in reversed(nodes):
+        for leaf, version in node.guards:
+            if leaf.version != version:
+                raise GraphError(
+                    f"{leaf.name or 'a parameter'} changed between the forward pass of {node.name} and this backward pass; "
+                    "run the forward pass again after changing parameters",
+                    code="graph-stale",
+                )
+        if node not in walked or not node.parents or node.output_index is not None:
+            continue
+        if node.pullback is None:
             raise GraphError(
-                f"{parent.name or 'a parameter'} changed between the forward pass of {node.name} and this backward pass; "
-                "run the forward pass again after changing parameters",
-                code="graph-stale",
+                f"the graph of {node.name} was freed by an earlier backward pass: "
+                "run the forward pass again, or pass retain_graph=True the first time",
+                code="graph-freed",
             )
-    if create_graph:
-        if node.replay is None:
+        if create_graph and node.replay is None:
             raise GraphError(
                 f"{node.name} was recorded without its inputs, so its gradient cannot itself be differentiated: "
                 "run the forward pass inside `with minigrad.higher_order():`",
                 code="graph-order",
             )
-        return node.replay()
-    pullback = node.pullback
-    if pullback is None:
-        raise GraphError(
-            f"the graph of {node.name} was freed by an earlier backward pass: "
-            "run the forward pass again, or pass retain_graph=True the first time",
-            code="graph-freed",
-        )
-    if not retain_graph:
-        node.pullback = None
-    return pullback
 
 
 def propagate(
@@ -185,6 +211,8 @@ def propagate(
         for node in nodes:  # earliest first: parents are settled before their children
             if node in goals or any(parent in wanted for parent in node.parents):
                 wanted.add(node)
+    walked = wanted if targets is None else {n for n in nodes if n in wanted and any(p in wanted for p in n.parents)}
+    _check_usable(nodes, walked, create_graph)
     pending: dict[Node, Gradient] = {root: gradient}
     owned: set[Node] = set()  # nodes whose pending gradient is a buffer made here, free to be added to in place
     results: dict[Node, Gradient] = {}
@@ -199,14 +227,15 @@ def propagate(
             if targets is None and type(node) is Leaf:
                 node.accumulate(g)
             continue
-        if targets is not None and not any(parent in wanted for parent in node.parents):
+        if node not in walked:
             continue
         if node.output_index is not None:  # one output of several: hand g to its place in the parent's list
-            parent = node.parents[0]
-            assert parent is not None  # an output node always hangs on its operation
-            pending.setdefault(parent, [None] * len(parent.shape))[node.output_index] = dense(g)
+            source: Any = node.parents[0]
+            pending.setdefault(source, [None] * len(source.shape))[node.output_index] = dense(g)
             continue
-        pullback = _pullback_of(node, create_graph, retain_graph or create_graph)
+        pullback = node.replay() if create_graph and node.replay is not None else node.pullback
+        if not (retain_graph or create_graph):
+            node.pullback = None
         g = tuple(g) if type(g) is list else dense(g)
         if type(pullback) is tuple:
             gradients: Sequence[Any] = [

@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from minigrad.autograd import propagate
 from minigrad.backend.gradients import dense
-from minigrad.errors import ArgumentError, GraphError
+from minigrad.errors import ArgumentError, DTypeError, GraphError
 from minigrad.tensor import Tensor, TensorLike, seed_like
 
 
@@ -36,6 +36,9 @@ def grad(
     """
     several = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     targets = []
+    for what, tensor in [("output", output), *((f"input {i}", tensor) for i, tensor in enumerate(several))]:
+        if not isinstance(tensor, Tensor):
+            raise DTypeError(f"grad: {what} must be a Tensor, got {type(tensor).__name__}")
     for i, tensor in enumerate(several):
         if tensor.node is None:
             raise GraphError(f"input {i} (shape {tensor.shape}) requires no gradient: create it with requires_grad=True", code="graph-none")
@@ -73,6 +76,8 @@ def value_and_grad(function: Callable[..., Tensor], argnums: int | Sequence[int]
             i: args[i] if isinstance(args[i], Tensor) and args[i].requires_grad else Tensor(args[i], requires_grad=True) for i in places
         }
         value = function(*[inputs.get(i, a) for i, a in enumerate(args)], **kwargs)
+        if not isinstance(value, Tensor):
+            raise DTypeError(f"value_and_grad: the function must return a Tensor, it returned {type(value).__name__}")
         gradients = grad(value, [inputs[i] for i in places])
         return value.detach(), gradients[0] if isinstance(argnums, int) else gradients
 

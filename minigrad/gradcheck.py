@@ -75,7 +75,10 @@ Scalar = Callable[[list[Any]], Tensor]
 def _outputs(function: Callable[..., Any], args: list[Any]) -> list[Tensor]:
     with random.replay():
         result = function(*args)
-    return [r for r in (result if isinstance(result, tuple | list) else (result,)) if r.dtype.kind == "f"]
+    results = result if isinstance(result, tuple | list) else (result,)
+    if not all(isinstance(r, Tensor) for r in results) or not any(r.dtype.kind == "f" for r in results):
+        raise DTypeError("gradcheck: the function must return floating Tensors, else there is nothing to compare")
+    return [r for r in results if r.dtype.kind == "f"]
 
 
 def _weighted(function: Callable[..., Any], args: list[Any], rng: np.random.Generator) -> Scalar:
@@ -146,8 +149,15 @@ def _directions(shape: tuple[int, ...], rng: np.random.Generator) -> list[tuple[
 
 def _central_difference(scalar: Scalar, args: list[Any], i: int, point: FloatArray, direction: FloatArray) -> float:
     values = []
-    for sign in (1.0, -1.0):
-        arguments = [Tensor(a.numpy(), requires_grad=True) if isinstance(a, Tensor) and a.requires_grad else a for a in args]
-        arguments[i] = Tensor(point + sign * STEP * direction, requires_grad=True)
-        values.append(float(scalar(arguments)))
+    try:
+        for sign in (1.0, -1.0):
+            moved = point + sign * STEP * direction
+            if isinstance(args[i], Parameter):  # the function may reach it by another way than its argument: change it in place
+                args[i].assign(moved)
+                values.append(float(scalar(args)))
+            else:
+                values.append(float(scalar([Tensor(moved, requires_grad=True) if k == i else a for k, a in enumerate(args)])))
+    finally:
+        if isinstance(args[i], Parameter):
+            args[i].assign(point)
     return (values[0] - values[1]) / (2.0 * STEP)

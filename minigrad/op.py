@@ -25,11 +25,11 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias
 
 import numpy as np
 
-from minigrad.autograd import Node, Pullback, recording, replayable
+from minigrad.autograd import Leaf, Node, Pullback, recording, replayable
 from minigrad.backend import Array, device_of, namespace_of
 from minigrad.errors import DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, numbers
 
 P = ParamSpec("P")
 Promotion: TypeAlias = Literal["float", "mixed"]
@@ -72,9 +72,15 @@ class Op(Kernel, Generic[P]):
     def __init__(self, spec: str, body: Callable[..., Any], *, promotes: Promotion | None, gathers: bool) -> None:
         super().__init__(body)
         self.spec, self.promotes, self.gathers = spec, promotes, gathers
+        self.indices = {i for i, part in enumerate(spec.partition("->")[0].split(",")) if ":" in part}
+        """Positions of integer and boolean arguments, which are never promoted."""
+        self.__signature__ = inspect.Signature([p for p in inspect.signature(body).parameters.values() if p.name not in ("xp", "keep")])
 
     def __repr__(self) -> str:
         return f"<op {self.name}: {self.spec}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return operation, (self.name,)  # a copy or pickle of a layer that holds an operation refers to it by name
 
     def __call__(self, *args: P.args, **constants: P.kwargs) -> Tensor:
         arrays: list[Any] = []
@@ -82,6 +88,7 @@ class Op(Kernel, Generic[P]):
         wanted = False
         uniform = True  # all operands are arrays of one dtype, or Python numbers, which take over the arrays' dtype
         first = None
+        guards: list[tuple[Leaf, int]] = []
         for arg in args:
             node = None
             if isinstance(arg, Tensor):
@@ -89,6 +96,8 @@ class Op(Kernel, Generic[P]):
                 array = arg.array_for_rows(args[1]) if gathered else arg.array  # type: ignore[attr-defined]
                 node = arg.node
                 wanted = wanted or node is not None
+                if isinstance(arg, Parameter):
+                    guards.append((arg.leaf, arg.leaf.version))
             else:
                 array = _as_operand(arg)
             if array is not None and not isinstance(array, bool | int | float):
@@ -100,32 +109,39 @@ class Op(Kernel, Generic[P]):
             parents.append(node)
         if first is None:
             raise DTypeError(f"{self.name} needs at least one tensor or array, got {', '.join(type(a).__name__ for a in args)}")
-        if self.promotes is not None and not (uniform and first.dtype.kind == "f"):
-            arrays = _promoted(arrays, self.promotes)
         keep = wanted and recording.get()
+        for i, arg in enumerate(args):
+            if isinstance(arg, list | tuple):  # floats in lists take over the tensors' dtype, so that float64 stays exact
+                arrays[i] = _listed(arrays[i], arrays)
+            elif keep and arrays[i] is arg and hasattr(arg, "shape"):
+                arrays[i] = arg.copy()  # a pullback may capture it, and its owner may write to it before the backward pass
+        if self.promotes is not None and not (uniform and first.dtype.kind == "f"):
+            arrays = _promoted(arrays, self.promotes, self.indices)
         higher = replayable.get()
         try:
             output, pullback = self.run(namespace_of(first), arrays, constants, keep=keep, generic=higher)
         except MinigradError:
             raise
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError) as error:
             raise self._explained(error, arrays, constants) from error
         replay = (lambda: self._replay(args, constants)) if keep and higher else None
         if type(output) is tuple:
-            return self._several(output, pullback, tuple(parents), keep, replay)  # type: ignore[no-any-return]  # a tuple of Tensors
+            return self._several(output, pullback, tuple(parents), keep, replay, tuple(guards))  # type: ignore[no-any-return]  # a tuple of Tensors
         result = Tensor.wrap(output)
         if keep:
             if type(pullback) is tuple:  # functions nobody needs are dropped now, and what they alone captured with them
                 pullback = tuple([f if node is not None else None for f, node in zip(pullback, parents, strict=True)])
-            result.node = Node(self.name, result.shape, result.dtype, tuple(parents), pullback, replay)
+            result.node = Node(self.name, result.shape, result.dtype, tuple(parents), pullback, replay, tuple(guards))
         return result
 
-    def _several(self, outputs: tuple[Array, ...], pullback: Pullback, parents: tuple[Any, ...], keep: bool, replay: Any) -> Any:
+    def _several(
+        self, outputs: tuple[Array, ...], pullback: Pullback, parents: tuple[Any, ...], keep: bool, replay: Any, guards: Any
+    ) -> Any:
         """Several outputs: one node carries the pullback, and each output hangs on it by a node that knows its place."""
         results = tuple(Tensor.wrap(output) for output in outputs)
         if keep:
             shapes, dtypes = [r.shape for r in results], [r.dtype for r in results]
-            source = Node(self.name, shapes, dtypes, parents, pullback, replay)
+            source = Node(self.name, shapes, dtypes, parents, pullback, replay, guards)
             for i, result in enumerate(results):
                 result.node = Node(f"{self.name}[{i}]", result.shape, result.dtype, (source,), True)
                 result.node.output_index = i
@@ -146,6 +162,11 @@ class Op(Kernel, Generic[P]):
         return kind(f"{self.name}({shapes}{given}): {error}. It takes {self.spec}")
 
 
+def operation(name: str) -> Op[Any]:
+    """The operation called `name`."""
+    return REGISTRY[name]
+
+
 def op(
     spec: str, *, promotes: Promotion | None = None, gathers: bool = False
 ) -> Callable[[Callable[Concatenate[Any, P], tuple[Any, Any]]], Op[P]]:
@@ -158,11 +179,11 @@ def op(
     """
 
     def register(body: Callable[Concatenate[Any, P], tuple[Any, Any]]) -> Op[P]:
-        operation: Op[P] = Op(spec, body, promotes=promotes, gathers=gathers)
-        if operation.name in REGISTRY:
-            raise MinigradError(f"an op named {operation.name} exists already", code="registry")
-        REGISTRY[operation.name] = operation
-        return operation
+        made: Op[P] = Op(spec, body, promotes=promotes, gathers=gathers)
+        if made.name in REGISTRY:
+            raise MinigradError(f"an op named {made.name} exists already", code="registry")
+        REGISTRY[made.name] = made
+        return made
 
     return register
 
@@ -172,14 +193,22 @@ def _as_operand(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float) or hasattr(value, "__array__"):
         return value if not isinstance(value, np.generic) else np.asarray(value)
     if isinstance(value, list | tuple):
-        return Tensor(value).array
+        return numbers(value)
     raise DTypeError(f"cannot use {type(value).__name__} as a tensor: pass a Tensor, an array, a number or a list of numbers")
 
 
-def _promoted(arrays: list[Any], how: Promotion) -> list[Any]:
+def _listed(array: Any, arrays: list[Any]) -> Any:
+    """The array of a list of numbers, in the floating dtype of the first operand that has one."""
+    if array.dtype.kind != "f":
+        return array
+    others = (a.dtype for a in arrays if a is not array and hasattr(a, "dtype") and a.dtype.kind == "f")
+    return array.astype(next(others, np.dtype(np.float32)))
+
+
+def _promoted(arrays: list[Any], how: Promotion, indices: set[int]) -> list[Any]:
     floating = next((a.dtype for a in arrays if hasattr(a, "dtype") and a.dtype.kind == "f"), None)
     if floating is None:
         if how == "mixed" and not any(isinstance(a, float) for a in arrays):
             return arrays
         floating = np.dtype(np.float32)
-    return [a.astype(floating) if hasattr(a, "dtype") and a.dtype.kind in "iub" else a for a in arrays]
+    return [a.astype(floating) if i not in indices and hasattr(a, "dtype") and a.dtype.kind in "iub" else a for i, a in enumerate(arrays)]

@@ -34,6 +34,10 @@ def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any
     return array.astype(np.int64, copy=False) if kinds == "iu" else array
 
 
+MAX_NUMBER = 1 << 20
+"""Sequence numbers count the sequences of one training step; a larger one is a mistake."""
+
+
 class Packing:
     """Where the sequences of a packed batch lie. All numbers stay on the host: no operation asks a GPU for a length.
 
@@ -43,7 +47,7 @@ class Packing:
 
     Shapes: lengths (n,), offsets (n + 1,), numbers (n,).
     Raises: ShapeError if a length is below 1, there is no sequence, or an argument has another number of entries; ArgumentError for a
-    negative sequence number.
+    sequence number that is negative, repeated or above MAX_NUMBER.
     """
 
     def __init__(
@@ -52,15 +56,15 @@ class Packing:
         numbers: Sequence[int] | IntArray | None = None,
         masked_first: Sequence[bool] | None = None,
     ) -> None:
-        self.lengths: IntArray = np.asarray(lengths, dtype=np.int64)
+        self.lengths: IntArray = host_array("lengths", lengths)
         if self.lengths.ndim != 1 or len(self.lengths) == 0 or int(self.lengths.min()) < 1:
             raise ShapeError(f"a packing needs at least one sequence and lengths of 1 or more, got {np.asarray(lengths).tolist()!r:.120}")
         self.offsets: IntArray = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
-        self.numbers: IntArray = np.arange(len(self.lengths)) if numbers is None else np.asarray(numbers, dtype=np.int64)
+        self.numbers: IntArray = np.arange(len(self.lengths)) if numbers is None else host_array("numbers", numbers)
         if self.numbers.shape != self.lengths.shape:
             raise ShapeError(f"{len(self.lengths)} lengths but {self.numbers.size} sequence numbers")
-        if int(self.numbers.min()) < 0:
-            raise ArgumentError(f"sequence numbers must not be negative, got {int(self.numbers.min())}")
+        if int(self.numbers.min()) < 0 or int(self.numbers.max()) >= MAX_NUMBER or len(np.unique(self.numbers)) < len(self.numbers):
+            raise ArgumentError(f"sequence numbers must be distinct and lie in 0..{MAX_NUMBER - 1}, got {self.numbers.tolist()!r:.120}")
         if masked_first is not None and len(masked_first) != len(self.lengths):
             raise ShapeError(f"{len(self.lengths)} lengths but {len(masked_first)} flags of masked first tokens")
         self.masked_first = tuple(masked_first) if masked_first is not None and any(masked_first) else None
@@ -176,11 +180,11 @@ def token_rows(what: str, sequences: Iterable[Any]) -> list[IntArray]:
     return parts
 
 
-def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> PackedTokens:
+def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None, numbers: Any = None) -> PackedTokens:
     """Drop the padding of padded arrays; real tokens keep their original positions, whatever the mask's pattern.
 
     Column 0 of every row is kept even where it is masked, because pooled heads read it (as in Hugging Face); it is then
-    attended to by nobody.
+    attended to by nobody. `numbers` names the sequences within the training step (see `Packing`).
 
     Shapes: input_ids, attention_mask (non-zero = real), token_type_ids all (batch, longest).
     Raises: ShapeError for other shapes; DTypeError for ids that are no integers; ArgumentError naming the row that has no real token.
@@ -199,7 +203,7 @@ def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None)
     masked_first = ~mask[:, 0]
     kept = mask.copy()
     kept[:, 0] = True
-    packing = Packing(kept.sum(axis=1), masked_first=masked_first.tolist())
+    packing = Packing(kept.sum(axis=1), numbers, masked_first.tolist())
     positions = np.nonzero(kept)[1]
     return PackedTokens(ids[kept], packing, types[kept], positions, (ids.shape[0], ids.shape[1]))
 

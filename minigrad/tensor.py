@@ -1,13 +1,13 @@
 """Tensor: an immutable array that remembers how it was computed.
 
 Methods use NumPy's words for arrays (`axis`, `keepdims`) and PyTorch's for training (`backward`, `grad`, `requires_grad`). There are
-no in-place operators and no item assignment. `==` is identity (use `functional.equal`); `<` and its like compare elementwise.
+no in-place operators and no item assignment. `==` is identity (`functional.equal` compares elements); `<` and its like compare elementwise.
 Tensor and `ops` form the one documented pair of modules that know each other: operators are operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -215,6 +215,17 @@ class Tensor:
         extras = "" if self.device == "cpu" else f", device={self.device!r}"
         return f"{type(self).__name__}({numbers}, dtype={self.dtype}{extras}{', requires_grad=True' if self.requires_grad else ''})"
 
+    def __contains__(self, value: object) -> bool:
+        raise DTypeError("`in` is not defined for tensors: use functional.equal(tensor, value) and reduce the result")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.__reduce__()[0](*self.__reduce__()[1])  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.node is not None and not isinstance(self.node, Leaf):
+            raise GraphError("a computed tensor cannot be copied or pickled with its graph: use .detach()", code="graph-detach")
+        return Tensor, (np.array(self.numpy()), self.requires_grad, None, self.device)
+
     def __setitem__(self, key: Any, value: Any) -> None:
         raise DTypeError("tensors cannot be changed: build a new one, with functional.where(mask, new, old) for example")
 
@@ -262,24 +273,34 @@ class Tensor:
         return ops.absolute(self)
 
     def __lt__(self, other: TensorLike) -> Tensor:
-        return _compared("less", self, other)
+        return elementwise("less", self, other)
 
     def __le__(self, other: TensorLike) -> Tensor:
-        return _compared("less_equal", self, other)
+        return elementwise("less_equal", self, other)
 
     def __gt__(self, other: TensorLike) -> Tensor:
-        return _compared("greater", self, other)
+        return elementwise("greater", self, other)
 
     def __ge__(self, other: TensorLike) -> Tensor:
-        return _compared("greater_equal", self, other)
+        return elementwise("greater_equal", self, other)
+
+    def __and__(self, other: TensorLike) -> Tensor:
+        return elementwise("bitwise_and", self, other)
+
+    def __or__(self, other: TensorLike) -> Tensor:
+        return elementwise("bitwise_or", self, other)
+
+    def __xor__(self, other: TensorLike) -> Tensor:
+        return elementwise("bitwise_xor", self, other)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __invert__(self) -> Tensor:
+        return elementwise("invert", self)
 
     def __getitem__(self, key: Any) -> Tensor:
         """Basic and advanced indexing as in NumPy; the gradient of a repeated index accumulates."""
-        parts = key if isinstance(key, tuple) else (key,)
-        raw = tuple(
-            p.array if isinstance(p, Tensor) else np.asarray(p, dtype=None if p else np.int64) if isinstance(p, list) else p for p in parts
-        )
-        return ops.getitem(self, key=raw if isinstance(key, tuple) else raw[0])
+        return ops.getitem(self, key=tuple([_index(part) for part in key]) if isinstance(key, tuple) else _index(key))
 
     # ---------------------------------------------------------------- methods
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -291,6 +312,12 @@ class Tensor:
     def var(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
         return ops.var(self, axis=axis, ddof=ddof, keepdims=keepdims)
 
+    def std(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+        """The standard deviation; a constant slice has gradient 0."""
+        variance = self.var(axis=axis, ddof=ddof, keepdims=keepdims)
+        constant = variance.array == 0
+        return ops.where(constant, 0.0, ops.sqrt(ops.where(constant, 1.0, variance)))
+
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis=axis, keepdims=keepdims)
 
@@ -299,18 +326,19 @@ class Tensor:
 
     def argmax(self, axis: int | None = None) -> Tensor:
         """The place of the (first) largest element; carries no gradient."""
-        return Tensor.wrap(self.array.argmax(axis=axis))
+        return _reduced(lambda: self.array.argmax(axis=axis), "argmax")
 
     def argmin(self, axis: int | None = None) -> Tensor:
         """The place of the (first) smallest element; carries no gradient."""
-        return Tensor.wrap(self.array.argmin(axis=axis))
+        return _reduced(lambda: self.array.argmin(axis=axis), "argmin")
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
         return ops.reshape(self, shape=shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
 
-    def transpose(self, *axes: int) -> Tensor:
-        """Permute the axes; without arguments their order is reversed."""
-        return ops.transpose(self, axes=axes or tuple(reversed(range(self.ndim))))
+    def transpose(self, *axes: int | tuple[int, ...]) -> Tensor:
+        """Permute the axes, given one by one or as a tuple; without arguments their order is reversed."""
+        order: Any = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
+        return ops.transpose(self, axes=tuple(order) or tuple(reversed(range(self.ndim))))
 
     @property
     def T(self) -> Tensor:
@@ -321,7 +349,7 @@ class Tensor:
 
     def squeeze(self, axis: Axis = None) -> Tensor:
         """Without the axes of length 1 (all of them, or those named)."""
-        return ops.reshape(self, shape=self.array.squeeze(axis).shape)
+        return ops.reshape(self, shape=_reduced(lambda: self.array.squeeze(axis), "squeeze").shape)
 
     def exp(self) -> Tensor:
         return ops.exp(self)
@@ -336,16 +364,36 @@ class Tensor:
         return ops.tanh(self)
 
 
+KINDS = "fiub"
+"""The kinds of numbers that tensors hold, as NumPy abbreviates them: floats, integers, unsigned integers, booleans."""
+
+
 def as_dtype(dtype: Any) -> np.dtype[Any]:
     """A NumPy dtype from its name or object.
 
-    Raises: ArgumentError for an unknown name.
+    Raises: ArgumentError for an unknown name, None, or a dtype that tensors do not hold.
     """
     try:
         known: np.dtype[Any] = np.dtype(dtype)
     except TypeError as error:
         raise ArgumentError(f'unknown dtype or device {dtype!r}: use "float32", "float64", another NumPy dtype, "cpu" or "cuda"') from error
+    if dtype is None or known.kind not in KINDS or known.itemsize > 8:
+        raise ArgumentError(f"tensors hold floats (up to float64), integers or booleans, not {dtype}")
     return known
+
+
+def numbers(data: Any, dtype: np.dtype[Any] | None = None) -> np.ndarray[Any, Any]:
+    """A new NumPy array of nested numbers or an array.
+
+    Raises: DTypeError for what holds no numbers, or is ragged.
+    """
+    try:
+        array = np.array(data, dtype=dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DTypeError(f"cannot make a tensor of {type(data).__name__}: {error}") from error
+    if array.dtype.kind not in KINDS or array.dtype.itemsize > 8:
+        raise DTypeError(f"a tensor holds floats (up to float64), integers or booleans, not {array.dtype}")
+    return array
 
 
 def _new_array(data: Any, dtype: Any) -> Array:
@@ -354,20 +402,50 @@ def _new_array(data: Any, dtype: Any) -> Array:
         data = data.array
     if hasattr(data, "get") and hasattr(data, "device"):  # a CuPy array stays on its device
         return data.copy() if wanted is None else data.astype(wanted)
-    try:
-        array = np.array(data, dtype=wanted)
-    except (ValueError, TypeError) as error:
-        raise DTypeError(f"cannot make a tensor of {type(data).__name__}: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"a tensor holds floats, integers or booleans, not {array.dtype}")
+    array = numbers(data, wanted)
     if wanted is None and array.dtype == np.float64 and not isinstance(data, np.ndarray | np.generic):
         array = array.astype(FLOAT_DTYPES[0])  # Python floats: the default dtype
     return array
 
 
-def _compared(how: str, a: Tensor, b: TensorLike) -> Tensor:
-    other = b.array if isinstance(b, Tensor) else b
-    return Tensor.wrap(getattr(namespace_of(a.array), how)(a.array, other))
+def _index(part: Any) -> Any:
+    """One part of an index as NumPy takes it. Arrays are copied: the backward pass reads them again."""
+    if part is None or part is Ellipsis or isinstance(part, slice | int | np.integer):
+        return part
+    if isinstance(part, Tensor) and part.dtype.kind in "iub":
+        return part.array
+    index = (
+        np.array(part.array if isinstance(part, Tensor) else part)
+        if hasattr(part, "dtype")
+        else np.empty(0)
+        if isinstance(part, str)
+        else numbers(part)
+    )
+    if index.size == 0 and isinstance(part, list):  # an empty list has no kind of its own
+        index = index.astype(np.int64)
+    if index.dtype.kind not in "iub":
+        raise DTypeError(f"getitem: {part!r:.60} is no index; an index is made of integers, booleans, slices, None and ...")
+    return index
+
+
+def elementwise(how: str, a: TensorLike, *others: TensorLike) -> Tensor:
+    """A comparison or logical function of NumPy's, by name; carries no gradient.
+
+    Raises: ShapeError or DTypeError if the operands do not fit.
+    """
+    arrays = [x.array if isinstance(x, Tensor) else x for x in (a, *others)]
+    xp = namespace_of(next((x for x in arrays if hasattr(x, "dtype")), np.empty(0)))
+    return _reduced(lambda: getattr(xp, how)(*arrays), how)
+
+
+def _reduced(compute: Callable[[], Array], how: str) -> Tensor:
+    """The result of an array function without a gradient, its errors explained."""
+    try:
+        return Tensor.wrap(compute())
+    except TypeError as error:
+        raise DTypeError(f"{how}: {error}") from error
+    except (ValueError, IndexError) as error:
+        raise ShapeError(f"{how}: {error}") from error
 
 
 def seed_like(output: Tensor, gradient: TensorLike | None) -> Array:
@@ -376,7 +454,7 @@ def seed_like(output: Tensor, gradient: TensorLike | None) -> Array:
         if output.size != 1:
             raise ShapeError(f"the output has shape {output.shape}: pass gradient=, an array of that shape, or reduce it to one number")
         return namespace_of(output.array).ones(output.shape, output.dtype)
-    array = gradient.array if isinstance(gradient, Tensor) else Tensor(gradient).array
+    array = gradient.array if isinstance(gradient, Tensor) else Tensor(gradient, dtype=output.dtype).array
     if tuple(array.shape) != output.shape:
         raise ShapeError(f"gradient has shape {tuple(array.shape)}, the output {output.shape}: they must be equal")
     return array if array.dtype == output.dtype else array.astype(output.dtype)

@@ -72,7 +72,14 @@ def one_hot(ids: Any, classes: int, dtype: Any) -> Any:
 
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """Like numpy.sum, but float32 and float16 keep their accuracy along every axis, not only along the last."""
-    if x.dtype.itemsize >= 8 or x.ndim == 0 or axis == -1 or axis == x.ndim - 1 or (axis is None and x.flags.c_contiguous):
+    if (
+        x.dtype.kind != "f"
+        or x.dtype.itemsize >= 8
+        or x.ndim == 0
+        or axis == -1
+        or axis == x.ndim - 1
+        or (axis is None and x.flags.c_contiguous)
+    ):
         return x.sum(axis=axis, keepdims=keepdims)
     if axis == 0 and not keepdims:
         return _sum_rows(x)

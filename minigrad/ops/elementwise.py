@@ -147,7 +147,7 @@ def minimum(xp: Any, x: Array, y: Array) -> Any:
     return xp.minimum(x, y), (lambda g: g * _share(g, a < b, a <= b), lambda g: g * _share(g, b < a, b <= a))
 
 
-@op("*s:bool, *s, *s -> *s")
+@op("*s:bool, *s, *s -> *s", promotes="mixed")
 def where(xp: Any, condition: Array, x: Array, y: Array) -> Any:
     """x where the condition holds, else y. The branch not taken receives exactly 0 (but 0 · NaN is NaN: make its input safe first)."""
     return xp.where(condition, x, y), (None, lambda g: xp.where(condition, g, 0.0), lambda g: xp.where(condition, 0.0, g))

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from minigrad.backend import Array
+from minigrad.errors import ShapeError
 from minigrad.op import op
 
 
@@ -42,9 +43,13 @@ def _flat(x: Array) -> Array:
     return x if x.ndim == 2 else x.reshape((prod(x.shape[:-1]), x.shape[-1]))
 
 
-@op("*b k, m k, m -> *b m")
+@op("*b k, m k, m -> *b m", promotes="float")
 def linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
     """x Wᵀ + b; the bias may be None."""
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"linear: weight {tuple(weight.shape)} (outputs, inputs) does not fit x {tuple(x.shape)}, whose last axis is the inputs"
+        )
     y = x @ weight.swapaxes(0, 1)
     return (y if bias is None else y + bias), (
         lambda g: g @ weight,
@@ -53,7 +58,7 @@ def linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
     )
 
 
-@op("n k, (m k)*, (m)* -> n sum(m)")
+@op("n k, (m k)*, (m)* -> n sum(m)", promotes="float")
 def linears(xp: Any, x: Array, *parameters: Array) -> Any:
     """Several linear layers on one input, side by side: x W₁ᵀ + b₁ | x W₂ᵀ + b₂ | …   parameters: all weights, then all biases."""
     count = len(parameters) // 2

@@ -35,7 +35,7 @@ def normalise_pullback(g: Array, xhat: Array, rstd: Array) -> Array:
     return gx
 
 
-@op("*b d, d, d -> *b d")
+@op("*b d, d, d -> *b d", promotes="float")
 def layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1e-12) -> Any:
     """Each row shifted to mean 0 and scaled to variance 1, then · weight + bias. Ba, Kiros & Hinton, arXiv 1607.06450."""
     if tuple(weight.shape) != tuple(x.shape[-1:]) or tuple(bias.shape) != tuple(weight.shape):
@@ -107,7 +107,7 @@ def log_softmax(xp: Any, x: Array, *, axis: int = -1) -> Any:
     return y, (lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True),)
 
 
-@op("n c, n:int<c -> ")
+@op("n c, n:int<c -> ", promotes="float")
 def cross_entropy(
     xp: Any, logits: Array, labels: Array, *, ignore_index: int = -100, label_smoothing: float = 0.0, denominator: int | None = None
 ) -> Any:
@@ -118,20 +118,24 @@ def cross_entropy(
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(f"cross_entropy takes logits (n, classes) and labels (n,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ArgumentError(f"cross_entropy: label_smoothing lies between 0 and 1, got {label_smoothing}")
     valid = labels != ignore_index
     check_rows("cross_entropy labels", xp.constant(labels) * valid, logits.shape[1])
     classes = logits.shape[1]
     n = int(valid.sum()) if denominator is None else denominator
     target = xp.one_hot(xp.constant(labels), classes, logits.dtype) * (1.0 - label_smoothing) + label_smoothing / classes
     target *= valid[:, None]
-    shifted = logits - xp.constant(logits).max(axis=-1, keepdims=True)
+    counted = xp.where(valid[:, None], logits, 0.0)  # whatever an ignored row holds, it must not count
+    shifted = counted - xp.constant(counted).max(axis=-1, keepdims=True)
     e = xp.exp(shifted)
     total = e.sum(axis=-1, keepdims=True)
 
     def pullback(g: Array) -> Any:
         return ((e / total) * valid[:, None] - target) * (g * (1.0 / max(n, 1))), None
 
-    losses = xp.log(total) * valid[:, None] - (shifted * target).sum(axis=-1, keepdims=True)
+    wanted = xp.where(target == 0, 0.0, shifted) * target  # a class at -inf costs nothing where nobody asks for it
+    losses = xp.log(total) * valid[:, None] - wanted.sum(axis=-1, keepdims=True)
     return losses.sum() * (1.0 / n if n else float("nan")), pullback
 
 
@@ -141,7 +145,7 @@ def survivors(xp: Any, draw: Draw, x: Array) -> Array:
     return (xp.like(draw.mask(), x).astype(x.dtype) * draw.scale).reshape(x.shape)
 
 
-@op("*b d -> *b d")
+@op("*b d -> *b d", promotes="float")
 def dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
     """Units dropped by `draw`, survivors scaled up. Srivastava et al., JMLR 15, 2014. Leading axes count as rows."""
     kept = survivors(xp, draw, x)
@@ -149,7 +153,7 @@ def dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
 
 
 # ---------------------------------------------------------------- fused with a linear layer
-@op("n k, m k, m -> n m")
+@op("n k, m k, m -> n m", promotes="float")
 def dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: str = "none") -> Any:
     """gelu(x Wᵀ + b): the first half of a feed-forward block."""
     h = x @ weight.swapaxes(0, 1) + bias
@@ -162,7 +166,7 @@ def dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: st
     return h * gate, pullback
 
 
-@op("n k, d k, d, n d, d, d -> n d")
+@op("n k, d k, d, n d, d, d -> n d", promotes="float")
 def dense_add_norm(
     xp: Any,
     x: Array,

@@ -35,7 +35,7 @@ def broadcast_to(xp: Any, x: Array, *, shape: Any) -> Any:
     return xp.broadcast_to(x, shape), (lambda g: g,)
 
 
-@op("*a n *b, *a m *b, ... -> *a n+m+... *b")
+@op("*a n *b, *a m *b, ... -> *a n+m+... *b", promotes="mixed")
 def concatenate(xp: Any, *xs: Array, axis: int = 0) -> Any:
     """Arrays one after another along an existing axis."""
     if not -xs[0].ndim <= axis < xs[0].ndim:
