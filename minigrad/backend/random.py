@@ -76,7 +76,10 @@ def current() -> Stream:
 
 
 def manual_seed(seed: int) -> None:
-    """Start the context's random numbers anew: initialisation, shuffles and dropout all follow `seed` (0 to 2**63 - 1)."""
+    """Start this thread's random numbers anew: initialisation and dropout follow `seed` (0 to 2**63 - 1).
+
+    A thread that never called this draws from seed 0. Asynchronous tasks share the stream of the context they were started from.
+    """
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= int(seed) < 2**63:
         raise ArgumentError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
     _stream.set(Stream(int(seed)))
