@@ -35,16 +35,17 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["minigrad", "minigrad.*"]),
-    package_data={"minigrad": ["py.typed", "kernels/*.cu"]},
+    package_data={"minigrad": ["py.typed"]},
     install_requires=["numpy>=2.0", "tokenizers>=0.20"],
     extras_require={
         "gpu": ["cupy-cuda12x[ctk]>=14"],
         "test": ["pytest", "hypothesis", "scipy"],
         # The oracles of tests/oracle. PyTorch is pinned: its results are the reference that tolerances were chosen against.
         "oracle": ["torch==2.13.0", "transformers", "safetensors", "scikit-learn", "seqeval"],
-        "dev": ["ruff", "mypy"],
+        # Compatible releases only, so that what is clean today is clean tomorrow.
+        "dev": ["ruff~=0.17.6", "mypy~=2.4.1"],
     },
-    zip_safe=False,  # kernels/*.cu are read from the package's folder
+    zip_safe=False,  # type checkers read py.typed from the package's folder
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

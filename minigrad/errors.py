@@ -8,6 +8,7 @@ from it too, so `except ValueError` keeps working for people who never heard of 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class MinigradError(Exception):
@@ -88,6 +89,14 @@ class FileFormatError(MinigradError, ValueError):
     def __init__(self, path: str | Path, message: str, *, code: str | None = None) -> None:
         super().__init__(f"{path}: {message}", code=code)
         self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuilt from the finished message, not from the constructor's arguments: so errors cross processes and can be copied."""
+        return _with_arguments, (type(self), self.args), self.__dict__
+
+
+def _with_arguments(kind: type[FileFormatError], arguments: tuple[Any, ...]) -> FileFormatError:
+    return kind.__new__(kind, *arguments)
 
 
 class WeightFileError(FileFormatError):

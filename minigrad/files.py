@@ -1,13 +1,132 @@
-"""Files that appear whole or not at all."""
+"""Files, as everything in the package opens, parses and writes them.
+
+Files come from anyone: opening one must not wait for ever, parsing it must not guess, and a message must not repeat all it says.
+Files of ours appear whole or not at all.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from minigrad.errors import FileFormatError
+
+MAX_JSON_DEPTH = 100
+"""Levels of nesting that `parse_json` accepts: far more than any file here needs, far fewer than Python can walk or write again."""
+
+
+# ---- reading
+
+
+def open_regular(path: Path, error: type[FileFormatError]) -> IO[bytes]:
+    """Open a regular file for reading. Never waits: opening a named pipe without O_NONBLOCK would, until someone writes to it.
+
+    Raises: `error` with the code missing-file, not-a-regular-file or unreadable-file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError as cause:
+        raise error(path, "the file does not exist", code="missing-file") from cause
+    except (OSError, ValueError) as cause:  # ValueError: a NUL in the path
+        code = "not-a-regular-file" if getattr(cause, "errno", None) == errno.ENXIO else "unreadable-file"  # ENXIO: a socket
+        raise error(path, f"cannot be opened: {getattr(cause, 'strerror', None) or cause}", code=code) from cause
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(path, "is not a regular file", code="not-a-regular-file")
+    return open(descriptor, "rb")
+
+
+def read_bounded(path: Path, limit: int, error: type[FileFormatError], limit_code: str) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises: `error` as `open_regular`, or with `limit_code` for a larger file.
+    """
+    with open_regular(path, error) as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as cause:
+            raise error(path, f"cannot be read: {cause}", code="unreadable-file") from cause
+    if len(content) > limit:
+        raise error(path, f"larger than {limit} bytes, which no such file needs", code=limit_code)
+    return content
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON as RFC 8259 has it, stricter than `json.loads`: no NaN or Infinity, no key twice in an object, bounded nesting.
+
+    Raises: ValueError for any other text. The message completes "not valid JSON: ".
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if text.count("[") + text.count("{") > MAX_JSON_DEPTH and _deeper_than(MAX_JSON_DEPTH, value):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise ValueError(f"the key {quoted(key)} stands twice in one object")
+        fields[key] = value
+    return fields
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _deeper_than(depth: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(depth):
+        containers = [inner for inner in level if isinstance(inner, dict | list)]
+        level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    return any(isinstance(inner, dict | list) for inner in level)
+
+
+def surrogate_at(text: str) -> int | None:
+    """Where `text` holds half of a surrogate pair, which JSON's escapes can spell and no UTF-8 file can hold; None: nowhere."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
+
+
+# ---- what messages say of a file's content
+
+
+def quoted(value: object) -> str:
+    """`value` for a message: escaped, and never more than 80 characters of what a file says."""
+    shown = repr(value[:80] if isinstance(value, str) else value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def listing(names: Iterable[str]) -> str:
+    """The first names, quoted: enough to see a typing error, however many a file claims."""
+    shown = [quoted(name) for name in islice(names, 21)]
+    return ", ".join([*shown[:20], "..."] if len(shown) > 20 else shown)
+
+
+def json_type(value: object) -> str:
+    """The JSON name of a parsed value's type, with its article."""
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+# ---- writing
 
 
 @contextmanager

@@ -414,13 +414,12 @@ def _index(part: Any) -> Any:
         return part
     if isinstance(part, Tensor) and part.dtype.kind in "iub":
         return part.array
-    index = (
-        np.array(part.array if isinstance(part, Tensor) else part)
-        if hasattr(part, "dtype")
-        else np.empty(0)
-        if isinstance(part, str)
-        else numbers(part)
-    )
+    if isinstance(part, str):
+        index: Any = np.empty(0)
+    elif hasattr(part, "dtype"):
+        index = np.array(part.array if isinstance(part, Tensor) else part)
+    else:
+        index = numbers(part)
     if index.size == 0 and isinstance(part, list):  # an empty list has no kind of its own
         index = index.astype(np.int64)
     if index.dtype.kind not in "iub":

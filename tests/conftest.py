@@ -28,7 +28,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """A directory with the MiniLM-L6 checkpoint: MINIGRAD_MINILM, or the user's cache, which may download about 83 MB once."""
+    """A directory with the MiniLM-L6 checkpoint: MINIGRAD_MINILM, or the user's cache, which may download about 90 MB once."""
     configured = os.environ.get("MINIGRAD_MINILM")
     if configured:
         return Path(configured)

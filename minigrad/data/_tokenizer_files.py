@@ -8,12 +8,13 @@ has is built from them, and the file is refused if it describes another one.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minigrad.data._strict import file_problem, json_type, listing, parse_json, quoted
 from minigrad.errors import TokenizerError
+from minigrad.files import json_type, listing, parse_json, quoted, read_bounded, surrogate_at
 
 if TYPE_CHECKING:
     import tokenizers
@@ -58,8 +59,9 @@ def load(directory: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     Raises:
         TokenizerError: a file is missing, broken or describes another kind of tokenizer.
     """
-    if not directory.is_dir():
-        raise TokenizerError(directory, "no such directory", code="missing-file")
+    if not os.path.isdir(directory):  # unlike Path.is_dir, it has an answer for a name that is too long
+        message = "no such directory; for a checkpoint's name or id, pass minigrad.io.find_checkpoint(name)"
+        raise TokenizerError(directory, message, code="missing-file")
     settings = Settings()
     if (directory / "tokenizer.json").exists():
         path = directory / "tokenizer.json"
@@ -146,10 +148,8 @@ def _check_token(path: Path, token: str, where: str) -> None:
     """A token must fit on a line of vocab.txt, which `save_pretrained` writes. It may be empty: published files have that."""
     if any(mark in token for mark in "\0\r\n"):
         raise TokenizerError(path, f"{where} holds the token {quoted(token)}, with a NUL or a line end", code="vocab-invalid")
-    try:
-        token.encode("utf-8")
-    except UnicodeEncodeError:
-        raise TokenizerError(path, f"{where} holds half a surrogate pair, which is no character", code="vocab-invalid") from None
+    if surrogate_at(token) is not None:
+        raise TokenizerError(path, f"{where} holds half a surrogate pair, which is no character", code="vocab-invalid")
 
 
 # ---- tokenizer.json
@@ -261,16 +261,7 @@ def _apply_config(path: Path, settings: Settings) -> None:
 
 
 def _read_text(path: Path, limit: int) -> str:
-    if problem := file_problem(path):
-        code, message = problem
-        raise TokenizerError(path, message, code=code)
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(limit + 1)
-    except OSError as error:
-        raise TokenizerError(path, f"cannot be read: {error}", code="unreadable-file") from error
-    if len(raw) > limit:
-        raise TokenizerError(path, f"larger than {limit} bytes, which no BERT tokenizer needs", code="vocab-limit")
+    raw = read_bounded(path, limit, TokenizerError, "vocab-limit")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.data._strict import file_problem, json_type, listing, parse_json, quoted
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError, DataError, DTypeError
+from minigrad.files import json_type, listing, open_regular, parse_json, quoted, surrogate_at
 
 # A line is held in memory whole. A book as one record stays below this; a file without line ends must not fill the memory.
 MAX_LINE_BYTES = 64 * 2**20
@@ -44,9 +44,12 @@ def read_records(path: str | Path, *, text_column: str | None = None, label_colu
     mark at the start is dropped.
 
     The columns of .tsv and .csv: the first row is a header if `text_column` or `label_column` is given, or if one of its
-    cells is exactly `text`. Otherwise it is a record, the first column is the text and the second, if any, the label
-    (further ones are named column3, column4, ... in `Record.fields`). In a header and in JSON objects the names are `text`
-    and `label` unless the arguments say otherwise.
+    cells is exactly `text` or `label`. Otherwise it is a record, the first column is the text and the second, if any, the
+    label (further ones are named column3, column4, ... in `Record.fields`). In a header and in JSON objects the names are
+    `text` and `label` unless the arguments say otherwise; a header without the text column is refused.
+
+    A line may take 64 MiB. A field of a .csv may have as many characters as the csv module allows: 131,072, unless
+    `csv.field_size_limit` was called.
 
     A label column that is not asked for may be absent, but from the whole file only (every `label` is then None); in .jsonl
     the first object decides. JSON labels may be strings, integers or booleans; the latter two become their JSON text (`3`,
@@ -81,11 +84,17 @@ def read_records(path: str | Path, *, text_column: str | None = None, label_colu
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The numbering of the class names: `names[i]` is the label with id i."""
+    """The numbering of the class names: `names[i]` is the label with id i.
+
+    Raises:
+        DTypeError, ArgumentError: the names are no tuple of strings, or none, or not distinct.
+    """
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.names, tuple) or not all(isinstance(name, str) for name in self.names):
+            raise DTypeError(f"a LabelMap takes a tuple of strings, got {quoted(self.names)}; LabelMap.from_records makes one from records")
         if not self.names:
             raise ArgumentError("a LabelMap needs at least one label name")
         if len(set(self.names)) != len(self.names):
@@ -137,11 +146,8 @@ def _label_of(record: Record) -> str:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (1-based number, line with its line end), decoded. Only a line feed ends a line: U+2028 and the like are text."""
-    if problem := file_problem(path):
-        code, message = problem
-        raise DataError(path, message, code=code)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, DataError) as stream:
             number = 0
             while raw := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
@@ -179,7 +185,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise DataError(path, f"not valid CSV in the row that starts here: {error}", line=first_line, code="bad-csv") from None
+            hint = "; call csv.field_size_limit with a larger number, or use .jsonl" if "field limit" in str(error) else ""
+            message = f"not valid CSV in the row that starts here: {error}{hint}"
+            raise DataError(path, message, line=first_line, code="bad-csv") from None
 
 
 # ---- rows to objects: a column's name and its value
@@ -190,9 +198,9 @@ def _table_objects(path: Path, rows: Iterator[tuple[int, list[str]]], asked: Seq
     if first is None:
         return
     first_line, cells = first
-    has_header = bool(asked) or "text" in cells
+    has_header = bool(asked) or "text" in cells or "label" in cells
     columns = cells if has_header else ["text", "label", *(f"column{i}" for i in range(3, len(cells) + 1))][: len(cells)]
-    for column in asked:
+    for column in asked or (["text"] if has_header else []):
         if column not in columns:
             raise _unknown_column(path, first_line, column, columns)
     seen: set[str] = set()
@@ -268,9 +276,8 @@ def _clean(path: Path, line: int, value: str) -> str:
     """Refuse what only JSON escapes can bring in: characters that no tokenizer and no terminal can take."""
     if "\0" in value:
         raise DataError(path, f"NUL character at position {value.index(chr(0))} of the string", line=line, code="nul-character")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        message = f"half a surrogate pair at position {error.start} of the string, which is no character"
-        raise DataError(path, message, line=line, code="bad-text") from None
+    if (position := surrogate_at(value)) is not None:
+        raise DataError(
+            path, f"half a surrogate pair at position {position} of the string, which is no character", line=line, code="bad-text"
+        )
     return value

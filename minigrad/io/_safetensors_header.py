@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minigrad.errors import WeightFileError
+from minigrad.files import quoted, surrogate_at
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_TENSORS = 100_000  # keeps the time of a refusal under a second; the largest published models have fewer per file
@@ -68,19 +69,13 @@ class _Object(tuple[tuple[str, Any], ...]):
     """A JSON object as its members in order: a dict would hide duplicate keys."""
 
 
-def quoted(text: object) -> str:
-    """`text` for a message: escaped, and never more than 80 characters of what a file says."""
-    shown = repr(text)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
 def name_problem(name: str) -> str | None:
     """What is wrong with a tensor's name, or None."""
     if not name:
         return "is empty"
     if len(name) > MAX_NAME_CHARS:
         return f"is longer than {MAX_NAME_CHARS} characters"
-    return None if _encodable(name) else "holds half of a surrogate pair, which no UTF-8 file can hold"
+    return None if surrogate_at(name) is None else "holds half of a surrogate pair, which no UTF-8 file can hold"
 
 
 def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
@@ -88,7 +83,7 @@ def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             return f"metadata {quoted(key)} is not a string with a string value"
-        if not _encodable(key) or not _encodable(value):
+        if surrogate_at(key) is not None or surrogate_at(value) is not None:
             return f"metadata {quoted(key)} holds half of a surrogate pair"
     return None
 
@@ -268,11 +263,3 @@ def _bounded_int(digits: str) -> int | float:
 
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0  # not isinstance: True is an int
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigrad.errors import CheckpointUnavailableError
+from minigrad.errors import ArgumentError, CheckpointUnavailableError
+from minigrad.files import quoted
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _HUB_FILES = (
@@ -25,8 +26,6 @@ _HUB_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "model.safetensors",
-    "model.safetensors.index.json",
-    "model-?????-of-?????.safetensors",
 )
 
 
@@ -69,15 +68,17 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
     Any other `owner/name` is a repository of the hub: a complete local copy is used without asking the network, and
     nothing is known about its bytes beforehand. `HF_HUB_OFFLINE` keeps the hub, and only the hub, from being asked.
 
-    Raises: CheckpointUnavailableError, whose message lists what was tried and the ways to get the files.
+    Raises: CheckpointUnavailableError, whose message lists what was tried and the ways to get the files; ArgumentError for what is no path.
     """
-    name = os.fspath(name_or_dir)
-    if name and Path(name).is_dir():  # Path("") would be the current directory
+    if not isinstance(name_or_dir, str | os.PathLike) or not isinstance(name := os.fspath(name_or_dir), str):
+        known = ", ".join(map(repr, NAMED))
+        raise ArgumentError(f"pass a directory, a named checkpoint ({known}) or a hub repository (owner/name), got {quoted(name_or_dir)}")
+    if os.path.isdir(name):  # unlike Path.is_dir, it has an answer for "" and for a name that is too long
         return Path(name)
     if name in NAMED:
         return _find_named(name, NAMED[name])
     if not isinstance(name_or_dir, str) or not _HUB_ID.fullmatch(name):
-        message = f"{name!r} is neither a directory nor a named checkpoint ({', '.join(NAMED)}) nor a hub repository (owner/name)"
+        message = f"{quoted(name)} is neither a directory nor a named checkpoint ({', '.join(NAMED)}) nor a hub repository (owner/name)"
         raise CheckpointUnavailableError(message)
     from minigrad.io import _download  # imports what only downloads need
 
@@ -85,7 +86,11 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
         return _download.from_hub(name, _HUB_FILES, _download.check_loadable)
     except _download.SourceError as error:
         ways = ["pass the path of a directory that holds config.json, the tokenizer's files and model.safetensors"]
-        raise _unavailable(name, [f"hub repository {name}: {error}"], ways) from error
+        tried = [
+            f"directory {quoted(name)} {'does not exist' if not os.path.lexists(name) else 'is a file, not a directory'}",
+            f"hub repository {name:.80}: {error}",
+        ]
+        raise _unavailable(name, tried, ways) from error
 
 
 def _find_named(name: str, checkpoint: NamedCheckpoint) -> Path:
@@ -137,5 +142,5 @@ def _cache_directory() -> Path:
 def _unavailable(name: str, failures: list[str], ways: list[str]) -> CheckpointUnavailableError:
     tried = "".join(f"\n  - {failure}" for failure in failures)
     return CheckpointUnavailableError(
-        f"checkpoint {name!r} could not be had. Tried:{tried}\nWays to get it:" + "".join(f"\n  - {way}" for way in ways)
+        f"checkpoint {quoted(name)} could not be had. Tried:{tried}\nWays to get it:" + "".join(f"\n  - {way}" for way in ways)
     )

@@ -7,20 +7,18 @@ process), and written so that a crash leaves either the old file or the new one.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minigrad.errors import ArgumentError, DTypeError, ShapeError, WeightFileError
-from minigrad.files import replacing
+from minigrad.files import open_regular, quoted, replacing
 from minigrad.io._safetensors_header import (
     MAX_HEADER_BYTES,
     METADATA_KEY,
@@ -29,7 +27,6 @@ from minigrad.io._safetensors_header import (
     metadata_problem,
     name_problem,
     parse_header,
-    quoted,
 )
 
 _LENGTH_BYTES = 8
@@ -48,7 +45,7 @@ class SafetensorsFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = _open_regular(self.path)
+        self._file = open_regular(self.path, WeightFileError)
         try:
             self._state = self._fstat()
             self._data_start, self._entries, self._metadata = self._read_header()
@@ -263,18 +260,3 @@ def _values(dtype: str, block: NDArray[Any]) -> NDArray[Any]:
     if dtype == "BF16":  # the upper half of a float32
         return (block.astype(np.uint32) << 16).view(np.float32)
     return block != 0 if dtype == "BOOL" else block
-
-
-def _open_regular(path: Path) -> IO[bytes]:
-    """Opens a regular file for reading. Never waits: opening a pipe without O_NONBLOCK would, until someone writes to it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except FileNotFoundError as error:
-        raise WeightFileError(path, "there is no such file", code="missing-file") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        code = "not-a-regular-file" if getattr(error, "errno", None) == errno.ENXIO else "unreadable-file"  # ENXIO: a socket
-        raise WeightFileError(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}", code=code) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise WeightFileError(path, "is not a regular file", code="not-a-regular-file")
-    return open(descriptor, "rb", buffering=0)

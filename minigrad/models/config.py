@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from minigrad.errors import ConfigError
+from minigrad.files import json_type, parse_json, quoted, read_bounded, surrogate_at
 from minigrad.nn.activation import ACTIVATIONS
 
 CONFIG_NAME = "config.json"
 
 MAX_SIZE = 1 << 24
-"""No published model has a size above this; a larger number in a file is a mistake or an attempt to exhaust memory."""
+MAX_LAYERS = 1000
+MAX_LABELS = 1 << 16
+MAX_JSON_BYTES = 1 << 24
+"""No published model comes near these; a larger number in a file is a mistake or an attempt to exhaust memory."""
 
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "model_type": ("bert",),
@@ -60,9 +64,16 @@ class BertConfig:
     """Where the configuration came from, for error messages."""
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values that could not be built or not be written, by name.
+
+        Raises: ConfigError.
+        """
         for name in ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings", "type_vocab_size"):
             self._check_int(name, 1)
-        self._check_int("num_hidden_layers", 0)
+        self._check_int("num_hidden_layers", 0, MAX_LAYERS)
         self._check_int("pad_token_id", 0)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             value = getattr(self, name)
@@ -78,6 +89,18 @@ class BertConfig:
             raise self._refused("num_attention_heads", self.num_attention_heads, f"hidden_size {self.hidden_size} does not divide by it")
         if not self.id2label or any(type(i) is not int for i in self.id2label) or sorted(self.id2label) != list(range(len(self.id2label))):
             raise self._refused("id2label", self.id2label, "its keys must be 0, 1, 2, …", code="label-map-mismatch")
+        if len(self.id2label) > MAX_LABELS:
+            raise self._refused(
+                "id2label", self.id2label, f"{len(self.id2label)} labels, at most {MAX_LABELS} are read", code="config-limit"
+            )
+        for i, label in self.id2label.items():
+            if not isinstance(label, str) or surrogate_at(label) is not None:
+                raise self._refused(f"id2label[{i}]", label, "must be a string without half surrogate pairs", code="config-text")
+        for key, value in self.extra.items():
+            try:
+                _json_text({key: value}).encode("utf-8")
+            except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
+                raise self._refused(quoted(key), value, f"no config.json can hold it: {error}", code="config-text") from None
 
     @property
     def num_labels(self) -> int:
@@ -92,14 +115,14 @@ class BertConfig:
         return self.hidden_size // self.num_attention_heads
 
     def _refused(self, name: str, value: Any, why: str, code: str | None = None) -> ConfigError:
-        return ConfigError(self.source, f"{name} = {value!r:.80}: {why}", code=code)
+        return ConfigError(self.source, f"{name} = {quoted(value)}: {why}", code=code)
 
-    def _check_int(self, name: str, low: int) -> None:
+    def _check_int(self, name: str, low: int, high: int = MAX_SIZE) -> None:
         value = getattr(self, name)
         if type(value) is not int:
             raise self._refused(name, value, "must be an integer", code="config-type")
-        if not low <= value <= MAX_SIZE:
-            raise self._refused(name, value, f"must lie between {low} and {MAX_SIZE}", code="config-limit")
+        if not low <= value <= high:
+            raise self._refused(name, value, f"must lie between {low} and {high}", code="config-limit")
 
     def _check_number(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
@@ -117,15 +140,17 @@ class BertConfig:
         for name, allowed in SUPPORTED.items():
             if name in values and values[name] not in allowed:
                 raise ConfigError(
-                    source, f"{name} = {values[name]!r:.80} is not supported by minigrad; supported: {', '.join(map(repr, allowed))}"
+                    source, f"{name} = {quoted(values[name])} is not supported by minigrad; supported: {', '.join(map(repr, allowed))}"
                 )
         known = {f.name for f in fields(cls)} - {"id2label", "extra", "source"}
         chosen = {name: value for name, value in values.items() if name in known}
         labels = values.get("id2label")
         if labels is None and "num_labels" in values:
             count = values["num_labels"]
-            if type(count) is not int or not 1 <= count <= 1 << 20:
-                raise ConfigError(source, f"num_labels = {count!r:.80} must be an integer of at least 1", code="config-type")
+            if type(count) is not int or count < 1:
+                raise ConfigError(source, f"num_labels = {quoted(count)} must be an integer of at least 1", code="config-type")
+            if count > MAX_LABELS:
+                raise ConfigError(source, f"num_labels = {quoted(count)}: at most {MAX_LABELS} are read", code="config-limit")
             labels = default_labels(count)
         if labels is not None:
             chosen["id2label"] = _label_map(labels, source)
@@ -147,6 +172,21 @@ class BertConfig:
         labels = {"id2label": {str(i): label for i, label in self.id2label.items()}, "label2id": self.label2id}
         return {**self.extra, **own, **labels, "model_type": "bert", "architectures": [architecture]}
 
+    def to_text(self, architecture: str) -> str:
+        """The content of a config.json.
+
+        Raises: ConfigError if the configuration was changed into one that `from_file` would refuse.
+        """
+        self.check()
+        return _json_text(self.to_dict(architecture)) + "\n"
+
+    def encoder_size(self) -> int:
+        """How many numbers the parameters hold without pooler and head."""
+        h, inner = self.hidden_size, self.intermediate_size
+        embeddings = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size + 2) * h
+        attention, feed_forward, norms = 4 * (h * h + h), 2 * h * inner + inner + h, 4 * h
+        return embeddings + self.num_hidden_layers * (attention + feed_forward + norms)
+
 
 def default_labels(count: int) -> dict[int, str]:
     """LABEL_0, LABEL_1, …: the names used where nobody gave better ones."""
@@ -158,28 +198,29 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
     Raises: ConfigError.
     """
+    raw = read_bounded(path, MAX_JSON_BYTES, ConfigError, "config-limit")
     try:
-        with path.open("rb") as file:
-            raw = file.read(1 << 24)
-        value = json.loads(raw.decode("utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(path, "the file does not exist; a model directory needs one", code="missing-file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(path, f"cannot be read as JSON: {error}", code="bad-json") from error
+        value = parse_json(raw.decode("utf-8"))
+    except ValueError as error:
+        raise ConfigError(path, f"not valid JSON: {error}", code="bad-json") from None
     if not isinstance(value, dict):
-        raise ConfigError(path, "must hold a JSON object", code="bad-json")
+        raise ConfigError(path, f"must hold a JSON object, found {json_type(value)}", code="bad-json")
     return value
+
+
+def _json_text(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def _label_map(labels: Any, source: str) -> dict[int, str]:
     if not isinstance(labels, Mapping):
-        raise ConfigError(source, f"id2label = {labels!r:.80} must be an object", code="label-map-mismatch")
+        raise ConfigError(source, f"id2label = {quoted(labels)} must be an object", code="label-map-mismatch")
     names: dict[int, str] = {}
     for key, label in labels.items():
         try:
             number = int(key)
         except (TypeError, ValueError) as error:
-            raise ConfigError(source, f"id2label has a key that is no number: {error}", code="label-map-mismatch") from error
+            raise ConfigError(source, f"id2label has the key {quoted(key)}, a key that is no number", code="label-map-mismatch") from error
         if number in names:
             raise ConfigError(source, f"id2label names the label {number} twice", code="label-map-mismatch")
         names[number] = str(label)

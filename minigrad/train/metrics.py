@@ -6,13 +6,14 @@ are another matter: they count spans, not single labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
+from minigrad.files import listing, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,10 @@ def classification_report(labels: ArrayLike, predictions: ArrayLike, names: Sequ
         IndexRangeError: a label or prediction has no name.
     """
     true, predicted = _class_ids(labels, predictions)
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise DTypeError("names must be a sequence of strings, one per class")
+    if isinstance(names, str) or not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise DTypeError(f"names must be a sequence of strings, one per class, got {quoted(names)}")
     if len(set(names)) != len(names):
-        raise ArgumentError(f"class names must differ from each other, got {list(names)}")
+        raise ArgumentError(f"class names must differ from each other, got {listing(names)}")
     count = len(names)
     for what, ids in (("label", true), ("prediction", predicted)):
         outside = np.flatnonzero((ids < 0) | (ids >= count))

@@ -73,6 +73,18 @@ def test_without_labels() -> None:
     assert batch.labels is None
 
 
+def test_token_types_go_with_their_sequences() -> None:
+    data = sequences(7)
+    types = [np.full(len(ids), i % 2) for i, ids in enumerate(data)]
+    for batch in PackedLoader(data, token_types=types, batch_size=3, shuffle=True).epoch():
+        assert batch.tokens.token_type_ids.tolist() == [kind for i in batch.rows for kind in types[i]]
+
+
+def test_any_sequence_will_do() -> None:
+    for data in ([[1, 2], [3, 4]], ((1, 2), (3, 4)), np.array([[1, 2], [3, 4]])):
+        assert next(PackedLoader(data, token_types=data).epoch()).tokens.input_ids.tolist() == [1, 2, 3, 4]
+
+
 def test_labels_of_any_kind_keep_their_dtype() -> None:
     for labels in (np.array([0.5, 1.5, 2.5]), np.array([[1, 0], [0, 1], [1, 1]]), [True, False, True]):
         batch = next(PackedLoader(sequences(3), labels).epoch())
@@ -101,6 +113,13 @@ INVALID: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"sequences": [[1]], "labels": 3}, ArgumentError, "one entry per sequence: 1 sequences, labels ()"),
     ({"sequences": [[1]], "labels": ["a"]}, DTypeError, "labels must be numbers or booleans, got <U1"),
     ({"sequences": [[1]], "seed": 2**63}, ArgumentError, "seed must be an integer from 0"),
+    ({"sequences": ([i] for i in range(3))}, DTypeError, "sequences must be a list or another sequence, got generator; make a list of"),
+    ({"sequences": None}, DTypeError, "sequences must be a list or another sequence, got NoneType"),
+    ({"sequences": np.array(5)}, DTypeError, "sequences must be a list or another sequence, got ndarray"),
+    ({"sequences": [[1]], "token_types": iter([[0]])}, DTypeError, "token_types must be a list or another sequence, got list_iterator"),
+    ({"sequences": [[1]], "token_types": [[0], [0]]}, ShapeError, "1 sequences but token types of 2"),
+    ({"sequences": [[1], [2, 3]], "token_types": [[0], [0]]}, ShapeError, "sequence 1 has 2 token ids but 1 token type ids"),
+    ({"sequences": [[1]], "token_types": [["a"]]}, DTypeError, "token types of sequence 0 must be integers"),
     ({"sequences": [[1], [2]], "labels": [[1], [1, 2]]}, ShapeError, "labels: rows of different lengths"),
 ]
 

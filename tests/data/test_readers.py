@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from minigrad.data import readers
 from minigrad.data.readers import LabelMap, Record, read_records
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError, DataError, DTypeError
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -40,6 +40,7 @@ def pairs(records: list[Record]) -> list[tuple[str, str | None]]:
         ("a.tsv", 'say "hi\tx\n', [('say "hi', "x")]),
         ("a.tsv", "one\tx\r\ntwo\ty\r\n", [("one", "x"), ("two", "y")]),
         ("a.tsv", "only text\n", [("only text", None)]),
+        ("a.tsv", "Text\tLabel\n", [("Text", "Label")]),
         ("a.tsv", "text\tother\none\t5\n", [("one", None)]),
         ("a.tsv", "a\u2028b\u0085c\tx\n", [("a\u2028b\u0085c", "x")]),
         ("a.TSV", b"\xef\xbb\xbftext\tlabel\none\tx\n", [("one", "x")]),
@@ -111,10 +112,12 @@ def test_csv_and_jsonl_return_what_was_written(rows: list[tuple[str, str]]) -> N
         ("a.csv", "\na,b\n", "empty-text", 1, "empty"),
         ("a.tsv", "text\tlabel\n \tb\n", "empty-text", 2, "empty"),
         ("a.tsv", "text\tlabel\na\tb\nc\t\n", "missing-label", 3, "'label'"),
+        ("a.tsv", "sentence\tlabel\na\tb\n", "unknown-column", 1, "no column 'text'; there are: 'sentence', 'label'"),
+        ("a.csv", "label\n", "unknown-column", 1, "no column 'text'; there are: 'label'"),
         ("a.tsv", "text\tid\ttext\nx\ty\tz\n", "duplicate-column", 1, "'text' twice"),
         ("a.csv", 'text,label\na,b\n"c,d\ne,f\n', "bad-csv", 3, "row that starts here"),
         ("a.csv", 'text,label\n"a"b,c\n', "bad-csv", 2, "row that starts here"),
-        ("a.csv", "text,label\n" + "x" * 200_000 + ",y\n", "bad-csv", 2, "field limit"),
+        ("a.csv", "text,label\n" + "x" * 200_000 + ",y\n", "bad-csv", 2, "field limit (131072); call csv.field_size_limit"),
         ("a.tsv", b"a\tb\nc\xff\td\n", "not-utf8", 2, "0xff at offset 1 of the line"),
         ("a.csv", b'text,label\n"a\n\xe9",b\n', "not-utf8", 3, "0xe9 at offset 0 of the line"),
         ("a.jsonl", b'{"text": "\xe4"}\n', "not-utf8", 1, "0xe4 at offset 10 of the line"),
@@ -223,6 +226,24 @@ def test_label_map_needs_labels(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"a\.tsv:2: .*'text', 'desk'") as caught:
             call(unlabelled)
         assert caught.value.code == "missing-label"
+
+
+def test_long_csv_fields_as_documented(tmp_path: Path) -> None:
+    """131,072 characters, or what the program told the csv module; the limit is the whole process's, so it is left as it is."""
+    path = write(tmp_path, "a.csv", "text,label\n" + "x" * 131_072 + ",y\n")
+    assert len(read_records(path)[0].text) == 131_072 == csv.field_size_limit()
+    longer = write(tmp_path, "b.csv", "text,label\n" + "x" * 200_000 + ",y\n")
+    before = csv.field_size_limit(200_000)
+    try:
+        assert len(read_records(longer)[0].text) == 200_000 == csv.field_size_limit()
+    finally:
+        csv.field_size_limit(before)
+
+
+@pytest.mark.parametrize("names", ["abc", ["a", "b"], ("a", 1), None, 5])
+def test_label_map_takes_a_tuple_of_strings(names: object) -> None:
+    with pytest.raises(DTypeError, match="a LabelMap takes a tuple of strings"):
+        LabelMap(names)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("names", [(), ("a", "b", "a")])

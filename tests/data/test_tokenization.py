@@ -6,6 +6,7 @@ Equality with transformers on real vocabularies stands in tests/oracle/test_toke
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import pytest
 
 from minigrad.data import _tokenizer_files
 from minigrad.data.tokenization import Tokenizer
-from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, TokenizerError
+from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TokenizerError
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "pump", "##s", "leak", "##ing", ".", "cafe", "Pump", "é", "中"]
 ID = {token: number for number, token in enumerate(TOKENS)}
@@ -126,6 +127,12 @@ def test_decode(directory: Path) -> None:
     for bad in ([5, len(TOKENS)], [-1]):
         with pytest.raises(IndexRangeError, match=f"token id {bad[-1]} at position {len(bad) - 1}"):
             tokenizer.decode(bad)
+    for wrong in (["a"], [1.5], None, [2**70]):
+        with pytest.raises(DTypeError, match="ids must be integers"):
+            tokenizer.decode(wrong)  # type: ignore[arg-type]
+    for shape in ([[1, 2]], 5):
+        with pytest.raises(ShapeError, match="ids of one text"):
+            tokenizer.decode(shape)  # type: ignore[arg-type]
 
 
 def test_wrong_arguments(directory: Path) -> None:
@@ -145,6 +152,23 @@ def test_wrong_arguments(directory: Path) -> None:
             tokenizer.encode(["a"], max_length=length)
     with pytest.raises(ArgumentError, match="at least 4"):
         tokenizer.encode(["a"], pairs=["b"], max_length=3)
+    for length in ("a", 3.5, 2**31, 2**70):
+        with pytest.raises(ArgumentError, match=r"max_length must be an integer of at least 3 .* at most 2\*\*31 - 1"):
+            tokenizer.encode(["a"], max_length=length)  # type: ignore[arg-type]
+    for texts in (None, 5):
+        with pytest.raises(DTypeError, match="texts must be a sequence of strings, got"):
+            tokenizer.encode(texts)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="directory must be the path"):
+        Tokenizer.from_pretrained(None)  # type: ignore[arg-type]
+
+
+def test_texts_may_come_from_a_generator(directory: Path) -> None:
+    tokenizer = Tokenizer.from_pretrained(directory)
+    texts, pairs = ["the pump", "leak"], ["the", "pump ."]
+    found = tokenizer.encode((text for text in texts), pairs=(pair for pair in pairs), max_length=np.int64(9))  # type: ignore[arg-type]
+    assert [e.ids.tolist() for e in found] == [e.ids.tolist() for e in tokenizer.encode(texts, pairs=pairs)]
+    with pytest.raises(DTypeError, match=r"texts\[1\]"):
+        tokenizer.encode(text for text in ["a", 5])  # type: ignore[misc]
 
 
 # ---- settings
@@ -266,9 +290,12 @@ def refused(folder: Path, code: str, words: str) -> None:
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    refused(tmp_path / "absent", "missing-file", "no such directory")
+    refused(tmp_path / "absent", "missing-file", "no such directory; for a checkpoint's name or id, pass minigrad.io.find_checkpoint(name)")
+    refused(tmp_path / ("x" * 5000), "missing-file", "no such directory")
     refused(tmp_path, "missing-file", "neither tokenizer.json nor vocab.txt")
     (tmp_path / "vocab.txt").mkdir()
+    refused(tmp_path, "not-a-regular-file", "not a regular file")
+    os.mkfifo(tmp_path / "tokenizer.json")
     refused(tmp_path, "not-a-regular-file", "not a regular file")
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.data import Batch, PackedLoader, Tokenizer
+from minigrad.errors import MinigradError
 from minigrad.models import BertConfig, BertForSequenceClassification, BertModel
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "finetune_bert_tiny.py"
@@ -160,12 +163,91 @@ def test_a_label_unseen_in_training_names_its_line(model_dir: Path, files: list[
         (["--epochs", "0"], "--epochs"),
         (["--warmup-ratio", "2"], "--warmup-ratio"),
         (["--layers", "99"], "99"),
+        (["--lr", "0"], "--lr must be a positive number, got 0.0"),
+        (["--lr", "nan"], "--lr"),
+        (["--lr", "inf"], "--lr"),
+        (["--weight-decay", "-0.1"], "--weight-decay must not be negative, got -0.1"),
+        (["--max-length", "2"], "--max-length must be at least 3, got 2"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--freeze", "bert", "classifier"], "--freeze bert classifier leaves nothing to train"),
         (["--freeze", "bert.nothing"], "bert.nothing"),
     ],
 )
 def test_bad_options(model_dir: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
     done = run_script("--model", str(model_dir), "--output", str(tmp_path / "out"), *arguments)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--report", "nowhere/report.json"), ("--report", "."), ("--output", "afile"), ("--output", "afile/model")],
+)
+def test_places_that_cannot_be_written_are_found_before_the_training(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("content", encoding="utf-8")
+    done = run_script("--model", "no/model", *files, "--output", "out", option, value)  # the model is not even looked for
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {option} {value} ") and done.stderr.count("\n") == 1
+    assert (tmp_path / "afile").read_text(encoding="utf-8") == "content"
+
+
+def test_one_class_is_no_classification(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"text": "pump", "label": "pump"}\n' * 3, encoding="utf-8")
+    done = run_script("--model", "no/model", *files, "--output", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "train.jsonl: every training record has the label 'pump'; two or more are needed" in done.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "log.jsonl"}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow that is meant to happen
+@pytest.mark.parametrize(
+    ("batch_size", "words"),
+    [("20", r"step 2: loss \S+, gradient norm \S+; a smaller --lr may help"), ("60", "outputs are not finite: the training has diverged")],
+    ids=["within an epoch", "in its last step"],
+)
+def test_a_training_that_diverges_stops_and_keeps_what_was_saved(
+    example: ModuleType,
+    model_dir: Path,
+    files: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--model", str(model_dir), *files, "--output", "out", "--batch-size", batch_size]
+    example.main([*arguments, "--epochs", "1"])
+    before = contents(tmp_path / "out")
+    with pytest.raises(MinigradError, match=words):
+        example.main([*arguments, "--epochs", "9", "--lr", "1e30", "--warmup-ratio", "0"])
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_an_interrupt_keeps_the_best_model_so_far(
+    example: ModuleType, model_dir: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    deal = PackedLoader.epoch
+
+    def interrupted(loader: PackedLoader, number: int = 0) -> Iterator[Batch]:
+        if loader.shuffle and number == epoch:
+            raise KeyboardInterrupt
+        return deal(loader, number)
+
+    monkeypatch.setattr(PackedLoader, "epoch", interrupted)
+    with pytest.raises(SystemExit, match="interrupted: the best model of the epochs that were finished, if any, is in out"):
+        example.main(["--model", str(model_dir), *files, "--output", "out"])
+    if epoch:
+        assert BertForSequenceClassification.from_pretrained("out").config.num_labels == 3
+        assert Tokenizer.from_pretrained("out").encode(["the pump"])
+    else:
+        assert contents(tmp_path / "out") == {}
 
 
 def test_too_long_texts_are_counted(

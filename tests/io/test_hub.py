@@ -19,7 +19,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from minigrad.errors import CheckpointUnavailableError
+from minigrad.errors import ArgumentError, CheckpointUnavailableError
 from minigrad.io import _download, find_checkpoint, hub
 
 CONTENT = {"config.json": b"{}", "model.safetensors": b"weights", "vocab.txt": b"[PAD]\n"}
@@ -364,7 +364,7 @@ def test_huggingface_hub_absent(world: World, monkeypatch: pytest.MonkeyPatch) -
         find_checkpoint("someone/else")
 
 
-@pytest.mark.parametrize("missing, reason", [("config.json", "no config.json"), ("model.safetensors", "no safetensors weights")])
+@pytest.mark.parametrize("missing, reason", [("config.json", "no config.json"), ("model.safetensors", "no model.safetensors")])
 def test_a_repository_without_a_model_is_refused(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str, reason: str
 ) -> None:
@@ -395,6 +395,39 @@ def test_what_is_neither_directory_nor_name(world: World, name: str | Path) -> N
     with pytest.raises(CheckpointUnavailableError, match=r"neither a directory nor a named checkpoint \(tiny\)"):
         find_checkpoint(name)
     assert world.asked == []
+
+
+@pytest.mark.parametrize("name", [None, 5, b"bytes", ["minilm-l6"]], ids=str)
+def test_what_is_no_path_at_all(world: World, name: object) -> None:
+    with pytest.raises(ArgumentError, match=r"pass a directory, a named checkpoint \('tiny'\) or a hub repository"):
+        find_checkpoint(name)  # type: ignore[arg-type]
+    assert world.asked == []
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "owner/" + "x" * 5000])
+def test_a_name_of_any_length_is_one_clear_error(world: World, name: str) -> None:
+    with pytest.raises(CheckpointUnavailableError) as caught:
+        find_checkpoint(name)
+    assert len(str(caught.value)) < 1500
+
+
+def test_a_mistyped_directory_is_said_to_be_missing(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointUnavailableError, match="Tried:\n  - directory 'runs/x' does not exist\n  - hub repository runs/x: "):
+        find_checkpoint("runs/x")
+    fill(tmp_path / "runs", {"x": b""})
+    with pytest.raises(CheckpointUnavailableError, match="'runs/x' is a file, not a directory"):
+        find_checkpoint("runs/x")
+
+
+def test_only_whole_weight_files_are_asked_for(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The models read model.safetensors alone, so weights in several files would be fetched for nothing."""
+    assert [name for name in hub._HUB_FILES if "safetensors" in name] == ["model.safetensors"]
+    parts = {"config.json": b"{}", "model-00001-of-00002.safetensors": b"", "model.safetensors.index.json": b"{}"}
+    world.hub_local = world.hub_remote = fill(tmp_path / "s", parts)
+    open_hub(monkeypatch)
+    with pytest.raises(CheckpointUnavailableError, match="weights in several files are not read"):
+        find_checkpoint("someone/else")
 
 
 def test_the_published_table_is_well_formed() -> None:

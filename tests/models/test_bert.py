@@ -233,7 +233,7 @@ def test_packed_sequences_are_checked() -> None:
         PackedTokens.of([[1], [1, 2]], [[0], [0]])
     with pytest.raises(ShapeError, match="2 lengths but 3 flags of masked first tokens"):
         Packing([2, 2], masked_first=[True, False, False])
-    with pytest.raises(ArgumentError, match="sequence numbers must not be negative, got -1"):
+    with pytest.raises(ArgumentError, match="sequence numbers must be distinct and lie in 0"):
         Packing([2, 2], numbers=[0, -1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from models.cases import SIZES
 
 from minigrad.errors import ConfigError
-from minigrad.models import BertConfig
+from minigrad.models import BertConfig, BertModel
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     *[({name: 0}, "config-limit", f"{name} = 0: must lie between 1 and") for name in ("vocab_size", "hidden_size", "type_vocab_size")],
@@ -45,6 +46,15 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"id2label": {"0": "a", "00": "b"}}, "label-map-mismatch", "names the label 0 twice"),
     ({"num_labels": 0}, "config-type", "num_labels = 0 must be an integer of at least 1"),
     ({"num_labels": "3"}, "config-type", "num_labels = '3'"),
+    ({"num_labels": 1 << 20}, "config-limit", "num_labels = 1048576: at most 65536"),
+    ({"id2label": {str(i): "" for i in range(70_000)}}, "config-limit", "70000 labels, at most 65536"),
+    ({"num_hidden_layers": 1001}, "config-limit", "num_hidden_layers = 1001: must lie between 0 and 1000"),
+    ({"id2label": {"0": "a", "1": "\ud800"}}, "config-text", "id2label[1] = '\\ud800'"),
+    ({"note": "\udfff"}, "config-text", "'note' = '\\udfff'"),
+    ({"note": {"a": ["\udfff"]}}, "config-text", "'note'"),
+    ({"\udfff": 1}, "config-text", "'\\udfff' = 1"),
+    ({"note": float("nan")}, "config-text", "'note' = nan"),
+    ({"note": {1, 2}}, "config-text", "'note' = {1, 2}"),
 ]
 
 
@@ -81,8 +91,30 @@ def test_unknown_keys_are_kept() -> None:
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"{", "bad-json"), (b"[1]", "bad-json"), (b"\xff", "bad-json"), (b"[" * 100_000, "bad-json"), (None, "missing-file")],
-    ids=["cut off", "a list", "not UTF-8", "nested too deeply", "no file"],
+    [
+        (b"{", "bad-json"),
+        (b"[1]", "bad-json"),
+        (b"\xff", "bad-json"),
+        (b"[" * 100_000, "bad-json"),
+        (b'{"hidden_size": 12, "hidden_size": 24}', "bad-json"),
+        (b'{"initializer_range": NaN}', "bad-json"),
+        (b'{"note": -Infinity}', "bad-json"),
+        (b'{"note": ' + b"[" * 200 + b"]" * 200 + b"}", "bad-json"),
+        (b" " * (1 << 24) + b"{}", "config-limit"),
+        (None, "missing-file"),
+    ],
+    ids=[
+        "cut off",
+        "a list",
+        "not UTF-8",
+        "nested too deeply",
+        "a key twice",
+        "NaN",
+        "Infinity",
+        "too deep to write",
+        "too large",
+        "no file",
+    ],
 )
 def test_broken_files(tmp_path: Path, content: bytes | None, code: str) -> None:
     path = tmp_path / "config.json"
@@ -92,6 +124,26 @@ def test_broken_files(tmp_path: Path, content: bytes | None, code: str) -> None:
         BertConfig.from_file(path)
     assert caught.value.code == code
     assert str(path) in str(caught.value)
+
+
+def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ConfigError) as caught:
+        BertConfig.from_file(tmp_path / "config.json")
+    assert caught.value.code == "not-a-regular-file"
+
+
+def test_what_was_changed_afterwards_is_checked_before_it_is_written() -> None:
+    config = BertConfig.from_dict(SIZES)
+    config.id2label[1] = "\ud800"
+    with pytest.raises(ConfigError, match=r"id2label\[1\]"):
+        config.to_text("BertModel")
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_hidden_layers": 0}, {"intermediate_size": 7, "type_vocab_size": 5}])
+def test_the_size_is_counted_without_building(changes: dict[str, Any]) -> None:
+    config = BertConfig(**(SIZES | changes))
+    assert config.encoder_size() == BertModel(config, add_pooling_layer=False).num_parameters()
 
 
 def test_read_from_a_file(tmp_path: Path) -> None:

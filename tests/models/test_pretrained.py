@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +166,8 @@ def test_other_heads_are_left_out(saved: Path, caplog: pytest.LogCaptureFixture)
 # ---------------------------------------------------------------- refusals
 BIAS = "bert.encoder.layer.1.output.dense.bias"
 REFUSED = {
-    "missing": (lambda n, a: [] if n == BIAS else [(n, a)], f"missing: {BIAS}"),
-    "unexpected": (lambda n, a: [(n, a), (n + "2", a)] if n == BIAS else [(n, a)], f"unexpected: {BIAS}2"),
+    "missing": (lambda n, a: [] if n == BIAS else [(n, a)], f"missing: '{BIAS}'"),
+    "unexpected": (lambda n, a: [(n, a), (n + "2", a)] if n == BIAS else [(n, a)], f"unexpected: '{BIAS}2'"),
     "mis-shaped": (lambda n, a: [(n, a[:-1] if n == BIAS else a)], f"{BIAS} has shape (11,), the configuration asks for (12,)"),
     "mis-shaped pooler": (
         lambda n, a: [(n, a[:-1] if n == "bert.pooler.dense.bias" else a)],
@@ -192,7 +194,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(saved: Path, what: str) -> 
 def test_layers_beyond_the_configuration_load_only_on_request(saved: Path) -> None:
     """A file with more layers than config.json claims is a mistake; `num_hidden_layers` leaves layers out on purpose."""
     set_config(saved, num_hidden_layers=1)
-    with pytest.raises(WeightFileError, match=r"unexpected: bert\.encoder\.layer\.1\."):
+    with pytest.raises(WeightFileError, match=r"unexpected: 'bert\.encoder\.layer\.1\."):
         BertForSequenceClassification.from_pretrained(saved)
 
 
@@ -210,11 +212,97 @@ def test_missing_files(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "chosen", [{"num_labels": 0}, {"num_labels": 2.0}, {"num_labels": 2, "id2label": {0: "a"}}], ids=["none", "no integer", "contradiction"]
+    "chosen",
+    [{"num_labels": 0}, {"num_labels": 10**9}, {"num_labels": 2.0}, {"num_labels": 2, "id2label": {0: "a"}}],
+    ids=["none", "too many", "no integer", "contradiction"],
 )
 def test_bad_numbers_of_labels(saved: Path, chosen: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match="num_labels"):
         BertForSequenceClassification.from_pretrained(saved, **chosen)
+
+
+HOSTILE: list[tuple[dict[str, Any], str]] = [
+    ({"vocab_size": 1 << 24}, "vocab_size = 16777216, but"),
+    ({"hidden_size": 1 << 24, "num_attention_heads": 1}, "hidden_size = 16777216, but"),
+    ({"intermediate_size": 1 << 24}, "intermediate_size = 16777216, but"),
+    ({"max_position_embeddings": 1 << 24}, "max_position_embeddings = 16777216, but"),
+    ({"type_vocab_size": 1 << 24}, "type_vocab_size = 16777216, but"),
+    ({"num_hidden_layers": 1000}, "num_hidden_layers = 1000, but"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), HOSTILE, ids=[words.split()[0] for _, words in HOSTILE])
+def test_a_configuration_that_claims_more_than_the_file_holds_builds_nothing(saved: Path, values: dict[str, Any], words: str) -> None:
+    set_config(saved, **values)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError) as caught:
+            BertForSequenceClassification.from_pretrained(saved, num_hidden_layers=1)
+        assert tracemalloc.get_traced_memory()[1] < 32e6  # 16 MB are set aside to read config.json; the claims begin at 800 MB
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == "config-weights-mismatch"
+    assert words in str(caught.value) and "model.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_wide_tables_alone_do_not_pay_for_square_matrices(saved: Path, layers: int) -> None:
+    """Tables of one row each agree with a huge hidden_size, whose square would be built for every layer and for the pooler."""
+    wide = {f"embeddings.{name}_embeddings.weight": np.zeros((1, 1 << 20), np.float16) for name in ("word", "position", "token_type")}
+    layer = {f"encoder.layer.{i}.intermediate.dense.weight": np.zeros((20, 1), np.float16) for i in range(layers)}
+    save_file(wide | layer, saved / "model.safetensors")
+    sizes = {"vocab_size": 1, "max_position_embeddings": 1, "type_vocab_size": 1, "hidden_size": 1 << 20, "num_attention_heads": 1}
+    set_config(saved, **sizes, num_hidden_layers=layers)
+    with pytest.raises(ConfigError, match="hidden_size = 1048576, but a model of this shape has more numbers than the") as caught:
+        BertModel.from_pretrained(saved)
+    assert caught.value.code == "config-weights-mismatch"
+
+
+def test_weights_that_show_no_size_are_refused(saved: Path) -> None:
+    rewrite(saved, lambda n, a: [] if "word_embeddings" in n else [(n, a)])
+    with pytest.raises(WeightFileError, match=r"missing: bert\.embeddings\.word_embeddings\.weight") as caught:
+        BertForSequenceClassification.from_pretrained(saved)
+    assert caught.value.code == "weights-mismatch"
+
+
+def test_a_pipe_for_weights_does_not_hang(saved: Path) -> None:
+    (saved / "model.safetensors").unlink()
+    os.mkfifo(saved / "model.safetensors")
+    with pytest.raises(WeightFileError) as caught:
+        BertModel.from_pretrained(saved)
+    assert caught.value.code == "not-a-regular-file"
+
+
+def test_what_no_config_can_hold_is_refused_before_anything_is_written(saved: Path, tmp_path: Path) -> None:
+    model = BertForSequenceClassification.from_pretrained(saved)
+    model.config.extra["note"] = "\ud800"
+    with pytest.raises(ConfigError, match="'note'"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ConfigError, match=r"id2label\[0\]"):
+        BertForSequenceClassification.from_pretrained(saved, id2label={0: "\ud800", 1: "b", 2: "c"})
+
+
+def test_a_place_that_cannot_be_written(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("content", encoding="utf-8")
+    for place in (tmp_path / "afile", tmp_path / "afile" / "model"):
+        with pytest.raises(WeightFileError, match="cannot be written") as caught:
+            classifier("float32").save_pretrained(place)
+        assert caught.value.code == "write-failed"
+    (tmp_path / "model2" / "config.json").mkdir(parents=True)
+    with pytest.raises(WeightFileError) as caught:
+        classifier("float32").save_pretrained(tmp_path / "model2")
+    assert caught.value.code == "write-failed"
+    assert (tmp_path / "afile").read_text(encoding="utf-8") == "content"
+
+
+def test_arguments_that_are_no_paths_or_labels(saved: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"pass a directory, .* got None"):
+        BertModel.from_pretrained(None)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointUnavailableError):
+        BertModel.from_pretrained("x" * 5000)
+    with pytest.raises(ArgumentError, match=r"id2label must be a mapping such as \{0: 'no', 1: 'yes'\}, got \['a', 'b'\]"):
+        BertForSequenceClassification.from_pretrained(saved, id2label=["a", "b"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("labels", [{}, {1: "a", 2: "b"}, {"0": "a", 1: "b"}])

@@ -290,7 +290,7 @@ INVALID = {
     "too few rows, float32": (lambda: nn.MultiHeadAttention(6, 2)(X2.to("float32"), Packing([2, 3])), ShapeError, "5 rows"),
     "dropout of too many rows": (lambda: nn.Dropout(0.5)(X2, Packing([2, 1])), ShapeError, "draw"),
     "dropout of too few rows, float32": (lambda: nn.Dropout(0.5)(X2.to("float32"), Packing([2, 3])), ShapeError, "draw"),
-    "width": (lambda: ready(nn.Linear(5, 2))(X2), ShapeError, "linear(float64[4, 6], float64[2, 5]"),
+    "width": (lambda: ready(nn.Linear(5, 2))(X2), ShapeError, "linear: weight (2, 5) (outputs, inputs) does not fit x (4, 6)"),
     "norm width": (lambda: ready(nn.LayerNorm(5))(X2), ShapeError, "layer_norm"),
     "one weight for all": (lambda: nn.LayerNorm(1)(X2.to("float32")), ShapeError, "layer_norm"),
     "mask shape": (lambda: nn.MultiHeadAttention(6, 2)(X3, attention_mask=np.ones((2, 4))), ShapeError, "attention_mask has shape (2, 4)"),

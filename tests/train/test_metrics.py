@@ -96,6 +96,6 @@ def test_refused_names_and_ids() -> None:
         classification_report([-1, 1], [0, 1], ["a", "b"])
     with pytest.raises(ArgumentError, match="differ"):
         classification_report([0], [0], ["a", "a"])
-    for names in ("ab", [0, 1]):
+    for names in ("ab", [0, 1], 5, None, (name for name in "ab")):
         with pytest.raises(DTypeError, match="names"):
             classification_report([0], [0], names)  # type: ignore[arg-type]
