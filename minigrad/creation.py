@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.backend.dtypes import as_dtype
 from minigrad.errors import ArgumentError
-from minigrad.tensor import Tensor, as_dtype
+from minigrad.tensor import Tensor
 
 DEFAULT = "float32"
 

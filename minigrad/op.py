@@ -27,9 +27,10 @@ import numpy as np
 
 from minigrad.autograd import Leaf, Node, Pullback, recording, replayable
 from minigrad.backend import Array, device_of, namespace_of
+from minigrad.backend.dtypes import numbers
 from minigrad.errors import DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
-from minigrad.tensor import Tensor, numbers
+from minigrad.tensor import Tensor
 
 P = ParamSpec("P")
 Promotion: TypeAlias = Literal["float", "mixed"]

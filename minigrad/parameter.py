@@ -6,11 +6,19 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self
 from weakref import ref
 
+import numpy as np
+
 from minigrad.autograd import Leaf
 from minigrad.backend import Array, device_of, namespace_of, to_numpy
 from minigrad.backend.gradients import dense
 from minigrad.errors import DTypeError, ShapeError
 from minigrad.tensor import Tensor
+
+
+def _rebuilt(data: Array, requires_grad: bool, device: str, gathered: bool, name: str) -> Parameter:
+    parameter = Parameter(data, requires_grad, device=device, gathered=gathered)
+    parameter.leaf.name = name
+    return parameter
 
 
 def _nobody() -> None:
@@ -20,9 +28,11 @@ def _nobody() -> None:
 class Ledger(Protocol):
     """What an optimizer still owes to rows of a parameter (weight decay of rows no batch has touched)."""
 
-    def settle(self) -> None: ...
+    def settle(self) -> None:
+        """Bring all rows up to date."""
 
-    def settle_rows(self, ids: Any) -> None: ...
+    def settle_rows(self, ids: Any) -> None:
+        """Bring the rows `ids` up to date."""
 
 
 class Parameter(Tensor):
@@ -30,6 +40,12 @@ class Parameter(Tensor):
 
     `requires_grad` can be switched (frozen) at any time. `gathered` marks a table that is read by rows (an embedding): an optimizer may
     keep its gradient and moments by rows.
+
+    A parameter changes in place: `data` and `numpy()` are read-only views that follow it, `detach()` and `copy.deepcopy` are copies that
+    stay as they are. A copy made by `copy.deepcopy` is a parameter of its own, with the same numbers, name and flags; it has no gradient
+    and no optimizer.
+
+    Raises: DTypeError for data that are no floats.
     """
 
     __slots__ = ("_owner", "gathered", "leaf", "ledger")
@@ -48,6 +64,7 @@ class Parameter(Tensor):
 
     @property
     def array(self) -> Array:
+        """The array itself, for reading inside minigrad, after whatever an optimizer still owed to it."""
         if self.ledger is not None:
             self.ledger.settle()
         return self._array
@@ -64,12 +81,24 @@ class Parameter(Tensor):
         return None if self.leaf.grad is None else Tensor.wrap(dense(self.leaf.grad))
 
     def zero_grad(self) -> None:
+        """Forget the accumulated gradient."""
         self.leaf.grad = None
 
     @property
     def name(self) -> str:
         """The path by which the model knows it, once a Module has named it."""
         return self.leaf.name
+
+    def detach(self) -> Tensor:
+        """A copy of the numbers as they are now: a parameter changes in place, and the tensor must not change with it."""
+        return Tensor.wrap(self.array.copy())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        rebuild, arguments = self.__reduce__()
+        return rebuild(*arguments)  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (np.array(self.numpy()), self.requires_grad, self.device, self.gathered, self.name)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Train (True) or freeze (False) this parameter; returns it."""
@@ -83,7 +112,7 @@ class Parameter(Tensor):
         """
         source = data.array if isinstance(data, Tensor) else data
         if not hasattr(source, "dtype") or source.dtype.kind not in "fiub":
-            source = Tensor(source).array
+            source = Tensor(source, dtype=self.dtype).array
         if tuple(source.shape) != self.shape:
             raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to parameter {self.name or ''} of shape {self.shape}")
         target = self.array

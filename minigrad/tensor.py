@@ -14,6 +14,7 @@ import numpy as np
 
 from minigrad.autograd import Leaf, Node, propagate, recording
 from minigrad.backend import FLOAT_DTYPES, Array, device_of, namespace_of, to_device, to_numpy
+from minigrad.backend.dtypes import as_dtype, numbers
 from minigrad.backend.gradients import dense
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
@@ -362,38 +363,6 @@ class Tensor:
 
     def tanh(self) -> Tensor:
         return ops.tanh(self)
-
-
-KINDS = "fiub"
-"""The kinds of numbers that tensors hold, as NumPy abbreviates them: floats, integers, unsigned integers, booleans."""
-
-
-def as_dtype(dtype: Any) -> np.dtype[Any]:
-    """A NumPy dtype from its name or object.
-
-    Raises: ArgumentError for an unknown name, None, or a dtype that tensors do not hold.
-    """
-    try:
-        known: np.dtype[Any] = np.dtype(dtype)
-    except TypeError as error:
-        raise ArgumentError(f'unknown dtype or device {dtype!r}: use "float32", "float64", another NumPy dtype, "cpu" or "cuda"') from error
-    if dtype is None or known.kind not in KINDS or known.itemsize > 8:
-        raise ArgumentError(f"tensors hold floats (up to float64), integers or booleans, not {dtype}")
-    return known
-
-
-def numbers(data: Any, dtype: np.dtype[Any] | None = None) -> np.ndarray[Any, Any]:
-    """A new NumPy array of nested numbers or an array.
-
-    Raises: DTypeError for what holds no numbers, or is ragged.
-    """
-    try:
-        array = np.array(data, dtype=dtype)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DTypeError(f"cannot make a tensor of {type(data).__name__}: {error}") from error
-    if array.dtype.kind not in KINDS or array.dtype.itemsize > 8:
-        raise DTypeError(f"a tensor holds floats (up to float64), integers or booleans, not {array.dtype}")
-    return array
 
 
 def _new_array(data: Any, dtype: Any) -> Array:

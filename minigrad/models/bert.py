@@ -97,12 +97,16 @@ class BertDenseAddNorm(Module):
 
 
 class BertAttention(Module):
+    """Self-attention and what follows it, held under the published names; `BertLayer` calls the two."""
+
     def __init__(self, config: BertConfig) -> None:
         self.self = BertSelfAttention(config)
         self.output = BertDenseAddNorm(config.hidden_size, config)
 
 
 class BertIntermediate(Module):
+    """activation(dense(x)): the wide half of the feed-forward block. Shapes: (rows, hidden) → (rows, intermediate)."""
+
     def __init__(self, config: BertConfig) -> None:
         self.dense = Linear(config.hidden_size, config.intermediate_size, std=config.initializer_range)
         self.gelu_form = GELU_FORMS.get(config.hidden_act)
@@ -134,6 +138,8 @@ class BertLayer(Module):
 
 
 class BertEncoder(Module):
+    """The stack of layers."""
+
     def __init__(self, config: BertConfig) -> None:
         self.layer = [BertLayer(config) for _ in range(config.num_hidden_layers)]
 
@@ -181,13 +187,16 @@ class BertModel(PretrainedModel):
         """The pooled [CLS] alone: the last layer computes no other row. Shapes: → (sequences, hidden)."""
         if self.pooler is None:
             raise ArgumentError("this BertModel was built without a pooling layer")
+        if not self._knows_paths:  # called past __call__
+            self._name()
         return self.pooler(self.encoder(self.embeddings(tokens), tokens.packing, first_only=True))  # type: ignore[no-any-return]
 
 
 class BertForSequenceClassification(PretrainedModel):
     """BERT with a linear classifier on the pooled [CLS]; with one label a regression (mean squared error).
 
-    Called like BertModel, plus labels: (batch,) integers (cross-entropy, -100 ignored), or floats for a regression.
+    Called like BertModel, plus labels: (batch,) integers (cross-entropy, -100 ignored), or for a regression floats of the logits' shape,
+    (batch,) where there is one label. Raises: as BertModel; see `loss`.
     """
 
     base_prefix = "bert"
@@ -209,10 +218,23 @@ class BertForSequenceClassification(PretrainedModel):
         return ClassifierOutput(logits, None if labels is None else self.loss(logits, labels))
 
     def loss(self, logits: Tensor, labels: TensorLike) -> Tensor:
-        """The loss that `problem_type` (or, if unset, the number of labels) asks for."""
-        if self.config.problem_type == "regression" or (self.config.problem_type is None and self.config.num_labels == 1):
-            return F.mse_loss(logits.reshape((-1,)), Tensor(labels, dtype=logits.dtype, device=logits.device).reshape((-1,)))
-        return F.cross_entropy(logits, labels)
+        """The loss that `problem_type` (or, if unset, the number of labels) asks for.
+
+        Raises: ArgumentError for integer labels where the number of labels alone makes it a regression: classes with one name are more
+        likely a mistake in the data; ShapeError for labels of another shape.
+        """
+        kind = self.config.problem_type
+        if kind != "regression" and (kind is not None or self.config.num_labels > 1):
+            return F.cross_entropy(logits, labels)
+        if kind is None and (labels if isinstance(labels, Tensor) else Tensor(labels)).dtype.kind != "f":
+            raise ArgumentError(
+                "this model has one label, which makes it a regression, but the labels are integers: for a regression pass floats or set "
+                'problem_type="regression"; for classes the configuration needs two labels or more'
+            )
+        wanted = Tensor(labels, dtype=logits.dtype, device=logits.device)
+        if wanted.shape != logits.shape and not (logits.shape[1] == 1 and wanted.shape == logits.shape[:1]):
+            raise ShapeError(f"the labels of a regression have shape {wanted.shape}, the logits {logits.shape}: they must be equal")
+        return F.mse_loss(logits, wanted.reshape(logits.shape))
 
 
 def as_tokens(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> PackedTokens:

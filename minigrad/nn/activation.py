@@ -21,18 +21,20 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """The function that a configuration calls `name`.
+def activation(which: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The function that configurations call `which`; a function or layer is returned as it is.
 
     Raises: ArgumentError naming the known ones.
     """
-    if name not in ACTIVATIONS:
-        raise ArgumentError(f"unknown activation {name!r}: known are {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+    if callable(which):
+        return which
+    if not isinstance(which, str) or which not in ACTIVATIONS:
+        raise ArgumentError(f"unknown activation {which!r:.80}: known are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[which]
 
 
 class GELU(Module):
-    """x · Φ(x). approximate: "none" (exact, by erf) or "tanh"."""
+    """x · Φ(x). approximate: "none" (exact, by erf) or "tanh". Raises: ArgumentError for another form."""
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):

@@ -7,6 +7,7 @@ from typing import Any
 from minigrad import functional as F
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.nn.basic import Dropout, Linear
+from minigrad.nn.checks import check_packing, check_sizes
 from minigrad.nn.module import Module
 from minigrad.packing import PackedTokens, Packing, pack_mask
 from minigrad.tensor import Tensor
@@ -17,6 +18,7 @@ def pack_rows(x: Tensor, attention_mask: Any = None) -> tuple[Tensor, PackedToke
 
     Shapes: x (batch, longest, d), attention_mask (batch, longest) with non-zero = real → (rows, d).
     """
+    x = F.as_tensor(x)
     if x.ndim != 3:
         raise ShapeError(f"expected padded rows (batch, longest, d), or packed rows (rows, d) with a packing; got {x.shape}")
     tokens = pack_mask(x.shape[:2], attention_mask)
@@ -36,11 +38,13 @@ class MultiHeadAttention(Module):
     """softmax(Q Kᵀ / √d) V with several heads, each row attending to its own sequence. Vaswani et al., arXiv 1706.03762.
 
     Shapes: x (rows, dim) with a packing → (rows, dim); or x (batch, longest, dim) with an attention_mask → the same shape.
-    Raises: ArgumentError if dim does not divide among the heads.
+    Raises: ArgumentError if dim does not divide among the heads, and when called with a mask beside or in place of the packing;
+    ShapeError for a packing of other rows.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0, bias: bool = True) -> None:
-        if heads < 1 or dim % heads:
+        check_sizes("MultiHeadAttention", dim=dim, heads=heads)
+        if dim % heads:
             raise ArgumentError(f"MultiHeadAttention: {dim} channels do not divide among {heads} heads")
         self.heads = heads
         self.query, self.key, self.value = Linear(dim, dim, bias), Linear(dim, dim, bias), Linear(dim, dim, bias)
@@ -48,6 +52,7 @@ class MultiHeadAttention(Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, packing: Packing | None = None, attention_mask: Any = None) -> Tensor:
+        packing = check_packing("MultiHeadAttention", x, packing, attention_mask)
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)
             return pad_rows(self.forward(rows, tokens.packing), tokens)

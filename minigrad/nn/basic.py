@@ -4,36 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
-from numbers import Integral
 from typing import Any
 
 from minigrad import functional as F
 from minigrad.backend.random import Draw
-from minigrad.errors import ArgumentError
 from minigrad.nn import init
+from minigrad.nn.checks import check_number, check_packing, check_sizes
 from minigrad.nn.module import Module
 from minigrad.packing import Packing
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor, TensorLike
 
 
-def _check_sizes(layer: str, **sizes: int) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
-            raise ArgumentError(f"{layer}: {name} must be an integer of at least 1, got {size!r}")
-
-
 class Linear(Module):
     """y = x Wᵀ + b. Shapes: x (*b, in_features) → (*b, out_features); weight (out, in), bias (out,).
 
     Starts uniform in ±1/√in, or normal with standard deviation `std` and a zero bias if that is given (BERT: 0.02).
+    Raises: ArgumentError for sizes that are no integers of at least 1, or an `std` that is no number >= 0.
     """
 
     weight: Parameter
     bias: Parameter | None
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, std: float | None = None) -> None:
-        _check_sizes("Linear", in_features=in_features, out_features=out_features)
+        check_sizes("Linear", in_features=in_features, out_features=out_features)
+        if std is not None:
+            check_number("Linear", "std", std)
         bound = 1.0 / sqrt(in_features)
         shape = (out_features, in_features)
         self.weight = init.uniform(shape, bound) if std is None else init.normal(shape, std)
@@ -47,12 +43,16 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """Rows of a table by number. Shapes: ids (*b) integers → (*b, dim); weight (rows, dim). Starts normal with deviation `std`."""
+    """Rows of a table by number. Shapes: ids (*b) integers → (*b, dim); weight (rows, dim). Starts normal with deviation `std`.
+
+    Raises: ArgumentError for sizes that are no integers of at least 1, or an `std` that is no number >= 0.
+    """
 
     weight: Parameter
 
     def __init__(self, rows: int, dim: int, *, std: float = 1.0) -> None:
-        _check_sizes("Embedding", rows=rows, dim=dim)
+        check_sizes("Embedding", rows=rows, dim=dim)
+        check_number("Embedding", "std", std)
         self.weight = init.normal((rows, dim), std, gathered=True)
 
     def forward(self, ids: TensorLike) -> Tensor:
@@ -63,13 +63,17 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """Each row brought to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, dim); weight and bias (dim,)."""
+    """Each row brought to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, dim); weight and bias (dim,).
+
+    `eps` is added to the variance. Raises: ArgumentError for a size that is no integer of at least 1, or an `eps` that is no number >= 0.
+    """
 
     weight: Parameter
     bias: Parameter
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
-        _check_sizes("LayerNorm", dim=dim)
+        check_sizes("LayerNorm", dim=dim)
+        check_number("LayerNorm", "eps", eps)
         self.weight, self.bias, self.eps = init.ones(dim), init.zeros(dim), eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,11 +84,13 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """Each unit dropped with probability p while training. What drops follows from the seed, the step, the module's path and the row."""
+    """Each unit dropped with probability p while training. What drops follows from the seed, the step, the module's path and the row.
+
+    Raises: ArgumentError unless p is a number between 0 and 1.
+    """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0.0 <= p <= 1.0:
-            raise ArgumentError(f"Dropout: p lies between 0 and 1, got {p}")
+        check_number("Dropout", "p", p, most=1.0)
         self.p = p
 
     def draw(self, packing: Packing, width: int, keys: Packing | None = None) -> Draw | None:
@@ -93,6 +99,7 @@ class Dropout(Module):
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
         """Shapes: x (*b, d), or (rows, d) with the packing of its rows."""
+        packing = check_packing("Dropout", x, packing)
         if packing is None:
             return F.dropout(x, self.p, self.training, self.path or "Dropout")
         draw = self.draw(packing, x.shape[1])

@@ -12,10 +12,12 @@ from fnmatch import fnmatchcase
 from reprlib import recursive_repr
 from typing import Any, Self
 
+from minigrad.autograd import Leaf
 from minigrad.backend import DEVICES, FLOAT_DTYPES, Array
+from minigrad.backend.dtypes import as_dtype
 from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
 from minigrad.parameter import Parameter
-from minigrad.tensor import Tensor, as_dtype
+from minigrad.tensor import Tensor
 
 
 class Module:
@@ -25,25 +27,38 @@ class Module:
     """Whether dropout is active. Switched by `train()` and `eval()`."""
 
     path: str = ""
-    """Where the module stands in its model, known after the first walk from the model's root; dropout draws by it."""
+    """Where the module stands in its model, known after the first walk from (or call of) the model's root; dropout draws by it.
+    A layer that is put into the model later learns it at the next walk (`train`, `parameters`, …)."""
+
+    _knows_paths: bool = False
+    """Whether a walk has told this module and those below it their paths."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes when it is called. Raises: ArgumentError in a class that defines none."""
         raise ArgumentError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._knows_paths:
+            self._name()
         return self.forward(*args, **kwargs)
 
     # ---------------------------------------------------------------- the walk
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(path, module) for this module ("") and every module below it, each once, in attribute order."""
-        return ((path, value) for path, value in self._walk(prefix, set()) if isinstance(value, Module))
+        return ((path, value) for path, value in self._walk(prefix) if isinstance(value, Module))
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
-        """(path, parameter) of every parameter, in attribute order; one that is shared appears once, under its first path."""
+        """(path, parameter) of every parameter, in attribute order; one that is shared appears once, under its first path.
+
+        Raises: StateDictError for two parameters under one path (of which a file would keep one), a dict key with a dot in it, a list that
+        holds itself, a set of layers, or a bare Tensor that requires a gradient, which no optimizer would train.
+        """
         found: dict[int, tuple[str, Parameter]] = {}
-        for path, value in self._walk("", set()):
+        for path, value in self._walk():
             if isinstance(value, Parameter):
                 found.setdefault(id(value), (path, value))
+            elif isinstance(value, Tensor) and isinstance(value.node, Leaf):
+                raise StateDictError(f"{path} is a Tensor that requires a gradient, which no optimizer would train: make it a Parameter")
         self._name()
         return list(found.values())
 
@@ -55,25 +70,34 @@ class Module:
         """How many numbers the parameters hold together."""
         return sum(p.size for p in self.parameters())
 
-    def _walk(self, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-        """This module and all modules, parameters and tensors below it with their paths; each module once, under its first path."""
-        if id(self) in seen:
-            return
-        seen.add(id(self))
-        yield path, self
-        for name, value in vars(self).items():
-            for place, held in _held(f"{path}.{name}" if path else name, value):
-                if isinstance(held, Module):
-                    yield from held._walk(place, seen)
-                else:
-                    yield place, held
+    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """This module and all modules, parameters and tensors below it with their paths; each module once, under its first path.
+
+        Depth first, with a stack of its own: models may be nested deeper than Python recurses.
+        """
+        seen: set[int] = set()
+        holders: dict[str, Any] = {}
+        stack: list[tuple[str, Any]] = [(prefix, self)]
+        while stack:
+            path, value = stack.pop()
+            if id(value) in seen:
+                continue
+            if holders.setdefault(path, value) is not value:
+                raise StateDictError(f"{path} names a {type(holders[path]).__name__} and a {type(value).__name__}: rename one of them")
+            yield path, value
+            if isinstance(value, Module):
+                seen.add(id(value))
+                inner = [pair for name, held in vars(value).items() for pair in _held(f"{path}.{name}" if path else name, held)]
+                stack.extend(reversed(inner))
 
     def _name(self) -> None:
         """Tell modules and parameters their first paths. A walk from further out knows the longer path, which is kept."""
         named: set[int] = set()
-        for path, value in self._walk("", set()):
-            if isinstance(value, Module) and len(path) >= len(value.path):
-                value.path = path
+        for path, value in self._walk():
+            if isinstance(value, Module):
+                value._knows_paths = True
+                if len(path) >= len(value.path):
+                    value.path = path
             elif isinstance(value, Parameter) and id(value) not in named:
                 named.add(id(value))
                 if len(path) >= len(value.leaf.name):
@@ -114,6 +138,10 @@ class Module:
         return self._set_trainable(patterns, True)
 
     def _set_trainable(self, patterns: tuple[str, ...], trainable: bool) -> list[str]:
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            raise ArgumentError(
+                f"freeze and unfreeze take paths or shell patterns such as 'encoder.layer.0' or '*.bias', got {patterns!r:.80}"
+            )
         named = self.named_parameters()
         chosen: dict[str, Parameter] = {} if patterns else dict(named)
         for pattern in patterns:
@@ -135,9 +163,13 @@ class Module:
     def to(self, target: Any) -> Self:
         """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda"), in place; returns the module.
 
-        Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer. DTypeError for another dtype.
+        A parameter that is converted or moved forgets its gradient.
+        Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer. DTypeError for another dtype;
+        ArgumentError for what is neither; DeviceError for an absent device.
         """
-        if target not in DEVICES and as_dtype(target).name not in FLOAT_DTYPES:
+        if target is None:
+            raise ArgumentError("to(None): pass a dtype (float32, float64) or a device (cpu, cuda)")
+        if not (isinstance(target, str) and target in DEVICES) and as_dtype(target).name not in FLOAT_DTYPES:
             raise DTypeError(f"parameters are {' or '.join(FLOAT_DTYPES)}, they cannot become {as_dtype(target)}")
         for name, parameter in self.named_parameters():
             if parameter.owner is not None:
@@ -155,7 +187,7 @@ class Module:
 
         Raises: StateDictError for a bare Tensor among the attributes, which would silently not be saved.
         """
-        for path, value in self._walk("", set()):
+        for path, value in self._walk():
             if isinstance(value, Tensor) and not isinstance(value, Parameter):
                 raise StateDictError(
                     f"{path} is a Tensor, which is not saved: make it Parameter(..., requires_grad=False) to save it, or a NumPy array"
@@ -168,6 +200,8 @@ class Module:
         strict: also refuse missing and unexpected names. Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped
         or no array of numbers.
         """
+        if not isinstance(state, Mapping):
+            raise StateDictError(f"{type(self).__name__}.load_state_dict takes a dict of arrays by path, got {type(state).__name__}")
         named = dict(self.named_parameters())
         given: dict[str, Any] = {}
         groups: dict[str, list[str]] = {"no array of numbers": [], "mis-shaped": [], "missing": [], "unexpected": []}
@@ -182,7 +216,7 @@ class Module:
                 continue
             if tuple(array.shape) != parameter.shape:
                 groups["mis-shaped"].append(f"{name}: {tuple(array.shape)} given, {parameter.shape} needed")
-        groups["unexpected"] += [name for name in state if name not in named] if strict else []
+        groups["unexpected"] += [str(name) for name in state if name not in named] if strict else []
         problems = [f"{what}: {('; ' if what == 'mis-shaped' else ', ').join(entries)}" for what, entries in groups.items() if entries]
         if problems:
             raise StateDictError(f"{type(self).__name__}.load_state_dict: " + " | ".join(problems))
@@ -206,17 +240,27 @@ class Module:
 
 
 def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The modules and tensors that an attribute is or holds, with their paths."""
-    if isinstance(value, Module | Tensor):
-        yield path, value
-    elif isinstance(value, list | tuple):
-        for i, item in enumerate(value):
-            yield from _held(f"{path}.{i}", item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _held(f"{path}.{key}", item)
-    elif isinstance(value, set | frozenset) and any(isinstance(item, Module | Parameter) for item in value):
-        raise StateDictError(f"{path} is a set of layers or parameters: a set has no order to name them by; use a list")
+    """The modules and tensors that an attribute is or holds, with their paths.
+
+    Raises: StateDictError for a set of layers, a list that holds itself, or a key with a dot on the way to a layer or tensor.
+    """
+    stack: list[tuple[str, Any, tuple[int, ...], str]] = [(path, value, (), "")]
+    while stack:
+        path, value, around, dotted = stack.pop()
+        if isinstance(value, Module | Tensor):
+            if dotted:
+                raise StateDictError(f"{dotted} is a dict's key with a dot in it, and dots separate the parts of a path: rename the key")
+            yield path, value
+        elif isinstance(value, list | tuple | dict):
+            if id(value) in around:
+                raise StateDictError(f"{path} is a {type(value).__name__} that holds itself, so its layers have no paths")
+            inside = (*around, id(value))
+            items = list(value.items() if isinstance(value, dict) else enumerate(value))
+            for key, item in reversed(items):
+                place = f"{path}.{key}"
+                stack.append((place, item, inside, place if "." in str(key) else dotted))
+        elif isinstance(value, set | frozenset) and any(isinstance(item, Module | Parameter) for item in value):
+            raise StateDictError(f"{path} is a set of layers or parameters: a set has no order to name them by; use a list")
 
 
 def _numbers(value: Any) -> Any:

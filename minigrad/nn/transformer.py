@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from minigrad.errors import ArgumentError
-from minigrad.nn.activation import activation
+from minigrad.nn.activation import activation as named_activation
 from minigrad.nn.attention import MultiHeadAttention, pack_rows, pad_rows
 from minigrad.nn.basic import Dropout, LayerNorm, Linear
+from minigrad.nn.checks import check_packing, check_sizes
 from minigrad.nn.module import Module
 from minigrad.packing import Packing
 from minigrad.tensor import Tensor
@@ -18,6 +19,8 @@ class TransformerEncoderLayer(Module):
 
     norm_first=False normalises after each block (the original, BERT's), True before it (pre-norm, which trains deeper stacks).
     Shapes: x (rows, dim) with a packing, or (batch, longest, dim) with an attention_mask; the output has x's shape.
+    activation: a name (`nn.activation.ACTIVATIONS`), or any function or layer that keeps the shape.
+    Raises: ArgumentError for sizes, rates or names that cannot be, and as `MultiHeadAttention` when called.
     """
 
     def __init__(
@@ -26,17 +29,19 @@ class TransformerEncoderLayer(Module):
         heads: int,
         feedforward: int,
         dropout: float = 0.1,
-        activation_name: str = "gelu",
+        activation: str | Callable[[Tensor], Tensor] = "gelu",
         norm_first: bool = False,
         eps: float = 1e-5,
     ) -> None:
+        check_sizes("TransformerEncoderLayer", dim=dim, heads=heads, feedforward=feedforward)
         self.attention = MultiHeadAttention(dim, heads, dropout)
         self.linear1, self.linear2 = Linear(dim, feedforward), Linear(feedforward, dim)
         self.norm1, self.norm2 = LayerNorm(dim, eps), LayerNorm(dim, eps)
         self.dropout1, self.dropout, self.dropout2 = Dropout(dropout), Dropout(dropout), Dropout(dropout)
-        self.activation, self.norm_first = activation(activation_name), norm_first
+        self.activation, self.norm_first = named_activation(activation), norm_first
 
     def forward(self, x: Tensor, packing: Packing | None = None, attention_mask: Any = None) -> Tensor:
+        packing = check_packing("TransformerEncoderLayer", x, packing, attention_mask)
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)
             return pad_rows(self.forward(rows, tokens.packing), tokens)
@@ -54,6 +59,7 @@ class TransformerEncoder(Module):
     """A stack of `TransformerEncoderLayer`s, and a last layer norm for pre-norm stacks.
 
     Shapes: as for one layer. Padded arrays are packed once for the whole stack.
+    Raises: as one layer; ArgumentError for a number of layers below 1.
     """
 
     def __init__(
@@ -63,18 +69,16 @@ class TransformerEncoder(Module):
         heads: int,
         feedforward: int,
         dropout: float = 0.1,
-        activation_name: str = "gelu",
+        activation: str | Callable[[Tensor], Tensor] = "gelu",
         norm_first: bool = False,
         eps: float = 1e-5,
     ) -> None:
-        if num_layers < 1:
-            raise ArgumentError(f"TransformerEncoder: num_layers must be at least 1, got {num_layers}")
-        self.layers = [
-            TransformerEncoderLayer(dim, heads, feedforward, dropout, activation_name, norm_first, eps) for _ in range(num_layers)
-        ]
+        check_sizes("TransformerEncoder", num_layers=num_layers)
+        self.layers = [TransformerEncoderLayer(dim, heads, feedforward, dropout, activation, norm_first, eps) for _ in range(num_layers)]
         self.norm = LayerNorm(dim, eps) if norm_first else None
 
     def forward(self, x: Tensor, packing: Packing | None = None, attention_mask: Any = None) -> Tensor:
+        packing = check_packing("TransformerEncoder", x, packing, attention_mask)
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)
             return pad_rows(self.forward(rows, tokens.packing), tokens)

@@ -63,6 +63,7 @@ class Adam(Optimizer):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def check(self, options: Mapping[str, Any]) -> None:
+        """Raises: ArgumentError for an impossible value, among them a beta of 1 or more."""
         super().check(options)
         check_number("eps", options["eps"])
         betas = options["betas"]
@@ -72,6 +73,7 @@ class Adam(Optimizer):
             check_number(f"betas[{number}]", beta, below=1)
 
     def constants(self, options: Mapping[str, Any], step: int) -> dict[str, Any]:
+        """The options as the kernel takes them, with the bias corrections of this step in `size` and `eps`."""
         beta1, beta2 = options["betas"]
         correction = sqrt(1 - beta2**step)
         return {
@@ -84,9 +86,10 @@ class Adam(Optimizer):
         }
 
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
+        """Decoupled decay shrinks by one factor; None for decay as an L2 term, which gives every row a gradient."""
         if self.decoupled:
             return float(1 - options["lr"] * options["weight_decay"])
-        return None if options["weight_decay"] else 1.0  # an L2 term gives every row a gradient
+        return None if options["weight_decay"] else 1.0
 
 
 class AdamW(Adam):

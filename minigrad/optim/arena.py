@@ -13,7 +13,6 @@ from minigrad.autograd import Leaf
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import dense
 from minigrad.errors import ArgumentError, GraphError
-from minigrad.optim.debt import Debt
 from minigrad.parameter import Parameter
 
 TABLE_ROWS = 4096
@@ -71,8 +70,6 @@ class Arena:
             view[...] = p.array
             p.replace_storage(view)
             _move_gradient(p.leaf, self.gradients[place.start : place.stop].reshape(shape))
-        for p in self.tables:
-            p.ledger = Debt(p.array)
         for p in everyone:
             p.owner = self
 

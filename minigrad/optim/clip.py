@@ -12,23 +12,26 @@ from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import RowSparse
 from minigrad.errors import ArgumentError
 from minigrad.optim.arena import block_length
+from minigrad.optim.groups import named
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 
+HOW = "pass model.parameters(), or model.named_parameters()"
 
-def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
+
+def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_norm: float) -> float:
     """Scale all gradients together, in place, so that their global 2-norm is at most `max_norm`; returns the norm before.
 
     Every gradient is multiplied by min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does. The squares are summed in
-    float64, so float32 gradients of any size do not overflow. Without any gradient the norm is 0. A norm that is not finite is returned
-    as it is, for the caller to decide (skip the step, stop); the gradients are then scaled by the same formula: with an infinite norm
-    finite gradients become 0 and infinite ones NaN, with a NaN norm all become NaN.
+    float64, so float32 gradients of any size do not overflow. A parameter given twice counts once. Without any gradient the norm is 0.
+    A norm that is not finite is returned as it is, for the caller to decide (skip the step, stop); the gradients are then scaled by the
+    same formula: with an infinite norm finite gradients become 0 and infinite ones NaN, with a NaN norm all become NaN.
 
-    Raises: ArgumentError for a negative or NaN `max_norm`.
+    Raises: ArgumentError for what is no list of parameters or (name, parameter) pairs, and for a `max_norm` that is no number >= 0.
     """
-    if not max_norm >= 0:
+    if not isinstance(max_norm, int | float | np.number) or isinstance(max_norm, bool) or not max_norm >= 0:
         raise ArgumentError(f"max_norm must be a number >= 0, got {max_norm!r}")
-    leaves = [p.leaf for p in parameters if p.leaf.grad is not None]
+    leaves = [p.leaf for p in dict.fromkeys(p for _, p in named(parameters, HOW)) if p.leaf.grad is not None]
     total: Any = 0.0
     for leaf in leaves:
         if isinstance(leaf.grad, RowSparse):

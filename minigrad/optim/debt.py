@@ -2,11 +2,13 @@
 
 Decay multiplies a row that no batch has ever touched by one factor per step and does nothing else to it. The factors are only noted, and
 a row is multiplied when somebody is about to read it: by each factor in turn, so that the numbers are, to the last bit, those of the
-dense rule, and do not depend on when the row was read. A parameter knows its debt as `ledger`.
+dense rule, and do not depend on when the row was read. A parameter knows its debt as `ledger`. Reading pays, so readers in several
+threads write; a lock makes sure that each debt is paid once.
 """
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from minigrad.backend import Array, namespace_of
@@ -29,27 +31,33 @@ class Debt:
         self.xp = namespace_of(data)
         self.factors: list[float] = []  # one per step since everything was settled last
         self.paid = self.xp.zeros(len(data), "int64")
+        self._lock = Lock()
 
     def charge(self, factor: float) -> None:
         """Every row that is not exempt owes one more multiplication."""
         if self.data.dtype.type(factor) != 1:  # multiplying by what rounds to 1 changes nothing
-            self.factors.append(factor)
+            with self._lock:
+                self.factors.append(factor)
 
     def exempt(self, rows: Array) -> None:
         """Settle these rows, and charge them no more."""
-        self._pay(rows)
-        self.paid[rows] = EXEMPT
+        with self._lock:
+            self._pay(rows)
+            self.paid[rows] = EXEMPT
 
     def include(self, rows: Array) -> None:
         """Charge these rows (which were exempt) again, from the next step on."""
-        self.paid[rows] = len(self.factors)
+        with self._lock:
+            self.paid[rows] = len(self.factors)
 
     def settle(self) -> None:
         """Pay everything: the whole table may be read."""
-        if self.factors:
-            self._pay(self.xp.flatnonzero(self.paid < len(self.factors)))
-            self.factors.clear()
+        if not self.factors:
+            return
+        with self._lock:
+            self._pay(self.xp.flatnonzero(self.paid < len(self.factors)))  # nothing, if another thread was faster
             self.paid[self.paid != EXEMPT] = 0
+            self.factors.clear()  # last: whoever finds none reads without waiting
 
     def settle_rows(self, ids: Any) -> None:
         """Pay for the rows `ids`. Ids that no table can have are left to the operation that reads them, which explains them."""
@@ -57,10 +65,14 @@ class Debt:
             return
         ids = self.xp.asarray(ids).reshape(-1)
         if ids.dtype.kind in "iu" and ids.size and int(ids.min()) >= 0 and int(ids.max()) < len(self.data):
-            self._pay(self.xp.unique(ids[self.paid[ids] < len(self.factors)]))
+            with self._lock:
+                self._pay(self.xp.unique(ids[self.paid[ids] < len(self.factors)]))
 
     def _pay(self, rows: Array) -> None:
-        """Multiply distinct rows by what they owe. Ordered by how much they have paid, the rows that owe factor k are a prefix."""
+        """Multiply distinct rows by what they owe; the caller holds the lock.
+
+        Ordered by how much they have paid, the rows that owe factor k are a prefix.
+        """
         xp, total = self.xp, len(self.factors)
         order = xp.argsort(self.paid[rows])
         rows = rows[order]
@@ -74,4 +86,4 @@ class Debt:
             for factor, stop in zip(self.factors[first:], owing, strict=True):
                 values[:stop] *= factor
             self.data[block] = values
-        self.paid[rows] = total
+            self.paid[block] = total

@@ -23,7 +23,9 @@ def read_groups(params: Any, defaults: Mapping[str, Any]) -> tuple[list[Group], 
 
     Raises: ArgumentError for anything that is no parameter, a parameter given twice, an empty list, an unknown option.
     """
-    entries = _listed(params)
+    entries = _listed(params, HOW)
+    if not entries:
+        raise ArgumentError(f"there are no parameters in this list: {HOW}")
     given = entries if any(isinstance(entry, Mapping) for entry in entries) else [{"params": entries}]
     groups: list[Group] = []
     names: dict[Parameter, str] = {}
@@ -35,8 +37,7 @@ def read_groups(params: Any, defaults: Mapping[str, Any]) -> tuple[list[Group], 
             raise ArgumentError(f"parameter group {number}: unknown option {unknown[0]!r}; the options are {', '.join(defaults)}")
         group: Group = {"params": [], **defaults, **entry}
         group["params"] = []
-        for member in _listed(entry["params"]):
-            name, parameter = _named(member, len(names))
+        for name, parameter in named(entry["params"], HOW, len(names)):
             if parameter in names:
                 raise ArgumentError(f"{name} is given twice: each parameter belongs to one group once")
             names[parameter] = name
@@ -57,29 +58,33 @@ def decay_groups(
     """
     decayed: Group = {"params": [], "weight_decay": weight_decay}
     others: Group = {"params": [], "weight_decay": 0.0}
-    for number, member in enumerate(_listed(named_parameters)):
-        if not isinstance(member, tuple | list):
-            raise ArgumentError("decay_groups goes by names: pass model.named_parameters()")
-        name, parameter = _named(member, number)
+    members = _listed(named_parameters, HOW)
+    if not all(isinstance(member, tuple | list) for member in members):
+        raise ArgumentError("decay_groups goes by names: pass model.named_parameters()")
+    for name, parameter in named(members, HOW):
         group = others if parameter.ndim < 2 or any(word in name for word in no_decay) else decayed
         group["params"].append((name, parameter))
     return [group for group in (decayed, others) if group["params"]]
 
 
-def _listed(params: Any) -> list[Any]:
+def named(params: Any, how: str, first: int = 0) -> list[tuple[str, Parameter]]:
+    """(name, parameter) of every member of a list of parameters or pairs; one without a name goes by its place, counted from `first`.
+
+    how: what to pass, for the message. Raises: ArgumentError for anything else.
+    """
+    return [_named(member, number, how) for number, member in enumerate(_listed(params, how), first)]
+
+
+def _listed(params: Any, how: str) -> list[Any]:
     if isinstance(params, Tensor | Mapping | str) or not hasattr(params, "__iter__"):
-        raise ArgumentError(f"cannot take parameters from {type(params).__name__}: {HOW}")
-    entries = list(params)
-    if not entries:
-        raise ArgumentError(f"there are no parameters in this list: {HOW}")
-    return entries
+        raise ArgumentError(f"cannot take parameters from {type(params).__name__}: {how}")
+    return list(params)
 
 
-def _named(member: Any, number: int) -> tuple[str, Parameter]:
-    """(name, parameter) of a list's member; a parameter without a name goes by its place."""
+def _named(member: Any, number: int, how: str) -> tuple[str, Parameter]:
     name = None
     if isinstance(member, tuple | list) and len(member) == 2 and isinstance(member[0], str):
         name, member = member
     if not isinstance(member, Parameter):
-        raise ArgumentError(f"number {number} of the parameters is a {type(member).__name__}, not a Parameter: {HOW}")
+        raise ArgumentError(f"number {number} of the parameters is a {type(member).__name__}, not a Parameter: {how}")
     return name or member.name or f"parameter {number}", member

@@ -19,8 +19,11 @@ from minigrad.errors import ArgumentError, StateDictError
 from minigrad.op import Kernel
 from minigrad.optim.arena import Arena, Place
 from minigrad.optim.groups import Group, read_groups
-from minigrad.optim.table import Apply, Table, rows_problem
+from minigrad.optim.state import entry_problem, read_state
+from minigrad.optim.table import Apply, Table
 from minigrad.parameter import Parameter
+
+FIXED = "parameters and groups are fixed when an optimizer is built; build a new one"
 
 
 @dataclass(slots=True)
@@ -37,7 +40,8 @@ class Optimizer:
     """Base of the optimizers.
 
     params: Parameters, (name, Parameter) pairs, or groups {"params": [...], "lr": ...} that override options. `param_groups` holds the
-    options; a change there (`optimizer.param_groups[0]["lr"] = 1e-4`) counts from the next step on.
+    options; a change there (`optimizer.param_groups[0]["lr"] = 1e-4`) counts from the next step on. Which parameters are in which group is
+    fixed.
 
     Frozen parameters and parameters without a gradient are left alone entirely: no decay, no moments, and their step count stands still.
 
@@ -52,9 +56,10 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
         self.param_groups, names = read_groups(params, defaults)
-        for group in self.param_groups:
-            self.check(group)
-        self.arena = Arena([group["params"] for group in self.param_groups], names)
+        self._check_options(self.param_groups, ArgumentError)
+        self._options = tuple(self.param_groups[0])  # "params", then the options
+        self._members = [list(group["params"]) for group in self.param_groups]
+        self.arena = Arena(self._members, names)
         self.tables = {p: Table(p) for p in self.arena.tables}
         self.moments: dict[str, Array] = {}
         self.steps: dict[Parameter, int] = dict.fromkeys(names, 0)
@@ -83,13 +88,16 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient, in place, and begin the next step of the random numbers.
 
-        Raises: GraphError (graph-owner) if a later optimizer has taken parameters over.
+        Raises, before anything changes: ArgumentError if `param_groups` holds an impossible option, or other groups, parameters or options
+        than at the beginning; GraphError (graph-owner) if a later optimizer has taken parameters over.
         """
+        self._check_groups()
+        self._check_options(self.param_groups, ArgumentError)
         self.arena.check_ownership()
         for run in self._runs():
             self._update_run(run)
-        for number, group in enumerate(self.param_groups):
-            for p in group["params"]:
+        for number, (group, members) in enumerate(zip(self.param_groups, self._members, strict=True)):
+            for p in members:
                 if p in self.tables and self._is_due(p):
                     apply = self._rule(number, self._advance(p))
                     self.tables[p].update(p.leaf.grad, self.moments_of(group), self.idle_factor(group), apply)
@@ -99,6 +107,27 @@ class Optimizer:
         """Forget the gradients: the next one overwrites."""
         for p in self.steps:
             p.zero_grad()
+
+    def _check_groups(self) -> None:
+        """Raises: ArgumentError if `param_groups` holds other groups, parameters or options than at the beginning."""
+        if len(self.param_groups) != len(self._members):
+            raise ArgumentError(f"there were {len(self._members)} parameter groups, now there are {len(self.param_groups)}: {FIXED}")
+        for number, (group, members) in enumerate(zip(self.param_groups, self._members, strict=True)):
+            if not isinstance(group, dict) or group.get("params") != members:
+                raise ArgumentError(f"parameter group {number} no longer holds the parameters it was built with: {FIXED}")
+            for option in self._options:
+                if option not in group:
+                    raise ArgumentError(f"parameter group {number}: the option {option!r} is missing")
+            if len(group) > len(self._options):
+                unknown = next(option for option in group if option not in self._options)
+                raise ArgumentError(f"parameter group {number}: unknown option {unknown!r}; the options are {', '.join(self._options[1:])}")
+
+    def _check_options(self, groups: Iterable[Mapping[str, Any]], error: type[ArgumentError | StateDictError]) -> None:
+        for number, options in enumerate(groups):
+            try:
+                self.check(options)
+            except ArgumentError as cause:
+                raise error(f"parameter group {number}: {cause}") from cause
 
     def _is_due(self, p: Parameter) -> bool:
         return p.requires_grad and p.leaf.grad is not None
@@ -148,7 +177,9 @@ class Optimizer:
         """Everything needed to go on to the last bit: options, step counts and moments. NumPy arrays, numbers, strings and lists only.
 
         "param_groups" holds the options and, under "params", the parameters' names; "state" one entry per parameter in that order.
+        Raises: ArgumentError if `param_groups` holds other groups, parameters or options than at the beginning.
         """
+        self._check_groups()
         groups = [{**group, "params": [self.arena.names[p] for p in group["params"]]} for group in self.param_groups]
         places = {place.parameter: place for place in self.arena.places}
         state = []
@@ -165,14 +196,15 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` of an equal optimizer returned. Nothing is changed unless everything fits.
 
-        The parameters themselves are loaded by their module. Raises: StateDictError; ArgumentError for an impossible option.
+        The parameters themselves are loaded by their module. Raises: StateDictError, also for an impossible option;
+        ArgumentError if `param_groups` holds other groups, parameters or options than at the beginning.
         """
         groups, entries = self._checked(state)
         for group, options in zip(self.param_groups, groups, strict=True):
             group.update(options)
         places = {place.parameter: place for place in self.arena.places}
         self.moments.clear()
-        for p, entry in zip([p for group in self.param_groups for p in group["params"]], entries, strict=True):
+        for p, entry in zip([p for members in self._members for p in members], entries, strict=True):
             self.steps[p] = entry["step"]
             arrays = {name: self.arena.xp.asarray(entry[name]) for name in self.moment_names if name in entry}
             if p in self.tables:
@@ -181,68 +213,22 @@ class Optimizer:
                 for name, array in arrays.items():
                     _part(self._moment(name), places[p])[...] = array
 
-    def _checked(self, state: Mapping[str, Any]) -> tuple[list[Group], list[Mapping[str, Any]]]:
+    def _checked(self, state: Any) -> tuple[list[Group], list[Mapping[str, Any]]]:
         """The options per group, and one entry per parameter, after finding them complete and fitting."""
-        mine = type(self).__name__
-        if not isinstance(state, Mapping) or not {"optimizer", "param_groups", "state"} <= state.keys():
-            raise StateDictError(
-                f'{mine}.load_state_dict takes what state_dict returned: a dict with "optimizer", "param_groups" and "state"'
-            )
-        if state["optimizer"] != mine:
-            raise StateDictError(f"this is the state of {state['optimizer']}, not of {mine}")
-        if len(state["param_groups"]) != len(self.param_groups):
-            raise StateDictError(f"the state has {len(state['param_groups'])} parameter groups, this {mine} has {len(self.param_groups)}")
-        options: list[Group] = []
-        for number, (group, saved) in enumerate(zip(self.param_groups, state["param_groups"], strict=True)):
-            names = [self.arena.names[p] for p in group["params"]]
-            if list(saved.get("params", [])) != names:
-                raise StateDictError(f"parameter group {number} was saved for {_few(saved.get('params', []))}, it now holds {_few(names)}")
-            if saved.keys() != group.keys():
-                raise StateDictError(f"parameter group {number} needs exactly the options {', '.join(group)}, got {', '.join(saved)}")
-            options.append({key: tuple(value) if isinstance(value, list) else value for key, value in saved.items() if key != "params"})
-            self.check(options[-1])
-        entries = list(state["state"])
-        owners = [(p, saved) for group, saved in zip(self.param_groups, options, strict=True) for p in group["params"]]
-        if len(entries) != len(owners):
-            raise StateDictError(f"the state has entries for {len(entries)} parameters, this {mine} holds {len(owners)}")
-        for (p, saved), entry in zip(owners, entries, strict=True):
-            problem = self._problem(p, entry, saved)
+        self._check_groups()
+        mine, names = type(self).__name__, self.arena.names
+        options, entries = read_state(state, mine, self.param_groups, [[names[p] for p in group] for group in self._members])
+        self._check_options(options, StateDictError)
+        owners = [(p, self.moments_of(saved)) for group, saved in zip(self._members, options, strict=True) for p in group]
+        for (p, needed), entry in zip(owners, entries, strict=True):
+            problem = entry_problem(entry, p.shape, by_rows=p in self.tables, moments=self.moment_names, needed=needed)
             if problem:
-                raise StateDictError(f"state of {self.arena.names[p]}: {problem}")
+                raise StateDictError(f"state of {names[p]}: {problem}")
         return options, entries
-
-    def _problem(self, p: Parameter, entry: Mapping[str, Any], options: Group) -> str | None:
-        """Why `entry` cannot be the state of `p`; None if it can."""
-        table = p in self.tables
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("step"), int) or entry["step"] < 0:
-            return 'it is no dict whose "step" is a count'
-        if table != ("rows" in entry):
-            return '"rows" is missing: it was saved for all rows' if table else '"rows" was not expected: it was saved by rows'
-        unknown = entry.keys() - {"step", "rows", *self.moment_names}
-        if unknown:
-            return f"unknown {', '.join(map(repr, sorted(unknown)))}"
-        shape = p.shape
-        if table:
-            problem = rows_problem(np.asarray(entry["rows"]), p.shape[0])
-            if problem:
-                return problem
-            shape = (len(entry["rows"]), p.shape[1])
-        for name in self.moment_names:
-            if name in entry:
-                array = np.asarray(entry[name])
-                if array.shape != shape or array.dtype.kind != "f":
-                    return f"{name} is {array.dtype} of shape {array.shape}, needed are floats of shape {shape}"
-            elif name in self.moments_of(options) and entry["step"] > 0:
-                return f"{name} is missing"
-        return None
 
 
 def _part(moment: Array, place: Place) -> Array:
     return moment[place.start : place.stop].reshape(place.parameter.shape)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f", … ({len(names)} in all)" if len(names) > 4 else "")
 
 
 def check_number(name: str, value: Any, below: float | None = None) -> None:

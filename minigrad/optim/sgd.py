@@ -12,13 +12,16 @@ from minigrad.optim.optimizer import Optimizer, check_number
 
 @Kernel
 def sgd(
-    xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, lr: float, momentum: float, dampening: float, weight_decay: float,
-    nesterov: bool, first: bool,
+    xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, lr: float, momentum: float, dampening: float, nesterov: bool, first: bool,
+    l2: float, decay: float,
 ) -> None:  # fmt: skip
-    """g ← g + λp;  b ← μb + (1-τ)g, at first b ← g;  d = g + μb with Nesterov's look-ahead, else b;  p ← p - lr·d."""
+    """g ← g + l2·p;  b ← μb + (1-τ)g, at first b ← g;  d = g + μb with Nesterov's look-ahead, else b;  p ← decay·p - lr·d.
+
+    Without momentum d = g and b is not kept.
+    """
     t, u = scratch
-    if weight_decay:
-        xp.multiply(p, weight_decay, out=t)
+    if l2:
+        xp.multiply(p, l2, out=t)
         t += g
         g = t
     if momentum:
@@ -34,6 +37,8 @@ def sgd(
             g = u
         else:
             g = b
+    if decay != 1:
+        p *= decay
     p -= xp.multiply(g, lr, out=u)
 
 
@@ -60,19 +65,34 @@ class SGD(Optimizer):
         super().__init__(params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov)
 
     def check(self, options: Mapping[str, Any]) -> None:
+        """Raises: ArgumentError for an impossible value, or nesterov without momentum or with dampening."""
         super().check(options)
         check_number("momentum", options["momentum"])
         check_number("dampening", options["dampening"])
+        if not isinstance(options["nesterov"], bool):
+            raise ArgumentError(f"nesterov must be True or False, got {options['nesterov']!r}")
         if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
             raise ArgumentError("nesterov needs a momentum above 0 and dampening 0")
 
     def moments_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The buffer, unless there is no momentum."""
         return self.moment_names if options["momentum"] else ()
 
     def constants(self, options: Mapping[str, Any], step: int) -> dict[str, Any]:
-        return {name: options[name] for name in ("lr", "momentum", "dampening", "weight_decay", "nesterov")} | {"first": step == 1}
+        """The options as the kernel takes them.
+
+        Weight decay that passes through no momentum is the factor 1 - lr·λ: p - lr·(g + λp), but rounded as rows of a table are.
+        """
+        momentum, lr, weight_decay = options["momentum"], options["lr"], options["weight_decay"]
+        return {
+            **{name: options[name] for name in ("lr", "momentum", "dampening", "nesterov")},
+            "first": step == 1,
+            "l2": weight_decay if momentum else 0.0,
+            "decay": 1.0 if momentum else 1 - lr * weight_decay,
+        }
 
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
+        """Decay shrinks by one factor; None if it passes through the momentum."""
         if options["momentum"] and options["weight_decay"]:
-            return None  # decay passes through the momentum
+            return None
         return float(1 - options["lr"] * options["weight_decay"])

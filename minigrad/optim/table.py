@@ -2,7 +2,7 @@
 
 A row gets the next slot when its first gradient arrives, and its moments live at that slot. From then on it is updated in every step,
 with gradient zero where a batch does not touch it (momentum goes on). The other rows have zero moments: all that an update does to them
-is weight decay, which they owe (`debt.py`). So the result is that of the dense rule.
+is weight decay, which they owe (`debt.py`). So the result is that of the dense rule, to the last bit.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ class Table:
     def __init__(self, parameter: Parameter) -> None:
         self.data = parameter.array
         self.xp = namespace_of(self.data)
-        assert isinstance(parameter.ledger, Debt)  # the arena has just put it there
-        self.debt = parameter.ledger
+        self.debt = parameter.ledger = Debt(self.data)
         self.moments: dict[str, Array] = {}
         self.forget()
 
     def forget(self) -> None:
-        """No row has been touched."""
+        """Begin anew: no row has been touched."""
         rows = len(self.data)
         self.slot = self.xp.full(rows, -1, "int64")
         self.row = self.xp.zeros(rows, "int64")
@@ -99,12 +98,3 @@ class Table:
         self.moments.clear()
         for name, values in moments.items():
             self.moment(name)[: self.used] = values
-
-
-def rows_problem(rows: Array, count: int) -> str | None:
-    """Why `rows` cannot be the touched rows of a table with `count` rows; None if it can."""
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        return "rows must be a list of integers"
-    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= count):
-        return f"rows must lie in 0..{count - 1}"
-    return None if len(set(rows.tolist())) == len(rows) else "rows names a row twice"

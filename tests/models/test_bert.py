@@ -143,6 +143,20 @@ def test_dropout_follows_seed_and_step_and_eval_switches_it_off() -> None:
     assert absolute_error(again, model(batch.packed()).logits.numpy()) > 1e-3
 
 
+@pytest.mark.parametrize("call", ["pooled", "forward"])
+def test_the_first_call_drops_the_same_units_as_a_call_after_a_walk(call: str) -> None:
+    found = []
+    for walked in (False, True):
+        mg.manual_seed(1)
+        model = BertModel(config(hidden_dropout_prob=0.4, attention_probs_dropout_prob=0.4))
+        if walked:
+            model.parameters()
+        with random.at(seed=3, step=1):
+            tokens = ragged().packed()
+            found.append(np.array((model.pooled(tokens) if call == "pooled" else model(tokens).pooler_output).numpy()))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 # ---------------------------------------------------------------- kernels
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
@@ -164,6 +178,36 @@ def test_regression_is_the_mean_squared_error() -> None:
     output = model(batch.packed(), labels=wanted)
     assert output.logits.shape == (4, 1)
     assert float(output.loss) == pytest.approx(((output.logits.numpy()[:, 0] - wanted) ** 2).mean(), rel=1e-12)
+
+
+def test_regression_with_several_outputs() -> None:
+    model, batch = classifier(num_labels=2, problem_type="regression"), ragged()
+    wanted = np.arange(8.0).reshape(4, 2)
+    output = model(batch.packed(), labels=wanted)
+    assert float(output.loss) == pytest.approx(((output.logits.numpy() - wanted) ** 2).mean(), rel=1e-12)
+    for wrong in (np.zeros(4), np.zeros(8), np.zeros((2, 4)), np.zeros((1, 2)), 1.0, []):
+        with pytest.raises(ShapeError, match=r"labels of a regression have shape .*, the logits \(4, 2\)"):
+            model(batch.packed(), labels=wrong)
+
+
+@pytest.mark.parametrize("integers", [np.zeros(4, np.int64), [0, 0, 0, 0], mg.tensor([0, 0, 0, 0]), np.zeros(4, bool)])
+def test_integer_labels_with_one_label_are_a_mistake_unless_regression_is_asked_for(integers: Any) -> None:
+    batch = ragged()
+    with pytest.raises(ArgumentError, match='set problem_type="regression"; for classes the configuration needs two labels or more'):
+        classifier(num_labels=1)(batch.packed(), labels=integers)
+    output = classifier(num_labels=1, problem_type="regression")(batch.packed(), labels=integers)
+    assert float(output.loss) == pytest.approx((output.logits.numpy() ** 2).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_labels_of_a_regression_with_one_output(shape: tuple[int, ...]) -> None:
+    model, batch = classifier(num_labels=1), ragged()
+    wanted = [0.1, -1.0, 2.0, 0.0]  # 0.1 as a float64, which the model computes in
+    output = model(batch.packed(), labels=np.reshape(wanted, shape).tolist())
+    assert float(output.loss) == pytest.approx(((output.logits.numpy()[:, 0] - wanted) ** 2).mean(), rel=1e-12)
+    for wrong in ((1, 4), (2, 2), (5,)):
+        with pytest.raises(ShapeError, match="labels of a regression"):
+            model(batch.packed(), labels=np.zeros(wrong))
 
 
 def test_classification_ignores_minus_100() -> None:

@@ -10,10 +10,11 @@ import pytest
 from support import absolute_error, gradient_errors, gradients_of
 
 import minigrad as mg
+from minigrad import functional as F
 from minigrad import nn
 from minigrad.backend import random
 from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
-from minigrad.packing import Packing
+from minigrad.packing import PackedTokens, Packing
 
 EXACT = 1e-13
 """Float64 rounding of the same few sums in another order."""
@@ -207,6 +208,14 @@ def test_encoder_is_its_layers_and_for_pre_norm_a_last_norm(norm_first: bool) ->
     assert absolute_error(encoder(mg.Tensor(x), attention_mask=mask).numpy(), expected) < 1e-12
 
 
+def test_an_activation_may_be_a_function_or_a_layer() -> None:
+    x, mask = rng().standard_normal((3, 4, 6)), MASKS["ragged"]
+    for given in (F.tanh, nn.Tanh(), lambda y: F.tanh(y)):
+        layer = ready(nn.TransformerEncoderLayer(6, 2, 5, 0.0, activation=given))
+        expected = numpy_encoder_layer(layer, x, mask, "tanh")
+        assert absolute_error(layer(mg.Tensor(x), attention_mask=mask).numpy(), expected) < 1e-12  # outputs of order 10
+
+
 ENCODERS = {
     "attention": lambda p: nn.MultiHeadAttention(6, 2, p),
     "layer": lambda p: nn.TransformerEncoderLayer(6, 2, 5, p),
@@ -273,23 +282,34 @@ def test_skipped_initialisation_draws_nothing() -> None:
 
 # ---------------------------------------------------------------- errors
 X2, X3 = mg.Tensor(np.zeros((4, 6))), mg.Tensor(np.zeros((2, 3, 6)))
+FOUR, TOKENS = Packing([1, 3]), PackedTokens.of([[1], [1, 2, 3]])
+
+
+def called(kind: str, *args: Any) -> mg.Tensor:
+    layers = {
+        "attention": nn.MultiHeadAttention(6, 2),
+        "layer": nn.TransformerEncoderLayer(6, 2, 5),
+        "encoder": nn.TransformerEncoder(1, 6, 2, 5),
+    }
+    return ready(layers[kind])(*args)
+
 
 INVALID = {
     "heads do not divide": (lambda: nn.MultiHeadAttention(6, 4), ArgumentError, "6 channels do not divide among 4 heads"),
-    "no heads": (lambda: nn.MultiHeadAttention(6, 0), ArgumentError, "0 heads"),
+    "no heads": (lambda: nn.MultiHeadAttention(6, 0), ArgumentError, "heads must be an integer of at least 1, got 0"),
     "dropout above 1": (lambda: nn.Dropout(1.5), ArgumentError, "p lies between 0 and 1, got 1.5"),
     "dropout below 0": (lambda: nn.TransformerEncoderLayer(6, 2, 5, -0.1), ArgumentError, "p lies between 0 and 1"),
     "dropout that is no number": (lambda: nn.Dropout(float("nan")), ArgumentError, "got nan"),
     "gelu": (lambda: nn.GELU("sigmoid"), ArgumentError, 'approximate is "none" or "tanh"'),
-    "activation": (lambda: nn.TransformerEncoderLayer(6, 2, 5, activation_name="silu"), ArgumentError, "unknown activation 'silu'"),
-    "no layers": (lambda: nn.TransformerEncoder(0, 6, 2, 5), ArgumentError, "num_layers must be at least 1"),
+    "activation": (lambda: nn.TransformerEncoderLayer(6, 2, 5, activation="silu"), ArgumentError, "unknown activation 'silu'"),
+    "no layers": (lambda: nn.TransformerEncoder(0, 6, 2, 5), ArgumentError, "num_layers must be an integer of at least 1, got 0"),
     "no packing": (lambda: nn.MultiHeadAttention(6, 2)(X2), ShapeError, "expected padded rows (batch, longest, d)"),
     "too few rows": (lambda: ready(nn.MultiHeadAttention(6, 2))(X2, Packing([2, 3])), ShapeError, "5 rows"),
     "too many rows": (lambda: ready(nn.MultiHeadAttention(6, 2))(X2, Packing([2, 1])), ShapeError, "3 rows"),
     "too many rows, float32": (lambda: nn.MultiHeadAttention(6, 2)(X2.to("float32"), Packing([2, 1])), ShapeError, "3 rows"),
     "too few rows, float32": (lambda: nn.MultiHeadAttention(6, 2)(X2.to("float32"), Packing([2, 3])), ShapeError, "5 rows"),
-    "dropout of too many rows": (lambda: nn.Dropout(0.5)(X2, Packing([2, 1])), ShapeError, "draw"),
-    "dropout of too few rows, float32": (lambda: nn.Dropout(0.5)(X2.to("float32"), Packing([2, 3])), ShapeError, "draw"),
+    "dropout of too many rows": (lambda: nn.Dropout(0.5)(X2, Packing([2, 1])), ShapeError, "the packing has 3 rows"),
+    "dropout of too few rows, float32": (lambda: nn.Dropout(0.5)(X2.to("float32"), Packing([2, 3])), ShapeError, "the packing has 5 rows"),
     "width": (lambda: ready(nn.Linear(5, 2))(X2), ShapeError, "linear: weight (2, 5) (outputs, inputs) does not fit x (4, 6)"),
     "norm width": (lambda: ready(nn.LayerNorm(5))(X2), ShapeError, "layer_norm"),
     "one weight for all": (lambda: nn.LayerNorm(1)(X2.to("float32")), ShapeError, "layer_norm"),
@@ -303,6 +323,34 @@ INVALID = {
     "no integers": (lambda: nn.Linear(3, 2.0), ArgumentError, "Linear: out_features must be an integer of at least 1, got 2.0"),
     "negative width": (lambda: nn.Linear(-3, 2), ArgumentError, "in_features must be an integer of at least 1, got -3"),
     "no rows": (lambda: nn.Embedding(0, 2), ArgumentError, "Embedding: rows must be an integer of at least 1, got 0"),
+    "a boolean": (lambda: nn.Linear(True, 2), ArgumentError, "in_features must be an integer of at least 1, got True"),
+    "deviation": (lambda: nn.Linear(3, 2, std=-1), ArgumentError, "Linear: std is a number >= 0, got -1"),
+    "deviation that is a word": (lambda: nn.Linear(3, 2, std="a"), ArgumentError, "Linear: std is a number >= 0, got 'a'"),
+    "deviation of a table": (lambda: nn.Embedding(3, 2, std=None), ArgumentError, "Embedding: std is a number >= 0, got None"),
+    "eps": (lambda: nn.LayerNorm(3, eps=-5), ArgumentError, "LayerNorm: eps is a number >= 0, got -5"),
+    "infinite eps": (lambda: nn.LayerNorm(3, eps=float("inf")), ArgumentError, "LayerNorm: eps is a number >= 0, got inf"),
+    "dropout that is a word": (lambda: nn.Dropout("a"), ArgumentError, "Dropout: p lies between 0 and 1, got 'a'"),
+    "dropout in a layer": (lambda: nn.TransformerEncoderLayer(6, 2, 5, "a"), ArgumentError, "p lies between 0 and 1, got 'a'"),
+    "heads that are a word": (lambda: nn.MultiHeadAttention(4, "a"), ArgumentError, "heads must be an integer of at least 1, got 'a'"),
+    "heads that are floats": (lambda: nn.MultiHeadAttention(4, 2.0), ArgumentError, "heads must be an integer of at least 1, got 2.0"),
+    "layers that are a word": (lambda: nn.TransformerEncoder("a", 6, 2, 5), ArgumentError, "num_layers must be an integer of at least 1"),
+    "width of a layer": (lambda: nn.TransformerEncoderLayer(None, 2, 5), ArgumentError, "TransformerEncoderLayer: dim must be an integer"),
+    "activation that is a list": (lambda: nn.TransformerEncoderLayer(6, 2, 5, activation=["gelu"]), ArgumentError, "activation ['gelu']"),
+    "vector for xavier": (lambda: nn.init.xavier_uniform((3,)), ArgumentError, "(fan_out, fan_in), got (3,)"),
+    "number for xavier": (lambda: nn.init.xavier_uniform(3), ArgumentError, "(fan_out, fan_in), got 3"),
+    "nothing for xavier": (lambda: nn.init.xavier_uniform((3, 0)), ArgumentError, "fan_in must be an integer of at least 1, got 0"),
+    "shape": (lambda: nn.init.normal((3, "a"), 0.1), ArgumentError, "cannot make a parameter of shape (3, 'a')"),
+    "bound": (lambda: nn.init.uniform((3,), -1.0), ArgumentError, "uniform: bound is a number >= 0, got -1.0"),
+    "mask beside the packing": (lambda: called("layer", X2, FOUR, np.ones((2, 2))), ArgumentError, "an attention_mask beside a packing"),
+    "mask beside the packing, stack": (lambda: called("encoder", X2, FOUR, [[1]]), ArgumentError, "an attention_mask beside a packing"),
+    "mask for attention": (lambda: called("attention", X2, FOUR, False), ArgumentError, "an attention_mask beside a packing"),
+    "mask in place of the packing": (lambda: called("layer", X3, np.ones((2, 3))), ArgumentError, "a mask is passed as attention_mask="),
+    "mask for the stack": (lambda: called("encoder", X3, np.ones((2, 3))), ArgumentError, "TransformerEncoder: packing must be a Packing"),
+    "a list for the packing": (lambda: called("attention", X3, [[1]]), ArgumentError, "must be a Packing, got list"),
+    "tokens for the packing": (lambda: called("encoder", X2, TOKENS), ArgumentError, "got PackedTokens; pass its .packing"),
+    "padded rows with a packing": (lambda: called("encoder", X3, FOUR), ShapeError, "x must have shape (4, d); got (2, 3, 6)"),
+    "a mask for dropout": (lambda: nn.Dropout(0.5)(X3, np.ones((2, 3))), ArgumentError, "Dropout: packing must be a Packing, got ndarray"),
+    "rows for dropout at rest": (lambda: nn.Dropout(0.0)(X2, Packing([3])), ShapeError, "the packing has 3 rows"),
     "no width": (lambda: nn.LayerNorm(0), ArgumentError, "LayerNorm: dim must be an integer of at least 1, got 0"),
 }
 

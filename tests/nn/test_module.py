@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.backend import random
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError, StateDictError
-from minigrad.nn import Dropout, LayerNorm, Linear, Module, Parameter, Sequential
+from minigrad.nn import Dropout, LayerNorm, Linear, Module, MultiHeadAttention, Parameter, Sequential, TransformerEncoder
 from minigrad.optim import SGD
 
 
@@ -106,9 +108,115 @@ def test_sets_of_anything_else_are_welcome() -> None:
     assert len(tree.parameters()) == len(NAMES)
 
 
+class Holding(Module):
+    def __init__(self, **held: Any) -> None:
+        vars(self).update(held)
+
+
+def ring() -> list[Any]:
+    layers: list[Any] = [Linear(1, 1)]
+    layers.append({"again": layers})
+    return layers
+
+
+UNNAMEABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "1 and '1'": ({"layers": {1: Linear(1, 1), "1": Linear(1, 1)}}, "layers.1 names a Linear and a Linear: rename one of them"),
+    "parameters": ({"p": {0: Parameter([1.0]), "0": Parameter([2.0])}}, "p.0 names a Parameter and a Parameter"),
+    "attributes with dots": ({"a.b": Parameter([1.0]), "a": {"b": Parameter([2.0])}}, "a.b names a Parameter and a Parameter"),
+    "a key with a dot": ({"layers": {"a.b": Linear(1, 1)}}, "layers.a.b is a dict's key with a dot in it"),
+    "a key with a dot further out": ({"layers": {"a.b": {"c": [Linear(1, 1)]}}}, "layers.a.b is a dict's key with a dot in it"),
+    "a number with a dot": ({"layers": {0.5: Parameter([1.0])}}, "layers.0.5 is a dict's key with a dot in it"),
+    "a list in itself": ({"layers": ring()}, "layers.1.again is a list that holds itself"),
+}
+
+
+@pytest.mark.parametrize("what", UNNAMEABLE)
+def test_what_has_no_name_of_its_own_is_refused(what: str) -> None:
+    held, says = UNNAMEABLE[what]
+    for use in (Module.named_parameters, Module.state_dict, Module.eval, lambda module: module.load_state_dict({})):
+        with pytest.raises(StateDictError) as caught:
+            use(Holding(**held))
+        assert says in str(caught.value)
+
+
+def test_dots_in_keys_of_other_dicts_and_lists_held_twice_are_welcome() -> None:
+    twice = [Linear(1, 1)]
+    module = Holding(options={"a.b": 1, "c.d": {"e": [2]}}, first=twice, second=twice, both=[twice, twice])
+    assert [name for name, _ in module.named_parameters()] == ["first.0.weight", "first.0.bias"]
+
+
+def test_a_bare_tensor_that_requires_a_gradient_is_refused() -> None:
+    module = Holding(scales=[mg.tensor([1.0], requires_grad=True)])
+    with pytest.raises(
+        StateDictError, match=r"scales\.0 is a Tensor that requires a gradient, which no optimizer would train: make it a P"
+    ):
+        module.parameters()
+    kept = Holding(weight=Parameter([1.0]), constant=mg.tensor([1.0]))
+    kept.last = kept.weight * 2.0  # type: ignore[attr-defined]  # a result that is kept for looking at
+    assert [name for name, _ in kept.named_parameters()] == ["weight"]
+
+
+def test_modules_may_be_nested_deeper_than_python_recurses() -> None:
+    module = Linear(1, 1, bias=False)
+    held: Any = module.weight
+    for _ in range(3000):
+        module, held = Holding(m=module), [held]  # type: ignore[assignment]
+    assert [name for name, _ in module.named_parameters()] == ["m." * 3000 + "weight"]
+    assert [name for name, _ in Holding(p=held).named_parameters()] == ["p" + ".0" * 3000]
+
+
 def test_a_class_without_forward_says_so() -> None:
     with pytest.raises(ArgumentError, match="Tree defines no forward"):
         Tree()()
+
+
+# ---------------------------------------------------------------- paths before the first draw
+BUILDS: dict[str, Callable[[], Module]] = {
+    "sequential": lambda: Sequential(Linear(4, 6), Sequential(Dropout(0.5)), Dropout(0.5)),
+    "attention": lambda: Sequential(MultiHeadAttention(4, 2, 0.5)),
+    "encoder": lambda: TransformerEncoder(2, 4, 2, 6, 0.5),
+}
+
+WALKS: dict[str, Callable[[Module], object]] = {
+    "parameters": Module.parameters,
+    "train": Module.train,
+    "modules, then parameters": lambda model: (list(model.named_modules()), model.parameters()),
+    "a call": lambda model: model(mg.tensor(np.ones((1, 1, 4)))),
+}
+
+
+@pytest.mark.parametrize("walk", WALKS)
+@pytest.mark.parametrize("kind", BUILDS)
+def test_dropout_draws_the_same_whether_or_not_the_model_was_walked_before(kind: str, walk: str) -> None:
+    found = []
+    for walked in (False, True):
+        mg.manual_seed(1)
+        model = BUILDS[kind]()
+        if walked:
+            WALKS[walk](model)
+        with random.at(seed=3, step=2):
+            found.append(np.array(model(mg.tensor(np.ones((3, 5, 4), np.float32))).numpy()))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_paths_are_told_once() -> None:
+    model = Sequential(Sequential(Dropout(0.5)), Linear(2, 2))
+    calls = []
+    walk = model._walk
+    model._walk = lambda prefix="": calls.append(prefix) or walk(prefix)  # type: ignore[func-returns-value, method-assign, assignment]
+    for _ in range(3):
+        model(mg.tensor([1.0, 2.0]))
+    assert len(calls) == 1
+    assert model.layers[0].layers[0].path == "layers.0.layers.0"  # type: ignore[attr-defined]
+
+
+def test_a_part_called_before_the_whole_learns_its_longer_path() -> None:
+    model = Sequential(Sequential(Dropout(0.5)))
+    x = mg.tensor([1.0, 2.0])
+    model.layers[0](x)
+    assert model.layers[0].layers[0].path == "layers.0"  # type: ignore[attr-defined]
+    model(x)
+    assert model.layers[0].layers[0].path == "layers.0.layers.0"  # type: ignore[attr-defined]
 
 
 # ---------------------------------------------------------------- state
@@ -146,6 +254,17 @@ def test_load_state_dict_names_every_problem_and_changes_nothing() -> None:
     )
     for name, array in tree.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("wrong", [None, [1], "weights.npz", 3])
+def test_load_state_dict_takes_a_dict(wrong: Any) -> None:
+    with pytest.raises(StateDictError, match=f"takes a dict of arrays by path, got {type(wrong).__name__}"):
+        Tree().load_state_dict(wrong)
+
+
+def test_load_state_dict_names_entries_whose_name_is_no_text() -> None:
+    with pytest.raises(StateDictError, match="unexpected: 7"):
+        Tree().load_state_dict(Tree().state_dict() | {7: np.zeros(1)})  # type: ignore[dict-item]
 
 
 def test_load_state_dict_not_strict_takes_what_fits_by_name() -> None:
@@ -213,6 +332,13 @@ def test_freeze_refuses_a_pattern_that_fits_nothing_and_changes_nothing() -> Non
         Dropout(0.1).freeze("x")
 
 
+@pytest.mark.parametrize("wrong", [5, None, ["first"]])
+def test_freeze_takes_text(wrong: Any) -> None:
+    for use in (Tree().freeze, Tree().unfreeze):
+        with pytest.raises(ArgumentError, match="freeze and unfreeze take paths or shell patterns"):
+            use("first", wrong)
+
+
 def test_frozen_parameters_receive_no_gradient() -> None:
     layer = Linear(2, 2)
     layer.freeze("weight")
@@ -251,6 +377,22 @@ def test_to_refuses_other_dtypes(target: Any) -> None:
 def test_to_refuses_unknown_words() -> None:
     with pytest.raises(ArgumentError, match="unknown dtype or device 'gpu'"):
         Tree().to("gpu")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, np.zeros(2)])
+def test_to_refuses_what_is_neither_dtype_nor_device(wrong: Any) -> None:
+    tree = Tree()
+    with pytest.raises(ArgumentError, match="dtype"):
+        tree.to(wrong)
+    assert tree.first.weight.dtype == np.float32
+
+
+def test_to_forgets_the_gradients_of_what_it_converts() -> None:
+    layer = Linear(2, 2)
+    (layer.weight.sum() + layer.bias.sum()).backward()
+    assert layer.to("float32").weight.grad is not None
+    assert layer.to("float64").weight.grad is None
+    assert layer.bias.grad is None
 
 
 def test_to_refuses_parameters_of_an_optimizer() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from optim.reference import feed, feed_rows
@@ -92,7 +94,33 @@ def test_a_norm_that_is_not_finite_is_returned() -> None:
     np.testing.assert_array_equal(gradient(p), [np.nan, np.nan])
 
 
-@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
-def test_an_impossible_bound_is_refused(wrong: float) -> None:
+def test_named_parameters_are_taken_and_one_given_twice_counts_once() -> None:
+    layer = mg.nn.Linear(2, 2).to("float64")
+    feed(layer.weight, np.array([[3.0, 0.0], [0.0, 4.0]]))
+    assert clip_grad_norm(layer.named_parameters(), 10.0) == 5.0
+    assert clip_grad_norm([layer.weight, ("again", layer.weight)], 2.5) == 5.0
+    np.testing.assert_allclose(gradient(layer.weight), [[1.5, 0], [0, 2]], rtol=1e-6)  # the 1e-6 of the formula
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), None, "a", True, [1.0]])
+def test_an_impossible_bound_is_refused(wrong: Any) -> None:
     with pytest.raises(ArgumentError, match="max_norm"):
         clip_grad_norm([mg.Parameter(np.ones(2))], wrong)
+
+
+WRONG = {
+    "Linear": mg.nn.Linear(2, 2),
+    "Parameter": mg.Parameter(np.ones(2)),
+    "NoneType": None,
+    "dict": {"w": mg.Parameter(np.ones(2))},
+    "a Tensor": [mg.tensor([1.0])],
+    "a str": ["weight"],
+    "a tuple": [("w", mg.tensor([1.0]), 1)],
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_no_list_of_parameters_is_refused(what: str) -> None:
+    wrong: Any = WRONG[what]
+    with pytest.raises(ArgumentError, match=rf"{what}.*pass model\.parameters\(\)"):
+        clip_grad_norm(wrong, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -56,14 +58,56 @@ def test_resumes_where_it_stood() -> None:
         resumed.step()
 
 
-@pytest.mark.parametrize(("warmup", "total"), [(-1, 5), (6, 5), (0, 0)])
-def test_impossible_lengths_are_refused(warmup: int, total: int) -> None:
+@pytest.mark.parametrize(("warmup", "total"), [(-1, 5), (6, 5), (0, 0), ("a", 5), (0, "a"), (0, None), (0, 5.0), (True, 5), ([0], 5)])
+def test_impossible_lengths_are_refused(warmup: Any, total: Any) -> None:
     with pytest.raises(ArgumentError, match="warmup_steps"):
         mg.optim.LinearSchedule(optimizer_with(0.1), warmup, total)
 
 
-@pytest.mark.parametrize("state", [{}, [], {"steps": 1, "peaks": [1.0, 2.0], "warmup_steps": 0, "total_steps": 5}])
-def test_a_state_that_does_not_fit_is_refused(state: object) -> None:
-    schedule = mg.optim.LinearSchedule(optimizer_with(0.1), 0, 5)
-    with pytest.raises(StateDictError):
-        schedule.load_state_dict(state)  # type: ignore[arg-type]
+@pytest.mark.parametrize("wrong", [None, mg.nn.Linear(2, 2), []])
+def test_only_an_optimizer_has_learning_rates(wrong: Any) -> None:
+    with pytest.raises(ArgumentError, match=f"rates of an optimizer, got {type(wrong).__name__}"):
+        mg.optim.LinearSchedule(wrong, 0, 5)
+
+
+def test_a_group_appended_afterwards_is_named() -> None:
+    optimizer = optimizer_with(0.1)
+    schedule = mg.optim.LinearSchedule(optimizer, 0, 5)
+    optimizer.param_groups.append({"params": [], "lr": 1.0})
+    with pytest.raises(ArgumentError, match="had 1 parameter groups, it now has 2"):
+        schedule.step()
+
+
+GOOD = {"steps": 1, "peaks": [1.0], "warmup_steps": 0, "total_steps": 5}
+STATES: list[Any] = [
+    {},
+    [],
+    None,
+    GOOD | {"more": 1},
+    GOOD | {"peaks": [1.0, 2.0]},
+    GOOD | {"peaks": 1.0},
+    GOOD | {"peaks": "1"},
+    GOOD | {"peaks": ["a"]},
+    GOOD | {"peaks": [-1.0]},
+    GOOD | {"peaks": [float("nan")]},
+    GOOD | {"steps": "1"},
+    GOOD | {"steps": -1},
+    GOOD | {"steps": 1.5},
+    GOOD | {"warmup_steps": 6},
+    GOOD | {"warmup_steps": None},
+    GOOD | {"total_steps": 0},
+    GOOD | {"total_steps": [5]},
+]
+
+
+@pytest.mark.parametrize("state", STATES, ids=str)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(state: Any) -> None:
+    optimizer = optimizer_with(0.1)
+    schedule = mg.optim.LinearSchedule(optimizer, 0, 4)
+    before = schedule.state_dict()
+    with pytest.raises(StateDictError, match="schedule"):
+        schedule.load_state_dict(state)
+    assert schedule.state_dict() == before
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    schedule.load_state_dict(GOOD)
+    assert schedule.state_dict() == GOOD

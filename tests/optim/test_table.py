@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier, Thread
 
 import numpy as np
 import pytest
@@ -57,14 +58,15 @@ def test_equals_the_dense_rule(case: Case) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_adamw_equals_the_dense_update_to_the_last_bit(dtype: str) -> None:
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_the_dense_update_to_the_last_bit(case: Case, dtype: str) -> None:
     generator = np.random.default_rng(4)
     start = generator.standard_normal((ROWS, WIDTH)).astype(dtype)
     rows, dense = mg.Parameter(start, gathered=True), mg.Parameter(start)
-    optimizers = [mg.optim.AdamW([p], lr=0.05, weight_decay=0.1) for p in (rows, dense)]
+    optimizers = [case.optimizer([p], lr=0.05, **case.options) for p in (rows, dense)]
     assert optimizers[0].tables
     assert not optimizers[1].tables
-    for ids, values in batches(generator, 20):
+    for ids, values in batches(generator, 8):
         for p, optimizer in zip((rows, dense), optimizers, strict=True):
             feed_rows(p, ids, values.astype(dtype))
             optimizer.step()
@@ -118,6 +120,43 @@ def test_when_a_row_was_read_does_not_matter(data: st.DataObject) -> None:
             either.step()
             either.zero_grad()
     np.testing.assert_array_equal(p.numpy(), q.numpy())
+
+
+@pytest.mark.parametrize("reader", ["numpy", "gather"])
+def test_readers_in_several_threads_pay_each_debt_once(reader: str) -> None:
+    start = np.random.default_rng(9).standard_normal((ROWS, WIDTH))
+    p, optimizer, table = table_of(start, Case(mg.optim.AdamW, {"weight_decay": 0.5}), lr=0.1)
+    q, alone, _ = table_of(start, Case(mg.optim.AdamW, {"weight_decay": 0.5}), lr=0.1)
+    barrier = Barrier(4, timeout=60)
+    wrong: list[int] = []
+
+    def read(thread: int, expected: np.ndarray) -> None:
+        ids = np.random.default_rng(thread).permutation(ROWS)
+        barrier.wait()
+        with mg.no_grad():
+            seen = p.numpy() if reader == "numpy" else F.embedding(mg.tensor(ids), p).numpy()
+        if not np.array_equal(seen, expected if reader == "numpy" else expected[ids]):
+            wrong.append(thread)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change within a settlement, not only between two
+    try:
+        for _ in range(8):
+            for parameter, either in ((p, optimizer), (q, alone)):
+                feed_rows(parameter, np.array([5]), np.ones((1, WIDTH)))
+                either.step()
+                either.zero_grad()
+            expected = np.array(q.numpy())
+            threads = [Thread(target=read, args=(number, expected)) for number in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(timeout=60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+    np.testing.assert_array_equal(p.numpy(), q.numpy())
+    assert not table.debt.factors
 
 
 def test_a_gather_pays_only_for_its_rows() -> None:

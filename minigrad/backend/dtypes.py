@@ -1,0 +1,40 @@
+"""Which numbers tensors hold, and how what a user passes becomes an array of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import ArgumentError, DTypeError
+
+KINDS = "fiub"
+"""The kinds of numbers that tensors hold, as NumPy abbreviates them: floats, integers, unsigned integers, booleans."""
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """A NumPy dtype from its name or object.
+
+    Raises: ArgumentError for an unknown name, None, or a dtype that tensors do not hold.
+    """
+    try:
+        known: np.dtype[Any] = np.dtype(dtype)
+    except TypeError as error:
+        raise ArgumentError(f'unknown dtype or device {dtype!r}: use "float32", "float64", another NumPy dtype, "cpu" or "cuda"') from error
+    if dtype is None or known.kind not in KINDS or known.itemsize > 8:
+        raise ArgumentError(f"tensors hold floats (up to float64), integers or booleans, not {dtype}")
+    return known
+
+
+def numbers(data: Any, dtype: np.dtype[Any] | None = None) -> np.ndarray[Any, Any]:
+    """A new NumPy array of nested numbers or an array.
+
+    Raises: DTypeError for what holds no numbers, or is ragged.
+    """
+    try:
+        array = np.array(data, dtype=dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DTypeError(f"cannot make a tensor of {type(data).__name__}: {error}") from error
+    if array.dtype.kind not in KINDS or array.dtype.itemsize > 8:
+        raise DTypeError(f"a tensor holds floats (up to float64), integers or booleans, not {array.dtype}")
+    return array
