@@ -58,7 +58,7 @@ def minigrad_contender(size: str, lengths: str) -> tuple[Callable[[int], float],
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
+        return float(loss.item())
 
     def infer(i: int) -> None:
         with model.evaluating(), mg.no_grad():
@@ -97,7 +97,7 @@ def torch_contender(size: str, lengths: str, attention: str) -> tuple[Callable[[
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
+        return float(loss.item())
 
     def infer(i: int) -> None:
         model.eval()
