@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,8 @@ def main() -> None:
     if options.serve:
         serve(*options.serve)
         return
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        sys.exit('error: this compares with PyTorch and transformers: pip install ".[oracle]"')
     print(
         "| size | lengths | what | minigrad ms | torch ms (best attention) | torch / minigrad, median of pairs |\n|---|---|---|---|---|---|"
     )

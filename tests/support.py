@@ -1,14 +1,33 @@
-"""Shared by the tests of layers, models and kernels: kernels switched off, gradients by name, errors as the tolerances state them."""
+"""Shared by the tests: leaves and their gradients, kernels switched off, gradients by name, errors as the tolerances state them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 import minigrad as mg
 from minigrad.op import REGISTRY
+
+
+def leaf(data: Any, dtype: Any = np.float64) -> mg.Tensor:
+    """A tensor that wants its gradient."""
+    return mg.Tensor(np.asarray(data, dtype=dtype), requires_grad=True)
+
+
+def grad_of(out: mg.Tensor, x: mg.Tensor) -> np.ndarray:
+    """The gradient of the sum of `out`."""
+    found = mg.grad(out.sum(), x)
+    assert found is not None
+    return found.numpy()
+
+
+def accumulated(x: mg.Tensor) -> np.ndarray:
+    """What backward passes have added to `x.grad`."""
+    assert x.grad is not None
+    return x.grad.numpy()
 
 
 @contextmanager

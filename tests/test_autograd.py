@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import accumulated, leaf
 
 import minigrad as mg
 from minigrad import functional as F
@@ -23,27 +24,18 @@ from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 
 
-def leaf(data: Any, dtype: Any = np.float64) -> Tensor:
-    return Tensor(np.asarray(data, dtype=dtype), requires_grad=True)
-
-
-def grad_of(x: Tensor) -> np.ndarray:
-    assert x.grad is not None
-    return x.grad.numpy()
-
-
 # ---------------------------------------------------------------- backward
 def test_backward_fills_grad() -> None:
     x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     (x * y).sum().backward()
-    np.testing.assert_array_equal(grad_of(x), [3.0, 4.0])
-    np.testing.assert_array_equal(grad_of(y), [1.0, 2.0])
+    np.testing.assert_array_equal(accumulated(x), [3.0, 4.0])
+    np.testing.assert_array_equal(accumulated(y), [1.0, 2.0])
 
 
 def test_backward_of_a_leaf_itself() -> None:
     x = leaf(2.0)
     x.backward()
-    assert grad_of(x) == 1.0
+    assert accumulated(x) == 1.0
 
 
 def test_backward_from_an_array_takes_a_gradient_of_its_shape() -> None:
@@ -54,7 +46,7 @@ def test_backward_from_an_array_takes_a_gradient_of_its_shape() -> None:
     with pytest.raises(ShapeError, match=r"\(3,\).*\(2,\)"):
         y.backward(np.ones(3))
     y.backward(np.array([1.0, 10.0]))
-    np.testing.assert_array_equal(grad_of(x), [2.0, 40.0])
+    np.testing.assert_array_equal(accumulated(x), [2.0, 40.0])
 
 
 def test_backward_without_a_graph() -> None:
@@ -91,7 +83,7 @@ def test_e52_retained_backwards_accumulate_exactly_so_often(times: int) -> None:
     for _ in range(times):
         y.backward(retain_graph=True)
         expected = expected + once.numpy()
-    np.testing.assert_array_equal(grad_of(x), expected)  # bit for bit
+    np.testing.assert_array_equal(accumulated(x), expected)  # bit for bit
 
 
 def test_zero_grad_forgets() -> None:
@@ -100,7 +92,7 @@ def test_zero_grad_forgets() -> None:
     x.zero_grad()
     assert x.grad is None
     (x * 5.0).sum().backward()
-    np.testing.assert_array_equal(grad_of(x), [5.0])
+    np.testing.assert_array_equal(accumulated(x), [5.0])
 
 
 def test_e52_a_chain_of_10000_operations() -> None:
@@ -109,7 +101,7 @@ def test_e52_a_chain_of_10000_operations() -> None:
     for _ in range(10_000):
         y = y + 0.5
     y.backward(retain_graph=True)
-    assert grad_of(x) == 1.0
+    assert accumulated(x) == 1.0
     node = weakref.ref(y)
     del y  # a recursive destructor would overflow the stack here
     gc.collect()
@@ -122,7 +114,7 @@ def test_a_deep_chain_with_branches_visits_each_node_once() -> None:
     for _ in range(60):
         y = y + y  # 2⁶⁰ paths, 60 nodes
     y.backward()
-    assert grad_of(x) == 2.0**60
+    assert accumulated(x) == 2.0**60
 
 
 def test_shared_subexpressions() -> None:
@@ -135,8 +127,8 @@ def test_e48_a_gradient_handed_to_two_places_is_not_shared_memory() -> None:
     a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     (a + b).sum().backward()
     (a * 10.0).sum().backward()  # added to a's gradient in place
-    np.testing.assert_array_equal(grad_of(a), [11.0, 11.0])
-    np.testing.assert_array_equal(grad_of(b), [1.0, 1.0])
+    np.testing.assert_array_equal(accumulated(a), [11.0, 11.0])
+    np.testing.assert_array_equal(accumulated(b), [1.0, 1.0])
 
 
 def test_the_gradient_passed_in_is_not_changed_or_kept() -> None:
@@ -146,9 +138,9 @@ def test_the_gradient_passed_in_is_not_changed_or_kept() -> None:
         (x + x).backward(g)
         x.reshape((2,)).backward(g)
     np.testing.assert_array_equal(g, [1.0, 1.0])
-    np.testing.assert_array_equal(grad_of(x), [6.0, 6.0])
+    np.testing.assert_array_equal(accumulated(x), [6.0, 6.0])
     g[:] = 99.0
-    np.testing.assert_array_equal(grad_of(x), [6.0, 6.0])
+    np.testing.assert_array_equal(accumulated(x), [6.0, 6.0])
 
 
 @pytest.mark.parametrize("shape", [(), (3,)], ids=str)
@@ -156,7 +148,7 @@ def test_the_same_tensor_on_both_sides(shape: tuple[int, ...]) -> None:
     x = leaf(np.full(shape, 3.0))
     y = x * 1.0  # an inner node, whose gradients are borrowed first and summed then
     (y + y + y - y * y).sum().backward()
-    np.testing.assert_array_equal(grad_of(x), np.full(shape, 3.0 - 6.0))
+    np.testing.assert_array_equal(accumulated(x), np.full(shape, 3.0 - 6.0))
 
 
 def test_sibling_branches_keep_their_gradients_when_one_is_added_to() -> None:
@@ -165,21 +157,21 @@ def test_sibling_branches_keep_their_gradients_when_one_is_added_to() -> None:
     w = z * 1.0
     total = y + w  # both borrow the same upstream array
     (total.sum() + (y * 2.0).sum() + (y * 3.0).sum() + (y * 4.0).sum()).backward()
-    np.testing.assert_array_equal(grad_of(x), [10.0, 10.0])
-    np.testing.assert_array_equal(grad_of(z), [1.0, 1.0])
+    np.testing.assert_array_equal(accumulated(x), [10.0, 10.0])
+    np.testing.assert_array_equal(accumulated(z), [1.0, 1.0])
 
 
 def test_e49_two_leaves_with_one_value_are_two_leaves() -> None:
     data = np.array(3.0)
     a, b = leaf(data), leaf(data)
     (a + b * 2.0).backward()
-    assert grad_of(a) == 1.0 and grad_of(b) == 2.0
+    assert accumulated(a) == 1.0 and accumulated(b) == 2.0
 
 
 def test_a_gradient_takes_the_dtype_of_its_input() -> None:
     x, y = leaf([1.0], np.float32), leaf([1.0], np.float64)
     (x * y).sum().backward()
-    assert grad_of(x).dtype == np.float32 and grad_of(y).dtype == np.float64
+    assert accumulated(x).dtype == np.float32 and accumulated(y).dtype == np.float64
 
 
 # ---------------------------------------------------------------- modes
@@ -282,7 +274,7 @@ def test_e47_a_parameter_changed_between_forward_and_backward() -> None:
     assert error.value.code == "graph-stale"
     assert weight.grad is None
     (weight * weight).sum().backward()  # a new forward pass is fine
-    np.testing.assert_array_equal(grad_of(weight), [0.0, 0.0])
+    np.testing.assert_array_equal(accumulated(weight), [0.0, 0.0])
 
 
 def test_a_changed_parameter_that_is_not_on_the_path_does_not_matter() -> None:
@@ -290,7 +282,7 @@ def test_a_changed_parameter_that_is_not_on_the_path_does_not_matter() -> None:
     loss = (weight * 2.0).sum()
     other.assign(np.zeros(2))
     loss.backward()
-    np.testing.assert_array_equal(grad_of(weight), [2.0, 2.0])
+    np.testing.assert_array_equal(accumulated(weight), [2.0, 2.0])
 
 
 # ---------------------------------------------------------------- several outputs
@@ -317,15 +309,15 @@ def test_two_outputs(sum_and_product: Any) -> None:
     s, p = sum_and_product(x, y)
     np.testing.assert_array_equal(s.numpy(), [7.0, 10.0])
     (s.sum() + p.sum() * 2.0).backward()
-    np.testing.assert_array_equal(grad_of(x), [11.0, 15.0])
-    np.testing.assert_array_equal(grad_of(y), [5.0, 7.0])
+    np.testing.assert_array_equal(accumulated(x), [11.0, 15.0])
+    np.testing.assert_array_equal(accumulated(y), [5.0, 7.0])
 
 
 @pytest.mark.parametrize(("which", "expected"), [(0, [1.0, 1.0]), (1, [5.0, 7.0])])
 def test_one_of_two_outputs(sum_and_product: Any, which: int, expected: list[float]) -> None:
     x, y = leaf([2.0, 3.0]), leaf([5.0, 7.0])
     sum_and_product(x, y)[which].sum().backward()
-    np.testing.assert_array_equal(grad_of(x), expected)
+    np.testing.assert_array_equal(accumulated(x), expected)
 
 
 def test_two_outputs_at_both_orders_and_one_output_used_twice(sum_and_product: Any) -> None:
@@ -414,7 +406,7 @@ def test_a_recorded_result_does_not_keep_the_tensors_of_its_inputs() -> None:
     del y
     assert seen() is None
     z.sum().backward()
-    np.testing.assert_array_equal(grad_of(x), np.exp(np.ones(4)))
+    np.testing.assert_array_equal(accumulated(x), np.exp(np.ones(4)))
 
 
 # ---------------------------------------------------------------- grad and value_and_grad

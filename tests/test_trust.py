@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import leaf
 
 import minigrad as mg
 import minigrad.functional as F
@@ -16,10 +17,6 @@ from minigrad.errors import ArgumentError, DTypeError, GraphError, IndexRangeErr
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing, pack
 from minigrad.parameter import Parameter
-
-
-def leaf(values: Any) -> mg.Tensor:
-    return mg.Tensor(np.asarray(values, np.float64), requires_grad=True)
 
 
 # ---------------------------------------------------------------- what changes between forward and backward

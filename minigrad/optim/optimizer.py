@@ -6,6 +6,7 @@ that has neither gradient nor moments.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -36,7 +37,7 @@ class Run:
     stop: int
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Base of the optimizers.
 
     params: Parameters, (name, Parameter) pairs, or groups {"params": [...], "lr": ...} that override options. `param_groups` holds the
@@ -76,13 +77,13 @@ class Optimizer:
         """The moments that the rule needs with these options."""
         return self.moment_names
 
+    @abstractmethod
     def constants(self, options: Mapping[str, Any], step: int) -> dict[str, Any]:
         """The kernel's keyword arguments for the step-th update (from 1) of a parameter."""
-        raise NotImplementedError
 
+    @abstractmethod
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
         """What a step multiplies an element by that has gradient and moments zero; None if it does more than that."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------- the step
     def step(self) -> None:

@@ -6,21 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import accumulated, leaf
 
 from minigrad import functional as F
 from minigrad import ops
 from minigrad.backend.gradients import Product, RowSparse
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-
-
-def leaf(data: Any, dtype: Any = np.float64) -> Tensor:
-    return Tensor(np.asarray(data, dtype=dtype), requires_grad=True)
-
-
-def grad_of(x: Tensor) -> np.ndarray:
-    assert x.grad is not None
-    return x.grad.numpy()
 
 
 def test_gradients_of_a_table_stay_by_rows_until_somebody_asks() -> None:
@@ -30,7 +22,7 @@ def test_gradients_of_a_table_stay_by_rows_until_somebody_asks() -> None:
     assert isinstance(table.leaf.grad, RowSparse)
     expected = np.zeros((1000, 4))
     expected[3], expected[7] = 4.0, 2.0
-    np.testing.assert_array_equal(grad_of(table), expected)
+    np.testing.assert_array_equal(accumulated(table), expected)
 
 
 @pytest.mark.parametrize("rows_first", [True, False])
@@ -40,7 +32,7 @@ def test_row_gradients_and_dense_gradients_add_up(rows_first: bool) -> None:
     uses = [lambda: F.embedding([0, 2, 2], table).sum().backward(), lambda: (table * 10.0).sum().backward()]
     for use in uses if rows_first else uses[::-1]:
         use()
-    np.testing.assert_array_equal(grad_of(table), [[11.0, 11.0], [10.0, 10.0], [12.0, 12.0]])
+    np.testing.assert_array_equal(accumulated(table), [[11.0, 11.0], [10.0, 10.0], [12.0, 12.0]])
 
 
 def test_row_gradients_of_one_graph_are_joined_and_meet_dense_ones() -> None:
@@ -48,7 +40,7 @@ def test_row_gradients_of_one_graph_are_joined_and_meet_dense_ones() -> None:
     inner = x * 1.0  # not a leaf: contributions wait side by side
     total = F.embedding([0, 0], inner).sum() + F.embedding([1], inner).sum() + F.linear(Tensor(np.ones((1, 2))), inner).sum() + inner.sum()
     total.backward()
-    np.testing.assert_array_equal(grad_of(x), [[4.0, 4.0], [3.0, 3.0], [2.0, 2.0]])
+    np.testing.assert_array_equal(accumulated(x), [[4.0, 4.0], [3.0, 3.0], [2.0, 2.0]])
 
 
 @pytest.mark.parametrize("count", [1, 5, 24, 25, 200])

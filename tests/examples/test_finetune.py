@@ -67,7 +67,6 @@ def files(tmp_path: Path) -> list[str]:
     return options
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_learns_saves_reports(
     example: ModuleType,
     model_dir: Path,

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from strategies import axes, broadcastable, shapes
+from support import grad_of, leaf
 
 import minigrad as mg
 from minigrad import functional as F
@@ -27,17 +28,6 @@ from minigrad.packing import Packing
 
 both_forms = pytest.mark.parametrize("form", [nullcontext, mg.higher_order], ids=["kernel", "body"])
 """Inside `higher_order` the readable body runs, outside of it the fast kernel where there is one."""
-
-
-def leaf(data: Any, dtype: Any = np.float64) -> mg.Tensor:
-    return mg.Tensor(np.asarray(data, dtype=dtype), requires_grad=True)
-
-
-def grad_of(out: mg.Tensor, x: mg.Tensor) -> np.ndarray:
-    """The gradient of the sum of `out`."""
-    found = mg.grad(out.sum(), x)
-    assert found is not None
-    return found.numpy()
 
 
 # ---------------------------------------------------------------- ties and kinks

@@ -5,6 +5,7 @@ Inputs come in every memory layout and are read-only, so an operation that write
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +17,18 @@ from strategies import LAYOUTS, Layout
 import minigrad as mg
 from minigrad.gradcheck import GradientCheck
 from minigrad.op import REGISTRY, Op
+
+SEEN: list[GradientCheck] = []
+"""Every passed check of this run."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def summary() -> Iterator[None]:
+    """`python -m pytest tests/ops/test_gradients.py -s` prints the figures at its end."""
+    yield
+    if SEEN:
+        worst = max(c.max_error for c in SEEN)
+        print(f"\n{len(SEEN)} gradchecks, {sum(c.comparisons for c in SEEN)} comparisons, largest error {worst:.2e}")
 
 
 def check(operation: Op[Any], sample: Sample, layouts: dict[int, Layout], order: int) -> GradientCheck:
@@ -43,4 +56,6 @@ def test_every_operation_has_a_row() -> None:
 def test_gradients(name: str, data: st.DataObject) -> None:
     sample = data.draw(CASES[name])
     layouts = {i: data.draw(st.sampled_from(LAYOUTS)) for i in sample.floating}
-    assert check(REGISTRY[name], sample, layouts, order=2)
+    passed = check(REGISTRY[name], sample, layouts, order=2)
+    assert passed
+    SEEN.append(passed)

@@ -43,16 +43,6 @@ def same(found: mg.Tensor, expected: Any, rtol: float = 0.0, atol: float = 0.0) 
     np.testing.assert_allclose(found.numpy(), array, rtol=rtol, atol=atol)
 
 
-def leaf(data: Any, dtype: Any = np.float64) -> mg.Tensor:
-    return mg.Tensor(np.asarray(data, dtype=dtype), requires_grad=True)
-
-
-def grad_of(out: mg.Tensor, x: mg.Tensor) -> np.ndarray:
-    found = mg.grad(out.sum(), x)
-    assert found is not None
-    return found.numpy()
-
-
 # ---------------------------------------------------------------- NumPy's names
 def promoted(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
     """The documented rule: with a float among them, all get the first float's dtype; without one, "float" operations take float32."""
