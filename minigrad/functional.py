@@ -1,7 +1,7 @@
 """F: the vocabulary of functions on Tensors. Stateless; a layer that needs mathematics of its own is a missing function here.
 
-This module also completes the third interpreter: the namespace that operation bodies receive when they run on Tensors
-(for second derivatives) is made of these functions and registered at the end.
+Most names are the operations of `ops` themselves. A function defined here is the operation of the same name, with its arguments checked
+and converted first.
 """
 
 from __future__ import annotations
@@ -11,38 +11,48 @@ from math import prod
 from typing import Any
 
 from minigrad import ops
-from minigrad.backend import Array, namespace_of, register_namespace, to_device
+from minigrad.backend import Array, to_device
 from minigrad.backend.random import Draw
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
-from minigrad.ops import absolute as absolute
-from minigrad.ops import add as add
-from minigrad.ops import attention as attention
-from minigrad.ops import dense_add_norm as dense_add_norm
-from minigrad.ops import dense_gelu as dense_gelu
-from minigrad.ops import divide as divide
-from minigrad.ops import erf as erf
-from minigrad.ops import erfc as erfc
-from minigrad.ops import exp as exp
-from minigrad.ops import linears as linears
-from minigrad.ops import log as log
-from minigrad.ops import matmul as matmul
-from minigrad.ops import maximum as maximum
-from minigrad.ops import minimum as minimum
-from minigrad.ops import multiply as multiply
-from minigrad.ops import negative as negative
-from minigrad.ops import power as power
-from minigrad.ops import relu as relu
-from minigrad.ops import sigmoid as sigmoid
-from minigrad.ops import sqrt as sqrt
-from minigrad.ops import subtract as subtract
-from minigrad.ops import tanh as tanh
+from minigrad.ops import (
+    absolute,
+    add,
+    attention,
+    dense_add_norm,
+    dense_gelu,
+    divide,
+    erf,
+    erfc,
+    exp,
+    expand_dims,
+    linears,
+    log,
+    matmul,
+    maximum,
+    minimum,
+    mse_loss,
+    multiply,
+    negative,
+    power,
+    relu,
+    scaled_dot_product_attention,
+    sigmoid,
+    split,
+    sqrt,
+    stack,
+    std,
+    subtract,
+    tanh,
+)
 from minigrad.packing import Packing, host_array
-from minigrad.tensor import Tensor, TensorLike, elementwise
+from minigrad.tensor import Tensor, TensorLike, as_tensor, elementwise
 
-
-def as_tensor(x: TensorLike) -> Tensor:
-    """x itself if it is a Tensor, else a new Tensor of it."""
-    return x if isinstance(x, Tensor) else Tensor(x)
+__all__ = [
+    "absolute", "add", "as_tensor", "attention", "broadcast_to", "concatenate", "cross_entropy", "dense_add_norm", "dense_gelu", "divide",
+    "dropout", "embedding", "equal", "erf", "erfc", "exp", "expand_dims", "gelu", "layer_norm", "linear", "linears", "log", "log_softmax",
+    "logsumexp", "matmul", "maximum", "minimum", "mse_loss", "multiply", "negative", "not_equal", "power", "put_rows", "relu",
+    "scaled_dot_product_attention", "sigmoid", "softmax", "split", "sqrt", "stack", "std", "subtract", "take_rows", "tanh", "where",
+]  # fmt: skip
 
 
 # ---------------------------------------------------------------- elementwise
@@ -79,38 +89,6 @@ def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     return ops.concatenate(*tensors, axis=axis)
 
 
-def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Tensors of equal shape along a new axis."""
-    if len(tensors) == 0:
-        raise ArgumentError("stack needs at least one tensor")
-    return ops.concatenate(*[expand_dims(as_tensor(t), axis) for t in tensors], axis=axis)
-
-
-def split(x: Tensor, sections: int, axis: int = 0) -> list[Tensor]:
-    """x cut into equal parts along an axis.
-
-    Raises: ShapeError if there is no such axis or it does not divide.
-    """
-    if not -x.ndim <= axis < x.ndim or sections < 1:
-        raise ShapeError(f"cannot split axis {axis} of a tensor of shape {x.shape} into {sections} parts")
-    length, rest = divmod(x.shape[axis], sections)
-    if rest:
-        raise ShapeError(f"an axis of length {x.shape[axis]} does not divide into {sections} equal parts")
-    lead = (slice(None),) * (axis % x.ndim)
-    return [x[(*lead, slice(i * length, (i + 1) * length))] for i in range(sections)]
-
-
-def expand_dims(x: Tensor, axis: int) -> Tensor:
-    """x with a new axis of length 1.
-
-    Raises: ShapeError if the result has no such axis.
-    """
-    if not -x.ndim - 1 <= axis <= x.ndim:
-        raise ShapeError(f"axis {axis} is out of bounds for a tensor of shape {x.shape} with one more axis")
-    axis %= x.ndim + 1
-    return x.reshape((*x.shape[:axis], 1, *x.shape[axis:]))
-
-
 def take_rows(x: Tensor, rows: Array) -> Tensor:
     """Distinct rows of x. Shapes: x (n, d), rows (m,) integers → (m, d).
 
@@ -138,25 +116,11 @@ def logsumexp(x: TensorLike, axis: int = -1, keepdims: bool = False) -> Tensor:
     return ops.logsumexp(as_tensor(x), axis=axis, keepdims=keepdims)
 
 
-def std(x: TensorLike, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    """The standard deviation; see `Tensor.std`."""
-    return as_tensor(x).std(axis=axis, ddof=ddof, keepdims=keepdims)
-
-
 # ---------------------------------------------------------------- layers as functions
 def softmax(x: TensorLike, axis: int = -1, mask: TensorLike | None = None) -> Tensor:
     """eˣ / Σ eˣ along an axis. With a mask (broadcast to x) only True entries take part; a slice without any gives zeros."""
     x = as_tensor(x)
-    return ops.softmax(x, None if mask is None else _allowed(mask, x), axis=axis)
-
-
-def _allowed(mask: TensorLike, x: Tensor) -> Array:
-    """A mask as booleans of x's shape, where x lives."""
-    allowed = to_device(as_tensor(mask).array != 0, x.device)
-    try:
-        return namespace_of(x.array).broadcast_to(allowed, x.shape)
-    except ValueError as error:
-        raise ShapeError(f"a mask of shape {tuple(allowed.shape)} does not broadcast to {x.shape}") from error
+    return ops.softmax(x, None if mask is None else ops.allowed(mask, x), axis=axis)
 
 
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
@@ -205,21 +169,6 @@ def dropout(x: TensorLike, p: float = 0.5, training: bool = True, path: str = "f
     return ops.dropout(rows, draw=draw).reshape(x.shape)
 
 
-def dropout_by(x: Tensor, draw: Draw) -> Tensor:
-    """Units dropped as `draw` says. Shapes: x (rows, d)."""
-    return ops.dropout(x, draw=draw)
-
-
-def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, mask: TensorLike | None = None) -> Tensor:
-    """softmax(q kᵀ / √d) v over padded arrays; packed batches use a model's own attention, which computes no padding.
-
-    mask: True where a query may attend to a key, broadcast to (*b, queries, keys). A query without any key gives zeros.
-    Shapes: q (*b, queries, d), k (*b, keys, d), v (*b, keys, dv) → (*b, queries, dv).
-    """
-    scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)
-    return softmax(scores, mask=mask) @ v
-
-
 # ---------------------------------------------------------------- losses
 def cross_entropy(logits: TensorLike, labels: TensorLike, ignore_index: int = -100, label_smoothing: float = 0.0) -> Tensor:
     """The mean of -log softmax(logits)[label] over rows whose label is not `ignore_index`.
@@ -235,70 +184,3 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, ignore_index: int = -1
     if tuple(ids.shape) != logits.shape[:-1]:
         raise ShapeError(f"cross_entropy: labels have shape {tuple(ids.shape)}, logits {logits.shape}: the leading axes must be equal")
     return ops.cross_entropy(rows, ids.reshape(-1), ignore_index=ignore_index, label_smoothing=label_smoothing)
-
-
-def mse_loss(predictions: TensorLike, targets: TensorLike) -> Tensor:
-    """The mean squared difference.
-
-    Raises: ShapeError if the shapes differ (nothing is broadcast silently).
-    """
-    predictions = as_tensor(predictions)
-    wanted = targets if isinstance(targets, Tensor) else Tensor(targets, dtype=predictions.dtype, device=predictions.device)
-    if wanted.shape != predictions.shape:
-        raise ShapeError(f"mse_loss: predictions have shape {predictions.shape}, targets {wanted.shape}: they must be equal")
-    difference = predictions - wanted.astype(predictions.dtype)
-    return (difference * difference).mean()
-
-
-# ---------------------------------------------------------------- the third interpreter
-class _TensorNamespace:
-    """What bodies receive as `xp` on Tensors. Functions of constants give plain arrays; functions of Tensors give Tensors."""
-
-    NAME = "tensor"
-    DEVICE = "any"
-    inf = float("inf")
-
-    exp, log, sqrt, tanh, erf, erfc = (staticmethod(f) for f in (ops.exp, ops.log, ops.sqrt, ops.tanh, ops.erf, ops.erfc))
-    maximum, minimum, where = (staticmethod(f) for f in (ops.maximum, ops.minimum, ops.where))
-    concatenate, broadcast_to = staticmethod(concatenate), staticmethod(broadcast_to)
-
-    @staticmethod
-    def constant(x: Any) -> Array:
-        return x.array if isinstance(x, Tensor) else x
-
-    @staticmethod
-    def like(host: Array, x: Any) -> Array:
-        return namespace_of(_TensorNamespace.constant(x)).like(host, x)
-
-    @staticmethod
-    def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return ops.sum(x, axis=axis, keepdims=keepdims)
-
-    @staticmethod
-    def zeros_at(g: Tensor, key: Any, shape: tuple[int, ...]) -> Tensor:
-        return ops.zeros_at(g, key=key, shape=tuple(shape))
-
-    @staticmethod
-    def put_rows(g: Tensor, ids: Array, shape: tuple[int, ...]) -> Tensor:
-        return ops.put_rows(g, ids, count=shape[0])
-
-    @staticmethod
-    def rows(ids: Array, g: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return ops.zeros_at(g, key=ids, shape=tuple(shape))
-
-    @staticmethod
-    def product(a: Tensor, b: Tensor) -> Tensor:
-        return a @ b
-
-    @staticmethod
-    def transfer(x: Tensor, device: str) -> Tensor:
-        return x.to(device)
-
-    def __getattr__(self, name: str) -> Any:
-        """Functions of constants only (sign, isfinite, one_hot): the arrays' own."""
-        if name not in ("sign", "isfinite", "one_hot"):
-            raise AttributeError(f"operation bodies may not use xp.{name} on Tensors: add it to the vocabulary of functional.py")
-        return lambda x, *rest: getattr(namespace_of(x), name)(x, *rest)
-
-
-register_namespace(Tensor, _TensorNamespace())

@@ -21,22 +21,29 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
 from minigrad.autograd import Leaf, Node, Pullback, recording, replayable
 from minigrad.backend import Array, device_of, namespace_of
 from minigrad.backend.dtypes import numbers
-from minigrad.errors import DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
+from minigrad.errors import ArgumentError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 
 P = ParamSpec("P")
+R = TypeVar("R")
 Promotion: TypeAlias = Literal["float", "mixed"]
 
 REGISTRY: dict[str, Op[Any]] = {}
 """Every operation by name: what the tests, the documentation and the error messages are driven by."""
+
+COMPOSITES: dict[str, Composite] = {}
+"""Every public function that is made of operations, by name: documented and checked like them."""
+
+CUSTOM: dict[str, Op[Any]] = {}
+"""The operations that users made with `custom_op`, by name; a new definition replaces the old one."""
 
 
 class Kernel:
@@ -164,8 +171,34 @@ class Op(Kernel, Generic[P]):
 
 
 def operation(name: str) -> Op[Any]:
-    """The operation called `name`."""
-    return REGISTRY[name]
+    """The operation called `name`: one of minigrad's, or the newest of that name made by `custom_op`."""
+    return REGISTRY[name] if name in REGISTRY else CUSTOM[name]
+
+
+class Composite:
+    """A public function on tensors made of operations: it needs no pullback of its own, but is documented and checked like one."""
+
+    def __init__(self, spec: str, function: Callable[..., Any]) -> None:
+        self.name, self.spec, self.function, self.__doc__ = function.__name__, spec, function, function.__doc__
+
+    def __repr__(self) -> str:
+        return f"<composite {self.name}: {self.spec}>"
+
+    def __call__(self, *args: Any, **constants: Any) -> Any:
+        return self.function(*args, **constants)
+
+
+def composite(spec: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register a function made of operations, and return it as it is. spec: as for `op`."""
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        made = Composite(spec, function)
+        if made.name in REGISTRY or made.name in COMPOSITES:
+            raise MinigradError(f"an operation named {made.name} exists already", code="registry")
+        COMPOSITES[made.name] = made
+        return function
+
+    return register
 
 
 def op(
@@ -181,9 +214,25 @@ def op(
 
     def register(body: Callable[Concatenate[Any, P], tuple[Any, Any]]) -> Op[P]:
         made: Op[P] = Op(spec, body, promotes=promotes, gathers=gathers)
-        if made.name in REGISTRY:
-            raise MinigradError(f"an op named {made.name} exists already", code="registry")
+        if made.name in REGISTRY or made.name in COMPOSITES:
+            raise MinigradError(f"an operation named {made.name} exists already", code="registry")
         REGISTRY[made.name] = made
+        return made
+
+    return register
+
+
+def custom_op(spec: str, *, promotes: Promotion | None = None) -> Callable[[Callable[Concatenate[Any, P], tuple[Any, Any]]], Op[P]]:
+    """Decorator: make an operation of your own out of a body, in the same format as minigrad's; `check_op` proves it.
+
+    spec, promotes: as for `op`. Raises: ArgumentError for a name that minigrad itself uses.
+    """
+
+    def register(body: Callable[Concatenate[Any, P], tuple[Any, Any]]) -> Op[P]:
+        made: Op[P] = Op(spec, body, promotes=promotes, gathers=False)
+        if made.name in REGISTRY or made.name in COMPOSITES:
+            raise ArgumentError(f"custom_op: {made.name} is one of minigrad's own operations; give yours another name")
+        CUSTOM[made.name] = made
         return made
 
     return register

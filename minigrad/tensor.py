@@ -314,10 +314,7 @@ class Tensor:
         return ops.var(self, axis=axis, ddof=ddof, keepdims=keepdims)
 
     def std(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-        """The standard deviation; a constant slice has gradient 0."""
-        variance = self.var(axis=axis, ddof=ddof, keepdims=keepdims)
-        constant = variance.array == 0
-        return ops.where(constant, 0.0, ops.sqrt(ops.where(constant, 1.0, variance)))
+        return ops.std(self, axis=axis, ddof=ddof, keepdims=keepdims)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis=axis, keepdims=keepdims)
@@ -363,6 +360,11 @@ class Tensor:
 
     def tanh(self) -> Tensor:
         return ops.tanh(self)
+
+
+def as_tensor(x: TensorLike) -> Tensor:
+    """x itself if it is a Tensor, else a new Tensor of it."""
+    return x if isinstance(x, Tensor) else Tensor(x)
 
 
 def _new_array(data: Any, dtype: Any) -> Array:

@@ -22,7 +22,7 @@ LAYERS = [
     {"parameter"},
     {"op"},
     {"ops"},
-    {"functional", "kernels", "gradcheck", "derivatives", "creation"},
+    {"functional", "interpreter", "kernels", "gradcheck", "derivatives", "creation"},
     {"nn", "data", "io"},
     {"optim"},
     {"models"},

@@ -7,6 +7,7 @@ from math import sqrt
 from typing import Any
 
 from minigrad import functional as F
+from minigrad import ops
 from minigrad.backend.random import Draw
 from minigrad.nn import init
 from minigrad.nn.checks import check_number, check_packing, check_sizes
@@ -103,7 +104,7 @@ class Dropout(Module):
         if packing is None:
             return F.dropout(x, self.p, self.training, self.path or "Dropout")
         draw = self.draw(packing, x.shape[1])
-        return x if draw is None else F.dropout_by(x, draw)
+        return x if draw is None else ops.dropout(x, draw=draw)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -1,6 +1,6 @@
 """Operations that act on each element by itself; shapes broadcast as in NumPy.
 
-Kinks: relu'(0) = 0, |x|'(0) = 0; where maximum or minimum meet equal values, each side receives half of the gradient.
+Kinks: |x|'(0) = 0; where maximum or minimum meet equal values, each side receives half of the gradient.
 """
 
 from __future__ import annotations
@@ -94,26 +94,6 @@ def tanh(xp: Any, x: Array) -> Any:
     """The hyperbolic tangent."""
     y = xp.tanh(x)
     return y, (lambda g: g * (1.0 - y * y),)
-
-
-def logistic(xp: Any, x: Array) -> Array:
-    """1 / (1 + e⁻ˣ) without overflow: only e to a negative power is taken."""
-    positive = xp.constant(x) >= 0
-    e = xp.exp(xp.where(positive, -x, x))
-    return xp.where(positive, 1.0, e) / (1.0 + e)
-
-
-@op("*s -> *s", promotes="float")
-def sigmoid(xp: Any, x: Array) -> Any:
-    """1 / (1 + e⁻ˣ)."""
-    y = logistic(xp, x)
-    return y, (lambda g: g * (y * (1.0 - y)),)
-
-
-@op("*s -> *s")
-def relu(xp: Any, x: Array) -> Any:
-    """max(x, 0)."""
-    return xp.maximum(x, 0), (lambda g: g * (xp.constant(x) > 0),)
 
 
 @op("*s -> *s", promotes="float")

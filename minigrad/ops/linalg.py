@@ -1,12 +1,10 @@
-"""Matrix products. A weight's gradient is returned as a lazy product: computed into the optimizer's buffer, or never."""
+"""Products of vectors and matrices."""
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 from minigrad.backend import Array
-from minigrad.errors import ShapeError
 from minigrad.op import op
 
 
@@ -36,40 +34,3 @@ def matmul(xp: Any, x: Array, y: Array) -> Any:
         return gy.reshape((*gy.shape[:-2], y_shape[0])) if column else gy
 
     return x @ y, (by_x, by_y)
-
-
-def _flat(x: Array) -> Array:
-    """All leading axes as one."""
-    return x if x.ndim == 2 else x.reshape((prod(x.shape[:-1]), x.shape[-1]))
-
-
-@op("*b k, m k, m -> *b m", promotes="float")
-def linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
-    """x Wᵀ + b; the bias may be None."""
-    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(
-            f"linear: weight {tuple(weight.shape)} (outputs, inputs) does not fit x {tuple(x.shape)}, whose last axis is the inputs"
-        )
-    y = x @ weight.swapaxes(0, 1)
-    return (y if bias is None else y + bias), (
-        lambda g: g @ weight,
-        lambda g: xp.product(_flat(g).swapaxes(0, 1), _flat(x)),
-        lambda g: g,
-    )
-
-
-@op("n k, (m k)*, (m)* -> n sum(m)", promotes="float")
-def linears(xp: Any, x: Array, *parameters: Array) -> Any:
-    """Several linear layers on one input, side by side: x W₁ᵀ + b₁ | x W₂ᵀ + b₂ | …   parameters: all weights, then all biases."""
-    count = len(parameters) // 2
-    weight, bias = xp.concatenate(parameters[:count], axis=0), xp.concatenate(parameters[count:], axis=0)
-    cuts, start = [], 0
-    for w in parameters[:count]:
-        cuts.append(slice(start, start + w.shape[0]))
-        start = cuts[-1].stop
-
-    def pullback(g: Array) -> Any:
-        transposed, summed = g.swapaxes(0, 1), xp.sum(g, axis=0)
-        return g @ weight, *[xp.product(transposed[cut], x) for cut in cuts], *[summed[cut] for cut in cuts]
-
-    return x @ weight.swapaxes(0, 1) + bias, pullback

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from minigrad.backend import Array
-from minigrad.op import op
+from minigrad.op import composite, op
+from minigrad.ops.elementwise import sqrt, where
+from minigrad.tensor import Axis, Tensor, TensorLike, as_tensor
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -62,6 +64,14 @@ def var(xp: Any, x: Array, *, axis: Any = None, ddof: int = 0, keepdims: bool = 
     scale = 1.0 / (n - ddof) if n > ddof else float("nan")
     centred = x - xp.sum(x, axis=axis, keepdims=True) * (1.0 / n if n else float("nan"))
     return xp.sum(centred * centred, axis=axis, keepdims=keepdims) * scale, (lambda g: centred * (g.reshape(kept) * (2.0 * scale)),)
+
+
+@composite("*s -> *t")
+def std(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
+    """The standard deviation over `axis`; a constant slice has gradient 0."""
+    variance = var(as_tensor(x), axis=axis, ddof=ddof, keepdims=keepdims)
+    constant = variance.array == 0
+    return where(constant, 0.0, sqrt(where(constant, 1.0, variance)))
 
 
 def _extreme(xp: Any, x: Array, out: Array, axis: Any, keepdims: bool) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from minigrad.backend import Array
-from minigrad.op import op
+from minigrad.errors import ArgumentError, ShapeError
+from minigrad.op import composite, op
+from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 
 @op("*s -> *t")
@@ -47,3 +50,39 @@ def concatenate(xp: Any, *xs: Array, axis: int = 0) -> Any:
         cuts.append((*lead, slice(start, stop)))
         start = stop
     return xp.concatenate(xs, axis=axis), lambda g: tuple([g[cut] for cut in cuts])
+
+
+@composite("*s, *s, ... -> n *s")
+def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
+    """Tensors of equal shape along a new axis."""
+    if len(tensors) == 0:
+        raise ArgumentError("stack needs at least one tensor")
+    return concatenate(*[expand_dims(as_tensor(t), axis) for t in tensors], axis=axis)
+
+
+@composite("*a n *b -> (*a n/sections *b)*")
+def split(x: Tensor, sections: int, axis: int = 0) -> list[Tensor]:
+    """x cut into equal parts along an axis.
+
+    Raises: ShapeError if there is no such axis or it does not divide.
+    """
+    if not -x.ndim <= axis < x.ndim or sections < 1:
+        raise ShapeError(f"cannot split axis {axis} of a tensor of shape {x.shape} into {sections} parts")
+    length, rest = divmod(x.shape[axis], sections)
+    if rest:
+        raise ShapeError(f"an axis of length {x.shape[axis]} does not divide into {sections} equal parts")
+    lead = (slice(None),) * (axis % x.ndim)
+    return [x[(*lead, slice(i * length, (i + 1) * length))] for i in range(sections)]
+
+
+@composite("*s -> *a 1 *b")
+def expand_dims(x: TensorLike, axis: int) -> Tensor:
+    """x with a new axis of length 1.
+
+    Raises: ShapeError if the result has no such axis.
+    """
+    x = as_tensor(x)
+    if not -x.ndim - 1 <= axis <= x.ndim:
+        raise ShapeError(f"axis {axis} is out of bounds for a tensor of shape {x.shape} with one more axis")
+    axis %= x.ndim + 1
+    return x.reshape((*x.shape[:axis], 1, *x.shape[axis:]))

@@ -1,0 +1,68 @@
+"""The third interpreter: what operation bodies receive as `xp` when they run on Tensors, which is where second derivatives come from.
+
+Functions of constants give plain arrays, functions of Tensors give Tensors. The names are those of `backend.numpy` that bodies use;
+a body that needs another one finds it missing here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad import ops
+from minigrad.backend import Array, namespace_of, register_namespace
+from minigrad.tensor import Tensor
+
+
+class _TensorNamespace:
+    """What bodies receive as `xp` on Tensors. Functions of constants give plain arrays; functions of Tensors give Tensors."""
+
+    NAME = "tensor"
+    DEVICE = "any"
+    inf = float("inf")
+
+    exp, log, sqrt, tanh, erf, erfc = (staticmethod(f) for f in (ops.exp, ops.log, ops.sqrt, ops.tanh, ops.erf, ops.erfc))
+    maximum, minimum, where = (staticmethod(f) for f in (ops.maximum, ops.minimum, ops.where))
+
+    broadcast_to = staticmethod(lambda x, shape: ops.broadcast_to(x, shape=tuple(shape)))
+    concatenate = staticmethod(lambda xs, axis=0: ops.concatenate(*xs, axis=axis))
+
+    @staticmethod
+    def constant(x: Any) -> Array:
+        return x.array if isinstance(x, Tensor) else x
+
+    @staticmethod
+    def like(host: Array, x: Any) -> Array:
+        return namespace_of(_TensorNamespace.constant(x)).like(host, x)
+
+    @staticmethod
+    def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.sum(x, axis=axis, keepdims=keepdims)
+
+    @staticmethod
+    def zeros_at(g: Tensor, key: Any, shape: tuple[int, ...]) -> Tensor:
+        return ops.zeros_at(g, key=key, shape=tuple(shape))
+
+    @staticmethod
+    def put_rows(g: Tensor, ids: Array, shape: tuple[int, ...]) -> Tensor:
+        return ops.put_rows(g, ids, count=shape[0])
+
+    @staticmethod
+    def rows(ids: Array, g: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return ops.zeros_at(g, key=ids, shape=tuple(shape))
+
+    @staticmethod
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        return a @ b
+
+    @staticmethod
+    def transfer(x: Tensor, device: str) -> Tensor:
+        return x.to(device)
+
+    def __getattr__(self, name: str) -> Any:
+        """Functions of constants only (sign, isfinite, one_hot): the arrays' own."""
+        if name not in ("sign", "isfinite", "one_hot"):
+            raise AttributeError(f"operation bodies may not use xp.{name} on Tensors: add it to interpreter.py")
+        return lambda x, *rest: getattr(namespace_of(x), name)(x, *rest)
+
+
+register_namespace(Tensor, _TensorNamespace())

@@ -1,0 +1,47 @@
+"""softmax and its logarithm. The stabilising shifts are constants: softmax does not change with them, so this is exact at every order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.backend import Array, namespace_of, to_device
+from minigrad.errors import ShapeError
+from minigrad.op import op
+from minigrad.tensor import Tensor, TensorLike, as_tensor
+
+
+def plain_softmax(xp: Any, x: Array, axis: int) -> Array:
+    e = xp.exp(x - xp.constant(x).max(axis=axis, keepdims=True))
+    e /= e.sum(axis=axis, keepdims=True)
+    return e
+
+
+@op("*b n -> *b n", promotes="float")
+def softmax(xp: Any, x: Array, mask: Array | None, *, axis: int = -1) -> Any:
+    """eˣ / Σ eˣ along an axis. With a boolean mask only True entries take part; a slice without any gives zeros."""
+    if mask is None:
+        y = plain_softmax(xp, x, axis)
+    else:
+        top = xp.where(mask, xp.constant(x), -xp.inf).max(axis=axis, keepdims=True)
+        shift = xp.where(top == -xp.inf, 0.0, top)  # a slice without a True entry has no maximum
+        e = xp.exp(xp.where(mask, x - shift, 0.0)) * mask
+        total = e.sum(axis=axis, keepdims=True)
+        y = e / xp.where(xp.constant(total) == 0, 1.0, total)
+    return y, (lambda g: y * (g - (g * y).sum(axis=axis, keepdims=True)), None)
+
+
+@op("*b n -> *b n", promotes="float")
+def log_softmax(xp: Any, x: Array, *, axis: int = -1) -> Any:
+    """x - log Σ eˣ along an axis."""
+    shifted = x - xp.constant(x).max(axis=axis, keepdims=True)
+    y = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+    return y, (lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True),)
+
+
+def allowed(mask: TensorLike, x: Tensor) -> Array:
+    """A mask as booleans of x's shape, where x lives."""
+    allowed = to_device(as_tensor(mask).array != 0, x.device)
+    try:
+        return namespace_of(x.array).broadcast_to(allowed, x.shape)
+    except ValueError as error:
+        raise ShapeError(f"a mask of shape {tuple(allowed.shape)} does not broadcast to {x.shape}") from error

@@ -1,0 +1,95 @@
+"""Rows of the building blocks: `ops/normalisation.py`, `ops/dense.py`, `ops/attention.py`, `ops/losses.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from ops.cases.base import Sample, case
+from strategies import arrays, generator, packings, pair_draws, row_draws, shapes
+
+from minigrad.packing import Packing
+
+epsilons = st.sampled_from([1e-12, 1e-5, 0.1])
+forms = st.sampled_from(["none", "tanh"])
+
+
+@case
+def layer_norm(draw: Any) -> Sample:
+    d = draw(st.integers(1, 5))
+    lead = draw(shapes(max_dims=3, max_size=6))
+    return Sample((draw(arrays((*lead, d), "distinct")), draw(arrays((d,))), draw(arrays((d,)))), {"eps": draw(epsilons)})
+
+
+@case
+def gelu(draw: Any) -> Sample:
+    return Sample((draw(arrays(shapes())),), {"approximate": draw(forms)})
+
+
+@case
+def cross_entropy(draw: Any) -> Sample:
+    n, classes = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    rng, ignored = generator(draw), draw(st.sampled_from([-100, -1, 0]))
+    labels = rng.integers(0, classes, n)
+    labels[rng.random(n) < 0.3] = ignored
+    denominator = draw(st.sampled_from([None, 1, 7]))
+    if (labels == ignored).all() and denominator is None:  # the loss of no label is NaN: a test of its own
+        denominator = 2
+    constants = {"ignore_index": ignored, "label_smoothing": draw(st.sampled_from([0.0, 0.1])), "denominator": denominator}
+    return Sample((draw(arrays((n, classes))), labels), constants)
+
+
+@case
+def dropout(draw: Any) -> Sample:
+    packing, width = draw(packings()), draw(st.integers(1, 4))
+    lead = draw(st.sampled_from([(packing.rows,), (1, packing.rows), (packing.rows, 1)]))
+    return Sample((draw(arrays((*lead, width))),), {"draw": draw(row_draws(packing, width))})
+
+
+@case
+def dense_gelu(draw: Any) -> Sample:
+    n, k, m = draw(st.integers(0, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    return Sample((draw(arrays((n, k))), draw(arrays((m, k))), draw(arrays((m,)))), {"approximate": draw(forms)})
+
+
+@case
+def dense_add_norm(draw: Any) -> Sample:
+    packing, k, d = draw(packings()), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    n = packing.rows
+    recipe = draw(row_draws(packing, d)) if draw(st.booleans()) else None
+    # The residual's numbers lie far enough apart that no row comes close to constant, where the derivative explodes.
+    parts = [((n, k), "small"), ((d, k), "small"), ((d,), "small"), ((n, d), "distinct"), ((d,), "real"), ((d,), "real")]
+    args = [draw(arrays(shape, domain)) for shape, domain in parts]
+    args[3] = args[3] * 4.0
+    return Sample(tuple(args), {"draw": recipe, "eps": draw(epsilons)})
+
+
+@case
+def attention(draw: Any) -> Sample:
+    packing, heads, d = draw(packings()), draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    form = draw(st.sampled_from(["q in kv", "all rows", "first rows"]))
+    asking: Packing = packing.first if form == "first rows" else packing
+    constants = {
+        "packing": packing,
+        "queries": asking if form == "first rows" or draw(st.booleans()) else None,
+        "heads": heads,
+        "draw": draw(pair_draws(asking, packing, heads)) if draw(st.booleans()) else None,
+    }
+    if form == "q in kv":
+        return Sample((None, draw(arrays((packing.rows, 3 * heads * d)))), constants)
+    return Sample((draw(arrays((asking.rows, heads * d))), draw(arrays((packing.rows, 2 * heads * d)))), constants)
+
+
+@case
+def scaled_dot_product_attention(draw: Any) -> Sample:
+    lead = draw(shapes(max_dims=2, max_side=2))
+    queries, keys, d, width = (draw(st.integers(1, 3)) for _ in range(4))
+    mask = generator(draw).random((queries, keys)) < 0.6 if draw(st.booleans()) else None
+    q, k, v = (draw(arrays((*lead, n, m))) for n, m in ((queries, d), (keys, d), (keys, width)))
+    return Sample((q, k, v), {"mask": mask})
+
+
+@case
+def mse_loss(draw: Any) -> Sample:
+    shape = draw(shapes(min_side=1))
+    return Sample((draw(arrays(shape)), draw(arrays(shape))), {})

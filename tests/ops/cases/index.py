@@ -1,0 +1,69 @@
+"""Rows of `ops/index.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from ops.cases.base import Sample, case
+from strategies import arrays, generator, shapes
+
+
+@st.composite
+def _keys(draw: Any, shape: tuple[int, ...]) -> Any:
+    """Basic indices, integer arrays with repetitions and negative places, masks, and mixtures of them."""
+    kinds = ["basic", "mask"]
+    if shape and all(shape):
+        kinds += ["integers", "first axis", "mixed"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "basic":
+        return draw(hnp.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
+    if kind == "mask":
+        return generator(draw).random(shape[: draw(st.integers(0, len(shape)))]) < 0.5
+    if kind == "integers":
+        return draw(hnp.integer_array_indices(shape, result_shape=hnp.array_shapes(max_dims=2, max_side=3)))
+    rows = generator(draw).integers(-shape[0], shape[0], draw(st.integers(0, 4)))
+    if kind == "first axis":
+        return rows
+    return draw(
+        st.sampled_from(
+            [(rows, None), (rows, ...), (..., rows % shape[-1]), (slice(None, None, -1), ..., rows % shape[-1])][
+                : 4 if len(shape) > 1 else 3
+            ]
+        )
+    )
+
+
+@case
+def getitem(draw: Any) -> Sample:
+    x = draw(arrays(shapes()))
+    return Sample((x,), {"key": draw(_keys(x.shape))})
+
+
+@case
+def zeros_at(draw: Any) -> Sample:
+    shape = draw(shapes())
+    key = draw(_keys(shape))
+    return Sample((draw(arrays(np.zeros(shape)[key].shape)),), {"key": key, "shape": shape})
+
+
+@case
+def embedding(draw: Any) -> Sample:
+    rows, width = draw(st.integers(1, 5)), draw(st.integers(0, 3))
+    ids = generator(draw).integers(0, rows, draw(shapes(max_dims=3, max_size=8)))
+    return Sample((draw(arrays((rows, width))), ids), {})
+
+
+@case
+def take_rows(draw: Any) -> Sample:
+    count, width = draw(st.integers(0, 5)), draw(st.integers(0, 3))
+    return Sample((draw(arrays((count, width))), generator(draw).permutation(count)[: draw(st.integers(0, count))]), {})
+
+
+@case
+def put_rows(draw: Any) -> Sample:
+    count, width = draw(st.integers(0, 5)), draw(st.integers(0, 3))
+    rows = generator(draw).permutation(count)[: draw(st.integers(0, count))]
+    return Sample((draw(arrays((len(rows), width))), rows), {"count": count})
