@@ -21,6 +21,7 @@ from minigrad import (
 from minigrad._version import __version__
 from minigrad.autograd import enable_grad, higher_order, no_grad
 from minigrad.backend.random import manual_seed
+from minigrad.contract import check_op
 from minigrad.creation import arange, full, ones, tensor, zeros
 from minigrad.derivatives import grad, value_and_grad
 from minigrad.gradcheck import gradcheck
@@ -29,7 +30,7 @@ from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 
 __all__ = [
-    "Parameter", "Tensor", "__version__", "arange", "custom_op", "data", "enable_grad", "errors", "full", "functional", "grad", "gradcheck",
-    "higher_order", "io", "kernels", "manual_seed", "models", "nn", "no_grad", "ones", "optim", "tensor", "train", "value_and_grad",
-    "zeros",
+    "__version__", "Parameter", "Tensor", "arange", "check_op", "custom_op", "data", "enable_grad", "errors", "full", "functional",
+    "grad", "gradcheck", "higher_order", "io", "kernels", "manual_seed", "models", "nn", "no_grad", "ones", "optim", "tensor", "train",
+    "value_and_grad", "zeros",
 ]  # fmt: skip

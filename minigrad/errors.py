@@ -63,6 +63,12 @@ class GradientCheckError(MinigradError, AssertionError):
     code = "gradcheck"
 
 
+class ContractError(MinigradError, AssertionError):
+    """An operation breaks a rule: it writes to what it was given, changes a dtype, or means different things on arrays and on Tensors."""
+
+    code = "contract"
+
+
 class DeviceError(MinigradError, RuntimeError):
     """The device does not exist, or arrays of two devices met."""
 

@@ -1,13 +1,16 @@
 """Check derivatives against central differences, in float64.
 
-Small inputs (up to 64 elements) are compared element by element: a single random direction can hide an error. Larger ones are compared
-along random directions. Order 2 checks the gradient's own derivative, along random directions of the output.
+Up to 64 elements the whole Jacobian is compared, every output by every input: a random direction can hide an error. Larger inputs are
+moved along random directions, larger outputs combined with random weights. Order 2 does the same with the gradient as the function.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,7 @@ class GradientCheck:
     max_error: float
     """Largest |analytic - numeric| / (1 + |numeric|)."""
     comparisons: int
+    """Entries of Jacobians (or products of them with random directions) that were compared."""
 
     def __bool__(self) -> bool:
         return True
@@ -62,14 +66,15 @@ def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], orde
         if args[i].dtype != np.float64:
             raise DTypeError(f"gradcheck: input {i} is {args[i].dtype}; finite differences need float64")
     rng = np.random.default_rng(seed)
-    first = _compare("gradient", _weighted(function, args, rng), args, checked, rng)
+    first = _compare("gradient", lambda arguments: _outputs(function, arguments), args, checked, rng)
     if order == 1:
         return first
-    second = _compare("second derivative", _directional_gradient(function, args, checked, rng), args, checked, rng)
+    second = _compare("second derivative", _gradient_of(function, args, checked, rng), args, checked, rng)
     return GradientCheck(max(first.max_error, second.max_error), first.comparisons + second.comparisons)
 
 
-Scalar = Callable[[list[Any]], Tensor]
+Function = Callable[[list[Any]], list[Tensor]]
+"""From the arguments to floating tensors, whose elements are taken together as one vector."""
 
 
 def _outputs(function: Callable[..., Any], args: list[Any]) -> list[Tensor]:
@@ -81,83 +86,112 @@ def _outputs(function: Callable[..., Any], args: list[Any]) -> list[Tensor]:
     return [r for r in results if r.dtype.kind == "f"]
 
 
-def _weighted(function: Callable[..., Any], args: list[Any], rng: np.random.Generator) -> Scalar:
-    """The function's outputs as one number: a random combination, fixed once, with weights well away from 0."""
+def _gradient_of(function: Callable[..., Any], args: list[Any], checked: list[int], rng: np.random.Generator) -> Function:
+    """The gradient of a random combination of the outputs, with weights well away from 0, by the checked inputs."""
     with no_grad():
         shapes = [out.shape for out in _outputs(function, args)]
     weights = [rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape) for shape in shapes]
 
-    def scalar(arguments: list[Any]) -> Tensor:
-        total = Tensor(np.zeros(()))
-        for out, weight in zip(_outputs(function, arguments), weights, strict=True):
-            total = total + (out * weight).sum()
-        return total
-
-    return scalar
-
-
-def _directional_gradient(function: Callable[..., Any], args: list[Any], checked: list[int], rng: np.random.Generator) -> Scalar:
-    """⟨gradient, a random direction⟩: its gradient is the Hessian times that direction."""
-    scalar = _weighted(function, args, rng)
-    directions = [rng.standard_normal(args[i].shape) for i in checked]
-
-    def slope(arguments: list[Any]) -> Tensor:
+    def gradients(arguments: list[Any]) -> list[Tensor]:
         leaves = [arguments[i] for i in checked]
         total = Tensor(np.zeros(()))
         with higher_order():
-            output = scalar(arguments)
-            if output.node is None:
-                return total
-            for gradient, direction in zip(grad(output, leaves, create_graph=True), directions, strict=True):
-                if gradient is not None:
-                    total = total + (gradient * direction).sum()
-        return total
+            for out, weight in zip(_outputs(function, arguments), weights, strict=True):
+                total = total + (out * weight).sum()
+            found = grad(total, leaves, create_graph=True) if total.requires_grad else (None,) * len(leaves)
+        return [Tensor(np.zeros(leaf.shape)) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
 
-    return slope
+    return gradients
 
 
-def _compare(what: str, scalar: Scalar, args: list[Any], checked: list[int], rng: np.random.Generator) -> GradientCheck:
-    leaves = [Tensor(args[i].numpy(), requires_grad=True) if not isinstance(args[i], Parameter) else args[i] for i in checked]
+def _compare(what: str, function: Function, args: list[Any], checked: list[int], rng: np.random.Generator) -> GradientCheck:
     arguments = list(args)
-    for i, leaf in zip(checked, leaves, strict=True):
-        arguments[i] = leaf
-    value = scalar(arguments)
-    analytic = grad(value, leaves) if value.node is not None else (None,) * len(leaves)
+    for i in checked:
+        arguments[i] = args[i] if isinstance(args[i], Parameter) else Tensor(args[i].numpy(), requires_grad=True)
+    results = function(arguments)
+    combinations = _combinations(sum(r.size for r in results), rng)
+    analytic = [_pulled(what, results, [arguments[i] for i in checked], combination) for combination in combinations]
     worst, comparisons = 0.0, 0
-    for i, gradient in zip(checked, analytic, strict=True):
+    for number, i in enumerate(checked):
         point = np.array(args[i].numpy())
-        slopes = np.zeros(point.shape) if gradient is None else gradient.numpy()
-        if slopes.shape != point.shape:
-            raise GradientCheckError(f"{what} of input {i} has shape {slopes.shape}, the input {point.shape}")
-        for where, direction in _directions(point.shape, rng):
-            numeric = _central_difference(scalar, args, i, point, direction)
-            found = float((slopes * direction).sum())
-            error = abs(found - numeric)
-            if not error <= ATOL * np.abs(direction).sum() + RTOL * abs(numeric):
-                raise GradientCheckError(f"{what} of input {i}{where}: analytic {found:.12g}, central difference {numeric:.12g}")
-            worst, comparisons = max(worst, error / (1.0 + abs(numeric))), comparisons + 1
+        for j, direction in enumerate(_directions(point.size, rng)):
+            moved = _central_difference(function, args, i, point, direction.reshape(point.shape))
+            found = np.array([gradients[number] @ direction for gradients in analytic])
+            numeric = combinations @ moved
+            error = np.abs(found - numeric)
+            allowed = ATOL * np.linalg.norm(direction) * np.linalg.norm(combinations, axis=1) + RTOL * np.abs(numeric)
+            if not (error <= allowed).all():
+                k = int(np.argmax(~(error <= allowed)))
+                raise GradientCheckError(
+                    f"{what} of input {i}{_where(j, point.shape)}: analytic {found[k]:.12g}, central difference {numeric[k]:.12g}"
+                    f"{_where_among(k, results)}"
+                )
+            worst = max(worst, float((error / (1.0 + np.abs(numeric))).max(initial=0.0)))
+            comparisons += len(error)
     return GradientCheck(worst, comparisons)
 
 
-def _directions(shape: tuple[int, ...], rng: np.random.Generator) -> list[tuple[str, FloatArray]]:
-    size = int(np.prod(shape))
-    if size <= FULL:
-        units = np.eye(size)
-        return [(f" at {tuple(int(k) for k in np.unravel_index(j, shape))}", units[j].reshape(shape)) for j in range(size)]
-    return [(f" along random direction {j}", rng.standard_normal(shape) / np.sqrt(size)) for j in range(DIRECTIONS)]
+def _directions(size: int, rng: np.random.Generator) -> FloatArray:
+    """Vectors that tell all errors of `size` numbers apart: the unit vectors, or for many numbers a few random ones of length about 1."""
+    return np.eye(size) if size <= FULL else rng.standard_normal((DIRECTIONS, size)) / np.sqrt(size)
 
 
-def _central_difference(scalar: Scalar, args: list[Any], i: int, point: FloatArray, direction: FloatArray) -> float:
+def _combinations(size: int, rng: np.random.Generator) -> FloatArray:
+    """What results are multiplied with: each element alone by a number that is not 1 (a pullback that squares its gradient must be seen),
+    and all together (so must one that is not additive)."""
+    if size > FULL:
+        return _directions(size, rng)
+    weights = rng.uniform(0.5, 1.5, size) * rng.choice([-1.0, 1.0], size)
+    return np.vstack([np.diag(weights), weights])
+
+
+def _pulled(what: str, results: list[Tensor], leaves: list[Any], combination: FloatArray) -> list[FloatArray]:
+    """The gradients of a combination of all results' elements, by each leaf, flat."""
+    totals = [np.zeros(leaf.size) for leaf in leaves]
+    start = 0
+    for result in results:
+        weights = combination[start : start + result.size].reshape(result.shape)
+        start += result.size
+        if result.requires_grad and weights.any():
+            for number, (leaf, gradient) in enumerate(zip(leaves, grad(result, leaves, weights, retain_graph=True), strict=True)):
+                if gradient is None:
+                    continue
+                if gradient.shape != leaf.shape:
+                    raise GradientCheckError(f"{what} of input {number} has shape {gradient.shape}, the input {leaf.shape}")
+                totals[number] += gradient.numpy().reshape(-1)
+    return totals
+
+
+def _central_difference(function: Function, args: list[Any], i: int, point: FloatArray, direction: FloatArray) -> FloatArray:
+    """How the results, as one vector, change along a direction of input i."""
     values = []
     try:
         for sign in (1.0, -1.0):
             moved = point + sign * STEP * direction
             if isinstance(args[i], Parameter):  # the function may reach it by another way than its argument: change it in place
                 args[i].assign(moved)
-                values.append(float(scalar(args)))
+                results = function(args)
             else:
-                values.append(float(scalar([Tensor(moved, requires_grad=True) if k == i else a for k, a in enumerate(args)])))
+                results = function([Tensor(moved, requires_grad=True) if k == i else a for k, a in enumerate(args)])
+            values.append(np.concatenate([r.numpy().reshape(-1) for r in results]))
     finally:
         if isinstance(args[i], Parameter):
             args[i].assign(point)
-    return (values[0] - values[1]) / (2.0 * STEP)
+    difference: FloatArray = (values[0] - values[1]) / (2.0 * STEP)
+    return difference
+
+
+def _where(number: int, shape: tuple[int, ...]) -> str:
+    if prod(shape) > FULL:
+        return f" along random direction {number}"
+    return f" at {tuple(int(k) for k in np.unravel_index(number, shape))}"
+
+
+def _where_among(number: int, results: list[Tensor]) -> str:
+    """Which element of which result, for the message."""
+    size = sum(r.size for r in results)
+    if number >= size or size > FULL:
+        return f" (of combination {number} of the results)"
+    ends = list(accumulate(r.size for r in results))
+    which = bisect_right(ends, number)
+    return f" (of result {which}{_where(number - ends[which] + results[which].size, results[which].shape)})"

@@ -12,7 +12,7 @@ import pytest
 import minigrad as mg
 from minigrad import functional as F
 from minigrad.errors import ArgumentError, DTypeError, GradientCheckError
-from minigrad.gradcheck import FULL
+from minigrad.gradcheck import DIRECTIONS, FULL
 from minigrad.op import REGISTRY, op
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
@@ -179,7 +179,8 @@ def test_a_wrong_pullback_is_caught_and_the_right_one_is_not(name: str) -> None:
     value, right, wrong, arrays = PLANTED[name]
     with registered(planted(value, right)) as operation:
         seen = mg.gradcheck(operation, [leaf(a) for a in arrays], order=2)
-        assert seen and seen.comparisons == 2 * sum(a.size for a in arrays) and seen.max_error < 1e-7
+        inputs, outputs = sum(a.size for a in arrays), operation(*arrays).size
+        assert seen and seen.comparisons == inputs * (outputs + 1) + inputs * (inputs + 1) and seen.max_error < 1e-7
     with registered(planted(value, wrong)) as operation, pytest.raises(GradientCheckError, match=r"gradient of input"):
         mg.gradcheck(operation, [leaf(a) for a in arrays])
 
@@ -227,13 +228,24 @@ def test_the_message_names_input_element_and_both_values() -> None:
 
 def test_inputs_that_are_not_checked_are_passed_through() -> None:
     seen = mg.gradcheck(lambda x, ids, y, flag: x[ids] * y if flag else x, [leaf(X), np.array([0, 0]), Tensor(Y), True], order=2)
-    assert seen.comparisons == 2 * X.size
+    assert seen.comparisons == 2 * (X.size + 1) * X.size  # the Jacobian of 6 outputs and their sum by 6 inputs, and the Hessian
 
 
 def test_several_outputs_are_all_checked() -> None:
     assert mg.gradcheck(lambda x: (x * 2.0, F.exp(x), x > 0), leaf(X), order=2)
     with pytest.raises(GradientCheckError):
         mg.gradcheck(lambda x: (x * 2.0, F.exp(x.detach())), leaf(X))
+
+
+def test_every_entry_of_the_jacobian_is_compared_and_a_wrong_one_is_named() -> None:
+    """An error that cancels where both outputs receive the same gradient."""
+
+    def body(xp: Any, x: Any) -> Any:
+        wrong = np.array([[0.0, 1e-3], [0.0, -1e-3]])
+        return x * 2.0, lambda g: (g * 2.0 + wrong.T @ g,)
+
+    with registered(body) as operation, pytest.raises(GradientCheckError, match=r"input 0 at \(1,\).*\(of result 0 at \(0,\)\)"):
+        mg.gradcheck(operation, leaf([0.3, 0.4]))
 
 
 def test_a_function_that_does_not_depend_on_an_input_has_gradient_0() -> None:
@@ -260,4 +272,4 @@ def test_nothing_is_left_in_the_inputs() -> None:
 @pytest.mark.parametrize("size", [0, 1, FULL, FULL + 1])
 def test_sizes_around_the_border_of_the_full_check(size: int) -> None:
     seen = mg.gradcheck(F.tanh, leaf(np.linspace(-1, 1, size)))
-    assert seen.comparisons == (size if size <= FULL else 8)
+    assert seen.comparisons == ((size + 1) * size if size <= FULL else DIRECTIONS**2)

@@ -22,7 +22,7 @@ LAYERS = [
     {"parameter"},
     {"op"},
     {"ops"},
-    {"functional", "interpreter", "kernels", "gradcheck", "derivatives", "creation"},
+    {"functional", "interpreter", "kernels", "gradcheck", "contract", "derivatives", "creation"},
     {"nn", "data", "io"},
     {"optim"},
     {"models"},

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ops.cases import Sample
-from strategies import LAYOUTS, generator, pair_draws, row_draws
+from strategies import generator, pair_draws, row_draws
 from support import absolute_error, without_kernels
 
 import minigrad as mg
 from minigrad.backend import numpy as numpy_namespace
+from minigrad.contract import LAYOUTS
 from minigrad.kernels import cpu
 from minigrad.op import REGISTRY, Op
 from minigrad.packing import Packing

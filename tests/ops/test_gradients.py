@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ops.cases import CASES, PUBLIC, Sample
-from strategies import LAYOUTS, Layout
 
 import minigrad as mg
+from minigrad.contract import LAYOUTS, Layout
 from minigrad.gradcheck import GradientCheck
 from minigrad.op import Composite, Op
 

@@ -1,0 +1,212 @@
+"""The contract that every operation keeps, proved for one call of it: right derivatives, and no surprises.
+
+minigrad's own tests run `check_op` over samples of every operation; run it on an operation of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigrad.autograd import higher_order
+from minigrad.backend import random
+from minigrad.derivatives import grad
+from minigrad.errors import ArgumentError, ContractError
+from minigrad.gradcheck import GradientCheck, gradcheck
+from minigrad.tensor import Tensor
+
+NumpyArray = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The same numbers in another memory layout: `view(store(x))` equals x. Both work on arrays, `view` on Tensors too."""
+
+    name: str
+    store: Callable[[NumpyArray], NumpyArray]
+    view: Callable[[Any], Any]
+
+
+def _backwards(ndim: int) -> tuple[Any, ...]:
+    return (..., *[slice(None, None, -1)] * ndim)
+
+
+def _with_gaps(x: NumpyArray) -> NumpyArray:
+    return x.copy() if x.ndim == 0 else np.repeat(x, 2, axis=-1)
+
+
+LAYOUTS = (
+    Layout("contiguous", lambda x: np.array(x, order="C"), lambda x: x),
+    Layout("transposed", lambda x: np.array(x.T, order="C"), lambda x: x.T),
+    Layout("negative strides", lambda x: np.array(x[_backwards(x.ndim)], order="C"), lambda x: x[_backwards(x.ndim)]),
+    Layout("step-sliced", _with_gaps, lambda x: x[..., ::2] if x.ndim else x),
+)
+
+
+def check_op(
+    function: Callable[..., Any], args: Sequence[Any], constants: Mapping[str, Any] | None = None, *, seed: int = 0, same_dtype: bool = True
+) -> GradientCheck:
+    """Prove the contract of an operation (or any function of tensors) for `function(*args, **constants)`.
+
+    - First and second derivatives equal central differences (`gradcheck`), whatever the memory layout of the inputs.
+    - Nothing that it was given or keeps is written to: inputs, outputs and incoming gradients stay as they are, and pulling twice gives
+      the same bits.
+    - Run on Tensors (`higher_order`) it has the same value and gradient as on arrays.
+    - float32 in, float32 out; a gradient has its input's shape and dtype (`same_dtype=False` for a function that changes the dtype).
+    - Transposed, reversed, sliced and repeated arrays change neither value nor gradient.
+
+    args: arrays (or lists) of floats are the inputs whose gradient is checked, in float64; everything else is passed on as it is.
+    seed: chooses layouts, directions and incoming gradients.
+    Raises: GradientCheckError for a wrong derivative; ContractError for any other broken rule; ArgumentError without a floating input.
+    """
+    call = _Call(function, [_in_float64(a) for a in args], dict(constants or {}), np.random.default_rng(seed))
+    if not call.floating:
+        raise ArgumentError("check_op: no argument is an array of floats, there is no gradient to check")
+    try:
+        values, gradients = call.run(call.args)
+        call.check_purity()
+        call.check_tensors(values, gradients)
+        if same_dtype:
+            call.check_float32(values, gradients)
+        call.check_layouts(values, gradients)
+        return call.check_derivatives(seed)
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise ContractError(f"it writes to an array that it was given: {error}", code="contract-purity") from error
+
+
+def _in_float64(arg: Any) -> Any:
+    if isinstance(arg, Tensor):
+        arg = arg.detach().numpy()
+    if isinstance(arg, list | tuple):
+        arg = np.asarray(arg)
+    return np.asarray(arg, np.float64) if isinstance(arg, np.ndarray) and arg.dtype.kind == "f" else arg
+
+
+class _Call:
+    """One call of the function, repeated with its arrays in other forms."""
+
+    def __init__(self, function: Callable[..., Any], args: list[Any], constants: dict[str, Any], rng: np.random.Generator) -> None:
+        self.function, self.args, self.constants, self.rng = function, args, constants, rng
+        self.floating = [i for i, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+
+    def outputs(self, args: Sequence[Any]) -> list[Tensor]:
+        with random.replay():
+            result = self.function(*args, **self.constants)
+        return list(result) if isinstance(result, tuple | list) else [result]
+
+    def run(
+        self, args: Sequence[Any], incoming: Callable[[Tensor], NumpyArray] | None = None, *, twice: bool = False, **how: bool
+    ) -> tuple[list[NumpyArray], list[NumpyArray]]:
+        """Values and gradients. The arrays are used as they are, not copied: their layout and their flags matter.
+
+        incoming: the gradient for an output. twice: pull two times and compare.
+        """
+        leaves = {i: Tensor.wrap(args[i]).requires_grad_() for i in self.floating}
+        outputs = self.outputs([leaves.get(i, a) for i, a in enumerate(args)])
+        values = [out.array for out in outputs]
+        watched = [*values, *(a for a in args if isinstance(a, np.ndarray))]
+        before = [np.array(a) for a in watched]
+        pulled = [self._pulled(outputs, list(leaves.values()), incoming or _uneven, **how) for _ in range(1 + twice)]
+        if not all(np.array_equal(now, then, equal_nan=now.dtype.kind == "f") for now, then in zip(watched, before, strict=True)):
+            raise ContractError("an input or an output was changed", code="contract-purity")
+        if twice and not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*pulled, strict=True)):
+            raise ContractError("pulling a second time gives another gradient: the pullback changes what it keeps", code="contract-purity")
+        return values, pulled[0]
+
+    def _pulled(
+        self, outputs: list[Tensor], leaves: list[Tensor], incoming: Callable[[Tensor], NumpyArray], **how: bool
+    ) -> list[NumpyArray]:
+        totals = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
+        for out in outputs:
+            if not out.requires_grad:
+                continue
+            g = incoming(out)
+            g.flags.writeable = False
+            for i, found in enumerate(grad(out, leaves, Tensor.wrap(g), retain_graph=True, **how)):
+                if found is None:
+                    continue
+                if found.shape != leaves[i].shape or found.dtype != leaves[i].dtype:
+                    raise ContractError(
+                        f"the gradient of floating input {i} is {found.dtype} of shape {found.shape}, the input {leaves[i].dtype} of shape "
+                        f"{leaves[i].shape}",
+                        code="contract-dtype",
+                    )
+                totals[i] = totals[i] + found.detach().numpy()
+        return totals
+
+    def with_floating(self, change: Callable[[NumpyArray], NumpyArray]) -> list[Any]:
+        return [change(a) if i in self.floating else a for i, a in enumerate(self.args)]
+
+    # ---------------------------------------------------------------- the rules
+    def check_purity(self) -> None:
+        for dtype in (np.float64, np.float32):  # float32 takes the fast version where there is one
+            order: Any = self.rng.choice(["C", "F"])
+            args = [np.array(a, dtype if i in self.floating else None, order=order) if isinstance(a, np.ndarray) else a
+                    for i, a in enumerate(self.args)]  # fmt: skip
+            for a in args:
+                if isinstance(a, np.ndarray):
+                    a.flags.writeable = False
+            self.run(args, twice=True)
+
+    def check_tensors(self, values: list[NumpyArray], gradients: list[NumpyArray]) -> None:
+        with higher_order():
+            replayed, found = self.run(self.args, create_graph=True)
+        same = "run on Tensors it has another"
+        _close(replayed, values, f"{same} value", "contract-tensors", 1e-12, 1e-12)
+        _close(found, gradients, f"{same} gradient", "contract-tensors", 1e-12, 1e-12)  # the same formula, summed in another order
+
+    def check_float32(self, values: list[NumpyArray], gradients: list[NumpyArray]) -> None:
+        values32, found = self.run(self.with_floating(lambda a: a.astype(np.float32)))
+        for now, then in zip(values32, values, strict=True):
+            wanted = np.dtype(np.float32) if then.dtype.kind == "f" else then.dtype
+            if now.dtype != wanted:
+                raise ContractError(f"float32 inputs gave {now.dtype}, not {wanted}", code="contract-dtype")
+        # Seven digits, less what sums and quotients cost: a wrong formula is far off. 1/σ of a norm multiplies rounding in the gradient.
+        _close(values32, values, "in float32 it has another value", "contract-dtype", 2e-4, 2e-4)
+        for a, b in zip(found, gradients, strict=True):
+            _close([a], [b], "in float32 it has another gradient", "contract-dtype", 1e-2, 1e-2 * max(1.0, np.abs(b).max(initial=0.0)))
+
+    def check_layouts(self, values: list[NumpyArray], gradients: list[NumpyArray]) -> None:
+        args = [self._laid_out(a) if isinstance(a, np.ndarray) else a for a in self.args]
+        moved, found = self.run(args, lambda out: self._laid_out(_uneven(out)))
+        what = "with arrays in another memory layout it has another"
+        _close(moved, values, f"{what} value", "contract-layout", 1e-13, 1e-13)  # BLAS may add in another order
+        _close(found, gradients, f"{what} gradient", "contract-layout", 1e-11, 1e-11)
+        _, repeated = self.run(self.args, lambda out: np.broadcast_to(out.dtype.type(1.5), out.shape))  # strides 0
+        _, written_out = self.run(self.args, lambda out: np.full(out.shape, 1.5, out.dtype))
+        _close(repeated, written_out, "with a repeated incoming gradient it has another gradient", "contract-layout", 1e-11, 1e-11)
+
+    def _laid_out(self, array: NumpyArray) -> NumpyArray:
+        layout = LAYOUTS[int(self.rng.integers(len(LAYOUTS)))]
+        return np.asarray(layout.view(layout.store(array)))
+
+    def check_derivatives(self, seed: int) -> GradientCheck:
+        layouts = {i: LAYOUTS[int(self.rng.integers(len(LAYOUTS)))] for i in self.floating}
+        stored = [Tensor(layouts[i].store(a), requires_grad=True) if i in layouts else a for i, a in enumerate(self.args)]
+
+        def seen(*arguments: Any) -> Any:
+            views = [layouts[i].view(a) if i in layouts else a for i, a in enumerate(arguments)]
+            for i in layouts:
+                views[i].array.flags.writeable = False
+            return self.function(*views, **self.constants)
+
+        return gradcheck(seen, stored, order=2, seed=seed)
+
+
+def _uneven(out: Tensor) -> NumpyArray:
+    """An incoming gradient without symmetries, the same for every output of a shape."""
+    return np.random.default_rng(out.size).uniform(0.5, 1.5, out.shape).astype(out.dtype)
+
+
+def _close(found: list[NumpyArray], expected: list[NumpyArray], what: str, code: str, rtol: float, atol: float) -> None:
+    for a, b in zip(found, expected, strict=True):
+        if a.shape != b.shape:
+            raise ContractError(f"{what} shape: {a.shape}, not {b.shape}", code=code)
+        if not np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
+            place = tuple(int(k) for k in np.unravel_index(int(np.argmax(~np.isclose(a, b, rtol, atol, equal_nan=True))), a.shape))
+            raise ContractError(f"{what} at {place}: {a[place]!r}, not {b[place]!r}", code=code)

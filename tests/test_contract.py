@@ -1,0 +1,163 @@
+"""`check_op` and `custom_op`: every rule has an operation that breaks it, and is caught."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.errors import ArgumentError, ContractError, GradientCheckError
+from minigrad.op import CUSTOM, REGISTRY
+
+X = np.array([[0.3, -0.7, 1.1], [0.9, 0.2, -0.4]])
+
+
+@mg.custom_op("*s -> *s")
+def softsign(xp: Any, x: Any) -> Any:
+    """x / (1 + |x|)."""
+    scale = 1.0 / (1.0 + abs(x))
+    return x * scale, (lambda g: g * scale * scale,)
+
+
+def test_one_call_proves_an_operation_of_your_own() -> None:
+    seen = mg.check_op(softsign, (X,))
+    assert seen.comparisons == 2 * 6 * 7 and seen.max_error < 1e-8
+    x = mg.Tensor(X, requires_grad=True)
+    softsign(x).sum().backward()
+    assert x.grad is not None and x.grad.dtype == np.float64
+
+
+def test_any_function_of_tensors_can_be_checked() -> None:
+    assert mg.check_op(lambda x, row, flag: (x * row).sum(axis=0) if flag else x, (X, [0.5, 2.0, -1.0], True))
+    assert mg.check_op(mg.functional.softmax, (X,), {"axis": 0})
+    assert mg.check_op(lambda x, ids: x[ids], (X, np.array([1, 1, 0])))
+    assert mg.check_op(mg.functional.exp, (mg.Tensor(X.astype(np.float32)),))  # checked in float64
+
+
+def rejected(body: Callable[..., Any], error: type[Exception], match: str, **how: Any) -> None:
+    with pytest.raises(error, match=match):
+        mg.check_op(mg.custom_op("*s -> *s")(body), (X,), **how)
+
+
+def test_a_wrong_derivative_is_rejected() -> None:
+    rejected(lambda xp, x: (x * x, (lambda g: g * x,)), GradientCheckError, "gradient of input 0")
+
+
+def test_a_wrong_second_derivative_is_rejected() -> None:
+    rejected(lambda xp, x: (x * x, (lambda g: g * (2.0 * xp.constant(x)),)), GradientCheckError, "second derivative")
+
+
+def test_writing_to_an_input_is_rejected() -> None:
+    def body(xp: Any, x: Any) -> Any:
+        x *= 2.0
+        return x, (lambda g: g * 2.0,)
+
+    rejected(body, ContractError, "writes to an array")
+
+
+def test_writing_to_the_incoming_gradient_is_rejected() -> None:
+    def pull(g: Any) -> Any:
+        g *= 2.0
+        return g
+
+    rejected(lambda xp, x: (x * 2.0, (pull,)), ContractError, "writes to an array")
+
+
+def test_writing_to_what_the_pullback_keeps_is_rejected() -> None:
+    def body(xp: Any, x: Any) -> Any:
+        kept = x * 1.0
+
+        def pull(g: Any) -> Any:
+            nonlocal kept
+            found = g * kept * 2.0
+            kept *= 0.5
+            return found
+
+        return x * x, (pull,)
+
+    rejected(body, ContractError, "second time")
+
+
+def test_writing_to_the_output_is_rejected() -> None:
+    def body(xp: Any, x: Any) -> Any:
+        y = xp.exp(x)
+
+        def pull(g: Any) -> Any:
+            nonlocal y
+            found = g * y
+            y += 0.0 if hasattr(y, "requires_grad") else 1.0
+            return found
+
+        return y, (pull,)
+
+    rejected(body, ContractError, "output was changed")
+
+
+def test_leaving_float32_is_rejected() -> None:
+    rejected(lambda xp, x: (x * xp.constant(np.full((2, 3), 2.0)), (lambda g: g * 2.0,)), ContractError, "float32 inputs gave float64")
+
+
+def test_one_meaning_on_arrays_and_another_on_tensors_is_rejected() -> None:
+    def body(xp: Any, x: Any) -> Any:
+        y = x * 1.0
+        z = y
+        z *= x  # on arrays this changes y to x², on Tensors it does not
+        return y, (lambda g: g * (y / x) * 2.0,)
+
+    rejected(body, ContractError, "run on Tensors it has another gradient")
+
+
+def test_depending_on_the_memory_layout_is_rejected() -> None:
+    def body(xp: Any, x: Any) -> Any:
+        factor = 2.0 if getattr(x, "flags", None) is None or x.flags.c_contiguous else 3.0
+        return x * factor, (lambda g: g * factor,)
+
+    with pytest.raises(ContractError, match="memory layout"):
+        for seed in range(20):
+            mg.check_op(mg.custom_op("*s -> *s")(body), (X,), seed=seed)
+
+
+def test_nothing_to_check_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="no argument is an array of floats"):
+        mg.check_op(softsign, (3,))
+
+
+# ---------------------------------------------------------------- custom_op
+def test_custom_operations_do_not_take_names_of_minigrads_own() -> None:
+    def exp(xp: Any, x: Any) -> Any:
+        return x, (lambda g: g,)
+
+    with pytest.raises(ArgumentError, match="exp is one of minigrad's own"):
+        mg.custom_op("*s -> *s")(exp)
+    assert "softsign" not in REGISTRY
+
+
+def test_a_new_definition_replaces_the_old_one() -> None:
+    def again(xp: Any, x: Any) -> Any:
+        return x * 2.0, (lambda g: g * 2.0,)
+
+    first, second = mg.custom_op("*s -> *s")(again), mg.custom_op("*s -> *s")(again)
+    assert CUSTOM["again"] is second is not first
+
+
+def test_layers_that_hold_a_custom_operation_can_be_copied() -> None:
+    assert copy.deepcopy(softsign) is softsign
+    assert pickle.loads(pickle.dumps(softsign)) is softsign
+
+
+def test_a_custom_operation_may_have_kernels() -> None:
+    @mg.custom_op("*s -> *s")
+    def doubled(xp: Any, x: Any) -> Any:
+        return x * 2.0, (lambda g: g * 2.0,)
+
+    @doubled.on("numpy")
+    def fast(xp: Any, x: Any) -> Any:
+        return NotImplemented if x.dtype != np.float32 else (x + x, (lambda g: g + g,))
+
+    assert mg.check_op(doubled, (X,))
+    assert doubled(np.ones(2, np.float32)).tolist() == [2.0, 2.0]
