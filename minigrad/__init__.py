@@ -19,18 +19,21 @@ from minigrad import (
     train,
 )
 from minigrad._version import __version__
+from minigrad.anomaly import detect_anomaly
+from minigrad.audit import audit
 from minigrad.autograd import enable_grad, higher_order, no_grad
 from minigrad.backend.random import manual_seed
 from minigrad.contract import check_op
-from minigrad.creation import arange, full, ones, tensor, zeros
-from minigrad.derivatives import grad, value_and_grad
+from minigrad.creation import arange, eye, full, ones, rand, randn, tensor, zeros
+from minigrad.derivatives import grad, hessian, hvp, jacobian, value_and_grad, vjp
 from minigrad.gradcheck import gradcheck
 from minigrad.op import custom_op
 from minigrad.parameter import Parameter
+from minigrad.recompute import recompute
 from minigrad.tensor import Tensor
 
 __all__ = [
-    "__version__", "Parameter", "Tensor", "arange", "check_op", "custom_op", "data", "enable_grad", "errors", "full", "functional",
-    "grad", "gradcheck", "higher_order", "io", "kernels", "manual_seed", "models", "nn", "no_grad", "ones", "optim", "tensor", "train",
-    "value_and_grad", "zeros",
+    "Parameter", "Tensor", "__version__", "arange", "audit", "check_op", "custom_op", "data", "detect_anomaly", "enable_grad", "errors",
+    "eye", "full", "functional", "grad", "gradcheck", "hessian", "higher_order", "hvp", "io", "jacobian", "kernels", "manual_seed",
+    "models", "nn", "no_grad", "ones", "optim", "rand", "randn", "recompute", "tensor", "train", "value_and_grad", "vjp", "zeros",
 ]  # fmt: skip

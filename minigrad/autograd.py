@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar, Token
-from functools import wraps
+from contextvars import ContextVar
 from math import prod
 from threading import Lock
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from minigrad.anomaly import Call, check_gradient, check_pulled, detecting
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import LAZY, RowSparse, dense
 from minigrad.errors import GraphError
+from minigrad.hooks import HookHandle, Hooks
+from minigrad.modes import Mode
 
 Gradient: TypeAlias = Any
 """An array, a lazy gradient (`backend.gradients`), or with `create_graph` a Tensor."""
@@ -27,48 +29,28 @@ Gradient: TypeAlias = Any
 Pullback: TypeAlias = Any
 """One function from the output's gradient to a tuple of input gradients, or a tuple with one function per input."""
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 recording: ContextVar[bool] = ContextVar("recording", default=True)
 replayable: ContextVar[bool] = ContextVar("replayable", default=False)
+parameter_reads: ContextVar[dict[Leaf, int] | None] = ContextVar("parameter_reads", default=None)
+"""Inside `recompute`: the parameters that operations read, trained or frozen, recorded or not, each with its version."""
+rerunning: ContextVar[bool] = ContextVar("rerunning", default=False)
+"""Whether this is the second run of `recompute`, in which buffers (running statistics) are not changed once more."""
 
-_next_order = itertools.count().__next__
-
-
-class Mode:
-    """A context manager (and decorator) that sets one context variable and restores it, also after an exception."""
-
-    def __init__(self, variable: ContextVar[bool], value: bool) -> None:
-        self._variable, self._value = variable, value
-        self._tokens: list[Token[bool]] = []
-
-    def __enter__(self) -> None:
-        self._tokens.append(self._variable.set(self._value))
-
-    def __exit__(self, *exception: object) -> None:
-        self._variable.reset(self._tokens.pop())
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        @wraps(function)
-        def inside(*args: P.args, **kwargs: P.kwargs) -> R:
-            with Mode(self._variable, self._value):
-                return function(*args, **kwargs)
-
-        return inside
+next_order = itertools.count().__next__
+"""The number of the next node: every node recorded from now on has a larger one."""
 
 
-def no_grad() -> Mode:
+def no_grad() -> Mode[bool]:
     """Context manager or decorator: operations inside record nothing, so they keep nothing alive."""
     return Mode(recording, False)
 
 
-def enable_grad() -> Mode:
+def enable_grad() -> Mode[bool]:
     """Context manager or decorator: recording is on inside, also within `no_grad`."""
     return Mode(recording, True)
 
 
-def higher_order() -> Mode:
+def higher_order() -> Mode[bool]:
     """Context manager or decorator: operations inside can be differentiated more than once (`create_graph=True`).
 
     Nodes then remember their inputs, and backend kernels are bypassed. Ordinary training does not need it and pays nothing.
@@ -79,7 +61,7 @@ def higher_order() -> Mode:
 class Node:
     """One recorded operation. `order` grows with time, so sorting by it is a topological sort."""
 
-    __slots__ = ("dtype", "guards", "name", "order", "output_index", "parents", "pullback", "replay", "shape")
+    __slots__ = ("dtype", "guards", "hooks", "name", "order", "origin", "output_index", "parents", "pullback", "replay", "shape")
 
     def __init__(
         self,
@@ -90,12 +72,23 @@ class Node:
         pullback: Pullback,
         replay: Callable[[], Pullback] | None = None,
         guards: tuple[tuple[Leaf, int], ...] = (),
+        origin: Call | None = None,
     ) -> None:
         self.name, self.shape, self.dtype, self.parents, self.pullback, self.replay = name, shape, dtype, parents, pullback, replay
         self.output_index: int | None = None  # set on the nodes of an operation with several outputs: which one this is
-        self.order = _next_order()
+        self.order = next_order()
         self.guards = guards
         """The parameters that the operation read (trained or frozen), each with its version at the time."""
+        self.hooks: Hooks | None = None
+        """Functions from the node's complete gradient to what takes its place."""
+        self.origin = origin
+        """Noted in anomaly mode only."""
+
+    def register_hook(self, function: Callable[[Gradient], Gradient]) -> HookHandle:
+        """Pass the gradient through `function` in every walk, once it is complete."""
+        if self.hooks is None:
+            self.hooks = Hooks()
+        return self.hooks.add(function)
 
 
 class Leaf(Node):
@@ -154,11 +147,14 @@ def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
     return xp.sum(gradient, axis=repeated, keepdims=True) if repeated else gradient
 
 
-def _reachable(root: Node) -> list[Node]:
-    """All nodes from `root` back to the leaves, earliest first."""
-    seen, stack = {root}, [root]
+def reachable(roots: Sequence[Node], since: int = 0) -> list[Node]:
+    """All nodes from `roots` back to the leaves, earliest first; what was recorded before `since` is not looked behind."""
+    seen, stack = set(roots), list(roots)
     while stack:
-        for parent in stack.pop().parents:
+        node = stack.pop()
+        if node.order < since:
+            continue
+        for parent in node.parents:
             if parent is not None and parent not in seen:
                 seen.add(parent)
                 stack.append(parent)
@@ -195,37 +191,56 @@ def _check_usable(nodes: list[Node], walked: set[Node], create_graph: bool) -> N
 
 
 def propagate(
-    root: Node, gradient: Gradient, targets: Sequence[Node] | None = None, *, retain_graph: bool = False, create_graph: bool = False
+    seeds: Sequence[tuple[Node, Gradient]],
+    targets: Sequence[Node] | None = None,
+    *,
+    since: int = 0,
+    retain_graph: bool = False,
+    create_graph: bool = False,
 ) -> dict[Node, Gradient]:
-    """Carry `gradient` from `root` back through the graph.
+    """Carry gradients from the nodes of `seeds` back through the graph.
 
     With `targets` None every leaf accumulates its gradient; otherwise leaves stay as they are and the gradients of the
-    targets are returned (a target the root does not depend on is absent), and only paths that lead to a target are walked.
+    targets are returned (a target the roots do not depend on is absent), and only paths that lead to a target are walked.
+    Nodes recorded before `since` are ends: they are not walked through, and their hooks are left to the walk that does so.
 
-    Raises: GraphError (codes graph-freed, graph-stale, graph-order).
+    Raises: GraphError (codes graph-freed, graph-stale, graph-order); NonFiniteError in anomaly mode.
     """
-    nodes = _reachable(root)
+    nodes = reachable([root for root, _ in seeds], since)
     wanted = set(nodes) if targets is None else set()
     if targets is not None:
         goals = set(targets)
         for node in nodes:  # earliest first: parents are settled before their children
             if node in goals or any(parent in wanted for parent in node.parents):
                 wanted.add(node)
-    walked = wanted if targets is None else {n for n in nodes if n in wanted and any(p in wanted for p in n.parents)}
+    walked = wanted if targets is None else {n for n in nodes if n in wanted and n.order >= since and any(p in wanted for p in n.parents)}
     _check_usable(nodes, walked, create_graph)
-    pending: dict[Node, Gradient] = {root: gradient}
+    checking = detecting.get()
+    pending: dict[Node, Gradient] = {}
     owned: set[Node] = set()  # nodes whose pending gradient is a buffer made here, free to be added to in place
+    for root, gradient in seeds:
+        if checking:
+            check_gradient(gradient, "the gradient that was passed in at", root)
+        _add(pending, owned, root, gradient, in_place=not create_graph)
     results: dict[Node, Gradient] = {}
+    complete: list[tuple[Leaf, Gradient]] = []
     while nodes:
         node = nodes.pop()
         if node not in pending:
             continue
         g = pending.pop(node)
+        if checking and type(g) is not list:
+            check_gradient(g, "the sum of the gradients that met at", node)
+        if node.hooks is not None and node in wanted and node.order >= since:
+            for hook in node.hooks:
+                g = hook(g)
+                if checking:
+                    check_gradient(g, "what a hook returned at", node)
         if targets is not None and node in goals:
             results[node] = g
         if not node.parents or node not in wanted:
-            if targets is None and type(node) is Leaf:
-                node.accumulate(g)
+            if targets is None and isinstance(node, Leaf):
+                complete.append((node, g))
             continue
         if node not in walked:
             continue
@@ -233,7 +248,9 @@ def propagate(
             source: Any = node.parents[0]
             pending.setdefault(source, [None] * len(source.shape))[node.output_index] = dense(g)
             continue
-        pullback = node.replay() if create_graph and node.replay is not None else node.pullback
+        pullback = node.pullback
+        if create_graph and node.replay is not None:
+            pullback = _unwatched(node.replay) if checking else node.replay()
         if not (retain_graph or create_graph):
             node.pullback = None
         g = tuple(g) if type(g) is list else dense(g)
@@ -246,18 +263,29 @@ def propagate(
             if type(gradients) is not tuple:
                 gradients = (gradients,)
         del pullback, g
+        if checking:
+            check_pulled(node, gradients, wanted)
         for parent, contribution in zip(node.parents, gradients, strict=True):
             if parent is None or contribution is None or parent not in wanted:
                 continue
             contribution = sum_to(contribution, parent.shape)
             if contribution.dtype != parent.dtype:
                 contribution = contribution.astype(parent.dtype)
-            if targets is None and type(parent) is Leaf:
+            if targets is None and type(parent) is Leaf and parent.hooks is None and not checking:
                 parent.accumulate(contribution)
             else:
                 _add(pending, owned, parent, contribution, in_place=not create_graph)
-        contribution = gradients = None  # type: ignore[assignment]  # let go of the buffers before the next pullback runs
+        contribution, gradients = None, ()  # let go of the buffers before the next pullback runs
+    for leaf, total in complete:  # last, so that a hook or a check that raised has added nothing to these
+        leaf.accumulate(total)
     return results
+
+
+def _unwatched(replay: Callable[[], Pullback]) -> Pullback:
+    """A replayed pullback in anomaly mode: its steps are operations on Tensors, and what is infinite there for a moment is none."""
+    off = Mode(detecting, False)
+    pullback = off(replay)()
+    return tuple([None if f is None else off(f) for f in pullback]) if type(pullback) is tuple else off(pullback)
 
 
 def _add(pending: dict[Node, Gradient], owned: set[Node], node: Node, contribution: Gradient, *, in_place: bool) -> None:

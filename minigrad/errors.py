@@ -51,10 +51,17 @@ class GraphError(MinigradError, RuntimeError):
 
     Codes: graph-none (nothing was recorded), graph-freed (second backward), graph-stale (a parameter changed
     between forward and backward), graph-order (second derivatives without `higher_order`), graph-detach
-    (a gradient would be lost), graph-owner (parameters belong to another optimizer).
+    (a gradient would be lost), graph-owner (parameters belong to another optimizer), graph-recompute (a function that
+    was run again did something else than the first time).
     """
 
     code = "graph"
+
+
+class NonFiniteError(MinigradError, FloatingPointError):
+    """Inside `detect_anomaly`, a NaN or an infinity appeared. The message names the operation, the pass, the line and the inputs."""
+
+    code = "non-finite"
 
 
 class GradientCheckError(MinigradError, AssertionError):

@@ -6,8 +6,9 @@ and converted first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from math import prod
+from numbers import Integral, Real
 from typing import Any
 
 from minigrad import ops
@@ -17,41 +18,115 @@ from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.ops import (
     absolute,
     add,
+    argmax,
+    argmin,
+    argsort,
     attention,
+    avg_pool1d,
+    avg_pool2d,
+    batch_norm,
+    bce_with_logits,
+    ceil,
+    conv1d,
+    conv2d,
+    cos,
+    cosine_similarity,
+    cumsum,
     dense_add_norm,
     dense_gelu,
     divide,
+    einsum,
+    equal,
     erf,
     erfc,
     exp,
     expand_dims,
+    expm1,
+    flip,
+    floor,
+    greater,
+    greater_equal,
+    group_norm,
+    gru,
+    huber_loss,
+    isfinite,
+    isnan,
+    kl_div,
+    l1_loss,
+    ldexp,
+    less,
+    less_equal,
     linears,
     log,
+    log1p,
+    lstm,
+    masked_fill,
     matmul,
+    max,
+    max_pool1d,
+    max_pool2d,
     maximum,
+    mean,
+    min,
     minimum,
+    moveaxis,
     mse_loss,
     multiply,
     negative,
+    nll_loss,
+    norm,
+    not_equal,
+    one_hot,
+    outer,
+    pad,
     power,
+    prod,
     relu,
+    repeat,
+    rnn,
+    round,
+    rsqrt,
     scaled_dot_product_attention,
+    scatter_add,
     sigmoid,
+    sign,
+    silu,
+    sin,
+    smooth_l1_loss,
+    soft_cross_entropy,
+    softplus,
+    sort,
     split,
     sqrt,
+    square,
+    squeeze,
     stack,
     std,
     subtract,
+    sum,
+    take_along_axis,
     tanh,
+    tile,
+    topk,
+    tril,
+    triu,
+    var,
 )
+from minigrad.ops.windows import PerAxis
 from minigrad.packing import Packing, host_array
-from minigrad.tensor import Tensor, TensorLike, as_tensor, elementwise
+from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 __all__ = [
-    "absolute", "add", "as_tensor", "attention", "broadcast_to", "concatenate", "cross_entropy", "dense_add_norm", "dense_gelu", "divide",
-    "dropout", "embedding", "equal", "erf", "erfc", "exp", "expand_dims", "gelu", "layer_norm", "linear", "linears", "log", "log_softmax",
-    "logsumexp", "matmul", "maximum", "minimum", "mse_loss", "multiply", "negative", "not_equal", "power", "put_rows", "relu",
-    "scaled_dot_product_attention", "sigmoid", "softmax", "split", "sqrt", "stack", "std", "subtract", "take_rows", "tanh", "where",
+    "absolute", "add", "argmax", "argmin", "argsort", "as_tensor", "attention", "avg_pool1d", "avg_pool2d", "batch_norm", "bce_with_logits",
+    "broadcast_to", "ceil", "clip", "concatenate", "conv1d", "conv2d", "cos", "cosine_similarity", "cross_entropy", "cumsum",
+    "dense_add_norm", "dense_gelu", "divide", "dropout", "einsum", "embedding", "equal", "erf", "erfc", "exp", "expand_dims", "expm1",
+    "flip", "floor", "fold", "gelu", "greater", "greater_equal", "group_norm", "gru", "huber_loss", "isfinite", "isnan", "kl_div",
+    "l1_loss", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log", "log1p", "log_softmax", "logsumexp", "lstm",
+    "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min", "minimum", "moveaxis", "mse_loss", "multiply",
+    "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "power", "prod", "put_rows", "relu", "repeat", "reshape",
+    "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "sigmoid", "sign", "silu", "sin", "smooth_l1_loss",
+    "soft_cross_entropy", "softmax", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum",
+    "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk", "transpose", "tril", "triu", "unfold", "var", "where",
 ]  # fmt: skip
 
 
@@ -66,17 +141,37 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     return ops.where(as_tensor(condition), x, y)
 
 
-def equal(x: TensorLike, y: TensorLike) -> Tensor:
-    """Booleans: where two tensors hold the same number (== on tensors is identity); carries no gradient."""
-    return elementwise("equal", as_tensor(x), y)
+def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> Tensor:
+    """x limited to min … max, numbers or None for no limit; the slope is 1 within and at both bounds, 0 outside.
 
-
-def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
-    """Booleans: where two tensors differ; carries no gradient."""
-    return elementwise("not_equal", as_tensor(x), y)
+    Raises: ArgumentError without a bound, or for a bound that is no number.
+    """
+    if not all(b is None or isinstance(b, Real) for b in (min, max)):
+        raise ArgumentError(f"clip: a bound is a number or None, got {min!r:.40} and {max!r:.40}")
+    low, high = (int(b) if isinstance(b, Integral) else None if b is None else float(b) for b in (min, max))
+    x = as_tensor(x)
+    if x.dtype.kind != "f" and (isinstance(low, float) or isinstance(high, float)):
+        x = x.astype("float32")
+    return ops.clip(x, min=low, max=high)
 
 
 # ---------------------------------------------------------------- shape
+def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
+    """The same elements, row by row, in another shape (one side may be -1)."""
+    return ops.reshape(as_tensor(x), shape=shape)
+
+
+def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
+    """Axis i of the result is axis axes[i] of x; the order is reversed without `axes`."""
+    x = as_tensor(x)
+    return ops.transpose(x, axes=tuple(reversed(range(x.ndim))) if axes is None else axes)
+
+
+def swapaxes(x: TensorLike, a: int, b: int) -> Tensor:
+    """Two axes exchanged."""
+    return ops.swapaxes(as_tensor(x), a=a, b=b)
+
+
 def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
     """x repeated along new and length-1 axes."""
     return ops.broadcast_to(as_tensor(x), shape=tuple(shape))
@@ -133,19 +228,54 @@ def linear(x: TensorLike, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return ops.linear(x, weight, bias)
 
 
-def layer_norm(x: TensorLike, weight: Tensor, bias: Tensor, eps: float = 1e-12) -> Tensor:
-    """The last axis normalised to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, d), weight and bias (d,)."""
-    return ops.layer_norm(x, weight, bias, eps=eps)
+def layer_norm(x: TensorLike, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-12) -> Tensor:
+    """The last axis normalised to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, d), weight and bias (d,) or None."""
+    if weight is not None and bias is not None:
+        return ops.layer_norm(x, weight, bias, eps=eps)
+    x = as_tensor(x)
+    given = weight if weight is not None else bias
+    if x.ndim == 0 or (given is not None and as_tensor(given).shape != x.shape[-1:]):
+        raise ShapeError(f"layer_norm: x {x.shape} needs a weight and a bias of its last axis, or None")
+    return ops.standardise(x, weight, bias, axes=(-1,), eps=eps)
 
 
-def embedding(ids: TensorLike, weight: Tensor) -> Tensor:
-    """Rows of a table. Shapes: ids (*b) integers, weight (rows, d) → (*b, d).
+def rms_norm(x: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6) -> Tensor:
+    """The last axis divided by the root of its mean square, then scaled. Shapes: x (*b, d), weight (d,) or None."""
+    return ops.rms_norm(as_tensor(x), weight, eps=eps)
 
-    Raises: IndexRangeError naming the value for an id outside the table (negative ids too); DTypeError for ids that are no integers.
+
+def unfold(x: TensorLike, kernel_size: PerAxis, stride: PerAxis = 1, padding: PerAxis = 0, dilation: PerAxis = 1) -> Tensor:
+    """Every window of x as a column. Shapes: x (batch, channels, *s) → (batch, channels * places in the kernel, windows).
+
+    Raises: ShapeError for a kernel that does not fit; ArgumentError for wrong options.
+    """
+    return ops.unfold(as_tensor(x), kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+
+
+def fold(
+    columns: TensorLike,
+    output_size: Sequence[int],
+    kernel_size: PerAxis,
+    stride: PerAxis = 1,
+    padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+) -> Tensor:
+    """The transpose of `unfold`: columns added up where their windows lie in an array with the spatial sides `output_size`.
+
+    Shapes: columns (batch, channels * places in the kernel, windows) → (batch, channels, *output_size). Raises: as `unfold`.
+    """
+    return ops.fold(as_tensor(columns), output_size=output_size, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+
+
+def embedding(ids: TensorLike, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """Rows of a table; row `padding_idx` receives no gradient. Shapes: ids (*b) integers, weight (rows, d) → (*b, d).
+
+    Raises: IndexRangeError naming the value for an id outside the table (negative ids and padding_idx too); DTypeError for what is no
+    integer.
     """
     if not isinstance(weight, Tensor):
         raise DTypeError(f"embedding: weight must be a Tensor, got {type(weight).__name__}")
-    return ops.embedding(weight, to_device(_integers("embedding ids", ids), weight.device))
+    return ops.embedding(weight, to_device(_integers("embedding ids", ids), weight.device), padding_idx=padding_idx)
 
 
 def _integers(what: str, values: TensorLike) -> Array:
@@ -165,22 +295,41 @@ def dropout(x: TensorLike, p: float = 0.5, training: bool = True, path: str = "f
     if not training or p == 0.0 or x.size == 0:
         return x
     rows = x if x.ndim else x.reshape((1,))
-    draw = Draw(path, p, Packing([prod(rows.shape[:-1])]), rows.shape[-1])
+    draw = Draw(path, p, Packing([math.prod(rows.shape[:-1])]), rows.shape[-1])
     return ops.dropout(rows, draw=draw).reshape(x.shape)
 
 
 # ---------------------------------------------------------------- losses
-def cross_entropy(logits: TensorLike, labels: TensorLike, ignore_index: int = -100, label_smoothing: float = 0.0) -> Tensor:
-    """The mean of -log softmax(logits)[label] over rows whose label is not `ignore_index`.
+def cross_entropy(
+    logits: TensorLike,
+    labels: TensorLike,
+    weight: TensorLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    denominator: float | None = None,
+) -> Tensor:
+    """-log softmax(logits)[label] over rows whose label is not `ignore_index`, times the weight of the label's class.
 
-    Shapes: logits (*b, classes), labels (*b) integers → (). Without a single valid label the loss is NaN and its gradient 0.
-    Raises: IndexRangeError naming the row for a label outside 0..classes-1; ShapeError.
+    The mean divides by the sum of those weights (the number of labels without weights), or by `denominator`, which makes the losses of
+    parts of a batch add up to that of the whole. Without a single valid label the mean is NaN and its gradient 0.
+    Floating labels of the logits' shape are probabilities: see `soft_cross_entropy`.
+    Shapes: logits (*b, classes), labels (*b) integers, weight (classes,) → (), or (*b) with reduction="none".
+    Raises: IndexRangeError naming the row for a label outside 0..classes-1; ShapeError; DTypeError; ArgumentError.
     """
-    logits = as_tensor(logits)
-    if logits.ndim == 0:
-        raise ShapeError("cross_entropy: logits need an axis of classes, got a single number")
-    rows = logits.reshape((-1, logits.shape[-1]))
-    ids = to_device(_integers("cross_entropy labels", labels), logits.device)
-    if tuple(ids.shape) != logits.shape[:-1]:
-        raise ShapeError(f"cross_entropy: labels have shape {tuple(ids.shape)}, logits {logits.shape}: the leading axes must be equal")
-    return ops.cross_entropy(rows, ids.reshape(-1), ignore_index=ignore_index, label_smoothing=label_smoothing)
+    logits, given = as_tensor(logits), as_tensor(labels)
+    if given.dtype.kind == "f" and given.size and given.shape == logits.shape:
+        if ignore_index != -100 or denominator is not None:
+            raise ArgumentError("cross_entropy: ignore_index and denominator belong to integer labels, these are probabilities")
+        return ops.soft_cross_entropy(logits, labels, weight, reduction, label_smoothing)
+    ids = ops.label_ids("cross_entropy", given, logits)
+    losses = ops.cross_entropy(
+        logits.reshape((ids.size, logits.shape[-1])),
+        ids.reshape(-1),
+        weight=ops.class_weights("cross_entropy", weight, logits),
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+        denominator=denominator,
+    )
+    return losses.reshape(ids.shape) if reduction == "none" else losses

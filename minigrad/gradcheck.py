@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -66,10 +68,13 @@ def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], orde
         if args[i].dtype != np.float64:
             raise DTypeError(f"gradcheck: input {i} is {args[i].dtype}; finite differences need float64")
     rng = np.random.default_rng(seed)
-    first = _compare("gradient", lambda arguments: _outputs(function, arguments), args, checked, rng)
+    outputs: Function = partial(_outputs, function)
+    first = _compare("gradient", outputs, outputs, args, checked, rng)
     if order == 1:
         return first
-    second = _compare("second derivative", _gradient_of(function, args, checked, rng), args, checked, rng)
+    # The numbers come from ordinary gradients, which were just checked; only what is differentiated again is recorded for that.
+    again, plain = _gradient_of(function, args, checked, rng)
+    second = _compare("second derivative", again, plain, args, checked, rng)
     return GradientCheck(max(first.max_error, second.max_error), first.comparisons + second.comparisons)
 
 
@@ -86,36 +91,41 @@ def _outputs(function: Callable[..., Any], args: list[Any]) -> list[Tensor]:
     return [r for r in results if r.dtype.kind == "f"]
 
 
-def _gradient_of(function: Callable[..., Any], args: list[Any], checked: list[int], rng: np.random.Generator) -> Function:
-    """The gradient of a random combination of the outputs, with weights well away from 0, by the checked inputs."""
+def _gradient_of(function: Callable[..., Any], args: list[Any], checked: list[int], rng: np.random.Generator) -> tuple[Function, Function]:
+    """The gradient of a random combination of the outputs, with weights well away from 0, by the checked inputs: once as a function that
+    can be differentiated again, and once as an ordinary one.
+    """
     with no_grad():
         shapes = [out.shape for out in _outputs(function, args)]
     weights = [rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape) for shape in shapes]
 
-    def gradients(arguments: list[Any]) -> list[Tensor]:
+    def gradients(create_graph: bool, arguments: list[Any]) -> list[Tensor]:
         leaves = [arguments[i] for i in checked]
         total = Tensor(np.zeros(()))
-        with higher_order():
+        with higher_order() if create_graph else nullcontext():
             for out, weight in zip(_outputs(function, arguments), weights, strict=True):
                 total = total + (out * weight).sum()
-            found = grad(total, leaves, create_graph=True) if total.requires_grad else (None,) * len(leaves)
+            found = grad(total, leaves, create_graph=create_graph) if total.requires_grad else (None,) * len(leaves)
         return [Tensor(np.zeros(leaf.shape)) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
 
-    return gradients
+    return partial(gradients, True), partial(gradients, False)
 
 
-def _compare(what: str, function: Function, args: list[Any], checked: list[int], rng: np.random.Generator) -> GradientCheck:
+def _compare(
+    what: str, recorded: Function, plain: Function, args: list[Any], checked: list[int], rng: np.random.Generator
+) -> GradientCheck:
+    """The derivative of what was `recorded` against differences of `plain`, which has the same values."""
     arguments = list(args)
     for i in checked:
         arguments[i] = args[i] if isinstance(args[i], Parameter) else Tensor(args[i].numpy(), requires_grad=True)
-    results = function(arguments)
+    results = recorded(arguments)
     combinations = _combinations(sum(r.size for r in results), rng)
     analytic = [_pulled(what, results, [arguments[i] for i in checked], combination) for combination in combinations]
     worst, comparisons = 0.0, 0
     for number, i in enumerate(checked):
         point = np.array(args[i].numpy())
         for j, direction in enumerate(_directions(point.size, rng)):
-            moved = _central_difference(function, args, i, point, direction.reshape(point.shape))
+            moved = _central_difference(plain, args, i, point, direction.reshape(point.shape))
             found = np.array([gradients[number] @ direction for gradients in analytic])
             numeric = combinations @ moved
             error = np.abs(found - numeric)

@@ -21,10 +21,12 @@ class _TensorNamespace:
     inf = float("inf")
 
     exp, log, sqrt, tanh, erf, erfc = (staticmethod(f) for f in (ops.exp, ops.log, ops.sqrt, ops.tanh, ops.erf, ops.erfc))
+    expm1, log1p, sin, cos, ldexp = (staticmethod(f) for f in (ops.expm1, ops.log1p, ops.sin, ops.cos, ops.ldexp))
     maximum, minimum, where = (staticmethod(f) for f in (ops.maximum, ops.minimum, ops.where))
 
     broadcast_to = staticmethod(lambda x, shape: ops.broadcast_to(x, shape=tuple(shape)))
     concatenate = staticmethod(lambda xs, axis=0: ops.concatenate(*xs, axis=axis))
+    ascontiguousarray = staticmethod(lambda x: x)
 
     @staticmethod
     def constant(x: Any) -> Array:
@@ -35,12 +37,26 @@ class _TensorNamespace:
         return namespace_of(_TensorNamespace.constant(x)).like(host, x)
 
     @staticmethod
+    def zeros_like(x: Any, shape: tuple[int, ...]) -> Array:
+        array = _TensorNamespace.constant(x)
+        return namespace_of(array).zeros_like(array, shape=shape)
+
+    @staticmethod
     def sum(x: Tensor, axis: Any = None, keepdims: bool = False) -> Tensor:
         return ops.sum(x, axis=axis, keepdims=keepdims)
+
+    cumsum = staticmethod(lambda x, axis: ops.cumsum(x, axis=axis))
 
     @staticmethod
     def zeros_at(g: Tensor, key: Any, shape: tuple[int, ...]) -> Tensor:
         return ops.zeros_at(g, key=key, shape=tuple(shape))
+
+    @staticmethod
+    def sum_at(parts: list[Tensor], keys: list[Any], shape: tuple[int, ...]) -> Tensor:
+        total, *others = [_TensorNamespace.zeros_at(part, key, shape) for part, key in zip(parts, keys, strict=True)]
+        for other in others:
+            total = total + other
+        return total
 
     @staticmethod
     def put_rows(g: Tensor, ids: Array, shape: tuple[int, ...]) -> Tensor:

@@ -25,7 +25,8 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, Typ
 
 import numpy as np
 
-from minigrad.autograd import Leaf, Node, Pullback, recording, replayable
+from minigrad.anomaly import Call, checked_call, detecting
+from minigrad.autograd import Leaf, Node, Pullback, parameter_reads, recording, replayable
 from minigrad.backend import Array, device_of, namespace_of
 from minigrad.backend.dtypes import numbers
 from minigrad.errors import ArgumentError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
@@ -132,24 +133,34 @@ class Op(Kernel, Generic[P]):
             raise
         except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError) as error:
             raise self._explained(error, arrays, constants) from error
+        if guards and (reads := parameter_reads.get()) is not None:
+            reads.update(guards)
+        origin = checked_call(self.name, args, arrays, constants, output) if detecting.get() else None
         replay = (lambda: self._replay(args, constants)) if keep and higher else None
         if type(output) is tuple:
-            return self._several(output, pullback, tuple(parents), keep, replay, tuple(guards))  # type: ignore[no-any-return]  # a tuple of Tensors
+            return self._several(output, pullback, tuple(parents), keep, replay, tuple(guards), origin)  # type: ignore[no-any-return]  # a tuple of Tensors
         result = Tensor.wrap(output)
         if keep:
             if type(pullback) is tuple:  # functions nobody needs are dropped now, and what they alone captured with them
                 pullback = tuple([f if node is not None else None for f, node in zip(pullback, parents, strict=True)])
-            result.node = Node(self.name, result.shape, result.dtype, tuple(parents), pullback, replay, tuple(guards))
+            result.node = Node(self.name, result.shape, result.dtype, tuple(parents), pullback, replay, tuple(guards), origin)
         return result
 
     def _several(
-        self, outputs: tuple[Array, ...], pullback: Pullback, parents: tuple[Any, ...], keep: bool, replay: Any, guards: Any
+        self,
+        outputs: tuple[Array, ...],
+        pullback: Pullback,
+        parents: tuple[Any, ...],
+        keep: bool,
+        replay: Any,
+        guards: Any,
+        origin: Call | None,
     ) -> Any:
         """Several outputs: one node carries the pullback, and each output hangs on it by a node that knows its place."""
         results = tuple(Tensor.wrap(output) for output in outputs)
         if keep:
             shapes, dtypes = [r.shape for r in results], [r.dtype for r in results]
-            source = Node(self.name, shapes, dtypes, parents, pullback, replay, guards)
+            source = Node(self.name, shapes, dtypes, parents, pullback, replay, guards, origin)
             for i, result in enumerate(results):
                 result.node = Node(f"{self.name}[{i}]", result.shape, result.dtype, (source,), True)
                 result.node.output_index = i

@@ -1,4 +1,4 @@
-"""Parameter: a tensor that a module owns and an optimizer changes in place."""
+"""What a module owns: a Parameter, which an optimizer changes in place, and a Buffer, which is only kept and saved."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from weakref import ref
 
 import numpy as np
 
-from minigrad.autograd import Leaf
-from minigrad.backend import Array, device_of, namespace_of, to_numpy
+from minigrad.autograd import Leaf, rerunning
+from minigrad.backend import Array, device_of, namespace_of, to_device, to_numpy
 from minigrad.backend.gradients import dense
 from minigrad.errors import DTypeError, ShapeError
 from minigrad.tensor import Tensor
@@ -23,6 +23,16 @@ def _rebuilt(data: Array, requires_grad: bool, device: str, gathered: bool, name
 
 def _nobody() -> None:
     """The owner of a parameter that no optimizer holds."""
+
+
+def _fitting(data: Any, tensor: Tensor, name: str) -> Array:
+    """The array of `data`, of whatever dtype and device. Raises: ShapeError if it has not the tensor's shape; DTypeError."""
+    source = data.array if isinstance(data, Tensor) else data
+    if not hasattr(source, "dtype") or source.dtype.kind not in "fiub":
+        source = Tensor(source, dtype=tensor.dtype).array
+    if tuple(source.shape) != tensor.shape:
+        raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to {name} of shape {tensor.shape}")
+    return source
 
 
 class Ledger(Protocol):
@@ -110,11 +120,7 @@ class Parameter(Tensor):
 
         Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
         """
-        source = data.array if isinstance(data, Tensor) else data
-        if not hasattr(source, "dtype") or source.dtype.kind not in "fiub":
-            source = Tensor(source, dtype=self.dtype).array
-        if tuple(source.shape) != self.shape:
-            raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to parameter {self.name or ''} of shape {self.shape}")
+        source = _fitting(data, self, f"parameter {self.name or ''}")
         target = self.array
         target[...] = namespace_of(target).like(to_numpy(source), target) if device_of(target) == "cuda" else source
         self.leaf.version += 1
@@ -137,4 +143,31 @@ class Parameter(Tensor):
             old.version += 1  # graphs recorded before lead to the old leaf and must not be differentiated
             self.ledger = None
             self.leaf = Leaf(old.name, self.shape, self.dtype)
+            self.leaf.hooks = old.hooks
             self.node = self.leaf if trained else None
+
+
+class Buffer(Tensor):
+    """A tensor that a Module keeps and saves but that nothing trains: a running mean, a count of batches. Integers may be buffers too.
+
+    `assign` puts a new array in the old one's place: a graph recorded before has read the old numbers, keeps them and stays valid, and
+    views taken earlier do not follow. A copy made by `copy.deepcopy` is a buffer of its own.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), super().__reduce__()[1]
+
+    def assign(self, data: Any) -> None:
+        """Replace the numbers by a copy of `data`, keeping dtype and device.
+
+        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
+        """
+        source = _fitting(data, self, "a buffer")
+        if not rerunning.get():  # the first run of `recompute` has done so already
+            self.replace_storage(to_device(source, self.device).astype(self.dtype))
+
+    def replace_storage(self, array: Array) -> None:
+        """Take another array of the same shape: the result of a conversion."""
+        self._array = array

@@ -15,8 +15,9 @@ import numpy as np
 from minigrad.autograd import Leaf, Node, propagate, recording
 from minigrad.backend import FLOAT_DTYPES, Array, device_of, namespace_of, to_device, to_numpy
 from minigrad.backend.dtypes import as_dtype, numbers
-from minigrad.backend.gradients import dense
+from minigrad.backend.gradients import RowSparse, dense
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from minigrad.hooks import HookHandle
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"
@@ -161,7 +162,20 @@ class Tensor:
         gradient: what to multiply with, of this tensor's shape; 1 for a tensor with one element.
         Raises: GraphError if nothing was recorded, the graph was freed, or a parameter changed since; ShapeError for a wrong gradient.
         """
-        propagate(self._recorded_node(), seed_like(self, gradient), retain_graph=retain_graph)
+        propagate([(self._recorded_node(), seed_like(self, gradient))], retain_graph=retain_graph)
+
+    def register_hook(self, function: Callable[[Tensor], Tensor | None]) -> HookHandle:
+        """Call `function` with the gradient by this tensor in every walk (`backward`, `grad`) that reaches it.
+
+        It is called once a walk, when the gradient is complete: for a leaf with the sum of that walk, before it is added to `.grad`.
+        A Tensor of the same shape and dtype that it returns takes the gradient's place. With `create_graph` the gradient has a history.
+        The handle's `remove()` (or the end of `with tensor.register_hook(f):`) takes the hook off.
+
+        Raises: GraphError if the tensor requires no gradient; in the walk, ShapeError or DTypeError if the replacement does not fit.
+        """
+        if self.node is None:
+            raise GraphError("a hook sees a gradient, and this tensor requires none: create it with requires_grad=True", code="graph-none")
+        return self.node.register_hook(_on_gradients(function))
 
     def _recorded_node(self) -> Node:
         if self.node is None:
@@ -360,6 +374,27 @@ class Tensor:
 
     def tanh(self) -> Tensor:
         return ops.tanh(self)
+
+
+def _on_gradients(function: Callable[[Tensor], Tensor | None]) -> Callable[[Any], Any]:
+    """A user's hook, from Tensor to Tensor or None, as a function on what the walk carries."""
+    if not callable(function):
+        raise ArgumentError(f"a hook is a function, got {type(function).__name__}")
+
+    def hook(gradient: Any) -> Any:
+        seen = gradient if isinstance(gradient, Tensor) else Tensor.wrap(dense(gradient))
+        replacement = function(seen)
+        if replacement is None:
+            return gradient if isinstance(gradient, RowSparse) else seen if seen is gradient else seen.array
+        if not isinstance(replacement, Tensor):
+            raise DTypeError(f"a hook returns a Tensor, or None to leave the gradient as it is; it returned {type(replacement).__name__}")
+        if replacement.shape != seen.shape:
+            raise ShapeError(f"a hook returned a gradient of shape {replacement.shape} for a tensor of shape {seen.shape}")
+        if replacement.dtype != seen.dtype:
+            raise DTypeError(f"a hook returned a {replacement.dtype} gradient for a {seen.dtype} tensor: convert it with .to(...)")
+        return replacement if seen is gradient else replacement.array
+
+    return hook
 
 
 def as_tensor(x: TensorLike) -> Tensor:

@@ -2,7 +2,7 @@
 
 Hypothesis draws shapes, layouts, constants and a seed; the numbers themselves come from the seed. What a derivative can get wrong
 depends on shape, layout and domain, and numbers drawn one by one would cost most of the time and cluster at the kinks, where finite
-differences cannot judge (kinks have tests of their own in `ops/test_values.py`).
+differences cannot judge (kinks have tests of their own in `edge_cases/`).
 """
 
 from __future__ import annotations

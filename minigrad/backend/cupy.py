@@ -65,6 +65,13 @@ def zeros_at(g: Any, key: Any, shape: Sequence[int]) -> Any:
     return out
 
 
+def sum_at(parts: Sequence[Any], keys: Sequence[Any], shape: Sequence[int]) -> Any:
+    out = cupy.zeros(shape, parts[0].dtype)
+    for part, key in zip(parts, keys, strict=True):
+        out[key] += part
+    return out
+
+
 def put_rows(g: Any, ids: Any, shape: Sequence[int]) -> Any:
     """Zeros of `shape` with g written to the distinct rows `ids`."""
     out = cupy.zeros(shape, g.dtype)

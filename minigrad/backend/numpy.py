@@ -1,6 +1,6 @@
 """NumPy as a namespace for operation bodies: every name of numpy, plus the ones it lacks.
 
-The additions (each exists under the same name on CuPy and on Tensors): `erf erfc constant like zeros_at put_rows
+The additions (each exists under the same name on CuPy and on Tensors): `erf erfc constant like zeros_at sum_at put_rows
 rows product one_hot sum transfer`. `minigrad.backend.cupy` offers the same list on a GPU.
 """
 
@@ -45,6 +45,14 @@ def zeros_at(g: Any, key: Any, shape: Sequence[int]) -> Any:
         np.add.at(out, key, g)
     else:
         out[key] = g
+    return out
+
+
+def sum_at(parts: Sequence[Any], keys: Sequence[Any], shape: Sequence[int]) -> Any:
+    """Zeros of `shape` with each part added at its key of slices: the transpose of `[x[key] for key in keys]`."""
+    out = np.zeros(shape, parts[0].dtype)
+    for part, key in zip(parts, keys, strict=True):
+        out[key] += part
     return out
 
 

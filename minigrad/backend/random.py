@@ -57,6 +57,13 @@ class Stream:
         counts[numbers] = ordinal + 1
         return site_of(path, ordinal)
 
+    def copy(self) -> Stream:
+        """A stream that stands where this one stands, and goes its own way."""
+        copy = Stream(self.seed, self.step)
+        copy.ordinals = {path: counts.copy() for path, counts in self.ordinals.items()}
+        copy.init.bit_generator.state = self.init.bit_generator.state
+        return copy
+
     def advance(self) -> None:
         """Begin the next step."""
         self.step += 1
@@ -96,16 +103,13 @@ def at(seed: int, step: int) -> Iterator[None]:
 
 
 @contextmanager
-def replay() -> Iterator[None]:
-    """Inside: the same draws as would come next outside; outside nothing has been drawn.
+def replay(start: Stream | None = None) -> Iterator[None]:
+    """Inside: the same draws as come next from `start` (default: the context's stream); neither of the two has been drawn from.
 
-    Finite differences need it: a function with dropout must be the same function each time.
+    Finite differences need it: a function with dropout must be the same function each time. So does recomputation, which starts at a
+    copy made earlier.
     """
-    here = current()
-    copy = Stream(here.seed, here.step)
-    copy.ordinals = {path: counts.copy() for path, counts in here.ordinals.items()}
-    copy.init.bit_generator.state = here.init.bit_generator.state
-    token = _stream.set(copy)
+    token = _stream.set((current() if start is None else start).copy())
     try:
         yield
     finally:

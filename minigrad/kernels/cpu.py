@@ -252,9 +252,32 @@ def _dropout(xp: Any, x: F32, *, draw: Draw) -> Any:
 
 
 # ---------------------------------------------------------------- attention
+def _softmax(p: F32, causal: bool) -> None:
+    """Each row of scores ← its weights, in place. A causal query sees the keys up to its own place; without any, its weights are 0."""
+    queries, keys = p.shape[1:]
+    if keys == 0:
+        return
+    if causal:
+        blind = max(queries - keys, 0)  # the first queries, which see nothing
+        p[:, :blind] = 0
+        p = p[:, blind:]
+        np.copyto(p, -np.inf, where=~np.tri(queries - blind, keys, keys - (queries - blind), dtype=bool))
+    p -= p.max(axis=2, keepdims=True)
+    np.exp(p, out=p)
+    p /= p.sum(axis=2, keepdims=True)
+
+
 @ops.attention.on("numpy")
 def _attention(
-    xp: Any, q: F32 | None, kv: F32, *, packing: Packing, queries: Packing | None = None, heads: int, draw: Draw | None = None
+    xp: Any,
+    q: F32 | None,
+    kv: F32,
+    *,
+    packing: Packing,
+    queries: Packing | None = None,
+    heads: int,
+    draw: Draw | None = None,
+    causal: bool = False,
 ) -> Any:
     if kv.dtype != _float or (q is not None and q.dtype != _float) or not kv.flags.c_contiguous:
         return NotImplemented
@@ -275,9 +298,7 @@ def _attention(
     for i, ((a, b), (first, last)) in enumerate(zip(packing.key_spans, queries.spans, strict=True)):
         p = q4[first:last].transpose(1, 0, 2) @ k4[a:b].transpose(1, 2, 0)
         p *= scale
-        p -= p.max(axis=2, keepdims=True)
-        np.exp(p, out=p)
-        p /= p.sum(axis=2, keepdims=True)
+        _softmax(p, causal)
         dropped = p
         if draw is not None:
             dropped = np.multiply(draw.pairs(i), keep_scale, dtype=_float)

@@ -7,6 +7,7 @@ from functools import partial
 
 from minigrad import functional as F
 from minigrad.errors import ArgumentError
+from minigrad.nn.checks import check_number
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -18,6 +19,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "tanh": F.tanh,
     "sigmoid": F.sigmoid,
+    "silu": F.silu,
+    "swish": F.silu,
 }
 
 
@@ -57,3 +60,55 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x)
+
+
+class LeakyReLU(Module):
+    """x where x > 0, else negative_slope · x. Maas et al., ICML 2013."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        check_number("LeakyReLU", "negative_slope", negative_slope)
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.where(x > 0.0, x, x * self.negative_slope)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e⁻ˣ)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.sigmoid(x)
+
+
+class SiLU(Module):
+    """x / (1 + e⁻ˣ), also called swish."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+
+class Softplus(Module):
+    """log(1 + eˣ)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softplus(x)
+
+
+class Softmax(Module):
+    """eˣ / Σ eˣ along an axis."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, self.axis)
+
+
+class LogSoftmax(Module):
+    """x - log Σ eˣ along an axis."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x, self.axis)

@@ -1,4 +1,4 @@
-"""Multi-head self-attention over packed rows, and the border where padded arrays are packed and padded again."""
+"""Multi-head attention over packed rows, and the border where padded arrays are packed and padded again."""
 
 from __future__ import annotations
 
@@ -34,29 +34,60 @@ def pad_rows(rows: Tensor, tokens: PackedTokens) -> Tensor:
     return F.put_rows(rows, places, count=batch * longest).reshape((batch, longest, rows.shape[1]))
 
 
+def pack_memory(layer: str, memory: Tensor, packing: Packing | None, mask: Any) -> tuple[Tensor, Packing]:
+    """What is attended to as packed rows, whether it came packed or padded.
+
+    Raises: as `check_packing` and `pack_rows`.
+    """
+    packing = check_packing(f"{layer}, memory", memory, packing, mask)
+    if packing is not None:
+        return memory, packing
+    rows, tokens = pack_rows(memory, mask)
+    return rows, tokens.packing
+
+
 class MultiHeadAttention(Module):
     """softmax(Q Kᵀ / √d) V with several heads, each row attending to its own sequence. Vaswani et al., arXiv 1706.03762.
 
-    Shapes: x (rows, dim) with a packing → (rows, dim); or x (batch, longest, dim) with an attention_mask → the same shape.
-    Raises: ArgumentError if dim does not divide among the heads, and when called with a mask beside or in place of the packing;
-    ShapeError for a packing of other rows.
+    With a `memory`, the rows of x attend to the memory's sequence of the same number instead (cross-attention). With causal=True a row
+    attends to rows up to its own place only; to a memory of another length, so that the last row sees all of it.
+    Shapes: x (rows, dim) with a packing → (rows, dim); or x (batch, longest, dim) with an attention_mask → the same shape. memory
+    likewise, packed or padded, with memory_packing or memory_mask.
+    Raises: ArgumentError if dim does not divide among the heads, and when called with a mask beside or in place of the packing, or with
+    either for a memory that is absent; ShapeError for a packing of other rows, or a memory of another number of sequences.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, bias: bool = True) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, bias: bool = True, causal: bool = False) -> None:
         check_sizes("MultiHeadAttention", dim=dim, heads=heads)
         if dim % heads:
             raise ArgumentError(f"MultiHeadAttention: {dim} channels do not divide among {heads} heads")
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.query, self.key, self.value = Linear(dim, dim, bias), Linear(dim, dim, bias), Linear(dim, dim, bias)
         self.output = Linear(dim, dim, bias)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, packing: Packing | None = None, attention_mask: Any = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        packing: Packing | None = None,
+        attention_mask: Any = None,
+        memory: Tensor | None = None,
+        memory_packing: Packing | None = None,
+        memory_mask: Any = None,
+    ) -> Tensor:
         packing = check_packing("MultiHeadAttention", x, packing, attention_mask)
+        if memory is not None:
+            memory, memory_packing = pack_memory("MultiHeadAttention", memory, memory_packing, memory_mask)
+        elif memory_packing is not None or memory_mask is not None:
+            raise ArgumentError("MultiHeadAttention: memory_packing and memory_mask belong to a memory, and none was passed")
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)
-            return pad_rows(self.forward(rows, tokens.packing), tokens)
-        parts = [layer(x) for layer in (self.query, self.key, self.value)]
-        draw = self.dropout.draw(packing, self.heads, packing)
-        mixed = F.attention(parts[0], F.concatenate(parts[1:], axis=1), packing=packing, heads=self.heads, draw=draw)
+            return pad_rows(self.forward(rows, tokens.packing, memory=memory, memory_packing=memory_packing), tokens)
+        keys = packing if memory_packing is None else memory_packing
+        if len(keys) != len(packing):
+            raise ShapeError(f"MultiHeadAttention: {len(packing)} sequences ask a memory of {len(keys)}")
+        read = x if memory is None else memory
+        asking, kv = self.query(x), F.concatenate([self.key(read), self.value(read)], axis=1)
+        draw = self.dropout.draw(packing, self.heads, keys)
+        mixed = F.attention(asking, kv, packing=keys, queries=packing, heads=self.heads, draw=draw, causal=self.causal)
         return self.output(mixed)  # type: ignore[no-any-return]

@@ -1,14 +1,16 @@
-"""The layers everything is made of: Linear, Embedding, LayerNorm, Dropout, Sequential."""
+"""The layers everything is made of: Linear, Embedding, Dropout, Sequential, and those that only pass on or reshape."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
+from math import prod, sqrt
+from numbers import Integral
 from typing import Any
 
 from minigrad import functional as F
 from minigrad import ops
 from minigrad.backend.random import Draw
+from minigrad.errors import ArgumentError, ShapeError
 from minigrad.nn import init
 from minigrad.nn.checks import check_number, check_packing, check_sizes
 from minigrad.nn.module import Module
@@ -46,42 +48,30 @@ class Linear(Module):
 class Embedding(Module):
     """Rows of a table by number. Shapes: ids (*b) integers → (*b, dim); weight (rows, dim). Starts normal with deviation `std`.
 
-    Raises: ArgumentError for sizes that are no integers of at least 1, or an `std` that is no number >= 0.
+    padding_idx: a row that stands for padding; it starts as zeros and receives no gradient.
+    Raises: ArgumentError for sizes that are no integers of at least 1, an `std` that is no number >= 0, or a `padding_idx` that is no row.
     """
 
     weight: Parameter
 
-    def __init__(self, rows: int, dim: int, *, std: float = 1.0) -> None:
+    def __init__(self, rows: int, dim: int, padding_idx: int | None = None, *, std: float = 1.0) -> None:
         check_sizes("Embedding", rows=rows, dim=dim)
         check_number("Embedding", "std", std)
         self.weight = init.normal((rows, dim), std, gathered=True)
+        self.padding_idx = padding_idx
+        if padding_idx is not None:
+            if not isinstance(padding_idx, Integral) or isinstance(padding_idx, bool) or not 0 <= padding_idx < rows:
+                raise ArgumentError(f"Embedding: padding_idx must be an integer from 0 to {rows - 1}, got {padding_idx!r:.80}")
+            table = self.weight.numpy().copy()
+            table[padding_idx] = 0.0
+            self.weight.assign(table)
 
     def forward(self, ids: TensorLike) -> Tensor:
-        return F.embedding(ids, self.weight)
+        return F.embedding(ids, self.weight, self.padding_idx)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
-
-
-class LayerNorm(Module):
-    """Each row brought to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, dim); weight and bias (dim,).
-
-    `eps` is added to the variance. Raises: ArgumentError for a size that is no integer of at least 1, or an `eps` that is no number >= 0.
-    """
-
-    weight: Parameter
-    bias: Parameter
-
-    def __init__(self, dim: int, eps: float = 1e-5) -> None:
-        check_sizes("LayerNorm", dim=dim)
-        check_number("LayerNorm", "eps", eps)
-        self.weight, self.bias, self.eps = init.ones(dim), init.zeros(dim), eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, eps={self.eps}"
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}{padding}"
 
 
 class Dropout(Module):
@@ -120,3 +110,30 @@ class Sequential(Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+class Identity(Module):
+    """Its input, unchanged: takes the place of a layer that a model does without."""
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+
+class Flatten(Module):
+    """The axes from `start_dim` to `end_dim` as one. Shapes: x (batch, *s) → (batch, ∏ s) by default.
+
+    Raises: ShapeError for an x without these axes.
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: TensorLike) -> Tensor:
+        x = F.as_tensor(x)
+        first, last = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
+        if not 0 <= first <= last < x.ndim:
+            raise ShapeError(f"Flatten: x has shape {x.shape}, it has no axes from {self.start_dim} to {self.end_dim}")
+        return x.reshape((*x.shape[:first], prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -1,18 +1,29 @@
-"""Initial values of parameters, drawn on the host from the context's seed (`manual_seed`). All raise ArgumentError for a bad shape."""
+"""Initial values of parameters, drawn on the host from the context's seed (`manual_seed`). All raise ArgumentError for a bad shape.
+
+A weight has shape (out, in, *kernel): a matrix, or the filters of a convolution. Its fans are the numbers of terms that a sum of the
+forward pass (fan_in = in · kernel) and of the backward pass (fan_out = out · kernel) has. The schemes choose the variance by them, so
+that signals neither grow nor fade from layer to layer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from math import sqrt
+from math import erf, isfinite, prod, sqrt
+from numbers import Real
 from typing import Any
 
 from minigrad import creation
+from minigrad import functional as F
+from minigrad.backend import Array, namespace_of
 from minigrad.backend.random import current
 from minigrad.errors import ArgumentError
 from minigrad.nn.checks import check_number, check_sizes
 from minigrad.parameter import Parameter
+
+GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": sqrt(2.0), "selu": 3.0 / 4.0}
+"""PyTorch's factors by which a nonlinearity is made up for; leaky_relu has one for each slope."""
 
 _skipping: ContextVar[bool] = ContextVar("init_skipping", default=False)
 
@@ -27,6 +38,7 @@ def skipped() -> Iterator[None]:
         _skipping.reset(token)
 
 
+# ---------------------------------------------------------------- the same for every shape
 def zeros(shape: int | Sequence[int]) -> Parameter:
     """A float32 parameter of zeros."""
     return Parameter(creation.zeros(shape))
@@ -35,6 +47,20 @@ def zeros(shape: int | Sequence[int]) -> Parameter:
 def ones(shape: int | Sequence[int]) -> Parameter:
     """A float32 parameter of ones."""
     return Parameter(creation.ones(shape))
+
+
+def constant(shape: int | Sequence[int], value: float) -> Parameter:
+    """A float32 parameter filled with one number."""
+    _check_real("constant", "value", value)
+    return Parameter(creation.full(shape, value))
+
+
+def eye(shape: Sequence[int]) -> Parameter:
+    """A float32 matrix with ones on the diagonal: a linear layer that passes on as many inputs as it can. Shapes: (rows, columns)."""
+    if not isinstance(shape, Sequence) or len(shape) != 2:
+        raise ArgumentError(f"eye: the shape of a matrix is (rows, columns), got {shape!r:.80}")
+    check_sizes("eye", rows=shape[0], columns=shape[1])
+    return Parameter(F.equal(creation.arange(shape[0])[:, None], creation.arange(shape[1])), dtype=creation.DEFAULT)
 
 
 def normal(shape: Sequence[int], std: float, gathered: bool = False) -> Parameter:
@@ -49,12 +75,108 @@ def uniform(shape: Sequence[int], bound: float) -> Parameter:
     return _drawn(lambda: current().init.uniform(-bound, bound, shape), shape)
 
 
-def xavier_uniform(shape: Sequence[int]) -> Parameter:
-    """Uniform with variance 2 / (fan_in + fan_out). Glorot & Bengio, AISTATS 2010. Shapes: (fan_out, fan_in)."""
-    if not isinstance(shape, Sequence) or len(shape) != 2:
-        raise ArgumentError(f"xavier_uniform: the shape of a matrix is (fan_out, fan_in), got {shape!r:.80}")
-    check_sizes("xavier_uniform", fan_out=shape[0], fan_in=shape[1])
-    return uniform(shape, sqrt(6.0 / (shape[0] + shape[1])))
+def trunc_normal(shape: Sequence[int], std: float, a: float = -2.0, b: float = 2.0) -> Parameter:
+    """A float32 parameter from the normal distribution with mean 0, of which only what lies in a … b is kept.
+
+    As in PyTorch, a and b are the ends themselves, not multiples of std; and the variance is below std² if the ends cut off much.
+    Raises: ArgumentError for ends that keep less than a hundredth of the distribution.
+    """
+    check_number("trunc_normal", "std", std)
+    _check_real("trunc_normal", "a", a)
+    _check_real("trunc_normal", "b", b)
+    kept = (erf(b / (std * sqrt(2.0))) - erf(a / (std * sqrt(2.0)))) / 2.0 if std else float(a <= 0.0 <= b)
+    if kept < 0.01:
+        raise ArgumentError(f"trunc_normal: {a} … {b} holds less than 1 % of the normal distribution with std {std}; use uniform")
+
+    def draw() -> Array:
+        numbers = current().init.normal(0.0, std, shape)
+        while (outside := (numbers < a) | (numbers > b)).any():
+            numbers[outside] = current().init.normal(0.0, std, int(outside.sum()))
+        return numbers
+
+    return _drawn(draw, shape)
+
+
+# ---------------------------------------------------------------- by fan
+def xavier_uniform(shape: Sequence[int], gain: float = 1.0) -> Parameter:
+    """Uniform with variance gain² · 2 / (fan_in + fan_out). Glorot & Bengio, AISTATS 2010. Shapes: (out, in, *kernel)."""
+    return uniform(shape, sqrt(3.0) * _xavier_std("xavier_uniform", shape, gain))
+
+
+def xavier_normal(shape: Sequence[int], gain: float = 1.0) -> Parameter:
+    """Normal with variance gain² · 2 / (fan_in + fan_out). Glorot & Bengio, AISTATS 2010. Shapes: (out, in, *kernel)."""
+    return normal(shape, _xavier_std("xavier_normal", shape, gain))
+
+
+def kaiming_uniform(shape: Sequence[int], a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Parameter:
+    """Uniform with variance gain² / fan, for the gain of `nonlinearity` (a: slope of leaky_relu). He et al., arXiv 1502.01852.
+
+    mode: "fan_in" keeps the variance of what runs forward, "fan_out" that of gradients. Shapes: (out, in, *kernel).
+    """
+    return uniform(shape, sqrt(3.0) * _kaiming_std("kaiming_uniform", shape, a, mode, nonlinearity))
+
+
+def kaiming_normal(shape: Sequence[int], a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Parameter:
+    """Normal with variance gain² / fan; arguments as in `kaiming_uniform`. He et al., arXiv 1502.01852."""
+    return normal(shape, _kaiming_std("kaiming_normal", shape, a, mode, nonlinearity))
+
+
+def orthogonal(shape: Sequence[int], gain: float = 1.0) -> Parameter:
+    """gain · Q with orthonormal rows, or columns where there are more rows than columns. Saxe et al., arXiv 1312.6120.
+
+    Q is the orthogonal factor of a normal matrix, with the signs that make it uniform among all (Mezzadri, arXiv math-ph/0609050).
+    Shapes: (out, in, *kernel), seen as a matrix (out, in · kernel).
+    """
+    _fans("orthogonal", shape)
+    check_number("orthogonal", "gain", gain)
+    rows, columns = shape[0], prod(shape[1:])
+
+    def draw() -> Array:
+        numbers = current().init.normal(0.0, 1.0, (max(rows, columns), min(rows, columns)))
+        xp = namespace_of(numbers)
+        q, r = xp.linalg.qr(numbers)
+        q = q * xp.sign(xp.diagonal(r))
+        return (q if rows >= columns else q.T).reshape(shape) * gain
+
+    return _drawn(draw, shape)
+
+
+def calculate_gain(nonlinearity: str, param: float = 0.01) -> float:
+    """The factor on the standard deviation that makes up for a nonlinearity: √2 for relu, which passes on half of the variance.
+
+    param: the slope of leaky_relu below 0, whose gain is √(2 / (1 + param²)). Raises: ArgumentError naming the known nonlinearities.
+    """
+    if nonlinearity == "leaky_relu":
+        _check_real("calculate_gain", "the slope of leaky_relu", param)
+        return sqrt(2.0 / (1.0 + param * param))
+    if not isinstance(nonlinearity, str) or nonlinearity not in GAINS:
+        raise ArgumentError(f"no gain is known for {nonlinearity!r:.80}: known are {', '.join(GAINS)}, leaky_relu")
+    return GAINS[nonlinearity]
+
+
+def _check_real(name: str, what: str, value: Any) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool) or not isfinite(value):
+        raise ArgumentError(f"{name}: {what} is a finite number, got {value!r:.80}")
+
+
+def _fans(name: str, shape: Sequence[int]) -> tuple[int, int]:
+    """(fan_in, fan_out)."""
+    if not isinstance(shape, Sequence) or len(shape) < 2:
+        raise ArgumentError(f"{name}: the shape of a weight is (out, in, *kernel), of a matrix (fan_out, fan_in), got {shape!r:.80}")
+    check_sizes(name, fan_out=shape[0], fan_in=shape[1], **{f"kernel axis {i}": n for i, n in enumerate(shape[2:])})
+    return prod(shape[1:]), shape[0] * prod(shape[2:])
+
+
+def _xavier_std(name: str, shape: Sequence[int], gain: float) -> float:
+    check_number(name, "gain", gain)
+    return gain * sqrt(2.0 / sum(_fans(name, shape)))
+
+
+def _kaiming_std(name: str, shape: Sequence[int], a: float, mode: str, nonlinearity: str) -> float:
+    fan_in, fan_out = _fans(name, shape)
+    if mode not in ("fan_in", "fan_out"):
+        raise ArgumentError(f'{name}: mode is "fan_in" or "fan_out", not {mode!r:.80}')
+    return calculate_gain(nonlinearity, a) / sqrt(fan_in if mode == "fan_in" else fan_out)
 
 
 def _drawn(draw: Callable[[], Any], shape: Sequence[int], gathered: bool = False) -> Parameter:

@@ -6,7 +6,7 @@ tuples and dicts, is found by its path, and the path is the name under which it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from reprlib import recursive_repr
@@ -16,7 +16,8 @@ from minigrad.autograd import Leaf
 from minigrad.backend import DEVICES, FLOAT_DTYPES, Array
 from minigrad.backend.dtypes import as_dtype
 from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
-from minigrad.parameter import Parameter
+from minigrad.hooks import HookHandle, Hooks
+from minigrad.parameter import Buffer, Parameter
 from minigrad.tensor import Tensor
 
 
@@ -33,6 +34,9 @@ class Module:
     _knows_paths: bool = False
     """Whether a walk has told this module and those below it their paths."""
 
+    _forward_hooks: Hooks | None = None
+    _forward_pre_hooks: Hooks | None = None
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes when it is called. Raises: ArgumentError in a class that defines none."""
         raise ArgumentError(f"{type(self).__name__} defines no forward")
@@ -40,7 +44,39 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._knows_paths:
             self._name()
-        return self.forward(*args, **kwargs)
+        for before in self._forward_pre_hooks or ():
+            changed = before(self, args)
+            if changed is not None:
+                args = changed if isinstance(changed, tuple) else (changed,)
+        output = self.forward(*args, **kwargs)
+        for after in self._forward_hooks or ():
+            changed = after(self, args, output)
+            if changed is not None:
+                output = changed
+        return output
+
+    # ---------------------------------------------------------------- hooks
+    def register_forward_hook(self, function: Callable[[Any, tuple[Any, ...], Any], Any]) -> HookHandle:
+        """Call `function(module, args, output)` after each call of this module; what it returns, if not None, takes the output's place.
+
+        `args` are the positional arguments. The handle's `remove()`, or the end of `with module.register_forward_hook(f):`, takes it off.
+        A copy of the module has the same hooks; they are not saved. A layer whose owner fuses it with its neighbours (the linear layers
+        inside BERT's attention and feed-forward blocks) is not called itself: hook its owner.
+
+        Raises: ArgumentError if `function` cannot be called.
+        """
+        if self._forward_hooks is None:
+            self._forward_hooks = Hooks()
+        return self._forward_hooks.add(function)
+
+    def register_forward_pre_hook(self, function: Callable[[Any, tuple[Any, ...]], Any]) -> HookHandle:
+        """Call `function(module, args)` before each call; what it returns, if not None, takes the place of the positional arguments.
+
+        A tuple replaces them all, anything else stands for the only one. Otherwise as `register_forward_hook`.
+        """
+        if self._forward_pre_hooks is None:
+            self._forward_pre_hooks = Hooks()
+        return self._forward_pre_hooks.add(function)
 
     # ---------------------------------------------------------------- the walk
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -53,12 +89,20 @@ class Module:
         Raises: StateDictError for two parameters under one path (of which a file would keep one), a dict key with a dot in it, a list that
         holds itself, a set of layers, or a bare Tensor that requires a gradient, which no optimizer would train.
         """
-        found: dict[int, tuple[str, Parameter]] = {}
+        return [(path, value) for path, value in self._named_state() if isinstance(value, Parameter)]
+
+    def named_buffers(self) -> list[tuple[str, Buffer]]:
+        """(path, buffer) of every buffer, as `named_parameters` does for parameters: numbers that are saved but not trained."""
+        return [(path, value) for path, value in self._named_state() if isinstance(value, Buffer)]
+
+    def _named_state(self) -> list[tuple[str, Parameter | Buffer]]:
+        """(path, parameter or buffer) of all that is saved, in attribute order, each once. Raises: as `named_parameters`."""
+        found: dict[int, tuple[str, Parameter | Buffer]] = {}
         for path, value in self._walk():
-            if isinstance(value, Parameter):
-                found.setdefault(id(value), (path, value))
-            elif isinstance(value, Tensor) and isinstance(value.node, Leaf):
+            if isinstance(value, Tensor) and not isinstance(value, Parameter) and isinstance(value.node, Leaf):
                 raise StateDictError(f"{path} is a Tensor that requires a gradient, which no optimizer would train: make it a Parameter")
+            if isinstance(value, Parameter | Buffer):
+                found.setdefault(id(value), (path, value))
         self._name()
         return list(found.values())
 
@@ -163,7 +207,7 @@ class Module:
     def to(self, target: Any) -> Self:
         """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda"), in place; returns the module.
 
-        A parameter that is converted or moved forgets its gradient.
+        Floating buffers are converted too, and all buffers are moved. A parameter that is converted or moved forgets its gradient.
         Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer. DTypeError for another dtype;
         ArgumentError for what is neither; DeviceError for an absent device.
         """
@@ -178,34 +222,38 @@ class Module:
                 )
         for parameter in self.parameters():
             parameter.replace_storage(Tensor.wrap(parameter.array).to(target).array)
+        for _, buffer in self.named_buffers():
+            if buffer.dtype.kind == "f" or (isinstance(target, str) and target in DEVICES):
+                buffer.replace_storage(Tensor.wrap(buffer.array).to(target).array)
         self._name()
         return self
 
     # ---------------------------------------------------------------- state
     def state_dict(self) -> dict[str, Array]:
-        """A copy of every parameter as a NumPy array, by path; shared parameters under their first path.
+        """A copy of every parameter and buffer as a NumPy array, by path; shared ones under their first path.
 
         Raises: StateDictError for a bare Tensor among the attributes, which would silently not be saved.
         """
         for path, value in self._walk():
-            if isinstance(value, Tensor) and not isinstance(value, Parameter):
+            if isinstance(value, Tensor) and not isinstance(value, Parameter | Buffer):
                 raise StateDictError(
-                    f"{path} is a Tensor, which is not saved: make it Parameter(..., requires_grad=False) to save it, or a NumPy array"
+                    f"{path} is a Tensor, which is not saved: make it Parameter(..., requires_grad=False) or a Buffer to save it, "
+                    "or a NumPy array"
                 )
-        return {name: parameter.numpy().copy() for name, parameter in self.named_parameters()}
+        return {name: value.numpy().copy() for name, value in self._named_state()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy arrays into the parameters, in place, by path. Nothing is changed unless everything fits.
+        """Copy arrays into the parameters and buffers, in place, by path. Nothing is changed unless everything fits.
 
         strict: also refuse missing and unexpected names. Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped
         or no array of numbers.
         """
         if not isinstance(state, Mapping):
             raise StateDictError(f"{type(self).__name__}.load_state_dict takes a dict of arrays by path, got {type(state).__name__}")
-        named = dict(self.named_parameters())
+        named = dict(self._named_state())
         given: dict[str, Any] = {}
         groups: dict[str, list[str]] = {"no array of numbers": [], "mis-shaped": [], "missing": [], "unexpected": []}
-        for name, parameter in named.items():
+        for name, own in named.items():
             if name not in state:
                 groups["missing"] += [name] if strict else []
                 continue
@@ -214,8 +262,8 @@ class Module:
             except DTypeError:
                 groups["no array of numbers"].append(name)
                 continue
-            if tuple(array.shape) != parameter.shape:
-                groups["mis-shaped"].append(f"{name}: {tuple(array.shape)} given, {parameter.shape} needed")
+            if tuple(array.shape) != own.shape:
+                groups["mis-shaped"].append(f"{name}: {tuple(array.shape)} given, {own.shape} needed")
         groups["unexpected"] += [str(name) for name in state if name not in named] if strict else []
         problems = [f"{what}: {('; ' if what == 'mis-shaped' else ', ').join(entries)}" for what, entries in groups.items() if entries]
         if problems:
@@ -259,7 +307,7 @@ def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             for key, item in reversed(items):
                 place = f"{path}.{key}"
                 stack.append((place, item, inside, place if "." in str(key) else dotted))
-        elif isinstance(value, set | frozenset) and any(isinstance(item, Module | Parameter) for item in value):
+        elif isinstance(value, set | frozenset) and any(isinstance(item, Module | Parameter | Buffer) for item in value):
             raise StateDictError(f"{path} is a set of layers or parameters: a set has no order to name them by; use a list")
 
 

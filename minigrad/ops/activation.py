@@ -24,6 +24,19 @@ def sigmoid(xp: Any, x: Array) -> Any:
     return y, (lambda g: g * (y * (1.0 - y)),)
 
 
+@op("*s -> *s", promotes="float")
+def silu(xp: Any, x: Array) -> Any:
+    """x / (1 + e⁻ˣ), also called swish. Elfwing et al., arXiv 1702.03118."""
+    gate = logistic(xp, x)
+    return x * gate, (lambda g: g * (gate * (1.0 + x * (1.0 - gate))),)
+
+
+@op("*s -> *s", promotes="float")
+def softplus(xp: Any, x: Array) -> Any:
+    """log(1 + eˣ), without overflow: only e to a negative power is taken."""
+    return xp.maximum(x, 0) + xp.log1p(xp.exp(-abs(x))), (lambda g: g * logistic(xp, x),)
+
+
 @op("*s -> *s")
 def relu(xp: Any, x: Array) -> Any:
     """max(x, 0)."""

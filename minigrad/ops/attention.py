@@ -5,23 +5,33 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
-from minigrad.backend import Array
+from minigrad.backend import Array, namespace_of
 from minigrad.backend.random import Draw
 from minigrad.errors import ShapeError
 from minigrad.op import composite, op
-from minigrad.ops.softmax import allowed, plain_softmax, softmax
+from minigrad.ops.softmax import allowed, softmax
 from minigrad.packing import Packing
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 
 @op("nq h | none, n 3h | n 2h -> nq h")
 def attention(
-    xp: Any, q: Array | None, kv: Array, *, packing: Packing, queries: Packing | None = None, heads: int, draw: Draw | None = None
+    xp: Any,
+    q: Array | None,
+    kv: Array,
+    *,
+    packing: Packing,
+    queries: Packing | None = None,
+    heads: int,
+    draw: Draw | None = None,
+    causal: bool = False,
 ) -> Any:
     """softmax(Q Kᵀ / √d) V, head by head and sequence by sequence. Vaswani et al., arXiv 1706.03762.
 
     With q None, kv holds Q | K | V side by side and every row asks. Otherwise q holds the rows that ask, packed by `queries`, and kv
-    holds K | V of all rows. Rows that are masked first tokens of `packing` are attended to by nobody.
+    holds K | V of all rows. Rows that are masked first tokens of `packing` are attended to by nobody. With `causal` a query sees the keys
+    up to its own place; where there are fewer or more queries than keys, the last query sees the last key. A query without any key
+    gives zeros.
     """
     parts = 3 if q is None else 2
     if kv.shape[1] % (parts * heads):
@@ -39,7 +49,9 @@ def attention(
         both = kv_heads[a:b, -2 * heads :].swapaxes(0, 1)  # (2 heads, keys, d)
         k, v = both[:heads], both[heads:]
         asking = q_heads[first:last, :heads].swapaxes(0, 1)
-        weights = plain_softmax(xp, (asking @ k.swapaxes(-1, -2)) * scale, -1)
+        scores = (asking @ k.swapaxes(-1, -2)) * scale
+        seen = seen_keys(xp.constant(kv), last - first, b - a) if causal else None
+        weights = softmax.body(xp, scores, seen)[0] if a < b else scores
         kept = None if draw is None else xp.like(draw.pairs(i), kv).astype(kv.dtype) * draw.scale
         mixed = (weights if kept is None else weights * kept) @ v
         outputs.append(mixed.swapaxes(0, 1).reshape((last - first, heads * d)))
@@ -68,6 +80,14 @@ def attention(
     return xp.concatenate(outputs, axis=0), pullback
 
 
+def seen_keys(x: Array, queries: int, keys: int) -> Array:
+    """Where a causal query may see a key, on x's device: up to its own place, counted so that the last query sees the last key.
+
+    Shapes: → (queries, keys) booleans.
+    """
+    return namespace_of(x).tri(queries, keys, keys - queries, dtype=bool)
+
+
 def _with_masked_first(xp: Any, gradient: Array, packing: Packing, i: int) -> Array:
     """The key and value gradients of sequence i, with a zero row in front if its first token was not attended to."""
     if packing.masked_first is None or not packing.masked_first[i]:
@@ -76,12 +96,25 @@ def _with_masked_first(xp: Any, gradient: Array, packing: Packing, i: int) -> Ar
 
 
 @composite("*b q d, *b k d, *b k v -> *b q v")
-def scaled_dot_product_attention(q: TensorLike, k: TensorLike, v: TensorLike, mask: TensorLike | None = None) -> Tensor:
+def scaled_dot_product_attention(
+    q: TensorLike, k: TensorLike, v: TensorLike, mask: TensorLike | None = None, causal: bool = False
+) -> Tensor:
     """softmax(q kᵀ / √d) v over padded arrays; packed batches use a model's own attention, which computes no padding.
 
-    mask: True where a query may attend to a key, broadcast to (*b, queries, keys). A query without any key gives zeros.
+    mask: True where a query may attend to a key, broadcast to (*b, queries, keys). causal: a query sees the keys up to its own place; of
+    queries and keys of unequal number, the last query sees the last key. Where both are given, both must allow a key. A query without any
+    key gives zeros.
     Shapes: q (*b, queries, d), k (*b, keys, d), v (*b, keys, dv) → (*b, queries, dv).
+    Raises: ShapeError for arrays of fewer than two axes, and for shapes that do not fit.
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
-    scores = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)
-    return softmax(scores, None if mask is None else allowed(mask, scores)) @ v
+    if min(q.ndim, k.ndim, v.ndim) < 2:
+        raise ShapeError(f"attention needs axes of queries or keys, and of channels; got shapes {q.shape}, {k.shape} and {v.shape}")
+    scores: Tensor = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)
+    if k.shape[-2] == 0:
+        return scores @ v
+    may = None if mask is None else allowed(mask, scores)
+    if causal:
+        seen = seen_keys(scores.array, q.shape[-2], k.shape[-2])
+        may = seen if may is None else may & seen
+    return softmax(scores, may) @ v

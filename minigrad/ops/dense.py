@@ -102,7 +102,7 @@ def dense_add_norm(
     xhat, rstd = normalise(xp, y + residual, eps)
 
     def pullback(g: Array) -> Any:
-        gx = normalise_pullback(g * gamma, xhat, rstd)
+        gx = normalise_pullback(xp, g * gamma, xhat, rstd)
         dy = gx if kept is None else gx * kept
         return dy @ weight, xp.product(dy.swapaxes(0, 1), x), dy, gx, g * xhat, g
 

@@ -1,6 +1,6 @@
 """Operations that act on each element by itself; shapes broadcast as in NumPy.
 
-Kinks: |x|'(0) = 0; where maximum or minimum meet equal values, each side receives half of the gradient.
+Kinks: |x|'(0) = 0; clip has slope 1 at both bounds; where maximum or minimum meet equal values, each side receives half of the gradient.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from math import sqrt as root
 from typing import Any
 
 from minigrad.backend import Array
+from minigrad.errors import ArgumentError
 from minigrad.op import op
 
 
@@ -83,10 +84,53 @@ def log(xp: Any, x: Array) -> Any:
 
 
 @op("*s -> *s", promotes="float")
+def expm1(xp: Any, x: Array) -> Any:
+    """eˣ - 1, accurate where x is close to 0."""
+    return xp.expm1(x), (lambda g: g * xp.exp(x),)
+
+
+@op("*s -> *s", promotes="float")
+def log1p(xp: Any, x: Array) -> Any:
+    """log(1 + x), accurate where x is close to 0."""
+    return xp.log1p(x), (lambda g: g / (1.0 + x),)
+
+
+@op("*s -> *s", promotes="float")
 def sqrt(xp: Any, x: Array) -> Any:
     """√x; its derivative at 0 is infinite."""
     y = xp.sqrt(x)
     return y, (lambda g: g * (0.5 / y),)
+
+
+@op("*s -> *s", promotes="float")
+def rsqrt(xp: Any, x: Array) -> Any:
+    """1 / √x."""
+    y = 1.0 / xp.sqrt(x)
+    return y, (lambda g: g * (-0.5 * y / x),)
+
+
+@op("*s -> *s")
+def square(xp: Any, x: Array) -> Any:
+    """x²."""
+    return x * x, (lambda g: g * (2.0 * x),)
+
+
+@op("*s, *s:int -> *s", promotes="float")
+def ldexp(xp: Any, x: Array, k: Array) -> Any:
+    """x · 2ᵏ for whole k: exact, and 0 stays 0 however large 2ᵏ is."""
+    return xp.ldexp(x, k), (lambda g: xp.ldexp(g, k), None)
+
+
+@op("*s -> *s", promotes="float")
+def sin(xp: Any, x: Array) -> Any:
+    """The sine of an angle in radians."""
+    return xp.sin(x), (lambda g: g * xp.cos(x),)
+
+
+@op("*s -> *s", promotes="float")
+def cos(xp: Any, x: Array) -> Any:
+    """The cosine of an angle in radians."""
+    return xp.cos(x), (lambda g: -g * xp.sin(x),)
 
 
 @op("*s -> *s", promotes="float")
@@ -106,6 +150,16 @@ def erf(xp: Any, x: Array) -> Any:
 def erfc(xp: Any, x: Array) -> Any:
     """1 - erf(x), accurate where erf is close to 1."""
     return xp.erfc(x), (lambda g: g * (xp.exp(-(x * x)) * (-2.0 / root(pi))),)
+
+
+@op("*s -> *s")
+def clip(xp: Any, x: Array, *, min: float | None = None, max: float | None = None) -> Any:
+    """x limited to min … max; None is no limit. The slope is 1 within the bounds and at both of them, 0 outside."""
+    if min is None and max is None:
+        raise ArgumentError("clip: give a lower bound min, an upper bound max, or both")
+    values = xp.constant(x)
+    clipped = values.clip(min, max)
+    return clipped, (lambda g: g * (values == clipped),)
 
 
 def _share(g: Array, wins: Array, at_least: Array) -> Array:

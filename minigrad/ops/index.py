@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
-from minigrad.backend import Array
+from minigrad.backend import Array, namespace_of, to_device
 from minigrad.errors import DTypeError, IndexRangeError, ShapeError
-from minigrad.op import op
+from minigrad.op import composite, op
+from minigrad.ops.axes import axis_of, whole
+from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 
 @op("*s -> *t")
@@ -36,13 +39,22 @@ def check_rows(what: str, ids: Array, rows: int) -> None:
 
 
 @op("v d, *b:int<v -> *b d", gathers=True)
-def embedding(xp: Any, table: Array, ids: Array) -> Any:
-    """Rows of a table: table[ids]. The gradient is kept by touched rows."""
+def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None) -> Any:
+    """Rows of a table: table[ids]. The gradient is kept by touched rows, to which row `padding_idx` never belongs."""
     shape = table.shape
     if len(shape) != 2:
         raise ShapeError(f"embedding: a table has shape (rows, width), got {tuple(shape)}")
     check_rows("embedding ids", ids, shape[0])
-    return table[ids], (lambda g: xp.rows(ids, g, shape), None)
+    if padding_idx is not None and not 0 <= whole("embedding: padding_idx", padding_idx) < shape[0]:
+        raise IndexRangeError(f"embedding: padding_idx {padding_idx} is outside 0..{shape[0] - 1}")
+
+    def by_table(g: Array) -> Any:
+        if padding_idx is None:
+            return xp.rows(ids, g, shape)
+        real = ids.reshape(-1) != padding_idx
+        return xp.rows(ids.reshape(-1)[real], g.reshape((ids.size, shape[1]))[real], shape)
+
+    return table[ids], (by_table, None)
 
 
 @op("n d, m:int<n -> m d")
@@ -56,3 +68,89 @@ def take_rows(xp: Any, x: Array, rows: Array) -> Any:
 def put_rows(xp: Any, x: Array, rows: Array, *, count: int) -> Any:
     """Zeros (count, d) with the rows of x written to the distinct places `rows`: the transpose of take_rows."""
     return xp.put_rows(x, rows, (count, x.shape[1])), (lambda g: g[rows], None)
+
+
+def _index_array(what: str, indices: TensorLike, device: str) -> Array:
+    """Indices as int64 where they are needed, nobody else's memory."""
+    array = as_tensor(indices).array
+    if array.dtype.kind not in "iu" and array.size:  # an empty list has no kind of its own
+        raise DTypeError(f"{what}: indices must be integers, got {array.dtype}")
+    return to_device(array.astype("int64"), device)
+
+
+def _check_range(what: str, indices: Array, least: int, side: int) -> None:
+    """Refuse indices outside least..side-1, naming the first of them."""
+    if indices.size and (int(indices.min()) < least or int(indices.max()) >= side):
+        flat = indices.reshape(-1)
+        place = int(((flat < least) | (flat >= side)).argmax())
+        allowed = f"{least}..{side - 1}" if side else "an empty axis"
+        raise IndexRangeError(f"{what}: index {int(flat[place])} at place {place} is outside {allowed}")
+
+
+def _flat_places(shape: tuple[int, ...], indices: Array, axis: int, sides: tuple[int, ...]) -> Array:
+    """Where in a flat array of `shape` the indices point that pair with places 0..side-1 of every axis but their own.
+
+    One flat index instead of one for each axis: NumPy adds at flat places many times faster.
+    """
+    xp = namespace_of(indices)
+    places = indices * prod(shape[axis + 1 :])
+    for other, side in enumerate(sides):
+        if other != axis:
+            along = (1,) * other + (side,) + (1,) * (len(shape) - other - 1)
+            places = places + (xp.arange(side) * prod(shape[other + 1 :])).reshape(along)
+    return places
+
+
+@composite("*a n *b, *a m *b:int<n -> *a m *b")
+def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
+    """The elements of x that `indices` name along one axis, beside their own places on the other axes (which broadcast).
+
+    With axis None x is read flat. Negative indices count from the end. An element taken several times receives the sum.
+    Raises: IndexRangeError naming the value; ShapeError if the shapes do not fit or there is no such axis; DTypeError.
+    """
+    x = as_tensor(x)
+    places = _index_array("take_along_axis", indices, x.device)
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    axis = axis_of("take_along_axis", axis, x.shape)
+    side = x.shape[axis]
+    if places.ndim != x.ndim or any(
+        m != n and 1 not in (m, n) and d != axis for d, (m, n) in enumerate(zip(places.shape, x.shape, strict=True))
+    ):
+        raise ShapeError(f"take_along_axis: indices of shape {tuple(places.shape)} do not fit x of shape {x.shape} beside axis {axis}")
+    _check_range("take_along_axis", places, -side, side)
+    places = _flat_places(x.shape, places + (places < 0) * side, axis, x.shape)
+    return x.reshape(-1)[places.reshape(-1)].reshape(tuple(places.shape))
+
+
+def gathered(x: Tensor, places: Any, axis: int) -> Tensor:
+    """The slices of x at `places` of an axis, which may be named several times."""
+    along = (1,) * axis + (-1,) + (1,) * (x.ndim - axis - 1)
+    return take_along_axis(x, as_tensor(places).reshape(along), axis)
+
+
+@composite("*a n *b, *c:int<n, *c -> *a n *b")
+def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: int) -> Tensor:
+    """x with values added at the places that `indices` name along one axis, beside their own places on the other axes.
+
+    out[i₀, …, indices[i], …] += values[i] for every i within the shape of `indices`; repeated places accumulate. As in PyTorch, values
+    may reach further than the indices (the rest is not read), and indices may cover a part of the other axes only.
+    Raises: IndexRangeError naming a value outside 0..n-1 (negative ones too); ShapeError if the shapes do not fit or there is no such
+    axis; DTypeError.
+    """
+    x, values = as_tensor(x), as_tensor(values)
+    places = _index_array("scatter_add", indices, x.device)
+    axis = axis_of("scatter_add", axis, x.shape)
+    sides = tuple(places.shape)
+    if not (
+        len(sides) == x.ndim == values.ndim
+        and all(m <= n or d == axis for d, (m, n) in enumerate(zip(sides, x.shape, strict=True)))
+        and all(m <= n for m, n in zip(sides, values.shape, strict=True))
+    ):
+        raise ShapeError(
+            f"scatter_add: indices of shape {sides} must have as many axes as x {x.shape} and values {values.shape}, and reach no further"
+        )
+    _check_range("scatter_add", places, 0, x.shape[axis])
+    added = values if values.shape == sides else values[tuple(slice(m) for m in sides)]
+    flat = _flat_places(x.shape, places, axis, sides).reshape(-1)
+    return x + zeros_at(added.reshape(-1), key=flat, shape=(x.size,)).reshape(x.shape)

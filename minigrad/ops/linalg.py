@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from minigrad.backend import Array
-from minigrad.op import op
+from minigrad.op import composite, op
+from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 
 @op("*b m k, *b k n -> *b m n", promotes="mixed")
@@ -34,3 +35,9 @@ def matmul(xp: Any, x: Array, y: Array) -> Any:
         return gy.reshape((*gy.shape[:-2], y_shape[0])) if column else gy
 
     return x @ y, (by_x, by_y)
+
+
+@composite("*a, *b -> m n")
+def outer(x: TensorLike, y: TensorLike) -> Tensor:
+    """Every element of x (read flat) times every element of y: xᵢ yⱼ. Shapes: any, any → (x.size, y.size)."""
+    return as_tensor(x).reshape((-1, 1)) * as_tensor(y).reshape((1, -1))

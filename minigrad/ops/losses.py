@@ -1,57 +1,310 @@
-"""Losses as operations."""
+"""Losses: how far predictions are from targets, with the definitions and argument names of PyTorch.
+
+Everywhere reduction is "mean", "sum" or "none", and nothing is broadcast silently. Only the classification loss has a pullback of its
+own, because logits may be as wide as a vocabulary; the others are made of operations.
+"""
 
 from __future__ import annotations
 
+from math import inf, nan
+from numbers import Real
 from typing import Any
 
-from minigrad.backend import Array
-from minigrad.errors import ArgumentError, ShapeError
+from minigrad.backend import FLOAT_DTYPES, Array, namespace_of, to_device
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite, op
+from minigrad.ops.activation import softplus
+from minigrad.ops.elementwise import exp, log, sqrt, where
 from minigrad.ops.index import check_rows
+from minigrad.ops.softmax import log_softmax
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
+REDUCTIONS = ("mean", "sum", "none")
 
+
+# ---------------------------------------------------------------- what losses ask of their arguments
+def check_reduction(name: str, reduction: Any, known: tuple[str, ...] = REDUCTIONS) -> None:
+    """Raises: ArgumentError naming the known words."""
+    if not isinstance(reduction, str) or reduction not in known:
+        raise ArgumentError(f"{name}: reduction is one of {', '.join(known)}, not {reduction!r:.80}")
+
+
+def label_ids(name: str, labels: TensorLike, scores: Tensor) -> Array:
+    """Integer labels as an array where the scores are. Shapes: scores (*b, classes), labels (*b). Raises: DTypeError; ShapeError."""
+    if scores.ndim == 0:
+        raise ShapeError(f"{name}: the scores need an axis of classes, got a single number")
+    ids = as_tensor(labels)
+    if ids.shape != scores.shape[:-1]:
+        raise ShapeError(f"{name}: labels have shape {ids.shape}, scores {scores.shape}: the leading axes must be equal")
+    if ids.size and ids.dtype.kind not in "iu":  # an empty list has no kind of its own
+        raise DTypeError(f"{name}: labels must be integers, got {ids.dtype}")
+    return to_device(ids.array.astype("int64", copy=False), scores.device)
+
+
+def class_weights(name: str, weight: TensorLike | None, scores: Tensor) -> Array | None:
+    """Constant weights as an array where the scores are, in their dtype. Shapes: scores (*b, classes), weight (classes,)."""
+    if weight is None:
+        return None
+    if isinstance(weight, Tensor) and weight.requires_grad:
+        raise ArgumentError(f"{name}: class weights are constants, and no gradient would reach this one: pass weight.detach()")
+    weights = Tensor(weight, dtype=scores.dtype if scores.dtype.kind == "f" else FLOAT_DTYPES[0], device=scores.device)
+    if weights.shape != scores.shape[-1:]:
+        raise ShapeError(f"{name}: weight has shape {weights.shape}, the scores {scores.shape}: it needs one number per class")
+    return weights.array
+
+
+def _floating(x: TensorLike) -> Tensor:
+    tensor = as_tensor(x)
+    return tensor if tensor.dtype.kind == "f" else tensor.astype(FLOAT_DTYPES[0])
+
+
+def _beside(x: TensorLike, like: Tensor) -> Tensor:
+    """x in the dtype of `like`: lists become tensors where it lives."""
+    return x.astype(like.dtype) if isinstance(x, Tensor) else Tensor(x, dtype=like.dtype, device=like.device)
+
+
+def _pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
+    """Both as floating tensors of one shape, in the dtype of the first."""
+    first = _floating(x)
+    second = _beside(y, first)
+    if first.shape != second.shape:
+        raise ShapeError(f"{name}: the shapes {first.shape} and {second.shape} differ: they must be equal")
+    return first, second
+
+
+def _factor(name: str, what: str, value: TensorLike, like: Tensor) -> Tensor:
+    """A factor whose shape broadcasts to that of `like` without enlarging it."""
+    factor = _beside(value, like)
+    try:
+        namespace_of(factor.array).broadcast_to(factor.array, like.shape)
+    except ValueError as error:
+        raise ShapeError(f"{name}: {what} of shape {factor.shape} does not broadcast to {like.shape}") from error
+    return factor
+
+
+def _check_positive(name: str, what: str, value: Any) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < inf:
+        raise ArgumentError(f"{name}: {what} is a number above 0, got {value!r:.80}")
+
+
+def _check_smoothing(name: str, value: Any) -> None:
+    if not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
+        raise ArgumentError(f"{name}: label_smoothing lies between 0 and 1, got {value!r:.80}")
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
+
+
+# ---------------------------------------------------------------- classes
 @op("n c, n:int<c -> ", promotes="float")
 def cross_entropy(
-    xp: Any, logits: Array, labels: Array, *, ignore_index: int = -100, label_smoothing: float = 0.0, denominator: int | None = None
+    xp: Any,
+    logits: Array,
+    labels: Array,
+    *,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    denominator: float | None = None,
 ) -> Any:
-    """The mean of -log softmax(logits)[label] over the rows whose label is not `ignore_index`.
+    """-log softmax(logits)[label] over the rows whose label is not `ignore_index`, times the weight of the label's class.
 
-    Label smoothing mixes the one-hot target with the uniform one (Szegedy et al., arXiv 1512.00567). `denominator` is the number of
-    labels to divide by when these rows are only part of a step. Without any label the loss is NaN and the gradient 0, as in PyTorch.
+    The mean divides by the sum of the labels' weights (their number without weights), or by `denominator` when these rows are only part
+    of a step; without any label it is NaN and its gradient 0, as in PyTorch. Label smoothing ε makes the target (1 - ε) · one-hot + ε / c
+    (Szegedy et al., arXiv 1512.00567), each class with its weight. Reduction "none" gives (n,), with 0 for ignored rows.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(f"cross_entropy takes logits (n, classes) and labels (n,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ArgumentError(f"cross_entropy: label_smoothing lies between 0 and 1, got {label_smoothing}")
+    _check_smoothing("cross_entropy", label_smoothing)
+    check_reduction("cross_entropy", reduction)
+    if denominator is not None and reduction != "mean":
+        raise ArgumentError(f'cross_entropy: only reduction="mean" divides by a denominator, not {reduction!r}')
     valid = labels != ignore_index
-    check_rows("cross_entropy labels", xp.constant(labels) * valid, logits.shape[1])
+    ids = xp.constant(labels) * valid
+    check_rows("cross_entropy labels", ids, logits.shape[1])
     classes = logits.shape[1]
-    n = int(valid.sum()) if denominator is None else denominator
     target = xp.one_hot(xp.constant(labels), classes, logits.dtype) * (1.0 - label_smoothing) + label_smoothing / classes
     target *= valid[:, None]
-    counted = xp.where(valid[:, None], logits, 0.0)  # whatever an ignored row holds, it must not count
-    shifted = counted - xp.constant(counted).max(axis=-1, keepdims=True)
+    mass: Array = valid[:, None]  # the sum of each row of the target
+    counted = valid
+    if weight is not None:
+        weight = weight.astype(logits.dtype)
+        target *= weight
+        mass, counted = target.sum(axis=-1, keepdims=True), weight[ids] * valid
+    n = 1.0 if reduction == "sum" else float(counted.sum()) if denominator is None else denominator
+    kept = xp.where(valid[:, None], logits, 0.0)  # whatever an ignored row holds, it must not count
+    shifted = kept - xp.constant(kept).max(axis=-1, keepdims=True)
     e = xp.exp(shifted)
     total = e.sum(axis=-1, keepdims=True)
 
     def pullback(g: Array) -> Any:
-        return ((e / total) * valid[:, None] - target) * (g * (1.0 / max(n, 1))), None
+        share = g.reshape((-1, 1)) if reduction == "none" else g * (1.0 / n if n else 0.0)
+        return ((e / total) * mass - target) * share, None
 
     wanted = xp.where(target == 0, 0.0, shifted) * target  # a class at -inf costs nothing where nobody asks for it
-    losses = xp.log(total) * valid[:, None] - wanted.sum(axis=-1, keepdims=True)
-    return losses.sum() * (1.0 / n if n else float("nan")), pullback
+    losses = xp.log(total) * mass - wanted.sum(axis=-1, keepdims=True)
+    return (losses.reshape(-1) if reduction == "none" else losses.sum() * (1.0 / n if n else nan)), pullback
+
+
+@composite("*b c, *b c -> ")
+def soft_cross_entropy(
+    logits: TensorLike, targets: TensorLike, weight: TensorLike | None = None, reduction: str = "mean", label_smoothing: float = 0.0
+) -> Tensor:
+    """-Σ_c target_c · log softmax(logits)_c: the cross-entropy with a distribution over the classes as target.
+
+    The mean divides by the number of rows, with weights too, as in PyTorch. A target of 0 costs nothing, also at a logit of -inf.
+    Shapes: logits and targets (*b, classes), weight (classes,) → (), or (*b) with reduction="none".
+    Raises: ShapeError; ArgumentError for an unknown reduction or a smoothing outside 0 … 1.
+    """
+    check_reduction("soft_cross_entropy", reduction)
+    _check_smoothing("soft_cross_entropy", label_smoothing)
+    scores, wanted = _pair("soft_cross_entropy", logits, targets)
+    if scores.ndim == 0:
+        raise ShapeError("soft_cross_entropy: the logits need an axis of classes, got a single number")
+    if label_smoothing:
+        wanted = wanted * (1.0 - label_smoothing) + label_smoothing / scores.shape[-1]
+    weights = class_weights("soft_cross_entropy", weight, scores)
+    if weights is not None:
+        wanted = wanted * weights
+    log_p = log_softmax(scores)
+    free = (wanted.array == 0) & (log_p.array == -inf)  # 0 · ∞ would be NaN
+    return _reduced(-(wanted * where(free, 0.0, log_p)).sum(axis=-1), reduction)
+
+
+@composite("*b c, *b:int<c -> ")
+def nll_loss(
+    log_probabilities: TensorLike, labels: TensorLike, weight: TensorLike | None = None, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    """-log_probabilities[label]: what `cross_entropy` computes, for scores that are logarithms of probabilities already.
+
+    Weights, ignored labels and the mean are those of `cross_entropy`: no label at all gives NaN with gradient 0.
+    Shapes: log_probabilities (*b, classes), labels (*b) integers, weight (classes,) → (), or (*b) with reduction="none".
+    Raises: IndexRangeError naming the place of a label outside 0..classes-1; DTypeError; ShapeError; ArgumentError.
+    """
+    check_reduction("nll_loss", reduction)
+    scores = _floating(log_probabilities)
+    given = label_ids("nll_loss", labels, scores)
+    valid = (given != ignore_index).reshape(-1)
+    ids = given.reshape(-1) * valid
+    check_rows("nll_loss labels", ids, scores.shape[-1])
+    weights = class_weights("nll_loss", weight, scores)
+    share = valid.astype(scores.dtype) if weights is None else weights[ids] * valid
+    places = namespace_of(ids).arange(ids.size)
+    picked = scores.reshape((ids.size, scores.shape[-1]))[places, ids]
+    losses: Tensor = -where(share == 0, 0.0, picked) * share
+    if reduction != "mean":
+        return _reduced(losses.reshape(scores.shape[:-1]), reduction)
+    n = float(share.sum())
+    return losses.sum() / n if n else losses.sum() + nan  # added, so that the gradient is 0
 
 
 @composite("*s, *s -> ")
-def mse_loss(predictions: TensorLike, targets: TensorLike) -> Tensor:
-    """The mean squared difference.
+def bce_with_logits(
+    logits: TensorLike, targets: TensorLike, weight: TensorLike | None = None, pos_weight: TensorLike | None = None, reduction: str = "mean"
+) -> Tensor:
+    """-(p · y · log σ(x) + (1 - y) · log(1 - σ(x))) for logits x, targets y in 0 … 1 and pos_weight p: binary cross-entropy.
 
-    Raises: ShapeError if the shapes differ (nothing is broadcast silently).
+    -log σ(x) = softplus(-x) keeps its digits in both tails. The mean divides by the number of elements, with weights too.
+    Shapes: logits and targets (*s); weight and pos_weight broadcast to (*s), pos_weight usually as (classes,) → (), or (*s) for "none".
+    Raises: ShapeError; ArgumentError for an unknown reduction.
     """
-    predictions = as_tensor(predictions)
-    wanted = targets if isinstance(targets, Tensor) else Tensor(targets, dtype=predictions.dtype, device=predictions.device)
-    if wanted.shape != predictions.shape:
-        raise ShapeError(f"mse_loss: predictions have shape {predictions.shape}, targets {wanted.shape}: they must be equal")
-    difference = predictions - wanted.astype(predictions.dtype)
-    return (difference * difference).mean()
+    check_reduction("bce_with_logits", reduction)
+    x, y = _pair("bce_with_logits", logits, targets)
+    positive = y if pos_weight is None else y * _factor("bce_with_logits", "pos_weight", pos_weight, x)
+    losses = positive * softplus(-x) + (1.0 - y) * softplus(x)
+    return _reduced(losses if weight is None else losses * _factor("bce_with_logits", "weight", weight, x), reduction)
+
+
+# ---------------------------------------------------------------- distributions and directions
+@composite("*s, *s -> ")
+def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """target · (log target - log_input): Kullback & Leibler's divergence of the distribution `log_input` (in logarithms) from `target`.
+
+    log_target: the target is in logarithms too. A target of probability 0 contributes 0, with gradient 0, whatever the input is.
+    reduction: also "batchmean", the sum divided by the length of the first axis, which is the divergence of the definition; "mean"
+    divides by the number of elements. Shapes: (*s), (*s) → (), or (*s) with reduction="none".
+    Raises: ShapeError; ArgumentError for an unknown reduction.
+    """
+    check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
+    x, wanted = _pair("kl_div", log_input, target)
+    if reduction == "batchmean" and x.ndim == 0:
+        raise ShapeError('kl_div: reduction="batchmean" needs an axis of examples, got a single number')
+    impossible = wanted.array == (-inf if log_target else 0.0)
+    x = where(impossible, 0.0, x)
+    log_wanted = where(impossible, 0.0, wanted) if log_target else log(where(impossible, 1.0, wanted))
+    losses = (exp(wanted) if log_target else wanted) * (log_wanted - x)
+    if reduction == "batchmean":
+        return losses.sum() / x.shape[0] if x.shape[0] else losses.sum() + nan
+    return _reduced(losses, reduction)
+
+
+@composite("*s, *s -> *t")
+def cosine_similarity(x1: TensorLike, x2: TensorLike, axis: int = -1, eps: float = 1e-8) -> Tensor:
+    """x1 · x2 / (max(‖x1‖, eps) · max(‖x2‖, eps)) along an axis: the cosine of the angle; a zero vector has cosine 0.
+
+    A norm below eps counts as the constant eps, so gradients stay finite. Shapes: (*s), (*s) → (*s) without the axis.
+    Raises: ShapeError; ArgumentError for an eps that is not above 0.
+    """
+    _check_positive("cosine_similarity", "eps", eps)
+    a, b = _pair("cosine_similarity", x1, x2)
+
+    def norm(x: Tensor) -> Tensor:
+        squares = (x * x).sum(axis=axis)
+        return sqrt(where(squares.array > eps * eps, squares, eps * eps))
+
+    return (a * b).sum(axis=axis) / (norm(a) * norm(b))
+
+
+# ---------------------------------------------------------------- distances
+@composite("*s, *s -> ")
+def mse_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean") -> Tensor:
+    """The squared difference, on average.
+
+    Shapes: (*s), (*s) → (), or (*s) with reduction="none". Raises: ShapeError if the shapes differ; ArgumentError for the reduction.
+    """
+    check_reduction("mse_loss", reduction)
+    x, y = _pair("mse_loss", predictions, targets)
+    difference = x - y
+    return _reduced(difference * difference, reduction)
+
+
+@composite("*s, *s -> ")
+def l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean") -> Tensor:
+    """The absolute difference, on average; where prediction and target are equal its derivative is 0.
+
+    Shapes: (*s), (*s) → (), or (*s) with reduction="none". Raises: ShapeError if the shapes differ; ArgumentError for the reduction.
+    """
+    check_reduction("l1_loss", reduction)
+    x, y = _pair("l1_loss", predictions, targets)
+    return _reduced(abs(x - y), reduction)
+
+
+@composite("*s, *s -> ")
+def huber_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """d²/2 where |d| ≤ delta, else delta · (|d| - delta/2), for the difference d. Huber, Annals of Mathematical Statistics 35 (1964).
+
+    Shapes: (*s), (*s) → (), or (*s) with reduction="none".
+    Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a delta that is not above 0.
+    """
+    check_reduction("huber_loss", reduction)
+    _check_positive("huber_loss", "delta", delta)
+    x, y = _pair("huber_loss", predictions, targets)
+    difference = x - y
+    values = difference.array
+    limit = namespace_of(values).sign(values) * delta
+    clipped = where(abs(values) <= delta, difference, limit)  # both branches in one product, so that d² cannot overflow unseen
+    return _reduced(clipped * (difference - clipped * 0.5), reduction)
+
+
+@composite("*s, *s -> ")
+def smooth_l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """The Huber loss with delta = beta, divided by beta: its slope far away is 1. Girshick, arXiv 1504.08083 (beta = 1).
+
+    Shapes: (*s), (*s) → (), or (*s) with reduction="none".
+    Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a beta that is not above 0 (0 is `l1_loss`).
+    """
+    check_reduction("smooth_l1_loss", reduction)
+    _check_positive("smooth_l1_loss", "beta", beta)
+    return huber_loss(predictions, targets, reduction, beta) * (1.0 / beta)

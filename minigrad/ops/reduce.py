@@ -1,15 +1,18 @@
 """Operations that sum up an axis, several axes, or everything.
 
-Conventions: equal maxima (minima) share the gradient evenly; the mean of nothing is NaN; the maximum over an empty axis raises.
+Conventions: equal maxima (minima) share the gradient evenly; the mean of nothing is NaN; the maximum over an empty axis raises; norm has
+gradient 0 at the zero vector.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
-from minigrad.backend import Array
+from minigrad.backend import Array, namespace_of
+from minigrad.errors import ArgumentError
 from minigrad.op import composite, op
-from minigrad.ops.elementwise import sqrt, where
+from minigrad.ops.elementwise import absolute, sqrt, square, where
 from minigrad.tensor import Axis, Tensor, TensorLike, as_tensor
 
 
@@ -66,12 +69,91 @@ def var(xp: Any, x: Array, *, axis: Any = None, ddof: int = 0, keepdims: bool = 
     return xp.sum(centred * centred, axis=axis, keepdims=keepdims) * scale, (lambda g: centred * (g.reshape(kept) * (2.0 * scale)),)
 
 
+def _exponents(values: Array) -> Array:
+    """Whole e such that x · 2⁻ᵉ multiplied over any run of neighbours stays within 1/2 … 2. Zeros, infinities and NaN have e = 0."""
+    xp = namespace_of(values)
+    regular = xp.isfinite(values) & (values != 0)
+    levels = xp.round(xp.cumsum(xp.log2(abs(xp.where(regular, values, 1.0))), axis=-1)).astype("int64")
+    return xp.diff(levels, axis=-1, prepend=0)
+
+
+def _others(xp: Any, x: Array) -> Array:
+    """For each element of the last axis the product of all others: neighbours are paired, and their pairs treated likewise.
+
+    Without a division, hence exact with zeros, and a polynomial whose every derivative is right.
+    """
+    n = x.shape[-1]
+    if n < 2:
+        return x**0
+    even, odd, last = x[..., 0 : n - 1 : 2], x[..., 1::2], x[..., n - n % 2 :]
+    outside = _others(xp, xp.concatenate([even * odd, last], axis=-1))
+    pairs, rest = outside[..., : n // 2], outside[..., n // 2 :]
+    both = xp.concatenate([(pairs * odd)[..., None], (pairs * even)[..., None]], axis=-1)
+    return xp.concatenate([both.reshape((*x.shape[:-1], n - n % 2)), rest], axis=-1)
+
+
+@op("*s -> *t")
+def prod(xp: Any, x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
+    """The product over `axis` (all axes if None). The gradient is exact with any number of zeros; partial products do not overflow."""
+    if x.dtype.kind != "f":
+        return xp.prod(x, axis=axis, keepdims=keepdims), None
+    ndim, shape, reduced = x.ndim, _without(x.shape, axis), _axes(axis, x.ndim)
+    order = (*[i for i in range(ndim) if i not in reduced], *reduced)
+    moved = x.transpose(*order)
+    rows = moved.reshape((*shape, _count(x.shape, axis)))
+    e = _exponents(xp.constant(rows))
+    total = e.sum(axis=-1, keepdims=True)
+    scaled = xp.ldexp(rows, -e)  # powers of two are taken out, exactly, and put back at the end
+
+    def pullback(g: Array) -> Array:
+        found = g.reshape((*shape, 1)) * xp.ldexp(_others(xp, scaled), total - e)
+        return found.reshape(moved.shape).transpose(*sorted(range(ndim), key=lambda i: order[i]))
+
+    out = xp.ldexp(xp.constant(scaled).prod(axis=-1), total[..., 0])
+    return out.reshape(_kept(x.shape, axis)) if keepdims else out, (pullback,)
+
+
+@op("*a n *b -> *a n *b")
+def cumsum(xp: Any, x: Array, *, axis: int) -> Any:
+    """Sums of the elements up to each one along an axis."""
+    if not isinstance(axis, int):
+        raise ArgumentError(f"cumsum: axis is one integer, not {axis!r}")
+    backwards = (*[slice(None)] * _axes(axis, x.ndim)[0], slice(None, None, -1))
+    return xp.cumsum(x, axis=axis), (lambda g: xp.cumsum(g[backwards], axis=axis)[backwards],)
+
+
+@composite("*s -> *t")
+def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The length of vectors that lie along `axis` (all of x is one vector if None): √Σx² for ord 2, Σ|x| for 1, max |x| for inf.
+
+    At the zero vector the gradient is 0. Numbers are scaled before they are squared, so nothing overflows.
+    Raises: ArgumentError for another `ord`; ShapeError for an axis that x lacks, or an empty one with ord inf.
+    """
+    if ord not in (1, 2, inf):
+        raise ArgumentError(f"norm: ord is 1, 2 or inf, not {ord!r}")
+    x = as_tensor(x)
+    x = x if x.dtype.kind == "f" else x.astype("float32")
+    if ord == inf:
+        return max(absolute(x), axis=axis, keepdims=keepdims)
+    if ord == 1 or x.size == 0:
+        return sum(absolute(x), axis=axis, keepdims=keepdims)
+    largest = max(absolute(x.detach()), axis=axis, keepdims=True)
+    scale = where((largest.array > 0) & (largest.array < inf), largest, 1.0)
+    squares = sum(square(x / scale), axis=axis, keepdims=True)
+    length = scale * _root(squares)
+    return length if keepdims else length.reshape(_without(x.shape, axis))
+
+
+def _root(squares: Tensor) -> Tensor:
+    """The square root of a sum of squares, with gradient 0 where it is 0."""
+    zero = squares.array == 0
+    return where(zero, 0.0, sqrt(where(zero, 1.0, squares)))
+
+
 @composite("*s -> *t")
 def std(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
     """The standard deviation over `axis`; a constant slice has gradient 0."""
-    variance = var(as_tensor(x), axis=axis, ddof=ddof, keepdims=keepdims)
-    constant = variance.array == 0
-    return where(constant, 0.0, sqrt(where(constant, 1.0, variance)))
+    return _root(var(as_tensor(x), axis=axis, ddof=ddof, keepdims=keepdims))
 
 
 def _extreme(xp: Any, x: Array, out: Array, axis: Any, keepdims: bool) -> Any:

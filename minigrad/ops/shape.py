@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from minigrad.backend import Array
-from minigrad.errors import ArgumentError, ShapeError
+from minigrad.backend import Array, namespace_of
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite, op
-from minigrad.tensor import Tensor, TensorLike, as_tensor
+from minigrad.ops.axes import axes_of, axis_of, is_sequence, whole, wholes
+from minigrad.ops.elementwise import where
+from minigrad.ops.index import gathered
+from minigrad.ops.softmax import allowed
+from minigrad.tensor import Axis, Tensor, TensorLike, as_tensor
 
 
 @op("*s -> *t")
@@ -19,7 +24,7 @@ def reshape(xp: Any, x: Array, *, shape: Any) -> Any:
 
 
 @op("*s -> *t")
-def transpose(xp: Any, x: Array, *, axes: tuple[int, ...]) -> Any:
+def transpose(xp: Any, x: Array, *, axes: Sequence[int]) -> Any:
     """Axes permuted: axis i of the output is axis axes[i] of x."""
     n = len(axes)
     back = tuple(sorted(range(n), key=lambda i: axes[i] % n))
@@ -54,35 +59,163 @@ def concatenate(xp: Any, *xs: Array, axis: int = 0) -> Any:
 
 @composite("*s, *s, ... -> n *s")
 def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Tensors of equal shape along a new axis."""
+    """Tensors of equal shape along a new axis.
+
+    Raises: ArgumentError for no tensors; ShapeError if the shapes differ or the result has no such axis.
+    """
     if len(tensors) == 0:
         raise ArgumentError("stack needs at least one tensor")
     return concatenate(*[expand_dims(as_tensor(t), axis) for t in tensors], axis=axis)
 
 
-@composite("*a n *b -> (*a n/sections *b)*")
-def split(x: Tensor, sections: int, axis: int = 0) -> list[Tensor]:
-    """x cut into equal parts along an axis.
+@composite("*a n *b -> (*a m *b)*")
+def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """x cut along an axis: into a number of equal parts, or before each of several places (which count as in a slice).
 
-    Raises: ShapeError if there is no such axis or it does not divide.
+    Raises: ShapeError if there is no such axis or the number does not divide it; DTypeError.
     """
-    if not -x.ndim <= axis < x.ndim or sections < 1:
-        raise ShapeError(f"cannot split axis {axis} of a tensor of shape {x.shape} into {sections} parts")
-    length, rest = divmod(x.shape[axis], sections)
-    if rest:
-        raise ShapeError(f"an axis of length {x.shape[axis]} does not divide into {sections} equal parts")
-    lead = (slice(None),) * (axis % x.ndim)
-    return [x[(*lead, slice(i * length, (i + 1) * length))] for i in range(sections)]
+    x = as_tensor(x)
+    axis = axis_of("split", axis, x.shape)
+    lead, length = (slice(None),) * axis, x.shape[axis]
+    places = wholes("split: sections", sections)
+    if is_sequence(sections):
+        bounds = [0, *places, length]
+    else:
+        count = places[0]
+        if count < 1:
+            raise ShapeError(f"split: cannot cut an axis of length {length} into {count} parts")
+        if length % count:
+            raise ShapeError(f"split: an axis of length {length} does not divide into {count} equal parts")
+        bounds = [i * (length // count) for i in range(count + 1)]
+    return [x[(*lead, slice(a, b))] for a, b in pairwise(bounds)]
 
 
 @composite("*s -> *a 1 *b")
 def expand_dims(x: TensorLike, axis: int) -> Tensor:
     """x with a new axis of length 1.
 
-    Raises: ShapeError if the result has no such axis.
+    Raises: ShapeError if the result has no such axis; DTypeError.
     """
     x = as_tensor(x)
-    if not -x.ndim - 1 <= axis <= x.ndim:
-        raise ShapeError(f"axis {axis} is out of bounds for a tensor of shape {x.shape} with one more axis")
-    axis %= x.ndim + 1
-    return x.reshape((*x.shape[:axis], 1, *x.shape[axis:]))
+    place = axis_of("expand_dims", axis, x.shape, more=1)
+    return x.reshape((*x.shape[:place], 1, *x.shape[place:]))
+
+
+@composite("*s -> *t")
+def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
+    """x without its axes of length 1 (all of them, or those named).
+
+    Raises: ShapeError if there is no such axis or it is longer; DTypeError.
+    """
+    return as_tensor(x).squeeze(axis)
+
+
+@composite("*s -> *t")
+def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """x with the axes `source` at the places `destination`, the others in their order.
+
+    Raises: ShapeError if there is no such axis, one is named twice, or the numbers of axes differ; DTypeError.
+    """
+    x = as_tensor(x)
+    sources, places = axes_of("moveaxis", source, x.shape), axes_of("moveaxis", destination, x.shape)
+    if len(sources) != len(places):
+        raise ShapeError(f"moveaxis: {len(sources)} axes cannot go to {len(places)} places")
+    order = [a for a in range(x.ndim) if a not in sources]
+    for place, a in sorted(zip(places, sources, strict=True)):
+        order.insert(place, a)
+    return transpose(x, axes=tuple(order))
+
+
+@composite("*s -> *s")
+def flip(x: TensorLike, axis: Axis = None) -> Tensor:
+    """x in reverse order along `axis` (all axes if None).
+
+    Raises: ShapeError if there is no such axis or one is named twice; DTypeError.
+    """
+    x = as_tensor(x)
+    turned = axes_of("flip", axis, x.shape)
+    return x[tuple(slice(None, None, -1 if a in turned else None) for a in range(x.ndim))]
+
+
+@composite("*a n *b -> *a m *b")
+def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
+    """Each element (slice) of x several times in a row: always the same number of times, or each by its own number; flat if axis is None.
+
+    Raises: ArgumentError for negative numbers; ShapeError if there is no such axis or the numbers are not one or as many as it is long;
+    DTypeError.
+    """
+    x = as_tensor(x)
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    axis = axis_of("repeat", axis, x.shape)
+    counts, before, n, after = wholes("repeat: repeats", repeats), x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    if any(count < 0 for count in counts):
+        raise ArgumentError(f"repeat: repeats must not be negative, got {repeats}")
+    if len(counts) == 1:
+        times = counts[0]
+        return broadcast_to(x.reshape((*before, n, 1, *after)), shape=(*before, n, times, *after)).reshape((*before, n * times, *after))
+    if len(counts) != n:
+        raise ShapeError(f"repeat: {len(counts)} repeats for an axis of length {n}; give one number, or one for each place")
+    places = [place for place, count in enumerate(counts) for _ in range(count)]
+    return gathered(x, places, axis)
+
+
+@composite("*s -> *t")
+def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
+    """x as a tile, laid `reps` times along each axis; missing axes of x or of `reps` count 1, in front.
+
+    Raises: ArgumentError for negative numbers; DTypeError.
+    """
+    x, times = as_tensor(x), wholes("tile: reps", reps)
+    if any(count < 0 for count in times):
+        raise ArgumentError(f"tile: reps must not be negative, got {reps}")
+    ndim = max(x.ndim, len(times))
+    sides = [*(1,) * (ndim - x.ndim), *x.shape]
+    times = (*(1,) * (ndim - len(times)), *times)
+    apart = x.reshape(tuple(side for n in sides for side in (1, n)))
+    laid = broadcast_to(apart, shape=tuple(side for pair in zip(times, sides, strict=True) for side in pair))
+    return laid.reshape(tuple(t * n for t, n in zip(times, sides, strict=True)))
+
+
+def _triangle(what: str, x: Tensor, k: Any) -> Array:
+    """True on and below diagonal `k` of the last two axes."""
+    if x.ndim < 2:
+        raise ShapeError(f"{what}: a triangle needs at least two axes, got shape {x.shape}")
+    return namespace_of(x.array).tri(*x.shape[-2:], whole(f"{what}: k", k), dtype=bool)
+
+
+# False is 0 in every dtype, and a Python bool is promoted to all of them.
+@composite("*b m n -> *b m n")
+def tril(x: TensorLike, k: int = 0) -> Tensor:
+    """The lower triangles of the last two axes: zero above diagonal k (0 is the main one, 1 the next above).
+
+    Raises: ShapeError for fewer than two axes (NumPy makes a matrix of a vector); DTypeError.
+    """
+    x = as_tensor(x)
+    return where(_triangle("tril", x, k), x, False)
+
+
+@composite("*b m n -> *b m n")
+def triu(x: TensorLike, k: int = 0) -> Tensor:
+    """The upper triangles of the last two axes: zero below diagonal k (0 is the main one, 1 the next above).
+
+    Raises: ShapeError for fewer than two axes (NumPy makes a matrix of a vector); DTypeError.
+    """
+    x = as_tensor(x)
+    return where(_triangle("triu", x, whole("triu: k", k) - 1), False, x)
+
+
+@composite("*s, *s:bool, *s -> *s")
+def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
+    """x with `value` where the mask holds, in x's dtype; mask and value broadcast to x, whose masked elements receive gradient 0.
+
+    Raises: ShapeError if mask or value do not broadcast to x; DTypeError for a floating value among integers.
+    """
+    x = as_tensor(x)
+    fill = value.astype(x.dtype) if isinstance(value, Tensor) else Tensor(value, dtype=x.dtype)
+    if x.dtype.kind != "f" and as_tensor(value).dtype.kind == "f":
+        raise DTypeError(f"masked_fill: a tensor of {x.dtype} cannot hold the value {value!r:.60}; convert it with .astype first")
+    filled = where(allowed(mask, x), fill, x)
+    if filled.shape != x.shape:
+        raise ShapeError(f"masked_fill: a value of shape {fill.shape} does not broadcast to {x.shape}")
+    return filled

@@ -10,6 +10,12 @@ from minigrad.op import op
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 
+def _length(x: Array, axis: int) -> int:
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis {axis} is out of bounds for an array with {x.ndim} dimensions")
+    return int(x.shape[axis])
+
+
 def plain_softmax(xp: Any, x: Array, axis: int) -> Array:
     e = xp.exp(x - xp.constant(x).max(axis=axis, keepdims=True))
     e /= e.sum(axis=axis, keepdims=True)
@@ -19,6 +25,8 @@ def plain_softmax(xp: Any, x: Array, axis: int) -> Array:
 @op("*b n -> *b n", promotes="float")
 def softmax(xp: Any, x: Array, mask: Array | None, *, axis: int = -1) -> Any:
     """eˣ / Σ eˣ along an axis. With a boolean mask only True entries take part; a slice without any gives zeros."""
+    if not _length(x, axis):
+        return x * 1.0, (lambda g: g, None)  # nothing in, nothing out; it has no maximum
     if mask is None:
         y = plain_softmax(xp, x, axis)
     else:
@@ -33,6 +41,8 @@ def softmax(xp: Any, x: Array, mask: Array | None, *, axis: int = -1) -> Any:
 @op("*b n -> *b n", promotes="float")
 def log_softmax(xp: Any, x: Array, *, axis: int = -1) -> Any:
     """x - log Σ eˣ along an axis."""
+    if not _length(x, axis):
+        return x * 1.0, (lambda g: g,)
     shifted = x - xp.constant(x).max(axis=axis, keepdims=True)
     y = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
     return y, (lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True),)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
-from minigrad.errors import ArgumentError
 from minigrad.op import Kernel
-from minigrad.optim.optimizer import Optimizer, check_number
+from minigrad.optim.checks import check_betas, check_flag, check_number
+from minigrad.optim.optimizer import Optimizer
 
 
 @Kernel
@@ -17,9 +17,10 @@ def adam(
 ) -> None:
     """g ← g + l2·p;  m ← β1·m + (1-β1)g;  v ← β2·v + (1-β2)g²;  p ← decay·p - size·m / (√v + eps).
 
+    AMSGrad: w ← max(w, v) stands for v under the root.
     With c = √(1-β2ᵗ), size = lr·c/(1-β1ᵗ) and eps = ε·c this is Adam's lr/(1-β1ᵗ) · m / (√v/c + ε), with one pass less.
     """
-    m, v = moments
+    m, v, *largest = moments
     t, u = scratch
     if l2:
         xp.multiply(p, l2, out=u)
@@ -31,6 +32,8 @@ def adam(
     t *= 1 - beta2
     v *= beta2
     v += t
+    for w in largest:  # one with AMSGrad, else none
+        v = xp.maximum(w, v, out=w)
     xp.sqrt(v, out=t)
     t += eps
     xp.divide(m, t, out=t)
@@ -44,11 +47,12 @@ class Adam(Optimizer):
     """Adam with bias correction; weight_decay is added to the gradient (L2).
 
     betas: how much of the running means of g and g² stays at each step; eps: added to the root of the second (after its bias
-    correction). Raises: ArgumentError.
+    correction); amsgrad: divide by the largest second mean so far, so that steps never grow again (Reddi, Kale & Kumar, "On the
+    convergence of Adam and beyond", 2018). Raises: ArgumentError.
     """
 
     kernel = adam
-    moment_names = ("exp_avg", "exp_avg_sq")
+    moment_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     decoupled: ClassVar[bool] = False
     """Whether weight decay shrinks the parameter itself, past the moments."""
 
@@ -59,18 +63,20 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raises: ArgumentError for an impossible value, among them a beta of 1 or more."""
         super().check(options)
         check_number("eps", options["eps"])
-        betas = options["betas"]
-        if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise ArgumentError(f"betas must be two numbers, got {betas!r}")
-        for number, beta in enumerate(betas):
-            check_number(f"betas[{number}]", beta, below=1)
+        check_betas(options["betas"])
+        check_flag("amsgrad", options["amsgrad"])
+
+    def moments_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The two means; their largest only for AMSGrad."""
+        return self.moment_names if options["amsgrad"] else self.moment_names[:2]
 
     def constants(self, options: Mapping[str, Any], step: int) -> dict[str, Any]:
         """The options as the kernel takes them, with the bias corrections of this step in `size` and `eps`."""
@@ -86,7 +92,10 @@ class Adam(Optimizer):
         }
 
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
-        """Decoupled decay shrinks by one factor; None for decay as an L2 term, which gives every row a gradient."""
+        """Decoupled decay shrinks by one factor; None for decay as an L2 term, which gives every row a gradient, and for eps 0, where the
+        step is 0/0 (NaN, as in PyTorch)."""
+        if options["eps"] == 0:
+            return None
         if self.decoupled:
             return float(1 - options["lr"] * options["weight_decay"])
         return None if options["weight_decay"] else 1.0
@@ -104,5 +113,6 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        amsgrad: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)

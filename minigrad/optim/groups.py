@@ -58,13 +58,18 @@ def decay_groups(
     """
     decayed: Group = {"params": [], "weight_decay": weight_decay}
     others: Group = {"params": [], "weight_decay": 0.0}
-    members = _listed(named_parameters, HOW)
-    if not all(isinstance(member, tuple | list) for member in members):
-        raise ArgumentError("decay_groups goes by names: pass model.named_parameters()")
-    for name, parameter in named(members, HOW):
+    for name, parameter in named_only(named_parameters, "decay_groups"):
         group = others if parameter.ndim < 2 or any(word in name for word in no_decay) else decayed
         group["params"].append((name, parameter))
     return [group for group in (decayed, others) if group["params"]]
+
+
+def named_only(params: Any, function: str) -> list[tuple[str, Parameter]]:
+    """The (name, parameter) pairs. Raises: ArgumentError, which names the `function`, for parameters without names, and as `named`."""
+    members = _listed(params, HOW)
+    if not all(isinstance(member, tuple | list) for member in members):
+        raise ArgumentError(f"{function} goes by names: pass model.named_parameters()")
+    return named(members, HOW)
 
 
 def named(params: Any, how: str, first: int = 0) -> list[tuple[str, Parameter]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from minigrad.backend.random import current
 from minigrad.errors import ArgumentError, StateDictError
 from minigrad.op import Kernel
 from minigrad.optim.arena import Arena, Place
+from minigrad.optim.checks import check_number
 from minigrad.optim.groups import Group, read_groups
 from minigrad.optim.state import entry_problem, read_state
 from minigrad.optim.table import Apply, Table
@@ -230,11 +230,3 @@ class Optimizer(ABC):
 
 def _part(moment: Array, place: Place) -> Array:
     return moment[place.start : place.stop].reshape(place.parameter.shape)
-
-
-def check_number(name: str, value: Any, below: float | None = None) -> None:
-    """Raises: ArgumentError unless `value` is a finite number >= 0 (and below `below`)."""
-    if not isinstance(value, int | float | np.number) or isinstance(value, bool) or not isfinite(value) or value < 0:
-        raise ArgumentError(f"{name} must be a number >= 0, got {value!r}")
-    if below is not None and value >= below:
-        raise ArgumentError(f"{name} must be below {below:g}, got {value!r}")

@@ -1,80 +1,105 @@
-"""How the learning rate moves over a training run."""
+"""What all learning-rate schedules share: peaks, the count of steps, setting the rates, saving and resuming.
+
+A schedule adds its curve: a factor for every step, by which each group's peak is multiplied (`schedules.py`). Only `ReduceOnPlateau` stands
+apart (`plateau.py`), because it follows a metric instead of the step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Integral
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minigrad.errors import ArgumentError, StateDictError
-from minigrad.optim.optimizer import Optimizer, check_number
+from minigrad.optim.checks import check_count, check_number
+from minigrad.optim.optimizer import Optimizer
 
 
-class LinearSchedule:
-    """Linear warm-up from 0 to the optimizer's learning rates, then linear decay to 0 (the schedule of BERT's fine-tuning).
+class Schedule(ABC):
+    """Base of the schedules: the learning rate of each group is its peak times `factor(step)`.
 
     Sets the learning rates at once for the first step; call `step()` after each `optimizer.step()`. The rates that the optimizer has now
-    are the peaks. Raises: ArgumentError for what is no optimizer, or unless 0 <= warmup_steps <= total_steps and total_steps >= 1.
+    are the peaks. `options` holds what the curve was built with.
+
+    Raises: ArgumentError for what is no optimizer, and for impossible options.
     """
 
-    def __init__(self, optimizer: Optimizer, warmup_steps: int, total_steps: int) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise ArgumentError(f"a schedule sets the learning rates of an optimizer, got {type(optimizer).__name__}")
-        _check_lengths(warmup_steps, total_steps)
-        self.optimizer, self.warmup_steps, self.total_steps = optimizer, warmup_steps, total_steps
-        self.peaks = [group["lr"] for group in optimizer.param_groups]
+    def __init__(self, optimizer: Optimizer, **options: Any) -> None:
+        check_optimizer(optimizer)
+        self.check(options)
+        self.optimizer, self.options = optimizer, options
+        self.peaks = rates_of(optimizer)
         self.steps = 0
         self._set()
 
-    def factor(self, step: int) -> float:
-        """What the peaks are multiplied by after `step` updates: step/warmup, then (total - step)/(total - warmup), never below 0."""
-        if step < self.warmup_steps:
-            return step / self.warmup_steps
-        return max(0.0, (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps))
+    # ---------------------------------------------------------------- what a schedule defines
+    @abstractmethod
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raises: ArgumentError for an option with an impossible value."""
 
+    @abstractmethod
+    def factor(self, step: int) -> float:
+        """What the peaks are multiplied by after `step` updates."""
+
+    # ---------------------------------------------------------------- the step
     def step(self) -> None:
         """Count one update and set the learning rates for the next."""
         self.steps += 1
         self._set()
 
     def _set(self) -> None:
-        if len(self.optimizer.param_groups) != len(self.peaks):
-            raise ArgumentError(f"the optimizer had {len(self.peaks)} parameter groups, it now has {len(self.optimizer.param_groups)}")
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * self.factor(self.steps)
+        factor = self.factor(self.steps)
+        set_rates(self.optimizer, [peak * factor for peak in self.peaks])
 
+    # ---------------------------------------------------------------- saving and resuming
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule stands: numbers and lists only."""
-        return {"steps": self.steps, "peaks": list(self.peaks), "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+        """Where the schedule stands: numbers, strings and lists only."""
+        return {"schedule": type(self).__name__, "steps": self.steps, "peaks": list(self.peaks), **self.options}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state, its warm-up and length included; sets the learning rates. Raises: StateDictError."""
-        wanted = self.state_dict().keys()
-        if not isinstance(state, Mapping) or state.keys() != wanted:
-            raise StateDictError(f"the state of a schedule is a dict with exactly {', '.join(wanted)}")
-        steps, peaks = state["steps"], state["peaks"]
-        if not isinstance(peaks, list | tuple) or len(peaks) != len(self.peaks):
-            raise StateDictError(f"a schedule's state needs a list of peaks, one for each of {len(self.peaks)} parameter groups")
+        """Go on from a saved state, its options included; sets the learning rates. Raises: StateDictError."""
+        check_state(state, self.state_dict())
+        options = {name: state[name] for name in self.options}
         try:
-            _check_lengths(state["warmup_steps"], state["total_steps"])
-            for number, peak in enumerate(peaks):
-                check_number(f"peaks[{number}]", peak)
+            check_rates("peaks", state["peaks"], len(self.peaks))
+            check_count("steps", state["steps"])
+            self.check(options)
         except ArgumentError as error:
             raise StateDictError(f"a schedule's state: {error}") from error
-        if not _is_count(steps):
-            raise StateDictError(f"a schedule's state: steps must be an integer of at least 0, got {steps!r}")
-        self.steps, self.peaks = steps, list(peaks)
-        self.warmup_steps, self.total_steps = state["warmup_steps"], state["total_steps"]
+        self.steps, self.peaks, self.options = state["steps"], list(state["peaks"]), options
         self._set()
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0  # type: ignore[operator]
+def check_optimizer(optimizer: Any) -> None:
+    """Raises: ArgumentError for what is no optimizer."""
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(f"a schedule sets the learning rates of an optimizer, got {type(optimizer).__name__}")
 
 
-def _check_lengths(warmup_steps: Any, total_steps: Any) -> None:
-    if not _is_count(warmup_steps) or not _is_count(total_steps) or not warmup_steps <= total_steps or total_steps < 1:
-        raise ArgumentError(
-            "a schedule needs integers 0 <= warmup_steps <= total_steps and total_steps >= 1, "
-            f"got {warmup_steps!r:.80} and {total_steps!r:.80}"
-        )
+def check_rates(name: str, rates: Any, count: int) -> None:
+    """Raises: ArgumentError unless `rates` is a list of one learning rate for each of `count` groups."""
+    if not isinstance(rates, list | tuple) or len(rates) != count:
+        raise ArgumentError(f"{name} must be a list, one number for each of {count} parameter groups, got {rates!r:.80}")
+    for number, rate in enumerate(rates):
+        check_number(f"{name}[{number}]", rate)
+
+
+def check_state(state: Any, own: Mapping[str, Any]) -> None:
+    """Raises: StateDictError unless `state` has the keys of `own`, a state of the same schedule."""
+    if not isinstance(state, Mapping) or state.keys() != own.keys():
+        raise StateDictError(f"the state of a schedule {own['schedule']} is a dict with exactly {', '.join(own)}")
+    if state["schedule"] != own["schedule"]:
+        raise StateDictError(f"this is the state of the schedule {state['schedule']!s:.80}, not of {own['schedule']}")
+
+
+def rates_of(optimizer: Optimizer) -> list[float]:
+    """The learning rate of each group."""
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
+    """Set the learning rate of each group. Raises: ArgumentError if the optimizer does not have that many groups."""
+    if len(optimizer.param_groups) != len(rates):
+        raise ArgumentError(f"the optimizer had {len(rates)} parameter groups, it now has {len(optimizer.param_groups)}")
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

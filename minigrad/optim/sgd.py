@@ -7,7 +7,8 @@ from typing import Any
 
 from minigrad.errors import ArgumentError
 from minigrad.op import Kernel
-from minigrad.optim.optimizer import Optimizer, check_number
+from minigrad.optim.checks import check_flag, check_number
+from minigrad.optim.optimizer import Optimizer
 
 
 @Kernel
@@ -69,8 +70,7 @@ class SGD(Optimizer):
         super().check(options)
         check_number("momentum", options["momentum"])
         check_number("dampening", options["dampening"])
-        if not isinstance(options["nesterov"], bool):
-            raise ArgumentError(f"nesterov must be True or False, got {options['nesterov']!r}")
+        check_flag("nesterov", options["nesterov"])
         if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
             raise ArgumentError("nesterov needs a momentum above 0 and dampening 0")
 

@@ -93,12 +93,15 @@ def dropout(draw: Any) -> Sample:
 @row
 def attention(draw: Any) -> Sample:
     packing, heads, d = draw(many_packings()), draw(st.sampled_from([1, 2, 5])), draw(st.sampled_from([1, 3, 8]))
-    form = draw(st.sampled_from(["q in kv", "all rows", "first rows"]))
+    form = draw(st.sampled_from(["q in kv", "all rows", "first rows", "other rows"]))
     asking = packing.first if form == "first rows" else packing
+    if form == "other rows":  # fewer or more queries than keys
+        asking = Packing([draw(st.integers(1, 20)) for _ in packing.lengths], packing.numbers)
     constants = {
         "packing": packing,
-        "queries": asking if form == "first rows" or draw(st.booleans()) else None,
+        "queries": asking if asking is not packing or draw(st.booleans()) else None,
         "heads": heads,
+        "causal": draw(st.booleans()),
         "draw": draw(pair_draws(asking, packing, heads)) if draw(st.booleans()) else None,
     }
     if form == "q in kv":

@@ -28,7 +28,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"classifier_dropout": "0.1"}, "config-type", "classifier_dropout"),
     ({"initializer_range": float("nan")}, "config-limit", "initializer_range = nan"),
     ({"layer_norm_eps": float("inf")}, "config-limit", "layer_norm_eps = inf"),
-    ({"hidden_act": "silu"}, "config", "hidden_act = 'silu': known are gelu, gelu_new, gelu_pytorch_tanh, relu, tanh, sigmoid"),
+    ({"hidden_act": "mish"}, "config", "hidden_act = 'mish': known are gelu, gelu_new, gelu_pytorch_tanh, relu, tanh, sigmoid"),
     ({"hidden_act": ["gelu"]}, "config", "hidden_act = ['gelu']"),
     ({"num_attention_heads": 5}, "config", "num_attention_heads = 5: hidden_size 12 does not divide by it"),
     ({"problem_type": "multi_label_classification"}, "config", "problem_type = 'multi_label_classification'"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from support import absolute_error, gradient_errors, gradients_of
 
 import minigrad as mg
@@ -118,6 +119,22 @@ def test_activations() -> None:
     layers = {nn.GELU(): "gelu", nn.GELU("tanh"): "gelu_new", nn.ReLU(): "relu", nn.Tanh(): "tanh"}
     for layer, name in layers.items():
         assert absolute_error(layer(mg.Tensor(x)).numpy(), FUNCTIONS[name](x)) < EXACT, layer
+
+
+def test_activations_against_scipy() -> None:
+    x = np.random.default_rng(0).standard_normal((3, 4, 5)) * 4.0
+    gate = scipy.special.expit(x)
+    for layer, expected in (
+        (nn.Sigmoid(), gate),
+        (nn.SiLU(), x * gate),
+        (nn.activation.activation("swish"), x * gate),
+        (nn.Softplus(), np.logaddexp(0.0, x)),
+        (nn.LeakyReLU(0.2), np.where(x > 0, x, 0.2 * x)),
+        (nn.Softmax(), scipy.special.softmax(x, axis=-1)),
+        (nn.Softmax(1), scipy.special.softmax(x, axis=1)),
+        (nn.LogSoftmax(0), scipy.special.log_softmax(x, axis=0)),
+    ):
+        np.testing.assert_allclose(layer(mg.Tensor(x)).numpy(), expected, rtol=1e-13, atol=1e-15)
 
 
 def test_losses() -> None:
@@ -300,8 +317,9 @@ INVALID = {
     "dropout above 1": (lambda: nn.Dropout(1.5), ArgumentError, "p lies between 0 and 1, got 1.5"),
     "dropout below 0": (lambda: nn.TransformerEncoderLayer(6, 2, 5, -0.1), ArgumentError, "p lies between 0 and 1"),
     "dropout that is no number": (lambda: nn.Dropout(float("nan")), ArgumentError, "got nan"),
+    "slope": (lambda: nn.LeakyReLU(-0.1), ArgumentError, "LeakyReLU: negative_slope is a number >= 0, got -0.1"),
     "gelu": (lambda: nn.GELU("sigmoid"), ArgumentError, 'approximate is "none" or "tanh"'),
-    "activation": (lambda: nn.TransformerEncoderLayer(6, 2, 5, activation="silu"), ArgumentError, "unknown activation 'silu'"),
+    "activation": (lambda: nn.TransformerEncoderLayer(6, 2, 5, activation="mish"), ArgumentError, "unknown activation 'mish'"),
     "no layers": (lambda: nn.TransformerEncoder(0, 6, 2, 5), ArgumentError, "num_layers must be an integer of at least 1, got 0"),
     "no packing": (lambda: nn.MultiHeadAttention(6, 2)(X2), ShapeError, "expected padded rows (batch, longest, d)"),
     "too few rows": (lambda: ready(nn.MultiHeadAttention(6, 2))(X2, Packing([2, 3])), ShapeError, "5 rows"),

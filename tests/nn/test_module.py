@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -419,3 +420,71 @@ def test_repr_shows_the_tree() -> None:
         "Sequential(\n  (layers.0): Linear(2, 3, bias=False)\n  (layers.1): LayerNorm(3, eps=1e-05)\n  (layers.2): Dropout(p=0.25)\n)"
     )
     assert "(by_name.left): Linear(3, 1)" in repr(Tree())
+
+
+# ---------------------------------------------------------------- hooks
+def test_forward_hooks_see_and_replace_arguments_and_output() -> None:
+    layer, x, seen = Linear(2, 3), np.ones((1, 2), np.float32), []
+    plain = layer(x).numpy()
+    with layer.register_forward_hook(lambda module, args, output: seen.append((module, args, output))):
+        out = layer(x)
+    assert seen[0][0] is layer and seen[0][1][0] is x and seen[0][2] is out
+    with layer.register_forward_hook(lambda module, args, output: output * 2.0):
+        np.testing.assert_array_equal(layer(x).numpy(), 2.0 * plain)
+    with layer.register_forward_pre_hook(lambda module, args: (args[0] * 0.0,)):
+        np.testing.assert_array_equal(layer(x).numpy(), [layer.bias.numpy()])  # type: ignore[union-attr]
+    with layer.register_forward_pre_hook(lambda module, args: args[0] * 0.0):  # the only argument may come without a tuple
+        np.testing.assert_array_equal(layer(x).numpy(), [layer.bias.numpy()])  # type: ignore[union-attr]
+    np.testing.assert_array_equal(layer(x).numpy(), plain)
+    assert len(seen) == 1
+
+
+def test_forward_hooks_run_in_order_and_take_part_in_the_gradient() -> None:
+    layer = Linear(2, 1, bias=False).to("float64")
+    first = layer.register_forward_hook(lambda module, args, output: output + 1.0)
+    layer.register_forward_hook(lambda module, args, output: output * 10.0)
+    x = np.array([[1.0, 2.0]])
+    out = layer(x)
+    np.testing.assert_allclose(out.numpy(), (x @ layer.weight.numpy().T + 1.0) * 10.0, rtol=1e-15)
+    out.sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.tolist() == [[10.0, 20.0]]
+    first.remove()
+    np.testing.assert_allclose(layer(x).numpy(), x @ layer.weight.numpy().T * 10.0, rtol=1e-15)
+
+
+def test_a_module_as_a_hook_is_no_layer() -> None:
+    class Probe(Module):
+        def __init__(self) -> None:
+            self.weight = Parameter(np.ones(1))
+
+        def forward(self, module: Module, args: Any, output: Any) -> None:
+            return None
+
+    layer = Linear(2, 2)
+    names, printed = list(layer.state_dict()), repr(layer)
+    layer.register_forward_hook(Probe())
+    layer.register_forward_pre_hook(lambda module, args: None)
+    layer(np.ones((1, 2), np.float32))
+    assert list(layer.state_dict()) == [name for name, _ in layer.named_parameters()] == names
+    assert len(list(layer.named_modules())) == 1 and repr(layer) == printed
+    layer.load_state_dict(Linear(2, 2).state_dict())
+
+
+def test_copies_have_the_hooks_but_not_the_handles() -> None:
+    layer, calls = Linear(2, 2), []
+    handle = layer.register_forward_hook(lambda module, args, output: calls.append(module))
+    twin = copy.deepcopy(layer)
+    twin.register_forward_hook(lambda module, args, output: calls.append(module))
+    x = np.ones((1, 2), np.float32)
+    layer(x)
+    assert calls == [layer]
+    handle.remove()
+    layer(x)
+    assert calls == [layer]
+    twin(x)
+    assert calls == [layer, twin, twin]
+
+
+def test_a_module_s_hook_is_a_function() -> None:
+    with pytest.raises(ArgumentError, match="function"):
+        Linear(1, 1).register_forward_hook(3)  # type: ignore[arg-type]

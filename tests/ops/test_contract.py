@@ -65,7 +65,7 @@ ELEMENTWISE = sorted(name for name, operation in REGISTRY.items() if operation.s
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_zero_dimensions_and_no_elements(name: str, shape: tuple[int, ...]) -> None:
     count = REGISTRY[name].spec.split("->")[0].count("*s")
-    constants = {"device": "cpu"} if name == "transfer" else {}
+    constants: dict[str, Any] = {"transfer": {"device": "cpu"}, "clip": {"min": 0.0, "max": 1.0}}.get(name, {})
     args = [np.full(shape, 0.5 + i) for i in range(count)]
     if name == "where":
         args[0] = args[0] > 0.2

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from optim.reference import CASES, Case, feed, relative_error
+from optim.reference import CASES, Case, feed, feed_rows, relative_error
 
 import minigrad as mg
+from minigrad.optim.arena import TABLE_ROWS
 
 STEPS = 50
 SHAPES = [(3, 4), (), (5,), (2, 3, 2), (40, 1000), (1,), (0, 3)]  # 40 · 1000 float64 elements are more than one block
@@ -87,3 +88,33 @@ def test_groups_have_their_own_options() -> None:
     optimizer.step()
     assert a.tolist() == [0.5, 0.5]
     assert b.tolist() == [0.8, 0.8]
+
+
+@pytest.mark.parametrize("clipped", [False, True], ids=["", "clipped"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fifty_steps_of_table_and_arena_through_saving_and_loading(case: Case, clipped: bool) -> None:
+    generator = np.random.default_rng(6)
+    starts = {"table": generator.standard_normal((TABLE_ROWS, 2)), "weight": generator.standard_normal((4, 3))}
+    parameters = {name: mg.Parameter(start, gathered=name == "table") for name, start in starts.items()}
+    seen: dict[str, list[np.ndarray | None]] = {"table": [], "weight": []}
+    optimizer = case.optimizer(parameters.values(), lr=0.05, **case.options)
+    for step in range(STEPS):
+        if step == STEPS // 2:
+            saved = optimizer.state_dict()
+            optimizer = case.optimizer(parameters.values(), lr=0.05, **case.options)
+            optimizer.load_state_dict(saved)
+        g = {"weight": generator.standard_normal((4, 3))}
+        feed(parameters["weight"], g["weight"])
+        g["table"] = feed_rows(parameters["table"], generator.integers(0, 30 + 5 * step, 20), generator.standard_normal((20, 2)))
+        if clipped:
+            norm = np.sqrt(sum(np.sum(part**2) for part in g.values()))
+            assert norm > 1.5
+            g = {name: part * (1.5 / (norm + 1e-6)) for name, part in g.items()}
+            mg.optim.clip_grad_norm(parameters.values(), 1.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        for name, part in g.items():
+            seen[name].append(part)
+    for name, p in parameters.items():
+        # Rounding of 50 updates; the formula is arranged differently.
+        assert relative_error(p.numpy(), case.expected(starts[name], seen[name], [0.05] * STEPS)) < 1e-12, name

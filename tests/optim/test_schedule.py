@@ -60,7 +60,7 @@ def test_resumes_where_it_stood() -> None:
 
 @pytest.mark.parametrize(("warmup", "total"), [(-1, 5), (6, 5), (0, 0), ("a", 5), (0, "a"), (0, None), (0, 5.0), (True, 5), ([0], 5)])
 def test_impossible_lengths_are_refused(warmup: Any, total: Any) -> None:
-    with pytest.raises(ArgumentError, match="warmup_steps"):
+    with pytest.raises(ArgumentError, match=r"(warmup|total)_steps must be"):
         mg.optim.LinearSchedule(optimizer_with(0.1), warmup, total)
 
 
@@ -78,12 +78,14 @@ def test_a_group_appended_afterwards_is_named() -> None:
         schedule.step()
 
 
-GOOD = {"steps": 1, "peaks": [1.0], "warmup_steps": 0, "total_steps": 5}
+GOOD = {"schedule": "LinearSchedule", "steps": 1, "peaks": [1.0], "warmup_steps": 0, "total_steps": 5}
 STATES: list[Any] = [
     {},
     [],
     None,
     GOOD | {"more": 1},
+    GOOD | {"schedule": "CosineSchedule"},
+    GOOD | {"schedule": None},
     GOOD | {"peaks": [1.0, 2.0]},
     GOOD | {"peaks": 1.0},
     GOOD | {"peaks": "1"},

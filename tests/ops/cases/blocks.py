@@ -1,4 +1,4 @@
-"""Rows of the building blocks: `ops/normalisation.py`, `ops/dense.py`, `ops/attention.py`, `ops/losses.py`."""
+"""Rows of the building blocks: `ops/normalisation.py`, `ops/dense.py`, `ops/attention.py`."""
 
 from __future__ import annotations
 
@@ -24,19 +24,6 @@ def layer_norm(draw: Any) -> Sample:
 @case
 def gelu(draw: Any) -> Sample:
     return Sample((draw(arrays(shapes())),), {"approximate": draw(forms)})
-
-
-@case
-def cross_entropy(draw: Any) -> Sample:
-    n, classes = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    rng, ignored = generator(draw), draw(st.sampled_from([-100, -1, 0]))
-    labels = rng.integers(0, classes, n)
-    labels[rng.random(n) < 0.3] = ignored
-    denominator = draw(st.sampled_from([None, 1, 7]))
-    if (labels == ignored).all() and denominator is None:  # the loss of no label is NaN: a test of its own
-        denominator = 2
-    constants = {"ignore_index": ignored, "label_smoothing": draw(st.sampled_from([0.0, 0.1])), "denominator": denominator}
-    return Sample((draw(arrays((n, classes))), labels), constants)
 
 
 @case
@@ -67,12 +54,15 @@ def dense_add_norm(draw: Any) -> Sample:
 @case
 def attention(draw: Any) -> Sample:
     packing, heads, d = draw(packings()), draw(st.integers(1, 2)), draw(st.integers(1, 3))
-    form = draw(st.sampled_from(["q in kv", "all rows", "first rows"]))
+    form = draw(st.sampled_from(["q in kv", "all rows", "first rows", "other rows"]))
     asking: Packing = packing.first if form == "first rows" else packing
+    if form == "other rows":  # fewer or more queries than keys
+        asking = Packing(draw(st.lists(st.integers(1, 4), min_size=len(packing), max_size=len(packing))), packing.numbers)
     constants = {
         "packing": packing,
-        "queries": asking if form == "first rows" or draw(st.booleans()) else None,
+        "queries": asking if asking is not packing or draw(st.booleans()) else None,
         "heads": heads,
+        "causal": draw(st.booleans()),
         "draw": draw(pair_draws(asking, packing, heads)) if draw(st.booleans()) else None,
     }
     if form == "q in kv":
@@ -86,10 +76,4 @@ def scaled_dot_product_attention(draw: Any) -> Sample:
     queries, keys, d, width = (draw(st.integers(1, 3)) for _ in range(4))
     mask = generator(draw).random((queries, keys)) < 0.6 if draw(st.booleans()) else None
     q, k, v = (draw(arrays((*lead, n, m))) for n, m in ((queries, d), (keys, d), (keys, width)))
-    return Sample((q, k, v), {"mask": mask})
-
-
-@case
-def mse_loss(draw: Any) -> Sample:
-    shape = draw(shapes(min_side=1))
-    return Sample((draw(arrays(shape)), draw(arrays(shape))), {})
+    return Sample((q, k, v), {"mask": mask, "causal": draw(st.booleans())})

@@ -14,9 +14,11 @@ def _unary(name: str, domain: str = "real") -> None:
     CASES[name] = arrays(shapes(), domain).map(lambda x: Sample((x,), {}))
 
 
-for _name in ("negative", "exp", "tanh", "sigmoid", "erf", "erfc"):
+for _name in ("negative", "exp", "expm1", "square", "sin", "cos", "tanh", "sigmoid", "erf", "erfc", "silu", "softplus"):
     _unary(_name)
-for _name, _domain in (("absolute", "nonzero"), ("relu", "nonzero"), ("log", "positive"), ("sqrt", "positive")):
+for _name in ("log", "log1p", "sqrt", "rsqrt"):
+    _unary(_name, "positive")
+for _name, _domain in (("absolute", "nonzero"), ("relu", "nonzero")):
     _unary(_name, _domain)
 
 
@@ -64,6 +66,18 @@ def where(draw: Any) -> Sample:
     if draw(st.integers(0, 3)) == 0:
         x, y = draw(st.sampled_from([(x, 0.0), (1.5, y)]))
     return Sample((generator(draw).random(c) < 0.5, x, y), {})
+
+
+@case
+def clip(draw: Any) -> Sample:
+    low, high = draw(st.sampled_from([(-0.75, 1.15), (0.15, None), (None, -0.25), (0.55, 0.25)]))  # between tenths; once crossed
+    return Sample((draw(arrays(shapes(), "tenths")),), {"min": low, "max": high})
+
+
+@case
+def ldexp(draw: Any) -> Sample:
+    a, b = draw(broadcastable(2))
+    return Sample((draw(arrays(a)), generator(draw).integers(-3, 4, b)), {})
 
 
 CASES["astype"] = arrays(shapes()).map(lambda x: Sample((x,), {"dtype": np.dtype("float64")}))

@@ -53,7 +53,8 @@ def zeros_at(draw: Any) -> Sample:
 def embedding(draw: Any) -> Sample:
     rows, width = draw(st.integers(1, 5)), draw(st.integers(0, 3))
     ids = generator(draw).integers(0, rows, draw(shapes(max_dims=3, max_size=8)))
-    return Sample((draw(arrays((rows, width))), ids), {})
+    unused = sorted(set(range(rows)) - set(ids.reshape(-1).tolist()))  # a row in use would get 0, which is not its derivative
+    return Sample((draw(arrays((rows, width))), ids), {"padding_idx": draw(st.sampled_from([None, *unused]))})
 
 
 @case
@@ -67,3 +68,30 @@ def put_rows(draw: Any) -> Sample:
     count, width = draw(st.integers(0, 5)), draw(st.integers(0, 3))
     rows = generator(draw).permutation(count)[: draw(st.integers(0, count))]
     return Sample((draw(arrays((len(rows), width))), rows), {"count": count})
+
+
+@case
+def take_along_axis(draw: Any) -> Sample:
+    """The sides beside the axis are x's, or 1 in one of the two."""
+    shape = draw(shapes(min_dims=1))
+    if draw(st.integers(0, 4)) == 0:
+        x = draw(arrays(shape))
+        return Sample((x, generator(draw).integers(-x.size, x.size, draw(st.integers(0, 4)) if x.size else 0)), {"axis": None})
+    axis = draw(st.integers(0, len(shape) - 1))
+    count = draw(st.integers(0, 3)) if shape[axis] else 0
+    sides = [(n, n) if draw(st.booleans()) else draw(st.sampled_from([(1, n), (n, 1)])) for n in shape]
+    indices = generator(draw).integers(-shape[axis], max(shape[axis], 1), [count if d == axis else m for d, (_, m) in enumerate(sides)])
+    x = draw(arrays(tuple(shape[axis] if d == axis else n for d, (n, _) in enumerate(sides))))
+    return Sample((x, indices), {"axis": axis - len(shape) if draw(st.booleans()) else axis})
+
+
+@case
+def scatter_add(draw: Any) -> Sample:
+    """Indices cover a part of x beside the axis, values reach at least as far as the indices."""
+    shape = draw(shapes(min_dims=1))
+    axis = draw(st.integers(0, len(shape) - 1))
+    count = draw(st.integers(0, 4)) if shape[axis] else 0
+    sides = [count if d == axis else draw(st.integers(0, n)) for d, n in enumerate(shape)]
+    beyond = [n + draw(st.integers(0, 1)) for n in sides]
+    indices = generator(draw).integers(0, max(shape[axis], 1), sides)
+    return Sample((draw(arrays(shape)), indices, draw(arrays(tuple(beyond)))), {"axis": axis - len(shape) if draw(st.booleans()) else axis})

@@ -1,0 +1,171 @@
+"""Layers that bring numbers to mean 0 and variance 1: each row (LayerNorm, RMSNorm), groups of channels, or channels over a batch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from minigrad import creation
+from minigrad import functional as F
+from minigrad.autograd import no_grad
+from minigrad.errors import ArgumentError, ShapeError
+from minigrad.nn import init
+from minigrad.nn.checks import check_number, check_sizes
+from minigrad.nn.module import Module
+from minigrad.parameter import Buffer, Parameter
+from minigrad.tensor import Tensor
+
+
+class LayerNorm(Module):
+    """Each row brought to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, dim); weight and bias (dim,).
+
+    `eps` is added to the variance. Raises: ArgumentError for a size that is no integer of at least 1, or an `eps` that is no number >= 0.
+    """
+
+    weight: Parameter
+    bias: Parameter
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        check_sizes("LayerNorm", dim=dim)
+        check_number("LayerNorm", "eps", eps)
+        self.weight, self.bias, self.eps = init.ones(dim), init.zeros(dim), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class RMSNorm(Module):
+    """Each row divided by the root of its mean square (plus `eps`), then scaled if `elementwise_affine`.
+
+    Shapes: x (*b, dim); weight (dim,).
+    Raises: ArgumentError for a size that is no integer of at least 1, or an `eps` that is no number >= 0; ShapeError for another x.
+    """
+
+    weight: Parameter | None
+
+    def __init__(self, dim: int, eps: float = 1e-6, elementwise_affine: bool = True) -> None:
+        check_sizes("RMSNorm", dim=dim)
+        check_number("RMSNorm", "eps", eps)
+        self.dim, self.eps = dim, eps
+        self.weight = init.ones(dim) if elementwise_affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.as_tensor(x)
+        if x.shape[-1:] != (self.dim,):
+            raise ShapeError(f"RMSNorm: x has shape {x.shape}, its last axis must have length {self.dim}")
+        return F.rms_norm(x, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, eps={self.eps}{'' if self.weight is not None else ', elementwise_affine=False'}"
+
+
+class GroupNorm(Module):
+    """Channels in groups; each group of each sample brought to mean 0 and variance 1, then scaled and shifted by channel if `affine`.
+
+    Shapes: x (batch, num_channels, *s) → the same; weight and bias (num_channels,).
+    Raises: ArgumentError if the channels do not divide into the groups.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        check_sizes("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        check_number("GroupNorm", "eps", eps)
+        if num_channels % num_groups:
+            raise ArgumentError(f"GroupNorm: {num_channels} channels do not divide into {num_groups} groups")
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.weight, self.bias = (init.ones(num_channels), init.zeros(num_channels)) if affine else (None, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.as_tensor(x)
+        if x.shape[1:2] != (self.num_channels,):
+            raise ShapeError(f"GroupNorm: x has shape {x.shape}, expected (batch, {self.num_channels}) and any further axes")
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}{'' if self.weight is not None else ', affine=False'}"
+
+
+class _BatchNorm(Module):
+    """What batch normalisations share; a subclass says which shapes it takes.
+
+    While training, a channel's mean and variance are those of the batch, and each forward pass moves the running ones towards them, by
+    `momentum` or (None) so that they are the mean over all batches; the running variance is the unbiased one (divided by count - 1).
+    Whatever repeats a forward pass (recomputation, gradcheck) moves them again. In evaluation the running ones are used, unless
+    `track_running_stats` is False.
+    """
+
+    shapes: ClassVar[dict[int, str]]
+    """The shapes of x by their number of axes, in words."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Buffer | None
+    running_var: Buffer | None
+    num_batches_tracked: Buffer | None
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True
+    ) -> None:
+        name = type(self).__name__
+        check_sizes(name, num_features=num_features)
+        check_number(name, "eps", eps)
+        if momentum is not None:
+            check_number(name, "momentum", momentum, most=1.0)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight, self.bias = (init.ones(num_features), init.zeros(num_features)) if affine else (None, None)
+        self.running_mean = self.running_var = self.num_batches_tracked = None
+        if track_running_stats:
+            self.running_mean, self.running_var = Buffer(creation.zeros(num_features)), Buffer(creation.ones(num_features))
+            self.num_batches_tracked = Buffer(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.as_tensor(x)
+        if x.ndim not in self.shapes or x.shape[1] != self.num_features:
+            wanted = " or ".join(self.shapes.values())
+            raise ShapeError(f"{type(self).__name__}: x has shape {x.shape}, expected {wanted} with {self.num_features} channels")
+        if not self.training and self.running_mean is not None:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+        y = F.batch_norm(x, None, None, self.weight, self.bias, self.eps)
+        if self.training:
+            self._observe(x)
+        return y
+
+    def _observe(self, x: Tensor) -> None:
+        """Move the running statistics towards those of x."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.assign(self.num_batches_tracked + 1)
+        step = 1.0 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        axes = (0, *range(2, x.ndim))
+        with no_grad():
+            for running, found in ((self.running_mean, x.mean(axis=axes)), (self.running_var, x.var(axis=axes, ddof=1))):
+                running.assign(running * (1.0 - step) + found * step)
+
+    def extra_repr(self) -> str:
+        options = f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+        return f"{options}, affine={self.weight is not None}, track_running_stats={self.running_mean is not None}"
+
+
+class BatchNorm1d(_BatchNorm):
+    """Each channel brought to mean 0 and variance 1 over the batch, then scaled and shifted if `affine`. Ioffe & Szegedy, arXiv 1502.03167.
+
+    While training, mean and variance are those of the batch, and each forward pass moves `running_mean` and `running_var` (unbiased)
+    towards them: running + momentum · (found - running), or with momentum=None the mean over all batches so far. Whatever repeats a
+    forward pass (recomputation, gradcheck) moves them again. In evaluation the running ones are used, unless `track_running_stats` is
+    False. They and the integer `num_batches_tracked` are buffers: saved, converted and copied with the layer, but not trained.
+
+    Shapes: x (batch, num_features) or (batch, num_features, length) → the same; weight and bias (num_features,).
+    Raises: ShapeError for another x, or a training batch with fewer than two numbers per channel; ArgumentError for wrong options.
+    """
+
+    shapes: ClassVar[dict[int, str]] = {2: "(batch, channels)", 3: "(batch, channels, length)"}
+
+
+class BatchNorm2d(_BatchNorm):
+    """As `BatchNorm1d`, for images. Shapes: x (batch, num_features, height, width) → the same; weight and bias (num_features,)."""
+
+    shapes: ClassVar[dict[int, str]] = {4: "(batch, channels, height, width)"}

@@ -1,0 +1,130 @@
+"""Functions whose value jumps or is a place: they carry no gradient, and their results never require one.
+
+`NON_DIFFERENTIABLE` is the published list of them; every other public function hands gradients on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.backend import namespace_of
+from minigrad.backend.dtypes import as_dtype
+from minigrad.errors import ArgumentError
+from minigrad.ops.index import check_rows
+from minigrad.tensor import Tensor, TensorLike, _reduced, as_tensor, elementwise
+
+NON_DIFFERENTIABLE = (
+    "argmax", "argmin", "argsort", "ceil", "equal", "floor", "greater", "greater_equal", "isfinite", "isnan", "less", "less_equal",
+    "not_equal", "one_hot", "round", "sign",
+)  # fmt: skip
+
+
+def sign(x: TensorLike) -> Tensor:
+    """-1, 0 or 1 by the sign of each element; carries no gradient."""
+    return elementwise("sign", as_tensor(x))
+
+
+def floor(x: TensorLike) -> Tensor:
+    """The largest whole number up to each element; carries no gradient."""
+    return elementwise("floor", as_tensor(x))
+
+
+def ceil(x: TensorLike) -> Tensor:
+    """The smallest whole number from each element on; carries no gradient."""
+    return elementwise("ceil", as_tensor(x))
+
+
+def round(x: TensorLike) -> Tensor:
+    """The nearest whole number, halves to the even one; carries no gradient."""
+    return elementwise("round", as_tensor(x))
+
+
+def isfinite(x: TensorLike) -> Tensor:
+    """Booleans: neither infinite nor NaN; carries no gradient."""
+    return elementwise("isfinite", as_tensor(x))
+
+
+def isnan(x: TensorLike) -> Tensor:
+    """Booleans: not a number; carries no gradient."""
+    return elementwise("isnan", as_tensor(x))
+
+
+def equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """Booleans: where two tensors hold the same number (== on tensors is identity); carries no gradient."""
+    return _compared("equal", x, y)
+
+
+def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """Booleans: where two tensors differ; carries no gradient."""
+    return _compared("not_equal", x, y)
+
+
+def less(x: TensorLike, y: TensorLike) -> Tensor:
+    """Booleans: x < y; carries no gradient."""
+    return _compared("less", x, y)
+
+
+def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """Booleans: x ≤ y; carries no gradient."""
+    return _compared("less_equal", x, y)
+
+
+def greater(x: TensorLike, y: TensorLike) -> Tensor:
+    """Booleans: x > y; carries no gradient."""
+    return _compared("greater", x, y)
+
+
+def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """Booleans: x ≥ y; carries no gradient."""
+    return _compared("greater_equal", x, y)
+
+
+def _compared(how: str, x: Any, y: Any) -> Tensor:
+    return elementwise(how, _beside(y, x), _beside(x, y))
+
+
+def _beside(other: Any, x: Any) -> Any:
+    """x itself; the floats of a list take over the other side's floating dtype, so that [0.1] equals a float32 0.1."""
+    if not isinstance(x, list | tuple):
+        return x
+    listed, dtype = Tensor(x), getattr(other, "dtype", None)
+    return Tensor(x, dtype=dtype) if dtype is not None and dtype.kind == listed.dtype.kind == "f" else listed
+
+
+def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The place of the first largest element along an axis (in the flattened tensor if None); carries no gradient.
+
+    Raises: ShapeError for an axis that x lacks or an empty one.
+    """
+    array = as_tensor(x).array
+    return _reduced(lambda: array.argmax(axis=axis, keepdims=keepdims), "argmax")
+
+
+def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The place of the first smallest element along an axis (in the flattened tensor if None); carries no gradient.
+
+    Raises: ShapeError for an axis that x lacks or an empty one.
+    """
+    array = as_tensor(x).array
+    return _reduced(lambda: array.argmin(axis=axis, keepdims=keepdims), "argmin")
+
+
+def argsort(x: TensorLike, axis: int = -1) -> Tensor:
+    """The places of the elements in rising order; equal elements keep theirs (a stable sort). Carries no gradient.
+
+    Raises: ShapeError for an axis that x lacks.
+    """
+    array = as_tensor(x).array
+    return _reduced(lambda: namespace_of(array).argsort(array, axis=axis, kind="stable"), "argsort")
+
+
+def one_hot(ids: TensorLike, num_classes: int, dtype: Any = "float32") -> Tensor:
+    """1 at the place that each id names, 0 elsewhere; carries no gradient. Shapes: ids (*b) integers → (*b, num_classes).
+
+    Raises: IndexRangeError naming the id that is outside 0..num_classes-1; DTypeError for ids that are no integers.
+    """
+    if not isinstance(num_classes, int) or num_classes < 0:
+        raise ArgumentError(f"one_hot: num_classes is a whole number, not {num_classes!r}")
+    array = as_tensor(ids).array
+    check_rows("one_hot ids", array, num_classes)
+    return Tensor.wrap(namespace_of(array).one_hot(array, num_classes, as_dtype(dtype)))

@@ -1,0 +1,73 @@
+"""Padding: numbers put around a tensor, constant ones or copies of its own, as `numpy.pad` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minigrad.backend import namespace_of
+from minigrad.backend.dtypes import numbers
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.op import composite
+from minigrad.ops.index import gathered, zeros_at
+from minigrad.ops.shape import concatenate
+from minigrad.tensor import Tensor, TensorLike, as_tensor
+
+
+@composite("*s -> *t")
+def pad(x: TensorLike, pad_width: int | Sequence[Any], mode: str = "constant", constant_values: float | Sequence[Any] = 0) -> Tensor:
+    """x with more numbers before and after it along its axes.
+
+    pad_width: one number for all, (before, after) for all axes, or such a pair for each axis.
+    mode: "constant" (of `constant_values`, given like the widths), "edge" (the outermost number again and again), "reflect" (mirrored
+    at the outermost number), "wrap" (from the other end).
+    Raises: ArgumentError for negative widths or an unknown mode; ShapeError if the widths do not fit the axes, or an empty axis would
+    have to be repeated; DTypeError.
+    """
+    x = as_tensor(x)
+    widths = _widths(pad_width, x.ndim)
+    if mode == "constant":
+        return _with_constants(x, widths, constant_values)
+    if mode not in ("edge", "reflect", "wrap"):
+        raise ArgumentError(f'pad: mode is "constant", "edge", "reflect" or "wrap", not {mode!r}')
+    for axis, (before, after) in enumerate(widths):
+        if before or after:
+            x = _with_copies(x, axis, before, after, mode)
+    return x
+
+
+def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
+    """The numbers of places before and after each axis."""
+    given = numbers(pad_width.array if isinstance(pad_width, Tensor) else pad_width)
+    if given.dtype.kind not in "iu":
+        raise DTypeError(f"pad: pad_width must hold integers, got {given.dtype}")
+    if given.size and int(given.min()) < 0:
+        raise ArgumentError(f"pad: pad_width must not be negative, got {pad_width!r:.60}; cut with a slice instead")
+    try:
+        return [(before, after) for before, after in namespace_of(given).broadcast_to(given, (ndim, 2)).tolist()]
+    except ValueError as error:
+        raise ShapeError(f"pad: a pad_width of shape {given.shape} does not fit {ndim} axes: give a number, a pair, or pairs") from error
+
+
+def _with_constants(x: Tensor, widths: list[tuple[int, int]], values: Any) -> Tensor:
+    inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
+    shape = tuple(before + n + after for (before, after), n in zip(widths, x.shape, strict=True))
+    padded: Tensor = zeros_at(x, key=inside, shape=shape)
+    given = numbers(values.array if isinstance(values, Tensor) else values)
+    if not widths or not given.any():
+        return padded
+    xp = namespace_of(x.array)
+    try:
+        frame = xp.pad(xp.zeros(x.shape, x.dtype), widths, constant_values=given.tolist())
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ArgumentError(f"pad: constant_values {values!r:.60} do not fit {x.ndim} axes of {x.dtype}: {error}") from error
+    return padded + Tensor.wrap(frame)
+
+
+def _with_copies(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
+    """One axis continued by copies: what lies before and after is gathered, so that the middle's gradient is a plain slice."""
+    xp, n = namespace_of(x.array), x.shape[axis]
+    if n == 0:
+        raise ShapeError(f"pad: axis {axis} of shape {x.shape} is empty, there is nothing to repeat: use mode='constant'")
+    places = xp.pad(xp.arange(n), (before, after), mode=mode)
+    return concatenate(gathered(x, places[:before], axis), x, gathered(x, places[before + n :], axis), axis=axis)

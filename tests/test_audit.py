@@ -1,0 +1,205 @@
+"""`audit` and its command: right models pass with every parameter judged, and each known way of being wrong is found and named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models.cases import config
+
+import minigrad as mg
+from minigrad import functional as F
+from minigrad import nn
+from minigrad.audit import FAILED, MEANINGS, Audit, AuditError
+from minigrad.errors import ArgumentError, StateDictError
+from minigrad.models import BertForSequenceClassification
+
+IDS, LABELS = np.array([[1, 2, 3], [4, 5, 1]]), np.array([0, 2])
+
+
+class Classifier(nn.Module):
+    """An embedding, its mean, a hidden layer and a linear classifier; `wrong` is what goes wrong between embedding and mean."""
+
+    def __init__(self, wrong: Callable[[mg.Tensor], mg.Tensor] = lambda x: x) -> None:
+        self.embedding = nn.Embedding(6, 4)
+        self.hidden = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Dropout(0.4))
+        self.classifier = nn.Linear(5, 3)
+        self.wrong = wrong
+
+    def forward(self, ids: Any, labels: Any) -> mg.Tensor:
+        pooled = self.wrong(self.embedding(ids)).mean(axis=1)
+        return F.cross_entropy(self.classifier(self.hidden(pooled)), labels)
+
+
+def verdicts(found: Audit) -> dict[str, str]:
+    return {row.name: row.verdict for row in found.rows}
+
+
+def failed(model: nn.Module) -> Audit:
+    with pytest.raises(AuditError) as caught:
+        mg.audit(model, (IDS, LABELS))
+    assert str(caught.value.audit) in str(caught.value)
+    return caught.value.audit
+
+
+# ---------------------------------------------------------------- what is right passes
+@pytest.mark.parametrize("training", [True, False])
+def test_every_parameter_of_a_right_model_is_judged(training: bool) -> None:
+    mg.manual_seed(0)
+    model = Classifier().train(training)
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    found = mg.audit(model, {"ids": IDS, "labels": LABELS})
+    assert found and [row.name for row in found.rows] == [name for name, _ in model.named_parameters()]
+    assert set(verdicts(found).values()) == {"ok"}
+    assert all(row.relative_error < 1e-6 and row.gradient_norm > 0 for row in found.rows)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+        assert array.dtype == np.float32
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_bert_with_dropout_on_passes_and_key_biases_are_zero() -> None:
+    mg.manual_seed(0)
+    model = BertForSequenceClassification(config(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)).train()
+    ids = np.random.default_rng(0).integers(1, 9, (4, 6))  # without [PAD], which the published model does not train
+    found = mg.audit(model, {"input_ids": ids, "labels": np.array([0, 1, 2, 1])})
+    words = verdicts(found)
+    assert {name for name, word in words.items() if word == "zero"} == {name for name in words if name.endswith("key.bias")}
+    assert set(words.values()) == {"ok", "zero"}
+    assert "2 zero: gradient and change of the loss are both at rounding level" in str(found)
+
+
+def test_the_stream_of_random_numbers_stays_where_it_was() -> None:
+    model = Classifier().train()
+    mg.manual_seed(3)
+    expected = F.dropout(mg.ones((2, 8))).tolist()
+    mg.manual_seed(3)
+    mg.audit(model, (IDS, LABELS))
+    assert F.dropout(mg.ones((2, 8))).tolist() == expected
+
+
+def test_a_model_in_training_under_an_optimizer_can_be_audited() -> None:
+    model = Classifier()
+    optimizer = mg.optim.AdamW(model.named_parameters(), lr=0.1)
+    model(IDS, LABELS).backward()
+    gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+    assert mg.audit(model, (IDS, LABELS))
+    for name, p in model.named_parameters():
+        assert p.grad is not None
+        np.testing.assert_array_equal(p.grad.numpy(), gradients[name])
+    optimizer.step()
+    assert mg.audit(model, (IDS, LABELS))
+
+
+def test_a_loss_of_ones_own_and_a_batch_of_floats() -> None:
+    model, batch = nn.Linear(3, 2), np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    assert mg.audit(model, batch, lambda m, x: (m(x) ** 2).sum())
+
+
+def test_corners_of_relu_are_no_errors() -> None:
+    """The bias is exactly at the corner for the rows of zeros: both slopes bracket the gradient."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    model.layers[0].bias.assign(np.zeros(2))  # type: ignore[attr-defined]
+    found = mg.audit(model, np.vstack([np.zeros((2, 3)), np.eye(3)]), lambda m, x: m(x).sum())
+    assert verdicts(found)["layers.0.bias"] == "kink"
+
+
+# ---------------------------------------------------------------- what is wrong is found
+def test_a_detached_embedding_is_found() -> None:
+    found = failed(Classifier(lambda x: x.detach()))
+    assert verdicts(found) == {
+        "embedding.weight": "missing", "hidden.layers.0.weight": "ok", "hidden.layers.0.bias": "ok", "classifier.weight": "ok",
+        "classifier.bias": "ok",
+    }  # fmt: skip
+
+
+@mg.custom_op("*s, *s -> *s")
+def swapped_product(xp: Any, x: Any, y: Any) -> Any:
+    """x · y whose pullback confuses its operands."""
+    return x * y, (lambda g: g * x, lambda g: g * y)
+
+
+def test_a_swapped_operand_in_a_pullback_is_found() -> None:
+    found = failed(Classifier(lambda x: swapped_product(x, x * 0.5 + 1.0)))
+    assert [row.name for row in found.failures] == ["embedding.weight"]
+    assert verdicts(found)["embedding.weight"] == "wrong" and found.failures[0].relative_error > 1e-3
+
+
+def test_a_gradient_off_by_a_thousandth_is_found() -> None:
+    @mg.custom_op("*s -> *s")
+    def slightly_off(xp: Any, x: Any) -> Any:
+        return xp.tanh(x), (lambda g: g * (1.0 - xp.tanh(x) ** 2) * 1.001,)
+
+    assert verdicts(failed(Classifier(slightly_off)))["embedding.weight"] == "wrong"
+
+
+def test_a_layer_in_a_closure_is_found() -> None:
+    hidden = nn.Linear(4, 4)
+    found = failed(Classifier(lambda x: hidden(x)))
+    assert [(row.shape, row.verdict) for row in found.failures] == [((4,), "unregistered"), ((4, 4), "unregistered")]
+
+
+def test_a_layer_in_a_set_is_found() -> None:
+    model = Classifier()
+    model.more = {nn.Linear(4, 4)}  # type: ignore[attr-defined]
+    with pytest.raises(StateDictError, match="more is a set of layers"):
+        mg.audit(model, (IDS, LABELS))
+
+
+def test_a_trainable_parameter_that_nobody_uses_is_found_and_a_frozen_one_is_named() -> None:
+    model = Classifier()
+    model.spare, model.still = nn.Linear(2, 2), nn.Linear(2, 2)  # type: ignore[attr-defined]
+    model.freeze("still", "embedding")
+    found = failed(model)
+    words = verdicts(found)
+    assert [row.name for row in found.failures] == ["spare.weight", "spare.bias"] and words["spare.bias"] == "unused"
+    assert {name for name, word in words.items() if word == "frozen"} == {"embedding.weight", "still.weight", "still.bias"}
+    model.freeze("spare")
+    assert mg.audit(model, (IDS, LABELS))
+
+
+def test_every_verdict_has_a_meaning() -> None:
+    assert set(FAILED) < set(MEANINGS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda m, b: m(*b) * mg.ones(2), "one element, got a Tensor of shape"),
+        (lambda m, b: 3.0, "one element, got float"),
+        (lambda m, b: m(*b) * float("nan"), "loss is nan"),
+    ],
+)
+def test_a_loss_that_is_no_finite_number_is_refused(loss: Any, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        mg.audit(Classifier(), (IDS, LABELS), loss)
+
+
+# ---------------------------------------------------------------- the command
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "minigrad", *arguments], capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_command_audits_a_directory(minilm: Path, tmp_path: Path) -> None:
+    data = tmp_path / "records.tsv"
+    data.write_text("text\tlabel\nworks like new\tgood\nbroke after a day\tbad\n", encoding="utf-8")
+    done = run("audit", str(minilm), "--data", str(data), "--layers", "1", "--max-length", "8")
+    assert done.returncode == 0, done.stderr
+    assert "bert.encoder.layer.0.attention.self.key.bias" in done.stdout and "zero" in done.stdout
+    assert "on 2 records" in done.stdout and "passed" in done.stdout
+    assert "a new head for bad, good" in done.stderr
+
+
+def test_the_command_names_what_it_cannot_use(tmp_path: Path) -> None:
+    for arguments, words in (
+        (["audit", str(tmp_path), "--data", str(tmp_path / "none.tsv")], "none.tsv"),
+        (["audit", str(tmp_path), "--data", "x.tsv", "--records", "0"], "--records must be at least 1"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert run("nonsense").returncode == 2

@@ -1,0 +1,32 @@
+"""docs/ops.md is what the registry and the tests say today, and every edge case has a test with its convention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from make_ops_page import CASES, PAGE, conventions, kept, page
+
+import minigrad as mg
+
+
+def test_the_page_is_up_to_date() -> None:
+    mg.manual_seed(0)
+    assert PAGE.read_text(encoding="utf-8") == page(), "docs/ops.md is stale: run python tests/make_ops_page.py"
+
+
+@pytest.mark.parametrize("number", range(1, CASES + 1))
+def test_every_edge_case_has_a_test_that_states_its_convention(number: int) -> None:
+    tests = conventions()[number]
+    assert tests, f"no test is called test_e{number:02d}_…"
+    assert all(text.endswith((".", "…")) for _, text in tests), f"{tests[0][0]} does not say its convention in a sentence"
+
+
+def test_kept_arrays_are_found_wherever_they_hide() -> None:
+    a, b, c, d = (np.zeros(n) for n in (1, 2, 3, 4))
+    view = d[1:]
+
+    def pullback(g: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (lambda: g + a[0] + saved[0][1]["c"] + view[0])()
+
+    saved = [(b, {"c": c})]
+    assert sorted(array.size for array in kept((pullback, None))) == [1, 2, 3, 4]
