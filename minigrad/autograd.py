@@ -18,8 +18,8 @@ import numpy as np
 
 from minigrad.anomaly import Call, check_gradient, check_pulled, detecting
 from minigrad.backend import Array, namespace_of
-from minigrad.backend.gradients import LAZY, RowSparse, dense
-from minigrad.errors import GraphError
+from minigrad.backend.gradients import LAZY, RowSparse, dense, read_only
+from minigrad.errors import ContractError, GraphError, MinigradError
 from minigrad.hooks import HookHandle, Hooks
 from minigrad.modes import Mode
 
@@ -135,11 +135,16 @@ class Leaf(Node):
 
 
 def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
-    """Undo broadcasting: sum the gradient over the axes along which an input of `shape` was repeated."""
+    """Undo broadcasting: sum the gradient over the axes along which an input of `shape` was repeated.
+
+    Raises: ContractError for a gradient that no sum brings to that shape.
+    """
     if gradient.shape == shape:
         return gradient
     gradient = dense(gradient)
     extra = gradient.ndim - len(shape)
+    if extra < 0 or any(n not in (1, have) for n, have in zip(shape, gradient.shape[extra:], strict=True)):
+        raise ContractError(f"a pullback returned a gradient of shape {tuple(gradient.shape)} for an input of shape {shape}")
     xp = namespace_of(gradient)
     if extra > 0:
         gradient = xp.sum(gradient.reshape((prod(gradient.shape[:extra]), *gradient.shape[extra:])) if extra > 1 else gradient, axis=0)
@@ -204,7 +209,8 @@ def propagate(
     targets are returned (a target the roots do not depend on is absent), and only paths that lead to a target are walked.
     Nodes recorded before `since` are ends: they are not walked through, and their hooks are left to the walk that does so.
 
-    Raises: GraphError (codes graph-freed, graph-stale, graph-order); NonFiniteError in anomaly mode.
+    Raises: GraphError (codes graph-freed, graph-stale, graph-order); ContractError for a pullback that writes to its incoming gradient;
+    NonFiniteError in anomaly mode.
     """
     nodes = reachable([root for root, _ in seeds], since)
     wanted = set(nodes) if targets is None else set()
@@ -253,15 +259,24 @@ def propagate(
             pullback = _unwatched(node.replay) if checking else node.replay()
         if not (retain_graph or create_graph):
             node.pullback = None
-        g = tuple(g) if type(g) is list else dense(g)
-        if type(pullback) is tuple:
-            gradients: Sequence[Any] = [
-                f(g) if f is not None and p in wanted else None for f, p in zip(pullback, node.parents, strict=True)
-            ]
-        else:
-            gradients = pullback(g)
-            if type(gradients) is not tuple:
-                gradients = (gradients,)
+        g = tuple([read_only(part) for part in g]) if type(g) is list else read_only(g)
+        try:
+            if type(pullback) is tuple:
+                gradients: Sequence[Any] = [
+                    f(g) if f is not None and p in wanted else None for f, p in zip(pullback, node.parents, strict=True)
+                ]
+            else:
+                gradients = pullback(g)
+                if type(gradients) is not tuple:
+                    gradients = (gradients,)
+        except ValueError as error:
+            if isinstance(error, MinigradError) or "read-only" not in str(error):
+                raise
+            raise ContractError(
+                f"the pullback of {node.name} writes to an array that others may read, its incoming gradient or what it keeps ({error}); "
+                "let it make one of its own",
+                code="contract-purity",
+            ) from error
         del pullback, g
         if checking:
             check_pulled(node, gradients, wanted)

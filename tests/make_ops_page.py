@@ -11,11 +11,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import numpy as np
+from oracle.edge_cases.table import TORCH
 
 import minigrad as mg
 from minigrad import ops
@@ -39,6 +41,14 @@ Shapes are written as NumPy's gufuncs write them: `*s` stands for any axes (thos
 leading axes, `name:int` for integers. An operation has a pullback of its own; a composite is made of operations. Each is checked by
 `minigrad.check_op`: first and second derivatives against central differences in float64, nothing written to, float32 stays float32,
 any memory layout.
+
+```python
+import numpy as np
+import minigrad as mg
+from minigrad import functional as F
+
+assert mg.check_op(F.logsumexp, [np.linspace(-2.0, 2.0, 6).reshape(2, 3)])
+```
 """
 
 
@@ -171,8 +181,9 @@ def _kept_table() -> str:
 
 
 # ---------------------------------------------------------------- conventions
+@cache
 def conventions() -> dict[int, list[tuple[str, str]]]:
-    """For each edge case the (test, docstring) pairs that hold it."""
+    """For each edge case the (test, docstring) pairs that hold it: there should be one."""
     found: dict[int, list[tuple[str, str]]] = {number: [] for number in range(1, CASES + 1)}
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -187,13 +198,18 @@ def _conventions() -> str:
     lines = [
         "## Conventions at kinks, ties and edges",
         "",
-        "Each has a test of its number (`pytest -k test_e01`).",
-        "",
-        "| | convention |",
-        "|---|---|",
+        "Each has a test of its number (`pytest -k test_e01`). The last column says what PyTorch 2.13 does where the same question can be",
+        "put to it: it meets the convention, fails it, or differs; `tests/oracle/test_edge_cases_oracle.py` measures that too.",
     ]
+    heading = ""
     for number, tests in conventions().items():
-        lines += [f"| E{number:02d} | {_cell(' '.join(text for _, text in tests if text))} |"]
+        place, text = tests[0]
+        file = place.partition("::")[0]
+        if file != heading:
+            heading = file
+            subject = ast.get_docstring(ast.parse((TESTS.parent / file).read_text(encoding="utf-8"))) or ""
+            lines += ["", f"### {_first_sentence(subject).rstrip('.')}", "", f"`{file}`", "", "| | convention | PyTorch |", "|---|---|---|"]
+        lines += [f"| E{number:02d} | {_cell(text)} | {_cell(TORCH[number])} |"]
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from support import accumulated, leaf
 import minigrad as mg
 from minigrad import functional as F
 from minigrad.autograd import recording, replayable
-from minigrad.errors import ArgumentError, DTypeError, GraphError, MinigradError, ShapeError
+from minigrad.errors import ArgumentError, ContractError, DTypeError, GraphError, MinigradError, ShapeError
 from minigrad.op import REGISTRY, op
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
@@ -458,3 +458,11 @@ def test_value_and_grad_of_a_parameter_that_is_used_elsewhere() -> None:
     _, gradient = mg.value_and_grad(lambda w: (w * 3.0).sum())(weight)
     np.testing.assert_array_equal(gradient.numpy(), [3.0, 3.0])
     assert weight.grad is None
+
+
+@pytest.mark.parametrize("pull", [lambda g: g[1:], lambda g: g.reshape((3, 1)), lambda g: g.sum()], ids=["part", "turned", "summed"])
+def test_a_gradient_of_another_shape_is_refused(pull: Any) -> None:
+    shapeless = mg.custom_op("*s -> *s")(lambda xp, x: (x * 1.0, (pull,)))
+    x = mg.Tensor(np.ones(3), requires_grad=True)
+    with pytest.raises(ContractError, match=r"gradient of shape .* for an input of shape \(3,\)"):
+        shapeless(x).sum().backward()

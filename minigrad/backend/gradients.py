@@ -114,3 +114,12 @@ LAZY = (RowSparse, Product)
 def dense(gradient: Any) -> Any:
     """A plain array (or Tensor) for any kind of gradient."""
     return gradient.dense() if isinstance(gradient, LAZY) else gradient
+
+
+def read_only(gradient: Any) -> Any:
+    """What a pullback receives: a plain array (or Tensor) that it cannot write to, because others may hold the same memory."""
+    plain = dense(gradient)
+    if type(plain) is np.ndarray:
+        plain = plain.view()
+        plain.setflags(write=False)
+    return plain

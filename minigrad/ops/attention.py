@@ -92,7 +92,7 @@ def _with_masked_first(xp: Any, gradient: Array, packing: Packing, i: int) -> Ar
     """The key and value gradients of sequence i, with a zero row in front if its first token was not attended to."""
     if packing.masked_first is None or not packing.masked_first[i]:
         return gradient
-    return xp.concatenate([gradient[:1] * 0.0, gradient], axis=0)
+    return xp.concatenate([xp.zeros_like(gradient, shape=(1, *gradient.shape[1:])), gradient], axis=0)
 
 
 @composite("*b q d, *b k d, *b k v -> *b q v")

@@ -30,17 +30,17 @@ def test_e19_a_query_that_may_attend_to_nothing_gives_zeros_and_finite_gradients
         np.testing.assert_array_equal(out.numpy()[1, 2], np.zeros(4))
         for gradient in mg.grad(out.sum(), [q, k, v]):
             assert gradient is not None and np.isfinite(gradient.numpy()).all()
-        packing = Packing([3, 2, 1], masked_first=[True, False, True])
-        kv = leaf(rng.standard_normal((6, 3 * 2)), dtype)
-        with form():
-            before = ops.attention(None, kv, packing=packing, heads=1)
-        np.testing.assert_array_equal(before.numpy()[5], [0.0, 0.0])  # a sequence of one token, which is masked
-        changed = kv.numpy().copy()
-        changed[[0, 5], 2:] = 1e3  # keys and values of the masked first tokens
-        with form():
-            np.testing.assert_array_equal(ops.attention(None, changed, packing=packing, heads=1).numpy(), before.numpy())
-        found = grad_of(before, kv)
-        assert np.isfinite(found).all() and (found[[0, 5], 2:] == 0).all()
+        packing = Packing([3, 1, 2], masked_first=[True, True, False])  # the second sequence is one token, which is masked
+        asking, kv = leaf(rng.standard_normal((6, 2)), dtype), leaf(rng.standard_normal((6, 3 * 2)), dtype)
+        hidden = kv.numpy().copy()
+        hidden[[0, 3], 2:] = 1e3  # keys and values of the masked first tokens
+        for q, first in ((None, 2), (asking, 0)):
+            with form():
+                before = ops.attention(q, kv[:, 2 - first :], packing=packing, heads=1)
+                np.testing.assert_array_equal(ops.attention(q, hidden[:, 2 - first :], packing=packing, heads=1).numpy(), before.numpy())
+            np.testing.assert_array_equal(before.numpy()[3], [0.0, 0.0])
+            found = grad_of(before, kv)
+            assert np.isfinite(found).all() and (found[[0, 3], 2:] == 0).all() and (found[[1, 2, 4, 5], 4:] != 0).all()
 
 
 def test_e20_logsumexp_of_minus_infinities() -> None:

@@ -22,8 +22,9 @@ from minigrad.errors import GradientCheckError
 from minigrad.gradcheck import FULL
 from minigrad.packing import Packing
 
-BROAD = settings().max_examples
-FEW = max(3, BROAD // 20)
+BROAD = max(10, settings().max_examples // 4)
+"""Examples for layers around one operation, which has a whole row of samples of its own."""
+FEW = max(3, BROAD // 5)
 """Examples for blocks of several layers: each checks some hundred derivatives, and what they are made of is checked broadly."""
 
 smooth = st.sampled_from(["gelu", "gelu_new", "tanh", "sigmoid", "silu"])  # relu has a kink, where differences cannot judge
