@@ -4,7 +4,7 @@
     python examples/char_lstm.py --text moby_dick.txt  # on a text of your own (UTF-8)
 
 The text is cut into parallel strands that are read side by side; each strand's state is carried from one piece to the next (truncated
-backpropagation through time), so the model remembers further back than it is differentiated. About a minute on two cores; fails if it
+backpropagation through time), so the model remembers further back than it is differentiated. About half a minute on two cores; fails if it
 does not beat the frequencies of single characters on held-out text.
 """
 

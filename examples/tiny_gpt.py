@@ -3,8 +3,8 @@
     python examples/tiny_gpt.py                       # on the 896 records beside this file
     python examples/tiny_gpt.py --text moby_dick.txt  # on a text of your own (UTF-8)
 
-A bigram model knows one character of context and is counted in a moment: a network that does not beat it has learned nothing. About two
-minutes on two cores; prints the loss as it falls, both models' losses on held-out text, and a sample.
+A bigram model knows one character of context and is counted in a moment: a network that does not beat it has learned nothing. About
+one minute on two cores; prints the loss as it falls, both models' losses on held-out text, and a sample.
 """
 
 from __future__ import annotations
