@@ -112,6 +112,7 @@ from minigrad.ops import (
     triu,
     var,
 )
+from minigrad.ops.axes import whole, wholes
 from minigrad.ops.windows import PerAxis
 from minigrad.packing import Packing, host_array
 from minigrad.tensor import Tensor, TensorLike, as_tensor
@@ -174,34 +175,40 @@ def swapaxes(x: TensorLike, a: int, b: int) -> Tensor:
 
 def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
     """x repeated along new and length-1 axes."""
-    return ops.broadcast_to(as_tensor(x), shape=tuple(shape))
+    return ops.broadcast_to(as_tensor(x), shape=wholes("broadcast_to: shape", shape))
 
 
 def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Tensors one after another along an existing axis."""
-    if len(tensors) == 0:
-        raise ArgumentError("concatenate needs at least one tensor")
+    if not hasattr(tensors, "__len__") or len(tensors) == 0:
+        raise ArgumentError("concatenate needs a list of at least one tensor")
     return ops.concatenate(*tensors, axis=axis)
 
 
-def take_rows(x: Tensor, rows: Array) -> Tensor:
+def take_rows(x: TensorLike, rows: Array) -> Tensor:
     """Distinct rows of x. Shapes: x (n, d), rows (m,) integers → (m, d).
 
     Raises: IndexRangeError for a row outside x; ArgumentError for a row named twice (`x[rows]` allows that).
     """
+    x = as_tensor(x)
+    if x.ndim == 0:
+        raise ShapeError("take_rows: a single number has no rows")
     return ops.take_rows(x, to_device(_distinct(rows, x.shape[0]), x.device))
 
 
 def _distinct(rows: Any, count: int) -> Array:
     places = host_array("rows", rows)
+    if places.ndim != 1:
+        raise ShapeError(f"rows must be a list of integers, got shape {places.shape}")
     ops.check_rows("rows", places, count)
     if len(set(places.tolist())) < len(places):
         raise ArgumentError("rows must be distinct; index with x[rows] to repeat some")
     return places
 
 
-def put_rows(x: Tensor, rows: Array, count: int) -> Tensor:
+def put_rows(x: TensorLike, rows: Array, count: int) -> Tensor:
     """Zeros (count, d) with the rows of x at the distinct places `rows`: the transpose of take_rows."""
+    x, count = as_tensor(x), whole("put_rows: count", count)
     return ops.put_rows(x, to_device(_distinct(rows, count), x.device), count=count)
 
 
@@ -289,8 +296,8 @@ def _integers(what: str, values: TensorLike) -> Array:
 
 def dropout(x: TensorLike, p: float = 0.5, training: bool = True, path: str = "functional.dropout") -> Tensor:
     """Each unit dropped with probability p, the others scaled by 1/(1-p); x itself when not training. Rows are all axes but the last."""
-    if not 0.0 <= p <= 1.0:
-        raise ArgumentError(f"dropout: p lies between 0 and 1, got {p}")
+    if not isinstance(p, Real) or not 0.0 <= p <= 1.0:
+        raise ArgumentError(f"dropout: p lies between 0 and 1, got {p!r:.80}")
     x = as_tensor(x)
     if not training or p == 0.0 or x.size == 0:
         return x

@@ -22,6 +22,9 @@ from minigrad.hooks import HookHandle
 Axis: TypeAlias = int | tuple[int, ...] | None
 TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"
 
+NUMBERS = (np.generic, int, float)
+"""What NumPy returns instead of arrays without axes; a tuple, because `int | float` would build a new type for every result."""
+
 
 class Tensor:
     """An n-dimensional array of numbers with a gradient.
@@ -46,7 +49,7 @@ class Tensor:
     def wrap(cls, array: Array) -> Tensor:
         """A Tensor around an array that nobody else will write to; nothing is copied."""
         tensor = Tensor.__new__(Tensor)
-        tensor._array = array if not isinstance(array, np.generic | bool | int | float) else np.asarray(array)
+        tensor._array = np.asarray(array) if isinstance(array, NUMBERS) else array
         tensor.node = None
         return tensor
 
@@ -215,7 +218,7 @@ class Tensor:
 
     def __index__(self) -> int:
         value = self.item()
-        if not isinstance(value, int):
+        if not isinstance(value, int) or isinstance(value, bool):
             raise DTypeError(f"a {self.dtype} tensor is no index: only integer tensors with one element are")
         return value
 
@@ -402,6 +405,18 @@ def as_tensor(x: TensorLike) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(x)
 
 
+def as_tensors(*values: TensorLike) -> list[Tensor]:
+    """Each value as a Tensor; the floats of lists take over the floating dtype of the first tensor or array that has one."""
+    dtypes = (v.dtype for v in values if hasattr(v, "dtype"))
+    floating = next((dtype for dtype in dtypes if dtype.kind == "f"), None)
+    return [v if isinstance(v, Tensor) else _beside(v, floating) for v in values]
+
+
+def _beside(data: Any, floating: Any) -> Tensor:
+    tensor = Tensor(data)
+    return tensor if hasattr(data, "dtype") or floating is None or tensor.dtype.kind != "f" else Tensor(data, dtype=floating)
+
+
 def _new_array(data: Any, dtype: Any) -> Array:
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
@@ -447,7 +462,7 @@ def _reduced(compute: Callable[[], Array], how: str) -> Tensor:
     """The result of an array function without a gradient, its errors explained."""
     try:
         return Tensor.wrap(compute())
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise DTypeError(f"{how}: {error}") from error
     except (ValueError, IndexError) as error:
         raise ShapeError(f"{how}: {error}") from error

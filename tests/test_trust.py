@@ -42,6 +42,33 @@ def test_shape_functions_do_not_share_memory_with_arrays() -> None:
     assert wide.tolist() == [[1.0, 1.0]] * 3
 
 
+@pytest.mark.parametrize("body", [lambda xp, x: (x, (lambda g: g,)), lambda xp, x: (x[...], (lambda g: g[...],))])
+def test_an_operation_that_returns_its_input_does_not_share_memory_with_arrays(body: Any) -> None:
+    array = np.ones(2)
+    same = mg.custom_op("*s -> *s")(body)(array)
+    array[:] = 5.0
+    assert same.tolist() == [1.0, 1.0]
+
+
+def test_operations_that_return_input_and_gradient_themselves_add_up_as_copies_do() -> None:
+    """Every sum in the walk goes into a buffer that was made for it, never into one that a pullback handed on."""
+
+    def body(xp: Any, x: Any, y: Any) -> Any:
+        return x + y, lambda g: (g, g)
+
+    both, x, seed = mg.custom_op("*s, *s -> *s")(body), leaf([1.0, 2.0]), np.array([1.0, 3.0])
+    y = both(x, x)
+    z = both(both(y, y), both(y, x))
+    seen: list[tuple[mg.Tensor, list[float]]] = []
+    for tensor in (x, y, z):
+        tensor.register_hook(lambda g: seen.append((g, g.tolist())))  # type: ignore[func-returns-value]
+    found = mg.grad(z, [x, y, z], mg.Tensor.wrap(seed), retain_graph=True)
+    z.backward(mg.Tensor.wrap(seed))
+    assert [g.tolist() for g in found if g is not None] == [[7.0, 21.0], [3.0, 9.0], [1.0, 3.0]] and x.grad is not None
+    assert x.grad.tolist() == [7.0, 21.0] and seed.tolist() == [1.0, 3.0]
+    assert all(g.tolist() == then for g, then in seen) and len(seen) == 6
+
+
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_parameter_that_changed_is_caught_frozen_or_not(trained: bool) -> None:
     x, w = leaf(np.ones((1, 2))), Parameter(np.ones((2, 2)), requires_grad=trained)

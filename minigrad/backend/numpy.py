@@ -84,8 +84,7 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
         x.dtype.kind != "f"
         or x.dtype.itemsize >= 8
         or x.ndim == 0
-        or axis == -1
-        or axis == x.ndim - 1
+        or (axis in (-1, x.ndim - 1) and (x.ndim == 1 or x.strides[-1] == x.itemsize))  # a transposed array is added row after row
         or (axis is None and x.flags.c_contiguous)
     ):
         return x.sum(axis=axis, keepdims=keepdims)

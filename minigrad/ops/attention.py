@@ -11,7 +11,7 @@ from minigrad.errors import ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.softmax import allowed, softmax
 from minigrad.packing import Packing
-from minigrad.tensor import Tensor, TensorLike, as_tensor
+from minigrad.tensor import Tensor, TensorLike, as_tensors
 
 
 @op("nq h | none, n 3h | n 2h -> nq h")
@@ -107,10 +107,10 @@ def scaled_dot_product_attention(
     Shapes: q (*b, queries, d), k (*b, keys, d), v (*b, keys, dv) → (*b, queries, dv).
     Raises: ShapeError for arrays of fewer than two axes, and for shapes that do not fit.
     """
-    q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
+    q, k, v = as_tensors(q, k, v)
     if min(q.ndim, k.ndim, v.ndim) < 2:
         raise ShapeError(f"attention needs axes of queries or keys, and of channels; got shapes {q.shape}, {k.shape} and {v.shape}")
-    scores: Tensor = (q @ k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5)
+    scores: Tensor = (q @ k.swapaxes(-1, -2)) * (max(q.shape[-1], 1) ** -0.5)
     if k.shape[-2] == 0:
         return scores @ v
     may = None if mask is None else allowed(mask, scores)

@@ -14,7 +14,7 @@ from minigrad.backend import Array
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.windows import PerAxis, Window, lay_out, put_back, spatial_sides
-from minigrad.tensor import Tensor, TensorLike, as_tensor
+from minigrad.tensor import Tensor, TensorLike, as_tensors
 
 
 @op("n c *s, m c/groups *k, m -> n m *t", promotes="float")
@@ -106,7 +106,7 @@ def conv2d(
 def _convolved(
     what: str, ndim: int, x: TensorLike, weight: TensorLike, bias: TensorLike | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Tensor:
-    x, weight = as_tensor(x), as_tensor(weight)
+    x, weight = as_tensors(x, weight)
     spatial_sides(what, x, ndim)
     if weight.ndim != ndim + 2:
         raise ShapeError(f"{what}: weight has shape {weight.shape}, expected (outputs, channels / groups) and {ndim} side(s) of the kernel")

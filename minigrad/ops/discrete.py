@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from minigrad.backend import namespace_of
@@ -123,7 +124,7 @@ def one_hot(ids: TensorLike, num_classes: int, dtype: Any = "float32") -> Tensor
 
     Raises: IndexRangeError naming the id that is outside 0..num_classes-1; DTypeError for ids that are no integers.
     """
-    if not isinstance(num_classes, int) or num_classes < 0:
+    if not isinstance(num_classes, Integral) or num_classes < 0:
         raise ArgumentError(f"one_hot: num_classes is a whole number, not {num_classes!r}")
     array = as_tensor(ids).array
     check_rows("one_hot ids", array, num_classes)

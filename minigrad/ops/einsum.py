@@ -18,7 +18,7 @@ from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite
 from minigrad.ops.linalg import matmul
 from minigrad.ops.shape import moveaxis, transpose
-from minigrad.tensor import Tensor, TensorLike, as_tensor
+from minigrad.tensor import Tensor, TensorLike, as_tensors
 
 Labels = list[str]
 """One letter for each axis; the axes under an ellipsis are called "-1", "-2", … from the last one backwards."""
@@ -39,7 +39,7 @@ def einsum(spec: str, *operands: TensorLike) -> Tensor:
     terms = inputs.split(",")
     if len(terms) != len(operands) or len(terms) > 2:
         raise ArgumentError(f"einsum({spec!r}): the spec names {len(terms)} operands, given are {len(operands)}; it takes one or two")
-    tensors = [as_tensor(operand) for operand in operands]
+    tensors = as_tensors(*operands)
     named = [_input_labels(spec, term, x) for term, x in zip(terms, tensors, strict=True)]
     out = _output_labels(spec, result, named) if arrow else _implied_labels(named)
     parts = [_diagonal(spec, x, labels) for x, labels in zip(tensors, named, strict=True)]

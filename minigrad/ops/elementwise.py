@@ -36,7 +36,8 @@ def multiply(xp: Any, x: Array, y: Array) -> Any:
 @op("*s, *s -> *s", promotes="float")
 def divide(xp: Any, x: Array, y: Array) -> Any:
     """x / y; always floating."""
-    return x / y, (lambda g: g / y, lambda g: g * (-x / (y * y)))
+    ratio = x / y
+    return ratio, (lambda g: g / y, lambda g: g * (-ratio / y))  # not -x / y²: the square may overflow, or vanish
 
 
 @op("*s, *s -> *s", promotes="mixed")

@@ -9,7 +9,7 @@ from minigrad.backend import Array, namespace_of, to_device
 from minigrad.errors import DTypeError, IndexRangeError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.axes import axis_of, whole
-from minigrad.tensor import Tensor, TensorLike, as_tensor
+from minigrad.tensor import Tensor, TensorLike, as_tensor, as_tensors
 
 
 @op("*s -> *t")
@@ -138,7 +138,7 @@ def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: in
     Raises: IndexRangeError naming a value outside 0..n-1 (negative ones too); ShapeError if the shapes do not fit or there is no such
     axis; DTypeError.
     """
-    x, values = as_tensor(x), as_tensor(values)
+    x, values = as_tensors(x, values)
     places = _index_array("scatter_add", indices, x.device)
     axis = axis_of("scatter_add", axis, x.shape)
     sides = tuple(places.shape)

@@ -6,7 +6,7 @@ from typing import Any
 
 from minigrad.backend import Array
 from minigrad.op import composite, op
-from minigrad.tensor import Tensor, TensorLike, as_tensor
+from minigrad.tensor import Tensor, TensorLike, as_tensors
 
 
 @op("*b m k, *b k n -> *b m n", promotes="mixed")
@@ -40,4 +40,5 @@ def matmul(xp: Any, x: Array, y: Array) -> Any:
 @composite("*a, *b -> m n")
 def outer(x: TensorLike, y: TensorLike) -> Tensor:
     """Every element of x (read flat) times every element of y: xᵢ yⱼ. Shapes: any, any → (x.size, y.size)."""
-    return as_tensor(x).reshape((-1, 1)) * as_tensor(y).reshape((1, -1))
+    x, y = as_tensors(x, y)
+    return x.reshape((-1, 1)) * y.reshape((1, -1))

@@ -14,8 +14,9 @@ from minigrad.backend import FLOAT_DTYPES, Array, namespace_of, to_device
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.activation import softplus
-from minigrad.ops.elementwise import exp, log, sqrt, where
+from minigrad.ops.elementwise import exp, log, where
 from minigrad.ops.index import check_rows
+from minigrad.ops.reduce import norm
 from minigrad.ops.softmax import log_softmax
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
@@ -82,9 +83,10 @@ def _factor(name: str, what: str, value: TensorLike, like: Tensor) -> Tensor:
     return factor
 
 
-def _check_positive(name: str, what: str, value: Any) -> None:
+def _positive(name: str, what: str, value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < inf:
         raise ArgumentError(f"{name}: {what} is a number above 0, got {value!r:.80}")
+    return float(value)  # NumPy's float64 would make all of it float64
 
 
 def _check_smoothing(name: str, value: Any) -> None:
@@ -121,6 +123,7 @@ def cross_entropy(
     check_reduction("cross_entropy", reduction)
     if denominator is not None and reduction != "mean":
         raise ArgumentError(f'cross_entropy: only reduction="mean" divides by a denominator, not {reduction!r}')
+    label_smoothing = float(label_smoothing)  # NumPy's float64 would make all of it float64
     valid = labels != ignore_index
     ids = xp.constant(labels) * valid
     check_rows("cross_entropy labels", ids, logits.shape[1])
@@ -133,7 +136,7 @@ def cross_entropy(
         weight = weight.astype(logits.dtype)
         target *= weight
         mass, counted = target.sum(axis=-1, keepdims=True), weight[ids] * valid
-    n = 1.0 if reduction == "sum" else float(counted.sum()) if denominator is None else denominator
+    n = 1.0 if reduction == "sum" else float(counted.sum() if denominator is None else denominator)
     kept = xp.where(valid[:, None], logits, 0.0)  # whatever an ignored row holds, it must not count
     shifted = kept - xp.constant(kept).max(axis=-1, keepdims=True)
     e = xp.exp(shifted)
@@ -164,6 +167,7 @@ def soft_cross_entropy(
     if scores.ndim == 0:
         raise ShapeError("soft_cross_entropy: the logits need an axis of classes, got a single number")
     if label_smoothing:
+        label_smoothing = float(label_smoothing)
         wanted = wanted * (1.0 - label_smoothing) + label_smoothing / scores.shape[-1]
     weights = class_weights("soft_cross_entropy", weight, scores)
     if weights is not None:
@@ -247,14 +251,14 @@ def cosine_similarity(x1: TensorLike, x2: TensorLike, axis: int = -1, eps: float
     A norm below eps counts as the constant eps, so gradients stay finite. Shapes: (*s), (*s) → (*s) without the axis.
     Raises: ShapeError; ArgumentError for an eps that is not above 0.
     """
-    _check_positive("cosine_similarity", "eps", eps)
+    least = _positive("cosine_similarity", "eps", eps)
     a, b = _pair("cosine_similarity", x1, x2)
 
-    def norm(x: Tensor) -> Tensor:
-        squares = (x * x).sum(axis=axis)
-        return sqrt(where(squares.array > eps * eps, squares, eps * eps))
+    def direction(x: Tensor) -> Tensor:
+        length = norm(x, axis=axis, keepdims=True)
+        return x / where(length.array > least, length, least)
 
-    return (a * b).sum(axis=axis) / (norm(a) * norm(b))
+    return (direction(a) * direction(b)).sum(axis=axis)
 
 
 # ---------------------------------------------------------------- distances
@@ -289,7 +293,7 @@ def huber_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "m
     Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a delta that is not above 0.
     """
     check_reduction("huber_loss", reduction)
-    _check_positive("huber_loss", "delta", delta)
+    delta = _positive("huber_loss", "delta", delta)
     x, y = _pair("huber_loss", predictions, targets)
     difference = x - y
     values = difference.array
@@ -306,5 +310,5 @@ def smooth_l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str 
     Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a beta that is not above 0 (0 is `l1_loss`).
     """
     check_reduction("smooth_l1_loss", reduction)
-    _check_positive("smooth_l1_loss", "beta", beta)
+    beta = _positive("smooth_l1_loss", "beta", beta)
     return huber_loss(predictions, targets, reduction, beta) * (1.0 / beta)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import prod
+from numbers import Integral
 from typing import Any
 
 from minigrad.backend import Array
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.elementwise import sqrt
-from minigrad.tensor import Tensor, TensorLike, as_tensor
+from minigrad.tensor import Tensor, TensorLike, as_tensor, as_tensors
 
 
 def _mean(xp: Any, x: Array, axis: Any) -> Array:
@@ -64,7 +65,7 @@ def rms_norm(xp: Any, x: Array, weight: Array | None, *, eps: float = 1e-6) -> A
     """Each row divided by the root of its mean square, then · weight (or None). Zhang & Sennrich, arXiv 1910.07467."""
     if x.ndim == 0 or (weight is not None and tuple(weight.shape) != tuple(x.shape[-1:])):
         raise ShapeError(f"rms_norm: x {tuple(x.shape)} needs a weight of its last axis, got {weight if weight is None else weight.shape}")
-    rstd = 1.0 / xp.sqrt(_mean(xp, x * x, -1) + eps)
+    rstd = 1.0 / xp.sqrt(_mean(xp, x * x, -1) + float(eps))  # NumPy's float64 would make all of it float64
     xhat = x * rstd
 
     def by_x(g: Array) -> Array:
@@ -78,11 +79,12 @@ def _of_channels(what: str, x: Tensor, **vectors: TensorLike | None) -> list[Ten
     """Vectors with one number per channel, as tensors. Raises: ShapeError for another shape, or an x without channels (axis 1)."""
     if x.ndim < 2:
         raise ShapeError(f"{what}: x has shape {x.shape}, expected (batch, channels) and any further axes")
-    found = [None if vector is None else as_tensor(vector) for vector in vectors.values()]
-    for name, vector in zip(vectors, found, strict=True):
-        if vector is not None and vector.shape != x.shape[1:2]:
+    given = {name: vector for name, vector in vectors.items() if vector is not None}
+    found = dict(zip(given, as_tensors(x, *given.values())[1:], strict=True))
+    for name, vector in found.items():
+        if vector.shape != x.shape[1:2]:
             raise ShapeError(f"{what}: x {x.shape} has {x.shape[1]} channels (axis 1), so {name} must have that shape; got {vector.shape}")
-    return found
+    return [found.get(name) for name in vectors]
 
 
 @composite("n c *s, c, c -> n c *s")
@@ -98,7 +100,7 @@ def group_norm(
     x = as_tensor(x)
     scale, shift = _of_channels("group_norm", x, weight=weight, bias=bias)
     n, c = x.shape[:2]
-    if not isinstance(num_groups, int) or num_groups < 1 or c % num_groups:
+    if not isinstance(num_groups, Integral) or num_groups < 1 or c % num_groups:
         raise ArgumentError(f"group_norm: {c} channels do not divide into {num_groups!r:.80} groups")
     grouped = (num_groups, c // num_groups, prod(x.shape[2:]))
     factors = [None if v is None else v.reshape((*grouped[:2], 1)) for v in (scale, shift)]
@@ -130,6 +132,7 @@ def batch_norm(
         if x.size // (x.shape[1] or 1) < 2:
             raise ShapeError(f"batch_norm: a batch of shape {x.shape} has fewer than two numbers per channel, so it has no variance")
         return standardise(x, scale, shift, axes=(0, *range(2, x.ndim)), eps=eps)
-    factor = 1.0 / sqrt(spread + eps) if scale is None else scale / sqrt(spread + eps)
+    deviation = sqrt(spread + float(eps))
+    factor = 1.0 / deviation if scale is None else scale / deviation
     y = (x - middle) * factor
     return y if shift is None else y + shift

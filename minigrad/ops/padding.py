@@ -53,6 +53,8 @@ def _with_constants(x: Tensor, widths: list[tuple[int, int]], values: Any) -> Te
     inside = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
     shape = tuple(before + n + after for (before, after), n in zip(widths, x.shape, strict=True))
     padded: Tensor = zeros_at(x, key=inside, shape=shape)
+    if isinstance(values, Tensor) and values.requires_grad:
+        raise ArgumentError("pad: constant_values are constants, and no gradient would reach these: pass constant_values.detach()")
     given = numbers(values.array if isinstance(values, Tensor) else values)
     if not widths or not given.any():
         return padded

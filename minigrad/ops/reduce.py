@@ -7,6 +7,7 @@ gradient 0 at the zero vector.
 from __future__ import annotations
 
 from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 from minigrad.backend import Array, namespace_of
@@ -63,9 +64,11 @@ def mean(xp: Any, x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
 @op("*s -> *t", promotes="float")
 def var(xp: Any, x: Array, *, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
     """The variance over `axis`: squared distances from the mean, divided by n - ddof. NaN when nothing is left to divide by."""
-    kept, n = _kept(x.shape, axis), _count(x.shape, axis)
+    kept, n, reduced = _kept(x.shape, axis), _count(x.shape, axis), _axes(axis, x.ndim)
     scale = 1.0 / (n - ddof) if n > ddof else float("nan")
-    centred = x - xp.sum(x, axis=axis, keepdims=True) * (1.0 / n if n else float("nan"))
+    first = xp.constant(x)[tuple([slice(1) if i in reduced else slice(None) for i in range(x.ndim)])]
+    shifted = x - first if n else x  # a variance does not change with it: equal numbers have 0 exactly, and large means cost no digits
+    centred = shifted - xp.sum(shifted, axis=axis, keepdims=True) * (1.0 / n if n else float("nan"))
     return xp.sum(centred * centred, axis=axis, keepdims=keepdims) * scale, (lambda g: centred * (g.reshape(kept) * (2.0 * scale)),)
 
 
@@ -116,7 +119,7 @@ def prod(xp: Any, x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
 @op("*a n *b -> *a n *b")
 def cumsum(xp: Any, x: Array, *, axis: int) -> Any:
     """Sums of the elements up to each one along an axis."""
-    if not isinstance(axis, int):
+    if not isinstance(axis, Integral):
         raise ArgumentError(f"cumsum: axis is one integer, not {axis!r}")
     backwards = (*[slice(None)] * _axes(axis, x.ndim)[0], slice(None, None, -1))
     return xp.cumsum(x, axis=axis), (lambda g: xp.cumsum(g[backwards], axis=axis)[backwards],)
@@ -129,7 +132,7 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
     At the zero vector the gradient is 0. Numbers are scaled before they are squared, so nothing overflows.
     Raises: ArgumentError for another `ord`; ShapeError for an axis that x lacks, or an empty one with ord inf.
     """
-    if ord not in (1, 2, inf):
+    if not isinstance(ord, Real) or ord not in (1, 2, inf):
         raise ArgumentError(f"norm: ord is 1, 2 or inf, not {ord!r}")
     x = as_tensor(x)
     x = x if x.dtype.kind == "f" else x.astype("float32")
@@ -184,7 +187,7 @@ def logsumexp(xp: Any, x: Array, *, axis: int = -1, keepdims: bool = False) -> A
     finite = xp.isfinite(top)
     shift = xp.where(finite, top, 0.0).astype(x.dtype)
     e = xp.exp(xp.where(finite, x - shift, 0.0)) * finite
-    total = e.sum(axis=axis, keepdims=True)
+    total = xp.sum(e, axis=axis, keepdims=True)
     safe = xp.where(finite, total, 1.0)
     out = xp.where(finite, xp.log(safe) + shift, top)
     at_top = (xp.constant(x) == top) & (top > 0) & ~finite  # only +inf entries share an infinite sum

@@ -13,7 +13,7 @@ from minigrad.ops.axes import axes_of, axis_of, is_sequence, whole, wholes
 from minigrad.ops.elementwise import where
 from minigrad.ops.index import gathered
 from minigrad.ops.softmax import allowed
-from minigrad.tensor import Axis, Tensor, TensorLike, as_tensor
+from minigrad.tensor import Axis, Tensor, TensorLike, as_tensor, as_tensors
 
 
 @op("*s -> *t")
@@ -63,9 +63,9 @@ def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
     Raises: ArgumentError for no tensors; ShapeError if the shapes differ or the result has no such axis.
     """
-    if len(tensors) == 0:
-        raise ArgumentError("stack needs at least one tensor")
-    return concatenate(*[expand_dims(as_tensor(t), axis) for t in tensors], axis=axis)
+    if not hasattr(tensors, "__len__") or len(tensors) == 0:
+        raise ArgumentError("stack needs a list of at least one tensor")
+    return concatenate(*[expand_dims(t, axis) for t in as_tensors(*tensors)], axis=axis)
 
 
 @composite("*a n *b -> (*a m *b)*")

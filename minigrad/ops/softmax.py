@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minigrad.backend import Array, namespace_of, to_device
-from minigrad.errors import ShapeError
+from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import op
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
@@ -18,7 +18,7 @@ def _length(x: Array, axis: int) -> int:
 
 def plain_softmax(xp: Any, x: Array, axis: int) -> Array:
     e = xp.exp(x - xp.constant(x).max(axis=axis, keepdims=True))
-    e /= e.sum(axis=axis, keepdims=True)
+    e /= xp.sum(e, axis=axis, keepdims=True)
     return e
 
 
@@ -33,9 +33,9 @@ def softmax(xp: Any, x: Array, mask: Array | None, *, axis: int = -1) -> Any:
         top = xp.where(mask, xp.constant(x), -xp.inf).max(axis=axis, keepdims=True)
         shift = xp.where(top == -xp.inf, 0.0, top)  # a slice without a True entry has no maximum
         e = xp.exp(xp.where(mask, x - shift, 0.0)) * mask
-        total = e.sum(axis=axis, keepdims=True)
+        total = xp.sum(e, axis=axis, keepdims=True)
         y = e / xp.where(xp.constant(total) == 0, 1.0, total)
-    return y, (lambda g: y * (g - (g * y).sum(axis=axis, keepdims=True)), None)
+    return y, (lambda g: y * (g - xp.sum(g * y, axis=axis, keepdims=True)), None)
 
 
 @op("*b n -> *b n", promotes="float")
@@ -44,13 +44,19 @@ def log_softmax(xp: Any, x: Array, *, axis: int = -1) -> Any:
     if not _length(x, axis):
         return x * 1.0, (lambda g: g,)
     shifted = x - xp.constant(x).max(axis=axis, keepdims=True)
-    y = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
-    return y, (lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True),)
+    y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+    return y, (lambda g: g - xp.exp(y) * xp.sum(g, axis=axis, keepdims=True),)
 
 
 def allowed(mask: TensorLike, x: Tensor) -> Array:
-    """A mask as booleans of x's shape, where x lives."""
-    allowed = to_device(as_tensor(mask).array != 0, x.device)
+    """A mask as booleans of x's shape, where x lives.
+
+    Raises: ShapeError; ArgumentError for a mask that is to be added to scores (0 and -inf), which would mean the opposite.
+    """
+    given = as_tensor(mask).array
+    if given.dtype.kind == "f" and not ((given == 0) | (given == 1)).all():
+        raise ArgumentError("a mask says where something holds: pass booleans (or 0 and 1), not numbers that are added to scores")
+    allowed = to_device(given != 0, x.device)
     try:
         return namespace_of(x.array).broadcast_to(allowed, x.shape)
     except ValueError as error:

@@ -122,6 +122,11 @@ def test_causal_scaled_dot_product_attention_aligns_the_ends(queries: int, keys:
     assert absolute_error(F.scaled_dot_product_attention(q, k, v, causal=True).numpy(), expected) < EXACT
 
 
+def test_scaled_dot_product_attention_without_channels_is_the_mean_of_the_values() -> None:
+    values = np.arange(6.0).reshape(3, 2)
+    np.testing.assert_allclose(F.scaled_dot_product_attention(np.zeros((1, 0)), np.zeros((3, 0)), values).numpy(), [[2.0, 3.0]])
+
+
 def test_scaled_dot_product_attention_refuses_vectors() -> None:
     with pytest.raises(ShapeError, match="needs axes"):
         F.scaled_dot_product_attention(np.zeros(2), np.zeros((3, 2)), np.zeros((3, 2)))

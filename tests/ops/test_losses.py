@@ -191,6 +191,14 @@ def test_cosine_similarity_of_a_zero_vector_is_0_with_finite_gradients(dtype: An
     np.testing.assert_allclose(grad_of(F.cosine_similarity(a, b), b), [[0.0, 0.0], [0.6e8, 0.8e8]], rtol=1e-6)  # 1/eps times the direction
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_cosine_similarity_squares_nothing_that_overflows_or_vanishes(size: float) -> None:
+    a, b = leaf([3.0 * size, 4.0 * size], np.float32), leaf([4.0 * size, 3.0 * size], np.float32)
+    found = F.cosine_similarity(a, b, eps=1e-30)
+    assert found.item() == pytest.approx(0.96, rel=1e-6)
+    np.testing.assert_allclose(grad_of(found, a) * size, [0.04480, -0.03360], rtol=1e-4)  # (b̂ - 0.96 â) / ‖a‖
+
+
 # ---------------------------------------------------------------- distances
 @given(data=st.data(), reduction=reductions, width=st.sampled_from([0.5, 1.0, 2.0]))
 def test_distances_by_hand(data: st.DataObject, reduction: str, width: float) -> None:
@@ -236,6 +244,17 @@ def test_float32_predictions_and_any_targets_give_float32(loss: Any) -> None:
         found = loss(x, targets)
         assert found.dtype == np.float32 and grad_of(found, x).dtype == np.float32
     assert loss(np.ones((2, 2), np.int64), [[0.5, 0.5], [0.5, 0.5]]).dtype == np.float32
+
+
+def test_numpys_float64_numbers_as_options_keep_float32() -> None:
+    x, half = leaf(np.zeros((2, 2)), np.float32), np.float64(0.5)
+    losses = [
+        F.huber_loss(x, x, delta=half), F.smooth_l1_loss(x, x, beta=half), F.cosine_similarity(x, x, eps=half),
+        F.cross_entropy(x, [0, 1], label_smoothing=half), F.cross_entropy(x, [0, 1], denominator=half),
+        F.soft_cross_entropy(x, x, label_smoothing=half), F.rms_norm(x, eps=half), F.batch_norm(x, [0.0, 0.0], [1.0, 1.0], eps=half),
+        mg.nn.LeakyReLU(half)(x),
+    ]  # fmt: skip
+    assert {loss.dtype.name for loss in losses} == {"float32"}
 
 
 @pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss])

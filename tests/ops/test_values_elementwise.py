@@ -133,8 +133,50 @@ def test_an_axis_that_cannot_be_reduced_is_a_shape_error(call: Any) -> None:
 def test_wrong_options_of_reductions_are_named() -> None:
     with pytest.raises(ArgumentError, match="ord is 1, 2 or inf, not 3"):
         F.norm(mg.ones(3), ord=3)
+    with pytest.raises(ArgumentError, match="ord is 1, 2 or inf, not array"):
+        F.norm(mg.ones(3), ord=np.ones(2))
+    with pytest.raises(DTypeError, match="argmin"):
+        F.argmin(mg.ones(3), axis=10**30)
     with pytest.raises(ArgumentError, match="axis is one integer, not None"):
         F.cumsum(mg.ones(3), axis=None)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_the_slope_of_a_quotient_squares_nothing(size: float) -> None:
+    """y² would vanish, or overflow, in float32: -x / y² is infinite or 0 then, but -(x / y) / y is not."""
+    x, y = leaf([3.0 * size], np.float32), leaf([size], np.float32)
+    np.testing.assert_allclose(grad_of(x / y, y), [-3.0 / size], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_sums_keep_six_digits_of_float32_in_any_layout(layout: Any) -> None:
+    """NumPy adds the last axis of a transposed array row after row, which loses three digits over 100,000 rows."""
+    x = mg.Tensor.wrap(np.asarray(np.full((3, 100_000), 0.1, np.float32), order=layout))
+    noise = mg.Tensor.wrap(np.asarray(np.random.default_rng(0).uniform(size=(3, 100_000)), np.float32, order=layout))
+    for found in (x.sum(axis=-1) / 1e4, x.mean(axis=1) * 10.0, F.softmax(noise.T, axis=0).numpy().sum(axis=0, dtype=np.float64)):
+        np.testing.assert_allclose(np.asarray(found), 1.0, rtol=2e-6)
+    exact = scipy.special.logsumexp(noise.numpy().astype(np.float64), axis=1)
+    np.testing.assert_allclose(F.logsumexp(noise.T, axis=0).numpy(), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_numbers_have_no_variance_and_a_deviation_without_slope(dtype: Any) -> None:
+    """Even where their mean is not exactly their value."""
+    for number in (0.1, 10000.1, 1e30):
+        x = leaf(np.full((2, 7), number), dtype)
+        for axis in (None, 0, 1, (0, 1)):
+            assert not F.var(x, axis=axis).numpy().any() and not grad_of(F.std(x, axis=axis), x).any()
+
+
+def test_a_variance_far_from_0_keeps_its_digits() -> None:
+    x = (1e4 + 0.01 * np.arange(8)).astype(np.float32)
+    assert F.var(mg.Tensor(x)).item() == pytest.approx(np.var(x.astype(np.float64)), rel=1e-6)
+
+
+def test_counts_and_axes_may_be_numpys_integers() -> None:
+    assert F.one_hot([0, 2], np.int64(3)).shape == (2, 3)
+    same(F.cumsum(mg.ones((2, 3)), axis=np.int64(1)), np.cumsum(np.ones((2, 3), np.float32), axis=1))
+    assert F.group_norm(mg.ones((2, 4)), np.int64(2)).shape == (2, 4)
 
 
 def test_a_product_does_not_depend_on_the_order_of_huge_and_tiny_factors() -> None:

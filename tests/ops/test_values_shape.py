@@ -189,6 +189,37 @@ def test_indices_are_read_when_they_are_given() -> None:
     np.testing.assert_array_equal(grad_of(out, x), [2.0, 0.0])
 
 
+# ---------------------------------------------------------------- dtypes
+LISTED: dict[str, Callable[[Any], mg.Tensor]] = {
+    "stack": lambda row: F.stack([row, np.zeros(3)]),
+    "outer": lambda row: F.outer(row, np.ones(2)),
+    "einsum": lambda row: F.einsum("i,ij->j", row, np.ones((3, 2))),
+    "scatter_add": lambda row: F.scatter_add(np.zeros(3), [0, 0, 1], row, 0),
+    "conv1d": lambda row: F.conv1d(
+        np.ones((1, 3, 1)), np.array(row).reshape(1, 3, 1) if isinstance(row, np.ndarray) else [[[v] for v in row]]
+    ),
+    "batch_norm": lambda row: F.batch_norm(np.ones((2, 3)), row, row, row, row),
+    "group_norm": lambda row: F.group_norm(np.arange(6.0).reshape(2, 3), 1, row, row),
+    "attention": lambda row: F.scaled_dot_product_attention(
+        np.ones((2, 3)), [row] if isinstance(row, list) else row[None], np.ones((1, 3))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LISTED))
+def test_the_floats_of_lists_take_over_float64(name: str) -> None:
+    """0.1 in a list beside float64 is 0.1, not the float32 next to it."""
+    row = [0.1, 0.2, 0.3]
+    found = LISTED[name](row)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found.numpy(), LISTED[name](np.array(row)).numpy())
+
+
+def test_rows_that_are_no_list_are_refused() -> None:
+    with pytest.raises(ShapeError, match="rows must be a list"):
+        F.take_rows(MATRIX, 0)
+
+
 # ---------------------------------------------------------------- clumsy calls
 VECTOR, MATRIX = np.arange(3.0), np.arange(6.0).reshape(2, 3)
 CLUMSY: list[tuple[Callable[[], Any], type[MinigradError], str]] = [
@@ -204,6 +235,15 @@ CLUMSY: list[tuple[Callable[[], Any], type[MinigradError], str]] = [
     (lambda: F.expand_dims(MATRIX, 1.5), DTypeError, "expand_dims"),
     (lambda: F.stack([VECTOR, MATRIX]), ShapeError, "concatenate"),
     (lambda: F.stack([]), ArgumentError, "at least one"),
+    (lambda: F.stack(5), ArgumentError, "stack needs a list"),
+    (lambda: F.concatenate(5), ArgumentError, "concatenate needs a list"),
+    (lambda: F.broadcast_to(MATRIX, 2.5), DTypeError, "broadcast_to: shape must be an integer, got 2.5"),
+    (lambda: F.take_rows(1.0, [0]), ShapeError, "has no rows"),
+    (lambda: F.put_rows(MATRIX, [0, 1], "2"), DTypeError, "put_rows: count must be an integer"),
+    (lambda: F.tile(VECTOR, mg.Tensor(True)), DTypeError, "tile: reps must be an integer"),
+    (lambda: F.dropout(MATRIX, "0.5"), ArgumentError, "p lies between 0 and 1, got '0.5'"),
+    (lambda: F.softmax(MATRIX, mask=[0.0, -np.inf, 0.0]), ArgumentError, "booleans .*, not numbers that are added"),
+    (lambda: F.pad(MATRIX, 1, constant_values=mg.ones((), requires_grad=True)), ArgumentError, "no gradient would reach"),
     (lambda: F.repeat(MATRIX, -1), ArgumentError, "repeat: repeats must not be negative, got -1"),
     (lambda: F.repeat(MATRIX, [1, 2], axis=1), ShapeError, "repeat: 2 repeats for an axis of length 3"),
     (lambda: F.repeat(MATRIX, 1.5), DTypeError, "repeat: repeats must be an integer"),
