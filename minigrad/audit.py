@@ -17,8 +17,8 @@ from minigrad.autograd import Leaf, Node, no_grad
 from minigrad.backend import random
 from minigrad.backend.gradients import dense
 from minigrad.derivatives import grad
-from minigrad.errors import ArgumentError, GradientCheckError
-from minigrad.nn import Module
+from minigrad.errors import ArgumentError, GradientCheckError, GraphError
+from minigrad.nn import Embedding, Module
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 
@@ -26,8 +26,20 @@ STEPS = (1e-2, 1e-3, 1e-4, 1e-5)
 """How far a parameter is moved along a direction of length 1: long steps keep rounding away, short ones curvature and kinks. A right
 gradient agrees at one of them; a wrong one at none."""
 
+CLOSE_STEPS = (1e-6, 1e-7)
+"""Tried, too, where the gradient is large enough for them: among thousands of units of ReLU some are near their corner."""
+
 RTOL = 1e-6
 """Allowed difference, as a part of the gradient's length."""
+
+RESOLVED = 1e-4
+"""A gradient counts as measured when the difference quotient is uncertain by at most this part of its length."""
+
+CORNER_DIRECTIONS = 4
+"""Corners of several units can cancel along a direction: so many are tried."""
+
+BESIDE = 0.1
+"""How far beside a corner the gradient is compared again: so far that hardly any unit is near its corner there."""
 
 NOISE = 1e-14
 """Rounding of a loss of order 1 in float64; divided by the step it is the uncertainty of a difference quotient."""
@@ -35,15 +47,16 @@ NOISE = 1e-14
 ZERO = 1e-10
 """A gradient shorter than this part of the model's longest is rounding (key biases: softmax does not see a number added to a whole row)."""
 
-FAILED = ("wrong", "missing", "unused", "unregistered")
+FAILED = ("wrong", "not finite", "missing", "unused", "unregistered")
 
 MEANINGS = {
     "ok": "agrees with the change of the loss",
     "zero": "gradient and change of the loss are both at rounding level",
-    "kink": "the loss has a corner here, and the gradient lies between its two slopes",
+    "kink": "the loss has a corner exactly here; a step beside it the gradient agrees",
     "too small": "the gradient is too small for its effect on the loss to be measured",
     "frozen": "requires no gradient",
     "wrong": "the loss changes otherwise than the gradient says",
+    "not finite": "the gradient holds NaN or infinity",
     "missing": "the loss changes, but no gradient arrived: something on the way is detached",
     "unused": "the loss does not depend on it: freeze it, or use it",
     "unregistered": "the loss depends on it, but the model does not know it, so no optimizer would train it and no file would hold it",
@@ -110,7 +123,10 @@ def audit(
     """Compare the gradient of the real loss with its change along a direction in each parameter tensor, in float64.
 
     A copy of the model is converted and audited; the model itself, its gradients and its random numbers stay as they are. Dropout is on
-    if the model is in training mode, and drops the same units every time. The direction is the gradient's own plus a random one.
+    if the model is in training mode, and drops the same units every time. The direction is the gradient's own plus a random one; the row
+    `padding_idx` of an Embedding, which is left untrained on purpose, stays where it is. Hooks on parameters are not copied.
+    An error by a part ε in one of n numbers is seen if ε > 1e-6 · n or so; other gradients that were changed on purpose (a detached target,
+    a straight-through estimator) are "wrong" or "missing", as they are no derivatives of the loss.
 
     batch: what the loss is computed from; floating arrays in it (also inside dicts, lists and tuples) become float64.
     loss: `loss(model, batch)`, a Tensor with one element. By default the model is called with the batch (a mapping as keyword arguments, a
@@ -118,13 +134,29 @@ def audit(
     seed: of the directions and the dropout. progress: wraps the list of parameters while they are checked (`tqdm.tqdm`, for example).
 
     Raises: AuditError, with the table, if a trainable parameter gets a wrong gradient or none, or if the loss depends on a parameter that
-    the model does not know; StateDictError for layers in a set, which have no names; ArgumentError for a loss that is no single number.
+    the model does not know; StateDictError for layers in a set, which have no names; ArgumentError for a loss that is no single number or
+    another number each time, a model that cannot be copied or has nothing to train, or a loss that uses the model instead of its copy.
     """
-    twin = copy.deepcopy(model).to("float64")
-    found = _Auditor(twin, _in_float64(batch), loss or _called, seed).run(progress)
+    if not isinstance(model, Module):
+        raise ArgumentError(f"audit: the model must be a Module, got {type(model).__name__}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise ArgumentError(f"audit: seed must be an integer from 0 to 2**63 - 1, got {seed!r:.80}")
+    originals = {p.leaf for p in model.parameters()}
+    with np.errstate(all="ignore"):  # a parameter that is moved may leave the domain of a logarithm: that step is not used
+        found = _Auditor(_copied(model), _in_float64(batch), loss or _called, int(seed), originals).run(progress)
     if not found:
         raise AuditError(found)
     return found
+
+
+def _copied(model: Module) -> Module:
+    try:
+        return copy.deepcopy(model).to("float64")
+    except (GraphError, TypeError) as error:
+        raise ArgumentError(
+            f"audit: it works on a copy of the model, which cannot be copied: {error}; if an attribute holds a result of the last forward "
+            "pass, audit the model before it or remove the attribute"
+        ) from error
 
 
 def _called(model: Any, batch: Any) -> Any:
@@ -146,11 +178,17 @@ def _in_float64(batch: Any) -> Any:
 class _Auditor:
     """One model, one batch: the loss as a function of each parameter."""
 
-    def __init__(self, model: Module, batch: Any, loss: Callable[[Any, Any], Any], seed: int) -> None:
-        self.model, self.batch, self.loss, self.seed = model, batch, loss, seed
+    def __init__(self, model: Module, batch: Any, loss: Callable[[Any, Any], Any], seed: int, originals: set[Leaf]) -> None:
+        self.model, self.batch, self.loss, self.seed, self.originals = model, batch, loss, seed, originals
         self.rng = np.random.default_rng(seed)
         self.here = float("nan")
         """The loss where the parameters are."""
+        self.untrained = {
+            module.weight: module.padding_idx
+            for _, module in model.named_modules()
+            if isinstance(module, Embedding) and module.padding_idx is not None
+        }
+        """The row of a table that receives no gradient on purpose."""
 
     def value(self) -> Tensor:
         with random.at(self.seed, 0):
@@ -160,47 +198,93 @@ class _Auditor:
             raise ArgumentError(
                 f"audit: the loss must be a Tensor with one element, got {what}; pass loss=, a function of the model and the batch"
             )
-        if not np.isfinite(result.item()):
-            raise ArgumentError(f"audit: the loss is {result.item()}, which has no gradient to prove")
         return result
+
+    def start(self) -> Tensor:
+        """The loss where the parameters are, once it is known to be one that can be differentiated by them."""
+        loss = self.value()
+        self.here = loss.item()
+        if not np.isfinite(self.here):
+            raise ArgumentError(f"audit: the loss is {self.here}, which has no gradient to prove")
+        with no_grad():
+            again = self.value().item()
+        if not abs(again - self.here) <= self.noise():
+            raise ArgumentError(
+                f"audit: the loss is {self.here!r}, and {again!r} the second time; the model must not change while it computes, nor draw "
+                "random numbers by other means than minigrad's dropout"
+            )
+        return loss
 
     def run(self, progress: Callable[[Any], Iterable[tuple[str, Parameter]]]) -> Audit:
         named = self.model.named_parameters()
-        loss = self.value()
-        self.here = loss.item()
         trained = [p for _, p in named if p.requires_grad]
+        if not trained:
+            raise ArgumentError("audit: no parameter of the model requires a gradient, there is nothing to prove")
+        loss = self.start()
         strangers = _strangers(loss.node, {p.leaf for p in trained}, self.batch) if loss.node is not None else []
-        found = grad(loss, trained) if loss.node is not None and trained else (None,) * len(trained)
-        gradients = {p: None if g is None else dense(g.numpy()) for p, g in zip(trained, found, strict=True)}
-        longest = max((float(np.linalg.norm(g)) for g in gradients.values() if g is not None), default=0.0)
-        rows = [self.judged(name, p, gradients.get(p), longest) for name, p in progress(named)]
+        if not self.originals.isdisjoint(strangers):
+            raise ArgumentError(
+                "audit: the loss uses the model itself instead of its copy, whose parameters are moved: in loss=lambda model, batch: … use "
+                "the argument, and let no attribute of the model hold a function that mentions the model"
+            )
+        found = self.gradients(loss, trained)
+        lengths = [float(np.linalg.norm(g)) for g in found.values() if g is not None]
+        longest = max((length for length in lengths if np.isfinite(length)), default=0.0)
+        rows = [self.judged(name, p, found.get(p), longest) for name, p in progress(named)]
         rows += [AuditRow(leaf.name or "(unnamed)", leaf.shape, float("nan"), float("nan"), "unregistered") for leaf in strangers]
         return Audit(self.here, tuple(rows))
+
+    def gradients(self, loss: Tensor, parameters: Sequence[Parameter]) -> dict[Parameter, Any]:
+        found = grad(loss, parameters) if loss.node is not None else (None,) * len(parameters)
+        return {p: None if g is None else dense(g.numpy()) for p, g in zip(parameters, found, strict=True)}
 
     def judged(self, name: str, p: Parameter, gradient: Any, longest: float) -> AuditRow:
         if not p.requires_grad:
             return AuditRow(name, p.shape, float("nan"), float("nan"), "frozen")
-        random_direction = self.rng.standard_normal(p.shape)
-        direction = random_direction / max(float(np.linalg.norm(random_direction)), 1e-300)
+        direction = self.random_direction(p)
         if gradient is None:
             moved = max(abs(self.slope(p, direction, step)) * step for step in STEPS[:2])
             return AuditRow(name, p.shape, 0.0, float("nan"), "missing" if moved > self.noise() else "unused")
         norm = float(np.linalg.norm(gradient))
-        if norm > ZERO * longest:
-            direction = direction + gradient / norm
-            direction /= np.linalg.norm(direction)
-        analytic = float((gradient * direction).sum())
-        error = float("inf")
-        for step in STEPS:
+        if not np.isfinite(norm):
+            return AuditRow(name, p.shape, norm, float("nan"), "not finite")
+        small = norm <= ZERO * longest
+        error, step = self.compared(p, gradient, direction if small else self.along(direction, gradient))
+        if step is None:
+            verdict = "kink" if self.at_a_corner(p, direction) else "wrong"
+            return AuditRow(name, p.shape, norm, error / norm if norm else float("inf"), verdict)
+        if small:
+            return AuditRow(name, p.shape, norm, float("nan"), "zero")
+        return AuditRow(name, p.shape, norm, error / norm, "ok" if self.resolves(step, norm) else "too small")
+
+    def random_direction(self, p: Parameter) -> Any:
+        """Of length 1 (or 0, if there is nothing to move)."""
+        direction = self.rng.standard_normal(p.shape)
+        if p in self.untrained:
+            direction[self.untrained[p]] = 0.0
+        return direction / max(float(np.linalg.norm(direction)), 1e-300)
+
+    def along(self, direction: Any, gradient: Any) -> Any:
+        """Between the gradient and a direction or its opposite, whichever is nearer: so the two never cancel."""
+        together = gradient / np.linalg.norm(gradient) + (-direction if (direction * gradient).sum() < 0 else direction)
+        return together / np.linalg.norm(together)
+
+    def compared(self, p: Parameter, gradient: Any, direction: Any) -> tuple[float, float | None]:
+        """The difference between the gradient and the change of the loss, and the first step at which it is small enough, if any is."""
+        analytic, norm = float((gradient * direction).sum()), float(np.linalg.norm(gradient))
+        least = float("inf")
+        for step in STEPS + CLOSE_STEPS:
+            if step in CLOSE_STEPS and not self.resolves(step, norm):
+                break
             difference = abs(self.slope(p, direction, step) - analytic)
             if difference <= RTOL * norm + self.noise() / step:
-                if norm <= ZERO * longest:
-                    return AuditRow(name, p.shape, norm, float("nan"), "zero")
-                verdict = "ok" if self.noise() / step <= 1e-2 * norm else "too small"
-                return AuditRow(name, p.shape, norm, difference / norm, verdict)
-            error = min(error, difference)
-        verdict = "kink" if self.between_slopes(p, direction, analytic) else "wrong"
-        return AuditRow(name, p.shape, norm, error / max(norm, 1e-300), verdict)
+                return difference, step
+            least = min(least, difference)
+        return least, None
+
+    def resolves(self, step: float, norm: float) -> bool:
+        """Whether a gradient of this length can be measured by the step."""
+        return self.noise() / step <= RESOLVED * norm
 
     def noise(self) -> float:
         return NOISE * max(1.0, abs(self.here))
@@ -211,15 +295,26 @@ class _Auditor:
         far = self.moved(p, direction, 2.0 * step) - self.moved(p, direction, -2.0 * step)
         return (8.0 * near - far) / (12.0 * step)
 
-    def between_slopes(self, p: Parameter, direction: Any, analytic: float) -> bool:
-        """Whether the slopes on both sides differ, and the gradient lies between them."""
+    def at_a_corner(self, p: Parameter, direction: Any) -> bool:
+        """Whether the loss has two slopes here along one of a few directions, and beside this point the gradient is right."""
+        if not any(self.has_two_slopes(p, self.random_direction(p)) for _ in range(CORNER_DIRECTIONS)):
+            return False
+        point = p.numpy().copy()
+        try:
+            p.assign(point + BESIDE * direction)
+            beside = self.gradients(self.value(), [p])[p]
+            return beside is not None and self.compared(p, beside, self.random_direction(p))[1] is not None
+        finally:
+            p.assign(point)
+
+    def has_two_slopes(self, p: Parameter, direction: Any) -> bool:
         step = STEPS[-1]
         left, right = (self.here - self.moved(p, direction, -step)) / step, (self.moved(p, direction, step) - self.here) / step
         curvature = abs((self.moved(p, direction, 2 * step) - self.here) / (2 * step) - right)  # what two slopes of a smooth loss differ by
-        return abs(right - left) > 10 * (curvature + self.noise() / step) and min(left, right) <= analytic <= max(left, right)
+        return abs(right - left) > 10 * (curvature + self.noise() / step)
 
     def moved(self, p: Parameter, direction: Any, step: float) -> float:
-        """The loss with p moved; p is put back."""
+        """The loss with p moved, or NaN where it has none; p is put back."""
         point = p.numpy().copy()
         try:
             p.assign(point + step * direction)

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from math import prod
+from operator import attrgetter
 from threading import Lock
 from typing import Any, TypeAlias
 
@@ -157,13 +158,13 @@ def reachable(roots: Sequence[Node], since: int = 0) -> list[Node]:
     seen, stack = set(roots), list(roots)
     while stack:
         node = stack.pop()
-        if node.order < since:
+        if since and node.order < since:
             continue
         for parent in node.parents:
             if parent is not None and parent not in seen:
                 seen.add(parent)
                 stack.append(parent)
-    return sorted(seen, key=lambda node: node.order)
+    return sorted(seen, key=attrgetter("order"))
 
 
 def _check_usable(nodes: list[Node], walked: set[Node], create_graph: bool) -> None:

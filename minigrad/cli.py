@@ -1,8 +1,10 @@
-"""The command line: `python -m minigrad COMMAND`. Exit status: 0 done, 1 found something wrong, 2 could not be run."""
+"""The command line: `python -m minigrad COMMAND`."""
 
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,26 +15,35 @@ from minigrad.errors import ArgumentError, MinigradError
 from minigrad.io import find_checkpoint
 from minigrad.models import BertForSequenceClassification
 
+EXIT_STATUS = "Exit status: 0 done, 1 found something wrong, 2 could not be run."
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. `arguments`: as in sys.argv[1:], which is the default."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # labels and tables hold letters that a terminal may not know
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except MinigradError as error:
         print(f"minigrad {options.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader (`head`) has seen enough; what is left must not be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m minigrad", description="minigrad's command line.")
+    parser = argparse.ArgumentParser(prog="python -m minigrad", description="minigrad's command line.", epilog=EXIT_STATUS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     audited = commands.add_parser(
         "audit",
         help="prove a model's gradient on some of your records",
         description="Compares the gradient of each parameter of a classifier, in float64, with the change of the real loss on the first "
-        "records of a file; prints a table. Exit status 1 if a parameter fails.",
+        "records of a file; prints a table.",
+        epilog=EXIT_STATUS + " A parameter that fails is something wrong.",
     )
     audited.add_argument("model", metavar="MODEL_DIR", help="a model directory, a Hugging Face id, or a named checkpoint")
     audited.add_argument("--data", required=True, metavar="FILE", help=".tsv, .csv or .jsonl with columns text and label")

@@ -111,12 +111,13 @@ def jacobian(function: Callable[..., Tensor], inputs: TensorLike | Sequence[Tens
     """All derivatives of `function(*inputs)` by each of `inputs`: one input gives a Tensor, a list or tuple of inputs a tuple.
 
     Shapes: (*output, *input). Takes one walk per element of the output. inputs, create_graph: as for `vjp`.
-    Raises: as `vjp`; DTypeError for a function that returns a tuple.
+    Raises: as `vjp`; DTypeError for a function that returns a tuple, integers or booleans.
     """
     leaves = _leaves("jacobian", inputs)
     output, pull = _pulling("jacobian", function, leaves, create_graph)
     if not isinstance(output, Tensor):
         raise DTypeError("jacobian: the function must return one Tensor, it returned a tuple; `vjp` takes those")
+    _check_floating("jacobian", output)
     units = np.eye(output.size, dtype=output.dtype).reshape((output.size, *output.shape))
     rows = [pull((Tensor.wrap(namespace_of(output.array).like(unit, output.array)),)) for unit in units]
     found = tuple(
@@ -151,9 +152,15 @@ def _gradient_of(what: str, function: Callable[..., Tensor]) -> Callable[..., tu
         value, pull = _pulling(what, function, inputs, create_graph=True)
         if not isinstance(value, Tensor) or value.size != 1:
             raise ShapeError(f"{what}: the function must return one number, it returned {getattr(value, 'shape', 'a tuple')}")
+        _check_floating(what, value)
         return pull((namespace_of(value.array).ones(value.shape, value.dtype),))
 
     return gradient
+
+
+def _check_floating(what: str, output: Tensor) -> None:
+    if output.dtype.kind != "f":
+        raise DTypeError(f"{what}: the function returned {output.dtype}, which has no derivative: only floating tensors have one")
 
 
 Pull: TypeAlias = Callable[[Any], tuple[Tensor, ...]]

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.autograd import higher_order, no_grad
+from minigrad.autograd import higher_order, no_grad, propagate
 from minigrad.backend import random
+from minigrad.backend.gradients import dense
 from minigrad.derivatives import grad
 from minigrad.errors import ArgumentError, DTypeError, GradientCheckError
 from minigrad.parameter import Parameter
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, seed_like
 
 STEP = 1e-5
 """Half the distance of the two points of a central difference: its error is about STEP² plus 1e-16 / STEP."""
@@ -156,19 +157,21 @@ def _combinations(size: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _pulled(what: str, results: list[Tensor], leaves: list[Any], combination: FloatArray) -> list[FloatArray]:
-    """The gradients of a combination of all results' elements, by each leaf, flat."""
-    totals = [np.zeros(leaf.size) for leaf in leaves]
+    """The gradients of a combination of all results' elements, by each leaf, flat; results with weights are pulled together."""
+    seeds = []
     start = 0
     for result in results:
         weights = combination[start : start + result.size].reshape(result.shape)
         start += result.size
-        if result.requires_grad and weights.any():
-            for number, (leaf, gradient) in enumerate(zip(leaves, grad(result, leaves, weights, retain_graph=True), strict=True)):
-                if gradient is None:
-                    continue
-                if gradient.shape != leaf.shape:
-                    raise GradientCheckError(f"{what} of input {number} has shape {gradient.shape}, the input {leaf.shape}")
-                totals[number] += gradient.numpy().reshape(-1)
+        if result.node is not None and weights.any():
+            seeds.append((result.node, seed_like(result, weights)))
+    found = propagate(seeds, [leaf.node for leaf in leaves], retain_graph=True)
+    totals = []
+    for number, leaf in enumerate(leaves):
+        gradient = dense(found.get(leaf.node, np.zeros(leaf.shape)))
+        if gradient.shape != leaf.shape:
+            raise GradientCheckError(f"{what} of input {number} has shape {gradient.shape}, the input {leaf.shape}")
+        totals.append(np.asarray(gradient, np.float64).reshape(-1))
     return totals
 
 

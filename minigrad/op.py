@@ -35,6 +35,9 @@ from minigrad.tensor import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+NUMBERS = (int, float)  # tuples: `int | float` would build a new type for every operand of every call
+SEQUENCES = (list, tuple)
+
 Promotion: TypeAlias = Literal["float", "mixed"]
 
 REGISTRY: dict[str, Op[Any]] = {}
@@ -88,8 +91,11 @@ class Op(Kernel, Generic[P]):
     def __repr__(self) -> str:
         return f"<op {self.name}: {self.spec}>"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Op[P]:
+        return self  # also if a newer one has taken its name: a copied layer does what the layer does
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return operation, (self.name,)  # a copy or pickle of a layer that holds an operation refers to it by name
+        return operation, (self.name,)  # a pickle of a layer that holds an operation refers to it by name
 
     def __call__(self, *args: P.args, **constants: P.kwargs) -> Tensor:
         arrays: list[Any] = []
@@ -109,7 +115,7 @@ class Op(Kernel, Generic[P]):
                     guards.append((arg.leaf, arg.leaf.version))
             else:
                 array = _as_operand(arg)
-            if array is not None and not isinstance(array, bool | int | float):
+            if array is not None and not isinstance(array, NUMBERS):
                 if first is None:
                     first = array
                 elif array.dtype is not first.dtype:
@@ -120,10 +126,10 @@ class Op(Kernel, Generic[P]):
             raise DTypeError(f"{self.name} needs at least one tensor or array, got {', '.join(type(a).__name__ for a in args)}")
         keep = wanted and recording.get()
         for i, arg in enumerate(args):
-            if isinstance(arg, list | tuple):  # floats in lists take over the tensors' dtype, so that float64 stays exact
+            if isinstance(arg, SEQUENCES):  # floats in lists take over the tensors' dtype, so that float64 stays exact
                 arrays[i] = _listed(arrays[i], arrays)
-            elif keep and arrays[i] is arg and hasattr(arg, "shape"):
-                arrays[i] = arg.copy()  # a pullback may capture it, and its owner may write to it before the backward pass
+            elif arrays[i] is arg and hasattr(arg, "shape"):
+                arrays[i] = arg.copy()  # a pullback may capture it, the result may be a view of it, and its owner may write to it
         if self.promotes is not None and not (uniform and first.dtype.kind == "f"):
             arrays = _promoted(arrays, self.promotes, self.indices)
         higher = replayable.get()
@@ -251,9 +257,9 @@ def custom_op(spec: str, *, promotes: Promotion | None = None) -> Callable[[Call
 
 def _as_operand(value: Any) -> Any:
     """What a body receives for an argument that is no Tensor: numbers and None stay, sequences become arrays."""
-    if value is None or isinstance(value, bool | int | float) or hasattr(value, "__array__"):
+    if value is None or isinstance(value, NUMBERS) or hasattr(value, "__array__"):
         return value if not isinstance(value, np.generic) else np.asarray(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, SEQUENCES):
         return numbers(value)
     raise DTypeError(f"cannot use {type(value).__name__} as a tensor: pass a Tensor, an array, a number or a list of numbers")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,46 @@ def test_corners_of_relu_are_no_errors() -> None:
     assert verdicts(found)["layers.0.bias"] == "kink"
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_opposite_corners_that_make_a_line_are_no_errors(seed: int) -> None:
+    """Rows of zeros and biases of zero put every unit at its corner: relu(t) - relu(-t) = t has slope 1, and gradient 0 is ReLU's there."""
+    mg.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 4), nn.ReLU(), nn.Linear(4, 3))
+    for layer in model.layers[::2]:
+        layer.bias.assign(np.zeros(layer.bias.shape))  # type: ignore[attr-defined]
+    rows = np.vstack([np.zeros((3, 3)), np.random.default_rng(seed).standard_normal((3, 3))])
+    words = verdicts(mg.audit(model, rows, lambda m, x: F.cross_entropy(m(x), [0, 0, 1, 2, 0, 1]), seed=seed))
+    assert words["layers.0.bias"] == "kink" and set(words.values()) <= {"ok", "kink"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_parameters_with_one_element_none_and_no_axes(seed: int) -> None:
+    """In one dimension a random direction is the gradient's or its opposite."""
+    model = nn.Linear(3, 1)
+    model.scale = mg.Parameter(2.0)  # type: ignore[attr-defined]
+    model.nothing = mg.Parameter(np.zeros((0, 2)))  # type: ignore[attr-defined]
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    found = mg.audit(model, x, lambda m, x: ((m(x) * m.scale - 1.0) ** 2).mean() + m.nothing.sum(), seed=seed)
+    assert verdicts(found) == {"weight": "ok", "bias": "ok", "scale": "ok", "nothing": "zero"}
+
+
+def test_the_row_that_stands_for_padding_is_untrained_on_purpose() -> None:
+    model = Classifier()
+    model.embedding = nn.Embedding(6, 4, padding_idx=1)
+    assert set(verdicts(mg.audit(model, (IDS, LABELS))).values()) == {"ok"}
+
+
+def test_a_parameter_may_leave_the_domain_of_its_loss() -> None:
+    model = nn.Module()
+    model.small = mg.Parameter(np.full(3, 1e-3))  # type: ignore[attr-defined]
+    assert verdicts(mg.audit(model, None, lambda m, _: m.small.log().sum())) == {"small": "ok"}
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6, 1e12])
+def test_losses_of_any_size(scale: float) -> None:
+    assert set(verdicts(mg.audit(Classifier(), (IDS, LABELS), lambda m, b: m(*b) * scale)).values()) == {"ok"}
+
+
 # ---------------------------------------------------------------- what is wrong is found
 def test_a_detached_embedding_is_found() -> None:
     found = failed(Classifier(lambda x: x.detach()))
@@ -163,6 +204,78 @@ def test_a_trainable_parameter_that_nobody_uses_is_found_and_a_frozen_one_is_nam
     assert mg.audit(model, (IDS, LABELS))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_found(bad: float) -> None:
+    @mg.custom_op("*s -> *s")
+    def spoiled(xp: Any, x: Any) -> Any:
+        return x * 1.0, (lambda g: np.full(g.shape, bad),)
+
+    found = failed(Classifier(spoiled))
+    assert verdicts(found)["embedding.weight"] == "not finite" and verdicts(found)["classifier.bias"] == "ok"
+    assert "1 not finite: the gradient holds NaN or infinity" in str(found)
+
+
+def test_a_wrong_gradient_beside_corners_is_found() -> None:
+    @mg.custom_op("*s -> *s")
+    def slightly_more(xp: Any, x: Any) -> Any:
+        return x * 1.0, (lambda g: g * 1.001,)
+
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 3))
+    model.layers[0].bias.assign(np.zeros(8))  # type: ignore[attr-defined]
+    with pytest.raises(AuditError) as caught:
+        mg.audit(model, np.vstack([np.zeros((2, 3)), np.eye(3)]), lambda m, x: F.cross_entropy(slightly_more(m(x)), [0, 1, 2, 0, 1]))
+    assert set(verdicts(caught.value.audit).values()) == {"wrong"}
+
+
+def test_a_wrong_gradient_at_a_point_without_a_corner_is_found() -> None:
+    """0 at 0, right elsewhere: what is right a step beside is not enough."""
+
+    @mg.custom_op("*s -> *s")
+    def forgetful(xp: Any, x: Any) -> Any:
+        return x * 2.0, (lambda g: g * 2.0 * (x != 0),)
+
+    model = nn.Module()
+    model.start = mg.Parameter(np.zeros(3))  # type: ignore[attr-defined]
+    with pytest.raises(AuditError) as caught:
+        mg.audit(model, None, lambda m, _: forgetful(m.start).exp().sum())
+    assert verdicts(caught.value.audit) == {"start": "wrong"}
+
+
+def test_a_loss_that_is_another_each_time_is_refused() -> None:
+    draws = np.random.default_rng(0)
+    with pytest.raises(ArgumentError, match=r"the second time.*by other means than minigrad's dropout"):
+        mg.audit(Classifier(lambda x: x * draws.uniform(0.5, 1.5, x.shape)), (IDS, LABELS))
+
+
+def test_a_loss_that_uses_the_model_instead_of_its_copy_is_refused() -> None:
+    model = Classifier()
+    with pytest.raises(ArgumentError, match="uses the model itself instead of its copy"):
+        mg.audit(model, (IDS, LABELS), lambda _, batch: model(*batch))
+    model.wrong = lambda x: x + model.embedding(IDS)
+    with pytest.raises(ArgumentError, match="no attribute of the model hold a function that mentions the model"):
+        mg.audit(model, (IDS, LABELS))
+
+
+def test_a_model_that_cannot_be_copied_is_refused() -> None:
+    model = Classifier()
+    model.last = model(IDS, LABELS)  # type: ignore[attr-defined]
+    with pytest.raises(ArgumentError, match=r"cannot be copied: .*use \.detach\(\).*before it or remove the attribute"):
+        mg.audit(model, (IDS, LABELS))
+
+
+def test_what_proves_nothing_is_refused() -> None:
+    model = Classifier()
+    model.freeze("embedding", "hidden", "classifier")
+    for nothing in (nn.Tanh(), model):
+        with pytest.raises(ArgumentError, match="there is nothing to prove"):
+            mg.audit(nothing, (IDS, LABELS))
+    with pytest.raises(ArgumentError, match="must be a Module, got function"):
+        mg.audit(lambda x: x, (IDS, LABELS))  # type: ignore[arg-type]
+    for seed in (-1, 2**63, 0.5, True):
+        with pytest.raises(ArgumentError, match="seed must be an integer from 0"):
+            mg.audit(Classifier(), (IDS, LABELS), seed=seed)  # type: ignore[arg-type]
+
+
 def test_every_verdict_has_a_meaning() -> None:
     assert set(FAILED) < set(MEANINGS)
 
@@ -181,8 +294,9 @@ def test_a_loss_that_is_no_finite_number_is_refused(loss: Any, words: str) -> No
 
 
 # ---------------------------------------------------------------- the command
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "minigrad", *arguments], capture_output=True, text=True, timeout=300, check=False)
+def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "minigrad", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ | (environment or {}))
 
 
 def test_the_command_audits_a_directory(minilm: Path, tmp_path: Path) -> None:
@@ -203,3 +317,21 @@ def test_the_command_names_what_it_cannot_use(tmp_path: Path) -> None:
         done = run(*arguments)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     assert run("nonsense").returncode == 2
+    for arguments in (["--help"], ["audit", "--help"]):
+        done = run(*arguments)
+        assert done.returncode == 0 and "Exit status: 0 done, 1 found something wrong, 2" in " ".join(done.stdout.split())
+
+
+def test_the_command_never_ends_in_a_traceback(minilm: Path, tmp_path: Path) -> None:
+    data = tmp_path / "records.tsv"
+    data.write_text("text\tlabel\nworks like new\tschön\nbroke after a day\tbad\n", encoding="utf-8")
+    arguments = ["audit", str(minilm), "--data", str(data), "--layers", "1", "--max-length", "8"]
+    refused = run(*arguments, "--seed", "-1")
+    assert refused.returncode == 2 and "seed must be an integer from 0" in refused.stderr and "Traceback" not in refused.stderr
+    ascii_only = run(*arguments, environment={"PYTHONIOENCODING": "ascii"})
+    assert ascii_only.returncode == 0 and "384?384" in ascii_only.stdout and "Traceback" not in ascii_only.stderr
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as closed:
+        done = subprocess.run([sys.executable, "-m", "minigrad", *arguments], stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2 and "BrokenPipe" not in done.stderr and "Traceback" not in done.stderr

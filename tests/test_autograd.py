@@ -7,7 +7,7 @@ import contextvars
 import threading
 import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -229,6 +229,54 @@ def test_modes_follow_a_copied_context() -> None:
         context = contextvars.copy_context()
     assert context.run(lambda: (x * 2.0).requires_grad) is False
     assert (x * 2.0).requires_grad
+
+
+def test_one_mode_serves_several_tasks_and_threads_at_a_time() -> None:
+    x, mode = leaf([1.0]), mg.no_grad()
+
+    async def task(delay: float) -> tuple[bool, bool]:
+        with mode:
+            await asyncio.sleep(delay)
+            inside = (x * 2.0).requires_grad
+        return inside, (x * 2.0).requires_grad
+
+    async def both() -> list[tuple[bool, bool]]:
+        return await asyncio.gather(task(0.01), task(0.02))  # the first to enter is the first to leave
+
+    assert asyncio.run(both()) == [(False, True)] * 2
+    seen: list[tuple[bool, bool]] = []
+    entered = threading.Barrier(2)
+
+    def work(last: threading.Event, turn: threading.Event) -> None:
+        with mode:
+            entered.wait(10)
+            last.wait(10)
+            inside = (x * 2.0).requires_grad
+        turn.set()
+        seen.append((inside, (x * 2.0).requires_grad))
+
+    at_once, first_is_out = threading.Event(), threading.Event()
+    at_once.set()
+    threads = [threading.Thread(target=work, args=pair) for pair in ((at_once, first_is_out), (first_is_out, threading.Event()))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [(False, True)] * 2
+
+
+def test_a_mode_does_not_decorate_what_runs_later() -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    async def task() -> None: ...
+
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+
+    for function in (numbers, task, stream):
+        with pytest.raises(ArgumentError, match=f"cannot decorate .*{function.__name__}.*write `with` inside"):
+            mg.no_grad()(function)
 
 
 # ---------------------------------------------------------------- higher order

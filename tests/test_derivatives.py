@@ -281,3 +281,11 @@ def test_a_parameter_changed_before_the_pull_is_caught() -> None:
     w.assign(np.zeros(2))
     with pytest.raises(MinigradError, match="changed"):
         pull(np.ones(2))
+
+
+@pytest.mark.parametrize("function", [lambda x: x.argmax(), lambda x: (x > 0).sum()])
+def test_integers_have_no_derivative(function: Any) -> None:
+    x = mg.ones(2)
+    for call in (lambda: mg.jacobian(function, x), lambda: mg.hvp(function, x, x), lambda: mg.hessian(function, x)):
+        with pytest.raises(DTypeError, match="returned int64, which has no derivative"):
+            call()

@@ -237,6 +237,14 @@ def test_several_outputs_are_all_checked() -> None:
         mg.gradcheck(lambda x: (x * 2.0, F.exp(x.detach())), leaf(X))
 
 
+def test_a_pullback_that_is_wrong_only_for_several_gradients_at_once_is_caught() -> None:
+    def body(xp: Any, x: Any) -> Any:
+        return (x * 2.0, x * 3.0), lambda g: (g[0] * 2.0 if g[0] is not None else g[1] * 3.0,)
+
+    with registered(body) as operation, pytest.raises(GradientCheckError, match="of combination"):
+        mg.gradcheck(operation, leaf(X))
+
+
 def test_every_entry_of_the_jacobian_is_compared_and_a_wrong_one_is_named() -> None:
     """An error that cancels where both outputs receive the same gradient."""
 
