@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from minigrad.audit import Audit, AuditError, audit
+from minigrad.audit import audit
+from minigrad.audit_report import Audit, AuditError
 from minigrad.data import LabelMap, PackedTokens, Record, Tokenizer, read_records
 from minigrad.errors import ArgumentError, MinigradError
 from minigrad.io import find_checkpoint

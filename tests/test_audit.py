@@ -16,7 +16,7 @@ from models.cases import config
 import minigrad as mg
 from minigrad import functional as F
 from minigrad import nn
-from minigrad.audit import FAILED, MEANINGS, Audit, AuditError
+from minigrad.audit_report import FAILED, MEANINGS, Audit, AuditError
 from minigrad.errors import ArgumentError, StateDictError
 from minigrad.models import BertForSequenceClassification
 

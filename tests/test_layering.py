@@ -25,7 +25,7 @@ LAYERS = [
     {"ops"},
     {"functional", "interpreter", "kernels", "gradcheck", "contract", "derivatives", "recompute", "creation"},
     {"nn", "data", "io"},
-    {"optim", "audit"},
+    {"optim", "audit", "audit_report"},
     {"models"},
     {"train", "pipeline"},
     {"serve", "cli", "__main__"},
