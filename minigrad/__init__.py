@@ -29,11 +29,13 @@ from minigrad.derivatives import grad, hessian, hvp, jacobian, value_and_grad, v
 from minigrad.gradcheck import gradcheck
 from minigrad.op import custom_op
 from minigrad.parameter import Parameter
+from minigrad.pipeline import pipeline
 from minigrad.recompute import recompute
 from minigrad.tensor import Tensor
 
 __all__ = [
     "Parameter", "Tensor", "__version__", "arange", "audit", "check_op", "custom_op", "data", "detect_anomaly", "enable_grad", "errors",
     "eye", "full", "functional", "grad", "gradcheck", "hessian", "higher_order", "hvp", "io", "jacobian", "kernels", "manual_seed",
-    "models", "nn", "no_grad", "ones", "optim", "rand", "randn", "recompute", "tensor", "train", "value_and_grad", "vjp", "zeros",
+    "models", "nn", "no_grad", "ones", "optim", "pipeline", "rand", "randn", "recompute", "tensor", "train", "value_and_grad", "vjp",
+    "zeros",
 ]  # fmt: skip

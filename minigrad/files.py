@@ -59,10 +59,14 @@ def read_bounded(path: Path, limit: int, error: type[FileFormatError], limit_cod
     return content
 
 
+class RepeatedKeyError(ValueError):
+    """A JSON object names a key twice, and which value counts is anyone's guess."""
+
+
 def parse_json(text: str) -> Any:
     """Parse JSON as RFC 8259 has it, stricter than `json.loads`: no NaN or Infinity, no key twice in an object, bounded nesting.
 
-    Raises: ValueError for any other text. The message completes "not valid JSON: ".
+    Raises: RepeatedKeyError; another ValueError for any other text. The message completes "not valid JSON: ".
     """
     try:
         value = json.loads(text, object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant)
@@ -79,7 +83,7 @@ def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key, value in pairs:
         if key in fields:
-            raise ValueError(f"the key {quoted(key)} stands twice in one object")
+            raise RepeatedKeyError(f"the key {quoted(key)} stands twice in one object")
         fields[key] = value
     return fields
 

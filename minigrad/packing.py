@@ -208,6 +208,6 @@ def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None,
     return PackedTokens(ids[kept], packing, types[kept], positions, (ids.shape[0], ids.shape[1]))
 
 
-def pack_mask(shape: tuple[int, ...], attention_mask: Any = None) -> PackedTokens:
-    """How padded rows that are no tokens are packed (the ids are zeros). Shapes: shape = (batch, longest), attention_mask likewise."""
-    return pack(np.zeros(shape, np.int64), attention_mask)
+def pack_mask(shape: tuple[int, ...], attention_mask: Any = None, token_type_ids: Any = None) -> PackedTokens:
+    """How padded rows that are no tokens are packed (the ids are zeros). Shapes: shape = (batch, longest), the others likewise."""
+    return pack(np.zeros(shape, np.int64), attention_mask, token_type_ids)

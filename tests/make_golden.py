@@ -99,6 +99,81 @@ def make_case(name: str, case: dict[str, Any], seed: int) -> None:
     np.savez_compressed(FOLDER / f"bert_{name}.npz", **arrays)
 
 
+HEADS: dict[str, dict[str, Any]] = {
+    "masked_lm": {"kind": "BertForMaskedLM", "mask": RAGGED},
+    "masked_lm_untied": {"kind": "BertForMaskedLM", "mask": HOLES, "config": {"tie_word_embeddings": False, "hidden_act": "relu"}},
+    "lm": {"kind": "BertLMHeadModel", "mask": RAGGED, "config": {"is_decoder": True}},
+    "pretraining": {"kind": "BertForPreTraining", "mask": RAGGED},
+    "next_sentence": {"kind": "BertForNextSentencePrediction", "mask": MASKED_FIRST},
+    "multi_label": {"kind": "BertForSequenceClassification", "mask": HOLES, "config": {"problem_type": "multi_label_classification"}},
+    "tokens": {"kind": "BertForTokenClassification", "mask": HOLES, "config": {"hidden_act": "gelu_new"}},
+    "answers": {"kind": "BertForQuestionAnswering", "mask": RAGGED},
+    "choices": {"kind": "BertForMultipleChoice", "mask": RAGGED},
+}
+"""The heads beside the classifier, whose files hold one published model each: `kind` says which."""
+
+
+def labels_of(kind: str, mask: np.ndarray, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    n = len(mask)
+    wanted = (mask == 1) & (generator.random(mask.shape) < 0.7)
+    words = np.where(wanted, generator.integers(0, SIZES["vocab_size"], mask.shape), -100)
+    pairs = generator.integers(0, 2, n)
+    return {
+        "BertForMaskedLM": {"labels": words},
+        "BertLMHeadModel": {"labels": words},
+        "BertForPreTraining": {"labels": words, "next_sentence_label": pairs},
+        "BertForNextSentencePrediction": {"labels": pairs},
+        "BertForSequenceClassification": {"labels": generator.integers(0, 2, (n, 3)).astype(np.float64)},
+        "BertForTokenClassification": {"labels": np.where(wanted, words % 3, -100)},
+        "BertForQuestionAnswering": {"start_positions": mask.sum(1) // 2, "end_positions": np.array([6, 2, 0, 99])},
+        "BertForMultipleChoice": {"labels": pairs[::2]},
+    }[kind]
+
+
+def make_head(name: str, case: dict[str, Any], seed: int) -> None:
+    """Logits, loss and gradients. Of answers and of a language model the loss is made here from the logits of real tokens, in float64:
+    transformers' own counts scores at padding, and is computed in float32."""
+    generator = np.random.default_rng(seed)
+    kind, mask = case["kind"], np.array(case["mask"])
+    extra = {} if kind == "BertForQuestionAnswering" else {"num_labels": 3}
+    config = BertConfig(**SIZES, num_attention_heads=3, **extra, **case.get("config", {}))
+    config._attn_implementation = "eager"
+    model = getattr(transformers, kind)(config).double().eval()
+    weights = fill(model, generator)
+    unused = "cls.predictions.bias" if "cls.predictions.decoder.bias" in weights else None
+    ids = np.where(mask == 1, generator.integers(1, SIZES["vocab_size"], mask.shape), 0)
+    feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": generator.integers(0, 2, mask.shape)}
+    if kind == "BertForMultipleChoice":
+        feed = {key: value.reshape(2, 2, -1) for key, value in feed.items()}
+    labels = labels_of(kind, mask, generator)
+    output = model(**{key: torch.from_numpy(value) for key, value in (feed | labels).items()})
+    loss, cross_entropy = output.loss, torch.nn.functional.cross_entropy
+    if kind == "BertLMHeadModel":
+        following = torch.from_numpy(np.pad(labels["labels"], ((0, 0), (0, 1)), constant_values=-100)[:, 1:])
+        loss = cross_entropy(output.logits.flatten(0, 1), following.flatten())
+    if kind == "BertForQuestionAnswering":
+        hidden, longest = torch.from_numpy(mask == 0), mask.shape[1]
+        loss = sum(
+            cross_entropy(
+                output[f"{end}_logits"].masked_fill(hidden, torch.finfo(torch.float64).min),
+                torch.from_numpy(labels[f"{end}_positions"]).clamp(0, longest),
+                ignore_index=longest,
+            )
+            / 2
+            for end in ("start", "end")
+        )
+    loss.backward()
+    arrays = {f"input:{key}": value for key, value in (feed | labels).items()} | {"loss": loss.detach().numpy(), "kind": np.array(kind)}
+    for key, value in output.items():
+        if key.endswith("logits"):
+            arrays[f"output:{key}"] = value.detach().numpy()
+    for key, parameter in model.named_parameters():
+        if key != unused:
+            arrays[f"weight:{key}"], arrays[f"gradient:{key}"] = weights[key], parameter.grad.numpy()
+    arrays["config"] = np.array(json.dumps(model.config.to_dict() | extra))
+    np.savez_compressed(FOLDER / f"head_{name}.npz", **arrays)
+
+
 CURVE = {"steps": 20, "warmup": 5, "learning_rate": 5e-3, "weight_decay": 0.01, "max_norm": 1.0, "batch": 6, "longest": 8}
 
 
@@ -184,6 +259,8 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     for i, (name, case) in enumerate(CASES.items()):
         make_case(name, case, seed=i)
+    for i, (name, case) in enumerate(HEADS.items()):
+        make_head(name, case, seed=200 + i)
     make_curve()
     make_tokenization()
     for path in sorted(FOLDER.iterdir()):

@@ -1,60 +1,58 @@
-"""Tokenizer files to a WordPiece backend: reads what a file states, checks it, and builds the BERT pipeline from it.
+"""Tokenizer files to a backend of the `tokenizers` library: reads what they state, checks all of it, and builds that and nothing else.
 
-A tokenizer.json can describe any pipeline, regular expressions included, and it comes from anyone. So it is never handed
-to the library as it is: the vocabulary, the added tokens and a few settings are taken out of it, the one pipeline that BERT
-has is built from them, and the file is refused if it describes another one.
+Only fixed file names of one directory are opened. A tokenizer.json is never handed to the library as it is: a new description
+is put together from the parts that passed the checks, and from what the smaller files say about them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from minigrad.data import _tokenizer_components as components
+from minigrad.data import _tokenizer_vocab as vocabularies
 from minigrad.errors import TokenizerError
-from minigrad.files import json_type, listing, parse_json, quoted, read_bounded, surrogate_at
+from minigrad.files import listing, quoted
 
 if TYPE_CHECKING:
     import tokenizers
 
-# Ten times the largest published BERT files (multilingual: 1 MB of vocab.txt, 3 MB of tokenizer.json).
-MAX_VOCAB_BYTES = 10 * 2**20
-MAX_JSON_BYTES = 32 * 2**20
-# The time for a word grows with its square; BERT uses 100.
-MAX_WORD_CHARS = 1000
-
-SPECIAL_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
+BERT_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+ROBERTA_TOKENS = {
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+    "mask_token": "<mask>",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
 }
-_MATCHING = ("single_word", "lstrip", "rstrip", "normalized", "special")
+SPECIAL_TOKENS = {"WordPiece": BERT_TOKENS, "BPE": ROBERTA_TOKENS, "Unigram": ROBERTA_TOKENS}
+ROLES = tuple(ROBERTA_TOKENS)
+# What tokenizer_config.json calls the settings of a pipeline.
+NORMALIZER_KEYS = {"do_lower_case": "lowercase", "tokenize_chinese_chars": "handle_chinese_chars", "strip_accents": "strip_accents"}
+BYTE_LEVEL_KEYS = ("add_prefix_space", "trim_offsets")
+# transformers never writes these two, and opens what they name where the directory lacks the file.
+FILE_KEYS = {"vocab_file": ("vocab.txt", "vocab.json", "sentencepiece.bpe.model"), "merges_file": ("merges.txt",)}
 
-T = TypeVar("T")
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """What distinguishes one BERT tokenizer from another, apart from its vocabulary."""
+    """What the files say of a tokenizer beyond its pipeline."""
 
-    special_tokens: dict[str, str] = field(default_factory=SPECIAL_TOKENS.copy)
-    clean_text: bool = True
-    do_lower_case: bool = True
-    strip_accents: bool | None = None  # None: where text is lowercased
-    tokenize_chinese_chars: bool = True
-    max_word_chars: int = 100
+    special_tokens: dict[str, str]
+    tokenizer_class: str | None = None
     model_max_length: int | None = None
 
 
 def load(directory: Path) -> tuple[tokenizers.Tokenizer, Settings]:
-    """The backend and settings of tokenizer.json, or of vocab.txt where there is none.
+    """The backend and settings of tokenizer.json, or where there is none of vocab.txt, or of vocab.json and merges.txt.
 
-    What tokenizer_config.json states about letter case, accents, Chinese characters and special tokens is stronger than
-    tokenizer.json, as in transformers. Other keys, such as paths and class names, are not followed.
+    What tokenizer_config.json and special_tokens_map.json state about letter case, accents, Chinese characters, the space in
+    front and special tokens is stronger than tokenizer.json, as in transformers. Keys that name classes or code are not followed.
 
     Raises:
         TokenizerError: a file is missing, broken or describes another kind of tokenizer.
@@ -62,228 +60,226 @@ def load(directory: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     if not os.path.isdir(directory):  # unlike Path.is_dir, it has an answer for a name that is too long
         message = "no such directory; for a checkpoint's name or id, pass minigrad.io.find_checkpoint(name)"
         raise TokenizerError(directory, message, code="missing-file")
-    settings = Settings()
-    if (directory / "tokenizer.json").exists():
-        path = directory / "tokenizer.json"
-        description = _read_object(path)
-        _take_settings(path, description, settings)
-        _apply_config(directory / "tokenizer_config.json", settings)
-        vocab = _json_vocab(path, description)
-        backend = _build(path, vocab, _json_added_tokens(path, description), settings)
-        _require_bert_pipeline(path, description, backend, settings)
-    elif (directory / "vocab.txt").exists():
-        path = directory / "vocab.txt"
-        _apply_config(directory / "tokenizer_config.json", settings)
-        backend = _build(path, _read_vocab(path), [], settings)
-    else:
-        raise TokenizerError(directory, "holds neither tokenizer.json nor vocab.txt", code="missing-file")
+    config_path = directory / "tokenizer_config.json"
+    config = _config(directory)
+    path, description = _description(directory, config)
+    kind = description["model"]["type"]
+    _apply(config_path, config, description)
+    vocab = description.pop("vocab")
+    special = SPECIAL_TOKENS[kind] | _stated_unknown(path, description, vocab)
+    special |= {role: _content(config_path, config[role], role) for role in ROLES if config.get(role) is not None}
+    numbers = _add_special_tokens(path, description, vocab, special, config)
+    _frame(path, description, special, numbers, config_path, config)
+    backend = _build(path, description, len(vocab.keys() | numbers.keys()))
+    length = config.get("model_max_length")
+    settings = Settings(
+        {role: token for role, token in special.items() if token in numbers},
+        config["tokenizer_class"] if isinstance(config.get("tokenizer_class"), str) else None,
+        length if type(length) is int and 0 < length < 2**31 else None,  # transformers writes 10**30 for "any length"
+    )
     return backend, settings
 
 
-def _build(path: Path, vocab: dict[str, int], added: list[dict[str, Any]], settings: Settings) -> tokenizers.Tokenizer:
-    """The BERT pipeline over `vocab`. `added` are tokens with id, content and matching rules; the special tokens are always added."""
+# ---- the pipeline
+
+
+def _description(directory: Path, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The file that speaks for the vocabulary, and the checked pipeline; "vocab" beside it maps every token of the model to its id."""
+    path = directory / "tokenizer.json"
+    if path.exists():
+        return path, _checked(path, vocabularies.read_object(path))
+    added = _added_tokens(directory, config)
+    for path in (directory / "vocab.txt", directory / "vocab.json"):
+        if path.exists():
+            break
+    else:
+        message = "holds neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt"
+        if (directory / "sentencepiece.bpe.model").exists():
+            message += "; of its sentencepiece.bpe.model transformers makes a tokenizer.json (save_pretrained)"
+        raise TokenizerError(directory, message, code="missing-file")
+    if path.name == "vocab.txt":
+        return path, _bert(vocabularies.read_vocab_txt(path)) | {"added_tokens": added}
+    vocab = vocabularies.check_vocab(path, vocabularies.read_object(path), "the file")
+    merges_path = directory / "merges.txt"
+    merges = vocabularies.check_merges(merges_path, vocabularies.read_merges_txt(merges_path), vocab, "the file")
+    return path, _roberta(vocab, merges) | {"added_tokens": added}
+
+
+def _checked(path: Path, stated: dict[str, Any]) -> dict[str, Any]:
+    kind = components.model_type(path, stated)
+    model = stated["model"]
+    checked = components.checked_model(path, model, kind)
+    if kind == "Unigram":
+        vocab = vocabularies.check_pieces(path, model.get("vocab"))
+        checked |= {"vocab": model["vocab"], "unk_id": vocabularies.get(path, model, "unk_id", int, "an integer", "model")}
+        if not 0 <= checked["unk_id"] < len(vocab):
+            raise TokenizerError(path, f"model.unk_id must be one of the {len(vocab)} ids", code="vocab-invalid")
+    else:
+        vocab = vocabularies.check_vocab(path, model.get("vocab"), "model.vocab")
+        checked |= {"vocab": vocab, "unk_token": model.get("unk_token")}
+        if kind == "BPE":
+            checked["merges"] = vocabularies.check_merges(path, model.get("merges"), vocab, "model.merges")
+    sections = {name: components.checked_component(path, name, stated.get(name), kind) for name in components.PIPELINES[kind]}
+    added = vocabularies.check_added(path, stated.get("added_tokens") or [])
+    return {"model": checked, **sections, "post_processor": stated.get("post_processor"), "added_tokens": added, "vocab": vocab}
+
+
+def _bert(vocab: dict[str, int]) -> dict[str, Any]:
+    """The pipeline of BERT, DistilBERT and ELECTRA: uncased, unless a configuration says otherwise."""
+    normalizer = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    return {
+        "normalizer": {"type": "BertNormalizer", **normalizer},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "vocab": vocab,
+            "unk_token": BERT_TOKENS["unk_token"],
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+        },
+        "vocab": vocab,
+    }
+
+
+def _roberta(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
+    """The pipeline of RoBERTa: byte-level pairs."""
+    defaults = {name: default for name, (_, default) in components.MODELS["BPE"].items()}
+    return {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges, "unk_token": None, **defaults},
+        "vocab": vocab,
+    }
+
+
+def _apply(path: Path, config: dict[str, Any], description: dict[str, Any]) -> None:
+    """Let tokenizer_config.json speak on letter case, accents, Chinese characters, and the space in front."""
+    if description["model"]["type"] == "WordPiece":
+        for key, field in NORMALIZER_KEYS.items():
+            if key in config:
+                words = "true or false" if key != "strip_accents" else "true, false or null"
+                kinds = bool if key != "strip_accents" else (bool, type(None))
+                description["normalizer"][field] = vocabularies.get(path, config, key, kinds, words)
+    elif description["model"]["type"] == "BPE" and "add_prefix_space" in config:
+        space = vocabularies.get(path, config, "add_prefix_space", bool, "true or false")
+        description["pre_tokenizer"]["add_prefix_space"] = space
+
+
+def _stated_unknown(path: Path, description: dict[str, Any], vocab: dict[str, int]) -> dict[str, str]:
+    """The unknown token of the model itself; byte-level models need none."""
+    model = description["model"]
+    if model["type"] == "Unigram":
+        return {"unk_token": model["vocab"][model["unk_id"]][0]}
+    if model["type"] == "BPE" and model["unk_token"] is None:
+        return {}
+    token = vocabularies.get(path, model, "unk_token", str, "a string", "model")
+    return {"unk_token": token}
+
+
+def _add_special_tokens(
+    path: Path, description: dict[str, Any], vocab: dict[str, int], special: dict[str, str], config: dict[str, Any]
+) -> dict[str, int]:
+    """Make every special token one that is found in texts; returns the ids of all added tokens."""
+    model, added = description["model"], description["added_tokens"]
+    names = {token["content"] for token in added}
+    missing = [token for role, token in special.items() if role in BERT_TOKENS and token not in vocab and token not in names]
+    if model.get("unk_token") is not None:  # then the model itself needs it: to be added is not enough
+        model["unk_token"] = special["unk_token"]
+        missing = missing or [token for token in [special["unk_token"]] if token not in vocab]
+    if missing:
+        raise TokenizerError(path, f"the vocabulary lacks the special token(s) {listing(missing)}", code="special-token")
+    for role, content in special.items():
+        if content in vocab and content not in names:
+            # The word before RoBERTa's mask was written with its space; the mask takes the space over.
+            lstrip = role == "mask_token" and model["type"] != "WordPiece"
+            rules = _rules(path, config.get(role), content) or {"content": content, "lstrip": lstrip}
+            added.append(vocabularies.check_rules(path, {**rules, "special": True}, role) | {"id": vocab[content]})
+            names.add(content)
+    vocabularies.check_added_ids(path, sorted(added, key=lambda token: int(token["id"])), vocab)
+    return {token["content"]: token["id"] for token in added}
+
+
+def _frame(
+    path: Path, description: dict[str, Any], special: dict[str, str], numbers: dict[str, int], config_path: Path, config: dict[str, Any]
+) -> None:
+    """Set or check the post-processor, which puts the special tokens around texts."""
+    ends = [special["cls_token"], special["sep_token"]]
+    for token in ends:
+        if token.startswith("$") or ":" in token:  # marks of the template language that transformers writes such tokens in
+            raise TokenizerError(path, f"the special token {quoted(token)} must not start with $ or hold a colon", code="special-token")
+    layouts = components.layouts(*((token, numbers[token]) for token in ends))
+    if "post_processor" in description:
+        description["post_processor"] = components.checked_layout(path, description["post_processor"], layouts)
+    else:
+        description["post_processor"] = layouts[0 if description["model"]["type"] == "WordPiece" else 1]
+    if description["post_processor"]["type"] == "RobertaProcessing":
+        for key in BYTE_LEVEL_KEYS:
+            if key in config:
+                description["post_processor"][key] = vocabularies.get(config_path, config, key, bool, "true or false")
+
+
+def _build(path: Path, description: dict[str, Any], size: int) -> tokenizers.Tokenizer:
     try:
-        from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+        from tokenizers import Tokenizer
     except ImportError as error:
         message = f"the tokenizers library, which reads this file, cannot be imported ({error}); install it again: pip install tokenizers"
         raise TokenizerError(path, message, code="missing-library") from error
-
-    special = settings.special_tokens
-    added_names = {token["content"] for token in added}
-    missing = [token for token in special.values() if token not in vocab and token not in added_names]
-    if missing or special["unk_token"] not in vocab:  # WordPiece itself needs the unknown token, to be added is not enough
-        names = listing(missing or [special["unk_token"]])
-        raise TokenizerError(path, f"the vocabulary lacks the special token(s) {names}", code="special-token")
-    for token in (special["cls_token"], special["sep_token"]):
-        if token.startswith("$") or ":" in token:  # marks of the library's template language, used below
-            raise TokenizerError(path, f"the special token {quoted(token)} must not start with $ or hold a colon", code="special-token")
-
-    backend = Tokenizer(models.WordPiece(vocab, unk_token=special["unk_token"], max_input_chars_per_word=settings.max_word_chars))
-    for entry in sorted(added, key=lambda entry: int(entry["id"])):
-        name = entry["content"]
-        backend.add_tokens([AddedToken(name, **{rule: entry[rule] for rule in _MATCHING if rule in entry})])
-        if backend.token_to_id(name) != entry["id"]:
-            message = f"the added token {quoted(name)} has the id {entry['id']}, which leaves a gap or differs from the vocabulary's"
-            raise TokenizerError(path, message, code="vocab-invalid")
-    backend.add_special_tokens([token for token in special.values() if token not in added_names])
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=settings.clean_text,
-        handle_chinese_chars=settings.tokenize_chinese_chars,
-        strip_accents=settings.strip_accents,
-        lowercase=settings.do_lower_case,
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    cls_token, sep_token = special["cls_token"], special["sep_token"]
-    backend.post_processor = processors.TemplateProcessing(
-        single=[f"{cls_token}:0", "$A:0", f"{sep_token}:0"],
-        pair=[f"{cls_token}:0", "$A:0", f"{sep_token}:0", "$B:1", f"{sep_token}:1"],
-        special_tokens=[(token, backend.token_to_id(token)) for token in (cls_token, sep_token)],
-    )
-    backend.decoder = decoders.WordPiece(prefix="##")
+    description |= {"version": "1.0", "truncation": None, "padding": None}
+    try:
+        backend = Tokenizer.from_str(json.dumps(description))
+    except Exception as error:  # the library raises bare Exceptions; everything known to upset it was refused above
+        raise TokenizerError(path, f"the tokenizers library refuses it: {quoted(str(error))}", code="unsupported-pipeline") from error
+    if backend.get_vocab_size(with_added_tokens=True) != size:
+        raise TokenizerError(path, "the vocabulary and the added tokens do not fit together", code="vocab-invalid")
     return backend
 
 
-# ---- vocab.txt
+# ---- the smaller files
 
 
-def _read_vocab(path: Path) -> dict[str, int]:
-    """One token per line, its id the line's number counted from zero."""
-    lines = _read_text(path, MAX_VOCAB_BYTES).split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    vocab: dict[str, int] = {}
-    for number, line in enumerate(lines):
-        token = line.removesuffix("\r")
-        _check_token(path, token, f"line {number + 1}")
-        if token in vocab:
-            message = f"line {number + 1} repeats the token {quoted(token)} of line {vocab[token] + 1}"
-            raise TokenizerError(path, message, code="vocab-invalid")
-        vocab[token] = number
-    if not vocab:
-        raise TokenizerError(path, "the file is empty", code="vocab-invalid")
-    return vocab
+def _config(directory: Path) -> dict[str, Any]:
+    """tokenizer_config.json, with the special tokens of special_tokens_map.json, which older files keep there."""
+    path = directory / "tokenizer_config.json"
+    config = vocabularies.read_object(path) if path.exists() else {}
+    for key, names in FILE_KEYS.items():
+        if config.get(key) is not None and config[key] not in names:
+            message = f"{key} names the file {quoted(config[key])}; only {listing(names)} of the same directory is read. Remove the key"
+            raise TokenizerError(path, message, code="path-escapes-model-dir")
+    map_path = directory / "special_tokens_map.json"
+    if "added_tokens_decoder" not in config and map_path.exists():
+        stated = vocabularies.read_object(map_path)
+        for role in ROLES:
+            if stated.get(role) is not None:
+                _content(map_path, stated[role], role)
+                config[role] = stated[role]
+    return config
 
 
-def _check_token(path: Path, token: str, where: str) -> None:
-    """A token must fit on a line of vocab.txt, which `save_pretrained` writes. It may be empty: published files have that."""
-    if any(mark in token for mark in "\0\r\n"):
-        raise TokenizerError(path, f"{where} holds the token {quoted(token)}, with a NUL or a line end", code="vocab-invalid")
-    if surrogate_at(token) is not None:
-        raise TokenizerError(path, f"{where} holds half a surrogate pair, which is no character", code="vocab-invalid")
-
-
-# ---- tokenizer.json
-
-
-def _json_vocab(path: Path, description: dict[str, Any]) -> dict[str, int]:
-    vocab = description["model"].get("vocab")
-    if not isinstance(vocab, dict) or not vocab:
-        raise TokenizerError(path, "model.vocab must be an object with token: id", code="vocab-invalid")
-    for token, number in vocab.items():
-        _check_token(path, token, "model.vocab")
-        if type(number) is not int or not 0 <= number < len(vocab):
-            message = (
-                f"model.vocab gives {quoted(token)} the id {quoted(str(number))}; {len(vocab)} tokens need the ids 0 to {len(vocab) - 1}"
-            )
-            raise TokenizerError(path, message, code="vocab-invalid")
-    if len(set(vocab.values())) != len(vocab):
-        raise TokenizerError(path, "model.vocab gives one id to two tokens", code="vocab-invalid")
-    return vocab
-
-
-def _json_added_tokens(path: Path, description: dict[str, Any]) -> list[dict[str, Any]]:
-    added = description.get("added_tokens") or []
-    if not isinstance(added, list):
-        raise TokenizerError(path, f"added_tokens must be an array, found {json_type(added)}", code="vocab-invalid")
-    for position, token in enumerate(added):
-        where = f"added_tokens[{position}]"
-        if not isinstance(token, dict):
-            raise TokenizerError(path, f"{where} must be an object, found {json_type(token)}", code="vocab-invalid")
-        _check_token(path, _get(path, token, "content", str, "a string", where), where)
-        _get(path, token, "id", int, "an integer", where)
-        for rule in _MATCHING:
-            _get(path, {rule: False, **token}, rule, bool, "true or false", where)
-    return added
-
-
-def _take_settings(path: Path, description: dict[str, Any], settings: Settings) -> None:
-    # Files of old versions of the library do not name the model's kind.
-    model = {"type": "WordPiece", "max_input_chars_per_word": 100} | _section(path, description, "model")
-    normalizer = _section(path, description, "normalizer")
-    for name, kind, section in (("model", "WordPiece", model), ("normalizer", "BertNormalizer", normalizer)):
-        if section.get("type") != kind:
-            message = f"{name} must be of type {kind}, as in every BERT tokenizer; found {quoted(str(section.get('type')))}"
-            raise TokenizerError(path, message, code="unsupported-pipeline")
-    settings.special_tokens["unk_token"] = _get(path, model, "unk_token", str, "a string", "model")
-    settings.max_word_chars = _get(path, model, "max_input_chars_per_word", int, "an integer", "model")
-    if not 1 <= settings.max_word_chars <= MAX_WORD_CHARS:
-        raise TokenizerError(path, f"model.max_input_chars_per_word must lie in 1..{MAX_WORD_CHARS}", code="bad-setting")
-    for attribute, key in (
-        ("clean_text", "clean_text"),
-        ("do_lower_case", "lowercase"),
-        ("tokenize_chinese_chars", "handle_chinese_chars"),
-    ):
-        setattr(settings, attribute, _get(path, normalizer, key, bool, "true or false", "normalizer"))
-    if normalizer.get("strip_accents") is not None:
-        settings.strip_accents = _get(path, normalizer, "strip_accents", bool, "true, false or null", "normalizer")
-
-
-def _section(path: Path, description: dict[str, Any], name: str) -> dict[str, Any]:
-    section = description.get(name)
-    if not isinstance(section, dict):
-        raise TokenizerError(path, f"{name} must be an object, found {json_type(section)}", code="unsupported-pipeline")
-    return section
-
-
-def _require_bert_pipeline(path: Path, description: dict[str, Any], backend: tokenizers.Tokenizer, settings: Settings) -> None:
-    """Refuse a file whose other sections describe anything else than the pipeline that was built."""
-    built = json.loads(backend.to_str())
-    cls_token, sep_token = settings.special_tokens["cls_token"], settings.special_tokens["sep_token"]
-    pairs = {"sep": [sep_token, backend.token_to_id(sep_token)], "cls": [cls_token, backend.token_to_id(cls_token)]}
-    accepted = {
-        "pre_tokenizer": [built["pre_tokenizer"]],
-        "post_processor": [built["post_processor"], {"type": "BertProcessing", **pairs}],  # two spellings of the same
-        "decoder": [built["decoder"]],
-    }
-    for name, sections in accepted.items():
-        if description.get(name) not in sections:
-            message = f"{name} is not the one of BERT; minigrad reads tokenizers of BERT models only"
-            raise TokenizerError(path, message, code="unsupported-pipeline")
-    if description["model"].get("continuing_subword_prefix", "##") != "##":
-        raise TokenizerError(path, 'model.continuing_subword_prefix must be "##"', code="unsupported-pipeline")
-
-
-# ---- tokenizer_config.json
-
-
-def _apply_config(path: Path, settings: Settings) -> None:
-    """Let the tokenizer_config.json, where there is one, speak on letter case, accents, Chinese characters and special tokens."""
+def _added_tokens(directory: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The added tokens of a directory without tokenizer.json: from the configuration, or from added_tokens.json of older files."""
+    path, stated = directory / "tokenizer_config.json", config.get("added_tokens_decoder")
+    if stated is not None:
+        if not isinstance(stated, dict) or not all(isinstance(token, dict) for token in stated.values()):
+            raise TokenizerError(path, "added_tokens_decoder must be an object with id: token", code="vocab-invalid")
+        # An id that is no number stays what it is, for the check to refuse.
+        tokens = [{**token, "id": int(key) if key.isascii() and key.isdigit() and len(key) < 10 else key} for key, token in stated.items()]
+        return vocabularies.check_added(path, tokens, "added_tokens_decoder")
+    path = directory / "added_tokens.json"
     if not path.exists():
-        return
-    config = _read_object(path)
-    for attribute in ("do_lower_case", "tokenize_chinese_chars"):
-        if attribute in config:
-            setattr(settings, attribute, _get(path, config, attribute, bool, "true or false"))
-    if "strip_accents" in config:
-        accents = config["strip_accents"]
-        settings.strip_accents = None if accents is None else _get(path, config, "strip_accents", bool, "true, false or null")
-    for role in SPECIAL_TOKENS:
-        if config.get(role) is None:
-            continue
-        # transformers writes either the token or an object that describes it.
-        holder, key = (config[role], "content") if isinstance(config[role], dict) else (config, role)
-        settings.special_tokens[role] = _get(path, holder, key, str, "a string")
-    if isinstance(config.get("model_max_length"), int):
-        settings.model_max_length = config["model_max_length"]
+        return []
+    special = {_content(path, config[role], role) for role in ROLES if config.get(role) is not None}
+    tokens = [{"content": token, "id": number, "special": token in special} for token, number in vocabularies.read_object(path).items()]
+    return vocabularies.check_added(path, tokens, "the file")
 
 
-# ---- reading
+def _content(path: Path, token: Any, role: str) -> str:
+    """A special token is stated as a string, or as an object with its content and its matching rules."""
+    if isinstance(token, dict):
+        return str(vocabularies.get(path, token, "content", str, "a string", role))
+    return str(vocabularies.get(path, {role: token}, role, str, "a string"))
 
 
-def _read_text(path: Path, limit: int) -> str:
-    raw = read_bounded(path, limit, TokenizerError, "vocab-limit")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise TokenizerError(path, f"not UTF-8 (byte {error.start}, line {line})", code="not-utf8") from None
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    text = _read_text(path, MAX_JSON_BYTES)
-    try:
-        value = parse_json(text)
-    except ValueError as error:
-        raise TokenizerError(path, f"not valid JSON: {error}", code="bad-json") from None
-    if not isinstance(value, dict):
-        raise TokenizerError(path, f"must hold a JSON object, found {json_type(value)}", code="bad-json")
-    return value
-
-
-def _get(path: Path, section: dict[str, Any], key: str, kind: type[T], words: str, where: str = "") -> T:
-    """The value of `key`, which must be of `kind` exactly: to Python, true is an integer."""
-    value = section.get(key)
-    if type(value) is not kind:
-        name = f"{where}.{key}" if where else key
-        raise TokenizerError(path, f"{name} must be {words}, found {json_type(value)}", code="bad-setting")
-    return value
+def _rules(path: Path, token: Any, content: str) -> dict[str, Any] | None:
+    return token if isinstance(token, dict) and token.get("content") == content else None

@@ -1,4 +1,4 @@
-"""Text to token ids: BERT's WordPiece tokenizer, run by the `tokenizers` library, from and to the files that model directories hold.
+"""Text to token ids: the tokenizers of BERT, RoBERTa, XLM-R and their kin, run by the `tokenizers` library, from and to model directories.
 
 The library's object carries truncation and padding as state, which is easy to leave switched on by accident. Here
 truncation is an argument, padding does not exist (batches are packed), and what comes back is plain NumPy arrays.
@@ -6,7 +6,6 @@ truncation is an argument, padding does not exist (batches are packed), and what
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.data._tokenizer_files import Settings, load
+from minigrad.data._tokenizer_files import ROLES, Settings, load
+from minigrad.data._tokenizer_saving import files_of
 from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TokenizerError
 from minigrad.files import quoted, surrogate_at, write_text
 from minigrad.packing import host_array
@@ -26,34 +26,48 @@ if TYPE_CHECKING:
     import tokenizers
 
 
+TRUNCATIONS = ("longest_first", "only_first", "only_second")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """One tokenized text, or pair of texts, of n tokens with [CLS] and [SEP].
+    """One tokenized text, or pair of texts, of n tokens with the special ones around it.
 
-    `offsets[i]` are the first and the past-the-end character of token i in its text, `word_ids[i]` is the number of its
-    word in its text (words as BERT splits them: at spaces and around punctuation); special tokens have (0, 0) and -1.
-    `type_ids` are 0 for the first text and 1 for the second. `truncated` says whether tokens were cut off.
+    `offsets[i]` are the first and the past-the-end character of token i in its text as it was given. `word_ids[i]` is the number
+    of its word in its text, and `sequence_ids[i]` says in which text: 0 or 1. The special tokens that frame the texts have
+    (0, 0), -1 and -1. What a word is depends on the family: BERT splits at spaces and around punctuation, RoBERTa before a
+    space and between letters, digits and others, XLM-R at spaces. `type_ids` are the model's token types: BERT has 0 for the
+    first text and 1 for the second, RoBERTa and XLM-R have 0. `truncated` says whether tokens were cut off.
 
-    Shapes: ids, type_ids, word_ids (n,); offsets (n, 2)
+    Shapes: ids, type_ids, word_ids, sequence_ids, special_tokens_mask (n,); offsets (n, 2)
     """
 
     ids: NDArray[np.int64]
     type_ids: NDArray[np.int64]
     offsets: NDArray[np.int64]
     word_ids: NDArray[np.int64]
+    sequence_ids: NDArray[np.int64]
     truncated: bool
+
+    @property
+    def special_tokens_mask(self) -> NDArray[np.bool_]:
+        """True for the tokens that frame the texts. A special token spelled out in a text counts as text."""
+        return self.sequence_ids < 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 class Tokenizer:
-    """BERT's WordPiece tokenizer. Make one by `Tokenizer.from_pretrained(directory)`.
+    """The tokenizer of a BERT-like model: WordPiece, byte-level pairs (RoBERTa) or Unigram (XLM-R).
 
+    Make one by `Tokenizer.from_pretrained(directory)`.
     A special token that is spelled out in a text, such as `[SEP]`, becomes that special token, as in transformers.
+    `bos_id` and `eos_id` are None where the family has no such tokens, `model_max_length` where the files state none.
     Several threads may share one tokenizer.
 
-    Source: Devlin et al. 2019, "BERT"; Wu et al. 2016, section 4.1, for WordPiece.
+    Source: Devlin et al. 2019, "BERT"; Wu et al. 2016, section 4.1, for WordPiece; Radford et al. 2019, section 2.2, for
+    byte-level pairs; Kudo 2018, "Subword regularization", for Unigram.
     """
 
     pad_id: int
@@ -61,28 +75,32 @@ class Tokenizer:
     cls_id: int
     sep_id: int
     mask_id: int
+    bos_id: int | None
+    eos_id: int | None
 
     def __init__(self, backend: tokenizers.Tokenizer, settings: Settings) -> None:
         self._backend = backend
         self._settings = settings
         self._lock = threading.Lock()  # the truncation is state of the backend
-        for role, token in settings.special_tokens.items():
-            setattr(self, role.removesuffix("_token") + "_id", backend.token_to_id(token))
+        for role in ROLES:
+            token = settings.special_tokens.get(role)
+            setattr(self, role.removesuffix("_token") + "_id", None if token is None else backend.token_to_id(token))
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Tokenizer:
-        """Read tokenizer.json, or vocab.txt where there is none; tokenizer_config.json, if present, sets letter case and the like.
+        """Read tokenizer.json, or where there is none vocab.txt, or vocab.json and merges.txt.
 
-        Truncation and padding stored in tokenizer.json are not taken over.
+        tokenizer_config.json, special_tokens_map.json and added_tokens.json, if present, set letter case, special tokens and the
+        like. Truncation and padding stored in tokenizer.json are not taken over.
 
         Raises:
-            TokenizerError: a file is missing, broken, or describes a tokenizer that is not BERT's.
+            TokenizerError: a file is missing, broken, or describes a tokenizer that is none of those families.
             ArgumentError: `directory` is no path.
         """
         try:
             path = Path(directory)
         except TypeError as error:
-            message = f"directory must be the path of a directory with tokenizer.json or vocab.txt, got {quoted(directory)}"
+            message = f"directory must be the path of a directory with tokenizer files, got {quoted(directory)}"
             raise ArgumentError(message) from error
         return cls(*load(path))
 
@@ -91,16 +109,34 @@ class Tokenizer:
         """The number of ids: every id is below it."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, texts: Iterable[str], *, max_length: int | None = None, pairs: Iterable[str] | None = None) -> list[Encoding]:
+    @property
+    def model_max_length(self) -> int | None:
+        """The most tokens that the model takes, as tokenizer_config.json states it."""
+        return self._settings.model_max_length
+
+    @property
+    def kind(self) -> str:
+        """How words become tokens: "WordPiece" (BERT), "BPE" (RoBERTa) or "Unigram" (XLM-R)."""
+        return type(self._backend.model).__name__
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        max_length: int | None = None,
+        pairs: Iterable[str] | None = None,
+        truncation: str = "longest_first",
+    ) -> list[Encoding]:
         """Tokenize each text as `[CLS] text [SEP]`, or with `pairs` as `[CLS] text [SEP] pair [SEP]`.
 
-        `max_length` counts all tokens of an encoding. Tokens beyond it are cut from the end of the text, for a pair from
-        the end of the longer one until both are of equal length, then from both.
+        RoBERTa and XLM-R write `<s> text </s>` and `<s> text </s></s> pair </s>`.
+        `max_length` counts all tokens of an encoding. Tokens beyond it are cut from the end of the text; for a pair
+        "longest_first" cuts the longer one until both are of equal length, then both, "only_first" and "only_second" cut one alone.
 
         Raises:
             DTypeError: `texts` or `pairs` is a single string, or holds something else than strings.
             ArgumentError: they differ in length, a text holds half a surrogate pair, or `max_length` is no integer, above 2**31 - 1,
-                or leaves no room for text.
+                or leaves no room for text; `truncation` is unknown, or its text is too short to make up for the other.
         """
         first = _checked_texts("texts", texts)
         inputs: list[str] | list[tuple[str, str]] = first
@@ -115,32 +151,79 @@ class Tokenizer:
                 f"max_length must be an integer of at least {special + 1} ({special} special tokens and some text) and at most 2**31 - 1, "
                 f"got {quoted(max_length)}"
             )
+        if truncation not in TRUNCATIONS or (truncation == "only_second" and pairs is None):
+            raise ArgumentError(f"truncation must be one of {', '.join(TRUNCATIONS)}, the last with pairs only, got {quoted(truncation)}")
         with self._lock:
             if max_length is None:
                 self._backend.no_truncation()
             else:
-                self._backend.enable_truncation(max_length, strategy="longest_first")
-            encodings = self._backend.encode_batch(inputs)
+                self._backend.enable_truncation(max_length, strategy=truncation)
+            try:
+                encodings = self._backend.encode_batch(inputs)
+            except Exception as error:  # the library raises bare Exceptions; with checked texts there is one reason
+                message = (
+                    f"truncation {quoted(truncation)} cannot bring every pair to max_length {max_length}: the text to cut is too short"
+                )
+                raise ArgumentError(message) from error
         return [_to_arrays(encoding) for encoding in encodings]
 
-    def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
-        """The text of `ids`, as far as WordPiece keeps it: special tokens are left out, spacing and lost letter case stay lost.
+    def decode(
+        self, ids: Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = True, clean_up_tokenization_spaces: bool = False
+    ) -> str:
+        """The text of `ids`, as far as the tokens keep it: lost letter case and spacing stay lost.
+
+        `clean_up_tokenization_spaces` joins the English contractions that BERT took apart, as the option of that name in transformers
+        does ("don ' t" becomes "don't"); byte-level pairs keep their spaces and are left as they are.
 
         Raises:
             DTypeError, ShapeError: `ids` is no row of integers.
             IndexRangeError: an id is not in the vocabulary.
         """
+        return self.decode_batch([ids], skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=clean_up_tokenization_spaces)[
+            0
+        ]
+
+    def decode_batch(
+        self,
+        rows: Iterable[Sequence[int] | NDArray[np.integer]],
+        *,
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool = False,
+    ) -> list[str]:
+        """The text of each row of ids, as `decode` gives it."""
+        texts = self._backend.decode_batch([self._checked_ids(row) for row in rows], skip_special_tokens=skip_special_tokens)
+        if clean_up_tokenization_spaces and type(self._backend.model).__name__ != "BPE":
+            texts = [_cleaned_up(text) for text in texts]
+        return texts
+
+    def convert_ids_to_tokens(self, ids: Sequence[int] | NDArray[np.integer]) -> list[str]:
+        """The vocabulary's own spelling of each token, such as `##ing`.
+
+        Raises: as `decode`.
+        """
+        return [str(self._backend.id_to_token(number)) for number in self._checked_ids(ids)]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text that tokens in the vocabulary's spelling stand for, special ones included."""
+        return str(self._backend.decoder.decode(list(tokens)))
+
+    def _checked_ids(self, ids: Sequence[int] | NDArray[np.integer]) -> list[int]:
         row = host_array("ids", ids)
         if row.ndim != 1:
-            raise ShapeError(f"ids must be the ids of one text, got the shape {row.shape}; decode one text at a time")
-        numbers = row.tolist()
+            raise ShapeError(
+                f"ids must be the ids of one text, got the shape {row.shape}; decode one text at a time, or rows by decode_batch"
+            )
+        size = self.vocab_size
+        numbers: list[int] = row.tolist()
         for position, number in enumerate(numbers):
-            if not 0 <= number < self.vocab_size:
-                raise IndexRangeError(f"token id {number} at position {position} is outside the vocabulary of {self.vocab_size} tokens")
-        return self._backend.decode(numbers, skip_special_tokens=True)
+            if not 0 <= number < size:
+                raise IndexRangeError(f"token id {number} at position {position} is outside the vocabulary of {size} tokens")
+        return numbers
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write tokenizer.json, vocab.txt, tokenizer_config.json and special_tokens_map.json, each whole or not at all.
+        """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json, and vocab.txt or vocab.json with merges.txt.
+
+        Each file appears whole or not at all. A Unigram vocabulary stands in tokenizer.json alone.
 
         Raises:
             TokenizerError: a file cannot be written.
@@ -148,30 +231,23 @@ class Tokenizer:
         directory = Path(directory)
         with self._lock:
             self._backend.no_truncation()
-            description = self._backend.to_str(pretty=True)
-        vocab = self._backend.get_vocab(with_added_tokens=True)
-        settings = self._settings
-        config: dict[str, object] = {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": settings.do_lower_case,
-            "strip_accents": settings.strip_accents,
-            "tokenize_chinese_chars": settings.tokenize_chinese_chars,
-            **settings.special_tokens,
-        }
-        if settings.model_max_length is not None:
-            config["model_max_length"] = settings.model_max_length
-        files = {
-            "tokenizer.json": description,
-            "vocab.txt": "".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)),
-            "tokenizer_config.json": _json_text(config),
-            "special_tokens_map.json": _json_text(settings.special_tokens),
-        }
+            description = self._backend.to_str()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            for name, text in files.items():
+            for name, text in files_of(description, self._settings).items():
                 write_text(directory / name, text)
         except OSError as error:
             raise TokenizerError(directory, f"cannot be written: {error}", code="write-failed") from error
+
+
+# " ' " becomes "'", and so on, in this order.
+_CONTRACTIONS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+
+
+def _cleaned_up(text: str) -> str:
+    for contraction in _CONTRACTIONS:
+        text = text.replace(contraction, contraction.strip())
+    return text
 
 
 def _checked_texts(name: str, texts: Iterable[str]) -> list[str]:
@@ -194,9 +270,6 @@ def _to_arrays(encoding: tokenizers.Encoding) -> Encoding:
         type_ids=np.array(encoding.type_ids, dtype=np.int64),
         offsets=np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2),
         word_ids=np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64),
+        sequence_ids=np.array([-1 if text is None else text for text in encoding.sequence_ids], dtype=np.int64),
         truncated=bool(encoding.overflowing),
     )
-
-
-def _json_text(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -24,6 +24,7 @@ import numpy as np
 from minigrad.errors import WeightFileError
 from minigrad.files import quoted, surrogate_at
 
+LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_TENSORS = 100_000  # keeps the time of a refusal under a second; the largest published models have fewer per file
 MAX_DIMS = 64  # NumPy's limit
@@ -45,11 +46,12 @@ STORED_DTYPES: Mapping[str, np.dtype[Any]] = {
     "I32": np.dtype("<i4"),
     "U32": np.dtype("<u4"),
     "F32": np.dtype("<f4"),
+    "C64": np.dtype("<c8"),
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
 }
-UNSUPPORTED_DTYPES = frozenset({"F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F8_E8M0", "E8M0", "F6_E2M3", "F6_E3M2", "F4", "C64"})
+UNSUPPORTED_DTYPES = frozenset({"F8_E5M2", "F8_E4M3", "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F8_E8M0", "E8M0", "F6_E2M3", "F6_E3M2", "F4"})
 
 _FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 _SPACE = re.compile(r"[ \t\n\r]*")

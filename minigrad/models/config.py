@@ -1,4 +1,4 @@
-"""BertConfig: what config.json says about a BERT, checked before anything is built from it.
+"""What config.json says about a model, checked before anything is built from it: what families share, and BERT's own.
 
 A value that minigrad does not support is refused by name; a key it does not know is kept and written back.
 """
@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from minigrad.errors import ConfigError
 from minigrad.files import json_type, parse_json, quoted, read_bounded, surrogate_at
@@ -24,23 +24,41 @@ MAX_JSON_BYTES = 1 << 24
 """No published model comes near these; a larger number in a file is a mistake or an attempt to exhaust memory."""
 
 SUPPORTED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("bert",),
     "position_embedding_type": ("absolute", None),
-    "is_decoder": (False, None),
     "add_cross_attention": (False, None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
-    "problem_type": (None, "single_label_classification", "regression"),
+    "problem_type": (None, "single_label_classification", "multi_label_classification", "regression"),
 }
 """Keys that change what the model computes, and the values for which minigrad computes it."""
 
 
-@dataclass
-class BertConfig:
-    """The shape of a BERT. Field names and defaults are those of the published config.json (bert-base-uncased).
+OWN = frozenset({"id2label", "extra", "source"})
+"""Fields that are no key of config.json as they are."""
 
+WORDS = "embeddings.word_embeddings.weight"
+
+
+@dataclass
+class PretrainedConfig:
+    """The shape of a model of any family. Names and defaults are BERT's; a family has a class with its own.
+
+    A field that a family's class makes `init=False` has one value there: it is neither read from a file nor written.
     Raises: ConfigError naming the key and value for anything that cannot be built.
     """
+
+    model_types: ClassVar[tuple[str, ...]]
+    """The values of `model_type` that files of the family have."""
+    published_keys: ClassVar[Mapping[str, str]] = {}
+    """The key of config.json for each field that the family calls otherwise."""
+    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
+        "hidden_size": (WORDS, 1),
+        "vocab_size": (WORDS, 0),
+        "max_position_embeddings": ("embeddings.position_embeddings.weight", 0),
+        "type_vocab_size": ("embeddings.token_type_embeddings.weight", 0),
+        "intermediate_size": ("encoder.layer.0.intermediate.dense.weight", 0),
+    }
+    """The tensor (without prefix) and axis by which a file shows a size."""
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -57,13 +75,18 @@ class BertConfig:
     pad_token_id: int = 0
     classifier_dropout: float | None = None
     problem_type: str | None = None
+    is_decoder: bool = False
+    """Whether a token attends to those before it only."""
+    tie_word_embeddings: bool = True
+    """Whether a language model's decoder is the table of word embeddings."""
     id2label: dict[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of the file that minigrad does not use."""
-    source: str = "BertConfig"
-    """Where the configuration came from, for error messages."""
+    source: str = ""
+    """Where the configuration came from, for error messages; by default the name of the class."""
 
     def __post_init__(self) -> None:
+        self.source = self.source or type(self).__name__
         self.check()
 
     def check(self) -> None:
@@ -85,6 +108,9 @@ class BertConfig:
             raise self._refused("hidden_act", self.hidden_act, f"known are {', '.join(ACTIVATIONS)}")
         if self.problem_type not in SUPPORTED["problem_type"]:
             raise self._refused("problem_type", self.problem_type, f"supported are {SUPPORTED['problem_type'][1:]}")
+        for name in ("is_decoder", "tie_word_embeddings"):
+            if type(getattr(self, name)) is not bool:
+                raise self._refused(name, getattr(self, name), "must be true or false", code="config-type")
         if self.hidden_size % self.num_attention_heads:
             raise self._refused("num_attention_heads", self.num_attention_heads, f"hidden_size {self.hidden_size} does not divide by it")
         if not self.id2label or any(type(i) is not int for i in self.id2label) or sorted(self.id2label) != list(range(len(self.id2label))):
@@ -115,7 +141,7 @@ class BertConfig:
         return self.hidden_size // self.num_attention_heads
 
     def _refused(self, name: str, value: Any, why: str, code: str | None = None) -> ConfigError:
-        return ConfigError(self.source, f"{name} = {quoted(value)}: {why}", code=code)
+        return ConfigError(self.source, f"{self.published_keys.get(name, name)} = {quoted(value)}: {why}", code=code)
 
     def _check_int(self, name: str, low: int, high: int = MAX_SIZE) -> None:
         value = getattr(self, name)
@@ -132,18 +158,19 @@ class BertConfig:
             raise self._refused(name, value, f"must lie between {low} and {high}", code="config-limit")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "BertConfig") -> BertConfig:
+    def from_dict(cls, values: Mapping[str, Any], source: str = "") -> Self:
         """A configuration from the keys of a config.json.
 
         Raises: ConfigError.
         """
-        for name, allowed in SUPPORTED.items():
+        source = source or cls.__name__
+        for name, allowed in {"model_type": cls.model_types, **SUPPORTED}.items():
             if name in values and values[name] not in allowed:
                 raise ConfigError(
                     source, f"{name} = {quoted(values[name])} is not supported by minigrad; supported: {', '.join(map(repr, allowed))}"
                 )
-        known = {f.name for f in fields(cls)} - {"id2label", "extra", "source"}
-        chosen = {name: value for name, value in values.items() if name in known}
+        known = {cls.published_keys.get(f.name, f.name): f.name for f in fields(cls) if f.init and f.name not in OWN}
+        chosen = {known[key]: value for key, value in values.items() if key in known}
         labels = values.get("id2label")
         if labels is None and "num_labels" in values:
             count = values["num_labels"]
@@ -155,11 +182,11 @@ class BertConfig:
         if labels is not None:
             chosen["id2label"] = _label_map(labels, source)
         derived = {"id2label", "label2id", "num_labels", "model_type", "architectures"}
-        extra = {name: value for name, value in values.items() if name not in known | derived}
+        extra = {name: value for name, value in values.items() if name not in known and name not in derived}
         return cls(**chosen, extra=extra, source=source)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> BertConfig:
+    def from_file(cls, path: str | Path) -> Self:
         """Read a config.json.
 
         Raises: ConfigError if the file is missing, no JSON object, or says something unsupported.
@@ -168,9 +195,9 @@ class BertConfig:
 
     def to_dict(self, architecture: str) -> dict[str, Any]:
         """The keys of a config.json that transformers reads back."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("extra", "source", "id2label")}
+        own = {self.published_keys.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.init and f.name not in OWN}
         labels = {"id2label": {str(i): label for i, label in self.id2label.items()}, "label2id": self.label2id}
-        return {**self.extra, **own, **labels, "model_type": "bert", "architectures": [architecture]}
+        return {**self.extra, **own, **labels, "model_type": self.model_types[0], "architectures": [architecture]}
 
     def to_text(self, architecture: str) -> str:
         """The content of a config.json.
@@ -186,6 +213,16 @@ class BertConfig:
         embeddings = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size + 2) * h
         attention, feed_forward, norms = 4 * (h * h + h), 2 * h * inner + inner + h, 4 * h
         return embeddings + self.num_hidden_layers * (attention + feed_forward + norms)
+
+
+@dataclass
+class BertConfig(PretrainedConfig):
+    """The shape of a BERT. Field names and defaults are those of the published config.json (bert-base-uncased).
+
+    Raises: ConfigError naming the key and value for anything that cannot be built.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("bert",)
 
 
 def default_labels(count: int) -> dict[int, str]:

@@ -1,52 +1,52 @@
-"""Loading and saving whole models: config.json + model.safetensors, by published names.
+"""Loading and saving whole models: a configuration and weights, by published names.
 
-Strict in everything but a new head: the parameters of a head (and a pooler the checkpoint lacks) may be newly initialised, which is said
-aloud; anything else that is missing, left over or mis-shaped is an error.
+`loading` settles which tensor of a file goes where; here a model is built for it, and written again.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 from pathlib import Path
-from typing import ClassVar, NoReturn, Self
+from typing import ClassVar, Self
 
-from minigrad.errors import ArgumentError, ConfigError, WeightFileError
-from minigrad.files import listing, quoted, write_text
-from minigrad.io import SafetensorsFile, find_checkpoint, save_file
-from minigrad.models.config import CONFIG_NAME, MAX_LABELS, BertConfig, default_labels
+from minigrad.errors import ArgumentError, GraphError, TokenizerError, WeightFileError
+from minigrad.files import quoted, read_bounded, write_text
+from minigrad.io import find_checkpoint, open_weights, save_weights
+from minigrad.models.config import CONFIG_NAME, MAX_LABELS, MAX_SIZE, BertConfig, PretrainedConfig, default_labels
+from minigrad.models.loading import LoadReport, check_sizes, contents_of, make_plan, read_weights
+from minigrad.models.names import VOCABULARY, without_prefix
 from minigrad.nn import Module, init
+from minigrad.parameter import Parameter
 
-WEIGHTS_NAME = "model.safetensors"
+TENSORFLOW_CONFIG_NAME = "bert_config.json"
+VOCABULARY_NAME = "vocab.txt"
+MAX_VOCABULARY_BYTES = 10 << 20
+
+RESIZABLE_HEADS = frozenset({"classifier"})
+"""Heads whose size is the caller's wish: one of another size than the file's is newly initialised."""
 
 logger = logging.getLogger("minigrad")
-
-LEGACY = ((re.compile(r"(LayerNorm|layer_norm)\.gamma$"), r"\1.weight"), (re.compile(r"(LayerNorm|layer_norm)\.beta$"), r"\1.bias"))
-"""Spellings of files converted from the first TensorFlow release."""
-
-IGNORED = re.compile(r"(^|\.)embeddings\.(position_ids|token_type_ids)$")
-"""Buffers that old files hold and nobody reads."""
-
-LAYER = re.compile(r"(^|\.)encoder\.layer\.(\d+)\.", re.ASCII)
-
-HEADS = re.compile(r"^(bert\.)?(cls|classifier|qa_outputs|pooler)\.")
-"""Parameters that belong to heads: dropped from a file when the model has another head, initialised when the file lacks them."""
 
 
 class PretrainedModel(Module):
     """A model with `config`, `from_pretrained` and `save_pretrained`."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         self.config = config
 
     base_prefix: ClassVar[str]
     """Where the encoder stands in this model ("" if it is the encoder)."""
+    family: ClassVar[str] = "bert"
+    """Where the encoder stands in published models that have one: what the names of a file may begin with."""
+    config_class: ClassVar[type[PretrainedConfig]] = BertConfig
+    """What reads the configuration."""
     head: ClassVar[tuple[str, ...]] = ()
     """Attributes that make up the head."""
+    load_report: LoadReport | None = None
+    """What became of the file's tensors, for a model that was read from one."""
 
     @classmethod
     def from_pretrained(
@@ -61,10 +61,11 @@ class PretrainedModel(Module):
 
         num_labels / id2label: the size (and names) of the classifier, which is newly initialised where the file's does not fit.
         num_hidden_layers: keep only the first so many layers.
-        Raises: CheckpointUnavailableError, ConfigError, WeightFileError, ArgumentError.
+        `load_report` of the model says what was read, newly initialised, ignored and renamed.
+        Raises: CheckpointUnavailableError, ConfigError, WeightFileError, TokenizerError (for a broken vocab.txt), ArgumentError.
         """
         directory = find_checkpoint(directory_or_name)
-        config = BertConfig.from_file(directory / CONFIG_NAME)
+        config = cls.config_class.from_file(_config_path(directory))
         if id2label is not None and not isinstance(id2label, Mapping):
             raise ArgumentError(
                 f"id2label must be a mapping such as {{0: 'no', 1: 'yes'}}, got {quoted(id2label)}; dict(enumerate(names)) is one"
@@ -75,19 +76,26 @@ class PretrainedModel(Module):
             raise ArgumentError(
                 f"num_hidden_layers={num_hidden_layers!r}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep"
             )
-        path = directory / WEIGHTS_NAME
-        if not path.exists():
-            raise WeightFileError(
-                path, f"the directory holds no {WEIGHTS_NAME}; convert other weight files to safetensors first", code="missing-file"
-            )
-        with SafetensorsFile(path) as file:
-            cls._check_sizes(config, file)
+        with open_weights(directory) as source:
+            contents = contents_of(source, cls.family)
+            check_sizes(config, contents)
             model = cls._build(config, num_labels, id2label, num_hidden_layers)
-            model._read_weights(file, truncated=num_hidden_layers is not None)
+            parameters = model._paths()
+            plan = make_plan(contents, parameters, cls.base_prefix, RESIZABLE_HEADS.intersection(cls.head), num_hidden_layers)
+            read_weights(source, plan, parameters)
+        for name in plan.report.newly_initialised:  # matrices normal with the configured deviation; vectors stay as built
+            if parameters[name].ndim >= 2:
+                parameters[name].assign(init.normal(parameters[name].shape, config.initializer_range))
+        if plan.report.newly_initialised:
+            logger.warning("%s: newly initialised, to be trained: %s", source.path, ", ".join(plan.report.newly_initialised))
+        _check_vocabulary(directory, config)
+        model.load_report = plan.report
         return model.eval()
 
     @classmethod
-    def _build(cls, config: BertConfig, num_labels: int | None, id2label: Mapping[int, str] | None, num_hidden_layers: int | None) -> Self:
+    def _build(
+        cls, config: PretrainedConfig, num_labels: int | None, id2label: Mapping[int, str] | None, num_hidden_layers: int | None
+    ) -> Self:
         """The model with the caller's wishes put into its configuration, and zeros for weights."""
         if id2label is not None:
             config = replace(config, id2label=dict(id2label))
@@ -100,106 +108,85 @@ class PretrainedModel(Module):
         with init.skipped():
             return cls(config)
 
-    @classmethod
-    def _check_sizes(cls, config: BertConfig, file: SafetensorsFile) -> None:
-        """Compare a configuration with the tensors of its file, so that nothing is built that the file could not fill.
+    def _paths(self) -> dict[str, Parameter]:
+        """Parameters by path, shared ones under each of their paths, in attribute order."""
+        self.named_parameters()  # raises for what cannot be named
+        return {path: value for path, value in self._walk() if isinstance(value, Parameter)}
 
-        Raises: ConfigError naming the key; WeightFileError if a tensor that shows a size is missing.
+    def resize_token_embeddings(self, rows: int) -> None:
+        """Give the model a vocabulary of `rows` tokens: rows that it had are kept, further ones drawn as at the start, the last left out.
+
+        What the model shares with the embeddings, or has for each token beside them (a decoder and its bias), follows.
+        Raises: ArgumentError for a number of rows that no model has; GraphError once an optimizer holds the parameters.
         """
-        prefix = f"{cls.base_prefix}." if cls.base_prefix else ""
-        shapes = {cls._own_name(name): file.shape(name) for name in file.names()}
+        if type(rows) is not int or not self.config.pad_token_id < rows <= MAX_SIZE:
+            raise ArgumentError(
+                f"resize_token_embeddings: the number of rows must lie between {self.config.pad_token_id + 1} and {MAX_SIZE}, "
+                f"got {quoted(rows)}"
+            )
+        paths = self._paths()
+        old = {id(p): p for path, p in paths.items() if without_prefix(path, self.base_prefix) in VOCABULARY}
+        if any(parameter.owner is not None for parameter in old.values()):
+            raise GraphError("an optimizer holds the embeddings: resize them before building the optimizer", code="graph-owner")
+        new = {key: self._resized(parameter, rows) for key, parameter in old.items()}
+        for path, parameter in paths.items():
+            if id(parameter) in new:
+                holder, _, attribute = path.rpartition(".")
+                setattr(dict(self.named_modules())[holder], attribute, new[id(parameter)])
+        self.config = replace(self.config, vocab_size=rows)
 
-        def compare(key: str, tensor: str, axis: int) -> None:
-            shape = shapes.get(prefix + tensor)
-            if shape is None:
-                raise WeightFileError(file.path, f"missing: {prefix}{tensor}", code="weights-mismatch")
-            if len(shape) != 2 or shape[axis] != getattr(config, key):
-                refuse(key, f"{prefix}{tensor} in {file.path} has shape {shape}")
+    def _resized(self, old: Parameter, rows: int) -> Parameter:
+        shape, kept = (rows, *old.shape[1:]), min(rows, old.shape[0])
+        drawn = init.normal(shape, self.config.initializer_range) if old.ndim == 2 else init.zeros(shape)
+        new = Parameter(drawn, old.requires_grad, dtype=old.dtype, device=old.device, gathered=old.gathered)
+        new.array[:kept] = old.array[:kept]
+        return new
 
-        def refuse(key: str, why: str) -> NoReturn:
-            raise ConfigError(config.source, f"{key} = {getattr(config, key)}, but {why}", code="config-weights-mismatch")
+    def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB", dtype: str | None = None) -> None:
+        """Write config.json and the weights so that minigrad and transformers read them back. Each file appears whole or not at all.
 
-        compare("hidden_size", "embeddings.word_embeddings.weight", 1)
-        compare("vocab_size", "embeddings.word_embeddings.weight", 0)
-        compare("max_position_embeddings", "embeddings.position_embeddings.weight", 0)
-        compare("type_vocab_size", "embeddings.token_type_embeddings.weight", 0)
-        layers = len({found[2] for name in shapes if (found := LAYER.search(name))})
-        if config.num_hidden_layers > layers:
-            refuse("num_hidden_layers", f"{file.path} holds {layers} layers")
-        if config.num_hidden_layers:
-            compare("intermediate_size", "encoder.layer.0.intermediate.dense.weight", 0)
-        numbers = sum(prod(shape) for shape in shapes.values())
-        if max(config.encoder_size(), config.hidden_size**2) > numbers:  # the square: a pooler is built even if the file has none
-            refuse("hidden_size", f"a model of this shape has more numbers than the {numbers} in {file.path}")
-
-    def _read_weights(self, file: SafetensorsFile, truncated: bool) -> None:
-        """Read every parameter, or raise before the first is read. `truncated`: the file may hold more layers than this model."""
-        parameters = dict(self.named_parameters())
-        sources: dict[str, str] = {}  # parameter name -> name in the file
-        new: list[str] = []
-        missing: list[str] = []
-        unexpected: list[str] = []
-        problems: list[str] = []
-        for name in file.names():
-            target = self._own_name(name)
-            if target in sources:
-                problems.append(f"{sources[target]} and {name} are one parameter")
-            elif target in parameters:
-                sources[target] = name
-            elif not IGNORED.search(name) and not self._is_left_out(target, truncated):
-                unexpected.append(name)
-        for name, parameter in parameters.items():
-            if name not in sources:
-                (new if HEADS.search(name) else missing).append(name)
-            elif (shape := file.shape(sources[name])) == parameter.shape:
-                continue
-            elif name.startswith(self.head):  # a classifier for another number of labels
-                new.append(name)
-            else:
-                problems.append(f"{sources[name]} has shape {shape}, the configuration asks for {parameter.shape}")
-        problems += [f"{what}: {listing(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
-        if problems:
-            raise WeightFileError(file.path, "; ".join(problems[:20]), code="weights-mismatch")
-        for name in parameters.keys() - set(new):
-            file.read_into(sources[name], parameters[name].array)
-            parameters[name].leaf.version += 1
-        self._initialise(new)
-        if new:
-            logger.warning("%s: newly initialised, to be trained: %s", file.path, ", ".join(new))
-
-    @classmethod
-    def _own_name(cls, name: str) -> str:
-        """The path in this model of a parameter that a file calls `name`."""
-        for pattern, modern in LEGACY:
-            name = pattern.sub(modern, name)
-        bare = name.removeprefix("bert.")
-        if cls.base_prefix and not name.startswith(cls.head) and not bare.startswith("cls."):
-            return f"{cls.base_prefix}.{bare}"
-        return bare
-
-    def _is_left_out(self, name: str, truncated: bool) -> bool:
-        """Whether a name of the file may go unused: another head, or a layer beyond those that were asked for."""
-        layer = LAYER.search(name) if truncated else None
-        return bool(HEADS.search(name)) or (layer is not None and int(layer[2]) >= self.config.num_hidden_layers)
-
-    def _initialise(self, names: list[str]) -> None:
-        """Draw starting values for parameters that the file lacks: matrices normal with the configured deviation, vectors zero."""
-        parameters = dict(self.named_parameters())
-        for name in names:
-            if parameters[name].ndim >= 2:
-                parameters[name].assign(init.normal(parameters[name].shape, self.config.initializer_range))
-
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write config.json and model.safetensors so that minigrad and transformers read them back. Each file appears whole or not at all.
-
-        Raises: ConfigError, before anything is written, for a configuration that no config.json can hold; WeightFileError with the code
+        max_shard_size: bytes, or a text such as "500MB", above which the weights are put into several files with an index.
+        dtype: "float16" or "bfloat16" to round the weights to it (nearest, ties to even); None keeps theirs.
+        Raises: ConfigError or ArgumentError, before anything is written, for a configuration that no config.json can hold or arguments
+        out of range; ArgumentError with the code value-overflow for weights beyond the range of `dtype`; WeightFileError with the code
         write-failed if the directory cannot be written.
         """
         target = Path(directory)
-        text = self.config.to_text(type(self).__name__)
+        text = self._config_to_write(dtype).to_text(type(self).__name__)
+        arrays = {path: value.numpy() for path, value in (*self.named_parameters(), *self.named_buffers())}
         try:
-            target.mkdir(parents=True, exist_ok=True)
-            save_file(self.state_dict(), target / WEIGHTS_NAME, metadata={"format": "pt"})
+            save_weights(arrays, target, max_shard_size=max_shard_size, dtype=dtype, metadata={"format": "pt"})
             write_text(target / CONFIG_NAME, text)
         except OSError as error:
             raise WeightFileError(target, f"cannot be written: {error.strerror or error}", code="write-failed") from error
+
+    def _config_to_write(self, dtype: str | None) -> PretrainedConfig:
+        """The configuration, with what it says of the weights' dtype made true."""
+        said = [key for key in ("dtype", "torch_dtype") if key in self.config.extra]
+        if dtype is None and not said:
+            return self.config
+        stored = dtype or self.parameters()[0].dtype.name
+        return replace(self.config, extra=self.config.extra | dict.fromkeys(said or ["torch_dtype"], stored))
+
+
+def _config_path(directory: Path) -> Path:
+    """config.json; a TensorFlow checkpoint's own file where only that is there."""
+    tensorflow = directory / TENSORFLOW_CONFIG_NAME
+    return tensorflow if os.path.lexists(tensorflow) and not os.path.lexists(directory / CONFIG_NAME) else directory / CONFIG_NAME
+
+
+def _check_vocabulary(directory: Path, config: PretrainedConfig) -> None:
+    """Say aloud if a vocabulary beside the weights names more tokens than the model knows.
+
+    Raises: TokenizerError if the file cannot be read.
+    """
+    path = directory / VOCABULARY_NAME
+    if not os.path.lexists(path):
+        return
+    text = read_bounded(path, MAX_VOCABULARY_BYTES, TokenizerError, "vocab-limit")
+    tokens = text.count(b"\n") + (not text.endswith(b"\n"))
+    if tokens > config.vocab_size:
+        logger.warning(
+            "%s names %d tokens, the model knows %d: ids from %d on are refused, unless resize_token_embeddings(%d) makes room for them",
+            path, tokens, config.vocab_size, config.vocab_size, tokens,
+        )  # fmt: skip

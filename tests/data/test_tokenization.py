@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad.data import _tokenizer_files
+from minigrad.data import _tokenizer_vocab
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TokenizerError
 
@@ -54,9 +54,12 @@ def test_encoding(directory: Path) -> None:
     assert encoding.offsets.tolist() == [[0, 0], [0, 3], [4, 8], [8, 9], [10, 14], [14, 17], [17, 18], [0, 0]]
     assert encoding.word_ids.tolist() == [-1, 0, 1, 1, 2, 2, 3, -1]
     assert encoding.type_ids.tolist() == [0] * 8
+    assert encoding.sequence_ids.tolist() == [-1, 0, 0, 0, 0, 0, 0, -1]
+    assert encoding.special_tokens_mask.tolist() == [True, *[False] * 6, True]
     assert len(encoding) == 8
     assert not encoding.truncated
-    assert {array.dtype for array in (encoding.ids, encoding.type_ids, encoding.offsets, encoding.word_ids)} == {np.dtype(np.int64)}
+    arrays = (encoding.ids, encoding.type_ids, encoding.offsets, encoding.word_ids, encoding.sequence_ids)
+    assert {array.dtype for array in arrays} == {np.dtype(np.int64)}
 
 
 def test_special_ids_and_size(directory: Path) -> None:
@@ -82,6 +85,7 @@ def test_pairs(directory: Path) -> None:
     (encoding,) = Tokenizer.from_pretrained(directory).encode(["the pump"], pairs=["leaking"])
     assert [TOKENS[i] for i in encoding.ids] == ["[CLS]", "the", "pump", "[SEP]", "leak", "##ing", "[SEP]"]
     assert encoding.type_ids.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert encoding.sequence_ids.tolist() == [-1, 0, 0, -1, 1, 1, -1]
     assert encoding.offsets[4:6].tolist() == [[0, 4], [4, 7]]
     assert encoding.word_ids.tolist() == [-1, 0, 1, -1, 0, 0, -1]
 
@@ -104,6 +108,24 @@ def test_truncation_of_pairs_takes_from_the_longer(directory: Path) -> None:
     assert encoding.truncated
 
 
+def test_truncation_of_one_text_alone(directory: Path) -> None:
+    tokenizer = Tokenizer.from_pretrained(directory)
+    texts, pairs = ["the pump leak"], ["the pump leak ."]
+
+    def tokens(truncation: str) -> list[str]:
+        (encoding,) = tokenizer.encode(texts, pairs=pairs, max_length=8, truncation=truncation)
+        return [TOKENS[i] for i in encoding.ids]
+
+    assert tokens("only_first") == ["[CLS]", "the", "[SEP]", "the", "pump", "leak", ".", "[SEP]"]
+    assert tokens("only_second") == ["[CLS]", "the", "pump", "leak", "[SEP]", "the", "pump", "[SEP]"]
+    with pytest.raises(ArgumentError, match="the text to cut is too short"):
+        tokenizer.encode(texts, pairs=pairs, max_length=5, truncation="only_first")
+    with pytest.raises(ArgumentError, match="truncation must be one of"):
+        tokenizer.encode(texts, pairs=pairs, max_length=5, truncation="longest")
+    with pytest.raises(ArgumentError, match="with pairs only"):
+        tokenizer.encode(texts, max_length=5, truncation="only_second")
+
+
 def test_threads_may_share_a_tokenizer(directory: Path) -> None:
     tokenizer = Tokenizer.from_pretrained(directory)
     wrong: list[int] = []
@@ -124,6 +146,9 @@ def test_decode(directory: Path) -> None:
     tokenizer = Tokenizer.from_pretrained(directory)
     assert tokenizer.decode(tokenizer.encode(["The pumps leaking"])[0].ids) == "the pumps leaking"
     assert tokenizer.decode([]) == ""
+    assert tokenizer.decode([2, ID["the"], 3], skip_special_tokens=False) == "[CLS] the [SEP]"
+    assert tokenizer.decode_batch([[ID["the"]], np.array([ID["leak"], ID["##ing"]])]) == ["the", "leaking"]
+    assert tokenizer.decode_batch([]) == []
     for bad in ([5, len(TOKENS)], [-1]):
         with pytest.raises(IndexRangeError, match=f"token id {bad[-1]} at position {len(bad) - 1}"):
             tokenizer.decode(bad)
@@ -133,6 +158,14 @@ def test_decode(directory: Path) -> None:
     for shape in ([[1, 2]], 5):
         with pytest.raises(ShapeError, match="ids of one text"):
             tokenizer.decode(shape)  # type: ignore[arg-type]
+
+
+def test_decode_with_clean_up(directory: Path) -> None:
+    (directory / "vocab.txt").write_text(GOOD + "\n'\nt\ndon\n", encoding="utf-8")
+    tokenizer = Tokenizer.from_pretrained(directory)
+    (encoding,) = tokenizer.encode(["don't the pump."])
+    assert tokenizer.decode(encoding.ids) == "don ' t the pump."
+    assert tokenizer.decode(encoding.ids, clean_up_tokenization_spaces=True) == "don't the pump."
 
 
 def test_wrong_arguments(directory: Path) -> None:
@@ -197,7 +230,12 @@ def test_special_tokens_by_other_names(directory: Path) -> None:
 
 
 def test_other_keys_of_the_config_are_not_followed(directory: Path) -> None:
-    config = {"vocab_file": "/etc/passwd", "auto_map": {"AutoTokenizer": "evil.Evil"}, "tokenizer_class": "Evil", "never_split": None}
+    config = {
+        "tokenizer_file": "/root/.cache/tokenizer.json",
+        "auto_map": {"AutoTokenizer": "evil.Evil"},
+        "tokenizer_class": "Evil",
+        "never_split": None,
+    }
     (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     assert Tokenizer.from_pretrained(directory).vocab_size == len(TOKENS)
 
@@ -335,10 +373,10 @@ def test_an_empty_token_is_kept(directory: Path, tmp_path: Path) -> None:
 
 
 def test_oversized_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tokenizer_files, "MAX_VOCAB_BYTES", 20)
+    monkeypatch.setattr(_tokenizer_vocab, "MAX_VOCAB_BYTES", 20)
     refused(directory, "vocab-limit", "larger than 20 bytes")
     (directory / "tokenizer.json").write_text(" " * 50, encoding="utf-8")
-    monkeypatch.setattr(_tokenizer_files, "MAX_JSON_BYTES", 20)
+    monkeypatch.setattr(_tokenizer_vocab, "MAX_JSON_BYTES", 20)
     refused(directory, "vocab-limit", "larger than 20 bytes")
 
 
@@ -365,8 +403,8 @@ def test_refused_config(directory: Path, content: str, code: str, words: str) ->
 
 REFUSED_CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "no model": (lambda d: d.pop("model"), "unsupported-pipeline", "model must be an object"),
-    "another model": (lambda d: d["model"].update(type="BPE"), "unsupported-pipeline", "'BPE'"),
-    "another prefix": (lambda d: d["model"].update(continuing_subword_prefix="@@"), "unsupported-pipeline", "##"),
+    "another model": (lambda d: d["model"].update(type="WordLevel"), "unsupported-pipeline", "'WordLevel'"),
+    "another prefix": (lambda d: d["model"].update(continuing_subword_prefix="@@"), "bad-setting", "##"),
     "no normalizer": (lambda d: d.update(normalizer=None), "unsupported-pipeline", "normalizer"),
     "normalizer with a pattern": (
         lambda d: d.update(normalizer={"type": "Replace", "pattern": {"Regex": "(a*)*b"}, "content": ""}),
@@ -412,7 +450,8 @@ def test_refused_tokenizer_json(saved: Path, name: str) -> None:
 
 
 def test_unknown_token_must_be_in_the_vocabulary_itself(saved: Path) -> None:
-    (saved / "tokenizer_config.json").unlink()  # it would name [UNK] again
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (saved / name).unlink()  # they would name [UNK] again
     edit(saved, lambda d: (d["model"].update(unk_token="<unk>"), d["added_tokens"].append({"id": len(TOKENS), "content": "<unk>"})))
     refused(saved, "special-token", "'<unk>'")
 

@@ -23,12 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import minigrad.io._weight_bytes as weight_bytes
 import minigrad.io.safetensors as module
+import minigrad.io.safetensors_write as write_module
 from minigrad.errors import ArgumentError, DTypeError, MinigradError, ShapeError, WeightFileError
 from minigrad.io import SafetensorsFile, load_file, save_file
 from minigrad.io._safetensors_header import MAX_TENSORS, UNSUPPORTED_DTYPES
 
-DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
+DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "c8"]
 
 
 def raw(header: object, data: bytes = b"", length: int | None = None) -> bytes:
@@ -178,7 +180,7 @@ def test_converting_reads_span_blocks(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_reads_longer_than_one_system_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_READ_BYTES", 10)
+    monkeypatch.setattr(weight_bytes, "_READ_BYTES", 10)
     save_file({"x": np.arange(100.0)}, tmp_path / "f")
     np.testing.assert_array_equal(load_file(tmp_path / "f")["x"], np.arange(100.0))
 
@@ -202,6 +204,81 @@ def test_narrowing_refuses_values_out_of_range(tmp_path: Path) -> None:
                 file.read("i", dtype)
         with pytest.raises(DTypeError, match="without loss"):
             file.read("inf", np.int64)
+
+
+def test_complex_numbers_stay_complex(tmp_path: Path) -> None:
+    save_file({"z": np.array([1 + 2j, -3j], np.complex64)}, tmp_path / "f")
+    with SafetensorsFile(tmp_path / "f") as file:
+        assert file.dtype("z") == np.complex64
+        np.testing.assert_array_equal(file.read("z", np.complex128), [1 + 2j, -3j])
+        with pytest.raises(DTypeError, match="without loss"):
+            file.read("z", np.float32)
+
+
+# --- halves on writing ------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_rounded_to_nearest_and_in_a_tie_to_even(tmp_path: Path) -> None:
+    """Every pair of neighbours: just below, at and just above the middle; judged by the distances, which float64 holds exactly."""
+    below = np.arange(0x7F7F, dtype=np.uint32)  # all finite magnitudes but the largest
+    sign = np.array([0, 0x8000], np.uint32)[:, None]
+    for step in (0x7FFF, 0x8000, 0x8001, 1, 0):
+        values = ((sign | below) << 16 | step).view(np.float32).ravel()
+        save_file({"x": values}, tmp_path / "f", dtype="bfloat16")
+        found = load_file(tmp_path / "f")["x"].view(np.uint32)
+        assert (found & 0xFFFF == 0).all()
+        chosen = (found >> 16) - (values.view(np.uint32) >> 16)
+        expected = {0x7FFF: 0, 0x8001: 1, 1: 0, 0: 0}.get(step, values.view(np.uint32) >> 16 & 1)
+        np.testing.assert_array_equal(chosen, np.broadcast_to(expected, chosen.shape))
+
+
+def test_bfloat16_keeps_nan_infinities_and_signs(tmp_path: Path) -> None:
+    patterns = np.array([0x7F800001, 0xFF800001, 0x7FC00000, 0xFFFFFFFF, 0x7F800000, 0xFF800000, 0x80000000, 0], np.uint32)
+    save_file({"x": patterns.view(np.float32)}, tmp_path / "f", dtype="bfloat16")
+    found = load_file(tmp_path / "f")["x"]
+    assert np.isnan(found[:4]).all()
+    assert found[4:].tolist() == [np.inf, -np.inf, 0.0, 0.0] and np.signbit(found).tolist() == [0, 1, 0, 1, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_are_written_for_floats_alone_whatever_their_layout(tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_module, "_BLOCK_ELEMENTS", 5)
+    floats = np.arange(12.0).reshape(3, 4)
+    arrays = {"t": floats.T, "h": floats.astype(np.float16), "big": floats.astype(">f4"), "i": np.arange(3), "s": np.array(2.5)}
+    save_file(arrays, tmp_path / "f", dtype=dtype)
+    with SafetensorsFile(tmp_path / "f") as file:
+        assert {name: file.dtype(name).name for name in file.names()} == {n: "int64" if n == "i" else "float32" for n in arrays}
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(file.read(name), array)
+    assert (tmp_path / "f").stat().st_size < 8 + 400 + 2 * 37 + 24
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float16", 65504.0), ("bfloat16", 3.3895313892515355e38)])
+def test_halves_refuse_numbers_beyond_their_range(tmp_path: Path, dtype: str, largest: float) -> None:
+    save_file({"x": np.array([largest, -largest, np.inf])}, tmp_path / "f", dtype=dtype)
+    assert load_file(tmp_path / "f")["x"].tolist() == [np.float32(largest), -np.float32(largest), np.inf]
+    for array in (np.array([largest * 1.003], np.float32 if dtype == "float16" else np.float64), np.array([-1e300])):
+        with pytest.raises(ArgumentError, match="'x' holds numbers beyond the range") as caught:
+            save_file({"x": array}, tmp_path / "g", dtype=dtype)
+        assert caught.value.code == "value-overflow"
+        assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_other_dtypes_to_write_are_refused(tmp_path: Path) -> None:
+    for dtype in ("float32", "half", np.float16, ["float16"]):
+        with pytest.raises(ArgumentError, match="dtype is None"):
+            save_file({"x": np.zeros(1)}, tmp_path / "f", dtype=dtype)  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
+
+
+def test_writing_halves_takes_no_second_copy(tmp_path: Path) -> None:
+    array = np.ones((4096, 1024), np.float32)
+    tracemalloc.start()
+    try:
+        save_file({"x": array}, tmp_path / "f", dtype="bfloat16")
+        assert tracemalloc.get_traced_memory()[1] < 10e6, "a few blocks of 1 MiB, of an array of 16 MiB"
+    finally:
+        tracemalloc.stop()
 
 
 # --- read_into --------------------------------------------------------------------------------------------------------

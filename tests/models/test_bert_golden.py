@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 from support import absolute_error, gradient_errors, gradients_of, without_kernels
 
+from minigrad import models
 from minigrad.data import Tokenizer
 from minigrad.models import BertConfig, BertForSequenceClassification, BertModel
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.optim import AdamW, LinearSchedule, clip_grad_norm, decay_groups
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+HEADS = sorted(path.stem.removeprefix("head_") for path in GOLDEN.glob("head_*.npz"))
 CASES = sorted(path.stem.removeprefix("bert_") for path in GOLDEN.glob("bert_*.npz") if path.stem != "bert_curve")
 
 
-def read(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / f"bert_{name}.npz") as file:
+def read(name: str, family: str = "bert") -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{family}_{name}.npz") as file:
         return {key: file[key] for key in file.files}
 
 
@@ -91,6 +93,57 @@ def test_float32(name: str, kernels: bool) -> None:
             assert absolute_error(found[key], arrays[key]) < tolerance, key
     errors = gradient_errors(gradients, part(arrays, "gradient:"))
     assert max(errors.values()) < 1e-5, errors
+
+
+# ---------------------------------------------------------------- the other heads
+BY_TOKEN = {"BertForMaskedLM", "BertLMHeadModel", "BertForTokenClassification"}
+
+UNSEEN = {
+    "BertForQuestionAnswering": ("qa_outputs.bias", "layer.1.output.LayerNorm.bias"),
+    "BertForMultipleChoice": ("classifier.bias",),
+}
+"""Added to every score that one softmax compares: the gradient is zero but for rounding."""
+
+
+def run_head(arrays: dict[str, np.ndarray], dtype: str) -> tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The kind of head, its outputs and loss, and every parameter's gradient."""
+    kind = str(arrays["kind"])
+    model = getattr(models, kind)(BertConfig.from_dict(json.loads(str(arrays["config"])))).to(dtype)
+    model.load_state_dict(part(arrays, "weight:"))
+    output = model.eval()(**part(arrays, "input:"))
+    output.loss.backward()
+    return kind, {key: np.array(getattr(output, key).numpy()) for key in [*part(arrays, "output:"), "loss"]}, gradients_of(model)
+
+
+def test_every_head_has_a_golden_file() -> None:
+    """The encoder and the single-label classifier are among the cases above."""
+    kinds = {str(read(name, "head")["kind"]) for name in HEADS}
+    assert kinds == set(models_with_heads()) - {"BertModel"}
+    assert len(HEADS) == 9
+
+
+def models_with_heads() -> list[str]:
+    return [name for name in models.__all__ if name.startswith("Bert") and name != "BertConfig"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "logits", "loss", "gradient"), [("float64", 1e-10, 1e-12, 1e-9), ("float32", 2e-6, 2e-6, 1e-5)], ids=["float64", "float32"]
+)
+@pytest.mark.parametrize("name", HEADS)
+def test_head(name: str, dtype: str, logits: float, loss: float, gradient: float) -> None:
+    """Outputs at real tokens, loss and gradients. In float64 the tolerances leave rounding alone, for float32 see above."""
+    arrays = read(name, "head")
+    kind, found, gradients = run_head(arrays, dtype)
+    mask = part(arrays, "input:")["attention_mask"]
+    for key, expected in part(arrays, "output:").items():
+        by_token = key in ("start_logits", "end_logits", "prediction_logits") or (key == "logits" and kind in BY_TOKEN)
+        real = mask.reshape(mask.shape + (1,) * (expected.ndim - 2)) if by_token else 1
+        assert absolute_error(found[key], expected * real) < logits * max(1.0, float(np.abs(expected).max())), key
+    assert absolute_error(found["loss"], arrays["loss"]) < loss * max(1.0, abs(float(arrays["loss"])))
+    errors = gradient_errors(gradients, part(arrays, "gradient:"))
+    assert max(error for key, error in errors.items() if not key.endswith(UNSEEN.get(kind, "none"))) < gradient, errors
+    for key, values in gradients.items():
+        assert not key.endswith(("key.bias", *UNSEEN.get(kind, ()))) or np.abs(values).max() < 1e-6
 
 
 def test_outputs_at_padding_are_zeros() -> None:

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models.cases import classifier, encoder, ragged
+from models.cases import classifier, config, encoder, ragged, randomised
 from support import absolute_error
 
 import minigrad as mg
 from minigrad.data import PackedTokens, Tokenizer
-from minigrad.errors import ArgumentError, CheckpointUnavailableError, ConfigError, WeightFileError
-from minigrad.io import load_file, save_file
-from minigrad.models import BertForSequenceClassification, BertModel
+from minigrad.errors import ArgumentError, CheckpointUnavailableError, ConfigError, GraphError, WeightFileError
+from minigrad.io import load_file, open_weights, save_file
+from minigrad.models import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertForTokenClassification, BertModel
+from minigrad.models.loading import LoadReport
+
+BIAS = "bert.encoder.layer.1.output.dense.bias"
 
 
 @pytest.fixture
@@ -123,6 +126,235 @@ def test_layer_truncation(saved: Path) -> None:
             BertForSequenceClassification.from_pretrained(saved, num_hidden_layers=count)  # type: ignore[arg-type]
 
 
+# ---------------------------------------------------------------- pitfalls of names, by their numbers
+def test_b03_gamma_and_beta_are_renamed_in_layer_normalisations_only(saved: Path) -> None:
+    """A blanket rename would take another model's parameters for BERT's."""
+    rewrite(saved, lambda n, a: [(n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"), a)])
+    report = BertForSequenceClassification.from_pretrained(saved).load_report
+    assert report is not None
+    assert report.renamed["bert.embeddings.LayerNorm.gamma"] == "bert.embeddings.LayerNorm.weight"
+    assert len(report.renamed) == 10
+    for odd in ("bert.encoder.layer.0.gamma", "bert.embeddings.MyLayerNorm.gamma", "bert.gamma"):
+        before = load_file(saved / "model.safetensors")
+        save_file(before | {odd: np.zeros(12, np.float32)}, saved / "model.safetensors")
+        with pytest.raises(WeightFileError, match=f"unexpected: '{odd}'"):
+            BertForSequenceClassification.from_pretrained(saved)
+        save_file(before, saved / "model.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_b04_the_prefix_of_the_encoder_may_be_there_or_not(tmp_path: Path, prefix: str) -> None:
+    model = encoder("float32").eval()
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda n, a: [(prefix + n, a)])
+    for name in ("BertModel", "BertForSequenceClassification"):
+        loaded = getattr(mg.models, name).from_pretrained(tmp_path)
+        inner = loaded if name == "BertModel" else loaded.bert
+        for path, array in model.state_dict().items():
+            np.testing.assert_array_equal(inner.state_dict()[path], array, err_msg=path)
+        assert bool(loaded.load_report.renamed) == (prefix != loaded.base_prefix + "." * bool(loaded.base_prefix))
+
+
+def masked(**changes: Any) -> BertForMaskedLM:
+    mg.manual_seed(1)
+    return randomised(BertForMaskedLM(config(**changes)), "float32")  # type: ignore[no-any-return]
+
+
+TABLE, DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
+
+
+def test_b05_tied_decoder_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    masked().save_pretrained(tmp_path)
+    assert DECODER not in load_file(tmp_path / "model.safetensors")
+    loaded = BertForMaskedLM.from_pretrained(tmp_path)
+    assert loaded.cls.predictions.decoder.weight is loaded.bert.embeddings.word_embeddings.weight
+    assert loaded.load_report is not None and not loaded.load_report.newly_initialised and not caplog.records
+
+
+def test_b05_tied_decoder_present_and_equal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    masked().save_pretrained(tmp_path)
+    arrays = load_file(tmp_path / "model.safetensors")
+    copies = {DECODER: arrays[TABLE], "cls.predictions.decoder.bias": arrays["cls.predictions.bias"]}
+    save_file(arrays | copies, tmp_path / "model.safetensors")
+    loaded = BertForMaskedLM.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(loaded.state_dict()[TABLE], arrays[TABLE])
+    assert loaded.load_report is not None and set(loaded.load_report.ignored) == set(copies)
+    assert not caplog.records
+
+
+def test_b05_tied_decoder_present_and_different(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """tie_word_embeddings decides: true, and the file's own decoder is left out, which is said; false, and both are read."""
+    masked().save_pretrained(tmp_path)
+    arrays = load_file(tmp_path / "model.safetensors")
+    own = {DECODER: arrays[TABLE] + 1, "cls.predictions.decoder.bias": arrays["cls.predictions.bias"] + 1}
+    save_file(arrays | own, tmp_path / "model.safetensors")
+    tied = BertForMaskedLM.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(tied.cls.predictions.decoder.weight.numpy(), arrays[TABLE])
+    np.testing.assert_array_equal(tied.cls.predictions.decoder.bias.numpy(), arrays["cls.predictions.bias"])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert f"'{DECODER}' is left out: it differs from '{TABLE}'" in said[1] and "tie_word_embeddings=false" in said[1]
+    set_config(tmp_path, tie_word_embeddings=False)
+    untied = BertForMaskedLM.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(untied.cls.predictions.decoder.weight.numpy(), own[DECODER])
+    np.testing.assert_array_equal(untied.cls.predictions.decoder.bias.numpy(), own["cls.predictions.decoder.bias"])
+    np.testing.assert_array_equal(untied.bert.embeddings.word_embeddings.weight.numpy(), arrays[TABLE])
+
+
+def test_b05_untied_decoder_missing_is_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    masked().save_pretrained(tmp_path)
+    set_config(tmp_path, tie_word_embeddings=False)
+    loaded = BertForMaskedLM.from_pretrained(tmp_path)
+    assert loaded.load_report is not None and loaded.load_report.newly_initialised == (DECODER,)
+    assert "newly initialised" in caplog.text
+
+
+def test_b05_the_bias_under_the_decoders_name_alone(tmp_path: Path) -> None:
+    model = masked()
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda n, a: [(n.replace("predictions.bias", "predictions.decoder.bias"), a)])
+    loaded = BertForMaskedLM.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(loaded.cls.predictions.bias.numpy(), model.cls.predictions.bias.numpy())
+
+
+def test_b06_buffers_of_old_files_are_ignored_quietly(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    buffers = {"bert.embeddings.position_ids": np.arange(10)[None], "embeddings.token_type_ids": np.zeros((1, 10), np.int64)}
+    save_file(load_file(saved / "model.safetensors") | buffers, saved / "model.safetensors")
+    report = BertForSequenceClassification.from_pretrained(saved).load_report
+    assert report is not None and set(report.ignored) == set(buffers) and not caplog.records
+
+
+# ---------------------------------------------------------------- the report
+def test_the_report_names_everything_and_prints_as_a_summary(saved: Path) -> None:
+    assert classifier().load_report is None
+    extra = {"cls.predictions.bias": np.zeros(30, np.float32), "bert.embeddings.position_ids": np.arange(10)}
+    save_file(load_file(saved / "model.safetensors") | extra, saved / "model.safetensors")
+    model = BertForSequenceClassification.from_pretrained(saved, num_labels=5)
+    report = model.load_report
+    assert isinstance(report, LoadReport)
+    assert set(report.loaded) | set(report.newly_initialised) == set(model.state_dict())
+    assert set(report.newly_initialised) == {"classifier.weight", "classifier.bias"}
+    assert set(report.ignored) == {*extra, "classifier.weight", "classifier.bias"}
+    lines = str(report).splitlines()
+    assert lines[0] == f"{saved / 'model.safetensors'}: {len(report.loaded)} parameters loaded"
+    assert lines[1].startswith("  newly initialised, to be trained: 2 ('classifier.weight'")
+    assert lines[2].startswith("  ignored: 4 (such as ")
+    assert len(lines) == 3
+
+
+# ---------------------------------------------------------------- shards, halves, other formats
+@pytest.mark.parametrize("dtype", [None, "float16", "bfloat16"])
+@pytest.mark.parametrize("max_shard_size", ["5GB", 4000])
+def test_what_is_saved_in_shards_and_halves_comes_back_rounded_once(tmp_path: Path, max_shard_size: Any, dtype: str | None) -> None:
+    model = classifier("float32")
+    model.save_pretrained(tmp_path, max_shard_size=max_shard_size, dtype=dtype)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (max_shard_size == 4000)
+    loaded = BertForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.config.extra.get("torch_dtype") == dtype
+    for name, array in model.state_dict().items():
+        found = loaded.state_dict()[name]
+        if dtype == "bfloat16":
+            assert (np.abs(found - array) <= np.abs(array) * 2.0**-8).all()  # half a unit in the last of 8 bits
+            assert (found.view(np.uint32) & 0xFFFF == 0).all()
+        else:
+            np.testing.assert_array_equal(found, array if dtype is None else array.astype(np.float16).astype(np.float32))
+    loaded.save_pretrained(tmp_path / "again")
+    assert BertForSequenceClassification.from_pretrained(tmp_path / "again").config.extra.get("torch_dtype") == (dtype and "float32")
+
+
+@pytest.mark.parametrize("arguments", [{"max_shard_size": 0}, {"max_shard_size": "many"}, {"dtype": "float32"}, {"dtype": 16}])
+def test_arguments_of_saving_are_checked_before_anything_is_written(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError):
+        classifier("float32").save_pretrained(tmp_path / "new", **arguments)
+    assert not (tmp_path / "new").exists()
+
+
+def test_integers_are_no_weights(saved: Path) -> None:
+    """Quantised weights mean nothing without their scales."""
+    rewrite(saved, lambda n, a: [(n, a.astype(np.int8) if n == BIAS else a)])
+    with pytest.raises(WeightFileError, match=f"'{BIAS}' does not hold floats") as caught:
+        BertForSequenceClassification.from_pretrained(saved)
+    assert caught.value.code == "weights-mismatch"
+
+
+def test_a_published_pytorch_file_with_a_longer_vocabulary_loads_with_a_notice(shared_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = BertForTokenClassification.from_pretrained(shared_data / "tiny_random_bert_ner")
+    assert model.load_report is not None
+    assert (len(model.load_report.loaded), model.load_report.newly_initialised) == (23, ())
+    assert model.load_report.ignored == ("bert.embeddings.position_ids",)
+    (record,) = caplog.records
+    assert "names 405 tokens, the model knows 402" in record.getMessage()
+    model.resize_token_embeddings(405)
+    assert model.config.vocab_size == 405
+
+
+def test_a_tensorflow_checkpoint_loads_by_its_own_names(shared_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = shared_data / "ckpt_tf_tiny"
+    model = BertForPreTraining.from_pretrained(folder)
+    report = model.load_report
+    assert report is not None and not report.newly_initialised and not caplog.records
+    assert len(report.loaded) == 46 and all("adam" in name or name == "global_step" for name in report.ignored)
+    with open_weights(folder) as source:
+        kernel = source.read("bert/encoder/layer_1/intermediate/dense/kernel")
+        pairs = source.read("cls/seq_relationship/output_weights")
+    np.testing.assert_array_equal(model.bert.encoder.layer[1].intermediate.dense.weight.numpy(), kernel.T)
+    np.testing.assert_array_equal(model.cls.seq_relationship.weight.numpy(), pairs)
+
+
+# ---------------------------------------------------------------- memory
+def test_loading_takes_no_second_copy(tmp_path: Path) -> None:
+    """Allocations at the peak, the new model's included: at most 1.2 times the file."""
+    mg.manual_seed(0)
+    sizes = {"hidden_size": 252, "intermediate_size": 1024, "num_hidden_layers": 8}
+    BertModel(config(**sizes)).save_pretrained(tmp_path)
+    tracemalloc.start()
+    try:
+        BertModel.from_pretrained(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * (tmp_path / "model.safetensors").stat().st_size
+
+
+# ---------------------------------------------------------------- resizing the vocabulary
+@pytest.mark.parametrize("rows", [35, 30, 20])
+@pytest.mark.parametrize("tie", [True, False])
+def test_resizing_keeps_rows_draws_new_ones_and_takes_the_decoder_along(tmp_path: Path, rows: int, tie: bool) -> None:
+    model = masked(tie_word_embeddings=tie)
+    model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    before = model.state_dict()
+    model.resize_token_embeddings(rows)
+    after, kept = model.state_dict(), min(rows, 30)
+    assert before.keys() == after.keys() and model.config.vocab_size == rows
+    changed = {name for name in before if before[name].shape != after[name].shape or (before[name] != after[name]).any()}
+    bias = "cls.predictions.bias" if tie else "cls.predictions.decoder.bias"
+    assert changed == (set() if rows == 30 else {TABLE, bias} | (set() if tie else {DECODER}))
+    for name in {TABLE, bias} & after.keys():
+        assert after[name].shape[0] == rows
+        np.testing.assert_array_equal(after[name][:kept], before[name][:kept])
+    if rows > 30:
+        assert 0.15 < after[TABLE][30:].std() < 0.35  # initializer_range is 0.25
+        assert not after[bias][30:].any()
+    weight = model.bert.embeddings.word_embeddings.weight
+    assert (model.cls.predictions.decoder.weight is weight) == tie
+    assert (weight.requires_grad, weight.gathered, weight.name) == (False, True, TABLE)
+    assert model.eval()(ragged().ids[0][None] % 20).logits.shape[-1] == rows
+    model.save_pretrained(tmp_path)
+    assert BertForMaskedLM.from_pretrained(tmp_path).config.vocab_size == rows
+
+
+def test_resizing_refuses_what_cannot_be() -> None:
+    model = masked()
+    for rows in (0, -1, True, 3.0, 1 << 30, None):
+        with pytest.raises(ArgumentError, match="number of rows"):
+            model.resize_token_embeddings(rows)  # type: ignore[arg-type]
+    optimizer = mg.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(GraphError, match="before building the optimizer") as caught:
+        model.resize_token_embeddings(40)
+    assert caught.value.code == "graph-owner" and model.config.vocab_size == 30
+    del optimizer
+
+
 # ---------------------------------------------------------------- new heads
 def test_new_classifier_is_drawn_and_announced_by_name(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept = load_file(saved / "model.safetensors")
@@ -164,18 +396,17 @@ def test_other_heads_are_left_out(saved: Path, caplog: pytest.LogCaptureFixture)
 
 
 # ---------------------------------------------------------------- refusals
-BIAS = "bert.encoder.layer.1.output.dense.bias"
 REFUSED = {
     "missing": (lambda n, a: [] if n == BIAS else [(n, a)], f"missing: '{BIAS}'"),
     "unexpected": (lambda n, a: [(n, a), (n + "2", a)] if n == BIAS else [(n, a)], f"unexpected: '{BIAS}2'"),
-    "mis-shaped": (lambda n, a: [(n, a[:-1] if n == BIAS else a)], f"{BIAS} has shape (11,), the configuration asks for (12,)"),
+    "mis-shaped": (lambda n, a: [(n, a[:-1] if n == BIAS else a)], f"'{BIAS}' has shape (11,), the configuration asks for (12,)"),
     "mis-shaped pooler": (
         lambda n, a: [(n, a[:-1] if n == "bert.pooler.dense.bias" else a)],
-        "bert.pooler.dense.bias has shape (11,), the configuration asks for (12,)",
+        "'bert.pooler.dense.bias' has shape (11,), the configuration asks for (12,)",
     ),
     "twice": (
         lambda n, a: [(n, a), (n.removeprefix("bert."), a)] if n == BIAS else [(n, a)],
-        f"{BIAS} and {BIAS.removeprefix('bert.')} are one parameter",
+        f"'{BIAS}' and '{BIAS.removeprefix('bert.')}' are one parameter",
     ),
 }
 
@@ -200,7 +431,9 @@ def test_layers_beyond_the_configuration_load_only_on_request(saved: Path) -> No
 
 def test_missing_files(saved: Path) -> None:
     (saved / "model.safetensors").unlink()
-    with pytest.raises(WeightFileError, match=r"holds no model\.safetensors") as caught:
+    with pytest.raises(
+        WeightFileError, match=r"holds no weights; looked for model\.safetensors, .*pytorch_model\.bin, .*bert_model\.ckpt\.index"
+    ) as caught:
         BertModel.from_pretrained(saved)
     assert caught.value.code == "missing-file"
     (saved / "config.json").unlink()
@@ -260,7 +493,7 @@ def test_wide_tables_alone_do_not_pay_for_square_matrices(saved: Path, layers: i
 
 def test_weights_that_show_no_size_are_refused(saved: Path) -> None:
     rewrite(saved, lambda n, a: [] if "word_embeddings" in n else [(n, a)])
-    with pytest.raises(WeightFileError, match=r"missing: bert\.embeddings\.word_embeddings\.weight") as caught:
+    with pytest.raises(WeightFileError, match=r"missing: embeddings\.word_embeddings\.weight") as caught:
         BertForSequenceClassification.from_pretrained(saved)
     assert caught.value.code == "weights-mismatch"
 

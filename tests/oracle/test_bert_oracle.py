@@ -14,80 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle.agreement import agree, agree_on_gradients, summary
+from oracle.twins import GRADIENT, HIDDEN, LOSS, build, configurations, ragged, their_gradients, torch, torched, transformers
 from support import gradients_of
 
 import minigrad as mg
 from minigrad.data import Tokenizer
-from minigrad.models import BertConfig
 from minigrad.optim import AdamW, LinearSchedule, clip_grad_norm, decay_groups
 
-torch = pytest.importorskip("torch", reason="needs PyTorch, the `oracle` extra")
-transformers = pytest.importorskip("transformers", reason="needs transformers, the `oracle` extra")
 pytestmark = pytest.mark.oracle
-
-HIDDEN, LOSS, GRADIENT = 1e-10, 1e-12, 1e-9
-"""Float64 rounding and nothing else."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def report() -> Iterator[None]:
     yield
     print(f"\nagreement with transformers {transformers.__version__}:\n{summary()}")
-
-
-@st.composite
-def configurations(draw: Any) -> dict[str, Any]:
-    heads = draw(st.sampled_from([1, 2, 3, 5]))
-    head_size = draw(st.sampled_from([4, 7] if heads < 5 else [1, 4]))  # two numbers normalised are always ±1: all gradients would be noise
-    return {
-        "vocab_size": draw(st.integers(2, 60)),
-        "num_attention_heads": heads,
-        "hidden_size": heads * head_size,
-        "num_hidden_layers": draw(st.integers(0, 3)),
-        "intermediate_size": draw(st.integers(1, 30)),
-        "hidden_act": draw(st.sampled_from(["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"])),
-        "max_position_embeddings": draw(st.integers(9, 12)),
-        "type_vocab_size": draw(st.integers(1, 3)),
-        "layer_norm_eps": draw(st.sampled_from([1e-12, 1e-5])),
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
-
-
-def build(kind: str, settings_: dict[str, Any], seed: int, **others: Any) -> tuple[Any, Any]:
-    """The same model twice, with the same random weights: ours and theirs, both in float64."""
-    config = transformers.BertConfig(**settings_, **others)
-    config._attn_implementation = "eager"
-    theirs = getattr(transformers, kind)(config).double().eval()
-    generator = np.random.default_rng(seed)
-    with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
-            centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
-            parameter.copy_(torch.from_numpy(centre + 0.25 * generator.standard_normal(tuple(parameter.shape))))
-    ours = getattr(mg.models, kind)(BertConfig.from_dict(config.to_dict() | {"num_labels": config.num_labels})).to("float64")
-    ours.load_state_dict({name: parameter.detach().numpy() for name, parameter in theirs.named_parameters()})
-    return ours.eval(), theirs
-
-
-def ragged(generator: np.random.Generator, config: Any, batch: int, longest: int, holes: bool = False) -> dict[str, np.ndarray]:
-    """Token ids, types and a mask whose first column is real; ids under the mask include [PAD], as in a batch of a published tokenizer."""
-    mask = (np.arange(longest) < generator.integers(1, longest + 1, batch)[:, None]).astype(np.int64)
-    if holes:
-        mask = (generator.random((batch, longest)) < 0.6).astype(np.int64)
-        mask[:, 0] = 1
-    return {
-        "input_ids": generator.integers(0, config.vocab_size, mask.shape),
-        "attention_mask": mask,
-        "token_type_ids": generator.integers(0, config.type_vocab_size, mask.shape),
-    }
-
-
-def torched(feed: dict[str, Any]) -> dict[str, Any]:
-    return {key: torch.from_numpy(np.asarray(value)) for key, value in feed.items()}
-
-
-def their_gradients(model: Any) -> dict[str, np.ndarray]:
-    return {n: np.zeros(tuple(p.shape)) if p.grad is None else p.grad.numpy() for n, p in model.named_parameters()}
 
 
 @settings(max_examples=max(30, settings().max_examples))
@@ -148,15 +88,36 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])
-def test_fifty_steps_of_training(activation: str) -> None:
+def learnable(kind: str, feed: dict[str, np.ndarray]) -> np.ndarray:
+    """Labels that follow from the ids; of tokens, a third is ignored. A masked token is one that the model has to tell from its place."""
+    ids = feed["input_ids"]
+    if kind == "BertForSequenceClassification":
+        return ids[:, 0] % 3
+    wanted = (feed["attention_mask"] == 1) & (np.arange(ids.shape[1]) % 3 != 1)
+    if kind == "BertForTokenClassification":
+        return np.where(wanted, ids % 3, -100)
+    labels = np.where(wanted, np.arange(ids.shape[1]) % 12, -100)
+    feed["input_ids"] = np.where(wanted, 1, ids)
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("kind", "activation"),
+    [
+        ("BertForSequenceClassification", "gelu"),
+        ("BertForSequenceClassification", "gelu_new"),
+        ("BertForTokenClassification", "gelu"),
+        ("BertForMaskedLM", "gelu"),
+    ],
+)
+def test_fifty_steps_of_training(kind: str, activation: str) -> None:
     """AdamW with warm-up, decay of the rate, clipping, and no weight decay on biases and LayerNorm.
 
     Differences of one rounding grow from step to step: 1e-7 after fifty. What AdamW makes of the rounding noise in the key biases'
     gradients differs between the two, and changes no output.
     """
     steps, warmup = 50, 5
-    ours, theirs = build("BertForSequenceClassification", TINY | {"hidden_act": activation}, 1, num_labels=3)
+    ours, theirs = build(kind, TINY | {"hidden_act": activation}, 1, num_labels=3)
     ours.train()
     theirs.train()
     optimizer = AdamW(decay_groups(ours.named_parameters(), 0.01), lr=5e-3)
@@ -171,7 +132,7 @@ def test_fifty_steps_of_training(activation: str) -> None:
     generator, losses, expected = np.random.default_rng(0), [], []
     for _ in range(steps):
         feed = ragged(generator, ours.config, 8, 12)
-        feed["labels"] = feed["input_ids"][:, 0] % 3  # something that can be learnt
+        feed["labels"] = learnable(kind, feed)
         loss = ours(**feed).loss
         loss.backward()
         norm = clip_grad_norm(ours.parameters(), 1.0)

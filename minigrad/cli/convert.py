@@ -1,0 +1,87 @@
+"""`python -m minigrad convert`: a checkpoint of any format that minigrad reads, written as safetensors that everybody reads."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from minigrad.data import Tokenizer
+from minigrad.errors import ArgumentError, ConfigError, TokenizerError, WeightFileError
+from minigrad.files import listing, quoted, read_bounded, write_text
+from minigrad.io import find_checkpoint
+from minigrad.models.auto import HEADS, forecast, load
+from minigrad.models.config import MAX_JSON_BYTES
+from minigrad.models.sentence import SENTENCE_FILES
+
+HELP = "write a checkpoint of any readable format as safetensors"
+DESCRIPTION = (
+    "Reads safetensors, pytorch_model.bin or a TensorFlow checkpoint and writes model.safetensors, config.json and tokenizer files under "
+    "the published names; prints what was read, renamed and left out. What belongs to another head than the one chosen is left out."
+)
+STATUS = ""
+
+DTYPES = {"float16": "float16", "bfloat16": "bfloat16", "float32": None}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a model directory, a Hugging Face id, or a named checkpoint")
+    parser.add_argument("target", metavar="DST", help="the directory to write; another one than SRC")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of the weights that are written (default float32)")
+    parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="such as 500MB; larger weights become several files")
+    parser.add_argument("--head", choices=list(HEADS), metavar="HEAD", help=f"where config.json does not say: {', '.join(HEADS)}")
+
+
+def run(options: argparse.Namespace) -> int:
+    source, target = find_checkpoint(options.source), Path(options.target)
+    if target.exists() and os.path.samefile(source, target):
+        raise ArgumentError(f"DST is SRC ({quoted(str(target))}): name another directory, so that the original stays")
+    # Everything is read before anything is written.
+    companions = {name: _text(source / name) for name in SENTENCE_FILES if os.path.lexists(source / name)}
+    tokenizer = _tokenizer(source)
+    model = _model(source, options.head)
+    try:
+        model.save_pretrained(target, max_shard_size=options.max_shard_size, dtype=DTYPES[options.dtype])
+        for name, text in companions.items():
+            (target / name).parent.mkdir(exist_ok=True)
+            write_text(target / name, text)
+    except OSError as error:
+        raise WeightFileError(target, f"cannot be written: {error.strerror or error}", code="write-failed") from error
+    if tokenizer is not None:
+        tokenizer.save_pretrained(target)
+    print(model.load_report)
+    if model.load_report.newly_initialised:
+        print("  left out, since SRC has none: the pooler")
+    words = "with its tokenizer" if tokenizer is not None else "SRC has no tokenizer files, so DST has none"
+    print(f"{target}: {type(model).__name__} of {model.num_parameters():,} parameters as {options.dtype}, {words}")
+    return 0
+
+
+def _model(source: Path, head: str | None) -> Any:
+    """The model, if its file holds all of it (but for a pooler, which is then left out)."""
+    found = forecast(source, head)
+    missing = [name for name in found.report.newly_initialised if not name.startswith("pooler.")]
+    if missing:
+        message = f"does not hold {listing(missing)} of {found.cls.__name__}; choose another --head, such as base"
+        raise WeightFileError(found.report.path, message, code="no-head")
+    model = load(source, head)
+    if found.report.newly_initialised:
+        model.pooler = None
+    return model
+
+
+def _tokenizer(source: Path) -> Tokenizer | None:
+    try:
+        return Tokenizer.from_pretrained(source)
+    except TokenizerError as error:
+        if error.code == "missing-file":
+            return None
+        raise
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_bounded(path, MAX_JSON_BYTES, ConfigError, "config-limit").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, f"not UTF-8: {error.reason}", code="bad-json") from None

@@ -1,0 +1,157 @@
+"""From a directory to the right class: the family by `model_type`, the head by `architectures` or by the caller's wish."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from minigrad.errors import ArgumentError, ConfigError
+from minigrad.files import listing, quoted
+from minigrad.io import find_checkpoint, open_weights
+from minigrad.models import bert, distilbert, electra, roberta
+from minigrad.models.config import CONFIG_NAME, PretrainedConfig, read_json_object
+from minigrad.models.loading import LoadReport, check_sizes, contents_of, make_plan
+from minigrad.models.pretrained import RESIZABLE_HEADS, TENSORFLOW_CONFIG_NAME, PretrainedModel
+
+
+@dataclass(frozen=True)
+class Family:
+    """The module of a family and what the names of its classes begin with: here, and in `architectures` if that differs."""
+
+    module: ModuleType
+    prefix: str
+    published: str = ""
+
+    def classes(self) -> dict[str, type[PretrainedModel]]:
+        """Head to class."""
+        named = [(head, self.prefix + ending) for head, endings in HEADS.items() for ending in endings]
+        return {head: getattr(self.module, name) for head, name in named if hasattr(self.module, name)}
+
+    def head_of(self, architecture: str) -> str | None:
+        """The head that an entry of `architectures` stands for; None if the family has no such class."""
+        ending = architecture.removeprefix(self.published or self.prefix)
+        heads = [head for head, endings in HEADS.items() if ending in endings]
+        return heads[0] if heads and ending != architecture and heads[0] in self.classes() else None
+
+
+HEADS: Mapping[str, tuple[str, ...]] = {
+    "base": ("Model",),
+    "pretraining": ("ForPreTraining",),
+    "masked-lm": ("ForMaskedLM",),
+    "causal-lm": ("LMHeadModel", "ForCausalLM"),
+    "next-sentence": ("ForNextSentencePrediction",),
+    "sequence-classification": ("ForSequenceClassification",),
+    "token-classification": ("ForTokenClassification",),
+    "question-answering": ("ForQuestionAnswering",),
+    "multiple-choice": ("ForMultipleChoice",),
+}
+"""Every head, and the endings that families give its class."""
+
+FAMILIES: Mapping[str, Family] = {
+    "bert": Family(bert, "Bert"),
+    **{name: Family(roberta, "Roberta", published) for name, published in roberta.PUBLISHED_CLASSES.items()},
+    "distilbert": Family(distilbert, "DistilBert"),
+    "electra": Family(electra, "Electra"),
+}
+"""By the `model_type` of config.json."""
+
+
+def load(directory_or_name: str | os.PathLike[str], head: str | None = None, **options: Any) -> Any:
+    """The model of a directory (or named checkpoint, or Hugging Face id), of whichever family and head it is; in eval mode, float32.
+
+    head: one of `HEADS`, such as "sequence-classification"; None takes the one that `architectures` names. options: as the
+    `from_pretrained` of the class, such as num_labels.
+    Raises: ConfigError for a family or architecture that minigrad does not have; ArgumentError for a head that the family has not;
+    otherwise as `from_pretrained`.
+    """
+    directory = find_checkpoint(directory_or_name)
+    return model_class(directory, head).from_pretrained(directory, **options)
+
+
+def model_class(directory: Path, head: str | None = None) -> type[PretrainedModel]:
+    """The class that `load` builds. Raises: as `load`."""
+    path, config, family = read_family(directory)
+    classes = family.classes()
+    if head is None:
+        return classes[_head_of(path, config, family)]
+    if head not in classes:
+        raise ArgumentError(f"head = {quoted(head)}: {family.prefix} has {listing(classes)}")
+    return classes[head]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `load` would build and read, known from configuration and headers alone."""
+
+    cls: type[PretrainedModel]
+    heads: tuple[str, ...]
+    """Every head of the family."""
+    num_parameters: int
+    stored: Mapping[str, int]
+    """How many of the numbers to be loaded the file holds in which dtype (half and bfloat16 are read as float32)."""
+    report: LoadReport
+
+
+def forecast(directory: Path, head: str | None = None) -> Forecast:
+    """What `load` would do, without reading a weight. Raises: as `load`."""
+    cls = model_class(directory, head)
+    path, _, family = read_family(directory)
+    config = cls.config_class.from_file(path)
+    with open_weights(directory) as source:
+        contents = contents_of(source, cls.family)
+        check_sizes(config, contents)
+        model = cls._build(config, None, None, None)
+        plan = make_plan(contents, model._paths(), cls.base_prefix, RESIZABLE_HEADS.intersection(cls.head), None)
+        stored: Counter[str] = Counter()
+        for tensor in plan.reads.values():
+            stored[str(source.dtype(tensor.name))] += prod(tensor.shape)
+    return Forecast(cls, tuple(family.classes()), model.num_parameters(), stored, plan.report)
+
+
+def max_tokens(config: PretrainedConfig) -> int:
+    """The most tokens of a text that a model has positions for."""
+    unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions begin behind padding's
+    return config.max_position_embeddings - unused
+
+
+def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
+    """The configuration's path, its keys and the family it belongs to. Raises: ConfigError."""
+    path = directory / CONFIG_NAME
+    tensorflow = directory / TENSORFLOW_CONFIG_NAME
+    if not os.path.lexists(path) and os.path.lexists(tensorflow):
+        return tensorflow, read_json_object(tensorflow), FAMILIES["bert"]  # the file name of BERT's own release
+    config = read_json_object(path)
+    name = config.get("model_type")
+    if name is None:  # files of 2018 and 2019 name the architecture alone, or nothing
+        named = [known for known, family in FAMILIES.items() if any(family.head_of(entry) for entry in _architectures(path, config))]
+        name = named[0] if named else None
+    if name is None:
+        raise ConfigError(path, f"names no model_type and no known architecture; add one of {listing(FAMILIES)}", code="unknown-family")
+    if not isinstance(name, str) or name not in FAMILIES:
+        message = f"model_type = {quoted(name)} is a family that minigrad does not have; it has {listing(FAMILIES)}"
+        raise ConfigError(path, message, code="unknown-family")
+    return path, config, FAMILIES[name]
+
+
+def _head_of(path: Path, config: Mapping[str, Any], family: Family) -> str:
+    named = _architectures(path, config)
+    heads = [head for entry in named if (head := family.head_of(entry))]
+    if heads:
+        return heads[0]
+    says = f"architectures = {quoted(named)} names no class that minigrad has" if named else "names no architectures"
+    raise ConfigError(path, f"{says}: pass head, one of {listing(family.classes())}", code="unknown-architecture")
+
+
+def _architectures(path: Path, config: Mapping[str, Any]) -> list[str]:
+    named = config.get("architectures")
+    if named is None:
+        return []
+    if not isinstance(named, list) or not all(isinstance(entry, str) for entry in named):
+        raise ConfigError(path, f"architectures = {quoted(named)} must be a list of strings", code="config-type")
+    return named

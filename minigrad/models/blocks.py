@@ -1,0 +1,265 @@
+"""The encoder blocks that BERT-like families share, under their published names.
+
+Inside there are only packed rows: every operation computes real tokens alone. A head that reads the first token makes the last layer
+compute just those rows (its keys and values still need all).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from minigrad import functional as F
+from minigrad.errors import IndexRangeError, ShapeError
+from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from minigrad.nn.activation import GELU_FORMS, activation
+from minigrad.ops.attention import seen_keys
+from minigrad.packing import IntArray, PackedTokens, Packing
+from minigrad.tensor import Tensor
+
+
+class EncoderConfig(Protocol):
+    """What the blocks read of a family's configuration."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str
+    hidden_dropout_prob: float
+    attention_probs_dropout_prob: float
+    max_position_embeddings: int
+    type_vocab_size: int
+    initializer_range: float
+    layer_norm_eps: float
+    pad_token_id: int
+    is_decoder: bool
+
+
+@dataclass
+class Trace:
+    """What a caller asked to see of the layers, collected on the way; None for what nobody asked for.
+
+    Shapes: hidden_states: (rows, hidden), the embeddings first; attentions: per layer and sequence (heads, n, n).
+    """
+
+    hidden_states: list[Tensor] | None = field(default=None)
+    attentions: list[tuple[Tensor, ...]] | None = field(default=None)
+
+
+def embedded(name: str, ids: IntArray, table: Embedding, untrained: int | None = None) -> Tensor:
+    """Rows of a table by number; the row `untrained` receives no gradient. Shapes: ids (rows,) → (rows, width).
+
+    Raises: IndexRangeError for a number that the table does not have, calling the ids by `name`.
+    """
+    rows = table.weight.shape[0]
+    if int(ids.min()) < 0 or int(ids.max()) >= rows:
+        bad = int(ids[(ids < 0) | (ids >= rows)][0])
+        raise IndexRangeError(f"{name} holds {bad}, this model knows 0..{rows - 1}: was it encoded with this model's tokenizer?")
+    found, left = table(ids), ids == untrained
+    if not left.any():
+        return found  # type: ignore[no-any-return]
+    return F.where(Tensor(left[:, None], device=found.device), found.detach(), found)
+
+
+def word_vectors(tokens: PackedTokens, table: Embedding, words: Tensor | None, pad_token_id: int) -> Tensor:
+    """The word embeddings of tokens, or the caller's `words` in their place. Shapes: → (rows, width).
+
+    [PAD] is not trained, as in the published models: a first token may be padding and yet read by a pooled head.
+    Raises: ShapeError for words of another shape; IndexRangeError for ids that the table does not have.
+    """
+    if words is None:
+        return embedded("input_ids", tokens.input_ids, table, pad_token_id)
+    wanted = (len(tokens.input_ids), table.weight.shape[1])
+    if words.shape != wanted:
+        raise ShapeError(f"inputs_embeds holds rows of shape {words.shape}, these tokens and this model need {wanted}")
+    return words
+
+
+def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, first: int = 0) -> None:
+    """Refuse sequences that a table of positions is too short for. positions: of each row; first: of a sequence's first token.
+
+    Raises: ShapeError naming the sequence, with the code too-long.
+    """
+    longest = table.weight.shape[0] - first
+    if int(positions.max()) - first >= longest:
+        row = int((tokens.packing.offsets <= positions.argmax()).sum()) - 1
+        raise ShapeError(
+            f"sequence {row} reaches position {int(positions.max()) - first}, this model has {longest}: truncate it (max_length={longest})",
+            code="too-long",
+        )
+
+
+class Embeddings(Module):
+    """Word + position + segment embeddings, normalised. `width`: of the vectors, if it is not the encoder's."""
+
+    def __init__(self, config: EncoderConfig, width: int | None = None) -> None:
+        width, std = width or config.hidden_size, config.initializer_range
+        self.word_embeddings = Embedding(config.vocab_size, width, std=std)
+        self.position_embeddings = Embedding(config.max_position_embeddings, width, std=std)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, width, std=std)
+        self.LayerNorm = LayerNorm(width, config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.pad_token_id = config.pad_token_id
+
+    def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
+        """Shapes: → (rows, width); words (rows, width) take the place of the word embeddings."""
+        check_length(tokens, tokens.positions, self.position_embeddings)
+        x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id)
+        types = embedded("token_type_ids", tokens.token_type_ids, self.token_type_embeddings)
+        return self.dropout(self.LayerNorm(x + self.position_embeddings(tokens.positions) + types), tokens.packing)  # type: ignore[no-any-return]
+
+
+class SelfAttention(Module):
+    """Multi-head attention, causal in a decoder; `queries`, if given, are the only rows whose result is wanted."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.heads, self.causal = config.num_attention_heads, config.is_decoder
+        self.query, self.key, self.value = Linear(h, h, std=std), Linear(h, h, std=std), Linear(h, h, std=std)
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
+
+    def forward(self, x: Tensor, packing: Packing, asking: Tensor | None = None, queries: Packing | None = None) -> Tensor:
+        draw = self.dropout.draw(queries or packing, self.heads, packing)
+        if asking is None:
+            qkv = side_by_side(x, self.query, self.key, self.value)
+            return F.attention(None, qkv, packing=packing, heads=self.heads, draw=draw, causal=self.causal)
+        kv = side_by_side(x, self.key, self.value)
+        return F.attention(self.query(asking), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
+
+    def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
+        """How much each row attends to each of its sequence, before dropout. Shapes: per sequence (heads, n, n)."""
+        return attention_weights(self.query(x), self.key(x), packing, self.heads, self.causal)
+
+
+def attention_weights(queries: Tensor, keys: Tensor, packing: Packing, heads: int, causal: bool = False) -> tuple[Tensor, ...]:
+    """softmax(queries · keysᵀ / √d) of each head and sequence. Shapes: queries, keys (rows, hidden) → per sequence (heads, n, n)."""
+    found = []
+    queries, keys = (y.reshape((packing.rows, heads, -1)).transpose((1, 0, 2)) for y in (queries, keys))
+    for (first, last), (a, b) in zip(packing.spans, packing.key_spans, strict=True):
+        scores = (queries[:, first:last] @ keys[:, a:b].swapaxes(-1, -2)) * queries.shape[2] ** -0.5
+        weights = F.softmax(scores, mask=seen_keys(scores.array, last - first, b - a) if causal else None)
+        found.append(weights if a == first else F.pad(weights, ((0, 0), (0, 0), (1, 0))))
+    return tuple(found)
+
+
+def side_by_side(x: Tensor, *layers: Linear) -> Tensor:
+    """Several linear layers of the same rows in one operation. Shapes: (rows, hidden) → (rows, sum of the layers' widths)."""
+    return F.linears(x, *[layer.weight for layer in layers], *[layer.bias for layer in layers])
+
+
+class DenseAddNorm(Module):
+    """layer_norm(dropout(dense(x)) + residual). Published as BertSelfOutput and BertOutput."""
+
+    def __init__(self, in_features: int, config: EncoderConfig) -> None:
+        self.dense = Linear(in_features, config.hidden_size, std=config.initializer_range)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, residual: Tensor, packing: Packing) -> Tensor:
+        norm, draw = self.LayerNorm, self.dropout.draw(packing, residual.shape[1])
+        return F.dense_add_norm(x, self.dense.weight, self.dense.bias, residual, norm.weight, norm.bias, draw=draw, eps=norm.eps)
+
+
+class Attention(Module):
+    """Self-attention and what follows it, held under the published names; `Layer` calls the two."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self.self = SelfAttention(config)
+        self.output = DenseAddNorm(config.hidden_size, config)
+
+
+class Intermediate(Module):
+    """activation(dense(x)): the wide half of the feed-forward block. Shapes: (rows, hidden) → (rows, intermediate)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self.dense = Linear(config.hidden_size, config.intermediate_size, std=config.initializer_range)
+        self.hidden_act = config.hidden_act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activated(x, self.dense, self.hidden_act)
+
+
+def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
+    """activation(dense(x)), in one operation where there is one."""
+    form = GELU_FORMS.get(hidden_act)
+    if form is None:
+        return activation(hidden_act)(dense(x))
+    return F.dense_gelu(x, dense.weight, dense.bias, approximate=form)
+
+
+class Layer(Module):
+    """Attention and feed-forward; with `first_only`, computed only for the first row of each sequence."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = DenseAddNorm(config.intermediate_size, config)
+
+    def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
+        if first_only:
+            first = F.take_rows(x, packing.first_rows)
+            mixed = self.attention.self(x, packing, first, packing.first)
+            x, packing = first, packing.first
+        else:
+            mixed = self.attention.self(x, packing)
+        x = self.attention.output(mixed, x, packing)
+        return self.output(self.intermediate(x), x, packing)  # type: ignore[no-any-return]
+
+    def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
+        """As `SelfAttention.weights`."""
+        return self.attention.self.weights(x, packing)
+
+
+class Encoder(Module):
+    """The stack of layers."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self.layer = [Layer(config) for _ in range(config.num_hidden_layers)]
+
+    def forward(self, x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
+        """Shapes, arguments: as `run_layers`."""
+        return run_layers(self.layer, x, packing, first_only, trace)
+
+
+class AnyLayer(Protocol):
+    """What a stack asks of a layer: to be called as `Layer.forward`, and whom its rows attend to."""
+
+    def __call__(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor: ...
+
+    def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]: ...
+
+
+def run_layers(layers: Sequence[AnyLayer], x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
+    """One layer after the other, noting in `trace` what goes into each and whom its rows attend to.
+
+    Shapes: x (rows, hidden) → the same, or (sequences, hidden) with first_only.
+    """
+    for layer in layers[:-1] if first_only else layers:
+        if trace is not None:
+            _note(trace, layer, x, packing)
+        x = layer(x, packing)
+    if trace is not None and trace.hidden_states is not None:
+        trace.hidden_states.append(x)
+    if not first_only:
+        return x
+    return layers[-1](x, packing, True) if layers else F.take_rows(x, packing.first_rows)
+
+
+def _note(trace: Trace, layer: AnyLayer, x: Tensor, packing: Packing) -> None:
+    if trace.hidden_states is not None:
+        trace.hidden_states.append(x)
+    if trace.attentions is not None:
+        trace.attentions.append(layer.weights(x, packing))
+
+
+class Pooler(Module):
+    """tanh(dense([CLS]))."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self.dense = Linear(config.hidden_size, config.hidden_size, std=config.initializer_range)
+
+    def forward(self, first: Tensor) -> Tensor:
+        return F.tanh(self.dense(first))

@@ -1,0 +1,312 @@
+"""DistilBERT and its heads: BERT with half the layers and without segments or a pooler. Sanh et al., arXiv 1910.01108.
+
+Its layers compute what BERT's do (but for dropout, which they have once), under names of their own. Every head is called like BERT's,
+with padded arrays or with PackedTokens, but without token_type_ids; those that PackedTokens carry are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Unpack
+
+from minigrad import functional as F
+from minigrad.models.blocks import Trace, activated, attention_weights, check_length, run_layers, side_by_side, word_vectors
+from minigrad.models.border import Encoded, Extras, as_tokens
+from minigrad.models.config import PretrainedConfig
+from minigrad.models.heads import Decoder, sequence_output, span_output, token_output, word_output
+from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
+from minigrad.models.pretrained import PretrainedModel
+from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module, init
+from minigrad.packing import PackedTokens, Packing
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor, TensorLike
+
+
+@dataclass
+class DistilBertConfig(PretrainedConfig):
+    """The shape of a DistilBERT. Fields have BERT's names, config.json has DistilBERT's; defaults are those of distilbert-base-uncased.
+
+    Raises: ConfigError naming the key and value for anything that cannot be built.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("distilbert",)
+    published_keys: ClassVar[Mapping[str, str]] = {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+    }
+    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
+        **{key: shown for key, shown in PretrainedConfig.shown_by.items() if key != "type_vocab_size"},
+        "intermediate_size": ("transformer.layer.0.ffn.lin1.weight", 0),
+    }
+
+    num_hidden_layers: int = 6
+    qa_dropout: float = 0.1
+    seq_classif_dropout: float = 0.2
+    type_vocab_size: int = field(default=1, init=False)
+    layer_norm_eps: float = field(default=1e-12, init=False)
+    classifier_dropout: float | None = field(default=None, init=False)
+    is_decoder: bool = field(default=False, init=False)
+
+    def check(self) -> None:
+        super().check()
+        self._check_number("qa_dropout", 0.0, 1.0)
+        self._check_number("seq_classif_dropout", 0.0, 1.0)
+
+    def encoder_size(self) -> int:
+        return super().encoder_size() - self.hidden_size  # the one segment
+
+
+class DistilBertEmbeddings(Module):
+    """Word + position embeddings, normalised."""
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.word_embeddings = Embedding(config.vocab_size, h, std=std)
+        self.position_embeddings = Embedding(config.max_position_embeddings, h, std=std)
+        self.LayerNorm = LayerNorm(h, config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.pad_token_id = config.pad_token_id
+
+    def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
+        """Shapes: → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
+        check_length(tokens, tokens.positions, self.position_embeddings)
+        x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id) + self.position_embeddings(tokens.positions)
+        return self.dropout(self.LayerNorm(x), tokens.packing)  # type: ignore[no-any-return]
+
+
+class DistilBertAttention(Module):
+    """Multi-head attention up to `out_lin`, which the layer applies; `queries`, if given, are the only rows whose result is wanted."""
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.heads = config.num_attention_heads
+        self.q_lin, self.k_lin, self.v_lin, self.out_lin = (Linear(h, h, std=std) for _ in range(4))
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
+
+    def forward(self, x: Tensor, packing: Packing, asking: Tensor | None = None, queries: Packing | None = None) -> Tensor:
+        draw = self.dropout.draw(queries or packing, self.heads, packing)
+        if asking is None:
+            qkv = side_by_side(x, self.q_lin, self.k_lin, self.v_lin)
+            return F.attention(None, qkv, packing=packing, heads=self.heads, draw=draw)
+        kv = side_by_side(x, self.k_lin, self.v_lin)
+        return F.attention(self.q_lin(asking), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
+
+
+class DistilBertFeedForward(Module):
+    """The two linear layers of a layer's second half, held under the published names; the layer calls them."""
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        h, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
+        self.lin1, self.lin2 = Linear(h, inner, std=std), Linear(inner, h, std=std)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.hidden_act = config.hidden_act
+
+
+class DistilBertLayer(Module):
+    """Attention and feed-forward; with `first_only`, computed only for the first row of each sequence."""
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        self.attention = DistilBertAttention(config)
+        self.sa_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.ffn = DistilBertFeedForward(config)
+        self.output_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
+        if first_only:
+            first = F.take_rows(x, packing.first_rows)
+            mixed = self.attention(x, packing, first, packing.first)
+            x, packing = first, packing.first
+        else:
+            mixed = self.attention(x, packing)
+        dense, norm, ffn = self.attention.out_lin, self.sa_layer_norm, self.ffn
+        x = F.dense_add_norm(mixed, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=None, eps=norm.eps)
+        inner, dense, norm = activated(x, ffn.lin1, ffn.hidden_act), ffn.lin2, self.output_layer_norm
+        draw = ffn.dropout.draw(packing, x.shape[1])
+        return F.dense_add_norm(inner, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=draw, eps=norm.eps)
+
+    def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
+        """How much each row attends to each of its sequence, before dropout. Shapes: per sequence (heads, n, n)."""
+        return attention_weights(self.attention.q_lin(x), self.attention.k_lin(x), packing, self.attention.heads)
+
+
+class DistilBertTransformer(Module):
+    """The stack of layers."""
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        self.layer = [DistilBertLayer(config) for _ in range(config.num_hidden_layers)]
+
+    def forward(self, x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
+        """Shapes, arguments: as `run_layers`."""
+        return run_layers(self.layer, x, packing, first_only, trace)
+
+
+class DistilBertPretrained(PretrainedModel):
+    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+
+    base_prefix = "distilbert"
+    family = "distilbert"
+    config_class = DistilBertConfig
+
+
+class DistilBertModel(DistilBertPretrained):
+    """The encoder without a head; its output has no pooler_output.
+
+    Raises: ShapeError, IndexRangeError, ArgumentError for input the model cannot read.
+    """
+
+    base_prefix = ""
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        self.config = config
+        self.embeddings = DistilBertEmbeddings(config)
+        self.transformer = DistilBertTransformer(config)
+
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, **extras: Unpack[Extras]) -> EncoderOutput:
+        found = self.encode(input_ids, attention_mask, **extras)
+        return EncoderOutput(found.returned(found.rows), None, found.hidden_states, found.attentions)
+
+    def encode(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        *,
+        first_only: bool = False,
+        inputs_embeds: TensorLike | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> Encoded:
+        """The encoder's rows, for a head. first_only: the head reads no row but the first of each sequence, so that the last layer need
+        not compute others."""
+        if not self._knows_paths:  # called past __call__
+            self._name()
+        tokens, words = as_tokens(input_ids, attention_mask, None, inputs_embeds, self.config.pad_token_id)
+        trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
+        first_only = first_only and not (output_hidden_states or output_attentions)
+        rows = self.transformer(self.embeddings(tokens, words), tokens.packing, first_only, trace)
+        return Encoded(tokens, rows, first_only, trace)
+
+
+# ---------------------------------------------------------------- heads on tokens
+class DistilBertForMaskedLM(DistilBertPretrained):
+    """DistilBERT with a score for every token of the vocabulary at every place.
+
+    The decoder is the table of word embeddings, unless the configuration unties them. labels, num_items_in_batch, labelled_only, Shapes:
+    as BertForMaskedLM. Raises: as DistilBertModel; see `token_labels`.
+    """
+
+    head = ("vocab_transform", "vocab_layer_norm", "vocab_projector")
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.config = config
+        self.distilbert = DistilBertModel(config)
+        self.vocab_transform = Linear(h, h, std=std)
+        self.vocab_layer_norm = LayerNorm(h, config.layer_norm_eps)
+        table: Parameter = self.distilbert.embeddings.word_embeddings.weight
+        own = table if config.tie_word_embeddings else init.normal(table.shape, std)
+        self.vocab_projector = Decoder(own, init.zeros(config.vocab_size))
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        labels: Any = None,
+        *,
+        labelled_only: bool = False,
+        num_items_in_batch: float | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return word_output(found, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        x = activated(x, self.vocab_transform, self.config.hidden_act)
+        return self.vocab_projector(self.vocab_layer_norm(x))  # type: ignore[no-any-return]
+
+
+class DistilBertForTokenClassification(DistilBertPretrained):
+    """DistilBERT with a linear classifier on every token.
+
+    labels, num_items_in_batch: as BertForTokenClassification. Raises: as DistilBertModel; see `token_labels`.
+    """
+
+    head = ("classifier",)
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        self.config = config
+        self.distilbert = DistilBertModel(config)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.classifier = Linear(config.hidden_size, config.num_labels, std=config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        labels: Any = None,
+        *,
+        num_items_in_batch: float | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+
+
+class DistilBertForQuestionAnswering(DistilBertPretrained):
+    """DistilBERT with two scores for every token: that the answer starts there, and that it ends there.
+
+    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as DistilBertModel.
+    """
+
+    head = ("qa_outputs",)
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        self.config = config
+        self.distilbert = DistilBertModel(config)
+        self.dropout = Dropout(config.qa_dropout)
+        self.qa_outputs = Linear(config.hidden_size, 2, std=config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        start_positions: Any = None,
+        end_positions: Any = None,
+        **extras: Unpack[Extras],
+    ) -> QuestionAnsweringOutput:
+        found = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return span_output(found, self.qa_outputs(self.dropout(found.rows, found.tokens.packing)), start_positions, end_positions)
+
+
+# ---------------------------------------------------------------- the head on whole sequences
+class DistilBertForSequenceClassification(DistilBertPretrained):
+    """DistilBERT with a classifier of two layers on the first token; with one label a regression (mean squared error).
+
+    labels: as BertForSequenceClassification. Raises: as DistilBertModel; see `sequence_loss`.
+    """
+
+    head = ("pre_classifier", "classifier")
+
+    def __init__(self, config: DistilBertConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.config = config
+        self.distilbert = DistilBertModel(config)
+        self.pre_classifier = Linear(h, h, std=std)
+        self.classifier = Linear(h, config.num_labels, std=std)
+        self.dropout = Dropout(config.seq_classif_dropout)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        labels: TensorLike | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.distilbert.encode(input_ids, attention_mask, first_only=True, **extras)
+        x = self.dropout(F.relu(self.pre_classifier(found.first)), found.tokens.packing.first)
+        return sequence_output(self.config, found, self.classifier(x), labels)

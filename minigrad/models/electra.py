@@ -1,0 +1,269 @@
+"""ELECTRA's discriminator and its heads: BERT, trained to tell which tokens were replaced. Clark et al., arXiv 2003.10555.
+
+Its embeddings may be narrower than its layers, it has no pooler, and its heads are its own. Every head is called like BERT's, with padded
+arrays or with PackedTokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Unpack
+
+from minigrad import functional as F
+from minigrad.models.blocks import Embeddings, Encoder, Trace, activated
+from minigrad.models.border import Encoded, Extras, as_tokens
+from minigrad.models.config import WORDS, PretrainedConfig
+from minigrad.models.heads import sequence_output, span_output, token_output
+from minigrad.models.losses import IGNORED, token_labels
+from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
+from minigrad.models.pretrained import PretrainedModel
+from minigrad.nn import Dropout, Linear, Module
+from minigrad.packing import PackedTokens, host_array
+from minigrad.tensor import Tensor, TensorLike
+
+
+@dataclass
+class ElectraConfig(PretrainedConfig):
+    """The shape of an ELECTRA. Field names and defaults are those of the published config.json (electra-small-discriminator).
+
+    Raises: ConfigError naming the key and value for anything that cannot be built.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("electra",)
+    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
+        **PretrainedConfig.shown_by,
+        "embedding_size": (WORDS, 1),
+        "hidden_size": ("encoder.layer.0.intermediate.dense.weight", 1),
+    }
+
+    embedding_size: int = 128
+    """The width of the embeddings; a linear layer makes it `hidden_size` where they differ."""
+    hidden_size: int = 256
+    num_attention_heads: int = 4
+    intermediate_size: int = 1024
+
+    def check(self) -> None:
+        super().check()
+        self._check_int("embedding_size", 1)
+
+    def encoder_size(self) -> int:
+        narrower = self.hidden_size - self.embedding_size
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size + 2
+        projection = (self.embedding_size + 1) * self.hidden_size if narrower else 0
+        return super().encoder_size() - rows * narrower + projection
+
+
+class ElectraPretrained(PretrainedModel):
+    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+
+    base_prefix = "electra"
+    family = "electra"
+    config_class = ElectraConfig
+
+
+class ElectraModel(ElectraPretrained):
+    """The encoder without a head; its output has no pooler_output, and `inputs_embeds` are as wide as the embeddings.
+
+    Raises: ShapeError, IndexRangeError, ArgumentError for input the model cannot read.
+    """
+
+    base_prefix = ""
+
+    def __init__(self, config: ElectraConfig) -> None:
+        width, h = config.embedding_size, config.hidden_size
+        self.config = config
+        self.embeddings = Embeddings(config, width)
+        self.embeddings_project = Linear(width, h, std=config.initializer_range) if width != h else None
+        self.encoder = Encoder(config)
+
+    def forward(
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **extras: Unpack[Extras]
+    ) -> EncoderOutput:
+        found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return EncoderOutput(found.returned(found.rows), None, found.hidden_states, found.attentions)
+
+    def encode(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        *,
+        first_only: bool = False,
+        inputs_embeds: TensorLike | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> Encoded:
+        """The encoder's rows, for a head. first_only: the head reads no row but the first of each sequence, so that the last layer need
+        not compute others."""
+        if not self._knows_paths:  # called past __call__
+            self._name()
+        tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, self.config.pad_token_id)
+        trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
+        wants_all = output_hidden_states or output_attentions or self.config.is_decoder  # a decoder's first row sees itself alone
+        first_only = first_only and not wants_all
+        x = self.embeddings(tokens, words)
+        if self.embeddings_project is not None:
+            x = self.embeddings_project(x)
+        return Encoded(tokens, self.encoder(x, tokens.packing, first_only, trace), first_only, trace)
+
+
+def _dropout(config: ElectraConfig) -> Dropout:
+    return Dropout(config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout)
+
+
+# ---------------------------------------------------------------- heads on tokens
+class ElectraDiscriminatorPredictions(Module):
+    """dense_prediction(activation(dense(x))). Shapes: (rows, hidden) → (rows, 1)."""
+
+    def __init__(self, config: ElectraConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.dense, self.dense_prediction = Linear(h, h, std=std), Linear(h, 1, std=std)
+        self.hidden_act = config.hidden_act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense_prediction(activated(x, self.dense, self.hidden_act))  # type: ignore[no-any-return]
+
+
+class ElectraForPreTraining(ElectraPretrained):
+    """ELECTRA with a score for every token: that it was replaced by another one.
+
+    labels: (batch, longest) or (rows,), 1 where a token was replaced, 0 where it was not, -100 where it is not asked for; what stands at
+    padding is not looked at. The loss is the mean binary cross-entropy; num_items_in_batch: how many labels the whole step has, if this
+    batch is part of one. Shapes: logits (batch, longest), packed (rows,).
+    Raises: as ElectraModel; ShapeError, DTypeError, IndexRangeError for labels that do not fit.
+    """
+
+    head = ("discriminator_predictions",)
+
+    def __init__(self, config: ElectraConfig) -> None:
+        self.config = config
+        self.electra = ElectraModel(config)
+        self.discriminator_predictions = ElectraDiscriminatorPredictions(config)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        *,
+        num_items_in_batch: float | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        logits = self.discriminator_predictions(found.rows)
+        loss = None if labels is None else _replaced_loss(logits, labels, found.tokens, num_items_in_batch)
+        return LogitsOutput(found.returned(logits)[..., 0], loss, found.hidden_states, found.attentions)
+
+
+def _replaced_loss(logits: Tensor, labels: Any, tokens: PackedTokens, num_items_in_batch: float | None) -> Tensor:
+    """Shapes: logits (rows, 1), labels (batch, longest) or (rows,) → ()."""
+    given = host_array("labels", labels)
+    if given.shape == tokens.padded_shape:
+        _, places = tokens.padded_rows()
+        kept = given.reshape(-1) * 0 + IGNORED
+        kept[places] = given.reshape(-1)[places]
+        given = kept.reshape(given.shape)
+    ids = token_labels(given, tokens, 2)
+    rows = (ids != IGNORED).nonzero()[0]
+    asked, wanted = F.take_rows(logits, rows), Tensor(ids[rows, None], dtype=logits.dtype, device=logits.device)
+    if num_items_in_batch is None:
+        return F.bce_with_logits(asked, wanted)
+    return F.bce_with_logits(asked, wanted, reduction="sum") / num_items_in_batch
+
+
+class ElectraForTokenClassification(ElectraPretrained):
+    """ELECTRA with a linear classifier on every token.
+
+    labels, num_items_in_batch: as BertForTokenClassification. Raises: as ElectraModel; see `token_labels`.
+    """
+
+    head = ("classifier",)
+
+    def __init__(self, config: ElectraConfig) -> None:
+        self.config = config
+        self.electra = ElectraModel(config)
+        self.dropout = _dropout(config)
+        self.classifier = Linear(config.hidden_size, config.num_labels, std=config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        *,
+        num_items_in_batch: float | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+
+
+class ElectraForQuestionAnswering(ElectraPretrained):
+    """ELECTRA with two scores for every token: that the answer starts there, and that it ends there.
+
+    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as ElectraModel.
+    """
+
+    head = ("qa_outputs",)
+
+    def __init__(self, config: ElectraConfig) -> None:
+        self.config = config
+        self.electra = ElectraModel(config)
+        self.qa_outputs = Linear(config.hidden_size, 2, std=config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        start_positions: Any = None,
+        end_positions: Any = None,
+        **extras: Unpack[Extras],
+    ) -> QuestionAnsweringOutput:
+        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+
+
+# ---------------------------------------------------------------- the head on whole sequences
+class ElectraClassificationHead(Module):
+    """out_proj(dropout(gelu(dense(dropout(x))))). Shapes: the first row of each sequence (batch, hidden) → (batch, labels)."""
+
+    def __init__(self, config: ElectraConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.dropout = _dropout(config)
+        self.dense = Linear(h, h, std=std)
+        self.out_dropout = _dropout(config)  # by itself, so that it drops other units
+        self.out_proj = Linear(h, config.num_labels, std=std)
+
+    def forward(self, found: Encoded) -> Tensor:
+        packing = found.tokens.packing.first
+        x = activated(self.dropout(found.first, packing), self.dense, "gelu")
+        return self.out_proj(self.out_dropout(x, packing))  # type: ignore[no-any-return]
+
+
+class ElectraForSequenceClassification(ElectraPretrained):
+    """ELECTRA with a classifier of two layers on the first token; with one label a regression (mean squared error).
+
+    labels: as BertForSequenceClassification. Raises: as ElectraModel; see `sequence_loss`.
+    """
+
+    head = ("classifier",)
+
+    def __init__(self, config: ElectraConfig) -> None:
+        self.config = config
+        self.electra = ElectraModel(config)
+        self.classifier = ElectraClassificationHead(config)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: TensorLike | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.electra.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        return sequence_output(self.config, found, self.classifier(found), labels)

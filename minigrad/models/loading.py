@@ -1,0 +1,193 @@
+"""From the tensors of a file to the parameters of a model: what goes where is settled by name and shape before a number is read.
+
+Strict in everything but a new head: the parameters of a head (and a pooler the file lacks) may be newly initialised, which is said
+aloud; anything else that is missing, left over or mis-shaped is an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import NoReturn
+
+from minigrad.errors import ConfigError, WeightFileError
+from minigrad.files import listing, quoted
+from minigrad.io import TensorFlowCheckpoint, WeightSource
+from minigrad.models.config import PretrainedConfig
+from minigrad.models.names import is_head, layer_of, published, without_prefix
+from minigrad.parameter import Parameter
+
+logger = logging.getLogger("minigrad")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a file's tensors and of a model's parameters; printed, a summary of a few lines."""
+
+    path: str
+    loaded: tuple[str, ...] = ()
+    """Parameters that were read."""
+    newly_initialised: tuple[str, ...] = ()
+    """Parameters of a head that the file lacks, or has for another number of labels: to be trained."""
+    ignored: tuple[str, ...] = ()
+    """Tensors of the file that this model does not use."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Parameters by the names that the file has for them, where those differ."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: {len(self.loaded)} parameters loaded"]
+        if self.newly_initialised:
+            lines.append(f"  newly initialised, to be trained: {len(self.newly_initialised)} ({listing(self.newly_initialised)})")
+        if self.ignored:
+            lines.append(f"  ignored: {len(self.ignored)} (such as {listing(self.ignored[:3])})")
+        if self.renamed:
+            old, new = next(iter(self.renamed.items()))
+            lines.append(f"  renamed: {len(self.renamed)} (such as {quoted(old)} to {quoted(new)})")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file: its name there, and the shape that it has (once transposed, if it is) in the model."""
+
+    name: str
+    shape: tuple[int, ...]
+    floating: bool
+    transposed: bool
+
+
+@dataclass
+class Contents:
+    """The tensors of a file under published names without prefix, and those that are no part of any model."""
+
+    path: Path
+    tensors: dict[str, StoredTensor] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def contents_of(source: WeightSource, prefix: str) -> Contents:
+    """What a file holds. `prefix`: what its names may begin with, such as "bert".
+
+    Raises: WeightFileError if the file cannot be read.
+    """
+    contents = Contents(source.path)
+    for name in source.names():
+        known = published(name, isinstance(source, TensorFlowCheckpoint))
+        if known is None:
+            contents.ignored.append(name)
+            continue
+        bare, shape = without_prefix(known.name, prefix), source.shape(name)
+        tensor = StoredTensor(name, shape[::-1] if known.transposed else shape, source.dtype(name).kind == "f", known.transposed)
+        if (other := contents.tensors.setdefault(bare, tensor)) is not tensor:
+            contents.problems.append(f"{quoted(other.name)} and {quoted(name)} are one parameter")
+    return contents
+
+
+def check_sizes(config: PretrainedConfig, contents: Contents) -> None:
+    """Compare a configuration with the tensors of its file, so that nothing is built that the file could not fill.
+
+    Raises: ConfigError naming the key; WeightFileError if a tensor that shows a size is missing.
+    """
+    tensors, path = contents.tensors, contents.path
+
+    def compare(key: str, name: str, axis: int) -> None:
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise WeightFileError(path, f"missing: {name}", code="weights-mismatch")
+        if len(tensor.shape) != 2 or tensor.shape[axis] != getattr(config, key):
+            refuse(key, f"{quoted(tensor.name)} in {path} has shape {tensor.shape}")
+
+    def refuse(key: str, why: str) -> NoReturn:
+        said = f"{config.published_keys.get(key, key)} = {getattr(config, key)}"
+        raise ConfigError(config.source, f"{said}, but {why}", code="config-weights-mismatch")
+
+    layers_show = {key for key, (name, _) in config.shown_by.items() if layer_of(name) is not None}
+    for key, (name, axis) in config.shown_by.items():
+        if key not in layers_show:
+            compare(key, name, axis)
+    layers = len({layer for name in tensors if (layer := layer_of(name)) is not None})
+    if config.num_hidden_layers > layers:
+        refuse("num_hidden_layers", f"{path} holds {layers} layers")
+    for key in sorted(layers_show) if config.num_hidden_layers else ():
+        compare(key, *config.shown_by[key])
+    numbers = sum(prod(tensor.shape) for tensor in tensors.values())
+    if max(config.encoder_size(), config.hidden_size**2) > numbers:  # the square: a pooler is built even if the file has none
+        refuse("hidden_size", f"a model of this shape has more numbers than the {numbers} in {path}")
+
+
+@dataclass
+class Plan:
+    """Where each parameter of a model comes from."""
+
+    reads: dict[str, StoredTensor]
+    """By the parameter's path."""
+    repeats: list[tuple[str, StoredTensor]]
+    """Second tensors for parameters that the model shares between two places."""
+    report: LoadReport
+
+
+def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: str, resizable: Collection[str], layers: int | None) -> Plan:
+    """Match a file with a model by name and shape.
+
+    parameters: by path, shared ones under each of their paths. prefix: of the encoder's paths in the model. resizable: what the names
+    of parameters begin with that may be had newly if the file's do not fit. layers: leave those from this number on out of the file.
+    Raises: WeightFileError naming everything that does not fit.
+    """
+    own: dict[int, str] = {}  # each parameter's first path, by which the model saves it
+    path_of = {without_prefix(path, prefix): own.setdefault(id(parameter), path) for path, parameter in parameters.items()}
+    reads: dict[str, StoredTensor] = {}
+    repeats: list[tuple[str, StoredTensor]] = []
+    ignored, unexpected, problems = list(contents.ignored), [], list(contents.problems)
+    first_names = {without_prefix(path, prefix) for path in own.values()}
+    for name, tensor in sorted(contents.tensors.items(), key=lambda item: item[0] not in first_names):  # else in the file's order
+        if name in path_of:
+            if reads.setdefault(path_of[name], tensor) is not tensor:
+                repeats.append((path_of[name], tensor))
+        elif is_head(name) or (layers is not None and (layer_of(name) or 0) >= layers):
+            ignored.append(tensor.name)
+        else:
+            unexpected.append(tensor.name)
+    new: list[str] = []
+    missing: list[str] = []
+    for path in own.values():
+        name, shape = without_prefix(path, prefix), parameters[path].shape
+        if path not in reads:
+            (new if is_head(name) else missing).append(path)
+        elif reads[path].shape == shape:
+            if not reads[path].floating:
+                problems.append(f"{quoted(reads[path].name)} does not hold floats")
+        elif name.partition(".")[0] in resizable and reads[path].shape[1:] == shape[1:]:  # a head for another number of labels
+            ignored.append(reads.pop(path).name)
+            new.append(path)
+        else:
+            problems.append(f"{quoted(reads[path].name)} has shape {reads[path].shape}, the configuration asks for {shape}")
+    problems += [f"{what}: {listing(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
+    if problems:
+        raise WeightFileError(contents.path, "; ".join(problems[:20]), code="weights-mismatch")
+    ignored += [tensor.name for _, tensor in repeats]
+    renamed = {tensor.name: path for path, tensor in reads.items() if tensor.name != path}
+    return Plan(reads, repeats, LoadReport(str(contents.path), tuple(reads), tuple(new), tuple(ignored), renamed))
+
+
+def read_weights(source: WeightSource, plan: Plan, parameters: Mapping[str, Parameter]) -> None:
+    """Read each planned tensor into its parameter, one after the other and without a second copy of any but TensorFlow's matrices.
+
+    Raises: WeightFileError.
+    """
+    for path, tensor in plan.reads.items():
+        parameter = parameters[path]
+        if tensor.transposed:
+            parameter.array[...] = source.read(tensor.name, parameter.dtype).T
+        else:
+            source.read_into(tensor.name, parameter.array)
+        parameter.leaf.version += 1
+    for path, tensor in plan.repeats:
+        shared = parameters[path]
+        if tensor.shape != shared.shape or not (source.read(tensor.name, shared.dtype) == shared.array).all():
+            hint = "; a model with tie_word_embeddings=false has two" if shared.ndim == 2 else ""
+            names = quoted(tensor.name), quoted(plan.reads[path].name)
+            logger.warning("%s: %s is left out: it differs from %s, and this model has one parameter for both%s", source.path, *names, hint)

@@ -1,0 +1,126 @@
+"""What the heads of any family make of labels: the losses of the published models, over real tokens alone.
+
+Padding is never computed, so it cannot have a label: where a published model would count a label at padding, or padding's scores among
+the places of an answer, there is an error, or nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from minigrad import functional as F
+from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
+from minigrad.packing import IntArray, PackedTokens, host_array
+from minigrad.tensor import Tensor, TensorLike
+
+IGNORED = -100
+"""The label of a token (or sequence) that takes no part in the loss."""
+
+
+class LabelledConfig(Protocol):
+    """What the loss of whole sequences reads of a configuration."""
+
+    problem_type: str | None
+
+    @property
+    def num_labels(self) -> int: ...
+
+
+def sequence_loss(config: LabelledConfig, logits: Tensor, labels: TensorLike) -> Tensor:
+    """The loss that `problem_type` asks for; if that is unset, the number of labels and the kind of the given ones decide.
+
+    One label: a regression (mean squared error). Several: classes by number (cross-entropy, -100 ignored), or, for floats of the logits'
+    shape, one yes or no for each (binary cross-entropy). Shapes: logits (batch, labels).
+    Raises: ArgumentError for integer labels where the number of labels alone makes it a regression: classes with one name are more
+    likely a mistake in the data; ShapeError for labels of another shape.
+    """
+    given = labels if isinstance(labels, Tensor) else Tensor(labels)
+    kind = config.problem_type
+    if kind is None and config.num_labels == 1:
+        if given.dtype.kind != "f":
+            raise ArgumentError(
+                "this model has one label, which makes it a regression, but the labels are integers: for a regression pass floats or set "
+                'problem_type="regression"; for classes the configuration needs two labels or more'
+            )
+        kind = "regression"
+    elif kind is None and given.dtype.kind == "f" and given.shape == logits.shape:
+        kind = "multi_label_classification"
+    if kind not in ("regression", "multi_label_classification"):
+        return F.cross_entropy(logits, labels)
+    wanted = Tensor(labels, dtype=logits.dtype, device=logits.device)
+    if wanted.shape != logits.shape and not (logits.shape[1] == 1 and wanted.shape == logits.shape[:1]):
+        what = "a regression" if kind == "regression" else "several classes at once"
+        raise ShapeError(f"the labels of {what} have shape {wanted.shape}, the logits {logits.shape}: they must be equal")
+    wanted = wanted.reshape(logits.shape)
+    return F.mse_loss(logits, wanted) if kind == "regression" else F.bce_with_logits(logits, wanted)
+
+
+def token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
+    """One label for each packed row. Shapes: labels (batch, longest) for padded tokens, (rows,) for packed ones → (rows,).
+
+    Raises: ShapeError; DTypeError; IndexRangeError for a label outside 0..classes-1, ArgumentError for a label of padding, both naming
+    the place.
+    """
+    given = host_array("labels", labels)
+    wanted = tokens.padded_shape or (tokens.packing.rows,)
+    if given.shape != wanted:
+        raise ShapeError(f"labels have shape {given.shape}, the tokens {wanted}: every token needs one ({IGNORED} to be ignored)")
+    wrong = (given != IGNORED) & ((given < 0) | (given >= classes))
+    if wrong.any():
+        raise IndexRangeError(f"labels hold {int(given[wrong][0])} at {_place(wrong)}, this head knows 0..{classes - 1} and {IGNORED}")
+    if tokens.padded_shape is None:
+        return given
+    real, places = tokens.padded_rows()
+    left = given.reshape(-1).copy()
+    left[places] = IGNORED
+    if (left != IGNORED).any():
+        raise ArgumentError(
+            f"labels hold {int(left[left != IGNORED][0])} at {_place(left.reshape(wanted) != IGNORED)}, where attention_mask says padding: "
+            f"labels of padding must be {IGNORED}"
+        )
+    found = tokens.input_ids * 0 + IGNORED
+    found[real] = given.reshape(-1)[places]
+    return found
+
+
+def _place(where: Any) -> str:
+    return "[" + ", ".join(str(int(axis[0])) for axis in where.nonzero()) + "]"
+
+
+def next_token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
+    """What each row is to predict: the label of the next token of its sequence; the last one predicts nothing.
+
+    Shapes, Raises: as `token_labels`.
+    """
+    own = token_labels(labels, tokens, classes)
+    following = own.copy()
+    following[:-1] = own[1:]
+    following[tokens.packing.offsets[1:] - 1] = IGNORED
+    return following
+
+
+def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Any, ends: Any, tokens: PackedTokens) -> Tensor:
+    """The mean of two cross-entropies: which of its sequence's tokens an answer starts at, and ends at.
+
+    A position is that of a token in its sequence (the column of a padded array). Below 0 it counts as 0; one where the sequence has no
+    token is ignored. Shapes: start_logits, end_logits (rows,); starts, ends (batch,) or (batch, 1).
+    Raises: ArgumentError if one of the two is missing; ShapeError; DTypeError.
+    """
+    if starts is None or ends is None:
+        raise ArgumentError("the loss of an answer needs both start_positions and end_positions")
+    return (_place_loss("start_positions", start_logits, starts, tokens) + _place_loss("end_positions", end_logits, ends, tokens)) * 0.5
+
+
+def _place_loss(name: str, scores: Tensor, positions: Any, tokens: PackedTokens) -> Tensor:
+    given, n = host_array(name, positions), len(tokens.packing)
+    if given.shape not in ((n,), (n, 1)):
+        raise ShapeError(f"{name} has shape {given.shape}: {n} sequences need one number each")
+    answered = []
+    for (a, b), position in zip(tokens.packing.key_spans, given.reshape(-1).tolist(), strict=True):
+        found = (tokens.positions[a:b] == max(position, 0)).nonzero()[0]
+        if len(found):
+            answered.append((a, b, int(found[0])))
+    if not answered:  # NaN with gradient 0, as of any cross-entropy without labels
+        return F.cross_entropy(scores.reshape((1, -1)), [IGNORED])
+    losses = [F.cross_entropy(scores[a:b].reshape((1, -1)), [place]) for a, b, place in answered]
+    return F.stack(losses).mean()

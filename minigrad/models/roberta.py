@@ -1,0 +1,299 @@
+"""RoBERTa and its heads; XLM-RoBERTa and CamemBERT are the same model with other vocabularies. Liu et al., arXiv 1907.11692.
+
+It differs from BERT in its positions, which begin after `pad_token_id` and pass over padding, and in its heads. Every head is called like
+BERT's, with padded arrays or with PackedTokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Unpack
+
+from minigrad import functional as F
+from minigrad.models.blocks import Encoder, Pooler, Trace, activated, check_length, embedded, word_vectors
+from minigrad.models.border import Encoded, Extras, as_tokens
+from minigrad.models.config import PretrainedConfig
+from minigrad.models.heads import Decoder, sequence_output, span_output, token_output, word_output
+from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
+from minigrad.models.pretrained import PretrainedModel
+from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module, init
+from minigrad.packing import IntArray, PackedTokens, host_array
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor, TensorLike
+
+PUBLISHED_CLASSES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+"""What the names in `architectures` begin with, by `model_type`."""
+
+
+@dataclass
+class RobertaConfig(PretrainedConfig):
+    """The shape of a RoBERTa. Defaults are those that a key has which config.json leaves out.
+
+    The published roberta-base has max_position_embeddings=514 (for 512 tokens), type_vocab_size=1 and layer_norm_eps=1e-5.
+    Raises: ConfigError naming the key and value for anything that cannot be built.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = tuple(PUBLISHED_CLASSES)
+
+    vocab_size: int = 50265
+    pad_token_id: int = 1
+    model_type: str = "roberta"
+    """Under which of its names the family's model is saved."""
+
+    def check(self) -> None:
+        super().check()
+        if self.model_type not in self.model_types:
+            raise self._refused("model_type", self.model_type, f"supported are {', '.join(self.model_types)}")
+        for name in ("vocab_size", "max_position_embeddings"):
+            if getattr(self, name) <= self.pad_token_id + (name != "vocab_size"):
+                raise self._refused(name, getattr(self, name), f"leaves no room behind pad_token_id {self.pad_token_id}")
+
+    def to_dict(self, architecture: str) -> dict[str, Any]:
+        published = PUBLISHED_CLASSES[self.model_type] + architecture.removeprefix("Roberta")
+        return super().to_dict(published) | {"model_type": self.model_type}
+
+
+class RobertaEmbeddings(Module):
+    """Word + segment + position embeddings, normalised; the position of [PAD] is not trained, nor is its word."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.word_embeddings = Embedding(config.vocab_size, h, std=std)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, h, std=std)
+        self.LayerNorm = LayerNorm(h, config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.position_embeddings = Embedding(config.max_position_embeddings, h, std=std)
+        self.pad_token_id = config.pad_token_id
+
+    def forward(self, tokens: PackedTokens, positions: IntArray, words: Tensor | None = None) -> Tensor:
+        """Shapes: positions (rows,) → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
+        check_length(tokens, positions, self.position_embeddings, first=self.pad_token_id + 1)
+        x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id)
+        x = x + embedded("token_type_ids", tokens.token_type_ids, self.token_type_embeddings)
+        x = x + embedded("positions", positions, self.position_embeddings, self.pad_token_id)
+        return self.dropout(self.LayerNorm(x), tokens.packing)  # type: ignore[no-any-return]
+
+
+def position_ids(tokens: PackedTokens, padded_ids: Any, pad_token_id: int) -> IntArray:
+    """pad_token_id + how many tokens of the sequence there are up to each that are not [PAD]; pad_token_id for [PAD] itself.
+
+    padded_ids: where the tokens come from, for a mask that hides tokens which are no padding: they count. Packed tokens are counted as
+    they are. Shapes: padded_ids (batch, longest) or None → (rows,).
+    """
+    if padded_ids is not None:
+        real = host_array("input_ids", padded_ids) != pad_token_id
+        return (real.cumsum(axis=1) * real + pad_token_id).reshape(-1)[tokens.places()]  # type: ignore[no-any-return]
+    real = tokens.input_ids != pad_token_id
+    count = real.cumsum()
+    firsts = tokens.packing.first_rows
+    before = (count[firsts] - real[firsts]).repeat(tokens.packing.lengths)
+    return (count - before) * real + pad_token_id  # type: ignore[no-any-return]
+
+
+class RobertaPretrained(PretrainedModel):
+    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+
+    base_prefix = "roberta"
+    family = "roberta"
+    config_class = RobertaConfig
+
+
+class RobertaModel(RobertaPretrained):
+    """The encoder without a head.
+
+    Positions pass over every [PAD], also one that the mask does not hide; `inputs_embeds` have their places as positions.
+    Raises: ShapeError, IndexRangeError, ArgumentError for input the model cannot read.
+    """
+
+    base_prefix = ""
+
+    def __init__(self, config: RobertaConfig, add_pooling_layer: bool = True) -> None:
+        self.config = config
+        self.embeddings = RobertaEmbeddings(config)
+        self.encoder = Encoder(config)
+        self.pooler = Pooler(config) if add_pooling_layer else None
+
+    def forward(
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **extras: Unpack[Extras]
+    ) -> EncoderOutput:
+        found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
+        pooled = None if self.pooler is None else self.pooler(found.first)
+        return EncoderOutput(found.returned(found.rows), pooled, found.hidden_states, found.attentions)
+
+    def encode(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        *,
+        first_only: bool = False,
+        inputs_embeds: TensorLike | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> Encoded:
+        """The encoder's rows, for a head. first_only: the head reads no row but the first of each sequence, so that the last layer need
+        not compute others."""
+        if not self._knows_paths:  # called past __call__
+            self._name()
+        pad = self.config.pad_token_id
+        tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, pad)
+        if words is not None:
+            positions = tokens.positions + pad + 1
+        else:
+            positions = position_ids(tokens, None if isinstance(input_ids, PackedTokens) else input_ids, pad)
+        trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
+        wants_all = output_hidden_states or output_attentions or self.config.is_decoder  # a decoder's first row sees itself alone
+        first_only = first_only and not wants_all
+        rows = self.encoder(self.embeddings(tokens, positions, words), tokens.packing, first_only, trace)
+        return Encoded(tokens, rows, first_only, trace)
+
+
+def _dropout(config: RobertaConfig) -> Dropout:
+    return Dropout(config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout)
+
+
+# ---------------------------------------------------------------- heads on tokens
+class RobertaLMHead(Module):
+    """decoder(layer_norm(gelu(dense(x)))); the decoder is the table of word embeddings, unless the configuration unties them.
+
+    The bias is one parameter with two published names, saved under the one that others read: the decoder's, if that is untied.
+    """
+
+    def __init__(self, config: RobertaConfig, table: Parameter) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.dense = Linear(h, h, std=std)
+        self.layer_norm = LayerNorm(h, config.layer_norm_eps)
+        if config.tie_word_embeddings:
+            self.bias = init.zeros(config.vocab_size)
+            self.decoder = Decoder(table, self.bias)
+        else:
+            self.decoder = Decoder(init.normal(table.shape, std), init.zeros(config.vocab_size))
+            self.bias = self.decoder.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = activated(x, self.dense, "gelu")
+        return self.decoder(self.layer_norm(x))  # type: ignore[no-any-return]
+
+
+class RobertaForMaskedLM(RobertaPretrained):
+    """RoBERTa with a score for every token of the vocabulary at every place.
+
+    labels, num_items_in_batch, labelled_only, Shapes: as BertForMaskedLM. Raises: as RobertaModel; see `token_labels`.
+    """
+
+    head = ("lm_head",)
+
+    def __init__(self, config: RobertaConfig) -> None:
+        self.config = config
+        self.roberta = RobertaModel(config, add_pooling_layer=False)
+        self.lm_head = RobertaLMHead(config, self.roberta.embeddings.word_embeddings.weight)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        *,
+        labelled_only: bool = False,
+        num_items_in_batch: float | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return word_output(found, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
+
+
+class RobertaForTokenClassification(RobertaPretrained):
+    """RoBERTa with a linear classifier on every token.
+
+    labels, num_items_in_batch: as BertForTokenClassification. Raises: as RobertaModel; see `token_labels`.
+    """
+
+    head = ("classifier",)
+
+    def __init__(self, config: RobertaConfig) -> None:
+        self.config = config
+        self.roberta = RobertaModel(config, add_pooling_layer=False)
+        self.dropout = _dropout(config)
+        self.classifier = Linear(config.hidden_size, config.num_labels, std=config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        *,
+        num_items_in_batch: float | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+
+
+class RobertaForQuestionAnswering(RobertaPretrained):
+    """RoBERTa with two scores for every token: that the answer starts there, and that it ends there.
+
+    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as RobertaModel.
+    """
+
+    head = ("qa_outputs",)
+
+    def __init__(self, config: RobertaConfig) -> None:
+        self.config = config
+        self.roberta = RobertaModel(config, add_pooling_layer=False)
+        self.qa_outputs = Linear(config.hidden_size, 2, std=config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        start_positions: Any = None,
+        end_positions: Any = None,
+        **extras: Unpack[Extras],
+    ) -> QuestionAnsweringOutput:
+        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+
+
+# ---------------------------------------------------------------- the head on whole sequences
+class RobertaClassificationHead(Module):
+    """out_proj(dropout(tanh(dense(dropout(x))))). Shapes: the first row of each sequence (batch, hidden) → (batch, labels)."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.dropout = _dropout(config)
+        self.dense = Linear(h, h, std=std)
+        self.out_dropout = _dropout(config)  # by itself, so that it drops other units
+        self.out_proj = Linear(h, config.num_labels, std=std)
+
+    def forward(self, found: Encoded) -> Tensor:
+        packing = found.tokens.packing.first
+        x = F.tanh(self.dense(self.dropout(found.first, packing)))
+        return self.out_proj(self.out_dropout(x, packing))  # type: ignore[no-any-return]
+
+
+class RobertaForSequenceClassification(RobertaPretrained):
+    """RoBERTa with a classifier of two layers on the first token; with one label a regression (mean squared error).
+
+    labels: as BertForSequenceClassification. Raises: as RobertaModel; see `sequence_loss`.
+    """
+
+    head = ("classifier",)
+
+    def __init__(self, config: RobertaConfig) -> None:
+        self.config = config
+        self.roberta = RobertaModel(config, add_pooling_layer=False)
+        self.classifier = RobertaClassificationHead(config)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: TensorLike | None = None,
+        **extras: Unpack[Extras],
+    ) -> LogitsOutput:
+        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        return sequence_output(self.config, found, self.classifier(found), labels)

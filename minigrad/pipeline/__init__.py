@@ -1,0 +1,55 @@
+"""From texts to answers in one call: tokenizer, model and reading of its logits, with the results of transformers' pipelines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from minigrad.data.by_length import BATCH_TOKENS
+from minigrad.errors import ArgumentError
+from minigrad.files import listing, quoted
+from minigrad.pipeline.base import Pipeline
+from minigrad.pipeline.entities import TokenClassification
+from minigrad.pipeline.fill_mask import FillMask
+from minigrad.pipeline.question_answering import QuestionAnswering
+from minigrad.pipeline.sentences import FeatureExtraction, SentenceSimilarity
+from minigrad.pipeline.text_classification import TextClassification
+
+__all__ = [
+    "TASKS", "FeatureExtraction", "FillMask", "Pipeline", "QuestionAnswering", "SentenceSimilarity", "TextClassification",
+    "TokenClassification", "pipeline",
+]  # fmt: skip
+
+TASKS: Mapping[str, type[Pipeline]] = {
+    "text-classification": TextClassification,
+    "token-classification": TokenClassification,
+    "fill-mask": FillMask,
+    "question-answering": QuestionAnswering,
+    "feature-extraction": FeatureExtraction,
+    "sentence-similarity": SentenceSimilarity,
+}
+
+
+def pipeline(
+    task: str,
+    directory_or_name: str | os.PathLike[str],
+    *,
+    max_length: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: bool = True,
+    **options: Any,
+) -> Any:
+    """A function of texts for one of `TASKS`, from a model directory, a named checkpoint or a Hugging Face id.
+
+    max_length: cut longer texts to so many tokens; None refuses texts that the model cannot read whole (question answering reads long
+    contexts in overlapping windows, of max_length tokens if it is given). batch_tokens: the most tokens computed at once; texts are
+    batched by length and never padded. progress: a bar for long lists, if standard error is a terminal. options: what the task's `run`
+    takes by keyword, for every call.
+    Raises: ArgumentError for an unknown task or option; WeightFileError (code no-head) for a checkpoint without a head for the task;
+    otherwise as `minigrad.models.load`.
+    """
+    kind = TASKS.get(task) if isinstance(task, str) else None
+    if kind is None:
+        raise ArgumentError(f"task must be one of {listing(TASKS)}, got {quoted(task)}")
+    return kind.from_pretrained(directory_or_name, max_length=max_length, batch_tokens=batch_tokens, progress=progress, **options)

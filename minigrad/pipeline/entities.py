@@ -1,0 +1,134 @@
+"""Labels of tokens, and the named entities they make up, with their places in the text.
+
+Tokens become words and words become entities. `aggregation_strategy` says how pieces of a word that disagree are settled; it and the
+results have the names of transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from minigrad.data import Encoding
+from minigrad.errors import ArgumentError
+from minigrad.files import listing, quoted
+from minigrad.pipeline.base import Pipeline, Rows, as_list, softmax, split_rows
+
+STRATEGIES = ("none", "simple", "first", "average", "max")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A token or a word: its tokens in the vocabulary's spelling, its place in the text, and the probability of each label."""
+
+    tokens: tuple[str, ...]
+    start: int
+    end: int
+    scores: Rows
+    index: int
+    continues: bool
+    """Whether it belongs to the same word as the token before it."""
+
+
+class TokenClassification(Pipeline):
+    """A text to its named entities (or whatever else the model's labels stand for)."""
+
+    head = "token-classification"
+
+    def run(self, inputs: Any, *, aggregation_strategy: str = "none", ignore_labels: Collection[str] = ("O",)) -> list[Any]:
+        """The entities of each text, in the order of the text; of one text its list alone.
+
+        aggregation_strategy: "none" gives {"entity", "score", "index", "word", "start", "end"} for each token. The others join neighbours
+        of one kind, where B- begins a new one, to {"entity_group", "score", "word", "start", "end"}: "simple" token by token, the rest
+        word by word, the word's label being that of its "first" token, of the "average" of its probabilities, or of its surest ("max").
+        start and end are characters of the text; word is what the tokens decode to; score the mean probability. ignore_labels: leave out.
+        """
+        if aggregation_strategy not in STRATEGIES:
+            raise ArgumentError(f"aggregation_strategy must be one of {listing(STRATEGIES)}, got {quoted(aggregation_strategy)}")
+        texts, single = as_list(inputs)
+        encodings = self._encode(texts)
+        logits = self._compute(encodings, lambda tokens: split_rows(self.model(tokens).logits, tokens))
+        results = [
+            self._entities(self._parts(text, encoding, softmax(rows)), aggregation_strategy, ignore_labels)
+            for text, encoding, rows in zip(texts, encodings, logits, strict=True)
+        ]
+        return results[0] if single else results
+
+    def _parts(self, text: str, encoding: Encoding, scores: Rows) -> list[Part]:
+        """The tokens of the text itself."""
+        parts: list[Part] = []
+        tokens = self.tokenizer.convert_ids_to_tokens(encoding.ids)
+        places: list[tuple[int, int]] = [(start, end) for start, end in encoding.offsets.tolist()]
+        own = np.flatnonzero(~encoding.special_tokens_mask).tolist()
+        for before, i in pairwise([-1, *own]):
+            start, end = places[i]
+            continues = before >= 0 and encoding.word_ids[before] == encoding.word_ids[i]
+            if self.tokenizer.kind != "WordPiece":  # their words are what stands between spaces
+                continues = start > 0 and before >= 0 and " " not in text[start - 1 : start + 1]
+            unknown = encoding.ids[i] == self.tokenizer.unk_id
+            parts.append(Part((text[start:end] if unknown else tokens[i],), start, end, scores[i], i, continues and not unknown))
+        return parts
+
+    def _entities(self, parts: list[Part], strategy: str, ignored: Collection[str]) -> list[dict[str, Any]]:
+        labels: Mapping[int, str] = self.model.config.id2label
+        if strategy == "none":
+            found = [
+                {
+                    "entity": labels[int(part.scores.argmax())],
+                    "score": float(part.scores.max()),
+                    "index": part.index,
+                    "word": part.tokens[0],
+                    "start": part.start,
+                    "end": part.end,
+                }
+                for part in parts
+            ]
+            return [entity for entity in found if entity["entity"] not in ignored]
+        if strategy != "simple":
+            parts = [_word(pieces, strategy, self.tokenizer.convert_tokens_to_string) for pieces in _runs(parts, lambda _, b: b.continues)]
+        groups = _runs(parts, lambda a, b: _joins(labels[int(a.scores.argmax())], labels[int(b.scores.argmax())]))
+        entities = [self._entity(group, labels) for group in groups]
+        return [entity for entity in entities if entity["entity_group"] not in ignored]
+
+    def _entity(self, group: list[Part], labels: Mapping[int, str]) -> dict[str, Any]:
+        return {
+            "entity_group": labels[int(group[0].scores.argmax())].split("-", 1)[-1],
+            "score": float(np.mean([part.scores.max() for part in group])),
+            "word": self.tokenizer.convert_tokens_to_string([token for part in group for token in part.tokens]),
+            "start": group[0].start,
+            "end": group[-1].end,
+        }
+
+
+def _runs(parts: Iterable[Part], together: Any) -> list[list[Part]]:
+    """Neighbours in groups: a part joins the group of the one before it where `together` of the two holds."""
+    groups: list[list[Part]] = []
+    for part in parts:
+        if groups and together(groups[-1][-1], part):
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return groups
+
+
+def _word(pieces: list[Part], strategy: str, to_string: Any) -> Part:
+    scores = pieces[0].scores
+    if strategy == "max":
+        scores = max((piece.scores for piece in pieces), key=lambda scores: float(scores.max()))
+    if strategy == "average":
+        scores = np.mean([piece.scores for piece in pieces], axis=0)
+    word = to_string([token for piece in pieces for token in piece.tokens])
+    return Part((word,), pieces[0].start, pieces[-1].end, scores, pieces[0].index, continues=False)
+
+
+def _joins(before: str, label: str) -> bool:
+    """Whether a label goes on with the entity of the one before it: of the same kind, and no new beginning."""
+    return _kind(before) == _kind(label) and not label.startswith("B-")
+
+
+def _kind(label: str) -> str:
+    return label[2:] if label.startswith(("B-", "I-")) else label

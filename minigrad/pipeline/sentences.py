@@ -1,0 +1,57 @@
+"""Vectors of tokens and of sentences."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Self
+
+from minigrad.data.by_length import BATCH_TOKENS
+from minigrad.errors import ArgumentError
+from minigrad.models.sentence import SentenceEncoder
+from minigrad.pipeline.base import Pipeline, Rows, as_list, split_rows
+
+
+class FeatureExtraction(Pipeline):
+    """A text to the vectors of its tokens."""
+
+    head = "base"
+
+    def run(self, inputs: Any) -> Any:
+        """The last hidden state of each text, special tokens included; of one text its own alone. Shapes: per text (tokens, hidden)."""
+        texts, single = as_list(inputs)
+        found: list[Rows] = self._compute(self._encode(texts), lambda tokens: split_rows(self.model(tokens).last_hidden_state, tokens))
+        return found[0] if single else found
+
+
+class SentenceSimilarity(Pipeline):
+    """A text and others to how alike their meanings are: the cosines of their sentence embeddings."""
+
+    head = "base"
+
+    def __init__(self, encoder: SentenceEncoder, *, batch_tokens: int = BATCH_TOKENS, progress: bool = True, **options: Any) -> None:
+        super().__init__(encoder.encoder, encoder.tokenizer, batch_tokens=batch_tokens, progress=progress, **options)
+        self.encoder = encoder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory_or_name: str | os.PathLike[str],
+        *,
+        pooling: str | None = None,
+        normalise: bool | None = None,
+        max_length: int | None = None,
+        **options: Any,
+    ) -> Self:
+        """pooling, normalise, max_length: as `SentenceEncoder.from_pretrained`."""
+        encoder = SentenceEncoder.from_pretrained(directory_or_name, pooling=pooling, normalise=normalise, max_length=max_length)
+        return cls(encoder, **options)
+
+    def run(self, source_sentence: str, sentences: Iterable[str]) -> list[float]:
+        """The cosine of source_sentence and each of the sentences."""
+        texts = as_list(sentences)[0]
+        if not isinstance(source_sentence, str):
+            raise ArgumentError(f"source_sentence must be one text, got {type(source_sentence).__name__}")
+        vectors = self.encoder.encode([source_sentence, *texts], batch_tokens=self.batch_tokens, progress=self.progress)
+        lengths = (vectors * vectors).sum(axis=1) ** 0.5
+        return [float(cosine) for cosine in vectors[1:] @ vectors[0] / (lengths[1:] * lengths[0])]

@@ -1,0 +1,250 @@
+"""The commands info, convert and predict: what they print and write, and that what cannot be done is one line and exit status 2.
+
+`audit` is tested in test_audit.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import LABELS, TEXTS, TOKENS, directory
+
+import minigrad as mg
+from minigrad.cli import COMMANDS, main
+from minigrad.errors import ArgumentError
+from minigrad.io import SafetensorsFile, load_file
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that says why."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(f"minigrad {arguments[0]}: "), err
+    return err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([command, "--help"])
+    assert done.value.code == 0
+    assert "Exit status: 0 done, 1 found something wrong, 2" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["predict", "x"], ["convert", "x"], ["info", "x", "--head", "nonsense"]])
+def test_wrong_usage_has_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(arguments)
+    assert done.value.code == 2
+
+
+def test_the_module_runs() -> None:
+    done = subprocess.run([sys.executable, "-m", "minigrad", "info", "/nowhere"], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+# ---------------------------------------------------------------- info
+def test_info_reads_headers_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = directory(tmp_path, "BertForTokenClassification", id2label=LABELS)
+
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("a weight was read")
+
+    monkeypatch.setattr(SafetensorsFile, "read_into", forbidden)
+    found = printed(capsys, "info", folder)
+    with open(folder / "model.safetensors", "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    numbers = sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    for words in (
+        "family      bert",
+        "class       BertForTokenClassification",
+        f"parameters  {numbers:,}",
+        f"read as     float32 ({numbers:,} numbers)",
+        f"tokenizer   WordPiece, {len(TOKENS)} tokens, texts of up to 96 tokens",
+        "model.safetensors  <- weights read from here",
+        "39 parameters loaded",
+    ):
+        assert words in found, found
+    assert "newly initialised, to be trained: 2" in printed(capsys, "info", folder, "--head", "sequence-classification")
+
+
+def test_info_of_minilm(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "info", minilm)
+    assert "class       BertModel" in found and "22,713,216" in found and "103 parameters loaded" in found
+
+
+def test_info_says_what_is_missing(tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = directory(tmp_path / "model", "BertModel")
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / name).unlink()
+    assert "tokenizer   none that can be used: " in printed(capsys, "info", folder)
+    (folder / "model.safetensors").unlink()
+    assert "holds no weights; looked for model.safetensors" in refused(capsys, "info", folder)
+    (folder / "config.json").unlink()
+    assert "config.json: the file does not exist" in refused(capsys, "info", folder)
+    assert "names no architectures: pass head" in refused(capsys, "info", shared_data / "ckpt_tf_tiny")
+    assert "class       BertForPreTraining" in printed(capsys, "info", shared_data / "ckpt_tf_tiny", "--head", "pretraining")
+
+
+# ---------------------------------------------------------------- convert
+def test_convert_keeps_every_number_and_the_tokenizer(tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = shared_data / "tiny_random_bert_ner", tmp_path / "new" / "model"
+    found = printed(capsys, "convert", source, target)
+    assert "23 parameters loaded" in found and f"{target}: BertForTokenClassification of 10,185 parameters as float32" in found
+    before, after = mg.models.load(source), mg.models.load(target)
+    assert after.config.id2label == before.config.id2label
+    for name, array in before.state_dict().items():
+        np.testing.assert_array_equal(after.state_dict()[name], array)
+    texts = ["a Text, with words"]
+    ids = [mg.data.Tokenizer.from_pretrained(folder).encode(texts)[0].ids.tolist() for folder in (source, target)]
+    assert ids[0] == ids[1]
+
+
+def test_convert_of_a_tensorflow_checkpoint(tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = shared_data / "ckpt_tf_tiny"
+    assert "pass head" in refused(capsys, "convert", source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert "renamed: 46" in printed(capsys, "convert", source, tmp_path / "new", "--head", "pretraining")
+    assert "bert.encoder.layer.0.attention.self.query.weight" in load_file(tmp_path / "new" / "model.safetensors")
+    assert type(mg.models.load(tmp_path / "new")).__name__ == "BertForPreTraining"
+
+
+def test_convert_to_halves_and_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = directory(tmp_path / "source", "BertForMaskedLM")
+    printed(capsys, "convert", source, tmp_path / "half", "--dtype", "bfloat16", "--max-shard-size", "10KB")
+    assert (tmp_path / "half" / "model.safetensors.index.json").exists()
+    rounded, exact = mg.models.load(tmp_path / "half"), mg.models.load(source)
+    for name, array in exact.state_dict().items():
+        np.testing.assert_allclose(rounded.state_dict()[name], array, rtol=2**-8)  # bfloat16 has 8 significant bits
+    assert '"bfloat16"' in (tmp_path / "half" / "config.json").read_text(encoding="utf-8")
+    assert "stored as   'bfloat16'" in printed(capsys, "info", tmp_path / "half")
+
+
+def test_convert_keeps_a_sentence_encoder_one(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not (minilm / "modules.json").exists():
+        pytest.skip("this copy of MiniLM has no modules.json: the named checkpoint leaves it out")
+    printed(capsys, "convert", minilm, tmp_path / "new")
+    ours, theirs = (mg.models.SentenceEncoder.from_pretrained(folder).encode(TEXTS) for folder in (tmp_path / "new", minilm))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_convert_leaves_out_a_pooler_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = directory(tmp_path / "source", "BertForMaskedLM")
+    assert "left out, since SRC has none: the pooler" in printed(capsys, "convert", source, tmp_path / "new", "--head", "base")
+    assert not [name for name in load_file(tmp_path / "new" / "model.safetensors") if "pooler" in name]
+
+
+def test_convert_refuses_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = directory(tmp_path / "source", "BertModel"), tmp_path / "new"
+    assert "DST is SRC" in refused(capsys, "convert", source, source)
+    assert "does not hold 'classifier.weight'" in refused(capsys, "convert", source, target, "--head", "token-classification")
+    assert "shard size" in refused(capsys, "convert", source, target, "--max-shard-size", "much")
+    (source / "tokenizer.json").write_text("{", encoding="utf-8")
+    assert "tokenizer.json" in refused(capsys, "convert", source, target)
+    assert not target.exists()
+    target.write_text("a file", encoding="utf-8")
+    (source / "tokenizer.json").unlink()
+    assert "cannot be written" in refused(capsys, "convert", source, target)
+
+
+# ---------------------------------------------------------------- predict
+@pytest.mark.parametrize(
+    ("task", "kind", "options"),
+    [
+        ("text-classification", "BertForSequenceClassification", []),
+        ("text-classification", "BertForSequenceClassification", ["--top-k", "2"]),
+        ("token-classification", "BertForTokenClassification", ["--aggregation", "first"]),
+        ("fill-mask", "BertForMaskedLM", ["--top-k", "3"]),
+        ("question-answering", "BertForQuestionAnswering", ["--question", "Who?"]),
+        ("feature-extraction", "BertModel", ["--max-length", "9"]),
+    ],
+)
+def test_predict_prints_what_the_pipeline_gives(
+    task: str, kind: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = directory(tmp_path / "model", kind, id2label=LABELS)
+    texts = [f"{text} [MASK]" for text in TEXTS]
+    lines = [json.loads(line) for line in printed(capsys, "predict", folder, "--task", task, *options, "--text", *texts).splitlines()]
+    chosen = {"top_k": int(options[1])} if "--top-k" in options else {}
+    chosen |= {"aggregation_strategy": "first"} if task == "token-classification" else {}
+    predict = mg.pipeline(task, folder, max_length=9 if "--max-length" in options else None, **chosen)
+    expected = predict(["Who?"] * len(texts), texts) if task == "question-answering" else predict(texts)
+    for line, text, wanted in zip(lines, texts, expected, strict=True):
+        assert line == {"text": text, "prediction": wanted.tolist() if isinstance(wanted, np.ndarray) else wanted}
+    (tmp_path / "texts.jsonl").write_text(
+        "".join(json.dumps({"text": text, "question": "Who?"}) + "\n" for text in texts), encoding="utf-8"
+    )
+    output = tmp_path / "out.jsonl"
+    assert printed(capsys, "predict", folder, "--task", task, *options, "--data", tmp_path / "texts.jsonl", "--output", output) == ""
+    assert [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()] == lines
+
+
+def test_questions_may_stand_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = directory(tmp_path / "model", "BertForQuestionAnswering")
+    data = tmp_path / "texts.tsv"
+    data.write_text(f"question\ttext\nWho?\t{TEXTS[0]}\nWhere?\t{TEXTS[4]}\n", encoding="utf-8")
+    lines = [json.loads(line) for line in printed(capsys, "predict", folder, "--task", "question-answering", "--data", data).splitlines()]
+    assert [line["text"] for line in lines] == [TEXTS[0], TEXTS[4]]
+    assert all(line["prediction"]["answer"] in line["text"] for line in lines)
+
+
+def test_similarity(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not (minilm / "modules.json").exists():
+        pytest.skip("this copy of MiniLM has no modules.json: the named checkpoint leaves it out")
+    texts = ["A cat lies on the rug.", "Shares fell on Monday."]
+    arguments = ["predict", minilm, "--task", "sentence-similarity", "--source", "The cat is on the mat.", "--text", *texts]
+    near, far = (json.loads(line)["prediction"] for line in printed(capsys, *arguments).splitlines())
+    assert near > 0.5 > 0.2 > far
+
+
+def test_what_predict_cannot_do_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = directory(tmp_path / "model", "BertForMaskedLM")
+    mask, output = ["predict", folder, "--task", "fill-mask"], tmp_path / "out.jsonl"
+    for arguments, words in (
+        ([*mask, "--text", "no mask", "--output", output], "text 0 has no [MASK]"),
+        ([*mask, "--data", tmp_path / "none.tsv"], "none.tsv: the file does not exist"),
+        ([*mask, "--text", "[MASK]", "--output", tmp_path / "no" / "out.jsonl"], "is no directory"),
+        ([*mask, "--text", "[MASK]", "--output", tmp_path], "cannot be written"),
+        ([*mask, "--text", "[MASK]", "--question", "Who?"], "--question belongs to --task question-answering"),
+        ([*mask, "--text", "[MASK]", "--aggregation", "first"], "--aggregation belongs to"),
+        (["predict", folder, "--task", "token-classification", "--text", "a"], "has no trained head for token-classification"),
+        (["predict", folder, "--task", "token-classification", "--text", "a", "--top-k", "2"], "--top-k does not belong"),
+        (["predict", folder, "--task", "question-answering", "--text", "a"], "needs --question"),
+        (["predict", folder, "--task", "sentence-similarity", "--text", "a"], "needs --source"),
+        (["predict", tmp_path / "nowhere", "--task", "fill-mask", "--text", "a"], "is neither a directory"),
+    ):
+        assert words in refused(capsys, *arguments)
+    assert not output.exists()
+
+
+def test_a_missing_head_is_one_line_in_a_process_of_its_own_too(tmp_path: Path) -> None:
+    """There warnings go to standard error, where pytest's handlers do not catch them."""
+    folder = directory(tmp_path, "BertModel")
+    command = [sys.executable, "-m", "minigrad", "predict", str(folder), "--task", "fill-mask", "--text", "[MASK]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "has no trained head" in done.stderr
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError("disk gone"), ArgumentError("two\n  lines")])
+def test_no_expected_end_is_a_traceback(error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(COMMANDS["info"], "run", run)
+    assert refused(capsys, "info", os.devnull) in {
+        f"minigrad info: {words}\n" for words in ("interrupted", "MemoryError", "disk gone", "two lines")
+    }
