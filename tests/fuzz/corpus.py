@@ -1,0 +1,175 @@
+"""What the fuzzing starts from: valid files of every kind, made here, and the hostile ones of the tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import hostile_tf
+import hostile_zip
+import numpy as np
+import tf_writer
+import tokenizer_files
+import torch_writer as tw
+from fuzz.mutations import MAX_BYTES, packed
+
+import minigrad as mg
+from minigrad.io import save_file
+from minigrad.io.sharded_write import save_weights
+
+TESTS = Path(__file__).resolve().parents[1]
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "pump", "##s", "leak", "##ing", ".", "cafe", "Pump", "é", "中"]
+
+
+def _small(contents: list[bytes]) -> list[bytes]:
+    return [content for content in contents if len(content) <= MAX_BYTES]
+
+
+def safetensors() -> list[bytes]:
+    """Valid files of every dtype, and the corpus of rows S01 to S39."""
+    path = TESTS / "io" / "test_safetensors.py"  # not importable by name: the standard library has an `io`
+    spec = importlib.util.spec_from_file_location("hostile_safetensors", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    kinds = ("?", "u1", "i2", "f2", "f4", "f8", "i8", "c8")
+    arrays: dict[str, Any] = {kind: np.ones((2, 3), kind) for kind in kinds} | {"empty": np.zeros((0, 4)), "scalar": np.array(2.0)}
+    with tempfile.TemporaryDirectory() as scratch:
+        save_file(arrays, Path(scratch, "all"), {"format": "pt"})
+        save_file({"w": np.ones(4, np.float32)}, Path(scratch, "one"))
+        valid = [Path(scratch, name).read_bytes() for name in ("all", "one")]
+    odd = {"b": module.tensor((2,), 0, 4, "BF16"), "e": module.tensor((0,), 4, 4), "__metadata__": {"a": "b"}}
+    return _small([*valid, module.raw(odd, bytes(4)), *(content for _, content in module.CORPUS.values())])
+
+
+def torch_zip() -> list[bytes]:
+    """Valid state dicts of several layouts, and the corpus of rows P01 to P37."""
+    parameter = tw.name("torch._utils", "_rebuild_parameter") + tw.tuple_of(tw.tensor(), tw.TRUE, tw.ORDERED_DICT) + b"R"
+    metadata = b"}" + tw.text("_metadata") + tw.ORDERED_DICT + tw.text("") + b"}" + tw.text("version") + tw.integer(1) + b"sssb"
+    half = tw.storage(8, kind=tw.name("torch", "HalfStorage"), key=tw.text("1"))
+    several = {
+        "w": tw.tensor(),
+        "t": tw.tensor((2, 2), (1, 2)),
+        "p": parameter,
+        "h": tw.tensor((3,), (2,), 1, of=half),
+        "e": tw.tensor((0,)),
+    }
+    dictionary = (
+        tw.PROTO + tw.ORDERED_DICT + b"(" + b"".join(tw.text(key) + value for key, value in several.items()) + b"u" + metadata + b"."
+    )
+    valid = [
+        tw.checkpoint(),
+        tw.checkpoint(dictionary, {"0": tw.DATA, "1": bytes(16)}),
+        tw.checkpoint(tw.state_dict(several), {"0": tw.DATA, "1": bytes(16)}),
+    ]
+    canary = Path("/nonexistent/canary")
+    return _small([*valid, *(row.make(canary) for row in hostile_zip.HOSTILE.values())])
+
+
+def shard_index() -> list[bytes]:
+    """An index with two shards, as minigrad writes it, and as others do (no digests)."""
+    arrays = {"a": np.arange(6, dtype=np.float32), "b": np.ones((2, 3), np.float32), "c": np.array([2.5])}
+    with tempfile.TemporaryDirectory() as scratch:
+        save_weights(arrays, Path(scratch), max_shard_size=32, dtype=None, metadata={"format": "pt"})
+        files = {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir())}
+    index = next(name for name in files if name.endswith(".json"))
+    content = json.loads(files[index])
+    content["metadata"].pop("sha256", None)
+    return [packed(files), packed(files | {index: json.dumps(content).encode()})]
+
+
+def tf_index() -> list[bytes]:
+    """Checkpoints of one data file and of two, and the corpus of hostile ones."""
+    arrays = {f"bert/layer_{i}/{kind}": np.ones((2, 3), kind) for i, kind in enumerate(("f4", "f8", "i4", "?", "f2"))}
+    inputs = []
+    for shards, per_block in ((1, 1000), (2, 2), (1, 1)):
+        with tempfile.TemporaryDirectory() as scratch:
+            tf_writer.save(Path(scratch, "model.ckpt"), arrays, shards=shards, per_block=per_block, interval=2)
+            inputs.append(packed({path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir())}))
+    for row in hostile_tf.HOSTILE.values():
+        files = {"model.ckpt.index": row.index()}
+        files |= {f"model.ckpt.data-{at:05d}-of-{len(row.shards):05d}": content for at, content in enumerate(row.shards)}
+        inputs.append(packed(files))
+    return _small(inputs)
+
+
+CONFIG = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "max_position_embeddings": 10,
+    "model_type": "bert",
+    "architectures": ["BertForSequenceClassification"],
+    "id2label": {"0": "no", "1": "yes"},
+    "label2id": {"no": 0, "yes": 1},
+}
+
+
+def write_tiny_model(directory: Path) -> None:
+    mg.manual_seed(0)
+    own = {f.name for f in fields(mg.models.BertConfig)}
+    chosen = {key: value for key, value in CONFIG.items() if key in own and key != "id2label"}
+    mg.models.BertForSequenceClassification(mg.models.BertConfig(**chosen)).save_pretrained(directory)  # type: ignore[arg-type]
+
+
+def config() -> list[bytes]:
+    """A small configuration, one with every key that minigrad reads, and one of a hub model with keys it does not."""
+    full = json.loads(mg.models.BertConfig.from_dict(CONFIG, "config.json").to_text("BertForSequenceClassification"))
+    foreign = CONFIG | {
+        "auto_map": {"AutoModel": "evil.Model"},
+        "trust_remote_code": True,
+        "torch_dtype": "float16",
+        "transformers_version": "4.6",
+        "nested": {"a": [1, None]},
+    }
+    more = [CONFIG | {"num_labels": 3}, CONFIG | {"problem_type": "regression", "id2label": {"0": "x"}, "label2id": {"x": 0}}, {}]
+    return [json.dumps(content).encode() for content in (CONFIG, full, foreign, *more)]
+
+
+def tokenizer() -> list[bytes]:
+    """vocab.txt with its small files, and the tokenizer.json of each family."""
+    vocab = "\n".join(TOKENS).encode() + b"\n"
+    settings = {
+        "do_lower_case": True,
+        "strip_accents": None,
+        "model_max_length": 512,
+        "tokenizer_class": "BertTokenizer",
+        "mask_token": "[MASK]",
+    }
+    decoder = settings | {
+        "added_tokens_decoder": {
+            "0": {"content": "[PAD]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+        }
+    }
+    small = {
+        "vocab.txt": vocab,
+        "tokenizer_config.json": json.dumps(settings).encode(),
+        "special_tokens_map.json": json.dumps({"pad_token": "[PAD]", "unk_token": {"content": "[UNK]"}}).encode(),
+        "added_tokens.json": json.dumps({"[NEW]": len(TOKENS)}).encode(),
+    }
+    inputs = [
+        packed(small),
+        packed({"vocab.txt": vocab}),
+        packed({"vocab.txt": vocab, "tokenizer_config.json": json.dumps(decoder).encode()}),
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        source, saved = Path(scratch, "bert"), Path(scratch, "saved")
+        source.mkdir()
+        (source / "vocab.txt").write_bytes(vocab)
+        mg.data.Tokenizer.from_pretrained(source).save_pretrained(saved)
+        roberta = tokenizer_files.write_roberta(Path(scratch, "roberta"), *tokenizer_files.byte_pairs(size=270))
+        mg.data.Tokenizer.from_pretrained(roberta).save_pretrained(Path(scratch, "saved_roberta"))
+        charsmap = tokenizer_files.charsmap({"\u00a0": " "})
+        for number, characters in enumerate((None, charsmap)):
+            tokenizer_files.write_xlmr(
+                Path(scratch, f"xlmr{number}"), tokenizer_files.xlmr_description(tokenizer_files.pieces(size=80), characters)
+            )
+        for folder in (saved, roberta, Path(scratch, "saved_roberta"), Path(scratch, "xlmr0"), Path(scratch, "xlmr1")):
+            inputs.append(packed({path.name: path.read_bytes() for path in sorted(folder.iterdir())}))
+    return inputs

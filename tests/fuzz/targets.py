@@ -1,0 +1,146 @@
+"""The readers under fuzzing: for each, what it starts from, how its files are changed, and how one is read.
+
+A target reads an input from a scratch folder. It returns for a file that it can use and raises one of its errors for any other;
+whatever else happens is an escape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fuzz import corpus
+from fuzz.json_mutations import json_text, safetensors
+from fuzz.mutations import Mutation, bytewise, folder, lines, unpacked
+from fuzz.table_mutations import sstable
+from fuzz.torch_mutations import torch_zip
+
+import minigrad as mg
+from minigrad.errors import ConfigError, FileFormatError, TokenizerError, WeightFileError
+from minigrad.io import SafetensorsFile
+from minigrad.io.tf_checkpoint import TensorFlowCheckpoint
+from minigrad.io.torch_zip import TorchZipFile
+from minigrad.io.weights import open_weights
+
+
+@dataclass(frozen=True)
+class Target:
+    """`prepare` fills the scratch folder once, `place` puts an input there, `read` reads it."""
+
+    seeds: Callable[[], list[bytes]]
+    mutate: Mutation
+    place: Callable[[bytes, Path], None]
+    read: Callable[[Path], object]
+    errors: tuple[type[FileFormatError], ...]
+    prepare: Callable[[Path], None] = lambda scratch: None
+
+
+def _one(name: str) -> Callable[[bytes, Path], None]:
+    return lambda data, scratch: _put(scratch / name, data)
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _several(names: Sequence[str]) -> Callable[[bytes, Path], None]:
+    def place(data: bytes, scratch: Path) -> None:
+        files = unpacked(data, names)
+        for name in names:
+            if name in files:
+                (scratch / name).write_bytes(files[name])
+            else:
+                (scratch / name).unlink(missing_ok=True)
+
+    return place
+
+
+def _read_all(source: Any) -> None:
+    """Every tensor, in the dtype of the reader and for floats in float64, as models read them."""
+    with source:
+        for name in source.names():
+            shape, dtype = source.shape(name), source.dtype(name)
+            found = source.read(name)
+            if found.shape != shape or found.dtype != dtype or not found.flags.c_contiguous:
+                raise AssertionError(f"{name!r}: said to be {shape} {dtype}, read as {found.shape} {found.dtype}")
+            if dtype.kind == "f":
+                source.read_into(name, np.empty(shape, np.float64))
+
+
+SHARDS = ["model.safetensors.index.json", *(f"model-{i:05d}-of-{n:05d}.safetensors" for n in (2, 3) for i in range(1, n + 1))]
+TABLES = ["model.ckpt.index", *(f"model.ckpt.data-{i:05d}-of-{n:05d}" for n in (1, 2) for i in range(n))]
+TOKENIZER = [
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+]
+SENTENCES = ["The pumps are leaking.", "", " the café's\tpump\n中文 👍 [MASK] <mask> ##s", "a" * 300, "e\u0301\u200b\u00a0\ufdfa"]
+
+
+def _read_config(scratch: Path) -> None:
+    """The whole way to a model: sizes must be held against the weights before memory is taken."""
+    model = mg.models.BertForSequenceClassification.from_pretrained(scratch)
+    model.config.to_text("BertForSequenceClassification")
+
+
+def _read_tokenizer(scratch: Path) -> None:
+    tokenizer = mg.data.Tokenizer.from_pretrained(scratch)
+    encodings = tokenizer.encode(SENTENCES, max_length=40) + tokenizer.encode(SENTENCES[:1], pairs=SENTENCES[2:3])
+    for encoding in encodings:
+        if len(encoding) and not 0 <= encoding.ids.min() <= encoding.ids.max() < tokenizer.vocab_size:
+            raise AssertionError(f"an id outside of the {tokenizer.vocab_size} of the vocabulary: {encoding.ids}")
+        tokenizer.decode(encoding.ids)
+
+
+TARGETS: dict[str, Target] = {
+    "safetensors": Target(
+        corpus.safetensors,
+        safetensors,
+        _one("model.safetensors"),
+        lambda scratch: _read_all(SafetensorsFile(scratch / "model.safetensors")),
+        (WeightFileError,),
+    ),
+    "torch": Target(
+        corpus.torch_zip,
+        torch_zip,
+        _one("pytorch_model.bin"),
+        lambda scratch: _read_all(TorchZipFile(scratch / "pytorch_model.bin")),
+        (WeightFileError,),
+    ),
+    "shards": Target(
+        corpus.shard_index,
+        folder(SHARDS, {SHARDS[0]: json_text, **dict.fromkeys(SHARDS[1:], safetensors)}),
+        _several(SHARDS),
+        lambda scratch: _read_all(open_weights(scratch)),
+        (WeightFileError,),
+    ),
+    "tensorflow": Target(
+        corpus.tf_index,
+        folder(TABLES, {TABLES[0]: sstable, **dict.fromkeys(TABLES[1:], bytewise)}),
+        _several(TABLES),
+        lambda scratch: _read_all(TensorFlowCheckpoint(scratch / TABLES[0])),
+        (WeightFileError,),
+    ),
+    "config": Target(
+        corpus.config,
+        json_text,
+        _one("config.json"),
+        _read_config,
+        (ConfigError, WeightFileError),
+        corpus.write_tiny_model,
+    ),
+    "tokenizer": Target(
+        corpus.tokenizer,
+        folder(TOKENIZER, dict.fromkeys(TOKENIZER, json_text) | {"vocab.txt": lines, "merges.txt": lines}),
+        _several(TOKENIZER),
+        _read_tokenizer,
+        (TokenizerError,),
+    ),
+}
