@@ -233,6 +233,10 @@ def _build(path: Path, description: dict[str, Any], size: int) -> tokenizers.Tok
         raise TokenizerError(path, f"the tokenizers library refuses it: {quoted(str(error))}", code="unsupported-pipeline") from error
     if backend.get_vocab_size(with_added_tokens=True) != size:
         raise TokenizerError(path, "the vocabulary and the added tokens do not fit together", code="vocab-invalid")
+    for token in description["added_tokens"]:  # the library looks for the normalised token, and panics where nothing is left of it
+        if token["normalized"] and backend.normalizer is not None and not backend.normalizer.normalize_str(token["content"]):
+            message = f"the added token {quoted(token['content'])} is nothing once it is normalised"
+            raise TokenizerError(path, message, code="vocab-invalid")
     return backend
 
 

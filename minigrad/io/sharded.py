@@ -34,6 +34,9 @@ MAX_SHARDS = 512
 MAX_SHARD_CHARS = 255
 """Above what any model has that this library could hold. The bounds keep a refusal within a second and 256 MB."""
 
+SHARED_BLOBS_MARKER = ".huggingface-shared-blobs"
+"""By this file a hub cache says that a folder of blobs serves all repositories."""
+
 _BLOCK_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -194,7 +197,10 @@ def _check_shards(index: Path, shards: Iterable[str]) -> None:
 
 
 def _check_link(index: Path, path: Path) -> None:
-    """Raises: WeightFileError unless a link leads to a file beside it, or from snapshots/<revision> to blobs/ as in a hub cache."""
+    """Raises: WeightFileError unless a link leads to a file beside it, or from snapshots/<revision> to the blobs of a hub cache.
+
+    Those are the repository's own, or in newer caches <cache>/blobs/<two digits>, which all repositories share.
+    """
     folder = Path(os.path.realpath(index.parent))
     try:
         target = Path(os.path.realpath(path, strict=True))
@@ -204,7 +210,11 @@ def _check_link(index: Path, path: Path) -> None:
         raise WeightFileError(path, f"is a link that leads nowhere: {error.strerror}", code="symlink-escapes") from error
     allowed = {folder}
     if folder.parent.name == "snapshots":
-        allowed.add(folder.parent.parent / "blobs")
+        repository = folder.parent.parent
+        allowed.add(repository / "blobs")
+        shared = repository.parent / "blobs"
+        if target.parent.parent == shared and (shared / SHARED_BLOBS_MARKER).is_file():
+            allowed.add(target.parent)
     if target.parent not in allowed:
         raise WeightFileError(path, "is a link out of the model's directory; put the file itself there", code="symlink-escapes")
 

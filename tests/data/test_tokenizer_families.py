@@ -312,3 +312,8 @@ def test_every_map_that_passes_can_be_used() -> None:
             for text in texts:
                 assert len(normalizer.normalize_str(text)) <= 128 * len(text)
     assert 20 < passed < 380  # both happen
+
+
+@pytest.mark.parametrize("encoded", ["AAAA==", "AB==", "AAAA====", "AA"])
+def test_only_canonical_base64_reaches_the_library(encoded: str) -> None:
+    assert charsmap_fault(encoded) == "not base64"

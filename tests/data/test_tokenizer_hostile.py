@@ -120,6 +120,13 @@ def test_c07_added_ids(tmp_path: Path, number: int) -> None:
     refused(change_ids(tmp_path, lambda d: d["added_tokens"].append(token)), "vocab-invalid", "'<new>'")
 
 
+def test_an_added_token_of_which_nothing_is_left(tmp_path: Path) -> None:
+    """The library looks for the normalised token, and panics where that is empty."""
+    folder = write_bert(tmp_path / "bert")
+    (folder / "added_tokens.json").write_text(json.dumps({"\u200b": len(BERT)}), encoding="utf-8")
+    refused(folder, "vocab-invalid", "is nothing once it is normalised")
+
+
 def test_c07_too_many_tokens(tmp_path: Path) -> None:
     folder = saved_bert(tmp_path)
     small = ",".join(["[]"] * (MAX_JSON_BYTES // 4))

@@ -20,7 +20,7 @@ import pytest
 
 from minigrad.errors import ArgumentError, WeightFileError
 from minigrad.io import SafetensorsFile, ShardedWeights, load_file, open_weights, save_file, save_weights
-from minigrad.io.sharded import MAX_INDEX_BYTES, MAX_SHARDS, MAX_TENSORS
+from minigrad.io.sharded import MAX_INDEX_BYTES, MAX_SHARDS, MAX_TENSORS, SHARED_BLOBS_MARKER
 from minigrad.io.sharded_write import parse_size
 
 INDEX = "model.safetensors.index.json"
@@ -392,3 +392,26 @@ def test_a_refused_shard_is_closed(folder: Path) -> None:
 
 def test_the_shards_alone_are_ordinary_files(folder: Path) -> None:
     assert load_file(folder / A).keys() == {"a", "b"}, "the rows differ from a readable directory by their fault only"
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_d03_blobs_that_all_repositories_of_a_hub_cache_share(tmp_path: Path, marked: bool) -> None:
+    """A link to the repository's blob, which is itself one to <cache>/blobs/<two digits>: read only where the cache says that it is one."""
+    snapshot, store = tmp_path / "models--o--n" / "snapshots" / ("1" * 40), tmp_path / "blobs" / "ab"
+    for place in (snapshot, snapshot.parents[1] / "blobs", store):
+        place.mkdir(parents=True)
+    if marked:
+        (store.parent / SHARED_BLOBS_MARKER).write_text("1\n", encoding="utf-8")
+    save_weights({"a": np.ones(6, np.float32), "b": np.ones(6, np.float32)}, snapshot, max_shard_size=24, dtype=None, metadata={})
+    for i, path in enumerate(sorted(snapshot.glob("*.safetensors"))):
+        blob = snapshot.parents[1] / "blobs" / f"{i:040d}"
+        path.rename(store / f"{i:064d}")
+        blob.symlink_to(store / f"{i:064d}")
+        path.symlink_to(blob)
+    if marked:
+        with open_weights(snapshot) as source:
+            assert source.names() == ("a", "b") and source.read("a").tolist() == [1.0] * 6
+    else:
+        with pytest.raises(WeightFileError) as refused:
+            open_weights(snapshot)
+        assert refused.value.code == "symlink-escapes"
