@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -23,7 +24,7 @@ T = TypeVar("T")
 Rows = NDArray[np.floating[Any]]
 
 
-class Pipeline:
+class Pipeline(ABC):
     """A model, its tokenizer and the options of a task: called with texts, it gives what `run` returns."""
 
     head: ClassVar[str]
@@ -61,9 +62,9 @@ class Pipeline:
         self._check_options(options)
         return self.run(*inputs, **{**self.options, **options})
 
+    @abstractmethod
     def run(self, *inputs: Any, **options: Any) -> Any:
         """What the task makes of texts."""
-        raise NotImplementedError
 
     def _check_options(self, options: Iterable[str]) -> None:
         known = inspect.signature(self.run).parameters
