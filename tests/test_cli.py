@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +44,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as done:
         main([command, "--help"])
     assert done.value.code == 0
-    assert "Exit status: 0 done, 1 found something wrong, 2" in " ".join(capsys.readouterr().out.split())
+    assert "Exit status: 0 done, 1 found something wrong, 2 could not be run" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["predict", "x"], ["convert", "x"], ["info", "x", "--head", "nonsense"]])
@@ -239,12 +241,104 @@ def test_a_missing_head_is_one_line_in_a_process_of_its_own_too(tmp_path: Path) 
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "has no trained head" in done.stderr
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError("disk gone"), ArgumentError("two\n  lines")])
-def test_no_expected_end_is_a_traceback(error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError("disk gone"), ArgumentError("two\n  lines"), KeyError("x")])
+def test_no_end_is_a_traceback(error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(_: object) -> int:
         raise error
 
     monkeypatch.setattr(COMMANDS["info"], "run", run)
-    assert refused(capsys, "info", os.devnull) in {
-        f"minigrad info: {words}\n" for words in ("interrupted", "MemoryError", "disk gone", "two lines")
+    assert main(["info", os.devnull]) == (130 if isinstance(error, KeyboardInterrupt) else 2)
+    fault = "KeyError: 'x'; this is a fault of minigrad, which `minigrad --debug info` shows"
+    assert capsys.readouterr().err in {
+        f"minigrad info: {words}\n" for words in ("interrupted", "MemoryError", "disk gone", "two lines", fault)
     }
+    if not isinstance(error, KeyboardInterrupt):
+        with pytest.raises(type(error)):
+            main(["--debug", "info", os.devnull])
+
+
+def shell(command: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """`minigrad` stands for the command line."""
+    line = command.replace("minigrad", f"{sys.executable} -m minigrad")
+    return subprocess.run(["bash", "-c", line], capture_output=True, check=False, timeout=120, **options)
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "words"),
+    [
+        (">&-", 0, b""),
+        (">&- 2>&- <&-", 0, b""),
+        ("> /dev/full", 2, b"minigrad predict: [Errno 28] No space left on device\n"),
+        ("| true; exit ${PIPESTATUS[0]}", 2, b""),
+    ],
+)
+def test_output_that_nobody_takes(tmp_path: Path, ending: str, status: int, words: bytes) -> None:
+    folder = directory(tmp_path, "BertForSequenceClassification")
+    done = shell(f"minigrad predict {folder} --task text-classification --text a {ending}")
+    assert (done.returncode, done.stderr) == (status, words)
+
+
+def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
+    folder = directory(tmp_path, "BertForSequenceClassification")
+    command = [sys.executable, "-m", "minigrad", "predict", str(folder), "--task", "text-classification", "--data", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(b"a text\n" * 100_000)  # more than a pipe holds: when this is through, the command reads
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"minigrad predict: interrupted\n" and process.wait(60) == 130
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (b"", "<stdin>: holds no texts"),
+        (b"a\n\xff\xfe\n", "<stdin>:2: not UTF-8 (byte 0 of the line)"),
+        (b"a\r\n\r\n", "<stdin>:2: the text is empty; remove the line"),
+    ],
+)
+def test_standard_input_that_cannot_be_used(
+    given: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = directory(tmp_path, "BertForSequenceClassification")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
+    assert words in refused(capsys, "predict", folder, "--task", "text-classification", "--data", "-")
+
+
+def test_standard_input_gives_a_text_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = directory(tmp_path, "BertForSequenceClassification")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufeffeins\r\nzwei ü\ndrei\u2028vier".encode())))
+    lines = printed(capsys, "predict", folder, "--task", "text-classification", "--data", "-").removesuffix("\n").split("\n")
+    assert [json.loads(line)["text"] for line in lines] == ["eins", "zwei ü", "drei\u2028vier"]
+
+
+def test_what_is_printed_is_json_whatever_the_terminal_knows(tmp_path: Path) -> None:
+    folder = directory(tmp_path, "BertForSequenceClassification")
+    done = shell(f"minigrad predict {folder} --task text-classification --text é漢", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert json.loads(done.stdout)["text"] == "é漢" and done.stdout.isascii()
+    model = mg.models.load(folder)
+    model.classifier.bias.assign(np.full(model.classifier.bias.shape, np.nan, np.float32))
+    model.save_pretrained(folder)
+    done = shell(f"minigrad predict {folder} --task text-classification --text a")
+    assert done.returncode == 2 and b"is not finite, which JSON cannot say" in done.stderr and done.stdout == b""
+
+
+def test_names_of_files_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = directory(tmp_path, "BertModel")
+    (folder / "\x1b[31m\n.bin").touch()
+    assert r"'\x1b[31m\n.bin'" in printed(capsys, "info", folder)
+
+
+def test_convert_mixes_no_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights of an older model are replaced, and files that the new one would be taken to have are refused."""
+    first, second = directory(tmp_path / "a", "BertForMaskedLM"), directory(tmp_path / "b", "BertForSequenceClassification")
+    target = tmp_path / "new"
+    for source, size in ((first, "10KB"), (second, "5GB"), (first, "10KB")):
+        printed(capsys, "convert", source, target, "--max-shard-size", size)
+        assert type(mg.models.load(target)) is type(mg.models.load(source))
+    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        (second / name).unlink()
+    assert "DST holds tokenizer.json of another model" in refused(capsys, "convert", second, target)
+    (target / "modules.json").write_text("[]", encoding="utf-8")
+    assert "DST holds modules.json of another model" in refused(capsys, "convert", first, target)
+    assert type(mg.models.load(target)) is type(mg.models.load(first))

@@ -5,7 +5,8 @@ That the results equal transformers' is tested in tests/oracle.
 
 from __future__ import annotations
 
-from itertools import pairwise
+import sys
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from small_models import LABELS, TEXTS, directory
 
 import minigrad as mg
-from minigrad.errors import ArgumentError, DTypeError, WeightFileError
+from minigrad.errors import ArgumentError, DTypeError, MissingExtraError, WeightFileError
 from minigrad.packing import PackedTokens
-from minigrad.pipeline import TASKS, TextClassification
+from minigrad.pipeline import TASKS, TextClassification, TokenClassification, base
+from minigrad.pipeline.entities import STRATEGIES
 
 KINDS = {
     "text-classification": "BertForSequenceClassification",
@@ -99,7 +101,7 @@ def test_one_text_to_classify_gives_a_list_as_in_transformers(folders: dict[str,
 def test_options_may_be_given_once_or_at_each_call(folders: dict[str, Path]) -> None:
     folder = folders["text-classification"]
     always, now = mg.pipeline("text-classification", folder, top_k=2), mg.pipeline("text-classification", folder)
-    assert close(always(TEXTS), now(TEXTS, top_k=2)) and len(always(TEXTS, top_k=1)[0]) == 1
+    assert close(always(TEXTS), now(TEXTS, top_k=np.int64(2))) and len(always(TEXTS, top_k=1)[0]) == 1
 
 
 @pytest.mark.parametrize("strategy", ["simple", "first", "average", "max"])
@@ -116,6 +118,14 @@ def test_entities_point_into_the_text(folders: dict[str, Path], strategy: str) -
                 assert not (after.isalnum() and text[entity["end"] - 1].isalnum()) or "漢" in text
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_lost_accent_joins_no_words(folders: dict[str, Path], strategy: str) -> None:
+    """The token is shorter than its text, which is no sign that it continues a word."""
+    predict = mg.pipeline("token-classification", folders["token-classification"], aggregation_strategy=strategy, ignore_labels=())
+    plain, accented = ([{**entity, "start": 0, "end": 0} for entity in predict(f"the nurse pu{mark}mp works")] for mark in ("", "\u0308"))
+    assert close(plain, accented) and len(plain) > 1
+
+
 def test_a_model_in_memory_makes_a_pipeline_too(folders: dict[str, Path]) -> None:
     folder = folders["text-classification"]
     model = mg.models.load(folder).train()
@@ -124,7 +134,109 @@ def test_a_model_in_memory_makes_a_pipeline_too(folders: dict[str, Path]) -> Non
     assert model.training
 
 
+@pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask", "feature-extraction"])
+def test_an_iterator_gives_an_iterator(task: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endless ones, too: no more is read ahead than a chunk."""
+    monkeypatch.setattr(base, "CHUNK_TEXTS", 4)
+    predict = mg.pipeline(task, folders[task])
+    read: list[str] = []
+    texts = (read.append(text) or text for text in cycle(MASKED))  # type: ignore[func-returns-value]
+    found = [next(results) for results in [predict(texts)] for _ in range(6)]
+    assert close(found, predict(MASKED)) and len(read) == 8
+    assert list(predict(iter([]))) == []
+    with pytest.raises(DTypeError, match=r"texts\[5\] must be a string, got int"):
+        list(predict(iter([*MASKED[:5], 7])))
+
+
+def test_without_the_bars_library(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    predict = mg.pipeline("text-classification", folders["text-classification"])
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(MissingExtraError, match="pip install tqdm"):
+        predict(TEXTS)
+
+
+def test_large_scores_do_not_overflow(folders: dict[str, Path]) -> None:
+    folder = folders["text-classification"]
+    model = mg.models.load(folder)
+    model.classifier.bias.assign(np.array([-500, 500, 0, 1, -1e4, 1e4], np.float32))
+    scores = TextClassification(model, mg.data.Tokenizer.from_pretrained(folder), top_k=None, function_to_apply="sigmoid")("x")
+    found = {entry["label"]: entry["score"] for entry in scores}
+    assert found["O"] < 1e-100 or found["O"] == 0
+    assert found["B-PER"] == found["MISC"] == 1 and found["I-LOC"] == 0
+
+
+# ---------------------------------------------------------------- windows
+def without_context(folder: Path, kind: str) -> Any:
+    """A model that reads every token alone, so that windows can change nothing."""
+    model = mg.models.load(directory(folder, kind, id2label=LABELS))
+    for name, parameter in model.named_parameters():
+        if "position" in name or "attention.output.dense" in name:
+            parameter.assign(np.zeros(parameter.shape, np.float32))
+    return model
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_windows_lose_and_cut_no_entity(tmp_path: Path, strategy: str) -> None:
+    model, tokenizer = without_context(tmp_path, "BertForTokenClassification"), mg.data.Tokenizer.from_pretrained(tmp_path)
+    texts = [*TEXTS, f"{TEXTS[0]} {TEXTS[1]}", ""]
+    whole = TokenClassification(model, tokenizer, aggregation_strategy=strategy)
+    for size in (3, 7, 20):
+        cut = TokenClassification(model, tokenizer, aggregation_strategy=strategy, max_length=size)
+        for stride in (None, 0, (size - 2) // 3):
+            assert close(cut(texts, stride=stride), whole(texts))
+    long = " ".join(TEXTS * 4)
+    (found,) = whole([long], ignore_labels=())
+    assert len(tokenizer.encode([long])[0]) > 96 and found[0]["start"] == 0 and found[-1]["end"] == len(long.rstrip())
+    with pytest.raises(ArgumentError, match="stride must lie between 0 and 93, as text 1 leaves 94 tokens"):
+        whole(["x", long], stride=94)
+    with pytest.raises(ArgumentError, match="text 0 leaves no room for text: 2 other tokens of 2"):
+        TokenClassification(model, tokenizer, max_length=2)(["x"])
+
+
+# ---------------------------------------------------------------- fill-mask
+def test_targets(folders: dict[str, Path]) -> None:
+    predict = mg.pipeline("fill-mask", folders["fill-mask"])
+    every = {entry["token_str"]: entry for entry in predict(MASKED[0], top_k=10**6)}
+    for targets in (["pump", "Berlin", "berlin"], "nurse", ("##ed", "x")):
+        found = predict(MASKED[0], targets=targets)
+        assert found == sorted(found, key=lambda entry: -entry["score"])
+        names = {name.lower() for name in ([targets] if isinstance(targets, str) else targets)}
+        assert {predict.tokenizer.convert_ids_to_tokens([entry["token"]])[0] for entry in found} == names
+        assert all(close(entry, every[entry["token_str"]]) for entry in found), "scores are not shared out anew"
+    for targets, words in (
+        (["leaking"], r"the target 'leaking' is no single token of the vocabulary; its tokens: 'leak', '##ing'"),
+        (["漢"], "is no single token .* 'UNK"),
+        ([""], "its tokens: none"),
+        ([], "targets must hold a word"),
+        (7, "pass a text"),
+    ):
+        with pytest.raises(ArgumentError, match=words.replace("'UNK", r"'\[UNK")):
+            predict(MASKED[0], targets=targets)
+    with pytest.raises(DTypeError):
+        predict(MASKED[0], targets=[7])
+
+
+def test_a_vocabulary_larger_than_the_model(tmp_path: Path) -> None:
+    folder = directory(tmp_path, "BertForMaskedLM")
+    tokens = (folder / "vocab.txt").read_text(encoding="utf-8") + "spare\n"
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink()
+    (folder / "vocab.txt").write_text(tokens, encoding="utf-8")
+    predict = mg.pipeline("fill-mask", folder)
+    assert len(predict("a [MASK]", top_k=10**6)) == len(tokens.split()) - 1
+    with pytest.raises(ArgumentError, match=r"the target 'spare' has the id \d+, but the model knows \d+ tokens"):
+        predict("a [MASK]", targets="spare")
+
+
 # ---------------------------------------------------------------- question answering
+def test_no_answer_is_an_answer_if_wished(folders: dict[str, Path]) -> None:
+    predict = mg.pipeline("question-answering", folders["question-answering"], top_k=10**6)
+    some, all_ = predict("Who?", TEXTS[4]), predict("Who?", TEXTS[4], handle_impossible_answer=True)
+    (none,) = [answer for answer in all_ if not answer["answer"]]
+    assert close([answer for answer in all_ if answer["answer"]], some) and (none["start"], none["end"]) == (0, 0)
+    assert sum(answer["score"] for answer in all_) < 1 and 0 < none["score"] < 1
+
+
 def test_a_long_context_is_read_in_windows(folders: dict[str, Path]) -> None:
     predict = mg.pipeline("question-answering", folders["question-answering"], stride=8, max_answer_len=4)
     context = " ".join(TEXTS * 6)
@@ -149,7 +261,7 @@ def test_a_checkpoint_without_the_head_is_refused(folders: dict[str, Path], capl
     assert caught.value.code == "no-head"
 
 
-@pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask", "feature-extraction"])
+@pytest.mark.parametrize("task", ["text-classification", "fill-mask", "feature-extraction"])
 def test_texts_beyond_the_model_are_named_or_cut(task: str, folders: dict[str, Path]) -> None:
     texts = ["short [MASK]", "[MASK]" + " pump" * 200]
     with pytest.raises(ArgumentError, match=r"text 1 has 203 tokens, this model reads 96: .* max_length=96") as caught:
@@ -171,10 +283,17 @@ def test_texts_beyond_the_model_are_named_or_cut(task: str, folders: dict[str, P
         ("fill-mask", [["a [MASK]", "b"]], {}, r"text 1 has no \[MASK\] to fill"),
         ("fill-mask", ["a [MASK]"], {"top_k": 1.5}, "top_k must be an integer"),
         ("question-answering", ["Who?", ""], {}, "context 0 has no tokens"),
-        ("question-answering", ["Who? " * 99, "a"], {}, "question 0 leaves no room for its context: .* tokens of 96"),
-        ("question-answering", [["Who?", "Where?"], ["a"]], {}, "equal lengths, got 2 and 1"),
+        ("question-answering", ["Who? " * 99, "a"], {}, "question 0 leaves no room for text: .* tokens of 96"),
+        ("question-answering", [["Who?", "Where?"], ["a"]], {}, "question and context must have equal lengths, got 2 and 1"),
+        ("question-answering", ["Who?", None], {}, "got NoneType"),
+        ("text-classification", [None], {}, "pass a text or a list of texts, got NoneType"),
+        ("feature-extraction", [b"text"], {}, "pass a text or a list of texts, got bytes"),
+        ("fill-mask", [np.array("text")], {}, "pass a text or a list of texts, got ndarray"),
+        ("text-classification", [TEXTS], {"top_k": True}, "top_k must be an integer of at least 1, got True"),
+        ("token-classification", [TEXTS], {"ignore_labels": "O"}, "ignore_labels must be a list of labels, got 'O'"),
+        ("token-classification", [TEXTS], {"ignore_labels": None}, "ignore_labels must be a list of labels, got None"),
         ("question-answering", ["Who?", "a " * 200], {"stride": 95}, "stride must lie between 0 and"),
-        ("question-answering", ["Who?", "a"], {"stride": -1}, "stride must lie between 0 and"),
+        ("question-answering", ["Who?", "a"], {"stride": -1}, "stride must be an integer of at least 0"),
         ("question-answering", ["Who?", "a"], {"max_answer_len": 0}, "max_answer_len must be"),
         ("sentence-similarity", [["a"], ["b"]], {}, "source_sentence must be one text, got list"),
     ],
@@ -193,5 +312,9 @@ def test_tasks_and_options_are_checked_first(folders: dict[str, Path]) -> None:
             mg.pipeline("question-answering", folders["question-answering"], max_length=wrong)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="does not take 'top_p'"):
         mg.pipeline("fill-mask", folders["fill-mask"], top_p=0.5)
+    with pytest.raises(ArgumentError, match="does not take 'inputs'; it takes no options"):
+        mg.pipeline("feature-extraction", folders["feature-extraction"], inputs="a")
+    with pytest.raises(DTypeError, match=r"context\[0\] must be a string, got int"):
+        mg.pipeline("question-answering", folders["question-answering"])("Who?", [7])
     with pytest.raises(DTypeError, match=r"texts\[1\] must be a string, got int"):
         mg.pipeline("fill-mask", folders["fill-mask"])(["[MASK]", 7])

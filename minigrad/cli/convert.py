@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minigrad.data import Tokenizer
+from minigrad.data.tokenization import TOKENIZER_FILES
 from minigrad.errors import ArgumentError, ConfigError, TokenizerError, WeightFileError
 from minigrad.files import listing, quoted, read_bounded, write_text
 from minigrad.io import find_checkpoint
@@ -27,7 +28,9 @@ DTYPES = {"float16": "float16", "bfloat16": "bfloat16", "float32": None}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="a model directory, a Hugging Face id, or a named checkpoint")
-    parser.add_argument("target", metavar="DST", help="the directory to write; another one than SRC")
+    parser.add_argument(
+        "target", metavar="DST", help="the directory to write, another one than SRC; what it holds of an older model is replaced"
+    )
     parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of the weights that are written (default float32)")
     parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="such as 500MB; larger weights become several files")
     parser.add_argument("--head", choices=list(HEADS), metavar="HEAD", help=f"where config.json does not say: {', '.join(HEADS)}")
@@ -41,6 +44,9 @@ def run(options: argparse.Namespace) -> int:
     companions = {name: _text(source / name) for name in SENTENCE_FILES if os.path.lexists(source / name)}
     tokenizer = _tokenizer(source)
     model = _model(source, options.head)
+    for name in (*SENTENCE_FILES, *TOKENIZER_FILES):
+        if os.path.lexists(target / name) and (name not in companions if name in SENTENCE_FILES else tokenizer is None):
+            raise ArgumentError(f"DST holds {name} of another model, for which SRC has nothing: name another directory, or remove it")
     try:
         model.save_pretrained(target, max_shard_size=options.max_shard_size, dtype=DTYPES[options.dtype])
         for name, text in companions.items():
@@ -51,24 +57,20 @@ def run(options: argparse.Namespace) -> int:
     if tokenizer is not None:
         tokenizer.save_pretrained(target)
     print(model.load_report)
-    if model.load_report.newly_initialised:
-        print("  left out, since SRC has none: the pooler")
+    if absent := [part for part in model.optional if getattr(model, part) is None]:
+        print(f"  left out, since SRC has none: the {', '.join(absent)}")
     words = "with its tokenizer" if tokenizer is not None else "SRC has no tokenizer files, so DST has none"
     print(f"{target}: {type(model).__name__} of {model.num_parameters():,} parameters as {options.dtype}, {words}")
     return 0
 
 
 def _model(source: Path, head: str | None) -> Any:
-    """The model, if its file holds all of it (but for a pooler, which is then left out)."""
+    """The model, if its file holds all of it."""
     found = forecast(source, head)
-    missing = [name for name in found.report.newly_initialised if not name.startswith("pooler.")]
-    if missing:
+    if missing := found.report.newly_initialised:
         message = f"does not hold {listing(missing)} of {found.cls.__name__}; choose another --head, such as base"
         raise WeightFileError(found.report.path, message, code="no-head")
-    model = load(source, head)
-    if found.report.newly_initialised:
-        model.pooler = None
-    return model
+    return load(source, head)
 
 
 def _tokenizer(source: Path) -> Tokenizer | None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from minigrad.data import Tokenizer
+from minigrad.data.tokenization import TOKENIZER_FILES
 from minigrad.errors import TokenizerError
 from minigrad.files import quoted
 from minigrad.io import find_checkpoint
@@ -19,8 +20,6 @@ from minigrad.models.sentence import MODULES_NAME, read_settings
 HELP = "say what a model directory holds and what would be loaded"
 DESCRIPTION = "Prints family, class, heads, parameters, dtype, files and tokenizer of a model directory. Reads no weights, only headers."
 STATUS = ""
-
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"{'size':<12}{_size(sum(files.values()))} in {len(files)} files")
     for name, size in files.items():
         read = "  <- weights read from here" if Path(found.report.path).name == name else ""
-        print(f"{'':<12}{_size(size):>10}  {name}{read}")
+        print(f"{'':<12}{_size(size):>10}  {name if name.isprintable() else quoted(name)}{read}")
     print(found.report)
     return 0
 

@@ -8,44 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minigrad.data import _tokenizer_components as components
+from minigrad.data import _tokenizer_config as configuration
 from minigrad.data import _tokenizer_vocab as vocabularies
+from minigrad.data._tokenizer_config import BERT_TOKENS, CONFIG_NAME, SPECIAL_TOKENS, Settings
 from minigrad.errors import TokenizerError
 from minigrad.files import listing, quoted
 
 if TYPE_CHECKING:
     import tokenizers
 
-BERT_TOKENS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-ROBERTA_TOKENS = {
-    "pad_token": "<pad>",
-    "unk_token": "<unk>",
-    "cls_token": "<s>",
-    "sep_token": "</s>",
-    "mask_token": "<mask>",
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-}
-SPECIAL_TOKENS = {"WordPiece": BERT_TOKENS, "BPE": ROBERTA_TOKENS, "Unigram": ROBERTA_TOKENS}
-ROLES = tuple(ROBERTA_TOKENS)
 # What tokenizer_config.json calls the settings of a pipeline.
 NORMALIZER_KEYS = {"do_lower_case": "lowercase", "tokenize_chinese_chars": "handle_chinese_chars", "strip_accents": "strip_accents"}
 BYTE_LEVEL_KEYS = ("add_prefix_space", "trim_offsets")
-# transformers never writes these two, and opens what they name where the directory lacks the file.
-FILE_KEYS = {"vocab_file": ("vocab.txt", "vocab.json", "sentencepiece.bpe.model"), "merges_file": ("merges.txt",)}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the files say of a tokenizer beyond its pipeline."""
-
-    special_tokens: dict[str, str]
-    tokenizer_class: str | None = None
-    model_max_length: int | None = None
 
 
 def load(directory: Path) -> tuple[tokenizers.Tokenizer, Settings]:
@@ -60,24 +38,19 @@ def load(directory: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     if not os.path.isdir(directory):  # unlike Path.is_dir, it has an answer for a name that is too long
         message = "no such directory; for a checkpoint's name or id, pass minigrad.io.find_checkpoint(name)"
         raise TokenizerError(directory, message, code="missing-file")
-    config_path = directory / "tokenizer_config.json"
-    config = _config(directory)
+    config_path = directory / CONFIG_NAME
+    config = configuration.read_config(directory)
     path, description = _description(directory, config)
     kind = description["model"]["type"]
     _apply(config_path, config, description)
     vocab = description.pop("vocab")
-    special = SPECIAL_TOKENS[kind] | _stated_unknown(path, description, vocab)
-    special |= {role: _content(config_path, config[role], role) for role in ROLES if config.get(role) is not None}
-    numbers = _add_special_tokens(path, description, vocab, special, config)
+    special = SPECIAL_TOKENS[kind] | _stated_unknown(path, description, vocab) | configuration.role_tokens(config)
+    extra = configuration.extra_special_tokens(config_path, config)
+    numbers = _add_special_tokens(path, description, vocab, special, extra, config)
     _frame(path, description, special, numbers, config_path, config)
     backend = _build(path, description, len(vocab.keys() | numbers.keys()))
-    length = config.get("model_max_length")
-    settings = Settings(
-        {role: token for role, token in special.items() if token in numbers},
-        config["tokenizer_class"] if isinstance(config.get("tokenizer_class"), str) else None,
-        length if type(length) is int and 0 < length < 2**31 else None,  # transformers writes 10**30 for "any length"
-    )
-    return backend, settings
+    found = {role: token for role, token in special.items() if token in numbers}
+    return backend, configuration.settings_of(config_path, config, found, extra)
 
 
 # ---- the pipeline
@@ -87,8 +60,10 @@ def _description(directory: Path, config: dict[str, Any]) -> tuple[Path, dict[st
     """The file that speaks for the vocabulary, and the checked pipeline; "vocab" beside it maps every token of the model to its id."""
     path = directory / "tokenizer.json"
     if path.exists():
-        return path, _checked(path, vocabularies.read_object(path))
-    added = _added_tokens(directory, config)
+        description = _checked(path, vocabularies.read_object(path))
+        description["added_tokens"] = configuration.read_added_tokens(directory, config, description["added_tokens"])
+        return path, description
+    added = configuration.read_added_tokens(directory, config, [])
     for path in (directory / "vocab.txt", directory / "vocab.json"):
         if path.exists():
             break
@@ -179,7 +154,12 @@ def _stated_unknown(path: Path, description: dict[str, Any], vocab: dict[str, in
 
 
 def _add_special_tokens(
-    path: Path, description: dict[str, Any], vocab: dict[str, int], special: dict[str, str], config: dict[str, Any]
+    path: Path,
+    description: dict[str, Any],
+    vocab: dict[str, int],
+    special: dict[str, str],
+    extra: list[dict[str, Any]],
+    config: dict[str, Any],
 ) -> dict[str, int]:
     """Make every special token one that is found in texts; returns the ids of all added tokens."""
     model, added = description["model"], description["added_tokens"]
@@ -190,14 +170,21 @@ def _add_special_tokens(
         missing = missing or [token for token in [special["unk_token"]] if token not in vocab]
     if missing:
         raise TokenizerError(path, f"the vocabulary lacks the special token(s) {listing(missing)}", code="special-token")
+    wanted = []
     for role, content in special.items():
-        if content in vocab and content not in names:
+        if content in vocab or config.get(role) is not None:
             # The word before RoBERTa's mask was written with its space; the mask takes the space over.
             lstrip = role == "mask_token" and model["type"] != "WordPiece"
-            rules = _rules(path, config.get(role), content) or {"content": content, "lstrip": lstrip}
-            added.append(vocabularies.check_rules(path, {**rules, "special": True}, role) | {"id": vocab[content]})
-            names.add(content)
-    vocabularies.check_added_ids(path, sorted(added, key=lambda token: int(token["id"])), vocab)
+            rules = configuration.rules_of(config, role) or {"content": content, "lstrip": lstrip}
+            wanted.append(vocabularies.check_rules(path, {**rules, "special": True}, role))
+    size = len(vocab.keys() | names)
+    for token in [*wanted, *extra]:
+        if token["content"] not in names:
+            added.append(token | {"id": vocab.get(token["content"], size)})
+            names.add(token["content"])
+            size += token["content"] not in vocab
+    added.sort(key=lambda token: int(token["id"]))
+    vocabularies.check_added_ids(path, added, vocab)
     return {token["content"]: token["id"] for token in added}
 
 
@@ -238,52 +225,3 @@ def _build(path: Path, description: dict[str, Any], size: int) -> tokenizers.Tok
             message = f"the added token {quoted(token['content'])} is nothing once it is normalised"
             raise TokenizerError(path, message, code="vocab-invalid")
     return backend
-
-
-# ---- the smaller files
-
-
-def _config(directory: Path) -> dict[str, Any]:
-    """tokenizer_config.json, with the special tokens of special_tokens_map.json, which older files keep there."""
-    path = directory / "tokenizer_config.json"
-    config = vocabularies.read_object(path) if path.exists() else {}
-    for key, names in FILE_KEYS.items():
-        if config.get(key) is not None and config[key] not in names:
-            message = f"{key} names the file {quoted(config[key])}; only {listing(names)} of the same directory is read. Remove the key"
-            raise TokenizerError(path, message, code="path-escapes-model-dir")
-    map_path = directory / "special_tokens_map.json"
-    if "added_tokens_decoder" not in config and map_path.exists():
-        stated = vocabularies.read_object(map_path)
-        for role in ROLES:
-            if stated.get(role) is not None:
-                _content(map_path, stated[role], role)
-                config[role] = stated[role]
-    return config
-
-
-def _added_tokens(directory: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The added tokens of a directory without tokenizer.json: from the configuration, or from added_tokens.json of older files."""
-    path, stated = directory / "tokenizer_config.json", config.get("added_tokens_decoder")
-    if stated is not None:
-        if not isinstance(stated, dict) or not all(isinstance(token, dict) for token in stated.values()):
-            raise TokenizerError(path, "added_tokens_decoder must be an object with id: token", code="vocab-invalid")
-        # An id that is no number stays what it is, for the check to refuse.
-        tokens = [{**token, "id": int(key) if key.isascii() and key.isdigit() and len(key) < 10 else key} for key, token in stated.items()]
-        return vocabularies.check_added(path, tokens, "added_tokens_decoder")
-    path = directory / "added_tokens.json"
-    if not path.exists():
-        return []
-    special = {_content(path, config[role], role) for role in ROLES if config.get(role) is not None}
-    tokens = [{"content": token, "id": number, "special": token in special} for token, number in vocabularies.read_object(path).items()]
-    return vocabularies.check_added(path, tokens, "the file")
-
-
-def _content(path: Path, token: Any, role: str) -> str:
-    """A special token is stated as a string, or as an object with its content and its matching rules."""
-    if isinstance(token, dict):
-        return str(vocabularies.get(path, token, "content", str, "a string", role))
-    return str(vocabularies.get(path, {role: token}, role, str, "a string"))
-
-
-def _rules(path: Path, token: Any, content: str) -> dict[str, Any] | None:
-    return token if isinstance(token, dict) and token.get("content") == content else None

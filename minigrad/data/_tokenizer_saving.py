@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from minigrad.data._tokenizer_files import BYTE_LEVEL_KEYS, NORMALIZER_KEYS, Settings
+from minigrad.data._tokenizer_config import Settings
+from minigrad.data._tokenizer_files import BYTE_LEVEL_KEYS, NORMALIZER_KEYS
 from minigrad.data._tokenizer_vocab import MATCHING
 
 # Classes of transformers that compute what the pipeline of this model computes; the first one is written where the files named none.
@@ -29,6 +30,9 @@ def files_of(description: str, settings: Settings) -> dict[str, str]:
         config |= {key: pipeline["post_processor"][key] for key in BYTE_LEVEL_KEYS if key in pipeline["post_processor"]}
     if settings.model_max_length is not None:
         config["model_max_length"] = settings.model_max_length
+    config |= {key: side for key in ("truncation_side", "padding_side") if (side := getattr(settings, key)) != "right"}
+    if settings.extra_special_tokens:
+        config["additional_special_tokens"] = list(settings.extra_special_tokens)
     added = pipeline["added_tokens"]
     config["added_tokens_decoder"] = {str(token["id"]): {key: token[key] for key in ("content", *MATCHING)} for token in added}
     return {

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
 from minigrad.data.tokenization import Encoding
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, MissingExtraError
 from minigrad.files import quoted
 from minigrad.packing import MAX_NUMBER, IntArray, PackedTokens
 
@@ -48,10 +49,20 @@ def _dealt(lengths: Sequence[int], batch_tokens: int) -> list[IntArray]:
 
 
 def _packed(encodings: Sequence[Encoding], batches: Sequence[IntArray], progress: bool) -> Iterator[tuple[IntArray, PackedTokens]]:
-    from tqdm import tqdm  # beside the tokenizers library, which needs it too
-
-    with tqdm(total=len(encodings), unit="text", disable=None if progress else True) as bar:  # None: silent without a terminal
+    with progress_bar(len(encodings), progress) as bar:
         for numbers in batches:
             chosen = [encodings[number] for number in numbers]
             yield numbers, PackedTokens.of([encoding.ids for encoding in chosen], [encoding.type_ids for encoding in chosen])
             bar.update(len(numbers))
+
+
+def progress_bar(total: int | None, shown: bool) -> Any:
+    """A bar for `total` texts (None: nobody knows how many) on standard error; silent without a terminal, or unless `shown`.
+
+    Raises: MissingExtraError.
+    """
+    try:
+        from tqdm import tqdm  # beside the tokenizers library, which needs it too
+    except ImportError as error:
+        raise MissingExtraError("bars of progress are drawn by tqdm, which cannot be imported: pip install tqdm") from error
+    return tqdm(total=total, unit="text", disable=None if shown else True)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.data._tokenizer_files import ROLES, Settings, load
+from minigrad.data._tokenizer_config import ROLES, TOKENIZER_FILES, Settings
+from minigrad.data._tokenizer_files import load
 from minigrad.data._tokenizer_saving import files_of
 from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TokenizerError
 from minigrad.files import quoted, surrogate_at, write_text
@@ -25,7 +26,10 @@ from minigrad.packing import host_array
 if TYPE_CHECKING:
     import tokenizers
 
+__all__ = ["TOKENIZER_FILES", "TRUNCATIONS", "Encoding", "Tokenizer", "checked_texts"]
 
+CHUNK_TEXTS = 1024
+"""Texts that are encoded at once: the library's own records of a text are many times its size."""
 TRUNCATIONS = ("longest_first", "only_first", "only_second")
 
 
@@ -90,8 +94,8 @@ class Tokenizer:
     def from_pretrained(cls, directory: str | Path) -> Tokenizer:
         """Read tokenizer.json, or where there is none vocab.txt, or vocab.json and merges.txt.
 
-        tokenizer_config.json, special_tokens_map.json and added_tokens.json, if present, set letter case, special tokens and the
-        like. Truncation and padding stored in tokenizer.json are not taken over.
+        tokenizer_config.json, special_tokens_map.json and added_tokens.json, if present, set letter case, special and added tokens,
+        the side that is cut and the like. Truncation and padding stored in tokenizer.json are not taken over.
 
         Raises:
             TokenizerError: a file is missing, broken, or describes a tokenizer that is none of those families.
@@ -130,7 +134,8 @@ class Tokenizer:
         """Tokenize each text as `[CLS] text [SEP]`, or with `pairs` as `[CLS] text [SEP] pair [SEP]`.
 
         RoBERTa and XLM-R write `<s> text </s>` and `<s> text </s></s> pair </s>`.
-        `max_length` counts all tokens of an encoding. Tokens beyond it are cut from the end of the text; for a pair
+        `max_length` counts all tokens of an encoding. Tokens beyond it are cut from the end of the text (from its start where
+        tokenizer_config.json says truncation_side "left"); for a pair
         "longest_first" cuts the longer one until both are of equal length, then both, "only_first" and "only_second" cut one alone.
 
         Raises:
@@ -138,10 +143,10 @@ class Tokenizer:
             ArgumentError: they differ in length, a text holds half a surrogate pair, or `max_length` is no integer, above 2**31 - 1,
                 or leaves no room for text; `truncation` is unknown, or its text is too short to make up for the other.
         """
-        first = _checked_texts("texts", texts)
+        first = checked_texts("texts", texts)
         inputs: list[str] | list[tuple[str, str]] = first
         if pairs is not None:
-            second = _checked_texts("pairs", pairs)
+            second = checked_texts("pairs", pairs)
             if len(second) != len(first):
                 raise ArgumentError(f"texts and pairs must have equal lengths, got {len(first)} and {len(second)}")
             inputs = list(zip(first, second, strict=True))
@@ -157,15 +162,15 @@ class Tokenizer:
             if max_length is None:
                 self._backend.no_truncation()
             else:
-                self._backend.enable_truncation(max_length, strategy=truncation)
+                self._backend.enable_truncation(max_length, strategy=truncation, direction=self._settings.truncation_side)
             try:
-                encodings = self._backend.encode_batch(inputs)
+                chunks = (self._backend.encode_batch(inputs[i : i + CHUNK_TEXTS]) for i in range(0, len(inputs), CHUNK_TEXTS))
+                return [_to_arrays(encoding) for chunk in chunks for encoding in chunk]
             except Exception as error:  # the library raises bare Exceptions; with checked texts there is one reason
                 message = (
                     f"truncation {quoted(truncation)} cannot bring every pair to max_length {max_length}: the text to cut is too short"
                 )
                 raise ArgumentError(message) from error
-        return [_to_arrays(encoding) for encoding in encodings]
 
     def decode(
         self, ids: Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = True, clean_up_tokenization_spaces: bool = False
@@ -220,6 +225,11 @@ class Tokenizer:
                 raise IndexRangeError(f"token id {number} at position {position} is outside the vocabulary of {size} tokens")
         return numbers
 
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token in the vocabulary's own spelling; None if the vocabulary has no such token."""
+        number: int | None = self._backend.token_to_id(token)
+        return number
+
     def save_pretrained(self, directory: str | Path) -> None:
         """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json, and vocab.txt or vocab.json with merges.txt.
 
@@ -250,13 +260,14 @@ def _cleaned_up(text: str) -> str:
     return text
 
 
-def _checked_texts(name: str, texts: Iterable[str]) -> list[str]:
+def checked_texts(name: str, texts: Iterable[str], first: int = 0) -> list[str]:
+    """`texts` as a list, of which the first one is number `first` to the caller. Raises: as `Tokenizer.encode`."""
     if isinstance(texts, str):
         raise DTypeError(f"{name} must be a sequence of strings, got one string; put it into a list")
     if not isinstance(texts, Iterable):
         raise DTypeError(f"{name} must be a sequence of strings, got {type(texts).__name__}")
     checked = list(texts)  # first of all: a generator can be read only once
-    for position, text in enumerate(checked):
+    for position, text in enumerate(checked, first):
         if not isinstance(text, str):
             raise DTypeError(f"{name}[{position}] must be a string, got {type(text).__name__}")
         if (at := surrogate_at(text)) is not None:

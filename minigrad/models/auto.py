@@ -16,8 +16,8 @@ from minigrad.files import listing, quoted
 from minigrad.io import find_checkpoint, open_weights
 from minigrad.models import bert, distilbert, electra, roberta
 from minigrad.models.config import CONFIG_NAME, PretrainedConfig, read_json_object
-from minigrad.models.loading import LoadReport, check_sizes, contents_of, make_plan
-from minigrad.models.pretrained import RESIZABLE_HEADS, TENSORFLOW_CONFIG_NAME, PretrainedModel
+from minigrad.models.loading import LoadReport
+from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME, PretrainedModel
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,7 @@ def forecast(directory: Path, head: str | None = None) -> Forecast:
     path, _, family = read_family(directory)
     config = cls.config_class.from_file(path)
     with open_weights(directory) as source:
-        contents = contents_of(source, cls.family)
-        check_sizes(config, contents)
-        model = cls._build(config, None, None, None)
-        plan = make_plan(contents, model._paths(), cls.base_prefix, RESIZABLE_HEADS.intersection(cls.head), None)
+        model, plan = cls.planned(source, config)
         stored: Counter[str] = Counter()
         for tensor in plan.reads.values():
             stored[str(source.dtype(tensor.name))] += prod(tensor.shape)

@@ -11,29 +11,38 @@ import logging
 from typing import Any, Unpack
 
 from minigrad import functional as F
-from minigrad.errors import ArgumentError, ShapeError
-from minigrad.models.blocks import Embeddings, Encoder, Pooler, Trace, activated
-from minigrad.models.border import Encoded, Extras, as_tokens
+from minigrad.errors import ArgumentError
+from minigrad.models import heads
+from minigrad.models.blocks import Embeddings, Encoder, Pooler, activated
+from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import BertConfig
-from minigrad.models.heads import Decoder, sequence_output, span_output, token_output, word_output
-from minigrad.models.losses import IGNORED, next_token_labels, token_labels
+from minigrad.models.losses import token_labels, token_loss
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, PreTrainingOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
-from minigrad.nn import Dropout, LayerNorm, Linear, Module, init
-from minigrad.packing import PackedTokens, host_array
+from minigrad.nn import Dropout, LayerNorm, Linear, Module
+from minigrad.packing import PackedTokens
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor, TensorLike
 
 logger = logging.getLogger("minigrad")
 
 
-class BertModel(PretrainedModel):
+class BertPretrained(PretrainedModel):
+    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+
+    base_prefix = "bert"
+    family = "bert"
+    config_class = BertConfig
+
+
+class BertModel(BertPretrained):
     """The encoder without a head. With `is_decoder` in the configuration a token attends to those before it only.
 
     Raises: ShapeError, IndexRangeError, ArgumentError for input the model cannot read.
     """
 
     base_prefix = ""
+    optional = ("pooler",)
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
         self.config = config
@@ -56,19 +65,13 @@ class BertModel(PretrainedModel):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **asked: Unpack[Asked],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: the head reads no row but the first of each sequence, so that the last layer need
-        not compute others."""
+        """The encoder's rows, for a head. first_only: see `encoded`."""
         if not self._knows_paths:  # called past __call__
             self._name()
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, self.config.pad_token_id)
-        trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
-        wants_all = output_hidden_states or output_attentions or self.config.is_decoder  # a decoder's first row sees itself alone
-        first_only = first_only and not wants_all
-        rows = self.encoder(self.embeddings(tokens, words), tokens.packing, first_only, trace)
-        return Encoded(tokens, rows, first_only, trace)
+        return encoded(self.config, self.encoder, self.embeddings(tokens, words), tokens, first_only, **asked)
 
     def pooled(self, found: PackedTokens | Encoded) -> Tensor:
         """The pooled [CLS] alone, of packed tokens or of what `encode` found: the last layer computes no other row.
@@ -93,20 +96,12 @@ class BertPredictionHeadTransform(Module):
         return self.LayerNorm(activated(x, self.dense, self.hidden_act))  # type: ignore[no-any-return]
 
 
-class BertLMPredictionHead(Module):
-    """A score for every token of the vocabulary; the decoder is the table of word embeddings, unless the configuration unties them.
-
-    The bias is one parameter with two published names, saved under the one that others read: the decoder's, if that is untied.
-    """
+class BertLMPredictionHead(heads.WordScores):
+    """decoder(transform(x)). Shapes: (rows, hidden) → (rows, vocabulary)."""
 
     def __init__(self, config: BertConfig, table: Parameter) -> None:
         self.transform = BertPredictionHeadTransform(config)
-        if config.tie_word_embeddings:
-            self.bias = init.zeros(config.vocab_size)
-            self.decoder = Decoder(table, self.bias)
-        else:
-            self.decoder = Decoder(init.normal(table.shape, config.initializer_range), init.zeros(config.vocab_size))
-            self.bias = self.decoder.bias
+        super().__init__(config, table)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.transform(x))  # type: ignore[no-any-return]
@@ -125,13 +120,8 @@ class BertHeads(Module):
             self.seq_relationship = Linear(config.hidden_size, 2, std=config.initializer_range)
 
 
-def _classifier(config: BertConfig, classes: int) -> tuple[Dropout, Linear]:
-    rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-    return Dropout(rate), Linear(config.hidden_size, classes, std=config.initializer_range)
-
-
 # ---------------------------------------------------------------- heads on tokens
-class BertForMaskedLM(PretrainedModel):
+class BertForMaskedLM(BertPretrained):
     """BERT with a score for every token of the vocabulary at every place.
 
     labels: (batch, longest) or (rows,), the token that stood there, -100 where none is asked for and at padding. num_items_in_batch: how
@@ -139,9 +129,6 @@ class BertForMaskedLM(PretrainedModel):
     batch row by row), which is most of the work saved where few are masked. Shapes: logits (batch, longest, vocabulary), packed
     (rows, vocabulary), with labelled_only (labelled tokens, vocabulary). Raises: as BertModel; see `token_labels`.
     """
-
-    base_prefix = "bert"
-    head = ("cls",)
 
     def __init__(self, config: BertConfig) -> None:
         self.config = config
@@ -160,18 +147,15 @@ class BertForMaskedLM(PretrainedModel):
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return word_output(found, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
+        return heads.word_output(found, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
 
 
-class BertLMHeadModel(PretrainedModel):
+class BertLMHeadModel(BertPretrained):
     """BERT with a score for every token of the vocabulary coming next. It reads from left to right if the configuration says `is_decoder`.
 
     labels: (batch, longest) or (rows,), usually input_ids themselves with -100 at padding: each token predicts the next one's label.
     num_items_in_batch: how many labels the whole step has. Shapes: as BertForMaskedLM. Raises: as BertModel; see `token_labels`.
     """
-
-    base_prefix = "bert"
-    head = ("cls",)
 
     def __init__(self, config: BertConfig) -> None:
         if not config.is_decoder:
@@ -191,27 +175,21 @@ class BertLMHeadModel(PretrainedModel):
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        logits, loss = self.cls.predictions(found.rows), None
-        if labels is not None:
-            ids = next_token_labels(labels, found.tokens, self.config.vocab_size)
-            loss = F.cross_entropy(logits, ids, ignore_index=IGNORED, denominator=num_items_in_batch)
-        return LogitsOutput(found.returned(logits), loss, found.hidden_states, found.attentions)
+        return heads.next_token_output(found, self.cls.predictions(found.rows), labels, num_items_in_batch)
 
 
-class BertForTokenClassification(PretrainedModel):
+class BertForTokenClassification(BertPretrained):
     """BERT with a linear classifier on every token.
 
     labels: (batch, longest) or (rows,), -100 where none is known and at padding. num_items_in_batch: how many labels the whole step has, if
     this batch is part of one. Raises: as BertModel; see `token_labels`.
     """
 
-    base_prefix = "bert"
-    head = ("classifier",)
-
     def __init__(self, config: BertConfig) -> None:
         self.config = config
         self.bert = BertModel(config, add_pooling_layer=False)
-        self.dropout, self.classifier = _classifier(config, config.num_labels)
+        self.dropout = Dropout(config.head_dropout_prob)
+        self.classifier = Linear(config.hidden_size, config.num_labels, std=config.initializer_range)
 
     def forward(
         self,
@@ -225,18 +203,15 @@ class BertForTokenClassification(PretrainedModel):
     ) -> LogitsOutput:
         found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
         logits = self.classifier(self.dropout(found.rows, found.tokens.packing))
-        return token_output(found, logits, labels, num_items_in_batch)
+        return heads.token_output(found, logits, labels, num_items_in_batch)
 
 
-class BertForQuestionAnswering(PretrainedModel):
+class BertForQuestionAnswering(BertPretrained):
     """BERT with two scores for every token: that the answer starts there, and that it ends there.
 
     start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. An answer is looked for among real tokens alone:
     logits at padding are returned as zeros and mean nothing. Raises: as BertModel.
     """
-
-    base_prefix = "bert"
-    head = ("qa_outputs",)
 
     def __init__(self, config: BertConfig) -> None:
         self.config = config
@@ -253,39 +228,32 @@ class BertForQuestionAnswering(PretrainedModel):
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
         found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+        return heads.span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- heads on whole sequences
-class BertForSequenceClassification(PretrainedModel):
+class BertForSequenceClassification(BertPretrained):
     """BERT with a linear classifier on the pooled [CLS]; with one label a regression (mean squared error).
 
     labels: (batch,) integers (cross-entropy, -100 ignored), or for a regression floats of the logits' shape, (batch,) where there is one
     label, or for several classes at once their zeros and ones (batch, labels). Raises: as BertModel; see `sequence_loss`.
     """
 
-    base_prefix = "bert"
-    head = ("classifier",)
-
     def __init__(self, config: BertConfig) -> None:
         self.config = config
         self.bert = BertModel(config)
-        self.dropout, self.classifier = _classifier(config, config.num_labels)
+        self.dropout = Dropout(config.head_dropout_prob)
+        self.classifier = Linear(config.hidden_size, config.num_labels, std=config.initializer_range)
 
     def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: TensorLike | None = None,
-        **extras: Unpack[Extras],
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
         found = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
         logits = self.classifier(self.dropout(self.bert.pooled(found), found.tokens.packing.first))
-        return sequence_output(self.config, found, logits, labels)
+        return heads.sequence_output(self.config, found, logits, labels)
 
 
-class BertForMultipleChoice(PretrainedModel):
+class BertForMultipleChoice(BertPretrained):
     """BERT with one score for each of several texts, of which one is right.
 
     Inputs are (batch, choices, longest), or PackedTokens of all choices in turn with their number as num_choices. labels: (batch,), which
@@ -293,13 +261,11 @@ class BertForMultipleChoice(PretrainedModel):
     Raises: as BertModel; ShapeError for arrays without an axis of choices, or sequences that do not divide among the choices.
     """
 
-    base_prefix = "bert"
-    head = ("classifier",)
-
     def __init__(self, config: BertConfig) -> None:
         self.config = config
         self.bert = BertModel(config)
-        self.dropout, self.classifier = _classifier(config, 1)
+        self.dropout = Dropout(config.head_dropout_prob)
+        self.classifier = Linear(config.hidden_size, 1, std=config.initializer_range)
 
     def forward(
         self,
@@ -311,48 +277,18 @@ class BertForMultipleChoice(PretrainedModel):
         num_choices: int | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        if not isinstance(input_ids, PackedTokens):
-            if extras.get("inputs_embeds") is not None:
-                embeds = F.as_tensor(extras["inputs_embeds"])  # type: ignore[arg-type]
-                num_choices, extras["inputs_embeds"] = _choices("inputs_embeds", embeds, 4), embeds.reshape((-1, *embeds.shape[2:]))
-            else:
-                input_ids = host_array("input_ids", input_ids)
-                num_choices, input_ids = _choices("input_ids", input_ids, 3), input_ids.reshape((-1, input_ids.shape[2]))
-            attention_mask = _flat("attention_mask", attention_mask, "biuf")
-            token_type_ids = _flat("token_type_ids", token_type_ids, "iu")
-        elif num_choices is None or num_choices < 1 or len(input_ids.packing) % num_choices:
-            raise ShapeError(f"PackedTokens of {len(input_ids.packing)} sequences do not divide among num_choices={num_choices!r} choices")
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        given = heads.flat_choices(input_ids, attention_mask, token_type_ids, extras.get("inputs_embeds"), num_choices)
+        extras["inputs_embeds"] = given.inputs_embeds
+        found = self.bert.encode(given.input_ids, given.attention_mask, given.token_type_ids, first_only=True, **extras)
         scores = self.classifier(self.dropout(self.bert.pooled(found), found.tokens.packing.first))
-        logits = scores.reshape((-1, num_choices))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+        return heads.choice_output(found, scores, given.number, labels)
 
 
-def _choices(name: str, array: Any, ndim: int) -> int:
-    if array.ndim != ndim or 0 in array.shape:
-        sides = "(batch, choices, longest" + (", hidden)" if ndim == 4 else ")")
-        raise ShapeError(f"{name} must have shape {sides} and hold something, got {array.shape}")
-    return int(array.shape[1])
-
-
-def _flat(name: str, array: Any, kinds: str) -> Any:
-    """The choices of all examples in turn. Shapes: (batch, choices, longest) → (batch * choices, longest)."""
-    if array is None:
-        return None
-    array = host_array(name, array, kinds)
-    _choices(name, array, 3)
-    return array.reshape((-1, array.shape[2]))
-
-
-class BertForNextSentencePrediction(PretrainedModel):
+class BertForNextSentencePrediction(BertPretrained):
     """BERT with two scores for a pair of texts: that the second follows the first (class 0), or does not (class 1).
 
     labels: (batch,) integers, -100 ignored. Shapes: logits (batch, 2). Raises: as BertModel.
     """
-
-    base_prefix = "bert"
-    head = ("cls",)
 
     def __init__(self, config: BertConfig) -> None:
         self.config = config
@@ -360,28 +296,18 @@ class BertForNextSentencePrediction(PretrainedModel):
         self.cls = BertHeads(config, pairs=True)
 
     def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: TensorLike | None = None,
-        **extras: Unpack[Extras],
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
         found = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        logits = self.cls.seq_relationship(self.bert.pooled(found))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+        return heads.class_output(found, self.cls.seq_relationship(self.bert.pooled(found)), labels)
 
 
-class BertForPreTraining(PretrainedModel):
+class BertForPreTraining(BertPretrained):
     """BERT with both heads that it was trained with: masked tokens and sentence pairs. Its loss is the sum of the two.
 
     labels: as BertForMaskedLM; next_sentence_label: (batch,), as BertForNextSentencePrediction.
     Raises: as BertModel; ArgumentError if one kind of labels comes without the other.
     """
-
-    base_prefix = "bert"
-    head = ("cls",)
 
     def __init__(self, config: BertConfig) -> None:
         self.config = config
@@ -404,5 +330,5 @@ class BertForPreTraining(PretrainedModel):
         loss = None
         if labels is not None and next_sentence_label is not None:
             ids = token_labels(labels, found.tokens, self.config.vocab_size)
-            loss = F.cross_entropy(words, ids, ignore_index=IGNORED) + F.cross_entropy(pairs, next_sentence_label)
+            loss = token_loss(words, ids, None) + F.cross_entropy(pairs, next_sentence_label)
         return PreTrainingOutput(found.returned(words), pairs, loss, found.hidden_states, found.attentions)

@@ -7,35 +7,17 @@ compute just those rows (its keys and values still need all).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from minigrad import functional as F
 from minigrad.errors import IndexRangeError, ShapeError
+from minigrad.models.config import PretrainedConfig
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from minigrad.nn.activation import GELU_FORMS, activation
 from minigrad.ops.attention import seen_keys
 from minigrad.packing import IntArray, PackedTokens, Packing
 from minigrad.tensor import Tensor
-
-
-class EncoderConfig(Protocol):
-    """What the blocks read of a family's configuration."""
-
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: str
-    hidden_dropout_prob: float
-    attention_probs_dropout_prob: float
-    max_position_embeddings: int
-    type_vocab_size: int
-    initializer_range: float
-    layer_norm_eps: float
-    pad_token_id: int
-    is_decoder: bool
 
 
 @dataclass
@@ -45,8 +27,8 @@ class Trace:
     Shapes: hidden_states: (rows, hidden), the embeddings first; attentions: per layer and sequence (heads, n, n).
     """
 
-    hidden_states: list[Tensor] | None = field(default=None)
-    attentions: list[tuple[Tensor, ...]] | None = field(default=None)
+    hidden_states: list[Tensor] | None = None
+    attentions: list[tuple[Tensor, ...]] | None = None
 
 
 def embedded(name: str, ids: IntArray, table: Embedding, untrained: int | None = None) -> Tensor:
@@ -75,7 +57,7 @@ def word_vectors(tokens: PackedTokens, table: Embedding, words: Tensor | None, p
     wanted = (len(tokens.input_ids), table.weight.shape[1])
     if words.shape != wanted:
         raise ShapeError(f"inputs_embeds holds rows of shape {words.shape}, these tokens and this model need {wanted}")
-    return words
+    return words.astype(table.weight.dtype)  # NumPy's float64 would make all that follows float64
 
 
 def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, first: int = 0) -> None:
@@ -95,7 +77,7 @@ def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, fi
 class Embeddings(Module):
     """Word + position + segment embeddings, normalised. `width`: of the vectors, if it is not the encoder's."""
 
-    def __init__(self, config: EncoderConfig, width: int | None = None) -> None:
+    def __init__(self, config: PretrainedConfig, width: int | None = None) -> None:
         width, std = width or config.hidden_size, config.initializer_range
         self.word_embeddings = Embedding(config.vocab_size, width, std=std)
         self.position_embeddings = Embedding(config.max_position_embeddings, width, std=std)
@@ -115,7 +97,7 @@ class Embeddings(Module):
 class SelfAttention(Module):
     """Multi-head attention, causal in a decoder; `queries`, if given, are the only rows whose result is wanted."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
         self.heads, self.causal = config.num_attention_heads, config.is_decoder
         self.query, self.key, self.value = Linear(h, h, std=std), Linear(h, h, std=std), Linear(h, h, std=std)
@@ -153,7 +135,7 @@ def side_by_side(x: Tensor, *layers: Linear) -> Tensor:
 class DenseAddNorm(Module):
     """layer_norm(dropout(dense(x)) + residual). Published as BertSelfOutput and BertOutput."""
 
-    def __init__(self, in_features: int, config: EncoderConfig) -> None:
+    def __init__(self, in_features: int, config: PretrainedConfig) -> None:
         self.dense = Linear(in_features, config.hidden_size, std=config.initializer_range)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
@@ -166,7 +148,7 @@ class DenseAddNorm(Module):
 class Attention(Module):
     """Self-attention and what follows it, held under the published names; `Layer` calls the two."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         self.self = SelfAttention(config)
         self.output = DenseAddNorm(config.hidden_size, config)
 
@@ -174,7 +156,7 @@ class Attention(Module):
 class Intermediate(Module):
     """activation(dense(x)): the wide half of the feed-forward block. Shapes: (rows, hidden) → (rows, intermediate)."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         self.dense = Linear(config.hidden_size, config.intermediate_size, std=config.initializer_range)
         self.hidden_act = config.hidden_act
 
@@ -193,7 +175,7 @@ def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
 class Layer(Module):
     """Attention and feed-forward; with `first_only`, computed only for the first row of each sequence."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
         self.output = DenseAddNorm(config.intermediate_size, config)
@@ -216,7 +198,7 @@ class Layer(Module):
 class Encoder(Module):
     """The stack of layers."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         self.layer = [Layer(config) for _ in range(config.num_hidden_layers)]
 
     def forward(self, x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
@@ -258,7 +240,7 @@ def _note(trace: Trace, layer: AnyLayer, x: Tensor, packing: Packing) -> None:
 class Pooler(Module):
     """tanh(dense([CLS]))."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         self.dense = Linear(config.hidden_size, config.hidden_size, std=config.initializer_range)
 
     def forward(self, first: Tensor) -> Tensor:

@@ -9,21 +9,28 @@ from typing import Any, TypedDict
 from minigrad import functional as F
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.models.blocks import Trace
+from minigrad.models.config import PretrainedConfig
+from minigrad.nn import Module
 from minigrad.nn.attention import pad_rows
 from minigrad.packing import PackedTokens, pack, pack_mask
 from minigrad.tensor import Tensor, TensorLike
 
 
-class Extras(TypedDict, total=False):
+class Asked(TypedDict, total=False):
+    """output_hidden_states, output_attentions: return what goes into and out of every layer, and whom each row attends to."""
+
+    output_hidden_states: bool
+    output_attentions: bool
+
+
+class Extras(Asked, total=False):
     """Keywords that every model takes beside its inputs and labels.
 
     inputs_embeds: word vectors in place of input_ids, (batch, longest, hidden); beside PackedTokens (rows, hidden), and their ids are not
-    looked at. output_hidden_states, output_attentions: return what goes into and out of every layer, and whom each row attends to.
+    looked at. The others: as `Asked`.
     """
 
     inputs_embeds: TensorLike | None
-    output_hidden_states: bool
-    output_attentions: bool
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,26 @@ class Encoded:
         if self.trace.attentions is None:
             return None
         return tuple(w if self.tokens.padded_shape is None else _padded_weights(w, self.tokens) for w in self.trace.attentions)
+
+
+def encoded(
+    config: PretrainedConfig,
+    encoder: Module,
+    x: Tensor,
+    tokens: PackedTokens,
+    first_only: bool,
+    *,
+    output_hidden_states: bool = False,
+    output_attentions: bool = False,
+) -> Encoded:
+    """Embeddings led through an encoder's layers. first_only: the caller reads no row but the first of each sequence, so that the last
+    layer need not compute others (where nobody asked to see them, and no decoder's first row must see itself alone).
+
+    Shapes: x (rows, hidden).
+    """
+    trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
+    first_only = first_only and not (output_hidden_states or output_attentions or config.is_decoder)
+    return Encoded(tokens, encoder(x, tokens.packing, first_only, trace), first_only, trace)
 
 
 def _padded_weights(weights: tuple[Tensor, ...], tokens: PackedTokens) -> Tensor:

@@ -111,6 +111,8 @@ class PretrainedConfig:
         for name in ("is_decoder", "tie_word_embeddings"):
             if type(getattr(self, name)) is not bool:
                 raise self._refused(name, getattr(self, name), "must be true or false", code="config-type")
+        if self.pad_token_id >= self.vocab_size:
+            raise self._refused("pad_token_id", self.pad_token_id, f"the vocabulary has {self.vocab_size} tokens, 0 the first")
         if self.hidden_size % self.num_attention_heads:
             raise self._refused("num_attention_heads", self.num_attention_heads, f"hidden_size {self.hidden_size} does not divide by it")
         if not self.id2label or any(type(i) is not int for i in self.id2label) or sorted(self.id2label) != list(range(len(self.id2label))):
@@ -137,8 +139,9 @@ class PretrainedConfig:
         return {label: i for i, label in self.id2label.items()}
 
     @property
-    def attention_head_size(self) -> int:
-        return self.hidden_size // self.num_attention_heads
+    def head_dropout_prob(self) -> float:
+        """Of the dropout before a classifier: `classifier_dropout`, or the encoder's rate where that is unset."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
     def _refused(self, name: str, value: Any, why: str, code: str | None = None) -> ConfigError:
         return ConfigError(self.source, f"{self.published_keys.get(name, name)} = {quoted(value)}: {why}", code=code)
@@ -164,6 +167,8 @@ class PretrainedConfig:
         Raises: ConfigError.
         """
         source = source or cls.__name__
+        if values.get("model_type", "") is None:  # says no more than a key left out
+            values = {name: value for name, value in values.items() if name != "model_type"}
         for name, allowed in {"model_type": cls.model_types, **SUPPORTED}.items():
             if name in values and values[name] not in allowed:
                 raise ConfigError(

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Unpack
 
 from minigrad import functional as F
+from minigrad.models import heads
 from minigrad.models.blocks import Trace, activated, attention_weights, check_length, run_layers, side_by_side, word_vectors
-from minigrad.models.border import Encoded, Extras, as_tokens
+from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
-from minigrad.models.heads import Decoder, sequence_output, span_output, token_output, word_output
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module, init
@@ -178,18 +178,13 @@ class DistilBertModel(DistilBertPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **asked: Unpack[Asked],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: the head reads no row but the first of each sequence, so that the last layer need
-        not compute others."""
+        """The encoder's rows, for a head. first_only: see `encoded`."""
         if not self._knows_paths:  # called past __call__
             self._name()
         tokens, words = as_tokens(input_ids, attention_mask, None, inputs_embeds, self.config.pad_token_id)
-        trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
-        first_only = first_only and not (output_hidden_states or output_attentions)
-        rows = self.transformer(self.embeddings(tokens, words), tokens.packing, first_only, trace)
-        return Encoded(tokens, rows, first_only, trace)
+        return encoded(self.config, self.transformer, self.embeddings(tokens, words), tokens, first_only, **asked)
 
 
 # ---------------------------------------------------------------- heads on tokens
@@ -200,8 +195,6 @@ class DistilBertForMaskedLM(DistilBertPretrained):
     as BertForMaskedLM. Raises: as DistilBertModel; see `token_labels`.
     """
 
-    head = ("vocab_transform", "vocab_layer_norm", "vocab_projector")
-
     def __init__(self, config: DistilBertConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
         self.config = config
@@ -210,7 +203,7 @@ class DistilBertForMaskedLM(DistilBertPretrained):
         self.vocab_layer_norm = LayerNorm(h, config.layer_norm_eps)
         table: Parameter = self.distilbert.embeddings.word_embeddings.weight
         own = table if config.tie_word_embeddings else init.normal(table.shape, std)
-        self.vocab_projector = Decoder(own, init.zeros(config.vocab_size))
+        self.vocab_projector = heads.Decoder(own, init.zeros(config.vocab_size))
 
     def forward(
         self,
@@ -223,7 +216,7 @@ class DistilBertForMaskedLM(DistilBertPretrained):
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return word_output(found, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
+        return heads.word_output(found, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
 
     def _scores(self, x: Tensor) -> Tensor:
         x = activated(x, self.vocab_transform, self.config.hidden_act)
@@ -235,8 +228,6 @@ class DistilBertForTokenClassification(DistilBertPretrained):
 
     labels, num_items_in_batch: as BertForTokenClassification. Raises: as DistilBertModel; see `token_labels`.
     """
-
-    head = ("classifier",)
 
     def __init__(self, config: DistilBertConfig) -> None:
         self.config = config
@@ -254,7 +245,7 @@ class DistilBertForTokenClassification(DistilBertPretrained):
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
 
 
 class DistilBertForQuestionAnswering(DistilBertPretrained):
@@ -262,8 +253,6 @@ class DistilBertForQuestionAnswering(DistilBertPretrained):
 
     start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as DistilBertModel.
     """
-
-    head = ("qa_outputs",)
 
     def __init__(self, config: DistilBertConfig) -> None:
         self.config = config
@@ -280,7 +269,7 @@ class DistilBertForQuestionAnswering(DistilBertPretrained):
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
         found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return span_output(found, self.qa_outputs(self.dropout(found.rows, found.tokens.packing)), start_positions, end_positions)
+        return heads.span_output(found, self.qa_outputs(self.dropout(found.rows, found.tokens.packing)), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- the head on whole sequences
@@ -290,8 +279,6 @@ class DistilBertForSequenceClassification(DistilBertPretrained):
     labels: as BertForSequenceClassification. Raises: as DistilBertModel; see `sequence_loss`.
     """
 
-    head = ("pre_classifier", "classifier")
-
     def __init__(self, config: DistilBertConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
         self.config = config
@@ -300,13 +287,7 @@ class DistilBertForSequenceClassification(DistilBertPretrained):
         self.classifier = Linear(h, config.num_labels, std=std)
         self.dropout = Dropout(config.seq_classif_dropout)
 
-    def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        labels: TensorLike | None = None,
-        **extras: Unpack[Extras],
-    ) -> LogitsOutput:
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **extras: Unpack[Extras]) -> LogitsOutput:
         found = self.distilbert.encode(input_ids, attention_mask, first_only=True, **extras)
         x = self.dropout(F.relu(self.pre_classifier(found.first)), found.tokens.packing.first)
-        return sequence_output(self.config, found, self.classifier(x), labels)
+        return heads.sequence_output(self.config, found, self.classifier(x), labels)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
 from minigrad import functional as F
-from minigrad.models.blocks import Embeddings, Encoder, Trace, activated
-from minigrad.models.border import Encoded, Extras, as_tokens
+from minigrad.models import heads
+from minigrad.models.blocks import Embeddings, Encoder, activated
+from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import WORDS, PretrainedConfig
-from minigrad.models.heads import sequence_output, span_output, token_output
-from minigrad.models.losses import IGNORED, token_labels
+from minigrad.models.losses import IGNORED, checked_count, token_labels
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Linear, Module
@@ -91,25 +91,16 @@ class ElectraModel(ElectraPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **asked: Unpack[Asked],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: the head reads no row but the first of each sequence, so that the last layer need
-        not compute others."""
+        """The encoder's rows, for a head. first_only: see `encoded`."""
         if not self._knows_paths:  # called past __call__
             self._name()
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, self.config.pad_token_id)
-        trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
-        wants_all = output_hidden_states or output_attentions or self.config.is_decoder  # a decoder's first row sees itself alone
-        first_only = first_only and not wants_all
         x = self.embeddings(tokens, words)
         if self.embeddings_project is not None:
             x = self.embeddings_project(x)
-        return Encoded(tokens, self.encoder(x, tokens.packing, first_only, trace), first_only, trace)
-
-
-def _dropout(config: ElectraConfig) -> Dropout:
-    return Dropout(config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout)
+        return encoded(self.config, self.encoder, x, tokens, first_only, **asked)
 
 
 # ---------------------------------------------------------------- heads on tokens
@@ -133,8 +124,6 @@ class ElectraForPreTraining(ElectraPretrained):
     batch is part of one. Shapes: logits (batch, longest), packed (rows,).
     Raises: as ElectraModel; ShapeError, DTypeError, IndexRangeError for labels that do not fit.
     """
-
-    head = ("discriminator_predictions",)
 
     def __init__(self, config: ElectraConfig) -> None:
         self.config = config
@@ -168,9 +157,8 @@ def _replaced_loss(logits: Tensor, labels: Any, tokens: PackedTokens, num_items_
     ids = token_labels(given, tokens, 2)
     rows = (ids != IGNORED).nonzero()[0]
     asked, wanted = F.take_rows(logits, rows), Tensor(ids[rows, None], dtype=logits.dtype, device=logits.device)
-    if num_items_in_batch is None:
-        return F.bce_with_logits(asked, wanted)
-    return F.bce_with_logits(asked, wanted, reduction="sum") / num_items_in_batch
+    count = checked_count(num_items_in_batch)
+    return F.bce_with_logits(asked, wanted) if count is None else F.bce_with_logits(asked, wanted, reduction="sum") / count
 
 
 class ElectraForTokenClassification(ElectraPretrained):
@@ -179,12 +167,10 @@ class ElectraForTokenClassification(ElectraPretrained):
     labels, num_items_in_batch: as BertForTokenClassification. Raises: as ElectraModel; see `token_labels`.
     """
 
-    head = ("classifier",)
-
     def __init__(self, config: ElectraConfig) -> None:
         self.config = config
         self.electra = ElectraModel(config)
-        self.dropout = _dropout(config)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = Linear(config.hidden_size, config.num_labels, std=config.initializer_range)
 
     def forward(
@@ -198,7 +184,7 @@ class ElectraForTokenClassification(ElectraPretrained):
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
 
 
 class ElectraForQuestionAnswering(ElectraPretrained):
@@ -206,8 +192,6 @@ class ElectraForQuestionAnswering(ElectraPretrained):
 
     start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as ElectraModel.
     """
-
-    head = ("qa_outputs",)
 
     def __init__(self, config: ElectraConfig) -> None:
         self.config = config
@@ -224,46 +208,23 @@ class ElectraForQuestionAnswering(ElectraPretrained):
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
         found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+        return heads.span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- the head on whole sequences
-class ElectraClassificationHead(Module):
-    """out_proj(dropout(gelu(dense(dropout(x))))). Shapes: the first row of each sequence (batch, hidden) → (batch, labels)."""
-
-    def __init__(self, config: ElectraConfig) -> None:
-        h, std = config.hidden_size, config.initializer_range
-        self.dropout = _dropout(config)
-        self.dense = Linear(h, h, std=std)
-        self.out_dropout = _dropout(config)  # by itself, so that it drops other units
-        self.out_proj = Linear(h, config.num_labels, std=std)
-
-    def forward(self, found: Encoded) -> Tensor:
-        packing = found.tokens.packing.first
-        x = activated(self.dropout(found.first, packing), self.dense, "gelu")
-        return self.out_proj(self.out_dropout(x, packing))  # type: ignore[no-any-return]
-
-
 class ElectraForSequenceClassification(ElectraPretrained):
     """ELECTRA with a classifier of two layers on the first token; with one label a regression (mean squared error).
 
     labels: as BertForSequenceClassification. Raises: as ElectraModel; see `sequence_loss`.
     """
 
-    head = ("classifier",)
-
     def __init__(self, config: ElectraConfig) -> None:
         self.config = config
         self.electra = ElectraModel(config)
-        self.classifier = ElectraClassificationHead(config)
+        self.classifier = heads.ClassificationHead(config, "gelu")
 
     def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: TensorLike | None = None,
-        **extras: Unpack[Extras],
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
         found = self.electra.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return sequence_output(self.config, found, self.classifier(found), labels)
+        return heads.sequence_output(self.config, found, self.classifier(found), labels)

@@ -1,20 +1,24 @@
-"""What the heads of the families have in common: a decoder that shares its parameters, and the way from scores and labels to the output."""
+"""What the heads of the families have in common: their shared parts, and the way from scores and labels to the output."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from minigrad import functional as F
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, ShapeError
+from minigrad.models.blocks import activated
 from minigrad.models.border import Encoded
-from minigrad.models.losses import IGNORED, LabelledConfig, sequence_loss, span_loss, token_labels
+from minigrad.models.config import PretrainedConfig
+from minigrad.models.losses import IGNORED, next_token_labels, sequence_loss, span_loss, token_labels, token_loss
 from minigrad.models.outputs import LogitsOutput, QuestionAnsweringOutput
-from minigrad.nn import Module
+from minigrad.nn import Dropout, Linear, Module, init
+from minigrad.packing import IntArray, PackedTokens, host_array
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor, TensorLike
 
 
+# ---------------------------------------------------------------- parts
 class Decoder(Module):
     """x Wᵀ + b with parameters that have another name elsewhere. Shapes: (rows, hidden) → (rows, vocabulary)."""
 
@@ -25,12 +29,54 @@ class Decoder(Module):
         return F.linear(x, self.weight, self.bias)
 
 
+class WordScores(Module):
+    """Base of the heads that score every token of the vocabulary: the decoder is the table of word embeddings, unless the configuration
+    unties them.
+
+    The bias is one parameter with two published names, saved under the one that others read: the decoder's, if that is untied.
+    """
+
+    def __init__(self, config: PretrainedConfig, table: Parameter) -> None:
+        if config.tie_word_embeddings:
+            self.bias = init.zeros(config.vocab_size)
+            self.decoder = Decoder(table, self.bias)
+        else:
+            self.decoder = Decoder(init.normal(table.shape, config.initializer_range), init.zeros(config.vocab_size))
+            self.bias = self.decoder.bias
+
+
+class ClassificationHead(Module):
+    """out_proj(dropout(activation(dense(dropout(x))))). Shapes: the first row of each sequence (batch, hidden) → (batch, labels)."""
+
+    def __init__(self, config: PretrainedConfig, hidden_act: str) -> None:
+        h, std = config.hidden_size, config.initializer_range
+        self.dropout = Dropout(config.head_dropout_prob)
+        self.dense = Linear(h, h, std=std)
+        self.out_dropout = Dropout(config.head_dropout_prob)  # by itself, so that it drops other units
+        self.out_proj = Linear(h, config.num_labels, std=std)
+        self.hidden_act = hidden_act
+
+    def forward(self, found: Encoded) -> Tensor:
+        packing = found.tokens.packing.first
+        x = activated(self.dropout(found.first, packing), self.dense, self.hidden_act)
+        return self.out_proj(self.out_dropout(x, packing))  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- heads on tokens
 def token_output(found: Encoded, logits: Tensor, labels: Any, num_items_in_batch: float | None) -> LogitsOutput:
     """Of a head on tokens. labels: as the caller brought them. Shapes: logits (rows, classes). Raises: as `token_labels`."""
-    loss = None
-    if labels is not None:
-        ids = token_labels(labels, found.tokens, logits.shape[1])
-        loss = F.cross_entropy(logits, ids, ignore_index=IGNORED, denominator=num_items_in_batch)
+    ids = None if labels is None else token_labels(labels, found.tokens, logits.shape[1])
+    return _token_output(found, logits, ids, num_items_in_batch)
+
+
+def next_token_output(found: Encoded, logits: Tensor, labels: Any, num_items_in_batch: float | None) -> LogitsOutput:
+    """Of a head whose tokens predict the label of the one that follows. Otherwise as `token_output`."""
+    ids = None if labels is None else next_token_labels(labels, found.tokens, logits.shape[1])
+    return _token_output(found, logits, ids, num_items_in_batch)
+
+
+def _token_output(found: Encoded, logits: Tensor, ids: IntArray | None, num_items_in_batch: float | None) -> LogitsOutput:
+    loss = None if ids is None else token_loss(logits, ids, num_items_in_batch)
     return LogitsOutput(found.returned(logits), loss, found.hidden_states, found.attentions)
 
 
@@ -53,14 +99,7 @@ def word_output(
     ids = token_labels(labels, found.tokens, vocab_size)
     rows = (ids != IGNORED).nonzero()[0]
     logits = head(F.take_rows(found.rows, rows))
-    loss = F.cross_entropy(logits, ids[rows], ignore_index=IGNORED, denominator=num_items_in_batch)
-    return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
-
-
-def sequence_output(config: LabelledConfig, found: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
-    """Of a head on whole sequences. Shapes: logits (batch, labels). Raises: as `sequence_loss`."""
-    loss = None if labels is None else sequence_loss(config, logits, labels)
-    return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+    return LogitsOutput(logits, token_loss(logits, ids[rows], num_items_in_batch), found.hidden_states, found.attentions)
 
 
 def span_output(found: Encoded, logits: Tensor, start_positions: Any, end_positions: Any) -> QuestionAnsweringOutput:
@@ -70,3 +109,60 @@ def span_output(found: Encoded, logits: Tensor, start_positions: Any, end_positi
         loss = span_loss(logits[:, 0], logits[:, 1], start_positions, end_positions, found.tokens)
     both = found.returned(logits)
     return QuestionAnsweringOutput(both[..., 0], both[..., 1], loss, found.hidden_states, found.attentions)
+
+
+# ---------------------------------------------------------------- heads on whole sequences
+def sequence_output(config: PretrainedConfig, found: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
+    """Of a head whose task the configuration names. Shapes: logits (batch, labels). Raises: as `sequence_loss`."""
+    loss = None if labels is None else sequence_loss(config, logits, labels)
+    return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+
+
+def class_output(found: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
+    """Of a head that picks one of several classes. Shapes: logits (batch, classes), labels (batch,). Raises: as `cross_entropy`."""
+    loss = None if labels is None else F.cross_entropy(logits, labels)
+    return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+
+
+class Choices(NamedTuple):
+    """What a model for multiple choice was called with, the choices of all examples in turn."""
+
+    number: int
+    """How many an example has."""
+    input_ids: Any
+    attention_mask: Any
+    token_type_ids: Any
+    inputs_embeds: Any
+
+
+def flat_choices(input_ids: Any, attention_mask: Any, token_type_ids: Any, inputs_embeds: Any, number: int | None) -> Choices:
+    """Padded arrays without their axis of choices; PackedTokens as they are, of which `number` must say how they divide.
+
+    Shapes: (batch, choices, longest) → (batch * choices, longest); inputs_embeds with a further axis (hidden).
+    Raises: ShapeError for arrays without an axis of choices, or sequences that do not divide among the choices.
+    """
+    if isinstance(input_ids, PackedTokens):
+        count = len(input_ids.packing)
+        if type(number) is not int or number < 1 or count % number:
+            raise ShapeError(f"PackedTokens of {count} sequences do not divide among num_choices={number!r:.80} choices")
+        return Choices(number, input_ids, attention_mask, token_type_ids, inputs_embeds)
+    given = {
+        "input_ids": None if inputs_embeds is not None and input_ids is None else host_array("input_ids", input_ids),
+        "attention_mask": None if attention_mask is None else host_array("attention_mask", attention_mask, "biuf"),
+        "token_type_ids": None if token_type_ids is None else host_array("token_type_ids", token_type_ids),
+        "inputs_embeds": None if inputs_embeds is None else F.as_tensor(inputs_embeds),
+    }
+    shown = {name: array.shape for name, array in given.items() if array is not None}
+    for name, shape in shown.items():
+        wanted = "(batch, choices, longest" + (", hidden)" if name == "inputs_embeds" else ")")
+        if len(shape) != wanted.count(",") + 1 or 0 in shape:
+            raise ShapeError(f"{name} must have shape {wanted} and hold something, got {shape}")
+    numbers = {shape[1] for shape in shown.values()}
+    if len(numbers) > 1 or number not in (None, *numbers):
+        raise ShapeError(f"the number of choices is said differently: {shown}, num_choices={number!r:.80}")
+    return Choices(numbers.pop(), *(None if array is None else array.reshape((-1, *array.shape[2:])) for array in given.values()))
+
+
+def choice_output(found: Encoded, scores: Tensor, number: int, labels: TensorLike | None) -> LogitsOutput:
+    """Of a head with one score for each choice. Shapes: scores (batch * choices, 1), labels (batch,) → logits (batch, choices)."""
+    return class_output(found, scores.reshape((-1, number)), labels)

@@ -1,13 +1,13 @@
 """From the tensors of a file to the parameters of a model: what goes where is settled by name and shape before a number is read.
 
-Strict in everything but a new head: the parameters of a head (and a pooler the file lacks) may be newly initialised, which is said
+Strict in everything but a new head: the parameters of a head (and of the pooler that it reads) may be newly initialised, which is said
 aloud; anything else that is missing, left over or mis-shaped is an error.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -17,7 +17,7 @@ from minigrad.errors import ConfigError, WeightFileError
 from minigrad.files import listing, quoted
 from minigrad.io import TensorFlowCheckpoint, WeightSource
 from minigrad.models.config import PretrainedConfig
-from minigrad.models.names import is_head, layer_of, published, without_prefix
+from minigrad.models.names import SIZED_BY_LABELS, is_head, layer_of, published, without_prefix
 from minigrad.parameter import Parameter
 
 logger = logging.getLogger("minigrad")
@@ -130,11 +130,11 @@ class Plan:
     report: LoadReport
 
 
-def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: str, resizable: Collection[str], layers: int | None) -> Plan:
+def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: str, layers: int | None) -> Plan:
     """Match a file with a model by name and shape.
 
-    parameters: by path, shared ones under each of their paths. prefix: of the encoder's paths in the model. resizable: what the names
-    of parameters begin with that may be had newly if the file's do not fit. layers: leave those from this number on out of the file.
+    parameters: by path, shared ones under each of their paths. prefix: of the encoder's paths in the model. layers: leave those from
+    this number on out of the file.
     Raises: WeightFileError naming everything that does not fit.
     """
     own: dict[int, str] = {}  # each parameter's first path, by which the model saves it
@@ -153,14 +153,15 @@ def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: s
             unexpected.append(tensor.name)
     new: list[str] = []
     missing: list[str] = []
+    begun = {name.rpartition(".")[0] for name in contents.tensors}  # of a layer without its bias nobody wants a new one
     for path in own.values():
         name, shape = without_prefix(path, prefix), parameters[path].shape
         if path not in reads:
-            (new if is_head(name) else missing).append(path)
+            (new if is_head(name) and name.rpartition(".")[0] not in begun else missing).append(path)
         elif reads[path].shape == shape:
             if not reads[path].floating:
                 problems.append(f"{quoted(reads[path].name)} does not hold floats")
-        elif name.partition(".")[0] in resizable and reads[path].shape[1:] == shape[1:]:  # a head for another number of labels
+        elif name in SIZED_BY_LABELS and reads[path].shape[1:] == shape[1:]:  # a head for another number of labels
             ignored.append(reads.pop(path).name)
             new.append(path)
         else:

@@ -6,10 +6,13 @@ the places of an answer, there is an error, or nothing.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from math import inf
+from numbers import Real
+from typing import Any
 
 from minigrad import functional as F
 from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
+from minigrad.models.config import PretrainedConfig
 from minigrad.packing import IntArray, PackedTokens, host_array
 from minigrad.tensor import Tensor, TensorLike
 
@@ -17,22 +20,13 @@ IGNORED = -100
 """The label of a token (or sequence) that takes no part in the loss."""
 
 
-class LabelledConfig(Protocol):
-    """What the loss of whole sequences reads of a configuration."""
-
-    problem_type: str | None
-
-    @property
-    def num_labels(self) -> int: ...
-
-
-def sequence_loss(config: LabelledConfig, logits: Tensor, labels: TensorLike) -> Tensor:
+def sequence_loss(config: PretrainedConfig, logits: Tensor, labels: TensorLike) -> Tensor:
     """The loss that `problem_type` asks for; if that is unset, the number of labels and the kind of the given ones decide.
 
     One label: a regression (mean squared error). Several: classes by number (cross-entropy, -100 ignored), or, for floats of the logits'
     shape, one yes or no for each (binary cross-entropy). Shapes: logits (batch, labels).
     Raises: ArgumentError for integer labels where the number of labels alone makes it a regression: classes with one name are more
-    likely a mistake in the data; ShapeError for labels of another shape.
+    likely a mistake in the data; ShapeError for labels of another shape; IndexRangeError for what is neither class nor yes or no.
     """
     given = labels if isinstance(labels, Tensor) else Tensor(labels)
     kind = config.problem_type
@@ -52,6 +46,8 @@ def sequence_loss(config: LabelledConfig, logits: Tensor, labels: TensorLike) ->
         what = "a regression" if kind == "regression" else "several classes at once"
         raise ShapeError(f"the labels of {what} have shape {wanted.shape}, the logits {logits.shape}: they must be equal")
     wanted = wanted.reshape(logits.shape)
+    if kind != "regression" and not ((wanted.array >= 0) & (wanted.array <= 1)).all():
+        raise IndexRangeError(f"the labels of several classes at once are 0 (no) to 1 (yes) for each; {IGNORED} has no meaning among them")
     return F.mse_loss(logits, wanted) if kind == "regression" else F.bce_with_logits(logits, wanted)
 
 
@@ -81,6 +77,20 @@ def token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
     found = tokens.input_ids * 0 + IGNORED
     found[real] = given.reshape(-1)[places]
     return found
+
+
+def token_loss(logits: Tensor, ids: IntArray, num_items_in_batch: float | None) -> Tensor:
+    """The mean cross-entropy of labelled tokens, or of those in a part of a step its share of the mean. Shapes: logits (rows, classes)."""
+    return F.cross_entropy(logits, ids, ignore_index=IGNORED, denominator=checked_count(num_items_in_batch))
+
+
+def checked_count(num_items_in_batch: float | None) -> float | None:
+    """How many labels the whole step has. Raises: ArgumentError for what is no such number."""
+    if num_items_in_batch is None:
+        return None
+    if not isinstance(num_items_in_batch, Real) or isinstance(num_items_in_batch, bool) or not 0 < num_items_in_batch < inf:
+        raise ArgumentError(f"num_items_in_batch is the number of labels of the whole step, above 0; got {num_items_in_batch!r:.80}")
+    return float(num_items_in_batch)
 
 
 def _place(where: Any) -> str:

@@ -39,6 +39,11 @@ VOCABULARY = frozenset(
 )  # fmt: skip
 """Parameters with a row (or number) for each token."""
 
+SIZED_BY_LABELS = frozenset(
+    {f"classifier.{name}" for name in ("weight", "bias", "out_proj.weight", "out_proj.bias")}
+)  # fmt: skip
+"""Parameters with a row (or number) for each label: as many as the caller wishes, so those of another number are newly initialised."""
+
 
 def without_prefix(name: str, prefix: str) -> str:
     """The name of a parameter as the bare encoder, or the head, has it: `bert.pooler.dense.bias` → `pooler.dense.bias`."""

@@ -9,14 +9,15 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import ClassVar, Self
 
 from minigrad.errors import ArgumentError, GraphError, TokenizerError, WeightFileError
 from minigrad.files import quoted, read_bounded, write_text
-from minigrad.io import find_checkpoint, open_weights, save_weights
-from minigrad.models.config import CONFIG_NAME, MAX_LABELS, MAX_SIZE, BertConfig, PretrainedConfig, default_labels
-from minigrad.models.loading import LoadReport, check_sizes, contents_of, make_plan, read_weights
+from minigrad.io import WeightSource, find_checkpoint, open_weights, save_weights
+from minigrad.models.config import CONFIG_NAME, MAX_LABELS, MAX_SIZE, PretrainedConfig, default_labels
+from minigrad.models.loading import LoadReport, Plan, check_sizes, contents_of, make_plan, read_weights
 from minigrad.models.names import VOCABULARY, without_prefix
 from minigrad.nn import Module, init
 from minigrad.parameter import Parameter
@@ -24,9 +25,6 @@ from minigrad.parameter import Parameter
 TENSORFLOW_CONFIG_NAME = "bert_config.json"
 VOCABULARY_NAME = "vocab.txt"
 MAX_VOCABULARY_BYTES = 10 << 20
-
-RESIZABLE_HEADS = frozenset({"classifier"})
-"""Heads whose size is the caller's wish: one of another size than the file's is newly initialised."""
 
 logger = logging.getLogger("minigrad")
 
@@ -39,12 +37,12 @@ class PretrainedModel(Module):
 
     base_prefix: ClassVar[str]
     """Where the encoder stands in this model ("" if it is the encoder)."""
-    family: ClassVar[str] = "bert"
+    family: ClassVar[str]
     """Where the encoder stands in published models that have one: what the names of a file may begin with."""
-    config_class: ClassVar[type[PretrainedConfig]] = BertConfig
+    config_class: ClassVar[type[PretrainedConfig]]
     """What reads the configuration."""
-    head: ClassVar[tuple[str, ...]] = ()
-    """Attributes that make up the head."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Attributes that a model read from a file has only if the file has them: no head needs them, so nobody would train them."""
     load_report: LoadReport | None = None
     """What became of the file's tensors, for a model that was read from one."""
 
@@ -66,22 +64,10 @@ class PretrainedModel(Module):
         """
         directory = find_checkpoint(directory_or_name)
         config = cls.config_class.from_file(_config_path(directory))
-        if id2label is not None and not isinstance(id2label, Mapping):
-            raise ArgumentError(
-                f"id2label must be a mapping such as {{0: 'no', 1: 'yes'}}, got {quoted(id2label)}; dict(enumerate(names)) is one"
-            )
-        if id2label is not None and num_labels is not None and len(id2label) != num_labels:
-            raise ArgumentError(f"num_labels is {num_labels}, but id2label names {len(id2label)} labels")
-        if num_hidden_layers is not None and num_hidden_layers not in range(1, config.num_hidden_layers + 1):
-            raise ArgumentError(
-                f"num_hidden_layers={num_hidden_layers!r}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep"
-            )
+        wished = _wished(config, num_labels, id2label, num_hidden_layers)
         with open_weights(directory) as source:
-            contents = contents_of(source, cls.family)
-            check_sizes(config, contents)
-            model = cls._build(config, num_labels, id2label, num_hidden_layers)
+            model, plan = cls.planned(source, config, wished, num_hidden_layers)
             parameters = model._paths()
-            plan = make_plan(contents, parameters, cls.base_prefix, RESIZABLE_HEADS.intersection(cls.head), num_hidden_layers)
             read_weights(source, plan, parameters)
         for name in plan.report.newly_initialised:  # matrices normal with the configured deviation; vectors stay as built
             if parameters[name].ndim >= 2:
@@ -93,20 +79,22 @@ class PretrainedModel(Module):
         return model.eval()
 
     @classmethod
-    def _build(
-        cls, config: PretrainedConfig, num_labels: int | None, id2label: Mapping[int, str] | None, num_hidden_layers: int | None
-    ) -> Self:
-        """The model with the caller's wishes put into its configuration, and zeros for weights."""
-        if id2label is not None:
-            config = replace(config, id2label=dict(id2label))
-        elif num_labels is not None and num_labels != config.num_labels:
-            if not isinstance(num_labels, int) or not 1 <= num_labels <= MAX_LABELS:
-                raise ArgumentError(f"num_labels must be an integer of at least 1 and at most {MAX_LABELS}, got {num_labels!r}")
-            config = replace(config, id2label=default_labels(num_labels))
-        if num_hidden_layers is not None:
-            config = replace(config, num_hidden_layers=num_hidden_layers)
+    def planned(
+        cls, source: WeightSource, config: PretrainedConfig, wished: PretrainedConfig | None = None, layers: int | None = None
+    ) -> tuple[Self, Plan]:
+        """The model for a file, its weights still zeros, and where each of them will come from; no weight is read.
+
+        config: what describes the file. wished: what is to be built, where that differs. layers: leave those from this number on out.
+        Raises: ConfigError, WeightFileError for a file that does not fit.
+        """
+        contents = contents_of(source, cls.family)
+        check_sizes(config, contents)
         with init.skipped():
-            return cls(config)
+            model = cls(wished or config)
+        for part in cls.optional:
+            if not any(name.startswith(f"{part}.") for name in contents.tensors):
+                setattr(model, part, None)
+        return model, make_plan(contents, model._paths(), cls.base_prefix, layers)
 
     def _paths(self) -> dict[str, Parameter]:
         """Parameters by path, shared ones under each of their paths, in attribute order."""
@@ -167,6 +155,35 @@ class PretrainedModel(Module):
             return self.config
         stored = dtype or self.parameters()[0].dtype.name
         return replace(self.config, extra=self.config.extra | dict.fromkeys(said or ["torch_dtype"], stored))
+
+
+def _wished(
+    config: PretrainedConfig, num_labels: int | None, id2label: Mapping[int, str] | None, num_hidden_layers: int | None
+) -> PretrainedConfig:
+    """The configuration with the caller's wishes put in. Raises: ArgumentError, ConfigError for bad names of labels."""
+    if id2label is not None:
+        if not isinstance(id2label, Mapping):
+            raise ArgumentError(
+                f"id2label must be a mapping such as {{0: 'no', 1: 'yes'}}, got {quoted(id2label)}; dict(enumerate(names)) is one"
+            )
+        if num_labels is not None and len(id2label) != num_labels:
+            raise ArgumentError(f"num_labels is {quoted(num_labels)}, but id2label names {len(id2label)} labels")
+        config = replace(config, id2label=dict(id2label))
+    elif num_labels is not None:
+        if not isinstance(num_labels, Integral) or isinstance(num_labels, bool) or not 1 <= num_labels <= MAX_LABELS:
+            raise ArgumentError(f"num_labels must be an integer of at least 1 and at most {MAX_LABELS}, got {quoted(num_labels)}")
+        if num_labels != config.num_labels:
+            config = replace(config, id2label=default_labels(int(num_labels)))
+    if num_hidden_layers is not None:
+        if (
+            not isinstance(num_hidden_layers, Integral)
+            or isinstance(num_hidden_layers, bool)
+            or not 1 <= num_hidden_layers <= config.num_hidden_layers
+        ):
+            message = f"num_hidden_layers={num_hidden_layers!r:.80}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep"
+            raise ArgumentError(message)
+        config = replace(config, num_hidden_layers=int(num_hidden_layers))
+    return config
 
 
 def _config_path(directory: Path) -> Path:

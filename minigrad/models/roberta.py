@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
-from minigrad import functional as F
-from minigrad.models.blocks import Encoder, Pooler, Trace, activated, check_length, embedded, word_vectors
-from minigrad.models.border import Encoded, Extras, as_tokens
+from minigrad.models import heads
+from minigrad.models.blocks import Encoder, Pooler, activated, check_length, embedded, word_vectors
+from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
-from minigrad.models.heads import Decoder, sequence_output, span_output, token_output, word_output
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
-from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module, init
+from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from minigrad.packing import IntArray, PackedTokens, host_array
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor, TensorLike
@@ -44,9 +43,9 @@ class RobertaConfig(PretrainedConfig):
         super().check()
         if self.model_type not in self.model_types:
             raise self._refused("model_type", self.model_type, f"supported are {', '.join(self.model_types)}")
-        for name in ("vocab_size", "max_position_embeddings"):
-            if getattr(self, name) <= self.pad_token_id + (name != "vocab_size"):
-                raise self._refused(name, getattr(self, name), f"leaves no room behind pad_token_id {self.pad_token_id}")
+        if self.max_position_embeddings <= self.pad_token_id + 1:
+            message = f"leaves no room behind pad_token_id {self.pad_token_id}"
+            raise self._refused("max_position_embeddings", self.max_position_embeddings, message)
 
     def to_dict(self, architecture: str) -> dict[str, Any]:
         published = PUBLISHED_CLASSES[self.model_type] + architecture.removeprefix("Roberta")
@@ -106,6 +105,7 @@ class RobertaModel(RobertaPretrained):
     """
 
     base_prefix = ""
+    optional = ("pooler",)
 
     def __init__(self, config: RobertaConfig, add_pooling_layer: bool = True) -> None:
         self.config = config
@@ -128,11 +128,9 @@ class RobertaModel(RobertaPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **asked: Unpack[Asked],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: the head reads no row but the first of each sequence, so that the last layer need
-        not compute others."""
+        """The encoder's rows, for a head. first_only: see `encoded`."""
         if not self._knows_paths:  # called past __call__
             self._name()
         pad = self.config.pad_token_id
@@ -141,34 +139,17 @@ class RobertaModel(RobertaPretrained):
             positions = tokens.positions + pad + 1
         else:
             positions = position_ids(tokens, None if isinstance(input_ids, PackedTokens) else input_ids, pad)
-        trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
-        wants_all = output_hidden_states or output_attentions or self.config.is_decoder  # a decoder's first row sees itself alone
-        first_only = first_only and not wants_all
-        rows = self.encoder(self.embeddings(tokens, positions, words), tokens.packing, first_only, trace)
-        return Encoded(tokens, rows, first_only, trace)
-
-
-def _dropout(config: RobertaConfig) -> Dropout:
-    return Dropout(config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout)
+        return encoded(self.config, self.encoder, self.embeddings(tokens, positions, words), tokens, first_only, **asked)
 
 
 # ---------------------------------------------------------------- heads on tokens
-class RobertaLMHead(Module):
-    """decoder(layer_norm(gelu(dense(x)))); the decoder is the table of word embeddings, unless the configuration unties them.
-
-    The bias is one parameter with two published names, saved under the one that others read: the decoder's, if that is untied.
-    """
+class RobertaLMHead(heads.WordScores):
+    """decoder(layer_norm(gelu(dense(x)))). Shapes: (rows, hidden) → (rows, vocabulary)."""
 
     def __init__(self, config: RobertaConfig, table: Parameter) -> None:
-        h, std = config.hidden_size, config.initializer_range
-        self.dense = Linear(h, h, std=std)
-        self.layer_norm = LayerNorm(h, config.layer_norm_eps)
-        if config.tie_word_embeddings:
-            self.bias = init.zeros(config.vocab_size)
-            self.decoder = Decoder(table, self.bias)
-        else:
-            self.decoder = Decoder(init.normal(table.shape, std), init.zeros(config.vocab_size))
-            self.bias = self.decoder.bias
+        self.dense = Linear(config.hidden_size, config.hidden_size, std=config.initializer_range)
+        self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        super().__init__(config, table)
 
     def forward(self, x: Tensor) -> Tensor:
         x = activated(x, self.dense, "gelu")
@@ -180,8 +161,6 @@ class RobertaForMaskedLM(RobertaPretrained):
 
     labels, num_items_in_batch, labelled_only, Shapes: as BertForMaskedLM. Raises: as RobertaModel; see `token_labels`.
     """
-
-    head = ("lm_head",)
 
     def __init__(self, config: RobertaConfig) -> None:
         self.config = config
@@ -200,7 +179,7 @@ class RobertaForMaskedLM(RobertaPretrained):
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return word_output(found, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
+        return heads.word_output(found, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
 
 
 class RobertaForTokenClassification(RobertaPretrained):
@@ -209,12 +188,10 @@ class RobertaForTokenClassification(RobertaPretrained):
     labels, num_items_in_batch: as BertForTokenClassification. Raises: as RobertaModel; see `token_labels`.
     """
 
-    head = ("classifier",)
-
     def __init__(self, config: RobertaConfig) -> None:
         self.config = config
         self.roberta = RobertaModel(config, add_pooling_layer=False)
-        self.dropout = _dropout(config)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = Linear(config.hidden_size, config.num_labels, std=config.initializer_range)
 
     def forward(
@@ -228,7 +205,7 @@ class RobertaForTokenClassification(RobertaPretrained):
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
 
 
 class RobertaForQuestionAnswering(RobertaPretrained):
@@ -236,8 +213,6 @@ class RobertaForQuestionAnswering(RobertaPretrained):
 
     start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as RobertaModel.
     """
-
-    head = ("qa_outputs",)
 
     def __init__(self, config: RobertaConfig) -> None:
         self.config = config
@@ -254,46 +229,23 @@ class RobertaForQuestionAnswering(RobertaPretrained):
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
         found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+        return heads.span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- the head on whole sequences
-class RobertaClassificationHead(Module):
-    """out_proj(dropout(tanh(dense(dropout(x))))). Shapes: the first row of each sequence (batch, hidden) → (batch, labels)."""
-
-    def __init__(self, config: RobertaConfig) -> None:
-        h, std = config.hidden_size, config.initializer_range
-        self.dropout = _dropout(config)
-        self.dense = Linear(h, h, std=std)
-        self.out_dropout = _dropout(config)  # by itself, so that it drops other units
-        self.out_proj = Linear(h, config.num_labels, std=std)
-
-    def forward(self, found: Encoded) -> Tensor:
-        packing = found.tokens.packing.first
-        x = F.tanh(self.dense(self.dropout(found.first, packing)))
-        return self.out_proj(self.out_dropout(x, packing))  # type: ignore[no-any-return]
-
-
 class RobertaForSequenceClassification(RobertaPretrained):
     """RoBERTa with a classifier of two layers on the first token; with one label a regression (mean squared error).
 
     labels: as BertForSequenceClassification. Raises: as RobertaModel; see `sequence_loss`.
     """
 
-    head = ("classifier",)
-
     def __init__(self, config: RobertaConfig) -> None:
         self.config = config
         self.roberta = RobertaModel(config, add_pooling_layer=False)
-        self.classifier = RobertaClassificationHead(config)
+        self.classifier = heads.ClassificationHead(config, "tanh")
 
     def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: TensorLike | None = None,
-        **extras: Unpack[Extras],
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
         found = self.roberta.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return sequence_output(self.config, found, self.classifier(found), labels)
+        return heads.sequence_output(self.config, found, self.classifier(found), labels)

@@ -17,6 +17,7 @@ from typing import Any
 from minigrad import creation
 from minigrad import functional as F
 from minigrad.backend import Array, namespace_of
+from minigrad.backend import numpy as host
 from minigrad.backend.random import current
 from minigrad.errors import ArgumentError
 from minigrad.nn.checks import check_number, check_sizes
@@ -180,10 +181,8 @@ def _kaiming_std(name: str, shape: Sequence[int], a: float, mode: str, nonlinear
 
 
 def _drawn(draw: Callable[[], Any], shape: Sequence[int], gathered: bool = False) -> Parameter:
-    if _skipping.get():
-        return Parameter(creation.zeros(shape), gathered=gathered)
     try:
-        numbers = draw()
+        numbers = host.zeros(shape, creation.DEFAULT) if _skipping.get() else draw()
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"cannot make a parameter of shape {shape!r:.80}: {error}; a shape is a tuple of integers") from error
     return Parameter(numbers, dtype=creation.DEFAULT, gathered=gathered)

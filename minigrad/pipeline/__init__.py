@@ -42,10 +42,10 @@ def pipeline(
 ) -> Any:
     """A function of texts for one of `TASKS`, from a model directory, a named checkpoint or a Hugging Face id.
 
-    max_length: cut longer texts to so many tokens; None refuses texts that the model cannot read whole (question answering reads long
-    contexts in overlapping windows, of max_length tokens if it is given). batch_tokens: the most tokens computed at once; texts are
-    batched by length and never padded. progress: a bar for long lists, if standard error is a terminal. options: what the task's `run`
-    takes by keyword, for every call.
+    max_length: cut longer texts to so many tokens; None refuses texts that the model cannot read whole (question answering and token
+    classification cut nothing: they read long texts in overlapping windows, of max_length tokens if it is given). batch_tokens: the most
+    tokens computed at once; texts are batched by length and never padded. progress: a bar for long lists and iterators, if standard error
+    is a terminal. options: what the task's `run` takes by keyword, for every call.
     Raises: ArgumentError for an unknown task or option; WeightFileError (code no-head) for a checkpoint without a head for the task;
     otherwise as `minigrad.models.load`.
     """

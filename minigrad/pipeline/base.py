@@ -1,11 +1,18 @@
-"""What all pipelines share: loading, options, checked encodings, and batches by length whose results come back in order."""
+"""What all pipelines share: loading, options, checked encodings, and batches by length whose results come back in order.
+
+A list is encoded whole before anything is computed, so that an unusable text is found at once. An iterator may be endless: it is read a
+chunk at a time, and so are its results.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from numbers import Integral
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -13,7 +20,8 @@ from numpy.typing import NDArray
 
 from minigrad.autograd import no_grad
 from minigrad.data import Encoding, PackedTokens, Tokenizer, batches_by_length
-from minigrad.data.by_length import BATCH_TOKENS
+from minigrad.data.by_length import BATCH_TOKENS, progress_bar
+from minigrad.data.tokenization import checked_texts
 from minigrad.errors import ArgumentError, WeightFileError
 from minigrad.files import listing, quoted
 from minigrad.io import find_checkpoint
@@ -22,6 +30,19 @@ from minigrad.tensor import Tensor
 
 T = TypeVar("T")
 Rows = NDArray[np.floating[Any]]
+
+CHUNK_TEXTS = 1024
+"""Texts of an iterator that are computed together: enough for batches of about equal lengths."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Inputs that are computed together: all of a list, or the next ones of an iterator."""
+
+    inputs: list[Any]
+    first: int = 0
+    """The number of the first one, for messages."""
+    progress: bool = False
 
 
 class Pipeline(ABC):
@@ -41,9 +62,8 @@ class Pipeline(ABC):
         **options: Any,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        if max_length is not None:
-            check_count("max_length", max_length)
-        self.max_length, self.batch_tokens, self.progress = max_length, batch_tokens, progress
+        self.max_length = None if max_length is None else check_count("max_length", max_length)
+        self.batch_tokens, self.progress = batch_tokens, progress
         self.options = options
         self._check_options(options)
 
@@ -59,23 +79,43 @@ class Pipeline(ABC):
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """`run`, with the options given when the pipeline was made unless others are given now. Raises: ArgumentError; as `run`."""
-        self._check_options(options)
+        self._check_options(options, inputs=True)
         return self.run(*inputs, **{**self.options, **options})
 
     @abstractmethod
     def run(self, *inputs: Any, **options: Any) -> Any:
-        """What the task makes of texts."""
+        """What the task makes of texts: one, a list of them, or an iterator, which gives an iterator of results."""
 
-    def _check_options(self, options: Iterable[str]) -> None:
-        known = inspect.signature(self.run).parameters
+    def _check_options(self, options: Iterable[str], inputs: bool = False) -> None:
+        """Raises: ArgumentError for what `run` does not take by keyword; its inputs are taken at a call alone."""
+        kinds = {name: parameter.kind for name, parameter in inspect.signature(self.run).parameters.items()}
+        known = [name for name, kind in kinds.items() if inputs or kind == inspect.Parameter.KEYWORD_ONLY]
         if unknown := [name for name in options if name not in known]:
-            raise ArgumentError(f"{type(self).__name__} does not take {listing(unknown)}; it takes {listing(known)}")
+            takes = f"it takes {listing(known)}" if known else "it takes no options"
+            raise ArgumentError(f"{type(self).__name__} does not take {listing(unknown)}; {takes}")
 
-    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
+    def _answers(self, inputs: Any, answer: Callable[[Chunk], list[Any]]) -> Any:
+        """What `answer` gives for one input, for a list of them, or bit by bit for an iterator. Raises: ArgumentError; as `answer`."""
+        if isinstance(inputs, Iterator):
+            return self._stream(inputs, answer)
+        given, single = as_list(inputs)
+        results = answer(Chunk(given, progress=self.progress))
+        return results[0] if single else results
+
+    def _stream(self, inputs: Iterator[Any], answer: Callable[[Chunk], list[Any]]) -> Iterator[Any]:
+        with progress_bar(None, self.progress) as bar:
+            first = 0
+            while given := list(islice(inputs, CHUNK_TEXTS)):
+                yield from answer(Chunk(given, first))
+                bar.update(len(given))
+                first += len(given)
+
+    def _encode(self, chunk: Chunk, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
         """Encodings that the model can read. Raises: ArgumentError naming a text that is too long; as `Tokenizer.encode`."""
+        checked_texts("texts", texts, chunk.first)
         encodings = self.tokenizer.encode(texts, pairs=pairs, max_length=self.max_length)
         longest = self._longest()
-        for i, encoding in enumerate(encodings):
+        for i, encoding in enumerate(encodings, chunk.first):
             if len(encoding) > longest:
                 raise ArgumentError(
                     f"text {i} has {len(encoding)} tokens, this model reads {longest}: split it, or cut it by max_length={longest}",
@@ -88,13 +128,16 @@ class Pipeline(ABC):
         positions = max_tokens(self.model.config)
         return positions if self.tokenizer.model_max_length is None else min(positions, self.tokenizer.model_max_length)
 
-    def _compute(self, encodings: Sequence[Encoding], compute: Callable[[PackedTokens], Sequence[T]]) -> list[T]:
-        """What `compute` gives for each sequence of a batch, in the order of `encodings`."""
+    def _compute(
+        self, chunk: Chunk, encodings: Sequence[Encoding], compute: Callable[[Sequence[int], PackedTokens], Sequence[T]]
+    ) -> list[T]:
+        """What `compute` gives for the encodings of a batch (their numbers, their tokens), in the order of `encodings`."""
         found: dict[int, T] = {}
         with self.model.evaluating():
-            for numbers, tokens in batches_by_length(encodings, self.batch_tokens, self.progress):
+            for numbers, tokens in batches_by_length(encodings, self.batch_tokens, chunk.progress):
+                chosen: list[int] = numbers.tolist()
                 with no_grad():
-                    found.update(zip(numbers.tolist(), compute(tokens), strict=True))
+                    found.update(zip(chosen, compute(chosen, tokens), strict=True))
         return [found[i] for i in range(len(encodings))]
 
 
@@ -108,9 +151,12 @@ def as_list(inputs: Any) -> tuple[list[Any], bool]:
     """Several inputs from one or several, and whether it was one. Raises: ArgumentError."""
     if isinstance(inputs, str | dict):
         return [inputs], True
-    if not isinstance(inputs, Iterable):
-        raise ArgumentError(f"pass a text or a list of texts, got {type(inputs).__name__}")
-    return list(inputs), False
+    try:
+        if isinstance(inputs, bytes | bytearray):  # Python would take them for a list of numbers
+            raise TypeError
+        return list(inputs), False
+    except TypeError:
+        raise ArgumentError(f"pass a text or a list of texts, got {type(inputs).__name__}") from None
 
 
 def softmax(logits: Rows) -> Rows:
@@ -119,8 +165,14 @@ def softmax(logits: Rows) -> Rows:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def check_count(name: str, value: Any) -> int:
-    """Raises: ArgumentError for anything but an integer of at least 1."""
-    if type(value) is not int or value < 1:
-        raise ArgumentError(f"{name} must be an integer of at least 1, got {quoted(value)}")
-    return value
+def sigmoid(logits: Rows) -> Rows:
+    """1 / (1 + exp(-x)), by the exponential that cannot overflow."""
+    power = np.exp(-np.abs(logits))
+    return np.asarray(np.where(logits >= 0, 1, power) / (1 + power))
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Raises: ArgumentError for anything but an integer of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ArgumentError(f"{name} must be an integer of at least {least}, got {quoted(value)}")
+    return int(value)

@@ -6,17 +6,19 @@ results have the names of transformers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 
-from minigrad.data import Encoding
+from minigrad.data import Encoding, PackedTokens
+from minigrad.data.tokenization import checked_texts
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
-from minigrad.pipeline.base import Pipeline, Rows, as_list, softmax, split_rows
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, softmax, split_rows
+from minigrad.pipeline.windows import joined, window, windows
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
 
@@ -39,38 +41,56 @@ class TokenClassification(Pipeline):
 
     head = "token-classification"
 
-    def run(self, inputs: Any, *, aggregation_strategy: str = "none", ignore_labels: Collection[str] = ("O",)) -> list[Any]:
+    def run(
+        self, inputs: Any, *, aggregation_strategy: str = "none", ignore_labels: Collection[str] = ("O",), stride: int | None = None
+    ) -> Any:
         """The entities of each text, in the order of the text; of one text its list alone.
 
         aggregation_strategy: "none" gives {"entity", "score", "index", "word", "start", "end"} for each token. The others join neighbours
         of one kind, where B- begins a new one, to {"entity_group", "score", "word", "start", "end"}: "simple" token by token, the rest
         word by word, the word's label being that of its "first" token, of the "average" of its probabilities, or of its surest ("max").
         start and end are characters of the text; word is what the tokens decode to; score the mean probability. ignore_labels: leave out.
+        stride: a text of more tokens than the model reads (or than max_length) is read in windows that share so many (None: 128, or
+        half of a small window); each token's label is that of the window that shows most around it, so no entity is lost or cut.
+        Raises: ArgumentError; as `Tokenizer.encode`.
         """
         if aggregation_strategy not in STRATEGIES:
             raise ArgumentError(f"aggregation_strategy must be one of {listing(STRATEGIES)}, got {quoted(aggregation_strategy)}")
-        texts, single = as_list(inputs)
-        encodings = self._encode(texts)
-        logits = self._compute(encodings, lambda tokens: split_rows(self.model(tokens).logits, tokens))
-        results = [
-            self._entities(self._parts(text, encoding, softmax(rows)), aggregation_strategy, ignore_labels)
-            for text, encoding, rows in zip(texts, encodings, logits, strict=True)
-        ]
-        return results[0] if single else results
+        if isinstance(ignore_labels, str) or not isinstance(ignore_labels, Collection):
+            raise ArgumentError(f"ignore_labels must be a list of labels, got {quoted(ignore_labels)}")
+        return self._answers(inputs, lambda chunk: self._find(chunk, aggregation_strategy, ignore_labels, stride))
+
+    def _find(self, chunk: Chunk, strategy: str, ignored: Collection[str], stride: int | None) -> list[Any]:
+        texts = checked_texts("texts", chunk.inputs, chunk.first)
+        encodings = self.tokenizer.encode(texts)
+        size = min(self._longest(), self.max_length or self._longest())
+        spans = [windows(encoding, 0, size, stride, f"text {i}") for i, encoding in enumerate(encodings, chunk.first)]
+        shown = []
+        for encoding, parts in zip(encodings, spans, strict=True):
+            shown += [window(encoding, part, (parts[0][0], parts[-1][1])) for part in parts]
+        scores = iter(self._compute(chunk, shown, self._probabilities))
+        found = []
+        for text, encoding, parts in zip(texts, encodings, spans, strict=True):
+            rows = joined(parts, list(islice(scores, len(parts))))
+            found.append(self._entities(self._parts(text, encoding, rows), strategy, ignored))
+        return found
+
+    def _probabilities(self, _: Sequence[int], tokens: PackedTokens) -> list[Rows]:
+        return [softmax(rows) for rows in split_rows(self.model(tokens).logits, tokens)]
 
     def _parts(self, text: str, encoding: Encoding, scores: Rows) -> list[Part]:
-        """The tokens of the text itself."""
+        """The tokens of the text itself. Shapes: scores (tokens of the text, labels)."""
         parts: list[Part] = []
         tokens = self.tokenizer.convert_ids_to_tokens(encoding.ids)
         places: list[tuple[int, int]] = [(start, end) for start, end in encoding.offsets.tolist()]
         own = np.flatnonzero(~encoding.special_tokens_mask).tolist()
-        for before, i in pairwise([-1, *own]):
+        for (before, i), row in zip(pairwise([-1, *own]), scores, strict=True):
             start, end = places[i]
             continues = before >= 0 and encoding.word_ids[before] == encoding.word_ids[i]
             if self.tokenizer.kind != "WordPiece":  # their words are what stands between spaces
                 continues = start > 0 and before >= 0 and " " not in text[start - 1 : start + 1]
             unknown = encoding.ids[i] == self.tokenizer.unk_id
-            parts.append(Part((text[start:end] if unknown else tokens[i],), start, end, scores[i], i, continues and not unknown))
+            parts.append(Part((text[start:end] if unknown else tokens[i],), start, end, row, i, bool(continues and not unknown)))
         return parts
 
     def _entities(self, parts: list[Part], strategy: str, ignored: Collection[str]) -> list[dict[str, Any]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minigrad.data import Encoding, PackedTokens
 from minigrad.errors import ArgumentError
+from minigrad.files import listing, quoted
 from minigrad.models.losses import IGNORED
-from minigrad.pipeline.base import Pipeline, Rows, as_list, check_count, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, check_count, softmax
 
 
 class FillMask(Pipeline):
@@ -17,21 +20,47 @@ class FillMask(Pipeline):
 
     head = "masked-lm"
 
-    def run(self, inputs: Any, *, top_k: int = 5) -> list[Any]:
+    def run(self, inputs: Any, *, top_k: int = 5, targets: str | Iterable[str] | None = None) -> Any:
         """{"score", "token", "token_str", "sequence"} of the top_k likeliest tokens of a text's mask; a list of those for several masks.
 
-        Raises: ArgumentError for a text without the tokenizer's mask.
+        targets: choose among these words alone, each of which must be one token; their scores stay what they are among all tokens.
+        Raises: ArgumentError for a text without the tokenizer's mask, or a target of several tokens.
         """
-        check_count("top_k", top_k)
-        texts, single = as_list(inputs)
-        encodings = self._encode(texts)
-        for i, encoding in enumerate(encodings):
+        count = check_count("top_k", top_k)
+        known = min(self.tokenizer.vocab_size, self.model.config.vocab_size)  # either may have spare ids
+        among = np.arange(known) if targets is None else self._ids(targets, known)
+        return self._answers(inputs, lambda chunk: self._fill(chunk, count, among))
+
+    def _ids(self, targets: Any, known: int) -> NDArray[np.int64]:
+        found = []
+        for target in as_list(targets)[0]:
+            number = self.tokenizer.token_to_id(target) if isinstance(target, str) else None
+            if number is None:
+                (encoding,) = self.tokenizer.encode([target])
+                tokens = encoding.ids[~encoding.special_tokens_mask]
+                if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_id:
+                    pieces = listing(self.tokenizer.convert_ids_to_tokens(tokens)) or "none"
+                    raise ArgumentError(f"the target {quoted(target)} is no single token of the vocabulary; its tokens: {pieces}")
+                number = int(tokens[0])
+            if number >= known:
+                raise ArgumentError(f"the target {quoted(target)} has the id {number}, but the model knows {known} tokens")
+            found.append(number)
+        if not found:
+            raise ArgumentError("targets must hold a word, or be None for the whole vocabulary")
+        return np.unique(found)
+
+    def _fill(self, chunk: Chunk, top_k: int, among: NDArray[np.int64]) -> list[Any]:
+        encodings = self._encode(chunk, chunk.inputs)
+        for i, encoding in enumerate(encodings, chunk.first):
             if self.tokenizer.mask_id not in encoding.ids:
                 mask = self.tokenizer.convert_ids_to_tokens([self.tokenizer.mask_id])[0]
                 raise ArgumentError(f"text {i} has no {mask} to fill (within its {len(encoding)} tokens)")
-        found = self._compute(encodings, self._logits_at_masks)
-        results = [self._read(encoding, softmax(rows), top_k) for encoding, rows in zip(encodings, found, strict=True)]
-        return results[0] if single else results
+
+        def read(numbers: Iterable[int], tokens: PackedTokens) -> list[Any]:
+            logits = self._logits_at_masks(tokens)
+            return [self._read(encodings[i], softmax(rows), top_k, among) for i, rows in zip(numbers, logits, strict=True)]
+
+        return self._compute(chunk, encodings, read)
 
     def _logits_at_masks(self, tokens: PackedTokens) -> list[Rows]:
         masked = tokens.input_ids == self.tokenizer.mask_id
@@ -40,13 +69,12 @@ class FillMask(Pipeline):
         ends = np.cumsum(np.add.reduceat(masked, tokens.packing.first_rows, dtype=np.int64))
         return np.split(logits, ends[:-1])
 
-    def _read(self, encoding: Encoding, scores: Rows, top_k: int) -> list[Any]:
-        """Shapes: scores (masks, vocabulary)."""
+    def _read(self, encoding: Encoding, scores: Rows, top_k: int, among: NDArray[np.int64]) -> list[Any]:
+        """`among`: the tokens to choose from. Shapes: scores (masks, vocabulary)."""
         places: list[int] = np.flatnonzero(encoding.ids == self.tokenizer.mask_id).tolist()
         results = []
         for place, row in zip(places, scores, strict=True):
-            known = row[: self.tokenizer.vocab_size]  # a table of embeddings may have more rows than there are tokens
-            best: list[int] = np.argsort(-known, kind="stable")[:top_k].tolist()
+            best: list[int] = among[np.argsort(-row[among], kind="stable")[:top_k]].tolist()
             results.append([self._filled(encoding, place, token, float(row[token]), alone=len(places) == 1) for token in best])
         return results[0] if len(places) == 1 else results
 

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable
 from typing import Any, Self
 
+import numpy as np
+
 from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.errors import ArgumentError
 from minigrad.models.sentence import SentenceEncoder
-from minigrad.pipeline.base import Pipeline, Rows, as_list, split_rows
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, split_rows
 
 
 class FeatureExtraction(Pipeline):
@@ -19,9 +21,11 @@ class FeatureExtraction(Pipeline):
 
     def run(self, inputs: Any) -> Any:
         """The last hidden state of each text, special tokens included; of one text its own alone. Shapes: per text (tokens, hidden)."""
-        texts, single = as_list(inputs)
-        found: list[Rows] = self._compute(self._encode(texts), lambda tokens: split_rows(self.model(tokens).last_hidden_state, tokens))
-        return found[0] if single else found
+        return self._answers(inputs, self._vectors)
+
+    def _vectors(self, chunk: Chunk) -> list[Rows]:
+        encodings = self._encode(chunk, chunk.inputs)
+        return self._compute(chunk, encodings, lambda _, tokens: split_rows(self.model(tokens).last_hidden_state, tokens))
 
 
 class SentenceSimilarity(Pipeline):
@@ -53,5 +57,6 @@ class SentenceSimilarity(Pipeline):
         if not isinstance(source_sentence, str):
             raise ArgumentError(f"source_sentence must be one text, got {type(source_sentence).__name__}")
         vectors = self.encoder.encode([source_sentence, *texts], batch_tokens=self.batch_tokens, progress=self.progress)
-        lengths = (vectors * vectors).sum(axis=1) ** 0.5
-        return [float(cosine) for cosine in vectors[1:] @ vectors[0] / (lengths[1:] * lengths[0])]
+        lengths = np.linalg.norm(vectors, axis=1)
+        cosines = vectors[1:] @ vectors[0] / np.maximum(lengths[1:] * lengths[0], 1e-12)  # a vector of zeros is like nothing
+        return [float(cosine) for cosine in cosines]

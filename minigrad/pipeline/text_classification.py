@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
-from minigrad.pipeline.base import Pipeline, Rows, as_list, check_count, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, check_count, sigmoid, softmax
 
-FUNCTIONS = ("softmax", "sigmoid", "none")
+FUNCTIONS: Mapping[str, Callable[[Rows], Rows]] = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda logits: logits}
 
 
 class TextClassification(Pipeline):
@@ -25,21 +26,20 @@ class TextClassification(Pipeline):
         "none"; by default none for a regression, sigmoid for several classes at once or a single label, else softmax.
         One text gives a list of one result without top_k, and with top_k the list of its labels, as in transformers.
         """
-        if top_k not in ("best", None):
+        if not isinstance(top_k, str | None) or top_k not in ("best", None):
             check_count("top_k", top_k)
-        given, single = as_list(inputs)
-        results = [self._read(scores, top_k) for scores in self._scores(given, function_to_apply)]
-        return results[0] if single and top_k != "best" else results
-
-    def _scores(self, inputs: list[Any], function: str | None) -> list[Rows]:
-        function = self._usual_function() if function is None else function
+        function = self._usual_function() if function_to_apply is None else function_to_apply
         if function not in FUNCTIONS:
             raise ArgumentError(f"function_to_apply must be one of {listing(FUNCTIONS)}, got {quoted(function)}")
-        encodings = self._encode(*_texts(inputs))
-        logits = self._compute(encodings, lambda tokens: list(self.model(tokens).logits.numpy()))
-        if function == "none":
-            return logits
-        return [softmax(row) if function == "softmax" else 1 / (1 + np.exp(-row)) for row in logits]
+        results = self._answers(inputs, lambda chunk: self._classify(chunk, function, top_k))
+        return [results] if isinstance(inputs, str | dict) and top_k == "best" else results
+
+    def _classify(self, chunk: Chunk, function: str, top_k: int | str | None) -> list[Any]:
+        encodings = self._encode(chunk, *_texts(chunk))
+        apply = FUNCTIONS[function]
+        return self._compute(
+            chunk, encodings, lambda _, tokens: [self._read(apply(row), top_k) for row in self.model(tokens).logits.numpy()]
+        )
 
     def _usual_function(self) -> str:
         config = self.model.config
@@ -53,13 +53,15 @@ class TextClassification(Pipeline):
         return labels[0] if isinstance(top_k, str) else labels[:top_k]
 
 
-def _texts(inputs: list[Any]) -> tuple[list[str], list[str] | None]:
+def _texts(chunk: Chunk) -> tuple[list[str], list[str] | None]:
     """Texts and their pairs. Raises: ArgumentError unless all inputs are texts or all are pairs."""
-    pairs = [isinstance(given, dict) and given.get("text_pair") is not None for given in inputs]
-    for i, given in enumerate(inputs):
-        if isinstance(given, dict) and not {"text"} <= given.keys() <= {"text", "text_pair"}:
-            raise ArgumentError(f"inputs[{i}] must have the keys 'text' and perhaps 'text_pair', got {listing(map(str, given))}")
+    given = chunk.inputs
+    pairs = [isinstance(entry, dict) and entry.get("text_pair") is not None for entry in given]
+    for i, entry in enumerate(given):
+        name = f"inputs[{chunk.first + i}]"
+        if isinstance(entry, dict) and not {"text"} <= entry.keys() <= {"text", "text_pair"}:
+            raise ArgumentError(f"{name} must have the keys 'text' and perhaps 'text_pair', got {listing(map(str, entry))}")
         if pairs[i] != pairs[0]:
-            raise ArgumentError(f"inputs[{i}] and inputs[0] differ in kind: pass texts or pairs of texts, not both in one list")
-    texts = [given["text"] if isinstance(given, dict) else given for given in inputs]
-    return texts, [given["text_pair"] for given in inputs] if any(pairs) else None
+            raise ArgumentError(f"{name} and inputs[{chunk.first}] differ in kind: pass texts or pairs of texts, not both in one list")
+    texts = [entry["text"] if isinstance(entry, dict) else entry for entry in given]
+    return texts, [entry["text_pair"] for entry in given] if any(pairs) else None

@@ -18,6 +18,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     *[({name: 0}, "config-limit", name) for name in ("num_attention_heads", "intermediate_size", "max_position_embeddings")],
     ({"num_hidden_layers": -1}, "config-limit", "num_hidden_layers = -1"),
     ({"pad_token_id": -1}, "config-limit", "pad_token_id = -1"),
+    ({"pad_token_id": 30}, "config", "pad_token_id = 30: the vocabulary has 30 tokens"),
     ({"vocab_size": 1 << 40}, "config-limit", "vocab_size = 1099511627776"),
     ({"hidden_size": 12.0}, "config-type", "hidden_size = 12.0: must be an integer"),
     ({"hidden_size": "12"}, "config-type", "hidden_size = '12'"),
@@ -71,7 +72,7 @@ def test_refused(values: dict[str, Any], code: str, words: str) -> None:
 def test_defaults_are_those_of_bert_base() -> None:
     config = BertConfig()
     assert (config.vocab_size, config.hidden_size, config.num_hidden_layers, config.layer_norm_eps) == (30522, 768, 12, 1e-12)
-    assert (config.hidden_act, config.attention_head_size, config.num_labels) == ("gelu", 64, 2)
+    assert (config.hidden_act, config.num_labels) == ("gelu", 2)
 
 
 def test_labels_in_any_order_and_of_any_key_type() -> None:
@@ -145,6 +146,10 @@ def test_what_was_changed_afterwards_is_checked_before_it_is_written() -> None:
 def test_the_size_is_counted_without_building(changes: dict[str, Any]) -> None:
     config = BertConfig(**(SIZES | changes))
     assert config.encoder_size() == BertModel(config, add_pooling_layer=False).num_parameters()
+
+
+def test_a_null_model_type_is_none() -> None:
+    assert BertConfig.from_dict(SIZES | {"model_type": None}).to_dict("BertModel")["model_type"] == "bert"
 
 
 def test_read_from_a_file(tmp_path: Path) -> None:

@@ -253,6 +253,12 @@ def test_word_vectors_in_place_of_ids(kind: str) -> None:
         assert absolute_error(in_table, gradients_of(model)[path]) < EXACT
 
 
+@pytest.mark.parametrize("given", [np.float64, np.float16, np.int64])
+def test_word_vectors_take_the_dtype_of_the_model(given: type) -> None:
+    vectors = np.ones((2, 3, 12), given)
+    assert head("BertForMaskedLM", "float32")(inputs_embeds=vectors).logits.dtype == np.float32
+
+
 # ---------------------------------------------------------------- names and files
 def test_output_fields_are_those_of_the_head() -> None:
     batch = ragged()
@@ -324,12 +330,31 @@ INVALID: list[tuple[str, dict[str, Any], type[MinigradError], str]] = [
     ("BertForMultipleChoice", {"input_ids": ONES[None], "attention_mask": ONES}, ShapeError, "attention_mask must have shape"),
     ("BertForMultipleChoice", {"input_ids": PACKED}, ShapeError, "4 sequences do not divide among num_choices=None"),
     ("BertForMultipleChoice", {"input_ids": PACKED, "num_choices": 3}, ShapeError, "do not divide among num_choices=3"),
+    ("BertForMultipleChoice", {"input_ids": PACKED, "num_choices": "2"}, ShapeError, "do not divide among num_choices='2'"),
+    ("BertForMultipleChoice", {"input_ids": ONES[None], "num_choices": 3}, ShapeError, "is said differently: {'input_ids': (1, 2, 3)}"),
+    (
+        "BertForMultipleChoice",
+        {"input_ids": np.ones((3, 2, 4), int), "attention_mask": np.ones((2, 3, 4))},
+        ShapeError,
+        "is said differently",
+    ),
+    ("BertForMultipleChoice", {}, DTypeError, "input_ids must be integers, got NoneType"),
     ("BertForMultipleChoice", {"inputs_embeds": np.ones((2, 3, 12))}, ShapeError, "(batch, choices, longest, hidden)"),
     ("BertModel", {"input_ids": ONES, "inputs_embeds": np.ones((2, 3, 12))}, ArgumentError, "say the same twice"),
     ("BertModel", {"inputs_embeds": np.ones((2, 12))}, ShapeError, "inputs_embeds must have shape (batch, longest, hidden), got (2, 12)"),
     ("BertModel", {"inputs_embeds": np.ones((2, 3, 11))}, ShapeError, "rows of shape (6, 11), these tokens and this model need (6, 12)"),
     ("BertModel", {"input_ids": PACKED, "inputs_embeds": np.ones((17, 12))}, ShapeError, "need (18, 12)"),
     ("BertModel", {"inputs_embeds": np.ones((2, 3, 12)), "token_type_ids": ONES * 2}, IndexRangeError, "token_type_ids holds 2"),
+    (
+        "BertForSequenceClassification",
+        {"input_ids": ONES, "labels": [[1, 0, -100], [0, 0, 1]], "problem_type": "multi_label_classification"},
+        IndexRangeError,
+        "the labels of several classes at once are 0 (no) to 1 (yes)",
+    ),
+    *[
+        ("BertForTokenClassification", {"input_ids": ONES, "labels": ONES, "num_items_in_batch": count}, ArgumentError, "above 0; got")
+        for count in (0, -1, "2", float("nan"), True)
+    ],
     (
         "BertForSequenceClassification",
         {"input_ids": ONES, "labels": np.ones((2, 2)), "problem_type": "multi_label_classification"},

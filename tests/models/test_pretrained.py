@@ -383,10 +383,25 @@ def test_new_names_for_as_many_labels_keep_the_classifier(saved: Path, caplog: p
     assert not caplog.records
 
 
-def test_missing_pooler_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_pooler_is_new_for_a_head_and_left_out_of_the_bare_encoder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A head is trained with its pooler; random numbers that nobody asked for would be saved as if they meant something."""
     encoder("float32", add_pooling_layer=False).save_pretrained(tmp_path)
-    BertModel.from_pretrained(tmp_path)
-    assert "newly initialised, to be trained: pooler.dense.weight, pooler.dense.bias" in caplog.records[0].getMessage()
+    bare = BertModel.from_pretrained(tmp_path)
+    assert bare.pooler is None and bare(ragged().packed()).pooler_output is None
+    assert bare.load_report is not None and not bare.load_report.newly_initialised and not caplog.records
+    BertForSequenceClassification.from_pretrained(tmp_path)
+    assert "newly initialised, to be trained: bert.pooler.dense.weight, bert.pooler.dense.bias" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize("half", ["classifier.bias", "classifier.weight", "bert.pooler.dense.bias"])
+def test_half_a_layer_of_a_head_is_refused(saved: Path, half: str) -> None:
+    """A head that was never trained lacks its layers whole; a weight without its bias is a damaged file."""
+    rewrite(saved, lambda n, a: [] if n == half else [(n, a)])
+    with pytest.raises(WeightFileError, match=f"missing: '{half}'"):
+        BertForSequenceClassification.from_pretrained(saved)
+    if half.startswith("bert"):
+        with pytest.raises(WeightFileError, match=r"missing: 'pooler\.dense\.bias'"):
+            BertModel.from_pretrained(saved)
 
 
 def test_other_heads_are_left_out(saved: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -234,7 +234,7 @@ REFUSED = [
     ("Roberta", {"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key' is not supported"),
     ("Roberta", {"hidden_act": "mish"}, "hidden_act = 'mish': known are"),
     ("Roberta", {"max_position_embeddings": 2}, "max_position_embeddings = 2: leaves no room behind pad_token_id 1"),
-    ("Roberta", {"vocab_size": 1}, "vocab_size = 1: leaves no room behind pad_token_id 1"),
+    ("Roberta", {"vocab_size": 1}, "pad_token_id = 1: the vocabulary has 1 tokens, 0 the first"),
     ("DistilBert", {"model_type": "roberta"}, "model_type = 'roberta' is not supported by minigrad; supported: 'distilbert'"),
     ("DistilBert", {"activation": "mish"}, "activation = 'mish': known are"),
     ("DistilBert", {"dim": 13}, "n_heads = 12: hidden_size 13 does not divide by it"),
@@ -363,6 +363,36 @@ def test_a_configuration_that_is_not_its_file_s_is_refused_before_anything_is_bu
     with pytest.raises(ConfigError, match=f"{key} = {value}, but") as caught:
         getattr(models, f"{family}Model").from_pretrained(tmp_path)
     assert caught.value.code == "config-weights-mismatch"
+
+
+@pytest.mark.parametrize("kind", ["RobertaForSequenceClassification", "ElectraForSequenceClassification"])
+def test_only_the_rows_of_labels_may_be_of_another_number(kind: str, tmp_path: Path) -> None:
+    """A dense layer of another size than the configuration's is a damaged file, also below `classifier`."""
+    head(kind, "float32").save_pretrained(tmp_path)
+    loaded = getattr(models, kind).from_pretrained(tmp_path, num_labels=7)
+    assert loaded.load_report.newly_initialised == ("classifier.out_proj.weight", "classifier.out_proj.bias")
+    arrays = load_file(tmp_path / "model.safetensors")
+    save_file(arrays | {"classifier.dense.weight": arrays["classifier.dense.weight"][:5]}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightFileError, match=r"'classifier\.dense\.weight' has shape \(5, 12\)"):
+        getattr(models, kind).from_pretrained(tmp_path, num_labels=7)
+
+
+@pytest.mark.parametrize("source", KINDS)
+def test_every_head_of_a_family_loads_from_every_other(source: str, tmp_path: Path) -> None:
+    """The encoder is read whole, whatever stands on it; the report accounts for each tensor and each parameter once."""
+    family = family_of(source)
+    head(source, "float32").save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    for target in (kind for kind in KINDS if family_of(kind) == family):
+        model = getattr(models, target).from_pretrained(tmp_path)
+        report, state = model.load_report, model.state_dict()
+        names = {path: name for name, path in report.renamed.items()}
+        read = {names.get(path, path) for path in report.loaded}
+        assert sorted((*report.loaded, *report.newly_initialised)) == sorted(state)
+        assert sorted((*read, *report.ignored)) == sorted(stored)
+        assert all((state[path] == stored[names.get(path, path)]).all() for path in report.loaded)
+        assert not any("embeddings" in path or "layer." in path for path in report.newly_initialised)
+        assert bool(report.newly_initialised) <= (source != target)
 
 
 def test_the_weights_of_another_family_are_refused(tmp_path: Path) -> None:

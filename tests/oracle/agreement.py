@@ -11,30 +11,33 @@ _largest: dict[str, float] = defaultdict(float)
 _count: dict[str, int] = defaultdict(int)
 
 
-def agree(kind: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float, scale: float = 1.0) -> None:
-    """Assert that max |ours - theirs| / scale lies below `tolerance`, and take note of it. NaN never agrees."""
+def agree(kind: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float, scale: float = 1.0) -> float:
+    """Assert that max |ours - theirs| / scale lies below `tolerance`, and take note of it. NaN never agrees. Gives the error."""
     assert ours.shape == theirs.shape, (kind, ours.shape, theirs.shape)
     error = float(np.max(np.abs(ours - theirs), initial=0.0)) / scale
     assert error < tolerance, (kind, error)
     _largest[kind] = max(_largest[kind], error)
     _count[kind] += ours.size
+    return error
 
 
 def agree_on_gradients(
     kind: str, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tolerance: float, unseen: Collection[str] = ()
-) -> None:
+) -> float:
     """Each parameter's gradient relative to its largest entry (or to 1e-6 of the largest of all, where that is more).
 
     The gradient of a key's bias is zero but for rounding (softmax does not see it): it must be small, its digits are noise. So are those
-    of the parameters `unseen`.
+    of the parameters `unseen`. Gives the largest error.
     """
     assert ours.keys() == theirs.keys()
-    largest = max(float(np.abs(g).max(initial=0.0)) for g in theirs.values())
+    largest, error = max(float(np.abs(g).max(initial=0.0)) for g in theirs.values()), 0.0
     for name, gradient in theirs.items():
         if name.endswith("key.bias") or name in unseen:
             assert np.abs(ours[name]).max() < 1e-6 * max(1.0, largest), name
         else:
-            agree(kind, ours[name], gradient, tolerance, max(float(np.abs(gradient).max(initial=0.0)), 1e-6 * largest, 1e-300))
+            scale = max(float(np.abs(gradient).max(initial=0.0)), 1e-6 * largest, 1e-300)
+            error = max(error, agree(kind, ours[name], gradient, tolerance, scale))
+    return error
 
 
 def summary() -> str:

@@ -1,4 +1,4 @@
-"""BERT equals transformers (eager attention, float64 both sides) on random configurations, weights and ragged batches, also while training.
+"""BERT equals transformers (eager attention, float64) on random configurations, weights and ragged batches; files cross both ways.
 
 `python -m pytest tests/oracle/test_bert_oracle.py -s` prints the largest errors and the number of comparisons.
 """
@@ -19,7 +19,6 @@ from support import gradients_of
 
 import minigrad as mg
 from minigrad.data import Tokenizer
-from minigrad.optim import AdamW, LinearSchedule, clip_grad_norm, decay_groups
 
 pytestmark = pytest.mark.oracle
 
@@ -88,73 +87,6 @@ TINY = {
 }
 
 
-def learnable(kind: str, feed: dict[str, np.ndarray]) -> np.ndarray:
-    """Labels that follow from the ids; of tokens, a third is ignored. A masked token is one that the model has to tell from its place."""
-    ids = feed["input_ids"]
-    if kind == "BertForSequenceClassification":
-        return ids[:, 0] % 3
-    wanted = (feed["attention_mask"] == 1) & (np.arange(ids.shape[1]) % 3 != 1)
-    if kind == "BertForTokenClassification":
-        return np.where(wanted, ids % 3, -100)
-    labels = np.where(wanted, np.arange(ids.shape[1]) % 12, -100)
-    feed["input_ids"] = np.where(wanted, 1, ids)
-    return labels
-
-
-@pytest.mark.parametrize(
-    ("kind", "activation"),
-    [
-        ("BertForSequenceClassification", "gelu"),
-        ("BertForSequenceClassification", "gelu_new"),
-        ("BertForTokenClassification", "gelu"),
-        ("BertForMaskedLM", "gelu"),
-    ],
-)
-def test_fifty_steps_of_training(kind: str, activation: str) -> None:
-    """AdamW with warm-up, decay of the rate, clipping, and no weight decay on biases and LayerNorm.
-
-    Differences of one rounding grow from step to step: 1e-7 after fifty. What AdamW makes of the rounding noise in the key biases'
-    gradients differs between the two, and changes no output.
-    """
-    steps, warmup = 50, 5
-    ours, theirs = build(kind, TINY | {"hidden_act": activation}, 1, num_labels=3)
-    ours.train()
-    theirs.train()
-    optimizer = AdamW(decay_groups(ours.named_parameters(), 0.01), lr=5e-3)
-    schedule = LinearSchedule(optimizer, warmup, steps)
-    plain = ("bias", "LayerNorm.weight")
-    groups = [
-        {"params": [p for n, p in theirs.named_parameters() if not n.endswith(plain)], "weight_decay": 0.01},
-        {"params": [p for n, p in theirs.named_parameters() if n.endswith(plain)], "weight_decay": 0.0},
-    ]
-    reference = torch.optim.AdamW(groups, lr=5e-3)
-    reference_schedule = transformers.get_linear_schedule_with_warmup(reference, warmup, steps)
-    generator, losses, expected = np.random.default_rng(0), [], []
-    for _ in range(steps):
-        feed = ragged(generator, ours.config, 8, 12)
-        feed["labels"] = learnable(kind, feed)
-        loss = ours(**feed).loss
-        loss.backward()
-        norm = clip_grad_norm(ours.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        ours.zero_grad()
-        reference.zero_grad()
-        their_loss = theirs(**torched(feed)).loss
-        their_loss.backward()
-        their_norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
-        reference.step()
-        reference_schedule.step()
-        agree("gradient norms in training", np.array(norm), their_norm.numpy(), 1e-7, their_norm.item())
-        losses.append(loss.item())
-        expected.append(their_loss.item())
-    assert np.mean(expected[-10:]) < 0.8 * np.mean(expected[:10])  # the run did train
-    agree("losses in training", np.array(losses), np.array(expected), 1e-7, min(expected))
-    for name, parameter in theirs.named_parameters():
-        if not name.endswith("key.bias"):
-            agree("parameters after training", dict(ours.named_parameters())[name].numpy(), parameter.detach().numpy(), 1e-7)
-
-
 # ---------------------------------------------------------------- files
 def test_what_we_save_transformers_loads(tmp_path: Path) -> None:
     ours, _ = build("BertForSequenceClassification", TINY, 3, num_labels=4)
@@ -182,12 +114,10 @@ def test_what_transformers_saves_we_load(tmp_path: Path, saved: str, loaded: str
     ours = getattr(mg.models, loaded).from_pretrained(tmp_path)
     assert ours.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
     state = {name.removeprefix("bert.") if loaded == "BertModel" else name: p.detach().numpy() for name, p in theirs.named_parameters()}
-    new = [] if saved == loaded else ["pooler.dense.weight", "pooler.dense.bias"]  # a masked language model has no pooler
     for name, array in ours.state_dict().items():
-        if name not in new:
-            np.testing.assert_array_equal(array, state[name])
-    assert len(caplog.records) == bool(new)
-    assert all(name in caplog.text for name in new)
+        np.testing.assert_array_equal(array, state[name])
+    assert not caplog.records
+    assert not any("pooler" in name for name in ours.state_dict()) or saved == loaded, "a masked language model has none to read"
 
 
 def test_tokenizer_files_both_ways(tmp_path: Path, shared_data: Path) -> None:

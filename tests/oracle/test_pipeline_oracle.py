@@ -79,12 +79,48 @@ def test_token_classification(tmp_path: Path, strategy: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_windows(tmp_path: Path, seed: int) -> None:
+    """Of a model that reads each token alone, so that what surrounds a token in a window makes no difference, and token by token, for
+    transformers takes the words that a window's edge cuts for words."""
+    folder = directory(tmp_path, "BertForTokenClassification", seed, id2label=LABELS)
+    model = mg.models.load(folder)
+    for name, parameter in model.named_parameters():
+        if "position" in name or "attention.output.dense" in name:
+            parameter.assign(np.zeros(parameter.shape, np.float32))
+    model.save_pretrained(folder)
+    ours, theirs = both("token-classification", folder)
+    options = {"aggregation_strategy": "simple", "stride": 24}
+    long = " ".join(TEXTS * 6)
+    found, expected = ours(long, **options), theirs(long, **options)
+    places = [(entity["start"], entity["end"], entity["entity_group"], entity["word"]) for entity in found]
+    assert len(found) > 100 and places == [(e["start"], e["end"], e["entity_group"], e["word"]) for e in expected]
+
+
+ODD = [
+    "Maria MÜLLER-Lüdenscheidt's e\u0301cole", "cafe\u0301 nai\u0308ve in Berlin", "👩‍👩‍👧 Maria 👍🏽 in 🇩🇪 Berlin!", "a\x00b nul",
+    "İstanbul ﬁne ǅ ①½", "中文 Maria 日本語テキスト", "word" * 20, "\u200b \ufeff", "Maria\u00a0Berlin\u3000nurse",
+    "the-pump/was;leak,(nurse)", "שלום مرحبا Maria", "Maria\nBerlin\r\nnurse\tx", "[MASK] Maria [SEP] Berlin [UNK]", "Ⅷ ﷺ",
+    "<s> Maria </s>", "###", "##ing ##ed", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
+def test_odd_texts(tmp_path: Path, strategy: str) -> None:
+    ours, theirs = both("token-classification", directory(tmp_path, "BertForTokenClassification", 5, id2label=LABELS))
+    for text in ODD:
+        same(ours(text, aggregation_strategy=strategy), theirs(text, aggregation_strategy=strategy))
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_fill_mask(tmp_path: Path, seed: int) -> None:
     ours, theirs = both("fill-mask", directory(tmp_path, "BertForMaskedLM", seed))
     texts = [f"{text} It's [MASK] again." for text in TEXTS]
     for top_k in (5, 1, 60):
         same(ours(texts, top_k=top_k), theirs(texts, top_k=top_k))
     same(ours(texts[1]), theirs(texts[1]))
+    targets = ["pump", "nurse", "maria", "x"]
+    same(ours(texts, targets=targets), theirs(texts, targets=targets))
+    same(ours(texts, targets=targets, top_k=2), theirs(texts, targets=targets, top_k=2))
     several = "[MASK] was in [MASK], and [MASK]"
     same(ours(several), theirs(several))
     same(ours([texts[0], several]), theirs([texts[0], several]))

@@ -1,25 +1,74 @@
-"""The same BERT twice, ours and transformers' (eager attention), with the same random weights, and ragged batches for both."""
+"""The same model twice, ours and transformers' (eager attention), with the same random weights, and ragged batches for both."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from models.sibling_cases import CONFIGS
 
 import minigrad as mg
-from minigrad.models import BertConfig
+from minigrad.models import BertConfig, DistilBertConfig
 
 torch = pytest.importorskip("torch", reason="needs PyTorch, the `oracle` extra")
 transformers = pytest.importorskip("transformers", reason="needs transformers, the `oracle` extra")
 
+torch.set_num_threads(1)  # the models are small, and on a shared machine two threads wait for each other
+
 HIDDEN, LOSS, GRADIENT = 1e-10, 1e-12, 1e-9
 """Float64 rounding and nothing else."""
 
-UNUSED = "cls.predictions.bias"
-"""In transformers a parameter that nothing reads, where the decoder is untied (it then has a bias of its own)."""
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
+"""Whether to take the time for published sizes."""
+
+FAMILIES = {"Bert": BertConfig, **CONFIGS}
+
+MINI: dict[str, Any] = {
+    "vocab_size": 1000,
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+    "max_position_embeddings": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+"""The published "mini" with a smaller vocabulary, in BERT's keys."""
+
+SMALL = MINI | {"hidden_size": 32, "num_hidden_layers": 3, "vocab_size": 50}
+
+_SECOND_NAMES = {
+    "cls.predictions.decoder.weight",
+    "cls.predictions.decoder.bias",
+    "lm_head.decoder.weight",
+    "lm_head.decoder.bias",
+    "vocab_projector.weight",
+}
+"""Of parameters that a tied decoder shares with the embeddings or with its own bias."""
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Inside: no progress bars, no reports of what was loaded (the tests ask for them as values)."""
+    logging = transformers.utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+
+
+def family_of(kind: str) -> str:
+    return next(family for family in FAMILIES if kind.startswith(family))
 
 
 @st.composite
@@ -41,27 +90,56 @@ def configurations(draw: Any) -> dict[str, Any]:
     }
 
 
-def build(kind: str, settings_: dict[str, Any], seed: int, scale: float = 0.25, **others: Any) -> tuple[Any, Any]:
-    """The same model twice, with the same random weights of deviation `scale`: ours and theirs, both in float64."""
-    config = transformers.BertConfig(**settings_, **others)
+def keys_of(family: str, values: dict[str, Any], pad: int = 1, narrower: int = 0) -> dict[str, Any]:
+    """BERT's keys of config.json as a family has them. narrower: by how much ELECTRA's embeddings are; pad: RoBERTa's padding id."""
+    if family == "Bert":
+        return values
+    if family == "DistilBert":
+        spelt = DistilBertConfig.published_keys
+        own = {spelt.get(key, key): value for key, value in values.items() if key not in ("type_vocab_size", "layer_norm_eps")}
+        return own | {"qa_dropout": 0.0, "seq_classif_dropout": 0.0}
+    if family == "Electra":
+        return values | {"embedding_size": max(values["hidden_size"] - narrower, 3)}
+    more = pad + 1
+    return values | {
+        "pad_token_id": pad,
+        "vocab_size": values["vocab_size"] + more,
+        "max_position_embeddings": values["max_position_embeddings"] + more,
+    }
+
+
+def build(
+    kind: str, values: dict[str, Any], seed: int, scale: float = 0.25, published: str | None = None, **others: Any
+) -> tuple[Any, Any]:
+    """The same model twice, with the same random weights of deviation `scale`: ours and theirs, both in float64.
+
+    values: keys of config.json as the family spells them. published: what theirs begins with, if not with the family's name.
+    """
+    family = family_of(kind)
+    called = published or family
+    config = getattr(transformers, f"{called}Config")(**values, **others)
     config._attn_implementation = "eager"
-    theirs = getattr(transformers, kind)(config).double().eval()
+    theirs = getattr(transformers, called + kind.removeprefix(family))(config).double().eval()
     generator = np.random.default_rng(seed)
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+            centre = 1.0 if is_norm(name, "weight") else 0.0
             parameter.copy_(torch.from_numpy(centre + scale * generator.standard_normal(tuple(parameter.shape))))
-    ours = getattr(mg.models, kind)(BertConfig.from_dict(config.to_dict() | {"num_labels": config.num_labels})).to("float64")
+    ours = getattr(mg.models, kind)(FAMILIES[family].from_dict(config.to_dict() | {"num_labels": config.num_labels})).to("float64")
     ours.load_state_dict({name: parameter.detach().numpy() for name, parameter in used(theirs).items()})
     return ours.eval(), theirs
 
 
+def is_norm(name: str, part: str) -> bool:
+    """Whether a parameter is the weight (or bias) of a layer normalisation."""
+    return name.lower().replace("_", "").endswith(f"layernorm.{part}")
+
+
 def used(model: Any) -> dict[str, Any]:
-    """The parameters of transformers' model that its result depends on."""
-    named = dict(model.named_parameters())
-    if "cls.predictions.decoder.bias" in named:
-        del named[UNUSED]
-    return named
+    """The parameters of transformers' model that its result depends on, under the names by which it saves them."""
+    unread = {"cls.predictions.bias", "lm_head.bias"}  # an untied decoder has a bias of its own
+    elsewhere = _SECOND_NAMES if model.config.tie_word_embeddings else unread
+    return {name: parameter for name, parameter in model.named_parameters(remove_duplicate=False) if name not in elsewhere}
 
 
 def ragged(generator: np.random.Generator, config: Any, batch: int, longest: int, holes: bool = False) -> dict[str, np.ndarray]:

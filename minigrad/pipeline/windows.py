@@ -1,0 +1,57 @@
+"""Texts longer than a model reads, in windows that overlap: what stands at the edge of one has its surroundings in the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from minigrad.data import Encoding
+from minigrad.errors import ArgumentError
+from minigrad.files import quoted
+from minigrad.pipeline.base import Rows, check_count
+
+
+def windows(encoding: Encoding, sequence: int, size: int, stride: int | None, what: str) -> list[tuple[int, int]]:
+    """(first, past the last) token of each window's part of text `sequence`; all else of the encoding stands in every window.
+
+    size: the tokens of a window. stride: those that neighbours share; None: 128, or half of a small window. what: names the text.
+    Raises: ArgumentError if there is no room, or stride does not fit into it.
+    """
+    own = np.flatnonzero(encoding.sequence_ids == sequence)
+    first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (1, 1)
+    others = len(encoding) - (last - first)
+    room = size - others
+    if room < 1:
+        raise ArgumentError(f"{what} leaves no room for text: {others} other tokens of {size}", code="too-long")
+    shared = min(128, room // 2) if stride is None else check_count("stride", stride, least=0)
+    if last - first > room and shared >= room:
+        raise ArgumentError(f"stride must lie between 0 and {room - 1}, as {what} leaves {room} tokens; got {quoted(stride)}")
+    found = []
+    for start in range(first, max(last, first + 1), max(room - shared, 1)):
+        found.append((start, min(start + room, last)))
+        if start + room >= last:
+            break
+    return found
+
+
+def window(encoding: Encoding, part: tuple[int, int], whole: tuple[int, int]) -> Encoding:
+    """The encoding with the tokens of `part` instead of those of `whole`, all parts together."""
+    if part == whole:
+        return encoding
+    tokens = np.r_[0 : whole[0], part[0] : part[1], whole[1] : len(encoding)]
+    names = ("ids", "type_ids", "offsets", "word_ids", "sequence_ids")
+    return replace(encoding, **{name: getattr(encoding, name)[tokens] for name in names})
+
+
+def joined(parts: Sequence[tuple[int, int]], rows: Iterable[Rows]) -> Rows:
+    """The rows of all parts' tokens, each from the window that shows most around it: what two share is halved.
+
+    Shapes: rows, for each window (its tokens, d) → (tokens of all parts together, d).
+    """
+    first, last = parts[0][0], parts[-1][1]
+    cuts = [first, *((before[1] + after[0]) // 2 for before, after in pairwise(parts)), last]
+    taken = zip(parts, rows, pairwise(cuts), strict=True)
+    return np.concatenate([row[first - start + begin : first - start + end] for (start, _), row, (begin, end) in taken])
