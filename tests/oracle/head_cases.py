@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from models import cases, sibling_cases
 from oracle.agreement import agree, agree_on_gradients
-from oracle.twins import GRADIENT, HIDDEN, LOSS, family_of, is_norm, packed, ragged, their_gradients, torch, torched
+from oracle.twins import GRADIENT, HIDDEN, LOSS, family_of, is_norm, packed, ragged, results_of, their_gradients, torch, torched
 from support import gradients_of
 
 HIDDEN_32, LOGITS_32, LOSS_32, GRADIENT_32 = 1e-5, 2e-6, 1e-6, 1e-5
@@ -115,7 +115,7 @@ def their_results(kind: str, theirs: Any, feed: dict[str, Any]) -> tuple[dict[st
     """Results, and the loss that these inputs have without their padding (of an encoder, which has none, a sum with fixed weights)."""
     inputs = torched(as_called(kind, feed))
     output = theirs(**inputs)
-    found = {name: value for name, value in output.items() if name not in ("loss", "past_key_values")}
+    found = {name: value for name, value in results_of(output).items() if name != "loss"}
     if kind in ENCODERS:
         angles = torch.arange(theirs.config.hidden_size, dtype=theirs.dtype)
         loss = (output.last_hidden_state * inputs["attention_mask"][:, :, None] * angles.cos()).sum()

@@ -18,7 +18,7 @@ import tf_writer
 from models.test_tf_names import ALL as TENSORFLOW_NAMES
 from oracle.agreement import agree
 from oracle.head_cases import KINDS, as_called, expected_outputs, inputs_for, others_of
-from oracle.twins import HIDDEN, MINI, build, family_of, keys_of, quiet_transformers, torch, torched, transformers, used
+from oracle.twins import HIDDEN, MINI, build, family_of, keys_of, quiet_transformers, results_of, torch, torched, transformers, used
 
 import minigrad as mg
 from minigrad.errors import WeightFileError
@@ -78,8 +78,7 @@ def compare(row: str, form: str, ours: Any, theirs: Any, feed: dict[str, Any]) -
     kind = ROWS[row][0]
     inputs = as_called(kind, feed)
     with torch.no_grad():
-        results = dict(theirs.double()(**torched(inputs)).items())
-    results.pop("past_key_values", None)
+        results = results_of(theirs.double()(**torched(inputs)))
     output = ours.to("float64")(**inputs)
     for name, wanted in expected_outputs(kind, results, feed, is_packed=False).items():
         _errors[row] = max(_errors[row], agree(f"{row} {form}", getattr(output, name).numpy(), wanted, HIDDEN))

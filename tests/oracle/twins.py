@@ -155,6 +155,11 @@ def ragged(generator: np.random.Generator, config: Any, batch: int, longest: int
     }
 
 
+def results_of(output: Any) -> dict[str, Any]:
+    """What transformers returned, but for the keys and values of earlier tokens, which only a generator of text wants."""
+    return {name: value for name, value in output.items() if name not in ("past_key_values", "cache")}  # `cache` since 5.24
+
+
 def torched(feed: dict[str, Any]) -> dict[str, Any]:
     return {key: torch.from_numpy(np.asarray(value)) for key, value in feed.items()}
 
