@@ -8,32 +8,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from minigrad.errors import ArgumentError, DataError, DTypeError
+from minigrad.data.records import LabelMap as LabelMap
+from minigrad.data.records import Record as Record
+from minigrad.errors import ArgumentError, DataError
 from minigrad.files import json_type, listing, open_regular, parse_json, quoted, surrogate_at
 
 # A line is held in memory whole. A book as one record stays below this; a file without line ends must not fill the memory.
 MAX_LINE_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row of a data file: `text`, `label` (None in a file without labels), where it stood, and all its columns by name."""
-
-    text: str
-    label: str | None
-    path: str
-    line: int
-    fields: Mapping[str, object]
 
 
 def read_records(path: str | Path, *, text_column: str | None = None, label_column: str | None = None) -> list[Record]:
@@ -80,65 +66,6 @@ def read_records(path: str | Path, *, text_column: str | None = None, label_colu
     if not records:
         raise DataError(path, "the file holds no records", code="empty-file")
     return records
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """The numbering of the class names: `names[i]` is the label with id i.
-
-    Raises:
-        DTypeError, ArgumentError: the names are no tuple of strings, or none, or not distinct.
-    """
-
-    names: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.names, tuple) or not all(isinstance(name, str) for name in self.names):
-            raise DTypeError(f"a LabelMap takes a tuple of strings, got {quoted(self.names)}; LabelMap.from_records makes one from records")
-        if not self.names:
-            raise ArgumentError("a LabelMap needs at least one label name")
-        if len(set(self.names)) != len(self.names):
-            raise ArgumentError(f"label names must differ from each other, got {listing(self.names)}")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @classmethod
-    def from_records(cls, records: Iterable[Record]) -> LabelMap:
-        """Number the labels of the training records, sorted by code point, so that ids do not depend on the order of rows.
-
-        Raises:
-            DataError: a record has no label.
-        """
-        return cls(tuple(sorted({_label_of(record) for record in records})))
-
-    def ids(self, records: Sequence[Record]) -> NDArray[np.int64]:
-        """The label ids of `records`.
-
-        Shapes: (len(records),)
-
-        Raises:
-            DataError: a record has no label, or one that did not occur in training; names the file and line.
-        """
-        ids = np.empty(len(records), dtype=np.int64)
-        for position, record in enumerate(records):
-            label = _label_of(record)
-            if label not in self._id_of:
-                message = f"the label {quoted(label)} does not occur in training; known are: {listing(self.names)}"
-                raise DataError(record.path, message, line=record.line, code="bad-label")
-            ids[position] = self._id_of[label]
-        return ids
-
-    @cached_property
-    def _id_of(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.names)}
-
-
-def _label_of(record: Record) -> str:
-    if record.label is None:
-        message = f"the record has no label (its columns: {listing(record.fields)}); name the column by label_column"
-        raise DataError(record.path, message, line=record.line, code="missing-label")
-    return record.label
 
 
 # ---- bytes to lines to rows
