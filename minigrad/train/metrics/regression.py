@@ -1,0 +1,81 @@
+"""How good predicted numbers are: errors in the labels' own units, the share of their spread that is explained, and correlations.
+
+These are the numbers of scikit-learn and SciPy. Where those warn, a correlation with something constant, there is NaN and no warning.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minigrad.train.metrics._rows import average_ranks, require_equal_lengths, row_of_numbers
+
+
+def mean_squared_error(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """The mean of (prediction - label)².
+
+    Shapes: labels (n,), predictions (n,), finite numbers
+
+    Raises:
+        DTypeError, ShapeError, ArgumentError: the arguments are not two equally long, non-empty rows of finite numbers.
+    """
+    true, predicted = _numbers(labels, predictions)
+    return float(np.mean((predicted - true) ** 2))
+
+
+def root_mean_squared_error(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """The root of the mean squared error, in the labels' own unit. Shapes and errors as `mean_squared_error`."""
+    return math.sqrt(mean_squared_error(labels, predictions))
+
+
+def mean_absolute_error(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """The mean of |prediction - label|, in the labels' own unit. Shapes and errors as `mean_squared_error`."""
+    true, predicted = _numbers(labels, predictions)
+    return float(np.mean(np.abs(predicted - true)))
+
+
+def r2(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """The coefficient of determination, 1 - Σ(prediction - label)² / Σ(label - mean)²: 1 is perfect, 0 as good as always saying the mean.
+
+    As in scikit-learn, constant labels give 1.0 if every prediction is exact and otherwise 0.0, and a single record gives NaN.
+    Shapes and errors as `mean_squared_error`.
+    """
+    true, predicted = _numbers(labels, predictions)
+    if len(true) < 2:
+        return float("nan")
+    left, spread = np.sum((predicted - true) ** 2), np.sum((true - true.mean()) ** 2)
+    if spread == 0:
+        return 1.0 if left == 0 else 0.0
+    return float(1 - left / spread)
+
+
+def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Pearson's correlation, in [-1, 1]; NaN where either side is constant. Shapes and errors as `mean_squared_error`."""
+    return _correlation(*_numbers(labels, predictions))
+
+
+def spearman(labels: ArrayLike, predictions: ArrayLike) -> float:
+    """Spearman's rank correlation, in [-1, 1]: Pearson's of the ranks, where ties share their mean rank; NaN where either side is constant.
+
+    Shapes and errors as `mean_squared_error`.
+    """
+    true, predicted = _numbers(labels, predictions)
+    return _correlation(average_ranks(true), average_ranks(predicted))
+
+
+def _numbers(labels: ArrayLike, predictions: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    true, predicted = row_of_numbers("labels", labels), row_of_numbers("predictions", predictions)
+    require_equal_lengths("labels", true, "predictions", predicted)
+    return true, predicted
+
+
+def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    # Equality, not a spread of zero: the mean of n equal numbers may differ from them in the last digit.
+    if (one == one[0]).all() or (other == other[0]).all():
+        return float("nan")
+    one, other = one - one.mean(), other - other.mean()
+    # Each is divided by its own length first, so that no product overflows or vanishes.
+    product = (one / np.linalg.norm(one)) @ (other / np.linalg.norm(other))
+    return float(np.clip(product, -1, 1))
