@@ -12,24 +12,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from numbers import Integral
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minigrad.autograd import no_grad
 from minigrad.data import Encoding, PackedTokens, Tokenizer, batches_by_length
 from minigrad.data.by_length import BATCH_TOKENS, progress_bar
+from minigrad.data.checks import check_count
 from minigrad.data.tokenization import checked_texts
+from minigrad.data.windows import Rows as Rows
 from minigrad.errors import ArgumentError, WeightFileError
-from minigrad.files import listing, quoted
+from minigrad.files import listing
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import forecast, load, max_tokens
 from minigrad.tensor import Tensor
 
 T = TypeVar("T")
-Rows = NDArray[np.floating[Any]]
 
 CHUNK_TEXTS = 1024
 """Texts of an iterator that are computed together: enough for batches of about equal lengths."""
@@ -169,10 +168,3 @@ def sigmoid(logits: Rows) -> Rows:
     """1 / (1 + exp(-x)), by the exponential that cannot overflow."""
     power = np.exp(-np.abs(logits))
     return np.asarray(np.where(logits >= 0, 1, power) / (1 + power))
-
-
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """Raises: ArgumentError for anything but an integer of at least `least`."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ArgumentError(f"{name} must be an integer of at least {least}, got {quoted(value)}")
-    return int(value)

@@ -15,10 +15,10 @@ import numpy as np
 
 from minigrad.data import Encoding, PackedTokens
 from minigrad.data.tokenization import checked_texts
+from minigrad.data.windows import joined, window, windows
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
 from minigrad.pipeline.base import Chunk, Pipeline, Rows, softmax, split_rows
-from minigrad.pipeline.windows import joined, window, windows
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
 

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad.data import Encoding, PackedTokens
+from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
 from minigrad.models.losses import IGNORED
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, check_count, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax
 
 
 class FillMask(Pipeline):

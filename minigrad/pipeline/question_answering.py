@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad.data import Encoding
+from minigrad.data.checks import check_count
 from minigrad.data.tokenization import checked_texts
+from minigrad.data.windows import window, windows
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, check_count, softmax
-from minigrad.pipeline.windows import window, windows
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax
 
 WINDOW = 384
 """Tokens of a window unless max_length says otherwise: what published models were trained on."""

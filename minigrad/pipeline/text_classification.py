@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, check_count, sigmoid, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, sigmoid, softmax
 
 FUNCTIONS: Mapping[str, Callable[[Rows], Rows]] = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda logits: logits}
 

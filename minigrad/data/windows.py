@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from minigrad.data import Encoding
+from minigrad.data.checks import check_count
+from minigrad.data.tokenization import Encoding
 from minigrad.errors import ArgumentError
 from minigrad.files import quoted
-from minigrad.pipeline.base import Rows, check_count
+
+Rows = NDArray[np.floating[Any]]
 
 
 def windows(encoding: Encoding, sequence: int, size: int, stride: int | None, what: str) -> list[tuple[int, int]]:
@@ -46,12 +50,20 @@ def window(encoding: Encoding, part: tuple[int, int], whole: tuple[int, int]) ->
     return replace(encoding, **{name: getattr(encoding, name)[tokens] for name in names})
 
 
+def answering(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(first, past the last) token that each part answers for: every token once, by the part that shows most around it.
+
+    What two parts share is halved.
+    """
+    cuts = [parts[0][0], *((before[1] + after[0]) // 2 for before, after in pairwise(parts)), parts[-1][1]]
+    return list(pairwise(cuts))
+
+
 def joined(parts: Sequence[tuple[int, int]], rows: Iterable[Rows]) -> Rows:
-    """The rows of all parts' tokens, each from the window that shows most around it: what two share is halved.
+    """The rows of all parts' tokens, each from the part that answers for it.
 
     Shapes: rows, for each window (its tokens, d) → (tokens of all parts together, d).
     """
-    first, last = parts[0][0], parts[-1][1]
-    cuts = [first, *((before[1] + after[0]) // 2 for before, after in pairwise(parts)), last]
-    taken = zip(parts, rows, pairwise(cuts), strict=True)
+    first = parts[0][0]
+    taken = zip(parts, rows, answering(parts), strict=True)
     return np.concatenate([row[first - start + begin : first - start + end] for (start, _), row, (begin, end) in taken])
