@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import RowSparse
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, NonFiniteError
 from minigrad.optim.arena import block_length
 from minigrad.optim.groups import named
 from minigrad.parameter import Parameter
@@ -19,19 +19,24 @@ from minigrad.tensor import Tensor
 HOW = "pass model.parameters(), or model.named_parameters()"
 
 
-def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_norm: float) -> float:
+def clip_grad_norm(
+    parameters: Iterable[Parameter | tuple[str, Parameter]], max_norm: float, error_if_nonfinite: bool = False
+) -> float:
     """Scale all gradients together, in place, so that their global 2-norm is at most `max_norm`; returns the norm before.
 
     Every gradient is multiplied by min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does. The squares are summed in
     float64, so float32 gradients of any size do not overflow. A parameter given twice counts once. Without any gradient the norm is 0.
     A norm that is not finite is returned as it is, for the caller to decide (skip the step, stop); the gradients are then scaled by the
     same formula: with an infinite norm finite gradients become 0 and infinite ones NaN, with a NaN norm all become NaN.
+    error_if_nonfinite: raise instead, before any gradient is scaled. An infinite `max_norm` only measures.
 
-    Raises: ArgumentError for what is no list of parameters or (name, parameter) pairs, and for a `max_norm` that is no number >= 0.
+    Raises: ArgumentError for what is no list of parameters or (name, parameter) pairs, and for a `max_norm` that is no number >= 0;
+    NonFiniteError, which names the first gradient that is not finite.
     """
     if not isinstance(max_norm, int | float | np.number) or isinstance(max_norm, bool) or not max_norm >= 0:
         raise ArgumentError(f"max_norm must be a number >= 0, got {max_norm!r}")
-    leaves = [p.leaf for p in dict.fromkeys(p for _, p in named(parameters, HOW)) if p.leaf.grad is not None]
+    members = {p: name for name, p in reversed(named(parameters, HOW)) if p.leaf.grad is not None}
+    leaves = [p.leaf for p in reversed(members)]
     total: Any = 0.0
     for leaf in leaves:
         if isinstance(leaf.grad, RowSparse):
@@ -40,6 +45,8 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
         else:
             total = total + _squared_norm(Tensor.wrap(leaf.grad).array)
     norm = sqrt(float(total))
+    if error_if_nonfinite and not isfinite(norm):
+        raise NonFiniteError(_first_nonfinite([(members[p], p) for p in reversed(members)], norm))
     coefficient = max_norm / (norm + 1e-6)
     if not coefficient >= 1:  # also for NaN
         with np.errstate(invalid="ignore"):  # inf · 0, announced above
@@ -61,3 +68,12 @@ def _squared_norm(array: Array) -> Any:
         block = flat[start : start + step].astype("float64")
         total = total + xp.dot(block, block)
     return total
+
+
+def _first_nonfinite(members: Iterable[tuple[str, Parameter]], norm: float) -> str:
+    for name, p in members:
+        gradient: Any = p.leaf.grad
+        array = gradient.values if isinstance(gradient, RowSparse) else Tensor.wrap(gradient).array
+        if not np.isfinite(float(_squared_norm(array))):
+            return f"the gradient of {name} is not finite (norm of all: {norm})"
+    return f"the norm of all gradients is {norm}, though each of them is finite"
