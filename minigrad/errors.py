@@ -141,6 +141,16 @@ class DataError(FileFormatError):
         self.line = line
 
 
+class CheckpointError(FileFormatError):
+    """A training checkpoint cannot be written or read. `path` is the checkpoint, the file in it, or the directory of checkpoints.
+
+    Codes of writing: disk-full, write-failed, locked, directory-lost. Codes of reading: no-checkpoint, not-a-directory, missing-file,
+    unknown-file, not-a-regular-file, unreadable-file, bad-manifest, size-mismatch, digest-mismatch, bad-state, bad-arrays.
+    """
+
+    code = "checkpoint"
+
+
 class CheckpointUnavailableError(MinigradError, OSError):
     """A named checkpoint could not be had from any source. The message lists the ways to get it."""
 
