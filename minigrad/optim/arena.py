@@ -73,6 +73,17 @@ class Arena:
         for p in everyone:
             p.owner = self
 
+    def move(self, data: Array) -> None:
+        """Keep the parameters in `data` from now on, an array like the old one: memory that several processes share, or no longer do.
+
+        What another optimizer has taken over stays with that. Views of the parameters taken earlier do not follow.
+        """
+        data[...] = self.data
+        self.data = data
+        for place in self.places:
+            if place.parameter.owner is self:
+                place.parameter.replace_storage(data[place.start : place.stop].reshape(place.parameter.shape))
+
     def check_ownership(self) -> None:
         """Raises: GraphError (graph-owner) if another optimizer has taken a parameter over."""
         for p, name in self.names.items():

@@ -33,6 +33,12 @@ class Debt:
         self.paid = self.xp.zeros(len(data), "int64")
         self._lock = Lock()
 
+    def move(self, data: Array, paid: Array) -> None:
+        """Keep both arrays elsewhere from now on: in `data` and `paid`, which are like the old ones."""
+        with self._lock:
+            data[...], paid[...] = self.data, self.paid
+            self.data, self.paid = data, paid
+
     def charge(self, factor: float) -> None:
         """Every row that is not exempt owes one more multiplication."""
         if self.data.dtype.type(factor) != 1:  # multiplying by what rounds to 1 changes nothing

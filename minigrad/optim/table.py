@@ -27,11 +27,19 @@ class Table:
     """
 
     def __init__(self, parameter: Parameter) -> None:
+        self.parameter = parameter
         self.data = parameter.array
         self.xp = namespace_of(self.data)
         self.debt = parameter.ledger = Debt(self.data)
         self.moments: dict[str, Array] = {}
         self.forget()
+
+    def move(self, data: Array, paid: Array) -> None:
+        """Keep the rows, and what they have paid, in these arrays from now on; see `Arena.move`."""
+        self.debt.move(data, paid)
+        if self.parameter.ledger is self.debt:  # else another optimizer has taken it over
+            self.parameter.replace_storage(data)
+        self.data = data
 
     def forget(self) -> None:
         """Begin anew: no row has been touched."""

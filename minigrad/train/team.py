@@ -3,54 +3,172 @@
 A backward pass cannot be divided after the forward pass, so the batch is: its sequences are dealt out, every part contributes its share of
 the loss and of the gradient, and the shares add up to what one pass over the whole batch gives. Dropout takes part in this because units
 are drawn by a sequence's number in the step, which the parts keep.
+
+Processes and not threads, because between two matrix products Python holds its global lock. The workers are forks of this process
+(`_workers.py`) around parameters in shared memory (`_shared.py`).
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+from weakref import finalize
 
+from minigrad.anomaly import detecting
 from minigrad.backend import random
+from minigrad.backend.threads import blas_threads, usable_cpus
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.optim import Optimizer
+from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train._workers import share_of
+from minigrad.train._messages import batch_arrays
+from minigrad.train._shared import Shared, Surroundings
+from minigrad.train._workers import Worker, share_of, stop_all
+
+logger = logging.getLogger("minigrad")
 
 
 class Team:
-    """Computes the gradient of a step, in one process or in several.
+    """Computes the gradient of a step, in this process alone or together with forked workers.
 
     loss_of(part, whole): the part's share of the loss of the whole step: the sum over the part's items, divided by how many the WHOLE has.
+    workers: processes that compute, this one among them; "auto": as many as there are processors to use.
+
+        team = mg.train.Team(loss_of, optimizer, workers=2)
+        for batch in loader.epoch():
+            loss = team.backward(batch)
+            mg.optim.clip_grad_norm(model.parameters(), 1.0)
+            team.step()
+        team.close()
+
+    With several workers the parameters lie in shared memory from the first step until `close` (views taken earlier do not follow), each
+    process computes with one BLAS thread, and the same program gives the same numbers to the last bit every time. Workers are forked
+    again when a module's mode (or another plain attribute), `requires_grad`, a parameter of somebody else or a buffer has changed; other
+    changes after the first step (to hooks, to variables that `loss_of` closes over) they do not see.
+
+    Raises: ArgumentError for an impossible number of workers, and for several with parameters on a GPU or without `os.fork`.
     """
 
     def __init__(self, loss_of: Callable[[Batch, Batch], Tensor], optimizer: Optimizer, *, workers: int | str = 1) -> None:
         self.loss_of, self.optimizer = loss_of, optimizer
-        if workers != 1:
-            raise ArgumentError(f"workers must be 1, got {workers!r}")
+        self.workers = _number_of(workers, optimizer)
+        self._closed = False
+        self._shared: Shared | None = None
+        self._around: Surroundings | None = None
+        self._others: list[Worker] = []
+        self._read_whole: set[Parameter] = set()
+        finalize(self, stop_all, self._others)
 
     def backward(self, batch: Batch, parts: int = 1) -> float:
-        """The loss of the whole step; its gradient lies in every parameter's `grad`, where nothing older is left."""
+        """The loss of the whole step, whose gradient afterwards lies in every parameter's `grad`, where nothing older is left.
+
+        parts: how many pieces each worker computes one after the other, so that only one piece's activations are in its memory at a time.
+
+        Raises: what `loss_of` raises; an error of a worker is of the same kind (MinigradError for kinds that are not minigrad's) and has
+        the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are as before, there
+        are no gradients, and the next call begins anew, with new workers. ArgumentError for parts below 1 and for a team that is closed.
+        """
+        if self._closed:
+            raise ArgumentError("this team is closed: make a new one")
+        if parts < 1:
+            raise ArgumentError(f"parts must be 1 or more, got {parts!r}")
         self.optimizer.zero_grad()
-        stream = random.current()
         try:
-            with random.at(stream.seed, stream.step):
-                return share_of(self.loss_of, batch.split(parts) if parts > 1 else [batch], batch)
+            return self._backward_alone(batch, parts) if self.workers == 1 else self._backward_together(batch, parts)
         except BaseException:
+            stop_all(self._others)  # some may still be computing
             self.optimizer.zero_grad()
             raise
 
     def step(self) -> None:
-        """Update the parameters and forget the gradients."""
+        """Update the parameters and forget the gradients, as `optimizer.step()` and `zero_grad()` do."""
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers and take the parameters out of shared memory."""
+        self._closed = True
+        stop_all(self._others)
+        if self._shared is not None:
+            self._shared.undo()
+            self._shared = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    # ---------------------------------------------------------------- the two ways
+    def _backward_alone(self, batch: Batch, parts: int) -> float:
+        stream = random.current()
+        with random.at(stream.seed, stream.step):
+            return share_of(self.loss_of, [batch] if parts == 1 else batch.split(parts), batch)
+
+    def _backward_together(self, batch: Batch, parts: int) -> float:
+        """Again from the beginning if a worker met a row that still owed weight decay, which happens once for each table read whole."""
+        self.optimizer.arena.check_ownership()
+        with blas_threads(1):
+            while (loss := self._try_together(batch, parts)) is None:
+                self.optimizer.zero_grad()
+        return loss
+
+    def _try_together(self, batch: Batch, parts: int) -> float | None:
+        shared = self._start()
+        pieces = batch.split(self.workers * parts)
+        stream = random.current()
+        step: dict[str, Any] = {"seed": stream.seed, "step": stream.step, "anomaly": detecting.get(), "factors": self._settle(batch)}
+        step |= {"pieces": self.workers * parts, "stride": self.workers}
+        arrays = batch_arrays(batch)
+        busy = list(zip(self._others, shared.outboxes, strict=True))[: len(pieces) - 1]
+        for worker, _ in busy:
+            worker.ask({**step, "first": worker.number}, arrays)
+        with random.at(stream.seed, stream.step):
+            loss = share_of(self.loss_of, pieces[:: self.workers], batch)
+        missed: set[Parameter] = set()
+        for worker, outbox in busy:
+            reply = worker.answer()
+            loss += reply["loss"]
+            outbox.collect(reply["gradients"])
+            missed |= {p for p, owed in zip(self.optimizer.tables, reply["missed"], strict=True) if owed}
+        self._read_whole |= missed
+        return None if missed else loss
+
+    def _start(self) -> Shared:
+        """See to it that there are workers, and that they know the model as it is now."""
+        if self._shared is None:
+            self._shared = Shared(self.optimizer, self.workers - 1)
+        if self._around is not None and self._around.changed():
+            stop_all(self._others)
+        if not self._others:
+            self._around = Surroundings(self.optimizer)
+            for number in range(1, self.workers):
+                self._others.append(Worker(number, self._others, self.loss_of, self._shared, self._around))
+        return self._shared
+
+    def _settle(self, batch: Batch) -> list[int]:
+        """Pay what the rows owe that the batch will read, which workers cannot; returns how many factors each table counts."""
+        for p in self.optimizer.tables:
+            if p in self._read_whole:
+                p.array  # noqa: B018
+            else:
+                p.array_for_rows(batch.tokens.input_ids)
+        return [len(table.debt.factors) for table in self.optimizer.tables.values()]
+
+
+def _number_of(workers: Any, optimizer: Optimizer) -> int:
+    """Raises: ArgumentError."""
+    if workers == "auto":
+        if hasattr(os, "fork"):
+            return usable_cpus()
+        logger.info("this system has no os.fork: one process computes")
+        return 1
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ArgumentError(f'workers must be an integer from 1, or "auto", got {workers!r:.80}')
+    if workers > 1 and not hasattr(os, "fork"):
+        raise ArgumentError(f"{workers} workers need os.fork, which this system lacks: use workers=1")
+    return workers

@@ -1,0 +1,121 @@
+"""What a team and its workers say to each other: JSON and the bytes of arrays, through a socket that both inherited.
+
+Both ends are one program, forked; nothing is unpickled all the same, so that no byte that arrives here can run code. A message is two
+lengths, a JSON object, and the arrays it announces, one after another.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import struct
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minigrad import errors
+from minigrad.data.loader import Batch
+from minigrad.errors import MinigradError
+from minigrad.packing import PackedTokens, Packing
+
+Arrays: TypeAlias = dict[str, np.ndarray[Any, Any]]
+
+LENGTHS = struct.Struct("<QQ")
+
+PATIENCE = 1.0
+"""Seconds of silence after which a reader asks whether the other side still lives; the socket usually says so at once."""
+
+
+def send(link: socket.socket, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Raises: OSError if nobody reads any more."""
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    announced = [(name, array.dtype.str, array.shape) for name, array in whole.items()]
+    text = json.dumps({"content": content, "arrays": announced}).encode()
+    data = b"".join([array.tobytes() for array in whole.values()])
+    link.sendall(LENGTHS.pack(len(text), len(data)) + text + data, socket.MSG_NOSIGNAL)
+
+
+def receive(link: socket.socket, other_lives: Callable[[], bool]) -> tuple[dict[str, Any], Arrays]:
+    """The next message. Raises: EOFError if the other side is gone."""
+    text_length, data_length = LENGTHS.unpack(_read(link, LENGTHS.size, other_lives))
+    message = json.loads(_read(link, text_length, other_lives))
+    data, arrays, at = _read(link, data_length, other_lives), {}, 0
+    for name, dtype, shape in message["arrays"]:
+        array = np.frombuffer(data, dtype, int(np.prod(shape)), at) if data else np.empty(0, dtype)
+        arrays[name] = array.reshape(shape)
+        at += array.nbytes
+    return message["content"], arrays
+
+
+def _read(link: socket.socket, size: int, other_lives: Callable[[], bool]) -> bytearray:
+    """Exactly `size` bytes. A process elsewhere may hold a copy of the other end, which then never closes: hence the question."""
+    data, poll = bytearray(size), select.poll()
+    poll.register(link, select.POLLIN)
+    at = 0
+    while at < size:
+        if not poll.poll(PATIENCE * 1000):
+            if not other_lives():
+                raise EOFError
+            continue
+        try:
+            count = link.recv_into(memoryview(data)[at:])
+        except ConnectionError:
+            count = 0
+        if not count:
+            raise EOFError
+        at += count
+    return data
+
+
+# ---------------------------------------------------------------- batches
+def batch_arrays(batch: Batch) -> Arrays:
+    """A batch as arrays by name; what it lacks is left out."""
+    tokens, packing = batch.tokens, batch.tokens.packing
+    found = {
+        "input_ids": tokens.input_ids,
+        "token_type_ids": tokens.token_type_ids,
+        "positions": tokens.positions,
+        "padded_shape": tokens.padded_shape,
+        "lengths": packing.lengths,
+        "numbers": packing.numbers,
+        "masked_first": packing.masked_first,
+        "labels": batch.labels,
+        "token_labels": batch.token_labels,
+        "rows": batch.rows,
+    }
+    return {name: np.asarray(value) for name, value in found.items() if value is not None}
+
+
+def batch_of(arrays: Arrays) -> Batch:
+    """The batch that `batch_arrays` took apart."""
+    masked, padded = arrays.get("masked_first"), arrays.get("padded_shape")
+    packing = Packing(arrays["lengths"], arrays["numbers"], None if masked is None else masked.tolist())
+    shape = None if padded is None else (int(padded[0]), int(padded[1]))
+    tokens = PackedTokens(arrays["input_ids"], packing, arrays["token_type_ids"], arrays["positions"], shape)
+    return Batch(tokens, arrays.get("labels"), arrays.get("token_labels"), arrays["rows"])
+
+
+# ---------------------------------------------------------------- errors
+def described(error: BaseException) -> dict[str, Any]:
+    """An exception as JSON, its traceback as text."""
+    known = {key: value for key, value in vars(error).items() if isinstance(value, str | int | None)}
+    kind = "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+    return {"kind": kind, "message": str(error), "known": known, "trace": "".join(traceback.format_exception(error))}
+
+
+def rebuilt(description: Mapping[str, Any], where: str) -> MinigradError | MemoryError:
+    """The exception of a worker (`where`) as one of this process: of its own kind if that is in our family or a MemoryError."""
+    kind, message = getattr(errors, description["kind"], None), description["message"]
+    error: MinigradError | MemoryError
+    if description["kind"] == "MemoryError":
+        error = MemoryError(message)
+    elif isinstance(kind, type) and issubclass(kind, MinigradError):
+        error = kind.__new__(kind, message)  # not by the constructor: the message is finished, as when an error is copied
+        vars(error).update(description["known"])
+    else:
+        error = MinigradError(f"{description['kind']} in {where}: {message}", code="worker")
+    error.add_note(f"In {where}:\n{description['trace']}")
+    return error

@@ -1,0 +1,186 @@
+"""The memory that a team's processes share, and how to see that something outside of it has changed.
+
+Parameters lie there once, written by the parent between steps and read by all. Each worker has an outbox of its own for its gradients;
+so nobody ever waits for a lock, and the parent adds the outboxes up in a fixed order. What else a worker knows is a copy made by the fork:
+`Surroundings` tells when that copy has become old.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+from collections.abc import Callable
+from math import prod
+from typing import Any
+from weakref import ref
+
+import numpy as np
+
+from minigrad.backend import Array
+from minigrad.backend.gradients import RowSparse
+from minigrad.nn.module import Module
+from minigrad.optim import Optimizer
+from minigrad.optim.debt import Debt
+from minigrad.parameter import Buffer, Parameter
+
+PLAIN = (bool, int, float, str)
+"""Types of the attributes of modules that are compared: the mode, a dropout's rate."""
+
+
+def shared_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros in memory that this process and its later forks write to together.
+
+    It has no name and ends with the last process. Pages are occupied when they are first written, so room for the rarest case is free.
+    """
+    size = prod(shape)
+    return np.frombuffer(mmap.mmap(-1, max(1, size * np.dtype(dtype).itemsize)), dtype, size).reshape(shape)
+
+
+class Outbox:
+    """Where one worker leaves its gradients: a copy of the arena's gradients, and for each table room for all its rows."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.places = optimizer.arena.places
+        self.gradients = shared_zeros(optimizer.arena.gradients.shape, optimizer.arena.gradients.dtype)
+        self.tables = [(p, shared_zeros(p.shape[:1], np.int64), shared_zeros(p.shape, p.dtype)) for p in optimizer.tables]
+
+    def attach(self) -> None:
+        """In the worker: gradients of the arena are computed straight into this memory."""
+        for place in self.places:
+            place.parameter.leaf.view = self._view(place)
+
+    def _view(self, place: Any) -> Array:
+        return self.gradients[place.start : place.stop].reshape(place.parameter.shape)
+
+    def publish(self) -> dict[str, list[Any]]:
+        """In the worker: leave the tables' gradients here; returns what has a gradient, and by how many rows (null: none, -1: all)."""
+        rows: list[int | None] = []
+        for p, ids, values in self.tables:
+            gradient = p.leaf.grad
+            if gradient is None:
+                rows.append(None)
+            elif isinstance(gradient, RowSparse):
+                distinct = gradient.coalesce()
+                count = len(distinct.ids)
+                ids[:count], values[:count] = distinct.ids, distinct.values
+                rows.append(count)
+            else:
+                values[...] = gradient
+                rows.append(-1)
+        return {"touched": [place.parameter.leaf.grad is not None for place in self.places], "rows": rows}
+
+    def collect(self, published: dict[str, list[Any]]) -> None:
+        """In the parent: add what `publish` left to the parameters' gradients."""
+        for place, touched in zip(self.places, published["touched"], strict=True):
+            if touched:
+                place.parameter.leaf.accumulate(self._view(place))
+        for (p, ids, values), count in zip(self.tables, published["rows"], strict=True):
+            if count is not None:
+                p.leaf.accumulate(values if count < 0 else RowSparse(ids[:count], values[:count], (len(ids), p.shape[1]), coalesced=True))
+
+
+class WorkersLedger:
+    """Stands in a worker for what a table's rows owe. Only the parent pays; here is noted whether somebody read a row that owes."""
+
+    def __init__(self, debt: Debt) -> None:
+        self.paid = debt.paid
+        self.begin(0)
+
+    def begin(self, factors: int) -> None:
+        """A new step: a row that has paid fewer than so many factors owes."""
+        self.factors, self.missed = factors, False
+
+    def settle(self) -> None:
+        """Somebody reads the whole table."""
+        if self.factors:
+            self.missed |= bool((self.paid < self.factors).any())
+
+    def settle_rows(self, ids: Any) -> None:
+        """Somebody reads the rows `ids`; ids that no table can have are left to the operation that reads them."""
+        ids = np.asarray(ids)
+        if self.factors and ids.dtype.kind in "iu":
+            self.missed |= bool((self.paid.take(ids, mode="clip") < self.factors).any())
+
+
+class Shared:
+    """An optimizer whose parameters lie in shared memory, with one outbox for each worker.
+
+    What tells which rows of a table owe decay is shared too, so that a worker sees what the parent has paid.
+    """
+
+    def __init__(self, optimizer: Optimizer, workers: int) -> None:
+        self.optimizer = optimizer
+        self._move(shared_zeros)
+        self.outboxes = [Outbox(optimizer) for _ in range(workers)]
+
+    def undo(self) -> None:
+        """Move the parameters back into memory of this process alone: a process forked later gets a copy again."""
+        self._move(np.empty)
+
+    def _move(self, allocate: Callable[[tuple[int, ...], Any], Array]) -> None:
+        arena = self.optimizer.arena
+        arena.move(allocate(arena.data.shape, arena.data.dtype))
+        for table in self.optimizer.tables.values():
+            table.move(allocate(table.data.shape, table.data.dtype), allocate(table.debt.paid.shape, np.int64))
+
+    # ---------------------------------------------------------------- in a worker
+    def forget_moments(self) -> None:
+        """The parent's are the ones in use, and a copy that is kept costs memory as soon as they change."""
+        self.optimizer.moments.clear()
+        for table in self.optimizer.tables.values():
+            table.moments.clear()
+
+    def watch_tables(self) -> list[WorkersLedger]:
+        """Put a `WorkersLedger` in the place of every table's debts."""
+        ledgers = [WorkersLedger(table.debt) for table in self.optimizer.tables.values()]
+        for p, ledger in zip(self.optimizer.tables, ledgers, strict=True):
+            p.ledger = ledger
+        return ledgers
+
+
+class Surroundings:
+    """What a loss function may read besides the shared parameters, as it was at a fork: all modules, other parameters, buffers.
+
+    A loss function does not say what it calls, and an optimizer knows parameters but no modules; so all that exist are looked at.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._shared = optimizer.steps
+        found = [o for o in gc.get_objects() if issubclass(type(o), Module | Parameter | Buffer)]  # type(): proxies may lie to isinstance
+        self._objects = [ref(o) for o in found]
+        self._before = self._state()
+
+    def changed(self) -> bool:
+        """Whether a fork made now would know something else than one made when this object was."""
+        return self._before != self._state()
+
+    def _state(self) -> list[Any]:
+        return [self._mark(o()) for o in self._objects]
+
+    def _mark(self, thing: Module | Parameter | Buffer | None) -> Any:
+        """What is compared."""
+        if isinstance(thing, Module):
+            return {name: value for name, value in vars(thing).items() if type(value) in PLAIN}
+        if isinstance(thing, Parameter):
+            return thing.requires_grad, None if thing in self._shared else thing.leaf.version
+        return None if thing is None else _Identity(thing.array)
+
+    # ---------------------------------------------------------------- in a worker
+    def strangers(self) -> list[Parameter]:
+        """The parameters that are not the optimizer's, without their gradients."""
+        found = [p for o in self._objects if isinstance(p := o(), Parameter) and p not in self._shared]
+        for p in found:
+            p.zero_grad()
+        return found
+
+
+class _Identity:
+    """Equal to an identity of the same object only; keeps it, so that no other can take its place in memory."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.thing is other.thing
+
+    __hash__ = None  # type: ignore[assignment]
