@@ -1,20 +1,21 @@
-"""Many texts through a model: in packed batches of about equal work, each of texts of about equal length.
+"""Batches of texts of about equal length: many texts through a model, and the shuffled batches of training.
 
-Attention costs the square of a text's length, so batches are bounded by tokens and not by texts, and sorted. The order is the
+Attention costs the square of a text's length, so batches are best bounded by tokens and not by texts, and sorted. The order is the
 caller's affair again afterwards: every batch says which texts it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from numbers import Integral
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from minigrad.backend.random import shuffled
+from minigrad.data.checks import check_count
 from minigrad.data.tokenization import Encoding
-from minigrad.errors import ArgumentError, MissingExtraError
-from minigrad.files import quoted
+from minigrad.errors import MissingExtraError
 from minigrad.packing import MAX_NUMBER, IntArray, PackedTokens
 
 BATCH_TOKENS = 4096
@@ -30,22 +31,59 @@ def batches_by_length(
     error is a terminal and there is more than one batch.
     Raises: ArgumentError for a batch_tokens that is no integer above 0.
     """
-    if not isinstance(batch_tokens, Integral) or isinstance(batch_tokens, bool) or batch_tokens < 1:
-        raise ArgumentError(f"batch_tokens must be an integer of at least 1, got {quoted(batch_tokens)}")
-    batches = _dealt([len(encoding) for encoding in encodings], int(batch_tokens))
+    most = check_count("batch_tokens", batch_tokens)
+    lengths = np.array([len(encoding) for encoding in encodings], np.int64)
+    order = longest_first(lengths)
+    batches = [order[first:past] for first, past in cut_by_tokens(lengths[order], most)]
     return _packed(encodings, batches, progress and len(batches) > 1)
 
 
-def _dealt(lengths: Sequence[int], batch_tokens: int) -> list[IntArray]:
-    order = np.argsort([-length for length in lengths], kind="stable")
-    batches: list[IntArray] = []
-    start = used = 0
-    for place, text in enumerate(order):
-        used += lengths[text]
-        if place > start and (used > batch_tokens or place - start == MAX_NUMBER):
-            batches.append(order[start:place])
-            start, used = place, lengths[text]
-    return [*batches, order[start:]] if len(order) else []
+def longest_first(lengths: IntArray) -> IntArray:
+    """The places of `lengths` in falling order of them; of equals the first first."""
+    return np.argsort(-lengths, kind="stable")
+
+
+def cut_by_count(count: int, most: int) -> list[tuple[int, int]]:
+    """(first, past the last) of runs of `most` out of `count` neighbours, the last run shorter."""
+    return [(first, min(first + most, count)) for first in range(0, count, most)]
+
+
+def cut_by_tokens(lengths: IntArray, most: int) -> list[tuple[int, int]]:
+    """(first, past the last) of runs of neighbours that have at most `most` tokens together; a longer one stands alone."""
+    ends = np.cumsum(lengths)
+    runs = []
+    first = used = 0
+    while first < len(lengths):
+        past = int(np.searchsorted(ends, min(used + most, int(ends[-1])), side="right"))
+        past = min(max(past, first + 1), first + MAX_NUMBER)
+        runs.append((first, past))
+        first, used = past, int(ends[past - 1])
+    return runs
+
+
+GROUP_BATCHES = 50
+"""Batches' worth of shuffled sequences that are sorted together: the more, the more alike lengths within a batch."""
+
+
+def shuffled_by_length(lengths: IntArray, cut: Callable[[IntArray], list[tuple[int, int]]], seed: int, epoch: int) -> list[IntArray]:
+    """The sequences of each batch of an epoch, shuffled, with about equal lengths in each batch.
+
+    A fair shuffle is cut into groups of up to 50 batches, at least four of them where there are as many batches; each group is
+    sorted by length, equals in the shuffle's order, and cut into batches (`cut` says where, from the lengths in their order); the
+    batches are then shuffled, the smaller last one too. Given the batches, every order of them is equally likely, so whatever its
+    length a sequence is as likely to come first as last, and its expected place is the middle. What is not left to chance
+    is the company: batches hold sequences of like lengths.
+    Shapes: lengths (n,).
+    """
+    order = shuffled(len(lengths), seed, epoch)
+    plain = cut(lengths[order])
+    size = min(GROUP_BATCHES, max(len(plain) // 4, 1))
+    borders = [*(first for first, _ in plain[::size]), len(order)]
+    groups = [order[first:past] for first, past in pairwise(borders)]
+    order = np.concatenate([group[longest_first(lengths[group])] for group in groups])
+    batches = [order[first:past] for first, past in cut(lengths[order])]
+    # A draw of its own: the random numbers that shuffled the sequences would tie the batches' order to what is in them.
+    return [batches[i] for i in shuffled(len(batches), seed, epoch, draw=1)]
 
 
 def _packed(encodings: Sequence[Encoding], batches: Sequence[IntArray], progress: bool) -> Iterator[tuple[IntArray, PackedTokens]]:

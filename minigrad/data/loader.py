@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend.random import shuffled
+from minigrad.data.by_length import cut_by_count, cut_by_tokens, shuffled_by_length
+from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.packing import IntArray, PackedTokens, host_array, token_rows
+
+QUADRATIC = 1 / 2048
+"""Attention's share in the cost of a sequence of n tokens, n + n²/2048: about that of a hidden size of 384."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of the data set's sequences. Shapes: labels (sequences,) or None; rows = their places in the data set (sequences,)."""
+    """Some of the data set's sequences. Shapes: labels (sequences, …) or None; token_labels (rows of tokens,) int64 with -100 where a
+    token has none, or None; rows = the sequences' places in the data set (sequences,)."""
 
     tokens: PackedTokens
     labels: np.ndarray[Any, Any] | None
+    token_labels: IntArray | None
     rows: IntArray
+
+    def split(self, parts: int) -> list[Batch]:
+        """At most `parts` batches of about equal cost that hold these sequences, none of them empty.
+
+        Each sequence keeps its number within the step, so that its dropout units stay what they were. The longest sequence goes first,
+        always to the part that has the least to do yet (Graham, "Bounds on multiprocessing timing anomalies", 1969); within a part the
+        order stays.
+        Raises: ArgumentError for parts below 1.
+        """
+        check_count("parts", parts)
+        lengths = self.tokens.packing.lengths
+        parts = min(parts, len(lengths))
+        if parts == 1:
+            return [self]
+        cost = lengths + QUADRATIC * lengths * lengths
+        load, dealt = np.zeros(parts), np.zeros(len(lengths), np.int64)
+        for i in np.argsort(-cost, kind="stable"):
+            dealt[i] = load.argmin()
+            load[dealt[i]] += cost[i]
+        return [self._part(np.flatnonzero(dealt == part)) for part in range(parts)]
+
+    def _part(self, chosen: IntArray) -> Batch:
+        packing = self.tokens.packing
+        rows = np.concatenate([np.arange(*packing.spans[i]) for i in chosen])
+        ids = np.split(self.tokens.input_ids[rows], np.cumsum(packing.lengths[chosen])[:-1])
+        types = np.split(self.tokens.token_type_ids[rows], np.cumsum(packing.lengths[chosen])[:-1])
+        return Batch(
+            PackedTokens.of(ids, types, packing.numbers[chosen]),
+            None if self.labels is None else self.labels[chosen],
+            None if self.token_labels is None else self.token_labels[rows],
+            self.rows[chosen],
+        )
 
 
 class PackedLoader:
-    """Deals sequences out in batches of `batch_size`, the last one smaller.
+    """Deals sequences out in batches of `batch_size`, the last one smaller, or of at most `batch_tokens` tokens.
 
-    sequences: token ids of each text. labels: one per sequence, or None. token_types: the segment of each token (`Encoding.type_ids`), as
-    sentence pairs need them; None: all 0. With `shuffle` the order is a fair shuffle that follows from (seed, epoch) alone.
+    sequences: token ids of each text. labels: one (or a row of them) per sequence, or None. token_labels: one per token of each sequence,
+    or None. token_types: the segment of each token (`Encoding.type_ids`), as sentence pairs need them; None: all 0. batch_tokens: takes the
+    place of batch_size; a sequence that is longer makes a batch of its own. With `shuffle` the order is a fair shuffle that follows from
+    (seed, epoch) alone. With `by_length` too, batches hold sequences of about equal length, and the shuffle is as fair as
+    `shuffled_by_length` says.
     Raises: ArgumentError for an empty data set, a batch size below 1, a negative seed, or another number of labels than sequences;
-    ShapeError for an empty or nested sequence, and for token types of another number or length, naming the sequence; DTypeError for ids
-    that are no integers, labels that are no numbers, and a generator in place of a sequence.
+    ShapeError for an empty or nested sequence, and for token types or labels of another number or length, naming the sequence; DTypeError
+    for ids that are no integers, labels that are no numbers, and a generator in place of a sequence.
     """
 
     def __init__(
@@ -38,51 +80,89 @@ class PackedLoader:
         sequences: Sequence[Sequence[int] | IntArray],
         labels: Any = None,
         *,
+        token_labels: Sequence[Sequence[int] | IntArray] | None = None,
         token_types: Sequence[Sequence[int] | IntArray] | None = None,
         batch_size: int = 32,
+        batch_tokens: int | None = None,
         shuffle: bool = False,
+        by_length: bool = False,
         seed: int = 0,
     ) -> None:
         if _length("sequences", sequences) == 0:
             raise ArgumentError("a loader needs at least one sequence")
-        _check_number("batch_size", batch_size, 1)
-        _check_number("seed", seed, 0)
+        self.batch_size, self.seed = check_count("batch_size", batch_size), check_count("seed", seed, 0)
+        self.batch_tokens = None if batch_tokens is None else check_count("batch_tokens", batch_tokens)
+        self.shuffle, self.by_length = shuffle, by_length
+        if by_length and not shuffle:
+            raise ArgumentError("by_length says how to shuffle: it needs shuffle=True")
         self.sequences = token_rows("sequence", sequences)
         for i, sequence in enumerate(self.sequences):
             if len(sequence) == 0:
                 raise ShapeError(f"sequence {i} is empty: leave it out, or encode it with its special tokens")
-        self.token_types = None if token_types is None else self._checked_types(token_types)
+        self.token_types = None if token_types is None else self._per_token("token types", "token type ids", token_types)
+        self.token_labels = None if token_labels is None else self._per_token("token labels", "token labels", token_labels)
         self.labels = None if labels is None else host_array("labels", labels, "biuf")
         if self.labels is not None and self.labels.shape[:1] != (len(self.sequences),):
             raise ArgumentError(f"labels must have one entry per sequence: {len(self.sequences)} sequences, labels {self.labels.shape}")
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self._lengths = np.array([len(sequence) for sequence in self.sequences])
 
-    def _checked_types(self, token_types: Sequence[Sequence[int] | IntArray]) -> list[IntArray]:
-        if _length("token_types", token_types) != len(self.sequences):
-            raise ShapeError(f"{len(self.sequences)} sequences but token types of {len(token_types)}")
-        types = token_rows("token types of sequence", token_types)
-        for i, (sequence, kinds) in enumerate(zip(self.sequences, types, strict=True)):
-            if len(sequence) != len(kinds):
-                raise ShapeError(f"sequence {i} has {len(sequence)} token ids but {len(kinds)} token type ids")
-        return types
+    def _per_token(self, what: str, words: str, given: Sequence[Sequence[int] | IntArray]) -> list[IntArray]:
+        if _length(what.replace(" ", "_"), given) != len(self.sequences):
+            raise ShapeError(f"{len(self.sequences)} sequences but {what} of {len(given)}")
+        rows = token_rows(f"{what} of sequence", given)
+        for i, (sequence, row) in enumerate(zip(self.sequences, rows, strict=True)):
+            if len(sequence) != len(row):
+                raise ShapeError(f"sequence {i} has {len(sequence)} token ids but {len(row)} {words}")
+        return rows
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return -(-len(self.sequences) // self.batch_size)
+        """Batches in an epoch; of epoch 0, where they differ (see `batches_in`)."""
+        return self.batches_in(0)
 
-    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch; numbered from 0."""
-        _check_number("epoch", epoch, 0)
-        return self._batches(epoch)
+    def batches_in(self, epoch: int) -> int:
+        """Batches in the epoch of this number. With batch_tokens and shuffle it varies a little."""
+        if self.batch_tokens is None:
+            return -(-len(self.sequences) // self.batch_size)
+        return len(self._dealt(epoch))
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from batch number `start` on; both are numbered from 0. Nothing is computed for those left out."""
+        check_count("epoch", epoch, 0)
+        check_count("start", start, 0)
+        return (self.batch(rows) for rows in self._dealt(epoch)[start:])
+
+    def batch(self, rows: IntArray) -> Batch:
+        """The sequences of these places in the data set, with their labels."""
+        types = None if self.token_types is None else [self.token_types[i] for i in rows]
+        return Batch(
+            PackedTokens.of([self.sequences[i] for i in rows], types),
+            None if self.labels is None else self.labels[rows],
+            None if self.token_labels is None else np.concatenate([self.token_labels[i] for i in rows]),
+            rows,
+        )
+
+    def _dealt(self, epoch: int) -> list[IntArray]:
+        """Which sequences each batch of an epoch holds."""
+        if self.by_length:
+            return shuffled_by_length(self._lengths, self._cut, self.seed, epoch)
         n = len(self.sequences)
         order = shuffled(n, self.seed, epoch) if self.shuffle else np.arange(n)
-        for start in range(0, n, self.batch_size):
-            rows = order[start : start + self.batch_size]
-            types = None if self.token_types is None else [self.token_types[i] for i in rows]
-            tokens = PackedTokens.of([self.sequences[i] for i in rows], types)
-            yield Batch(tokens, None if self.labels is None else self.labels[rows], rows)
+        return [order[first:past] for first, past in self._cut(self._lengths[order])]
+
+    def _cut(self, lengths: IntArray) -> list[tuple[int, int]]:
+        """(first, past the last) of the runs that sequences of these lengths make up as batches."""
+        return cut_by_count(len(lengths), self.batch_size) if self.batch_tokens is None else cut_by_tokens(lengths, self.batch_tokens)
+
+    def digest(self) -> str:
+        """SHA-256 of the data and of how it is dealt, in hexadecimal digits: a run that goes on can tell that its data changed."""
+        settings = (self.batch_size, self.batch_tokens, self.shuffle, self.by_length, self.seed)
+        digest = hashlib.sha256(repr(settings).encode())
+        digest.update(self._lengths.astype("<i8").tobytes())
+        for rows in (self.sequences, self.token_types, self.token_labels):
+            digest.update(b"-" if rows is None else np.concatenate(rows).astype("<i8").tobytes())
+        if self.labels is not None:
+            digest.update(f"{self.labels.dtype.str}{self.labels.shape}".encode() + self.labels.tobytes())
+        return digest.hexdigest()
 
 
 def _length(name: str, given: Sequence[Any]) -> int:
@@ -90,8 +170,3 @@ def _length(name: str, given: Sequence[Any]) -> int:
         return len(given)
     except TypeError:  # a generator, which could be read only once, or no collection at all
         raise DTypeError(f"{name} must be a list or another sequence, got {type(given).__name__}; make a list of a generator") from None
-
-
-def _check_number(name: str, value: int, least: int) -> None:
-    if not isinstance(value, Integral) or not least <= value < 2**63:
-        raise ArgumentError(f"{name} must be an integer from {least} to 2**63 - 1, got {value!r}")

@@ -19,9 +19,7 @@ from minigrad.tensor import Tensor
 HOW = "pass model.parameters(), or model.named_parameters()"
 
 
-def clip_grad_norm(
-    parameters: Iterable[Parameter | tuple[str, Parameter]], max_norm: float, error_if_nonfinite: bool = False
-) -> float:
+def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_norm: float, error_if_nonfinite: bool = False) -> float:
     """Scale all gradients together, in place, so that their global 2-norm is at most `max_norm`; returns the norm before.
 
     Every gradient is multiplied by min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does. The squares are summed in

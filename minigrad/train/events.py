@@ -1,0 +1,153 @@
+"""What a run tells about itself: events, and the callbacks that write them down or show them.
+
+An event is a dict with "event" (start, step, evaluation, notice or end) and "step". A callback is any function of an event. Those here
+write log.jsonl, draw a bar or plain lines, and feed TensorBoard. Output that nobody can read any more (a closed terminal, a full pipe) is
+given up quietly: it must not end a training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from minigrad.errors import DataError, MissingExtraError
+from minigrad.files import replacing
+
+Event = Mapping[str, Any]
+Callback = Callable[[Event], None]
+
+LOG_NAME = "log.jsonl"
+LINE_SECONDS = 30.0
+"""Without a terminal: how often a line says how far the training is."""
+
+
+class JsonLog:
+    """Writes every event as one line of a .jsonl file, and each at once: what has happened can be read while the run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (for as long as the run lasts)
+
+    def __call__(self, event: Event) -> None:
+        self._file.write(json.dumps(_plain(dict(event)), ensure_ascii=False) + "\n")
+        self._file.flush()
+        if event["event"] == "end":
+            self._file.close()
+
+
+def rewind(path: Path, step: int) -> None:
+    """Take out of a log what happened after `step`, which a resumed run does again. The file changes as a whole or not at all."""
+    if not path.exists():
+        return
+    with open(path, "rb") as old, replacing(path) as new:
+        for line in old:
+            try:
+                event = json.loads(line)
+            except ValueError:  # torn by the crash that ended the run
+                break
+            if not isinstance(event, dict) or not isinstance(event.get("step"), int):
+                raise DataError(path, "is not the log of a run: a line has no step", code="bad-log")
+            if event["step"] > step:
+                break
+            new.write(line)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: a number that is not finite becomes its name."""
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+class Progress:
+    """A bar on standard error; without a terminal a line every half minute. Evaluations and notices are lines of their own.
+
+    Raises: MissingExtraError where tqdm is absent.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from tqdm import tqdm
+        except ImportError as error:
+            raise MissingExtraError("bars of progress are drawn by tqdm, which cannot be imported: pip install tqdm") from error
+        self._tqdm, self._bar, self._next_line = tqdm, None, 0.0
+        self._silent = sys.stderr is None or sys.stderr.closed
+
+    def __call__(self, event: Event) -> None:
+        if self._silent:
+            return
+        try:
+            self._show(event)
+        except (OSError, ValueError):  # a pipe without a reader, a stream that was closed
+            self._silent = True
+
+    def _show(self, event: Event) -> None:
+        kind, step = event["event"], event["step"]
+        terminal = sys.stderr.isatty()
+        if kind == "start" and terminal:
+            self._bar = self._tqdm(total=event["total_steps"], initial=step, unit="step", file=sys.stderr)
+        elif kind == "step" and self._bar is not None:
+            self._bar.set_postfix(loss=f"{event['loss']:.4f}", tokens_per_s=f"{event['tokens_per_second']:.0f}", refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif kind == "step" and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            left = time.strftime("%H:%M:%S", time.gmtime(event["seconds_left"]))
+            self._line(f"step {step}: loss {event['loss']:.4f}, {event['tokens_per_second']:.0f} tokens/s, {left} left")
+        elif kind == "evaluation":
+            figures = ", ".join(
+                f"{name} {value:.4f}" for name, value in event["metrics"].items() if name == "loss" or name == event["metric"]
+            )
+            self._line(f"step {step}: {event['split']} {figures}{' (best so far)' if event['best'] else ''}")
+        elif kind == "notice":
+            self._line(f"step {step}: {event['message']}")
+        elif kind == "end" and self._bar is not None:
+            self._bar.close()
+
+    def _line(self, text: str) -> None:
+        if self._bar is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+
+class TensorBoard:
+    """Feeds losses, learning rates, speeds and metrics to TensorBoard, through the tensorboardX package (extra `tensorboard`).
+
+    Raises: MissingExtraError.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError('TensorBoard files are written by tensorboardX: pip install "minigrad-nn[tensorboard]"') from error
+        self._writer = SummaryWriter(str(directory))
+
+    def __call__(self, event: Event) -> None:
+        if event["event"] == "step":
+            figures = {f"train/{name}": event[name] for name in ("loss", "lr", "grad_norm", "tokens_per_second")}
+        elif event["event"] == "evaluation":
+            figures = {f"{event['split']}/{name}": value for name, value in event["metrics"].items()}
+        else:
+            figures = {}
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, event["step"])
+        if event["event"] == "end":
+            self._writer.close()
+
+
+def memory_mb() -> float:
+    """Resident memory of this process in MiB; 0 where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return 0.0

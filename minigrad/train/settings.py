@@ -1,0 +1,116 @@
+"""The settings of a training run: what the loop does, as numbers and names that a file can hold and a resumed run can compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+from typing import Any
+
+from minigrad.errors import ArgumentError
+from minigrad.files import listing, quoted
+
+SCHEDULES = ("linear", "cosine", "constant")
+ON_NONFINITE = ("stop", "skip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a model is trained. Every field has a default that fine-tunes a BERT.
+
+    epochs: passes over the data; steps: updates in all, which takes the place of epochs. parts: compute each step in so many parts
+    (gradient accumulation: less memory, the same gradient); workers: processes that share a step, or "auto".
+    lr: the peak of the learning rate; weight_decay: of AdamW, not on biases and normalisation; layer_decay: each layer's rate is so many
+    times that of the layer above it; schedule: "linear", "cosine" or "constant", after a rise over the first `warmup` of all steps;
+    clip: the largest norm of the gradient, None for no limit; freeze: paths or shell patterns of parameters that are not trained;
+    ema: decay of the average of the weights that is evaluated and kept as the best model, None for none.
+    evaluate_every: steps between evaluations, None for once an epoch; save_every: steps between checkpoints, None for at each evaluation;
+    keep: checkpoints that stay. metric: which figure of the evaluation decides what is best; patience: stop after so many evaluations
+    without a better one. on_nonfinite: "stop" at a loss or gradient that is no number, or "skip" the update, at most three times.
+    seed: of dropout, new heads and the order of the data.
+
+    Raises: ArgumentError naming the setting.
+    """
+
+    epochs: int = 3
+    steps: int | None = None
+    parts: int = 1
+    workers: int | str = 1
+    lr: float = 5e-5
+    weight_decay: float = 0.01
+    layer_decay: float | None = None
+    schedule: str = "linear"
+    warmup: float = 0.1
+    clip: float | None = 1.0
+    freeze: tuple[str, ...] = ()
+    ema: float | None = None
+    evaluate_every: int | None = None
+    save_every: int | None = None
+    keep: int = 2
+    metric: str = "loss"
+    patience: int | None = None
+    on_nonfinite: str = "stop"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("parts", 1), ("keep", 2), ("seed", 0)):
+            _check_integer(name, getattr(self, name), least)
+        for name in ("steps", "evaluate_every", "save_every", "patience"):
+            if getattr(self, name) is not None:
+                _check_integer(name, getattr(self, name), 1)
+        if self.workers != "auto":
+            _check_integer("workers", self.workers, 1)
+        _check_number("lr", self.lr, "above 0", lambda x: x > 0)
+        _check_number("weight_decay", self.weight_decay, "of at least 0", lambda x: x >= 0)
+        _check_number("warmup", self.warmup, "from 0 to 1", lambda x: 0 <= x <= 1)
+        if self.clip is not None:
+            _check_number("clip", self.clip, "above 0", lambda x: x > 0)
+        if self.layer_decay is not None:
+            _check_number("layer_decay", self.layer_decay, "above 0 and at most 1", lambda x: 0 < x <= 1)
+        if self.ema is not None:
+            _check_number("ema", self.ema, "above 0 and below 1", lambda x: 0 < x < 1)
+        for name, known in (("schedule", SCHEDULES), ("on_nonfinite", ON_NONFINITE)):
+            if getattr(self, name) not in known:
+                raise ArgumentError(f"{name} must be one of {listing(known)}, got {quoted(getattr(self, name))}")
+        if not isinstance(self.metric, str) or not self.metric:
+            raise ArgumentError(f"metric must be the name of a figure such as accuracy, got {quoted(self.metric)}")
+        if isinstance(self.freeze, str) or not all(isinstance(pattern, str) for pattern in self.freeze):
+            raise ArgumentError(f"freeze must be a list of paths or patterns, got {quoted(self.freeze)}")
+        object.__setattr__(self, "freeze", tuple(self.freeze))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON and TOML can hold them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """Raises: ArgumentError also for a name that is no setting."""
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in values if name not in known]:
+            raise ArgumentError(f"unknown settings {listing(unknown)}; there are {', '.join(known)}")
+        return cls(**values)
+
+
+UNIMPORTANT = ("keep", "save_every")
+"""Settings that change no number that is computed."""
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    """What differs between two nested dicts, an entry for each value: "training.lr: 5e-05 then, 0.0001 now"."""
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        where = f"{place}.{name}" if place else name
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from differences(old, new, where)
+        elif old != new and name not in UNIMPORTANT:
+            yield f"{where}: {quoted(old)} then, {quoted(new)} now"
+
+
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+        raise ArgumentError(f"{name} must be an integer of at least {least}, got {quoted(value)}")
+
+
+def _check_number(name: str, value: Any, words: str, fits: Any) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or not fits(value):
+        raise ArgumentError(f"{name} must be a number {words}, got {quoted(value)}")

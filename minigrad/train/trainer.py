@@ -1,0 +1,403 @@
+"""The training loop: steps, evaluations, checkpoints, and what happens when something goes wrong. Read `fit` first.
+
+All that changes from step to step is the weights, the optimizer and `Position`; a checkpoint holds them. The order of the data and the
+dropped units follow from (seed, epoch) and (seed, step), so a run that is killed anywhere and resumed computes the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import to_numpy
+from minigrad.backend.random import current, manual_seed
+from minigrad.backend.threads import usable_cpus
+from minigrad.data.loader import Batch, PackedLoader
+from minigrad.errors import ArgumentError, CheckpointError, NonFiniteError, StateDictError
+from minigrad.files import listing
+from minigrad.nn import Module
+from minigrad.optim import AdamW, ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, clip_grad_norm, decay_groups, layer_groups
+from minigrad.train.average import Average
+from minigrad.train.checkpoints import Checkpoint, CheckpointStore
+from minigrad.train.events import LOG_NAME, Callback, JsonLog, memory_mb, rewind
+from minigrad.train.metrics import HIGHER_IS_BETTER
+from minigrad.train.objectives import Objective
+from minigrad.train.settings import TrainingSettings, differences
+from minigrad.train.signals import Interruption
+from minigrad.train.team import Team
+from minigrad.train.trees import flatten, unflatten
+
+MAX_SKIPPED = 3
+"""Updates that `on_nonfinite="skip"` leaves out before it stops after all."""
+
+
+@dataclass
+class Position:
+    """Where a run stands: `step` updates are done, and batch number `batch` of epoch `epoch` is next."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    parts: int = 1
+    skipped: int = 0
+    worse: int = 0
+    """Evaluations since the best one."""
+    best: dict[str, Any] | None = None
+    """The step and the metrics of the best evaluation."""
+    seconds: float = 0.0
+    """Of training, in all processes that worked on this run."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended. reason: "finished", "early stopping" or "interrupted"; best: the step and the metrics of the best evaluation."""
+
+    step: int
+    reason: str
+    best: dict[str, Any] | None
+    exit_code: int = 0
+    """0, or 128 + the number of the signal that interrupted."""
+
+
+class Trainer:
+    """Trains a model on the batches of a loader, evaluates it, keeps the best one and can go on after any interruption.
+
+    objective: what a step minimises. evaluate: called without arguments, the model in evaluation mode; gives figures by name ("loss",
+    "accuracy", …). output: the run's directory, for checkpoints and log.jsonl; None keeps nothing. save_model: called with the directory
+    for the best model whenever an evaluation was the best so far. callbacks: functions of events (`events.py`). about: what the "start"
+    event says of the run. identity: what must be the same when the run is resumed, beside settings, model and data.
+
+    Raises: ArgumentError if nothing is left to train.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        objective: Objective,
+        loader: PackedLoader,
+        settings: TrainingSettings,
+        *,
+        evaluate: Callable[[], Mapping[str, float]] | None = None,
+        output: Path | None = None,
+        save_model: Callable[[Path], None] | None = None,
+        callbacks: Sequence[Callback] = (),
+        about: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.objective, self.loader, self.settings = model, objective, loader, settings
+        self.evaluate, self.output, self.save_model, self.callbacks = evaluate, output, save_model, list(callbacks)
+        self.about, self.identity = dict(about or {}), dict(identity or {})
+        if settings.freeze:
+            model.freeze(*settings.freeze)
+        self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        if not self.named:
+            raise ArgumentError(f"freeze = {listing(settings.freeze)} leaves nothing to train")
+        self.batches = [loader.batches_in(epoch) for epoch in range(settings.epochs)]
+        self.total = settings.steps or sum(self.batches)
+        self.optimizer = AdamW(self._groups(), lr=settings.lr)
+        self.schedule = self._schedule()
+        self.average = None if settings.ema is None else Average(model, settings.ema)
+        self.store = None if output is None else CheckpointStore(output / "checkpoints", keep=settings.keep)
+        self.at = Position(parts=settings.parts)
+
+    def _groups(self) -> Any:
+        decay = self.settings.layer_decay
+        named = self.model.named_parameters()
+        if decay is None:
+            return decay_groups(named, self.settings.weight_decay)
+        return layer_groups(named, self.settings.lr, decay, self.settings.weight_decay)
+
+    def _schedule(self) -> Schedule:
+        warmup = int(self.settings.warmup * self.total)
+        if self.settings.schedule == "constant":
+            return ConstantSchedule(self.optimizer, warmup)
+        kind = LinearSchedule if self.settings.schedule == "linear" else CosineSchedule
+        return kind(self.optimizer, warmup, self.total)
+
+    # ---------------------------------------------------------------- the loop
+    def fit(self, *, resume: bool = False, force: bool = False) -> TrainingResult:
+        """Train to the end, or until a signal or early stopping.
+
+        resume: go on from the newest valid checkpoint in `output`. force: also with other settings, another model or other data than it
+        was saved with, which are then named in a notice. SIGTERM and Ctrl-C let the step be finished and saved; the result says so.
+        Raises: CheckpointError (code exists) if `output` holds checkpoints and resume is False, (code changed) if they are of something
+        else; NonFiniteError for a loss or gradient that is no number, the optimizer untouched by it; DataError and others from the data.
+        """
+        with ExitStack() as stack:
+            if self.store is not None:
+                stack.enter_context(self.store.lock())
+            saved = self._begin(resume, force)
+            interruption = stack.enter_context(Interruption())
+            team = stack.enter_context(
+                Team(lambda part, whole: self.objective.loss(self.model, part, whole), self.optimizer, workers=self.settings.workers)
+            )
+            reason = "error"
+            try:
+                self._tell("start", run=self.about, total_steps=self.total, resumed=saved is not None)
+                for notice in self._notices:
+                    self._tell("notice", message=notice)
+                reason = self._train(team, interruption)
+            finally:
+                self._tell("end", reason=reason, best=self.at.best, seconds=self.at.seconds)
+        return TrainingResult(self.at.step, reason, self.at.best, interruption.exit_code if reason == "interrupted" else 0)
+
+    def _train(self, team: Team, interruption: Interruption) -> str:
+        at, settings = self.at, self.settings
+        self.model.train()
+        self._clock = _Clock(at.seconds, at.step)
+        while at.step < self.total and not self._is_enough():
+            epoch_batches = self.loader.batches_in(at.epoch)
+            for batch in self.loader.epoch(at.epoch, start=at.batch):
+                self._update(team, batch)
+                at.batch += 1
+                over = at.batch == epoch_batches
+                if over:
+                    at.epoch, at.batch = at.epoch + 1, 0
+                last = at.step == self.total
+                evaluated = self.evaluate is not None and (last or _is_due(settings.evaluate_every, at.step, over))
+                if evaluated:
+                    self._evaluate()
+                if last or interruption.signal or _is_due(settings.save_every, at.step, evaluated or over):
+                    self._save()
+                if interruption.signal:
+                    return "interrupted"
+                if last or self._is_enough():
+                    break
+        return "early stopping" if at.step < self.total else "finished"
+
+    def _is_enough(self) -> bool:
+        return self.settings.patience is not None and self.at.worse >= self.settings.patience
+
+    # ---------------------------------------------------------------- one step
+    def _update(self, team: Team, batch: Batch) -> None:
+        """Forward, backward, clip, step."""
+        at, rate, norm = self.at, max(group["lr"] for group in self.optimizer.param_groups), 0.0
+        loss: float | None = None
+        if self.objective.count(batch) == 0:
+            self._pass_over(f"no sequence of this batch has a label, so nothing is learned from rows {_rows(batch)}")
+        else:
+            try:
+                loss = self._backward(team, batch)
+                if not isfinite(loss):
+                    raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
+                norm = clip_grad_norm(self.named, inf if self.settings.clip is None else self.settings.clip, error_if_nonfinite=True)
+            except NonFiniteError as error:
+                self._refuse(error, batch)
+            else:
+                team.step()
+        self.schedule.step()
+        at.step += 1
+        if self.average is not None:
+            self.average.update()
+        tokens, packing = batch.tokens.packing.rows, batch.tokens.packing
+        self._clock.count(tokens)
+        at.seconds = self._clock.seconds
+        self._tell(
+            "step",
+            epoch=at.epoch,
+            loss=loss,
+            lr=rate,
+            grad_norm=norm,
+            tokens=tokens,
+            tokens_per_second=self._clock.tokens_per_second,
+            padding_saved=1 - tokens / (len(packing) * int(packing.lengths.max())),
+            memory_mb=memory_mb(),
+            seconds_left=self._clock.seconds_for(self.total - at.step),
+        )
+
+    def _backward(self, team: Team, batch: Batch) -> float:
+        """The step's loss, its gradient in the parameters. Memory that does not suffice halves the parts, once in a run."""
+        try:
+            return team.backward(batch, self.at.parts)
+        except MemoryError as error:
+            sequences = len(batch.tokens.packing)
+            if self.at.parts > self.settings.parts or sequences <= self.at.parts:
+                raise MemoryError(
+                    f"step {self.at.step + 1}: {batch.tokens.packing.rows} tokens in {self.at.parts} parts do not fit into the memory "
+                    f"({error}); choose a smaller batch or more parts. The last checkpoint is untouched"
+                ) from error
+            self.at.parts *= 2
+            self._tell("notice", message=f"the memory did not suffice: steps are computed in {self.at.parts} parts from here on")
+            return team.backward(batch, self.at.parts)
+
+    def _pass_over(self, why: str) -> None:
+        self.optimizer.zero_grad()
+        current().advance()
+        self._tell("notice", message=why)
+
+    def _refuse(self, error: NonFiniteError, batch: Batch) -> None:
+        """Leave an update out that would ruin the weights. Raises: NonFiniteError if it was one too many."""
+        message = f"step {self.at.step + 1}: {error}, in rows {_rows(batch)} of the training data"
+        self.optimizer.zero_grad()
+        if self.settings.on_nonfinite == "stop" or self.at.skipped == MAX_SKIPPED:
+            raise NonFiniteError(f"{message}. Weights and optimizer are as before it; a smaller learning rate may help") from error
+        self.at.skipped += 1
+        self._pass_over(f"{message}; the update was left out ({self.at.skipped} of {MAX_SKIPPED})")
+
+    def _first_bad(self) -> str:
+        """What is not finite first: a parameter, or else a gradient."""
+        for name, parameter in self.model.named_parameters():
+            if not np.isfinite(to_numpy(parameter.array)).all():
+                return f"; the parameter {name} is not finite"
+        try:
+            clip_grad_norm(self.named, inf, error_if_nonfinite=True)
+        except NonFiniteError as error:
+            return f"; {error}"
+        return ""
+
+    # ---------------------------------------------------------------- evaluation
+    def _evaluate(self) -> None:
+        assert self.evaluate is not None
+        started = time.perf_counter()
+        with self.model.evaluating(), self.average.applied() if self.average else nullcontext():
+            metrics = dict(self.evaluate())
+            metric = self.settings.metric
+            if metric not in metrics:
+                raise ArgumentError(f"metric = {metric!r}: the evaluation gives {listing(metrics)}")
+            best = isfinite(metrics[metric]) and (self.at.best is None or self._is_better(metrics[metric], self.at.best["metrics"][metric]))
+            if best:
+                self.at.best, self.at.worse = {"step": self.at.step, "metrics": metrics}, 0
+                if self.save_model is not None and self.output is not None:
+                    self.save_model(self.output / "best")
+            else:
+                self.at.worse += 1
+        self._clock.pause(time.perf_counter() - started)
+        self._tell("evaluation", split="dev", metrics=metrics, metric=metric, best=best, seconds=time.perf_counter() - started)
+
+    def _is_better(self, value: float, best: float) -> bool:
+        """Strictly: of equal ones the first is kept."""
+        return value > best if HIGHER_IS_BETTER.get(self.settings.metric, True) else value < best
+
+    # ---------------------------------------------------------------- saving and resuming
+    def _save(self) -> None:
+        if self.store is None:
+            return
+        stream = current()
+        tree, moments = flatten({"optimizer": self.optimizer.state_dict(), "init": stream.init.bit_generator.state})
+        state = {
+            "position": asdict(self.at),
+            "random": {"seed": stream.seed, "step": stream.step},
+            "schedule": self.schedule.state_dict(),
+            "tree": tree,
+            "identity": self._identity(),
+            "machine": _machine(),
+        }
+        arrays = {"model": {name: to_numpy(a) for name, a in self.model.state_dict().items()}, "optimizer": moments}
+        if self.average is not None:
+            arrays["average"] = self.average.arrays
+        self.store.save(self.at.step, arrays, state)
+
+    def _begin(self, resume: bool, force: bool) -> Checkpoint | None:
+        """Start at step 0, or where the newest checkpoint is; the log goes on from there."""
+        self._notices: list[str] = []
+        manual_seed(self.settings.seed)
+        saved = None
+        if self.store is not None and self.output is not None:
+            if resume:
+                saved = self.store.latest()
+                if saved is None:
+                    raise CheckpointError(self.store.directory, "there is no checkpoint to resume from; train anew", code="no-checkpoint")
+                self._load(saved, force)
+            elif self.store.steps():
+                message = "holds the checkpoints of a run: resume it, or name another directory"
+                raise CheckpointError(self.store.directory, message, code="exists")
+            rewind(self.output / LOG_NAME, self.at.step if saved else -1)
+            self._log = JsonLog(self.output / LOG_NAME)
+        else:
+            self._log = None
+        return saved
+
+    def _load(self, saved: Checkpoint, force: bool) -> None:
+        state = saved.state
+        try:
+            changed = list(differences(state["identity"], self._identity()))
+            if changed and not force:
+                message = f"was saved with something else: {'; '.join(changed)}. Resume with the same, or insist by force"
+                raise CheckpointError(saved.path, message, code="changed")
+            tree = unflatten(state["tree"], saved.arrays("optimizer"))
+            self.model.load_state_dict(saved.arrays("model"))
+            self.optimizer.load_state_dict(tree["optimizer"])
+            if not changed:
+                self.schedule.load_state_dict(state["schedule"])
+            else:
+                while self.schedule.steps < state["position"]["step"]:
+                    self.schedule.step()
+            if self.average is not None:
+                self.average.load(saved.arrays("average"))
+            self.at = Position(**state["position"])
+            stream = current()
+            stream.seed, stream.step = state["random"]["seed"], state["random"]["step"]
+            stream.init.bit_generator.state = tree["init"]
+        except (KeyError, TypeError, StateDictError) as error:
+            raise CheckpointError(saved.path, f"does not fit this run: {error}", code="changed") from error
+        self._notices += [f"resumed although it changed: {entry}" for entry in changed]
+        for entry in differences(state["machine"], _machine()):
+            self._notices.append(f"resumed on another machine, so not to the last bit ({entry})")
+
+    def _identity(self) -> dict[str, Any]:
+        """What the numbers of a run follow from."""
+        shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
+        model = {"class": type(self.model).__name__, "parameters": shapes, "trained": [name for name, _ in self.named]}
+        return {"training": self.settings.to_dict(), "model": model, "data": self.loader.digest(), **self.identity}
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        event = {"event": kind, "step": self.at.step, **fields}
+        for callback in [self._log, *self.callbacks] if self._log else self.callbacks:
+            callback(event)
+
+
+class _Clock:
+    """Seconds of training, without evaluations, and the speed of this process."""
+
+    def __init__(self, before: float, step: int) -> None:
+        self._before, self._started, self._steps, self._tokens = before, time.perf_counter(), 0, 0
+
+    def count(self, tokens: int) -> None:
+        self._steps, self._tokens = self._steps + 1, self._tokens + tokens
+
+    def pause(self, seconds: float) -> None:
+        """Do not count the last `seconds`."""
+        self._started += seconds
+
+    @property
+    def _elapsed(self) -> float:
+        return max(time.perf_counter() - self._started, 1e-9)
+
+    @property
+    def seconds(self) -> float:
+        return self._before + self._elapsed
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self._tokens / self._elapsed
+
+    def seconds_for(self, steps: int) -> float:
+        return self._elapsed / max(self._steps, 1) * steps
+
+
+def _is_due(every: int | None, step: int, otherwise: bool) -> bool:
+    return otherwise if every is None else step % every == 0
+
+
+def _rows(batch: Batch) -> str:
+    rows = [int(row) for row in batch.rows]
+    return ", ".join(map(str, rows[:40])) + (f" and {len(rows) - 40} more" if len(rows) > 40 else "")
+
+
+def _machine() -> dict[str, Any]:
+    """What the last bit of a result may depend on."""
+    return {
+        "cpus": usable_cpus(),
+        "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", ""),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }
