@@ -1,0 +1,209 @@
+"""Training, development and test records out of one file, so that the test means something.
+
+Three things spoil a split: a class that one part hardly has, copies of a record on both sides, and records of one origin (an author, a
+patient, a conversation) on both sides. So classes are divided each by itself, and what belongs together stays together.
+
+Source: Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", for giving the largest parts first, each to
+the split that wants it most.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend.random import shuffled
+from minigrad.data.checks import check_count
+from minigrad.data.duplicates import Components, form_of, near_duplicate_groups
+from minigrad.data.records import Record
+from minigrad.errors import ArgumentError, DataError
+from minigrad.files import json_type, listing, quoted
+from minigrad.packing import IntArray
+
+SHARES: Mapping[str, float] = MappingProxyType({"train": 0.8, "dev": 0.1, "test": 0.1})
+ROUNDING = 1e-9
+"""Products of shares and counts are this far from whole numbers at most, for a million records."""
+WORTH_A_WARNING = 0.05
+"""Of all records: how far a split may be off its share before a warning says that the groups are too large for it."""
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def split_records(
+    records: Iterable[Record],
+    shares: Mapping[str, float] = SHARES,
+    *,
+    seed: int = 0,
+    stratify: bool = True,
+    group_column: str | None = None,
+    near_duplicates: float | None = 0.8,
+) -> dict[str, list[Record]]:
+    """Divide records into named splits: every record in exactly one, in the order given, the same division on every machine.
+
+    stratify: every class has its shares. A class is a label or, in records without labels, a set of entity types; rare sets count as
+    one class. A label with fewer records than there are splits stands in the split with the largest share first; where most records
+    have such a label (numbers do), labels are left out of account. Either gives a warning.
+    group_column: records with the same value there stay in one split.
+    near_duplicates: records at least this similar stay in one split (see `near_duplicate_groups`); None: copies are not looked for.
+
+    Without groups and near-duplicates each split has less than one record of a class more or less than its share. Otherwise, with g
+    records in the largest group of the class and k splits, it has fewer than g more and fewer than (k - 1) g less, as long as each group
+    is of one class; a group of several goes where all of them together are wanted most.
+
+    Raises:
+        ArgumentError: shares that are not above 0 or do not add up to 1; too few records, or groups too large, to give every split a
+            record; a seed or a threshold that cannot be used.
+        DataError: a record has no value in the group column.
+
+    Warns: as said above, and where groups are so large that a split misses its share by more than 5% of all records.
+    """
+    names, wanted = _checked_shares(shares)
+    check_count("seed", seed, 0)
+    rows = list(records)
+    if len(rows) < len(names):
+        raise ArgumentError(f"{len(rows)} record(s) cannot be divided into {len(names)} splits: {listing(names)}")
+    groups = _groups(rows, group_column, near_duplicates)
+    classes = _classes(rows, len(names)) if stratify else np.zeros(len(rows), np.int64)
+    counts = np.bincount(classes)
+    table = _Table(wanted * counts[:, None])
+    chosen = np.full(len(rows), -1, np.int64)
+    order = shuffled(len(rows), seed, 0)
+    largest = _place_groups(groups, classes, order, table, wanted, chosen)
+    _place_singles(classes, order, table, wanted, chosen)
+    _check(names, wanted, np.bincount(chosen, minlength=len(names)), largest)
+    return {name: [rows[row] for row in np.flatnonzero(chosen == split)] for split, name in enumerate(names)}
+
+
+def _checked_shares(shares: Mapping[str, float]) -> tuple[list[str], FloatArray]:
+    for name, share in shares.items():
+        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
+            raise ArgumentError(f"the share of split {quoted(name)} must be a number above 0 and at most 1, got {quoted(share)}")
+    if not shares or not math.isclose(total := math.fsum(shares.values()), 1, rel_tol=1e-6):
+        raise ArgumentError(f"the shares must add up to 1, got {f'{total:g}' if shares else 'none'}")
+    return list(shares), np.array([share / total for share in shares.values()])
+
+
+# ---- what belongs together, and what a class is
+
+
+def _groups(records: Sequence[Record], column: str | None, threshold: float | None) -> IntArray:
+    together = Components(len(records))
+    if threshold is not None:
+        for row, first in enumerate(near_duplicate_groups([form_of(record) for record in records], threshold).tolist()):
+            together.join(first, row)
+    if column is not None:
+        first_of: dict[str | int, int] = {}
+        for row, record in enumerate(records):
+            together.join(first_of.setdefault(_group_of(record, column), row), row)
+    return together.numbers()
+
+
+def _group_of(record: Record, column: str) -> str | int:
+    if column not in record.fields:
+        message = f"no column {quoted(column)}; there are: {listing(record.fields)}"
+        raise DataError(record.path, message, line=record.line, code="unknown-column")
+    value = record.fields[column]
+    if not isinstance(value, str | int) or value == "":
+        found = "nothing" if value == "" else json_type(value)
+        message = f"column {quoted(column)} must hold a string or a whole number that names the record's group, found {found}"
+        raise DataError(record.path, message, line=record.line, code="bad-group")
+    return value
+
+
+def _classes(records: Sequence[Record], splits: int) -> IntArray:
+    """The number of each record's class. Shapes: (len(records),)."""
+    labelled = any(record.label is not None for record in records)
+    names = [record.label or "" if labelled else ", ".join(sorted({e.type for e in record.entities or ()})) for record in records]
+    rare = {name: count for name, count in Counter(names).items() if count < splits}
+    if not labelled:
+        names = ["(rare)" if name in rare else name for name in names]
+    elif 2 * sum(rare.values()) > len(records):
+        message = f"not stratified: most records have a label that fewer than {splits} records have, such as {listing(list(rare)[:3])}"
+        warnings.warn(f"{message}; where labels are numbers, pass stratify=False", stacklevel=3)
+        names = [""] * len(records)
+    elif rare:
+        message = f"fewer records than splits have the label(s) {listing(sorted(rare))}: some splits have none of them"
+        warnings.warn(message, stacklevel=3)
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names], np.int64)
+
+
+# ---- dealing
+
+
+class _Table:
+    """How many records of each class every split should have and has. Shapes: (classes, splits)."""
+
+    def __init__(self, targets: FloatArray) -> None:
+        self.targets = targets
+        self.counts = np.zeros(targets.shape, np.int64)
+
+    def lacking(self, classes: Any) -> FloatArray:
+        return np.asarray(self.targets[classes] - self.counts[classes])
+
+
+def _place_groups(groups: IntArray, classes: IntArray, order: IntArray, table: _Table, wanted: FloatArray, chosen: IntArray) -> int:
+    """Place the groups of several records, large ones first; returns the size of the largest.
+
+    A group goes to the split that is relatively emptiest, so that no split has all the large ones, unless it is more than that split
+    still lacks; if it is too much for every split, to the one that lacks most of what it brings.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for row in order.tolist():
+        members[int(groups[row])].append(row)
+    several = sorted((rows for rows in members.values() if len(rows) > 1), key=len, reverse=True)
+    for rows in several:
+        kinds, brings = np.unique(classes[rows], return_counts=True)
+        lacking = table.lacking(kinds)
+        fits = np.all(lacking >= brings[:, None] - ROUNDING, axis=0)
+        wish = np.where(fits, (lacking / wanted).sum(axis=0), -np.inf) if fits.any() else brings @ lacking
+        split = int(wish.argmax())
+        chosen[rows] = split
+        table.counts[kinds, split] += brings
+    return len(several[0]) if several else 1
+
+
+def _place_singles(classes: IntArray, order: IntArray, table: _Table, wanted: FloatArray, chosen: IntArray) -> None:
+    """Place the records that are alone: whole numbers of each class first, then what is left over of all the classes."""
+    waiting: dict[int, list[int]] = defaultdict(list)
+    for row in order[chosen[order] < 0].tolist():
+        waiting[int(classes[row])].append(row)
+    quotas = {kind: _quotas(table.lacking(kind), len(rows)) for kind, rows in sorted(waiting.items())}
+    sizes = table.counts.sum(axis=0) + sum(quotas.values(), np.zeros(len(wanted), np.int64))
+    for kind, quota in quotas.items():
+        left_over = len(waiting[kind]) - int(quota.sum())
+        could = np.flatnonzero(table.lacking(kind) - quota > ROUNDING)
+        lacking = wanted * len(chosen) - sizes
+        if quota[main := int(wanted.argmax())] + table.counts[kind, main] == 0:
+            lacking[main] = np.inf  # what training never saw, no test can ask for
+        extra = could[np.argsort(-lacking[could], kind="stable")][:left_over]
+        quota[extra] += 1
+        sizes[extra] += 1
+        chosen[waiting[kind]] = np.repeat(np.arange(len(wanted)), quota)
+
+
+def _quotas(lacking: FloatArray, count: int) -> IntArray:
+    """Whole numbers up to what every split lacks, `count` together at most; fewer where a group has given some split too much."""
+    quota = np.floor(np.maximum(lacking, 0) + ROUNDING).astype(np.int64)
+    while quota.sum() > count:
+        quota[quota.argmax()] -= 1
+    return quota
+
+
+def _check(names: Sequence[str], wanted: FloatArray, sizes: IntArray, largest: int) -> None:
+    total = int(sizes.sum())
+    if not sizes.all():
+        name = names[int(sizes.argmin())]
+        hint = f"; the largest group that must stay together has {largest} records" if largest > 1 else ""
+        raise ArgumentError(f"split {quoted(name)} would get none of the {total} records: give it a larger share, or more records{hint}")
+    off = np.abs(sizes - wanted * total)
+    if largest > 1 and off.max() > max(len(names), WORTH_A_WARNING * total):
+        shares = ", ".join(f"{name} {size / total:.1%}" for name, size in zip(names, sizes, strict=True))
+        message = f"groups that must stay together are too large for the shares (the largest has {largest} of {total} records): {shares}"
+        warnings.warn(message, stacklevel=3)
