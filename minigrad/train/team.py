@@ -18,7 +18,7 @@ from typing import Any, Self
 from weakref import finalize
 
 from minigrad.anomaly import detecting
-from minigrad.backend import random
+from minigrad.backend import device_of, random
 from minigrad.backend.threads import blas_threads, usable_cpus
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
@@ -162,13 +162,17 @@ class Team:
 
 def _number_of(workers: Any, optimizer: Optimizer) -> int:
     """Raises: ArgumentError."""
+    obstacle = None
+    if not hasattr(os, "fork"):
+        obstacle = "this system has no os.fork"
+    elif device_of(optimizer.arena.data) != "cpu":
+        obstacle = "the parameters are on a GPU"
     if workers == "auto":
-        if hasattr(os, "fork"):
-            return usable_cpus()
-        logger.info("this system has no os.fork: one process computes")
-        return 1
+        if obstacle is not None:
+            logger.info('workers="auto": %s, so one process computes', obstacle)
+        return usable_cpus() if obstacle is None else 1
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ArgumentError(f'workers must be an integer from 1, or "auto", got {workers!r:.80}')
-    if workers > 1 and not hasattr(os, "fork"):
-        raise ArgumentError(f"{workers} workers need os.fork, which this system lacks: use workers=1")
+    if workers > 1 and obstacle is not None:
+        raise ArgumentError(f"workers={workers}: {obstacle}; use workers=1")
     return workers
