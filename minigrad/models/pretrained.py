@@ -16,8 +16,8 @@ from typing import ClassVar, Self
 from minigrad.errors import ArgumentError, GraphError, TokenizerError, WeightFileError
 from minigrad.files import quoted, read_bounded, write_text
 from minigrad.io import WeightSource, find_checkpoint, open_weights, save_weights
-from minigrad.models.config import CONFIG_NAME, MAX_LABELS, MAX_SIZE, PretrainedConfig, default_labels
-from minigrad.models.loading import LoadReport, Plan, check_sizes, contents_of, make_plan, read_weights
+from minigrad.models.config import CODE_KEYS, CONFIG_NAME, MAX_LABELS, MAX_SIZE, PretrainedConfig, default_labels
+from minigrad.models.loading import LoadReport, Plan, check_labels, check_sizes, contents_of, make_plan, read_weights
 from minigrad.models.names import VOCABULARY, without_prefix
 from minigrad.nn import Module, init
 from minigrad.parameter import Parameter
@@ -66,12 +66,15 @@ class PretrainedModel(Module):
         config = cls.config_class.from_file(_config_path(directory))
         wished = _wished(config, num_labels, id2label, num_hidden_layers)
         with open_weights(directory) as source:
-            model, plan = cls.planned(source, config, wished, num_hidden_layers)
+            new_labels = num_labels is not None or id2label is not None
+            model, plan = cls.planned(source, config, wished, num_hidden_layers, new_labels)
             parameters = model._paths()
             read_weights(source, plan, parameters)
         for name in plan.report.newly_initialised:  # matrices normal with the configured deviation; vectors stay as built
             if parameters[name].ndim >= 2:
                 parameters[name].assign(init.normal(parameters[name].shape, config.initializer_range))
+        if code := [key for key in CODE_KEYS if key in config.extra]:
+            logger.warning("%s: %s ignored: minigrad runs no code of a checkpoint", config.source, ", ".join(code))
         if plan.report.newly_initialised:
             logger.warning("%s: newly initialised, to be trained: %s", source.path, ", ".join(plan.report.newly_initialised))
         _check_vocabulary(directory, config)
@@ -80,11 +83,17 @@ class PretrainedModel(Module):
 
     @classmethod
     def planned(
-        cls, source: WeightSource, config: PretrainedConfig, wished: PretrainedConfig | None = None, layers: int | None = None
+        cls,
+        source: WeightSource,
+        config: PretrainedConfig,
+        wished: PretrainedConfig | None = None,
+        layers: int | None = None,
+        new_labels: bool = False,
     ) -> tuple[Self, Plan]:
         """The model for a file, its weights still zeros, and where each of them will come from; no weight is read.
 
         config: what describes the file. wished: what is to be built, where that differs. layers: leave those from this number on out.
+        new_labels: whether the caller said how many labels there are, so that a classifier of another number is no mistake.
         Raises: ConfigError, WeightFileError for a file that does not fit.
         """
         contents = contents_of(source, cls.family)
@@ -94,6 +103,8 @@ class PretrainedModel(Module):
         for part in cls.optional:
             if not any(name.startswith(f"{part}.") for name in contents.tensors):
                 setattr(model, part, None)
+        if not new_labels:
+            check_labels(config, contents, model._paths(), cls.base_prefix)
         return model, make_plan(contents, model._paths(), cls.base_prefix, layers)
 
     def _paths(self) -> dict[str, Parameter]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from fuzz.mutations import MAX_BYTES, packed
 import minigrad as mg
 from minigrad.io import save_file
 from minigrad.io.sharded_write import save_weights
+from minigrad.models.config import PretrainedConfig
 
 TESTS = Path(__file__).resolve().parents[1]
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "pump", "##s", "leak", "##ing", ".", "cafe", "Pump", "é", "中"]
@@ -97,6 +97,7 @@ def tf_index() -> list[bytes]:
     return _small(inputs)
 
 
+HEAD = "ForSequenceClassification"
 CONFIG = {
     "vocab_size": 20,
     "hidden_size": 8,
@@ -104,32 +105,61 @@ CONFIG = {
     "num_attention_heads": 2,
     "intermediate_size": 12,
     "max_position_embeddings": 10,
-    "model_type": "bert",
-    "architectures": ["BertForSequenceClassification"],
     "id2label": {"0": "no", "1": "yes"},
     "label2id": {"no": 0, "yes": 1},
 }
 
 
-def write_tiny_model(directory: Path) -> None:
+FAMILIES: dict[str, type[PretrainedConfig]] = {
+    "bert": mg.models.BertConfig,
+    "roberta": mg.models.RobertaConfig,
+    "distilbert": mg.models.DistilBertConfig,
+    "electra": mg.models.ElectraConfig,
+}
+
+
+def _keys(family: str) -> dict[str, Any]:
+    """CONFIG as a family spells it."""
+    spelt = FAMILIES[family].published_keys
+    return {spelt.get(key, key): value for key, value in CONFIG.items()}
+
+
+def write_tiny_model(directory: Path, family: str) -> None:
     mg.manual_seed(0)
-    own = {f.name for f in fields(mg.models.BertConfig)}
-    chosen = {key: value for key, value in CONFIG.items() if key in own and key != "id2label"}
-    mg.models.BertForSequenceClassification(mg.models.BertConfig(**chosen)).save_pretrained(directory)  # type: ignore[arg-type]
+    cls = FAMILIES[family]
+    model = getattr(mg.models, cls.__name__.removesuffix("Config") + HEAD)
+    model(cls.from_dict(_keys(family))).save_pretrained(directory)
 
 
-def config() -> list[bytes]:
-    """A small configuration, one with every key that minigrad reads, and one of a hub model with keys it does not."""
-    full = json.loads(mg.models.BertConfig.from_dict(CONFIG, "config.json").to_text("BertForSequenceClassification"))
-    foreign = CONFIG | {
+def config(family: str) -> list[bytes]:
+    """A small configuration, one with every key that minigrad reads, and ones of hub models with keys it does not."""
+    cls = FAMILIES[family]
+    own = _keys(family) | {"model_type": family, "architectures": [cls.__name__.removesuffix("Config") + HEAD]}
+    full = json.loads(cls.from_dict(own, "config.json").to_text(own["architectures"][0]))
+    foreign = own | {
         "auto_map": {"AutoModel": "evil.Model"},
         "trust_remote_code": True,
         "torch_dtype": "float16",
         "transformers_version": "4.6",
         "nested": {"a": [1, None]},
     }
-    more = [CONFIG | {"num_labels": 3}, CONFIG | {"problem_type": "regression", "id2label": {"0": "x"}, "label2id": {"x": 0}}, {}]
-    return [json.dumps(content).encode() for content in (CONFIG, full, foreign, *more)]
+    unnamed = {key: value for key, value in own.items() if key != "model_type"}
+    more = [own | {"num_labels": 3}, own | {"problem_type": "regression", "id2label": {"0": "x"}, "label2id": {"x": 0}}, unnamed, {}]
+    return [json.dumps(content).encode() for content in (own, full, foreign, *more)]
+
+
+def sentences() -> list[bytes]:
+    """How a checkpoint of sentence-transformers says what its vectors are: as since 2020, and as since 2025."""
+    package = "sentence_transformers.models."
+    stages = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [{"idx": at, "name": str(at), "path": path, "type": package + name} for at, (path, name) in enumerate(stages)]
+    flags = {f"pooling_mode_{name}_token{'s' * (name != 'cls')}": name == "mean" for name in ("mean", "cls", "max")}
+    inputs = []
+    for count, pooling in ((3, flags | {"word_embedding_dimension": 8}), (2, {"pooling_mode": "cls", "include_prompt": True})):
+        contents: list[Any] = [modules[:count], pooling, {"max_seq_length": 256, "do_lower_case": False}]
+        names = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
+        inputs.append(packed({name: json.dumps(content).encode() for name, content in zip(names, contents, strict=True)}))
+    return inputs
 
 
 def tokenizer() -> list[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from minigrad.io import SafetensorsFile
 from minigrad.io.tf_checkpoint import TensorFlowCheckpoint
 from minigrad.io.torch_zip import TorchZipFile
 from minigrad.io.weights import open_weights
+from minigrad.models.sentence import read_settings
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,24 @@ TOKENIZER = [
     "special_tokens_map.json",
     "added_tokens.json",
 ]
-SENTENCES = ["The pumps are leaking.", "", " the café's\tpump\n中文 👍 [MASK] <mask> ##s", "a" * 300, "e\u0301\u200b\u00a0\ufdfa"]
+SETTINGS = ["modules.json", "1_Pooling/config.json", "sentence_bert_config.json"]
+TEXTS = ["The pumps are leaking.", "", " the café's\tpump\n中文 👍 [MASK] <mask> ##s", "a" * 300, "e\u0301\u200b\u00a0\ufdfa"]
 
 
 def _read_config(scratch: Path) -> None:
     """The whole way to a model: sizes must be held against the weights before memory is taken."""
-    model = mg.models.BertForSequenceClassification.from_pretrained(scratch)
-    model.config.to_text("BertForSequenceClassification")
+    model = mg.models.load(scratch, "sequence-classification")
+    model.config.to_text(type(model).__name__)
+
+
+def _read_settings(scratch: Path) -> None:
+    stated = (scratch / SETTINGS[0]).exists()
+    read_settings(scratch, pooling=None if stated else "mean", normalise=None if stated else True)
 
 
 def _read_tokenizer(scratch: Path) -> None:
     tokenizer = mg.data.Tokenizer.from_pretrained(scratch)
-    encodings = tokenizer.encode(SENTENCES, max_length=40) + tokenizer.encode(SENTENCES[:1], pairs=SENTENCES[2:3])
+    encodings = tokenizer.encode(TEXTS, max_length=40) + tokenizer.encode(TEXTS[:1], pairs=TEXTS[2:3])
     for encoding in encodings:
         if len(encoding) and not 0 <= encoding.ids.min() <= encoding.ids.max() < tokenizer.vocab_size:
             raise AssertionError(f"an id outside of the {tokenizer.vocab_size} of the vocabulary: {encoding.ids}")
@@ -128,13 +136,24 @@ TARGETS: dict[str, Target] = {
         lambda scratch: _read_all(TensorFlowCheckpoint(scratch / TABLES[0])),
         (WeightFileError,),
     ),
-    "config": Target(
-        corpus.config,
-        json_text,
-        _one("config.json"),
-        _read_config,
-        (ConfigError, WeightFileError),
-        corpus.write_tiny_model,
+    **{
+        "config" if family == "bert" else f"config-{family}": Target(
+            partial(corpus.config, family),
+            json_text,
+            _one("config.json"),
+            _read_config,
+            (ConfigError, WeightFileError),
+            partial(corpus.write_tiny_model, family=family),
+        )
+        for family in corpus.FAMILIES
+    },
+    "sentences": Target(
+        corpus.sentences,
+        folder(SETTINGS, dict.fromkeys(SETTINGS, json_text)),
+        _several(SETTINGS),
+        _read_settings,
+        (ConfigError,),
+        lambda scratch: (scratch / "1_Pooling").mkdir(),
     ),
     "tokenizer": Target(
         corpus.tokenizer,

@@ -26,7 +26,7 @@ def test_no_input_escapes(name: str) -> None:
         report = Campaign(name, seed=0, scratch=scratch).run(inputs=600)
     assert not report.escapes, "\n".join(report.escapes.values())
     assert report.codes["accepted"] >= 10, "valid files are among them"
-    assert len(report.codes) >= 8, "more than the first check is reached"
+    assert len(report.codes) >= 6, "more than the first check is reached"
 
 
 def test_the_same_seed_makes_the_same_inputs() -> None:

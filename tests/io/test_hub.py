@@ -22,7 +22,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from minigrad.errors import ArgumentError, CheckpointUnavailableError
 from minigrad.io import _download, find_checkpoint, hub, weights
 
-CONTENT = {"config.json": b"{}", "model.safetensors": b"weights", "vocab.txt": b"[PAD]\n"}
+CONTENT = {"config.json": b"{}", "model.safetensors": b"weights", "vocab.txt": b"[PAD]\n", "1_Pooling/config.json": b"{ }"}
+ADDED = ("1_Pooling/config.json",)
+OLDER = {name: data for name, data in CONTENT.items() if name not in ADDED}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
 
 
@@ -35,8 +37,8 @@ def wheel_bytes(path: Path, content: dict[str, bytes]) -> bytes:
 
 
 def fill(directory: Path, content: dict[str, bytes]) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
     for name, data in content.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(data)
     return directory
 
@@ -75,7 +77,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World(tmp_path / "cache")
-    tiny = hub.NamedCheckpoint("owner/tiny", "tiny==1.0", "0" * 64, "tiny/model/", DIGESTS)
+    tiny = hub.NamedCheckpoint("owner/tiny", "tiny==1.0", "0" * 64, "tiny/model/", DIGESTS, ADDED)
     monkeypatch.setattr(hub, "NAMED", {"tiny": tiny})
     monkeypatch.setenv("MINIGRAD_CACHE", str(world.cache))
     monkeypatch.setattr(subprocess, "run", world.run)
@@ -101,7 +103,7 @@ def open_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 # --- directories and the cache ----------------------------------------------------------------------------------------
@@ -117,6 +119,33 @@ def test_the_cache_answers_without_asking_anyone(world: World) -> None:
     fill(world.cache / "tiny", CONTENT)
     assert find_checkpoint("tiny") == world.cache / "tiny"
     assert world.asked == []
+
+
+def test_an_older_cache_is_completed(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(world.cache / "tiny", OLDER)
+    offer_wheel(world, monkeypatch)
+    assert contents(find_checkpoint("tiny")) == CONTENT
+    assert "1_Pooling/config.json is missing" in capsys.readouterr().err
+    world.asked.clear()
+    assert contents(find_checkpoint("tiny")) == CONTENT and world.asked == [], "once and for all"
+
+
+@pytest.mark.parametrize("place", ["cache", "hub"])
+def test_an_older_copy_serves_where_no_whole_one_can_be_had(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    copy = fill(world.cache / "tiny" if place == "cache" else tmp_path / "snapshot", OLDER)
+    world.hub_local = copy if place == "hub" else None
+    assert find_checkpoint("tiny") == copy
+    assert f"using the copy in {copy}, which lacks 1_Pooling/config.json" in capsys.readouterr().err
+    assert "hub" not in world.asked
+
+
+@pytest.mark.parametrize("changed", ["vocab.txt", "1_Pooling/config.json"])
+def test_an_older_copy_must_have_its_digests_too(world: World, changed: str) -> None:
+    fill(world.cache / "tiny", OLDER | {changed: b"swapped"})
+    with pytest.raises(CheckpointUnavailableError, match=f"cache .*: {changed} "):
+        find_checkpoint("tiny")
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -445,4 +474,5 @@ def test_the_published_table_is_well_formed() -> None:
     for checkpoint in hub.NAMED.values():
         assert {"config.json", "vocab.txt", "model.safetensors"} <= checkpoint.files.keys()
         assert all(len(bytes.fromhex(digest)) == 32 for digest in [checkpoint.wheel_sha256, *checkpoint.files.values()])
-        assert all(Path(name).name == name for name in checkpoint.files) and checkpoint.wheel_folder.endswith("/")
+        assert all(len(Path(name).parts) <= 2 and name in (*hub._HUB_FILES, "model.safetensors") for name in checkpoint.files)
+        assert checkpoint.wheel_folder.endswith("/") and set(checkpoint.added) < checkpoint.files.keys()

@@ -471,7 +471,7 @@ def test_bad_numbers_of_labels(saved: Path, chosen: dict[str, Any]) -> None:
 
 HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"vocab_size": 1 << 24}, "vocab_size = 16777216, but"),
-    ({"hidden_size": 1 << 24, "num_attention_heads": 1}, "hidden_size = 16777216, but"),
+    ({"hidden_size": 1 << 15, "num_attention_heads": 1}, "hidden_size = 32768, but"),
     ({"intermediate_size": 1 << 24}, "intermediate_size = 16777216, but"),
     ({"max_position_embeddings": 1 << 24}, "max_position_embeddings = 16777216, but"),
     ({"type_vocab_size": 1 << 24}, "type_vocab_size = 16777216, but"),
@@ -496,12 +496,12 @@ def test_a_configuration_that_claims_more_than_the_file_holds_builds_nothing(sav
 @pytest.mark.parametrize("layers", [0, 2])
 def test_wide_tables_alone_do_not_pay_for_square_matrices(saved: Path, layers: int) -> None:
     """Tables of one row each agree with a huge hidden_size, whose square would be built for every layer and for the pooler."""
-    wide = {f"embeddings.{name}_embeddings.weight": np.zeros((1, 1 << 20), np.float16) for name in ("word", "position", "token_type")}
+    wide = {f"embeddings.{name}_embeddings.weight": np.zeros((1, 1 << 16), np.float16) for name in ("word", "position", "token_type")}
     layer = {f"encoder.layer.{i}.intermediate.dense.weight": np.zeros((20, 1), np.float16) for i in range(layers)}
     save_file(wide | layer, saved / "model.safetensors")
-    sizes = {"vocab_size": 1, "max_position_embeddings": 1, "type_vocab_size": 1, "hidden_size": 1 << 20, "num_attention_heads": 1}
+    sizes = {"vocab_size": 1, "max_position_embeddings": 1, "type_vocab_size": 1, "hidden_size": 1 << 16, "num_attention_heads": 1}
     set_config(saved, **sizes, num_hidden_layers=layers)
-    with pytest.raises(ConfigError, match="hidden_size = 1048576, but a model of this shape has more numbers than the") as caught:
+    with pytest.raises(ConfigError, match="hidden_size = 65536, but a model of this shape has more numbers than the") as caught:
         BertModel.from_pretrained(saved)
     assert caught.value.code == "config-weights-mismatch"
 
