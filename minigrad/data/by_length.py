@@ -82,8 +82,8 @@ def shuffled_by_length(lengths: IntArray, cut: Callable[[IntArray], list[tuple[i
     groups = [order[first:past] for first, past in pairwise(borders)]
     order = np.concatenate([group[longest_first(lengths[group])] for group in groups])
     batches = [order[first:past] for first, past in cut(lengths[order])]
-    # A draw of its own: the random numbers that shuffled the sequences would tie the batches' order to what is in them.
-    return [batches[i] for i in shuffled(len(batches), seed, epoch, draw=1)]
+    # Another seed: the random numbers that shuffled the sequences would tie the batches' order to what is in them.
+    return [batches[i] for i in shuffled(len(batches), seed ^ 2**62, epoch)]
 
 
 def _packed(encodings: Sequence[Encoding], batches: Sequence[IntArray], progress: bool) -> Iterator[tuple[IntArray, PackedTokens]]:
