@@ -52,6 +52,29 @@ def test_neighbours_are_read_as_one_and_follow_updates() -> None:
     assert np.shares_memory(joined, c.array)
 
 
+def test_moved_parameters_keep_numbers_order_gradients_and_optimizer() -> None:
+    a, b, c, d = four()
+    optimizer = mg.optim.SGD([a, b, c, d], lr=1.0)
+    before, moved = optimizer.arena.data, np.empty(24)
+    feed(a, np.ones((2, 3)))
+    optimizer.arena.move(moved)
+    assert optimizer.arena.data is moved
+    assert neighbours([a.array, c.array]) is not None
+    feed(c, np.ones((4, 3)))
+    optimizer.step()
+    assert moved.tolist() == [-1.0] * 6 + [1.0] * 12 + [1.0] * 2 + [3.0] * 4
+    assert [p.array.base is moved for p in (a, b, c, d)] == [True] * 4
+    assert before.tolist() == [0.0] * 6 + [2.0] * 12 + [1.0] * 2 + [3.0] * 4
+
+
+def test_moving_leaves_alone_what_another_optimizer_has_taken_over() -> None:
+    a, b, c, d = four()
+    first, later = mg.optim.SGD([a, b, c, d], lr=1.0), mg.optim.SGD([a], lr=1.0)
+    first.arena.move(np.empty(24))
+    assert a.array.base is later.arena.data
+    assert b.array.base is first.arena.data
+
+
 def test_neighbours_of_a_buffer_in_shared_memory() -> None:
     flat = np.frombuffer(mmap.mmap(-1, 48))
     flat[:] = np.arange(6.0)

@@ -276,6 +276,27 @@ def test_small_or_plain_tables_live_in_the_arena() -> None:
     assert small.grad.numpy()[:3, 0].tolist() == [0.0, 2.0, 0.0]
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_table_that_is_moved_goes_on_to_the_last_bit(case: Case) -> None:
+    """Debts, moments and slots come along; the memory that was left is not written any more."""
+    generator = np.random.default_rng(4)
+    start = generator.standard_normal((ROWS, WIDTH))
+    stays, its_optimizer, _ = table_of(start, case)
+    moves, optimizer, table = table_of(start, case)
+    for step, (ids, values) in enumerate(batches(generator, 4)):
+        if step == 2:
+            left, data = table.data, np.empty_like(start)
+            table.move(data, np.empty(ROWS, np.int64))
+            kept = left.copy()
+        for p, its in ((stays, its_optimizer), (moves, optimizer)):
+            feed_rows(p, ids, values)
+            its.step()
+            its.zero_grad()
+    np.testing.assert_array_equal(moves.numpy(), stays.numpy())
+    assert np.shares_memory(moves.array, data)
+    np.testing.assert_array_equal(left, kept)
+
+
 def test_assigning_a_table_pays_first_and_owes_nothing_for_the_past() -> None:
     p, optimizer, _ = table_of(np.ones((ROWS, WIDTH)), Case(mg.optim.AdamW, {"weight_decay": 0.5}), lr=0.1)
     feed_rows(p, np.array([5]), np.ones((1, WIDTH)))
