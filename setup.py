@@ -43,10 +43,12 @@ setup(
         # The oracles of tests/oracle. PyTorch is pinned: its results are the reference that tolerances were chosen against.
         "oracle": ["torch==2.13.0", "transformers", "safetensors", "scikit-learn", "seqeval"],
         "examples": ["scikit-learn", "tqdm"],
+        "tensorboard": ["tensorboardX"],
         "fuzz": ["atheris", "pytest", "hypothesis"],  # the seeds come from the tests
         # Compatible releases only, so that what is clean today is clean tomorrow.
         "dev": ["ruff~=0.17.6", "mypy~=2.4.1"],
     },
+    entry_points={"console_scripts": ["minigrad = minigrad.cli:main"]},
     zip_safe=False,  # type checkers read py.typed from the package's folder
     classifiers=[
         "Development Status :: 3 - Alpha",

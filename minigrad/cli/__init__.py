@@ -8,13 +8,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from minigrad.cli import audit, convert, info, predict
+from minigrad.cli import audit, convert, evaluate, info, predict, resume, train
 from minigrad.errors import MinigradError
 
 EXIT_STATUS = "Exit status: 0 done, 1 found something wrong, 2 could not be run or nobody reads its output any more, 130 interrupted."
 INTERRUPTED = 130  # as shells count: 128 and the signal's number
 
-COMMANDS = {"audit": audit, "info": info, "convert": convert, "predict": predict}
+COMMANDS = {
+    "train": train,
+    "resume": resume,
+    "evaluate": evaluate,
+    "predict": predict,
+    "info": info,
+    "convert": convert,
+    "audit": audit,
+}
 """Each module has HELP, DESCRIPTION and STATUS, add_arguments(parser) and run(options), which gives the exit status."""
 
 

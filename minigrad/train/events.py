@@ -29,17 +29,14 @@ LINE_SECONDS = 30.0
 
 
 class JsonLog:
-    """Writes every event as one line of a .jsonl file, and each at once: what has happened can be read while the run goes on."""
+    """Adds every event as one line to a .jsonl file, at once: what has happened can be read while the run goes on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (for as long as the run lasts)
 
     def __call__(self, event: Event) -> None:
-        self._file.write(json.dumps(_plain(dict(event)), ensure_ascii=False) + "\n")
-        self._file.flush()
-        if event["event"] == "end":
-            self._file.close()
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(_plain(dict(event)), ensure_ascii=False) + "\n")
 
 
 def rewind(path: Path, step: int) -> None:

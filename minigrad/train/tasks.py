@@ -17,14 +17,14 @@ from minigrad.autograd import no_grad
 from minigrad.data.alignment import Place, Window, encode_words, join_words, tags_of_words, token_labels
 from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.data.loader import PackedLoader
-from minigrad.data.records import LabelMap, Record
+from minigrad.data.records import LabelMap, Record, numbers
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import listing, quoted
 from minigrad.train.metrics import classification_metrics, ner_metrics, regression_metrics
 from minigrad.train.objectives import Objective, SequenceClasses, SequenceNumbers, TokenClasses
 
-Numbers = NDArray[np.float64]
+Numbers = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ class Task(ABC):
         """Figures by name of what `predict` gave."""
 
     def evaluate(self, model: Any, examples: Examples) -> Evaluation:
-        """What the model makes of the examples, without dropout."""
+        """What the model makes of the examples, without dropout. Raises: DataError for records without labels."""
+        if examples.loader.labels is None and examples.loader.token_labels is None:
+            first = examples.records[0]
+            raise DataError(first.path, f"has no {'entities' if examples.windows else 'labels'} to compare with", code="missing-label")
         with model.evaluating(), no_grad():
             predictions = self.predict(model, examples)
         return Evaluation(self.metrics(predictions), predictions)
@@ -140,7 +143,7 @@ class Regression(Task):
         self.objective = SequenceNumbers()
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        return _texts(tokenizer, records, max_length, np.array([_number(r) for r in records]) if _labelled(records) else None, dealing)
+        return _texts(tokenizer, records, max_length, numbers(records) if _labelled(records) else None, dealing)
 
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
         rows, gold = [], examples.loader.labels
@@ -194,7 +197,7 @@ class TokenClassification(Task):
         assert self.labels is not None
         names, rows = self.labels.names, []
         counts = [len(words) for words in examples.places]
-        scores = join_words(examples.windows, list(_logits(model, examples.loader)), counts)
+        scores = join_words(examples.windows, list(_logits(model, examples.loader, of_sequences=False)), counts)
         gold = self._ids(examples.records, examples.places) if examples.loader.token_labels is not None else None
         for i, (record, words) in enumerate(zip(examples.records, examples.places, strict=True)):
             logs = _log_softmax(scores[i])
@@ -271,18 +274,6 @@ def _annotated(records: Sequence[Record]) -> bool:
     return any(record.entities is not None for record in records)
 
 
-def _number(record: Record) -> float:
-    try:
-        number = float(record.label or "")
-    except ValueError:
-        number = np.nan
-    if not np.isfinite(number):
-        raise DataError(
-            record.path, f"the label {quoted(record.label)} is no number, which a regression needs", line=record.line, code="bad-label"
-        )
-    return number
-
-
 def _texts(tokenizer: Tokenizer, records: Sequence[Record], max_length: int, labels: Any, dealing: Mapping[str, Any]) -> Examples:
     """Texts or pairs, cut at max_length."""
     pairs = [record.text_b for record in records]
@@ -298,8 +289,8 @@ def _texts(tokenizer: Tokenizer, records: Sequence[Record], max_length: int, lab
     return Examples(records, PackedLoader(ids, labels, token_types=types, **dealing), sum(e.truncated for e in encodings))
 
 
-def _logits(model: Any, loader: PackedLoader) -> Iterator[Numbers]:
-    """What the model gives for each sequence, in the data's order. Shapes: per sequence (labels,), or (tokens, labels) of a head on tokens."""
+def _logits(model: Any, loader: PackedLoader, of_sequences: bool = True) -> Iterator[Numbers]:
+    """What the model gives for each sequence, in the data's order. Shapes: per sequence (labels,), of a head on tokens (tokens, labels)."""
     lengths = np.cumsum([len(sequence) for sequence in loader.sequences])
     start = 0
     while start < len(lengths):  # as many sequences as fill a batch, at least one
@@ -307,10 +298,7 @@ def _logits(model: Any, loader: PackedLoader) -> Iterator[Numbers]:
         stop = max(start + 1, int(np.searchsorted(lengths, before + BATCH_TOKENS, side="right")))
         tokens = loader.batch(np.arange(start, stop)).tokens
         rows = model(tokens).logits.numpy().astype(np.float64)
-        if len(rows) == stop - start and not getattr(loader, "token_labels", None):
-            yield from rows
-        else:
-            yield from (rows[first:past] for first, past in tokens.packing.spans)
+        yield from rows if of_sequences else (rows[first:past] for first, past in tokens.packing.spans)
         start = stop
 
 

@@ -26,8 +26,9 @@ from minigrad.errors import ArgumentError, CheckpointError, NonFiniteError, Stat
 from minigrad.files import listing
 from minigrad.nn import Module
 from minigrad.optim import AdamW, ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, clip_grad_norm, decay_groups, layer_groups
+from minigrad.train._contents import Checkpoint
 from minigrad.train.average import Average
-from minigrad.train.checkpoints import Checkpoint, CheckpointStore
+from minigrad.train.checkpoints import CheckpointStore
 from minigrad.train.events import LOG_NAME, Callback, JsonLog, memory_mb, rewind
 from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.objectives import Objective
@@ -101,8 +102,7 @@ class Trainer:
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not self.named:
             raise ArgumentError(f"freeze = {listing(settings.freeze)} leaves nothing to train")
-        self.batches = [loader.batches_in(epoch) for epoch in range(settings.epochs)]
-        self.total = settings.steps or sum(self.batches)
+        self.total = settings.steps or sum(loader.batches_in(epoch) for epoch in range(settings.epochs))
         self.optimizer = AdamW(self._groups(), lr=settings.lr)
         self.schedule = self._schedule()
         self.average = None if settings.ema is None else Average(model, settings.ema)
@@ -311,9 +311,7 @@ class Trainer:
                 message = "holds the checkpoints of a run: resume it, or name another directory"
                 raise CheckpointError(self.store.directory, message, code="exists")
             rewind(self.output / LOG_NAME, self.at.step if saved else -1)
-            self._log = JsonLog(self.output / LOG_NAME)
-        else:
-            self._log = None
+            self.callbacks.insert(0, JsonLog(self.output / LOG_NAME))
         return saved
 
     def _load(self, saved: Checkpoint, force: bool) -> None:
@@ -351,7 +349,7 @@ class Trainer:
 
     def _tell(self, kind: str, **fields: Any) -> None:
         event = {"event": kind, "step": self.at.step, **fields}
-        for callback in [self._log, *self.callbacks] if self._log else self.callbacks:
+        for callback in self.callbacks:
             callback(event)
 
 

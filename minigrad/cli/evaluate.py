@@ -1,0 +1,62 @@
+"""`python -m minigrad evaluate`: how good a trained model is on a file of records with labels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from minigrad.data import Tokenizer, read_records
+from minigrad.data.readers import FORMATS
+from minigrad.files import write_text
+from minigrad.io import find_checkpoint
+from minigrad.models.auto import load, max_tokens
+from minigrad.train.run import grouped, kind_of_model, task_of_model, write_predictions
+
+HELP = "score a trained model on labelled records"
+DESCRIPTION = "Prints the figures of a model with a head for sequence or token classification, and on request writes a row for each record."
+STATUS = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="DIR", help="a model directory (such as the best/ of a run), or a Hugging Face id")
+    parser.add_argument("data", metavar="FILE", help="records with labels or entities")
+    parser.add_argument("--format", choices=FORMATS, help="of the file, where its suffix does not say")
+    parser.add_argument("--text", metavar="COLUMN", help="the column of the text (default text)")
+    parser.add_argument("--label", metavar="COLUMN", help="the column of the label (default label)")
+    parser.add_argument("--text-b", metavar="COLUMN", help="the column of a second text")
+    parser.add_argument("--encoding", default="utf-8", help="of the file (default utf-8)")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        metavar="TOKENS",
+        help="cut longer texts, or the size of windows (default: what the model reads, at most 512)",
+    )
+    parser.add_argument(
+        "--group", metavar="COLUMN", help="write this column into the predictions, so that report and compare can group by it"
+    )
+    parser.add_argument("--predictions", metavar="FILE.jsonl", help="write a row for each record; the file appears whole or not at all")
+    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    records = read_records(
+        options.data,
+        format=options.format,
+        text_column=options.text,
+        label_column=options.label,
+        text_b_column=options.text_b,
+        encoding=options.encoding,
+    )
+    directory = find_checkpoint(options.model)
+    model, tokenizer = load(directory), Tokenizer.from_pretrained(directory)
+    task = task_of_model(model, kind_of_model(model))
+    examples = task.examples(tokenizer, records, options.max_length or min(512, max_tokens(model.config)))
+    evaluation = task.evaluate(model, examples)
+    for name, value in evaluation.metrics.items():
+        print(f"{name:<20}{value:.4f}")
+    if options.predictions is not None:
+        write_predictions(Path(options.predictions), grouped(evaluation, examples, options.group))
+    if options.json is not None:
+        write_text(Path(options.json), json.dumps(evaluation.metrics, indent=2) + "\n")
+    return 0

@@ -1,0 +1,39 @@
+"""`python -m minigrad resume`: go on with a run that was interrupted or killed, as if nothing had happened."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from minigrad.cli.train import finished
+from minigrad.train.config import CONFIG_NAME, RunConfig
+from minigrad.train.run import Run
+
+HELP = "go on with an interrupted training"
+DESCRIPTION = (
+    "Goes on from the newest valid checkpoint of a run's directory; the result is that of a run without interruption, to the last bit."
+)
+STATUS = "143 or 130 if it was interrupted again."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", help="the output directory of `train`")
+    parser.add_argument("--force", action="store_true", help="also if data, model or settings have changed since (said in the log)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="a changed setting, such as training.epochs=5; needs --force",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    directory = Path(options.directory)
+    config = RunConfig.from_toml(directory / CONFIG_NAME, [*options.set, f"output.directory={_quoted(directory)}"])
+    command = ["python", "-m", "minigrad", "resume", options.directory]
+    return finished(Run(config, command).fit(resume=True, force=options.force), config)
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path) + "'"

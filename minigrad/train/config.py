@@ -1,0 +1,221 @@
+"""The file that describes a run: config.toml, read strictly, written back as it was understood.
+
+    [model]
+    name = "minilm-l6"
+    layers = 2
+
+    [data]
+    train = "train.jsonl"
+    dev = "dev.jsonl"
+
+    [task]
+    kind = "sequence-classification"
+
+    [training]
+    epochs = 3
+
+    [output]
+    directory = "runs/first"
+
+Paths are taken from where the command runs. What is left out has a default; a name that is none of these is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from minigrad.errors import ArgumentError, ConfigError
+from minigrad.files import listing, quoted, read_bounded
+from minigrad.train.settings import TrainingSettings
+
+MAX_CONFIG_BYTES = 1 << 20
+CONFIG_NAME = "config.toml"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPart:
+    """Where the training starts. name: a directory, a named checkpoint or a Hugging Face id; layers: keep the first so many."""
+
+    name: str
+    layers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPart:
+    """Files and how they are read and dealt out.
+
+    train, dev, test: files; dev decides what is best, test is looked at once, at the end. format, text, label, text_b, columns, encoding:
+    as `read_records` takes them (format, text_column, …). group: a column by which the results are reported too. on_bad_row: "raise" or
+    "skip", of which at most max_skipped. max_length: in tokens; stride: tokens that windows of a long text share (token classification).
+    batch_size: texts of a step; batch_tokens: tokens of a step, in its place; by_length: texts of about equal length together.
+    """
+
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    format: str | None = None
+    text: str | None = None
+    label: str | None = None
+    text_b: str | None = None
+    columns: tuple[str, ...] | None = None
+    encoding: str = "utf-8"
+    group: str | None = None
+    on_bad_row: str = "raise"
+    max_skipped: int = 100
+    max_length: int = 128
+    stride: int | None = None
+    batch_size: int = 32
+    batch_tokens: int | None = None
+    by_length: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_bad_row not in ("raise", "skip"):
+            raise ArgumentError(f'on_bad_row must be "raise" or "skip", got {quoted(self.on_bad_row)}')
+        for name in ("max_length", "batch_size", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPart:
+    """What is learned. kind: sequence-classification, regression or token-classification; class_weights: "balanced", or a number for each
+    label in the order of their names; label_smoothing: from 0 to 1."""
+
+    kind: str
+    class_weights: str | tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputPart:
+    """directory: where everything of the run goes; tensorboard: write its files there too; report: write report.html at the end."""
+
+    directory: str
+    tensorboard: bool = False
+    report: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A run, as config.toml describes it."""
+
+    model: ModelPart
+    data: DataPart
+    task: TaskPart
+    output: OutputPart
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    chosen_metric: bool = True
+    """Whether the file names the metric; else the task's own decides."""
+
+    @classmethod
+    def from_toml(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+        """Read a file. overrides: texts such as "training.lr=1e-4", whose values are TOML, or else taken as strings.
+
+        Raises: ConfigError naming the file and the key.
+        """
+        try:
+            values = tomllib.loads(read_bounded(path, MAX_CONFIG_BYTES, ConfigError, "config-limit").decode("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ConfigError(path, f"not valid TOML: {error}", code="bad-toml") from None
+        for override in overrides:
+            _set(path, values, override)
+        return cls.from_dict(values, path)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], path: str | Path = "config") -> RunConfig:
+        """From nested dicts. Raises: ConfigError."""
+        parts = {"model": ModelPart, "data": DataPart, "task": TaskPart, "output": OutputPart, "training": TrainingSettings}
+        if unknown := [name for name in values if name not in parts]:
+            raise ConfigError(path, f"unknown sections {listing(unknown)}; there are {', '.join(parts)}", code="unknown-key")
+        built: dict[str, Any] = {}
+        for name, part in parts.items():
+            section = values.get(name, {})
+            if not isinstance(section, Mapping):
+                raise ConfigError(path, f"{name} must be a section, [{name}], got {quoted(section)}", code="config-type")
+            built[name] = _part(path, name, part, section)
+        return cls(**built, chosen_metric="metric" in values.get("training", {}))
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Every setting by section, without those that are None."""
+        sections = {name: asdict(getattr(self, name)) for name in ("model", "data", "task", "training", "output")}
+        return {
+            name: {key: list(value) if isinstance(value, tuple) else value for key, value in section.items() if value is not None}
+            for name, section in sections.items()
+        }
+
+    def to_toml(self) -> str:
+        """The text of a file that `from_toml` reads back to the same."""
+        sections = [
+            "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())])
+            for name, section in self.to_dict().items()
+        ]
+        return "\n\n".join(sections) + "\n"
+
+
+def _set(path: Path, values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and name):
+        raise ConfigError(path, f"--set takes section.name=value, such as training.lr=1e-4, got {quoted(override)}", code="bad-override")
+    try:
+        value = tomllib.loads(f"x = {text.strip()}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    if not isinstance(values.setdefault(section, {}), dict):
+        raise ConfigError(path, f"{section} must be a section, [{section}]", code="config-type")
+    values[section][name] = value
+
+
+def _part(path: str | Path, section: str, kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass from a section. Raises: ConfigError for an unknown or missing name, a value of another type, or one it refuses."""
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise ConfigError(path, f"[{section}] has no {listing(unknown)}; it has {', '.join(known)}", code="unknown-key")
+    hints = get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        given[name] = _converted(value, hints[name])
+        if given[name] is None:
+            raise ConfigError(path, f"{section}.{name} = {quoted(value)} must be {_words(hints[name])}", code="config-type")
+    if missing := [name for name, f in known.items() if name not in given and f.default is MISSING]:
+        raise ConfigError(path, f"[{section}] needs {listing(missing)}", code="missing-key")
+    try:
+        return kind(**given)
+    except ArgumentError as error:
+        raise ConfigError(path, f"[{section}] {error}", code="config-value") from error
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """The value as its field's type has it (an integer where a float stands is one, a list is a tuple), or None if it is of another."""
+    if isinstance(hint, UnionType):
+        found = [_converted(value, option) for option in get_args(hint) if option is not type(None)]
+        return next((one for one in found if one is not None), None)
+    if get_origin(hint) is tuple:
+        inner = [_converted(item, get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [None]
+        return None if None in inner else tuple(inner)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value if type(value) is hint else None
+
+
+def _words(hint: Any) -> str:
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    if isinstance(hint, UnionType):
+        return " or ".join(_words(option) for option in get_args(hint) if option is not type(None))
+    return f"a list, each {_words(get_args(hint)[0])}" if get_origin(hint) is tuple else names[hint]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):  # JSON's strings are TOML's, but for one character
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    return ("true" if value else "false") if isinstance(value, bool) else repr(value)

@@ -1,0 +1,211 @@
+"""Whole runs: from a configuration to a trained model, its predictions and its report; and evaluation of a model on a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad._version import __version__
+from minigrad.backend.random import manual_seed
+from minigrad.data import Tokenizer
+from minigrad.data.readers import read_records
+from minigrad.data.records import LabelMap, Record
+from minigrad.errors import ArgumentError, ConfigError, DataError
+from minigrad.files import quoted, replacing, write_text
+from minigrad.io import find_checkpoint
+from minigrad.models.auto import load, max_tokens
+from minigrad.train.config import CONFIG_NAME, DataPart, RunConfig
+from minigrad.train.events import Callback, Progress, TensorBoard
+from minigrad.train.tasks import Evaluation, Examples, Task, task_of
+from minigrad.train.trainer import Trainer, TrainingResult
+
+logger = logging.getLogger("minigrad")
+
+SPLITS = ("train", "dev", "test")
+
+
+class Run:
+    """One run: data, model and trainer built from a configuration.
+
+    Raises: ConfigError, DataError, and whatever else the files give reason for.
+    """
+
+    def __init__(self, config: RunConfig, command: Sequence[str] = ()) -> None:
+        self.directory = Path(config.output.directory)
+        self.skipped: list[DataError] = []
+        records = {split: _read(config.data, name, self.skipped) for split in SPLITS if (name := getattr(config.data, split))}
+        self.task = task_of(
+            config.task.kind,
+            records["train"],
+            class_weights=config.task.class_weights,
+            label_smoothing=config.task.label_smoothing,
+            stride=config.data.stride,
+        )
+        if not config.chosen_metric:
+            config = replace(config, training=replace(config.training, metric=self.task.metric), chosen_metric=True)
+        self.config = config
+        source = find_checkpoint(config.model.name)
+        self.tokenizer = Tokenizer.from_pretrained(source)
+        manual_seed(config.training.seed)
+        self.model = load(source, self.task.head, num_hidden_layers=config.model.layers, **self.task.options())
+        if config.data.max_length > max_tokens(self.model.config):
+            raise ArgumentError(f"max_length = {config.data.max_length}: this model reads {max_tokens(self.model.config)} tokens")
+        self.examples = {split: self._examples(split, rows) for split, rows in records.items()}
+        self.trainer = Trainer(
+            self.model,
+            self.task.objective,
+            self.examples["train"].loader,
+            config.training,
+            evaluate=self._evaluate_dev if "dev" in self.examples else None,
+            output=self.directory,
+            save_model=self.save_model,
+            callbacks=[Progress(), *self._tensorboard()],
+            about={
+                "command": list(command),
+                "config": config.to_dict(),
+                "environment": environment(),
+                "data": {split: _summary(self.task, examples) for split, examples in self.examples.items()},
+                "parameters": self.model.num_parameters(),
+                "trainable": sum(p.size for p in self.model.parameters() if p.requires_grad),
+            },
+            identity={"model_file": config.model.name, "task": config.to_dict()["task"]},
+        )
+
+    def fit(self, *, resume: bool = False, force: bool = False) -> TrainingResult:
+        """Train; then, if that came to its end, evaluate the best model, write predictions and the report. Raises: as Trainer.fit."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not resume and (self.directory / "checkpoints").exists() and any((self.directory / "checkpoints").glob("step-*")):
+            raise ConfigError(self.directory, "holds a run already: resume it, or name another directory", code="exists")
+        write_text(self.directory / CONFIG_NAME, self.config.to_toml())
+        for error in self.skipped:
+            logger.warning("left out: %s", error)
+        result = self.trainer.fit(resume=resume, force=force)
+        if result.exit_code == 0:
+            self._finish()
+        return result
+
+    def save_model(self, directory: Path) -> None:
+        """The model with its tokenizer, as `minigrad.models.load` and transformers read them."""
+        self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+
+    def _examples(self, split: str, records: Sequence[Record]) -> Examples:
+        data, training = self.config.data, split == "train"
+        dealing: dict[str, Any] = {"batch_size": data.batch_size, "batch_tokens": data.batch_tokens} if training else {}
+        if training:
+            dealing |= {"shuffle": True, "by_length": data.by_length, "seed": self.config.training.seed}
+        examples = self.task.examples(self.tokenizer, records, data.max_length, **dealing)
+        if examples.truncated:
+            logger.warning(
+                "%s: %d of %d texts have more than %d tokens and are cut", split, examples.truncated, len(records), data.max_length
+            )
+        return examples
+
+    def _evaluate_dev(self) -> dict[str, float]:
+        return self.task.evaluate(self.model, self.examples["dev"]).metrics
+
+    def _tensorboard(self) -> list[Callback]:
+        return [TensorBoard(self.directory / "tensorboard")] if self.config.output.tensorboard else []
+
+    def _finish(self) -> None:
+        """The best model's predictions on dev and test, and the report."""
+        best = self.directory / "best"
+        if not best.exists():  # without an evaluation the last weights are the ones to keep
+            self.save_model(best)
+        self.model = load(best, self.task.head)
+        for split in ("dev", "test"):
+            if split in self.examples:
+                evaluation = self.task.evaluate(self.model, self.examples[split])
+                rows = grouped(evaluation, self.examples[split], self.config.data.group)
+                write_predictions(self.directory / f"predictions-{split}.jsonl", rows)
+                if split == "test":
+                    event = {"event": "evaluation", "step": self.trainer.at.step, "split": "test", "metrics": evaluation.metrics}
+                    for callback in self.trainer.callbacks:
+                        callback(event | {"metric": self.config.training.metric, "best": False, "seconds": 0.0})
+        if self.config.output.report:
+            from minigrad.train.report import write_report
+
+            write_report(self.directory)
+
+
+def grouped(evaluation: Evaluation, examples: Examples, column: str | None) -> Iterator[dict[str, Any]]:
+    """The rows of the predictions file, with what a column of the data says of each. Raises: DataError for a record without it."""
+    for row, record in zip(evaluation.predictions, examples.records, strict=True):
+        if column is not None:
+            if column not in record.fields:
+                raise DataError(record.path, f"no column {quoted(column)} to group by", line=record.line, code="unknown-column")
+            row = row | {"group": str(record.fields[column])}
+        yield row
+
+
+def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a row a line; the file appears whole or not at all."""
+    with replacing(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
+
+
+def task_of_model(model: Any, kind: str, stride: int | None = None) -> Task:
+    """The task that a trained model was trained for. Raises: ArgumentError for an unknown kind."""
+    names = model.config.id2label
+    return task_of(kind, labels=LabelMap(tuple(names[i] for i in range(len(names)))), stride=stride)
+
+
+def kind_of_model(model: Any) -> str:
+    """The kind of task that a model's head is for. Raises: ArgumentError for a head that no task has."""
+    name = type(model).__name__
+    if name.endswith("ForTokenClassification"):
+        return "token-classification"
+    if name.endswith("ForSequenceClassification"):
+        return "regression" if model.config.num_labels == 1 else "sequence-classification"
+    raise ArgumentError(f"there is no evaluation for {name}: it takes heads for token and sequence classification")
+
+
+def _read(data: DataPart, path: str, skipped: list[DataError]) -> list[Record]:
+    return read_records(
+        path,
+        format=data.format,
+        text_column=data.text,
+        label_column=data.label,
+        text_b_column=data.text_b,
+        columns=data.columns,
+        encoding=data.encoding,
+        skipped=skipped if data.on_bad_row == "skip" else None,
+        max_skipped=data.max_skipped,
+    )
+
+
+def _summary(task: Task, examples: Examples) -> dict[str, Any]:
+    """What the report says of a split."""
+    if task.labels is None:
+        labels: dict[str, int] = {}
+    elif task.head == "token-classification":
+        labels = dict(Counter(entity.type for record in examples.records for entity in record.entities or ()))
+    else:
+        labels = dict(Counter(str(record.label) for record in examples.records))
+    return {
+        "records": len(examples.records),
+        "tokens": examples.tokens,
+        "labels": dict(sorted(labels.items())),
+        "digest": examples.loader.digest(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the log and the report."""
+    return {
+        "minigrad": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "executable": sys.executable,
+    }
