@@ -1,210 +1,217 @@
-"""Text records from .tsv, .csv and .jsonl files, and the numbering of their labels.
+"""Files and data sets in memory to records: the formats by name, and what happens to rows that cannot be used.
 
-A data file is where most things go wrong first, and a wrong row found in epoch three is expensive. So files are read
-strictly and whole before training starts, and each complaint names the file and the physical line.
+A data file is where most things go wrong first, and a wrong row found in epoch three is expensive. So files are read strictly,
+each complaint names the file and the physical line, and rows are left out only where the caller asks for it and gets to see which.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+import codecs
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from minigrad.data.annotations import label_studio_objects
+from minigrad.data.checks import check_count
+from minigrad.data.conll import conll_objects
 from minigrad.data.records import LabelMap as LabelMap
 from minigrad.data.records import Record as Record
+from minigrad.data.rows import Columns, RowReader
+from minigrad.data.tables import Objects, csv_rows, json_objects, table_objects, tsv_rows
 from minigrad.errors import ArgumentError, DataError
-from minigrad.files import json_type, listing, open_regular, parse_json, quoted, surrogate_at
+from minigrad.files import listing, quoted
 
-# A line is held in memory whole. A book as one record stays below this; a file without line ends must not fill the memory.
-MAX_LINE_BYTES = 64 * 2**20
+FORMATS = ("csv", "tsv", "jsonl", "conll", "doccano", "label-studio")
+SUFFIXES = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "label-studio", ".conll": "conll", ".bio": "conll", ".iob": "conll",
+}  # fmt: skip
 
 
-def read_records(path: str | Path, *, text_column: str | None = None, label_column: str | None = None) -> list[Record]:
-    """Read every record of a .tsv, .csv or .jsonl file, in order.
+def read_records(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    text_b_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    skipped: list[DataError] | None = None,
+    max_skipped: int = 100,
+) -> list[Record]:
+    """Read every record of a data file, in order.
 
-    `.tsv` knows no quoting: a tab always separates, a quotation mark is a character. `.csv` follows RFC 4180: fields that
-    hold commas, quotation marks or line ends are quoted. `.jsonl` has one JSON object per line. All are UTF-8; a byte order
-    mark at the start is dropped.
+    format: None goes by the suffix; else "csv" (RFC 4180: fields that hold commas, quotation marks or line ends are quoted), "tsv" (no
+    quoting: a tab always separates), "jsonl" (one JSON object per line), "doccano" (the same: doccano's spans and labels are known by
+    their keys), "conll" (a word and its tag per line, .conll, .bio or .iob: see `minigrad.data.conll`), "label-studio" (a JSON export,
+    .json).
 
-    The columns of .tsv and .csv: the first row is a header if `text_column` or `label_column` is given, or if one of its
-    cells is exactly `text` or `label`. Otherwise it is a record, the first column is the text and the second, if any, the
-    label (further ones are named column3, column4, ... in `Record.fields`). In a header and in JSON objects the names are
-    `text` and `label` unless the arguments say otherwise; a header without the text column is refused.
+    text_column, label_column, text_b_column: names in a header or in JSON objects. Without them they are `text`, `label` and `text_b`,
+    of which only the text must be there. In .csv and .tsv the first row is a header if one of the three is given, or if a cell is
+    exactly `text` or `label`; else it is a record of text, label, column3, ... columns: names for a file that has no header.
 
-    A line may take 64 MiB. A field of a .csv may have as many characters as the csv module allows: 131,072, unless
+    encoding: how the file's characters were saved; UTF-8 unless it is asked for otherwise. A byte order mark is dropped.
+
+    skipped: None raises the first bad row's error. A list receives the errors of bad rows, and these are left out; more than `max_skipped`
+    raise. What is wrong with a whole file is raised in any case.
+
+    A label, a second text, or entities: all records of a file have them or none has; the first decides. Labels in JSON may be strings,
+    numbers or booleans; the latter become their JSON text (`3`, `true`). Spans in JSON: `minigrad.data.annotations`. A row with a list
+    of strings `tokens` or `words` and one `ner_tags` or `tags` is a sentence: its words with a space between any two are the text.
+
+    A line may take 64 MiB, a text 4 Mi characters, a field of .csv what the csv module allows: 131,072 characters unless
     `csv.field_size_limit` was called.
 
-    A label column that is not asked for may be absent, but from the whole file only (every `label` is then None); in .jsonl
-    the first object decides. JSON labels may be strings, integers or booleans; the latter two become their JSON text (`3`,
-    `true`).
-
     Raises:
-        DataError: the file is not as described. `line` is the physical line, for a CSV row over several lines its first.
-            `code` is one of unknown-suffix, missing-file, not-a-regular-file, unreadable-file, empty-file, line-limit,
-            not-utf8, nul-character, bad-csv, bad-json, unknown-column, duplicate-column, column-count, bad-text,
-            empty-text, bad-label, missing-label.
+        ArgumentError: an argument has a value that fits no file, or not this format.
+        DataError: the file is not as described. `line` is the physical line, for a row over several lines its first. `code` is, for
+            a whole file, one of unknown-suffix, missing-file, not-a-regular-file, unreadable-file, empty-file, duplicate-column,
+            json-limit, too-many-skipped; for a row line-limit, not-utf8, bad-encoding, nul-character, bad-csv, bad-json,
+            unknown-column, column-count, bad-text, empty-text, text-limit, bad-label, missing-label, missing-text-b,
+            missing-entities, bad-entity, bad-words, missing-tag, bad-tag, bad-annotation.
+    """
+    return list(
+        iter_records(
+            path, format=format, text_column=text_column, label_column=label_column, text_b_column=text_b_column, columns=columns,
+            encoding=encoding, skipped=skipped, max_skipped=max_skipped,
+        )
+    )  # fmt: skip
+
+
+def iter_records(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    text_b_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    skipped: list[DataError] | None = None,
+    max_skipped: int = 100,
+) -> Iterator[Record]:
+    """As `read_records`, one record at a time, for files larger than memory; an export of Label Studio is held whole, up to 64 MiB.
+
+    Raises: as `read_records`; of arguments at once, of the file when it gets there.
     """
     path = Path(path)
-    text_name = "text" if text_column is None else text_column
-    if label_column == text_name:
-        raise ArgumentError(f"text and label cannot both be read from column {label_column!r}")
-    # The names that a header must have. Asking for the label alone leaves the text column its usual name.
-    asked = [] if text_column is None and label_column is None else [text_name, *([] if label_column is None else [label_column])]
-    match path.suffix.lower():
-        case ".tsv":
-            objects = _table_objects(path, _tsv_rows(path), asked)
-        case ".csv":
-            objects = _table_objects(path, _csv_rows(path), asked)
-        case ".jsonl":
-            objects = _json_objects(path)
-        case suffix:
-            raise DataError(path, f"the suffix {suffix!r} names no known format; use .tsv, .csv or .jsonl", code="unknown-suffix")
-    records = _records(path, objects, text_name, label_column)
+    if format is not None and format not in FORMATS:
+        raise ArgumentError(f"format must be one of {listing(FORMATS)}, got {quoted(format)}")
+    names = Columns(text_column, label_column, text_b_column)
+    format = format or SUFFIXES.get(path.suffix.lower())
+    if format is None:
+        message = f"the suffix {path.suffix!r} names no known format; use {', '.join(SUFFIXES)}, or say format="
+        raise DataError(path, message, code="unknown-suffix")
+    if format == "conll" and text_column is not None:
+        raise ArgumentError("text_column does not belong to the format 'conll': its text is the words")
+    table = format in ("csv", "tsv")
+    if columns is not None:
+        columns = _checked_columns(columns, names, table)
+    _check_encoding(encoding)
+    max_skipped = check_count("max_skipped", max_skipped, least=0)
+    objects: Objects
+    if table:
+        objects = table_objects(path, (csv_rows if format == "csv" else tsv_rows)(path, encoding), names.asked, columns)
+    else:
+        objects = {"conll": conll_objects, "label-studio": label_studio_objects}.get(format, json_objects)(path, encoding)
+    return _records(path, objects, RowReader(str(path), names, plain=table), skipped, max_skipped)
+
+
+def records_from(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    text_b_column: str | None = None,
+    label_names: Sequence[str] | None = None,
+    tag_names: Sequence[str] | None = None,
+    name: str = "rows",
+) -> list[Record]:
+    """The records of rows in memory, such as those of a Hugging Face data set: any iterable of mappings, read as JSON objects are.
+
+    label_names, tag_names: what the integers stand for that the rows have for labels, and for `ner_tags` or `tags`.
+    name: what stands in `Record.path` and in errors; `line` is the number of the row, the first being 1.
+
+    Raises: ArgumentError, DataError as `read_records`.
+    """
+    names = Columns(text_column, label_column, text_b_column)
+    reader = RowReader(name, names)
+    records = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(name, f"a row must be a mapping of column names to values, got {quoted(row)}", line=number, code="bad-row")
+        fields = {str(column): _plain(value) for column, value in row.items()}
+        if label_names is not None and (label := label_column or "label") in fields:
+            fields[label] = _named(name, number, fields[label], label_names, "label_names")
+        for tags in ("ner_tags", "tags"):
+            if tag_names is not None and isinstance(fields.get(tags), list):
+                fields[tags] = [_named(name, number, tag, tag_names, "tag_names") for tag in fields[tags]]
+        records.append(reader.record(number, fields))
     if not records:
-        raise DataError(path, "the file holds no records", code="empty-file")
+        raise DataError(name, "there are no records", code="empty-file")
     return records
 
 
-# ---- bytes to lines to rows
+def _plain(value: Any) -> Any:
+    """NumPy's arrays and scalars as Python's lists and numbers, tuples as lists."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (1-based number, line with its line end), decoded. Only a line feed ends a line: U+2028 and the like are text."""
-    try:
-        with open_regular(path, DataError) as stream:
-            number = 0
-            while raw := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(raw) > MAX_LINE_BYTES:
-                    raise DataError(path, f"the line is longer than {MAX_LINE_BYTES} bytes", line=number, code="line-limit")
-                if line := _decode(path, number, raw):  # nothing is left of a line that is only a byte order mark
-                    yield number, line
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error}", code="unreadable-file") from error
+def _named(path: str, line: int, value: object, names: Sequence[str], argument: str) -> object:
+    if type(value) is not int:
+        return value
+    if not 0 <= value < len(names):
+        raise DataError(path, f"{argument} has {len(names)} names, and none for {value}", line=line, code="bad-label")
+    return names[value]
 
 
-def _decode(path: Path, number: int, raw: bytes) -> str:
-    try:
-        line = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start} of the line; save the file as UTF-8"
-        raise DataError(path, message, line=number, code="not-utf8") from None
-    if "\0" in line:
-        message = f"NUL character at position {line.index(chr(0))} of the line; this is no text file"
-        raise DataError(path, message, line=number, code="nul-character")
-    return line.removeprefix("\ufeff") if number == 1 else line
-
-
-def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    for number, line in _lines(path):
-        yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
-    while True:
-        first_line = reader.line_num + 1
+def _records(
+    path: Path, objects: Objects, reader: RowReader, skipped: list[DataError] | None, max_skipped: int
+) -> Iterator[Record]:  # fmt: skip
+    used = left_out = 0
+    for line, found in objects:
         try:
-            yield first_line, next(reader) or [""]  # the csv module gives an empty list for an empty line
-        except StopIteration:
-            return
-        except csv.Error as error:
-            hint = "; call csv.field_size_limit with a larger number, or use .jsonl" if "field limit" in str(error) else ""
-            message = f"not valid CSV in the row that starts here: {error}{hint}"
-            raise DataError(path, message, line=first_line, code="bad-csv") from None
+            if isinstance(found, DataError):
+                raise found
+            record = reader.record(line, found)
+        except DataError as error:
+            if skipped is None:
+                raise
+            if left_out == max_skipped:
+                message = f"more than {max_skipped} row(s) cannot be used (max_skipped); the last of them: {error}"
+                raise DataError(path, message, line=error.line, code="too-many-skipped") from error
+            left_out += 1
+            skipped.append(error)
+        else:
+            used += 1
+            yield record
+    if not used:
+        raise DataError(path, f"the file holds no records{f'; {left_out} were left out' if left_out else ''}", code="empty-file")
 
 
-# ---- rows to objects: a column's name and its value
+def _checked_columns(columns: Sequence[str], names: Columns, table: bool) -> list[str]:
+    if not table:
+        raise ArgumentError("columns names the columns of a .csv or .tsv file without a header; this format has names of its own")
+    if isinstance(columns, str) or not all(isinstance(column, str) and column for column in columns):
+        raise ArgumentError(f"columns must be a list of names, got {quoted(columns)}")
+    columns = list(columns)
+    if len(set(columns)) != len(columns):
+        raise ArgumentError(f"columns must differ from each other, got {listing(columns)}")
+    for due in names.asked or ["text"]:
+        if due not in columns:
+            raise ArgumentError(f"columns must have {quoted(due)} among them, got {listing(columns)}")
+    return columns
 
 
-def _table_objects(path: Path, rows: Iterator[tuple[int, list[str]]], asked: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    first = next(rows, None)
-    if first is None:
-        return
-    first_line, cells = first
-    has_header = bool(asked) or "text" in cells or "label" in cells
-    columns = cells if has_header else ["text", "label", *(f"column{i}" for i in range(3, len(cells) + 1))][: len(cells)]
-    for column in asked or (["text"] if has_header else []):
-        if column not in columns:
-            raise _unknown_column(path, first_line, column, columns)
-    seen: set[str] = set()
-    for column in columns:
-        if column in seen:
-            raise DataError(path, f"the header names column {quoted(column)} twice", line=first_line, code="duplicate-column")
-        seen.add(column)
-
-    for line, row in rows if has_header else chain([first], rows):
-        if len(row) != len(columns):
-            found = "the line is empty" if row == [""] else f"the row has {len(row)} column(s)"
-            message = f"{found}, line {first_line} has {len(columns)} column(s): {listing(columns)}"
-            raise DataError(path, message, line=line, code="column-count")
-        yield line, dict(zip(columns, row, strict=True))
-
-
-def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in _lines(path):
-        try:
-            value = parse_json(text)
-        except ValueError as error:
-            raise DataError(path, f"not valid JSON: {error}", line=line, code="bad-json") from None
-        if not isinstance(value, dict):
-            raise DataError(path, f"each line must be a JSON object, found {json_type(value)}", line=line, code="bad-json")
-        yield line, value
-
-
-def _unknown_column(path: Path, line: int, column: str, columns: Iterable[str]) -> DataError:
-    return DataError(path, f"no column {quoted(column)}; there are: {listing(columns)}", line=line, code="unknown-column")
-
-
-# ---- objects to records
-
-
-def _records(path: Path, objects: Iterator[tuple[int, dict[str, Any]]], text_name: str, label_column: str | None) -> list[Record]:
-    label_name = "label" if label_column is None else label_column
-    labelled = label_column is not None
-    records: list[Record] = []
-    for line, fields in objects:
-        if text_name not in fields:
-            raise _unknown_column(path, line, text_name, fields)
-        has_label = label_name in fields and label_name != text_name
-        if not records:
-            labelled = labelled or has_label
-        elif has_label and not labelled:
-            message = f"this record has a label, line {records[0].line} has none; either all have one or none"
-            raise DataError(path, message, line=line, code="missing-label")
-        text = _text(path, line, fields[text_name])
-        label = _label(path, line, fields.get(label_name), label_name) if labelled else None
-        records.append(Record(text, label, str(path), line, fields))
-    return records
-
-
-def _text(path: Path, line: int, value: object) -> str:
-    if not isinstance(value, str):
-        raise DataError(path, f"the text must be a string, found {json_type(value)}", line=line, code="bad-text")
-    if not value.strip():
-        raise DataError(path, "the text is empty; remove the record", line=line, code="empty-text")
-    return _clean(path, line, value)
-
-
-def _label(path: Path, line: int, value: object, column: str) -> str:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise DataError(path, f"the record has no label in column {quoted(column)}", line=line, code="missing-label")
-    if isinstance(value, str):
-        return _clean(path, line, value)
-    if isinstance(value, int):  # a bool is an int, and json writes it as true or false
-        return json.dumps(value)
-    raise DataError(path, f"a label must be a string, an integer or a boolean, found {json_type(value)}", line=line, code="bad-label")
-
-
-def _clean(path: Path, line: int, value: str) -> str:
-    """Refuse what only JSON escapes can bring in: characters that no tokenizer and no terminal can take."""
-    if "\0" in value:
-        raise DataError(path, f"NUL character at position {value.index(chr(0))} of the string", line=line, code="nul-character")
-    if (position := surrogate_at(value)) is not None:
-        raise DataError(
-            path, f"half a surrogate pair at position {position} of the string, which is no character", line=line, code="bad-text"
-        )
-    return value
+def _check_encoding(encoding: str) -> None:
+    try:
+        codecs.lookup(encoding)
+        fits = "\n".encode(encoding) == b"\n"
+    except (LookupError, TypeError, UnicodeError) as error:
+        raise ArgumentError(f"encoding must be one that Python knows, such as 'utf-8' or 'latin-1', got {quoted(encoding)}") from error
+    if not fits:
+        raise ArgumentError(f"files in {encoding} cannot be read line by line; convert the file to UTF-8")

@@ -6,15 +6,20 @@ that comes late (an unknown label at the start of training, say) still names the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minigrad.errors import ArgumentError, DataError, DTypeError
-from minigrad.files import listing, quoted
+from minigrad.files import json_type, listing, quoted, surrogate_at
+
+MAX_TEXT_CHARACTERS = 4 * 2**20
+"""The longest text of a record: more than any novel has. What is longer is a file in the wrong place."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -74,6 +79,16 @@ class LabelMap:
         """
         return cls(tuple(sorted({_label_of(record) for record in records})))
 
+    @classmethod
+    def of_tags(cls, records: Iterable[Record]) -> LabelMap:
+        """Number the IOB2 tags of the training records' entities: "O", then "B-X" and "I-X" for each type X, sorted by code point.
+
+        Raises:
+            DataError: a record comes from a file that marks no entities.
+        """
+        types = sorted({entity.type for record in records for entity in required_entities(record)})
+        return cls(("O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")))
+
     def ids(self, records: Sequence[Record]) -> NDArray[np.int64]:
         """The label ids of `records`.
 
@@ -96,8 +111,63 @@ class LabelMap:
         return {name: number for number, name in enumerate(self.names)}
 
 
+def numbers(records: Sequence[Record]) -> NDArray[np.float64]:
+    """The labels as numbers, for regression.
+
+    Shapes: (len(records),)
+
+    Raises:
+        DataError: a record has no label, or one that is no finite decimal number; names the file and line.
+    """
+    found = np.empty(len(records), dtype=np.float64)
+    for position, record in enumerate(records):
+        label = _label_of(record)
+        if not (_NUMBER.fullmatch(label.strip()) and np.isfinite(number := float(label))):
+            message = f"the label {quoted(label)} is no finite number, which regression needs"
+            raise DataError(record.path, message, line=record.line, code="bad-label")
+        found[position] = number
+    return found
+
+
+# What float() takes beside this (nan, inf, 1_000, digits of other scripts) is more likely a mistake in a data file than a number.
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def required_entities(record: Record) -> tuple[Entity, ...]:
+    """Raises: DataError (code missing-entities) for a record of a file that marks none."""
+    if record.entities is None:
+        raise DataError(record.path, "the record has no entities to learn from", line=record.line, code="missing-entities")
+    return record.entities
+
+
 def _label_of(record: Record) -> str:
     if record.label is None:
         message = f"the record has no label (its columns: {listing(record.fields)}); name the column by label_column"
         raise DataError(record.path, message, line=record.line, code="missing-label")
     return record.label
+
+
+def check_text(path: str | Path, line: int, value: object, what: str = "text") -> str:
+    """`value` if a record can hold it as a text. `what` is the name that messages give it.
+
+    Raises:
+        DataError: it is no string, is empty or too long, or holds what JSON's escapes alone can bring in.
+    """
+    if not isinstance(value, str):
+        raise DataError(path, f"the {what} must be a string, found {json_type(value)}", line=line, code="bad-text")
+    if not value.strip():
+        raise DataError(path, f"the {what} is empty; remove the record", line=line, code="empty-text")
+    if len(value) > MAX_TEXT_CHARACTERS:
+        message = f"the {what} has {len(value)} characters, more than the {MAX_TEXT_CHARACTERS} that a record may have; split it"
+        raise DataError(path, message, line=line, code="text-limit")
+    return check_characters(path, line, value)
+
+
+def check_characters(path: str | Path, line: int, value: str) -> str:
+    """`value`, unless it holds characters that no tokenizer and no terminal can take. Raises: DataError."""
+    if "\0" in value:
+        raise DataError(path, f"NUL character at position {value.index(chr(0))} of the string", line=line, code="nul-character")
+    if (position := surrogate_at(value)) is not None:
+        message = f"half a surrogate pair at position {position} of the string, which is no character"
+        raise DataError(path, message, line=line, code="bad-text")
+    return value

@@ -6,27 +6,19 @@ import csv
 import io
 import json
 import os
+import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data.text_files import pairs, refusal, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigrad.data import readers
-from minigrad.data.readers import LabelMap, Record, read_records
-from minigrad.errors import ArgumentError, DataError, DTypeError
-
-
-def write(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    return path
-
-
-def pairs(records: list[Record]) -> list[tuple[str, str | None]]:
-    return [(record.text, record.label) for record in records]
-
+from minigrad.data.readers import iter_records, read_records, records_from
+from minigrad.data.records import Entity, numbers
+from minigrad.errors import ArgumentError, DataError
 
 # ---- what is accepted
 
@@ -48,6 +40,7 @@ def pairs(records: list[Record]) -> list[tuple[str, str | None]]:
         ("a.csv", "one,x,extra\n", [("one", "x")]),
         ("a.jsonl", '{"text": "one", "label": "x"}\n{"label": "y", "text": "two", "id": 7}\n', [("one", "x"), ("two", "y")]),
         ("a.jsonl", '{"text": "one"}\n', [("one", None)]),
+        ("a.jsonl", '{"text": "one", "label": 1.5}\n{"text": "two", "label": ["x"]}\n', [("one", "1.5"), ("two", "x")]),
         ("a.jsonl", b'\xef\xbb\xbf{"text": "one", "label": 3}\r\n{"text": "b", "label": true}', [("one", "3"), ("b", "true")]),
     ],
 )
@@ -100,7 +93,7 @@ def test_csv_and_jsonl_return_what_was_written(rows: list[tuple[str, str]]) -> N
 @pytest.mark.parametrize(
     ("name", "content", "code", "line", "words"),
     [
-        ("a.txt", "x", "unknown-suffix", None, ".tsv, .csv or .jsonl"),
+        ("a.txt", "x", "unknown-suffix", None, ".csv, .tsv, .jsonl, .json, .conll, .bio, .iob"),
         ("a.tsv", "", "empty-file", None, "no records"),
         ("a.tsv", b"\xef\xbb\xbf", "empty-file", None, "no records"),
         ("a.csv", "text,label\n", "empty-file", None, "no records"),
@@ -139,18 +132,16 @@ def test_csv_and_jsonl_return_what_was_written(rows: list[tuple[str, str]]) -> N
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": "b"}\n', "missing-label", 2, "no label"),
         ("a.jsonl", '{"text": "a", "label": null}\n', "missing-label", 1, "no label"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b", "label": "x"}\n', "missing-label", 2, "line 1 has none"),
-        ("a.jsonl", '{"text": "a", "label": 1.5}\n', "bad-label", 1, "found a number"),
-        ("a.jsonl", '{"text": "a", "label": ["x"]}\n', "bad-label", 1, "found an array"),
+        ("a.jsonl", '{"text": "a", "label": 1e999}\n', "bad-label", 1, "found a number that is not finite"),
+        ("a.jsonl", '{"text": "a", "label": {"x": 1}}\n', "bad-label", 1, "found an object"),
+        ("a.jsonl", '{"text": "a", "label": ["x", "y"]}\n', "bad-label", 1, "2 labels, 'x', 'y'; one is needed"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 20 and value.isprintable() else "",
 )
 def test_refuses(tmp_path: Path, name: str, content: str | bytes, code: str, line: int | None, words: str) -> None:
-    path = write(tmp_path, name, content)
-    with pytest.raises(DataError) as caught:
-        read_records(path)
-    assert (caught.value.code, caught.value.line, caught.value.path) == (code, line, str(path))
-    assert words in str(caught.value)
-    assert str(caught.value).startswith(str(path) if line is None else f"{path}:{line}: ")
+    error = refusal(write(tmp_path, name, content))
+    assert (error.code, error.line) == (code, line)
+    assert words in str(error)
 
 
 def test_unknown_column_names_those_there_are(tmp_path: Path) -> None:
@@ -193,60 +184,205 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         assert (caught.value.code, caught.value.line) == (code, None), name
 
 
-def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 100)
-    with pytest.raises(DataError) as caught:
-        read_records(write(tmp_path, "a.tsv", "fine\n" + "x" * 101))
-    assert (caught.value.code, caught.value.line) == ("line-limit", 2)
-    assert len(read_records(write(tmp_path, "b.tsv", "x" * 99 + "\n"))) == 1
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"format": "xml"}, "format must be one of 'csv', 'tsv'"),
+        ({"text_column": "x", "text_b_column": "x"}, "text and text_b cannot both be read from column 'x'"),
+        ({"label_column": "x", "text_b_column": "x"}, "label and text_b cannot both"),
+        ({"text_column": 5}, "text_column must be the name of a column, got 5"),
+        ({"columns": "text"}, "columns must be a list of names"),
+        ({"columns": ["text", "text"]}, "differ from each other"),
+        ({"columns": ["body", "label"]}, "columns must have 'text' among them"),
+        ({"columns": ["text"], "label_column": "label"}, "columns must have 'label' among them"),
+        ({"columns": ["text"], "format": "jsonl"}, "has names of its own"),
+        ({"text_column": "x", "format": "conll"}, "its text is the words"),
+        ({"encoding": "klingon"}, "one that Python knows"),
+        ({"encoding": "base64"}, "one that Python knows"),
+        ({"encoding": 5}, "one that Python knows"),
+        ({"encoding": "utf-16"}, "convert the file to UTF-8"),
+        ({"max_skipped": -1}, "max_skipped must be an integer of at least 0"),
+    ],
+)
+def test_arguments_are_checked_before_the_file_is_opened(tmp_path: Path, arguments: dict[str, object], words: str) -> None:
+    for read in (read_records, iter_records):
+        with pytest.raises(ArgumentError, match=words):
+            read(tmp_path / "absent.csv", **arguments)  # type: ignore[arg-type]
 
 
-# ---- labels
+# ---- columns without a header, encodings
 
 
-def test_label_map(tmp_path: Path) -> None:
-    training = read_records(write(tmp_path, "train.tsv", "a\ty\nb\tx\nc\ty\n"))
-    labels = LabelMap.from_records(training)
-    assert labels.names == ("x", "y")
-    assert len(labels) == 2
-    ids = labels.ids(training)
-    assert ids.dtype == np.int64
-    assert ids.tolist() == [1, 0, 1]
-    assert labels.ids([]).shape == (0,)
-
-    path = write(tmp_path, "dev.tsv", "a\tx\nb\tz\n")
-    with pytest.raises(DataError, match="label 'z' does not occur in training; known are: 'x', 'y'") as caught:
-        labels.ids(read_records(path))
-    assert (caught.value.path, caught.value.line, caught.value.code) == (str(path), 2, "bad-label")
+def test_columns_name_what_a_file_does_not(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.tsv", "1\t-0.9\tslow\n2\t3.5\ttext\n")
+    records = read_records(path, columns=("id", "label", "text"))
+    assert pairs(records) == [("slow", "-0.9"), ("text", "3.5")]  # the cell `text` makes no header of line 2
+    assert records[0].fields == {"id": "1", "label": "-0.9", "text": "slow"}
+    assert records[0].line == 1
+    assert pairs(read_records(path, columns=("id", "rating", "body"), text_column="body")) == [("slow", None), ("text", None)]
+    assert "the row has 3 column(s), `columns` names 2" in str(refusal(path, columns=("text", "label")))
 
 
-def test_label_map_needs_labels(tmp_path: Path) -> None:
-    unlabelled = read_records(write(tmp_path, "a.tsv", "text\tdesk\na\tb\n"))
-    for call in (LabelMap.from_records, LabelMap(("x",)).ids):
-        with pytest.raises(DataError, match=r"a\.tsv:2: .*'text', 'desk'") as caught:
-            call(unlabelled)
-        assert caught.value.code == "missing-label"
+def test_another_encoding_must_be_asked_for(tmp_path: Path) -> None:
+    for encoding, text in (("latin-1", "caf\u00e9"), ("cp1252", "\u201ccaf\u00e9\u201d")):
+        path = write(tmp_path, "a.tsv", f"{text}\tx\n".encode(encoding))
+        assert f"encoding='{encoding}' is the likeliest" in str(refusal(path))
+        assert pairs(read_records(path, encoding=encoding)) == [(text, "x")]
+    path = write(tmp_path, "b.tsv", b"fine\tx\n\x81\ty\n")
+    error = refusal(path, encoding="cp1252")
+    assert (error.code, error.line) == ("bad-encoding", 2)
+    assert "not CP1252: byte 0x81 at offset 0 of the line" in str(error)
+    assert "looks like UTF-16" in str(refusal(write(tmp_path, "c.tsv", "a\tb\n".encode("utf-16"))))
 
 
-def test_long_csv_fields_as_documented(tmp_path: Path) -> None:
-    """131,072 characters, or what the program told the csv module; the limit is the whole process's, so it is left as it is."""
-    path = write(tmp_path, "a.csv", "text,label\n" + "x" * 131_072 + ",y\n")
-    assert len(read_records(path)[0].text) == 131_072 == csv.field_size_limit()
-    longer = write(tmp_path, "b.csv", "text,label\n" + "x" * 200_000 + ",y\n")
-    before = csv.field_size_limit(200_000)
+def test_a_format_may_be_named(tmp_path: Path) -> None:
+    assert pairs(read_records(write(tmp_path, "a.txt", "one\tx\n"), format="tsv")) == [("one", "x")]
+    assert pairs(read_records(write(tmp_path, "b.json", '{"text": "one"}\n'), format="jsonl")) == [("one", None)]
+
+
+# ---- rows that are left out
+
+HUGE = b"y" * 10**7
+BAD_ROWS = {
+    "a.tsv": [
+        b"text\tlabel\n",
+        b"good\tx\n",
+        b"\xff\tx\n",
+        b"only one\n",
+        b" \tx\n",
+        b"nul\0\tx\n",
+        b"%s\tx\n" % HUGE,
+        b"last\ty\n",
+    ],
+    "a.csv": [
+        b"text,label\n",
+        b"good,x\n",
+        b'"\xff\n",x\n',
+        b"only one\n",
+        b'" ",x\n',
+        b'"nul\0",x\n',
+        b"%s,x\n" % HUGE,
+        b"last,y\n",
+    ],
+    "a.jsonl": [
+        b"\n",
+        b'{"text": "good", "label": "x"}\n',
+        b'{"text": "\xff", "label": "x"}\n',
+        b'{"label": "x"}\n',
+        b'{"text": " ", "label": "x"}\n',
+        b'{"text": "nul\\u0000", "label": "x"}\n',
+        b'{"text": "%s", "label": "x"}\n' % HUGE,
+        b'{"text": "last", "label": "y"}\n',
+    ],
+}
+CODES = {
+    "a.tsv": ["not-utf8", "column-count", "empty-text", "nul-character", "text-limit"],
+    "a.csv": ["not-utf8", "column-count", "empty-text", "nul-character", "bad-csv"],
+    "a.jsonl": ["bad-json", "not-utf8", "unknown-column", "empty-text", "nul-character", "text-limit"],
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_bad_rows_are_left_out_on_request(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name, b"".join(BAD_ROWS[name]))
+    skipped: list[DataError] = []
+    assert pairs(read_records(path, skipped=skipped)) == [("good", "x"), ("last", "y")]
+    assert [error.code for error in skipped] == CODES[name]
+    assert [error.line for error in skipped] == {"a.tsv": [3, 4, 5, 6, 7], "a.csv": [3, 5, 6, 7, 8], "a.jsonl": [1, 3, 4, 5, 6, 7]}[name]
+    assert refusal(path).code == skipped[0].code
+
+
+def test_a_file_of_bad_rows_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "fine"}\n' + "[]\n" * 3)
+    skipped = [DataError("other.tsv", "from an earlier file")]
+    assert len(read_records(path, skipped=skipped, max_skipped=3)) == 1
+    assert len(skipped) == 4
+    error = refusal(path, skipped=[], max_skipped=2)
+    assert (error.code, error.line) == ("too-many-skipped", 4)
+    assert "more than 2 row(s)" in str(error)
+    assert "found an array" in str(error)
+    assert "no records; 3 were left out" in str(refusal(write(tmp_path, "b.jsonl", "[]\n" * 3), skipped=[]))
+    for name, content in (("c.tsv", "text\ttext\n"), ("c.csv", b"text,\xff\na,b\n"), ("absent.tsv", None)):  # the whole file
+        path = tmp_path / name if content is None else write(tmp_path, name, content)
+        assert refusal(path, skipped=[]).code in ("duplicate-column", "not-utf8", "missing-file")
+
+
+# ---- one record at a time
+
+
+def test_reading_one_at_a_time_gives_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "a"}\n{"text": "b"}\n[]\n')
+    records = iter_records(path)
+    assert [next(records).text, next(records).text] == ["a", "b"]
+    with pytest.raises(DataError, match=r"a\.jsonl:3"):
+        next(records)
+
+
+ROWS = {"a.csv": "{0},{1}\r\n", "a.tsv": "{0}\t{1}\n", "a.jsonl": '{{"text": "{0}", "label": "{1}"}}\n', "a.conll": "{0} B-{1}\n\n"}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(4000):
+            file.write(ROWS[name].format(f"{number:04d}" + "x" * 500, "l"))
+    tracemalloc.start()
     try:
-        assert len(read_records(longer)[0].text) == 200_000 == csv.field_size_limit()
+        assert sum(1 for _ in iter_records(path)) == 4000
+        peak = tracemalloc.get_traced_memory()[1]
     finally:
-        csv.field_size_limit(before)
+        tracemalloc.stop()
+    assert peak < 400_000 < path.stat().st_size / 4  # buffers and one record; the records together would be over 2 MB
 
 
-@pytest.mark.parametrize("names", ["abc", ["a", "b"], ("a", 1), None, 5])
-def test_label_map_takes_a_tuple_of_strings(names: object) -> None:
-    with pytest.raises(DTypeError, match="a LabelMap takes a tuple of strings"):
-        LabelMap(names)  # type: ignore[arg-type]
+# ---- rows in memory
 
 
-@pytest.mark.parametrize("names", [(), ("a", "b", "a")])
-def test_label_map_refuses_names(names: tuple[str, ...]) -> None:
-    with pytest.raises(ArgumentError):
-        LabelMap(names)
+def test_rows_in_memory() -> None:
+    rows = [{"sentence": "one", "label": 1, "idx": np.int64(7)}, {"sentence": "two", "label": np.int64(0), "idx": 8}]
+    records = records_from(iter(rows), text_column="sentence", label_names=("neg", "pos"), name="train")
+    assert pairs(records) == [("one", "pos"), ("two", "neg")]
+    assert (records[1].path, records[1].line, records[0].fields["idx"]) == ("train", 2, 7)
+    assert pairs(records_from(rows, text_column="sentence")) == [("one", "1"), ("two", "0")]
+    assert records_from([{"text": "a", "label": 0.5}])[0].label == "0.5"
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_rows_of_words_and_numbered_tags(kind: type) -> None:
+    rows = [{"tokens": ["Anna", "Berg", "left"], "ner_tags": kind([1, 2, 0]), "id": "0"}]
+    (record,) = records_from(rows, tag_names=["O", "B-PER", "I-PER"])
+    assert (record.text, record.entities, record.words) == ("Anna Berg left", (Entity(0, 9, "PER"),), ((0, 4), (5, 9), (10, 14)))
+    assert record.fields == {"id": "0", "tags": ("B-PER", "I-PER", "O")}
+    with pytest.raises(DataError, match=r"rows:1: tags must be strings .* with tag_names"):
+        records_from(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "words"),
+    [
+        ([], {}, "rows: there are no records"),
+        ([{"text": "a"}, "b"], {}, "rows:2: a row must be a mapping"),
+        ([{"text": "a"}, {"text": " "}], {}, "rows:2: the text is empty"),
+        ([{"text": "a", "label": 2}], {"label_names": ["x", "y"]}, "rows:1: label_names has 2 names, and none for 2"),
+        ([{"text": "a", "label": -1}], {"label_names": ["x", "y"]}, "none for -1"),
+        ([{"tokens": ["a"], "tags": [3]}], {"tag_names": ["O"], "name": "dev"}, "dev:1: tag_names has 1 names, and none for 3"),
+        ([{"text": "a", "label": float("nan")}], {}, "found a number that is not finite"),
+    ],
+)
+def test_rows_that_are_refused(rows: list[object], arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(DataError, match=re.escape(words)):
+        records_from(rows, **arguments)  # type: ignore[arg-type]
+
+
+# ---- real files
+
+
+def test_reviews(shared_data: Path) -> None:
+    """Latin-1, tabs, no header: an id, a rating and the text."""
+    for name, count in (("amazonReviewSnippets_GroundTruth.txt", 3708), ("tweets_GroundTruth.txt", 4200)):
+        path = shared_data / "reviews" / name
+        records = read_records(path, format="tsv", columns=("id", "label", "text"), encoding="latin-1")
+        assert len(records) == count
+        assert all(record.text for record in records)
+        assert -4 <= numbers(records).min() < 0 < numbers(records).max() <= 4

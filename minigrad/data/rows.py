@@ -1,0 +1,167 @@
+"""From rows of named values to records.
+
+A row is a dict, whether it was a line of a table, a JSON object, a CoNLL sentence or a row of a data set in memory. Here is
+decided, in one place for all of them, what is the text, what the label, and what else a row says about its text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minigrad.data.annotations import is_span_list, read_entities
+from minigrad.data.conll import joined
+from minigrad.data.records import Entity, Record, check_characters, check_text
+from minigrad.data.tables import unknown_column
+from minigrad.data.tagging import spans_of
+from minigrad.errors import ArgumentError, DataError
+from minigrad.files import json_type, listing, quoted
+
+Places = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The names asked for; None leaves a column its usual name, and then it may be absent."""
+
+    text: str | None
+    label: str | None
+    text_b: str | None
+
+    def __post_init__(self) -> None:
+        names = [("text", self.text or "text"), ("label", self.label), ("text_b", self.text_b)]
+        for place, (role, name) in enumerate(names):
+            if name is not None and (not isinstance(name, str) or not name):
+                raise ArgumentError(f"{role}_column must be the name of a column, got {quoted(name)}")
+            for other, same in names[:place]:
+                if name is not None and name == same:
+                    raise ArgumentError(f"{other} and {role} cannot both be read from column {quoted(name)}")
+
+    @property
+    def asked(self) -> list[str]:
+        """The names that a header must have. Asking for another column alone leaves the text column its usual name."""
+        if (self.text, self.label, self.text_b) == (None, None, None):
+            return []
+        return [self.text or "text", *(name for name in (self.label, self.text_b) if name is not None)]
+
+
+class RowReader:
+    """Makes the records of one file of its rows. What the first record has (a label, a second text, entities), all must have."""
+
+    def __init__(self, path: str, columns: Columns, *, plain: bool = False) -> None:
+        """plain: all values are strings, of a table; nothing in it is a span or a list of words."""
+        self._path = path
+        self._columns = columns
+        self._plain = plain
+        self._first: Record | None = None
+
+    def record(self, line: int, fields: Mapping[str, Any]) -> Record:
+        """Raises: DataError for a row that is no record."""
+        words_name = None if self._plain else self._name_of_words(fields)
+        record = self._record(line, fields) if words_name is None else self._sentence(line, fields, words_name)
+        if self._first is None:
+            self._first = record
+        for what in ("label", "text_b", "entities"):
+            has, due = getattr(record, what) is not None, getattr(self._first, what) is not None
+            if has != due:
+                held, lacks = ("has", "has none") if has else ("has no", "has")
+                message = f"this record {held} {what}, line {self._first.line} {lacks}; either all records of a file have one or none"
+                raise DataError(self._path, message, line=line, code=f"missing-{what.replace('_', '-')}")
+        return record
+
+    def _record(self, line: int, fields: Mapping[str, Any]) -> Record:
+        fields = dict(fields)
+        text_name = self._columns.text or "text"
+        if text_name not in fields:
+            raise unknown_column(self._path, line, text_name, fields)
+        text = check_text(self._path, line, fields[text_name])
+        entities, words = (None, None) if self._plain else (self._entities(line, fields, text), self._places(line, fields, text))
+        return Record(text, self._label(line, fields), self._path, line, fields, self._text_b(line, fields), entities, words)
+
+    # ---- the label and the second text
+
+    def _label(self, line: int, fields: Mapping[str, Any]) -> str | None:
+        name = self._columns.label or "label"
+        if self._columns.label is None and (name not in fields or name in (self._columns.text, self._columns.text_b)):
+            return None
+        value = fields.get(name)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):  # doccano and Label Studio allow several
+            if len(value) > 1:
+                raise self._bad(line, f"the record has {len(value)} labels, {listing(value)}; one is needed", "bad-label")
+            value = value[0] if value else None
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise self._bad(line, f"the record has no label in column {quoted(name)}", "missing-label")
+        if isinstance(value, str):
+            return check_characters(self._path, line, value)
+        if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+            return json.dumps(value)  # a bool is an int, and json writes it as true or false
+        found = "a number that is not finite" if isinstance(value, float) else json_type(value)
+        raise self._bad(line, f"a label must be a string, a number or a boolean, found {found}", "bad-label")
+
+    def _text_b(self, line: int, fields: Mapping[str, Any]) -> str | None:
+        name = self._columns.text_b
+        if name is None:
+            taken = "text_b" in (self._columns.text, self._columns.label)
+            return None if taken or fields.get("text_b") is None else check_text(self._path, line, fields["text_b"], "second text")
+        if name not in fields:
+            raise unknown_column(self._path, line, name, fields)
+        return check_text(self._path, line, fields[name], "second text")
+
+    # ---- spans and words
+
+    def _entities(self, line: int, fields: dict[str, Any], text: str) -> tuple[Entity, ...] | None:
+        """The spans that the row marks; their column is taken out of `fields`."""
+        for name in ("entities", self._columns.label or "label", "labels"):
+            if name in fields and (name == "entities" or is_span_list(fields[name])):
+                return read_entities(self._path, line, fields.pop(name), text)
+        return None
+
+    def _places(self, line: int, fields: dict[str, Any], text: str) -> Places | None:
+        """The words as [start, end] each; a column `words` that is no list of lists is a column like any other."""
+        words = fields.get("words")
+        if not isinstance(words, list) or not all(isinstance(word, list) for word in words):
+            return None
+        past = 0
+        for word in words:
+            if len(word) != 2 or not all(type(place) is int for place in word) or not past <= word[0] < word[1] <= len(text):
+                message = f"the word {quoted(word)} must be [start, end], after the word before it and within the text"
+                raise self._bad(line, message, "bad-words")
+            past = word[1]
+        del fields["words"]
+        return tuple((start, end) for start, end in words)
+
+    # ---- words with tags
+
+    def _name_of_words(self, fields: Mapping[str, Any]) -> str | None:
+        """The column of the words, if the row is a sentence of words with tags."""
+        if self._columns.text is not None or not isinstance(fields.get("ner_tags", fields.get("tags")), list):
+            return None
+        for name in ("tokens", "words"):
+            words = fields.get(name)
+            if isinstance(words, list) and words and all(isinstance(word, str) for word in words):
+                return name
+        return None
+
+    def _sentence(self, line: int, fields: Mapping[str, Any], words_name: str) -> Record:
+        words, tags = fields[words_name], fields.get("ner_tags", fields.get("tags"))
+        if len(words) != len(tags):
+            raise self._bad(line, f"{len(words)} words but {len(tags)} tags: every word needs one", "bad-tag")
+        for word in words:
+            check_text(self._path, line, word, "word")
+        if not all(isinstance(tag, str) for tag in tags):
+            raise self._bad(line, "tags must be strings such as 'B-PERSON'; `records_from` takes numbers, with tag_names", "bad-tag")
+        text, places = joined(words)
+        check_text(self._path, line, text)
+        try:
+            spans = spans_of(tags)
+        except ArgumentError as error:
+            raise self._bad(line, str(error), "bad-tag") from None
+        entities = tuple(Entity(places[first][0], places[past - 1][1], kind) for first, past, kind in spans)
+        rest = {name: value for name, value in fields.items() if name not in (words_name, "ner_tags")} | {"tags": tuple(tags)}
+        return Record(text, self._label(line, fields), self._path, line, rest, self._text_b(line, fields), entities, places)
+
+    def _bad(self, line: int, message: str, code: str) -> DataError:
+        return DataError(self._path, message, line=line, code=code)
