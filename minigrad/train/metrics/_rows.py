@@ -91,7 +91,8 @@ def require_average(average: str, allowed: Sequence[str] = AVERAGES) -> None:
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     """part / whole, and 0 where `whole` is 0."""
-    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
+    quotient: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
+    return quotient
 
 
 def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.files import quoted
+from minigrad.train.metrics._rows import as_array
 
 Metric = Callable[..., float]
 """A function of arrays that share their first axis, the records: `accuracy`, say, of labels and predictions."""
@@ -33,16 +35,13 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A score of B minus that of A, its bounds, and the two-sided probability of so much difference by chance."""
+class Comparison:
+    """The scores of two models, that of B minus that of A, and the two-sided p value of no difference."""
 
-    value: float
-    low: float
-    high: float
+    a: Interval
+    b: Interval
+    difference: Interval
     p_value: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}], p = {self.p_value:.4g}"
 
 
 def bootstrap(metric: Metric, *arrays: Any, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
@@ -58,19 +57,18 @@ def bootstrap(metric: Metric, *arrays: Any, resamples: int = 1000, level: float 
         ShapeError, ArgumentError: the arrays differ in length or are empty, or an option is out of range.
     """
     rows = _rows(arrays)
-    _require_options(resamples, level)
     values = np.array([metric(*(array[draw] for array in rows)) for draw in _draws(len(rows[0]), resamples, seed)])
-    return Interval(float(metric(*rows)), *_bounds(values, level))
+    return _interval(metric(*rows), values, level)
 
 
 def paired_bootstrap(
     metric: Metric, a: Sequence[Any], b: Sequence[Any], *, resamples: int = 1000, level: float = 0.95, seed: int = 0
-) -> Difference:
-    """metric(*b) - metric(*a), with its percentile bootstrap interval: both are scored on the same draws of records.
+) -> Comparison:
+    """The metric of two models and its difference, metric(*b) - metric(*a), with their intervals, both scored on the same draws.
 
     a, b: the arguments of the metric for each model, usually (labels, predictions). The p value is twice the smaller share of
     resamples on which the difference is not above, or not below, zero, where one more is counted so that it is never 0
-    (Davison & Hinkley 1997, section 4.2).
+    (Davison & Hinkley 1997, section 4.2). Undefined resamples are left out, as by `bootstrap`.
 
     Shapes: each array (n, ...), a row for each record
 
@@ -78,21 +76,26 @@ def paired_bootstrap(
         ShapeError, ArgumentError: the arrays differ in length or are empty, or an option is out of range.
     """
     rows = _rows([*a, *b])
-    _require_options(resamples, level)
-    rows_a, rows_b = rows[: len(a)], rows[len(a) :]
 
-    def difference(draw: Any) -> float:
-        return metric(*(array[draw] for array in rows_b)) - metric(*(array[draw] for array in rows_a))
+    def scores(draw: Any) -> tuple[float, float]:
+        drawn = [array[draw] for array in rows]
+        return metric(*drawn[: len(a)]), metric(*drawn[len(a) :])
 
-    values = np.array([difference(draw) for draw in _draws(len(rows[0]), resamples, seed)])
-    defined = values[~np.isnan(values)]
+    value_a, value_b = scores(slice(None))
+    values_a, values_b = np.array([scores(draw) for draw in _draws(len(rows[0]), resamples, seed)]).T
+    differences = values_b - values_a
+    defined = differences[~np.isnan(differences)]
     smaller = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    p_value = min(1.0, 2 * (smaller + 1) / (len(defined) + 1)) if len(defined) else float("nan")
-    return Difference(float(difference(slice(None))), *_bounds(values, level), p_value)
+    return Comparison(
+        _interval(value_a, values_a, level),
+        _interval(value_b, values_b, level),
+        _interval(value_b - value_a, differences, level),
+        min(1.0, 2 * (smaller + 1) / (len(defined) + 1)) if len(defined) else float("nan"),
+    )
 
 
 def _rows(arrays: Sequence[Any]) -> list[NDArray[Any]]:
-    rows = [np.asarray(array) for array in arrays]
+    rows = [as_array("the records", array) for array in arrays]
     if not rows or any(array.ndim == 0 for array in rows):
         raise ShapeError("a bootstrap needs one or more arrays with a row for each record")
     lengths = [len(array) for array in rows]
@@ -103,21 +106,16 @@ def _rows(arrays: Sequence[Any]) -> list[NDArray[Any]]:
     return rows
 
 
-def _require_options(resamples: int, level: float) -> None:
-    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
-        raise ArgumentError(f"resamples must be a whole number of at least 1, got {quoted(resamples)}")
-    if not 0 < level < 1:
-        raise ArgumentError(f"level must lie between 0 and 1, such as 0.95, got {quoted(level)}")
-
-
 def _draws(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    generator = np.random.default_rng(seed)
-    return (generator.integers(0, n, n) for _ in range(resamples))
+    generator = np.random.default_rng(check_count("seed", seed, 0))
+    return (generator.integers(0, n, n) for _ in range(check_count("resamples", resamples)))
 
 
-def _bounds(values: NDArray[np.float64], level: float) -> tuple[float, float]:
-    defined = values[~np.isnan(values)]
+def _interval(value: float, resampled: NDArray[np.float64], level: float) -> Interval:
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise ArgumentError(f"level must be a number between 0 and 1, such as 0.95, got {quoted(level)}")
+    defined = resampled[~np.isnan(resampled)]
     if not len(defined):
-        return float("nan"), float("nan")
+        return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(defined, ((1 - level) / 2, (1 + level) / 2))
-    return float(low), float(high)
+    return Interval(float(value), float(low), float(high))

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minigrad.errors import ArgumentError
-from minigrad.files import quoted
+from minigrad.data.checks import check_count
 from minigrad.train.metrics._rows import class_ids, require_average, require_ids_below, require_names
-from minigrad.train.metrics.report import ClassificationReport, ClassScores, averaged, scores_of_counts
+from minigrad.train.metrics.report import ClassificationReport, ClassScores, averaged, pooled, scores_of_counts
 
 
 def accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:
@@ -39,8 +38,7 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) ->
         IndexRangeError: a label or prediction is not below `classes`.
     """
     true, predicted = class_ids(labels, predictions)
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-        raise ArgumentError(f"classes must be the number of classes, at least 1, got {quoted(classes)}")
+    check_count("classes", classes)
     require_ids_below("label", true, classes)
     require_ids_below("prediction", predicted, classes)
     return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
@@ -136,5 +134,5 @@ def _average(labels: ArrayLike, predictions: ArrayLike, average: str, classes: i
     require_average(average)
     counts = _counts(true, predicted, classes)
     if average == "micro":
-        return scores_of_counts(*(np.array([count.sum()]) for count in counts))[0]
+        return pooled(np.stack(counts, axis=-1))
     return averaged(scores_of_counts(*counts), average)

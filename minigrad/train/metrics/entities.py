@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,7 @@ from numpy.typing import NDArray
 from minigrad.data.tagging import Span, parse_tag, spans_of
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.files import listing, quoted
-from minigrad.train.metrics._rows import ratio
-from minigrad.train.metrics.classification import classification_report
-from minigrad.train.metrics.report import ClassificationReport, EntityReport, averaged, scores_of_counts
+from minigrad.train.metrics.report import ClassificationReport, EntityReport, averaged, pooled, scores_of_counts
 
 MODES = ("default", "strict")
 """What an entity is: "default" reads a broken sequence as conlleval and seqeval do, so that an I- that nothing precedes begins an entity;
@@ -46,9 +43,8 @@ class NerReport:
         split = max(len(self.entity.classes), len(self.token.classes)) + 1
         left, right = (_stretched(lines, split) for lines in (left, right))
         width = max(len(line) for line in left)
-        titles = [f"{'entities':<{width}} | tags"]
-        rows = [f"{one:<{width}} | {other}".rstrip() for one, other in zip_longest(left, right, fillvalue="")]
-        return "\n".join(titles + rows)
+        rows = zip(["entities", *left], ["tags", *right], strict=True)
+        return "\n".join(f"{one:<{width}} | {other}".rstrip() for one, other in rows)
 
 
 def ner_report(gold: Tags, predicted: Tags, *, mode: str = "default") -> NerReport:
@@ -64,16 +60,15 @@ def ner_report(gold: Tags, predicted: Tags, *, mode: str = "default") -> NerRepo
         ShapeError: numbers of sentences, or of the words of a sentence, differ.
         DTypeError, ArgumentError: a tag is no tag; there is no word at all, or no such mode.
     """
-    sentences = _sentences(gold, predicted, mode)
     types, counts = entity_counts(gold, predicted, mode=mode)
-    hits, claimed, support = counts.sum(axis=0).T
-    scores = scores_of_counts(hits, claimed, support)
-    micro = scores_of_counts(*(np.array([count.sum()]) for count in (hits, claimed, support)))[0]
-    entity = EntityReport(dict(zip(types, scores, strict=True)), micro, averaged(scores, "macro"), averaged(scores, "weighted"))
-    names = sorted({tag for pair in sentences for tags in pair for tag in tags})
-    number = {name: i for i, name in enumerate(names)}
-    labels, predictions = ([number[tag] for pair in sentences for tag in pair[side]] for side in (0, 1))
-    return NerReport(entity, classification_report(labels, predictions, names))
+    scores = scores_of_counts(*counts.sum(axis=0).T)
+    entity = EntityReport(dict(zip(types, scores, strict=True)), pooled(counts), averaged(scores, "macro"), averaged(scores, "weighted"))
+    tags, counts = tag_counts(gold, predicted, mode=mode)
+    scores = scores_of_counts(*counts.sum(axis=0).T)
+    token = ClassificationReport(
+        dict(zip(tags, scores, strict=True)), tag_accuracy(counts), averaged(scores, "macro"), averaged(scores, "weighted")
+    )
+    return NerReport(entity, token)
 
 
 def entity_counts(gold: Tags, predicted: Tags, *, mode: str = "default") -> tuple[list[str], NDArray[np.int64]]:
@@ -85,21 +80,49 @@ def entity_counts(gold: Tags, predicted: Tags, *, mode: str = "default") -> tupl
 
     Raises: as `ner_report`.
     """
-    found = [(set(_spans(one, mode)), set(_spans(other, mode))) for one, other in _sentences(gold, predicted, mode)]
-    types = sorted({kind for pair in found for spans in pair for _, _, kind in spans})
-    number = {kind: i for i, kind in enumerate(types)}
-    counts = np.zeros((len(found), len(types), 3), dtype=np.int64)
-    for row, (true, claimed) in zip(counts, found, strict=True):
-        for column, spans in enumerate((true & claimed, claimed, true)):
-            for _, _, kind in spans:
-                row[number[kind], column] += 1
-    return types, counts
+    return _counts([(set(_spans(one, mode)), set(_spans(other, mode))) for one, other in _sentences(gold, predicted, mode)])
+
+
+def tag_counts(gold: Tags, predicted: Tags, *, mode: str = "default") -> tuple[list[str], NDArray[np.int64]]:
+    """As `entity_counts` for single tags: those that occur, and how many words have each rightly, by prediction, and by the gold tags."""
+    return _counts([(_words(one), _words(other)) for one, other in _sentences(gold, predicted, mode)])
 
 
 def entity_f1(counts: NDArray[np.int64]) -> float:
     """The micro F1 of the entities of some rows of `entity_counts`; 0 where there is no entity at all."""
-    hits, claimed, support = counts.reshape(-1, counts.shape[-2] * 3).sum(axis=0).reshape(-1, 3).sum(axis=0)
-    return float(ratio(2 * hits, claimed + support))
+    return pooled(counts).f1
+
+
+def entity_precision(counts: NDArray[np.int64]) -> float:
+    """The micro precision of the entities of some rows of `entity_counts`; 0 where none is predicted."""
+    return pooled(counts).precision
+
+
+def entity_recall(counts: NDArray[np.int64]) -> float:
+    """The micro recall of the entities of some rows of `entity_counts`; 0 where there is none."""
+    return pooled(counts).recall
+
+
+def tag_accuracy(counts: NDArray[np.int64]) -> float:
+    """The share of the words of some rows of `tag_counts` that have the right tag: every word has one, so this is the micro recall."""
+    return pooled(counts).recall
+
+
+def tag_f1_macro(counts: NDArray[np.int64]) -> float:
+    """The plain mean of the F1 of all tags over some rows of `tag_counts`."""
+    return averaged(scores_of_counts(*counts.sum(axis=0).T), "macro").f1
+
+
+def _counts(sentences: Sequence[tuple[set[Span], set[Span]]]) -> tuple[list[str], NDArray[np.int64]]:
+    """For gold and predicted spans by sentence: the types that occur, and the hits, predictions and gold spans of each."""
+    types = sorted({kind for pair in sentences for spans in pair for _, _, kind in spans})
+    number = {kind: i for i, kind in enumerate(types)}
+    counts = np.zeros((len(sentences), len(types), 3), dtype=np.int64)
+    for row, (true, claimed) in zip(counts, sentences, strict=True):
+        for column, spans in enumerate((true & claimed, claimed, true)):
+            for _, _, kind in spans:
+                row[number[kind], column] += 1
+    return types, counts
 
 
 def _sentences(gold: Tags, predicted: Tags, mode: str) -> list[tuple[Sequence[str], Sequence[str]]]:
@@ -146,6 +169,11 @@ def _require_tags(where: str, tags: Sequence[str], mode: str, known: set[str]) -
 def _spans(tags: Sequence[str], mode: str) -> list[Span]:
     spans = spans_of(tags)
     return spans if mode == "default" else [span for span in spans if tags[span[0]].startswith("B-")]
+
+
+def _words(tags: Sequence[str]) -> set[Span]:
+    """Each word as a span of its own, called by its tag."""
+    return {(place, place + 1, tag) for place, tag in enumerate(tags)}
 
 
 def _stretched(lines: list[str], split: int) -> list[str]:

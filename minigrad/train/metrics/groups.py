@@ -7,7 +7,7 @@ and the worst one; a group too small to tell is marked, not dropped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ def by_group(metric: Metric, groups: Sequence[str], *arrays: Any, minimum_suppor
     Raises:
         DTypeError, ShapeError, ArgumentError: a group is no string, the arrays differ in length, or there are no records.
     """
-    if isinstance(groups, str) or not all(isinstance(group, str) for group in groups):
+    if isinstance(groups, str) or not isinstance(groups, Collection) or not all(isinstance(group, str) for group in groups):
         raise DTypeError(f"groups must be a sequence of strings, one per record, got {quoted(groups)}")
     if not len(groups):
         raise ArgumentError("groups are empty: no score can be computed")
@@ -84,7 +84,7 @@ def by_group(metric: Metric, groups: Sequence[str], *arrays: Any, minimum_suppor
     defined = {name: score.value for name, score in scores.items() if not math.isnan(score.value)}
     ranked = sorted(defined, key=defined.__getitem__, reverse=higher_is_better)
     notes = tuple(
-        f"{name}: {score.support} record(s), fewer than {minimum_support}; its score says little"
+        f"the group {quoted(name)} has {score.support} record(s), fewer than {minimum_support}: its score says little"
         for name, score in scores.items()
         if score.support < minimum_support
     )

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minigrad.errors import ShapeError
 from minigrad.train.metrics._rows import require_average, table_of_flags
-from minigrad.train.metrics.report import averaged, scores_of_counts
+from minigrad.train.metrics.report import averaged, pooled, scores_of_counts
 
 
 def multi_label_f1(labels: ArrayLike, predictions: ArrayLike, *, average: str = "macro") -> float:
@@ -22,9 +22,8 @@ def multi_label_f1(labels: ArrayLike, predictions: ArrayLike, *, average: str = 
     """
     true, predicted = _indicators(labels, predictions)
     require_average(average)
-    hits, claimed, support = (table.sum(axis=None if average == "micro" else 0) for table in (true & predicted, predicted, true))
-    scores = scores_of_counts(np.atleast_1d(hits), np.atleast_1d(claimed), np.atleast_1d(support))
-    return scores[0].f1 if average == "micro" else averaged(scores, average).f1
+    counts = np.stack([table.sum(axis=0) for table in (true & predicted, predicted, true)], axis=-1)
+    return pooled(counts).f1 if average == "micro" else averaged(scores_of_counts(*counts.T), average).f1
 
 
 def subset_accuracy(labels: ArrayLike, predictions: ArrayLike) -> float:

@@ -75,7 +75,14 @@ def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     # Equality, not a spread of zero: the mean of n equal numbers may differ from them in the last digit.
     if (one == one[0]).all() or (other == other[0]).all():
         return float("nan")
-    one, other = one - one.mean(), other - other.mean()
-    # Each is divided by its own length first, so that no product overflows or vanishes.
-    product = (one / np.linalg.norm(one)) @ (other / np.linalg.norm(other))
-    return float(np.clip(product, -1, 1))
+    return float(np.clip(_direction(one) @ _direction(other), -1, 1))
+
+
+def _direction(row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The deviations from the mean, with the length 1."""
+    # Brought to a size of about 1 by a power of two, which rounds nothing, so that no sum overflows and no square vanishes.
+    scaled = np.ldexp(row, -np.frexp(np.abs(row).max())[1])
+    deviations = scaled - scaled.mean()
+    deviations -= deviations.mean()  # the mean was rounded, which counts where the spread is small beside it
+    direction: NDArray[np.float64] = deviations / np.linalg.norm(deviations)
+    return direction

@@ -83,6 +83,14 @@ def scores_of_counts(hits: NDArray[np.int64], claimed: NDArray[np.int64], suppor
     return [ClassScores(float(precision), float(recall), float(f1), int(n)) for precision, recall, f1, n in scores]
 
 
+def pooled(counts: NDArray[np.int64]) -> ClassScores:
+    """The micro average: scores of the counts of all rows and classes together.
+
+    Shapes: (..., classes, 3), of hits, predictions and labels
+    """
+    return scores_of_counts(*counts.reshape(-1, 3).sum(axis=0, keepdims=True).T)[0]
+
+
 def averaged(classes: Sequence[ClassScores], average: str) -> ClassScores:
     """The plain mean of the classes ("macro"), or the mean weighted by support ("weighted"); 0 of no classes or no support."""
     supports = np.array([scores.support for scores in classes], dtype=np.int64)

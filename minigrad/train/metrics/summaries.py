@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minigrad.errors import ShapeError
 from minigrad.train.metrics.classification import classification_report, matthews_correlation
 from minigrad.train.metrics.entities import Tags, ner_report
 from minigrad.train.metrics.probabilities import log_loss, roc_auc
@@ -77,6 +78,8 @@ def classification_metrics(
     if probabilities is not None:
         found["log_loss"] = log_loss(labels, probabilities)
         table = np.asarray(probabilities)
+        if table.shape[1] != len(names):
+            raise ShapeError(f"probabilities must have a column for each of the {len(names)} names, got the shape {table.shape}")
         found["roc_auc"] = roc_auc(labels, table[:, 1] if len(names) == 2 else table)
     return found
 

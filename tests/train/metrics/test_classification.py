@@ -1,4 +1,4 @@
-"""The classification metrics, by examples worked out by hand; scikit-learn's figures stand in tests/oracle."""
+"""The classification metrics, by examples worked out by hand; tests/oracle compares with scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, MinigradError, ShapeError
-from minigrad.train.metrics import ClassScores, accuracy, classification_report
+from minigrad.train.metrics import (
+    ClassScores,
+    accuracy,
+    classification_report,
+    confusion_matrix,
+    f1,
+    matthews_correlation,
+    precision,
+    recall,
+)
 
 LABELS = [0, 0, 0, 1, 1, 2]
 PREDICTIONS = [0, 0, 1, 1, 0, 0]
@@ -32,6 +41,37 @@ def test_report_by_hand() -> None:
     assert report.weighted.f1 == pytest.approx((3 * 4 / 7 + 2 / 2) / 6, rel=1e-15)
     assert report.weighted.recall == pytest.approx(report.accuracy, rel=1e-15)
     assert report.macro.support == report.weighted.support == 6
+
+
+def test_averages_by_hand() -> None:
+    assert f1(LABELS, PREDICTIONS, average="micro") == precision(LABELS, PREDICTIONS, average="micro") == 0.5
+    # Tolerance: the order of the sums is not fixed.
+    assert f1(LABELS, PREDICTIONS) == pytest.approx((4 / 7 + 1 / 2 + 0) / 3, rel=1e-15)
+    assert precision(LABELS, PREDICTIONS) == pytest.approx((1 / 2 + 1 / 2 + 0) / 3, rel=1e-15)
+    assert recall(LABELS, PREDICTIONS, average="weighted") == pytest.approx(0.5, rel=1e-15)
+    # Class 1 occurs nowhere: it counts only if it is among the classes named.
+    assert f1([0, 2], [0, 2]) == 1.0
+    assert f1([0, 2], [0, 2], classes=3) == pytest.approx(2 / 3, rel=1e-15)
+    with pytest.raises(ArgumentError, match="average must be one of 'micro', 'macro', 'weighted', got 'binary'"):
+        f1([0], [0], average="binary")
+    with pytest.raises(IndexRangeError, match="label 2"):
+        f1([0, 2], [0, 1], classes=2)
+
+
+def test_confusion_matrix_by_hand() -> None:
+    np.testing.assert_array_equal(confusion_matrix(LABELS, PREDICTIONS, 4), [[2, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    with pytest.raises(IndexRangeError, match="label 2"):
+        confusion_matrix(LABELS, PREDICTIONS, 2)
+    with pytest.raises(ArgumentError, match="classes"):
+        confusion_matrix(LABELS, PREDICTIONS, 0)
+
+
+def test_matthews_correlation_by_hand() -> None:
+    # TP 2, TN 1, FP 1, FN 1: (2·1 - 1·1) / √(3·3·2·2)
+    assert matthews_correlation([1, 1, 1, 0, 0], [1, 1, 0, 1, 0]) == pytest.approx(1 / 6, rel=1e-15)
+    assert matthews_correlation([0, 1, 2], [0, 1, 2]) == 1.0
+    assert matthews_correlation([0, 1], [1, 0]) == -1.0
+    assert matthews_correlation([0, 0], [0, 1]) == matthews_correlation([0, 1], [1, 1]) == matthews_correlation([3], [3]) == 0.0
 
 
 def test_class_that_occurs_nowhere_counts_as_zero() -> None:
@@ -84,7 +124,7 @@ def test_laws(case: tuple[int, list[tuple[int, int]]]) -> None:
     ],
 )
 def test_refused_rows(labels: object, predictions: object, error: type[MinigradError], words: str) -> None:
-    for call in (accuracy, lambda a, b: classification_report(a, b, ["a", "b"])):
+    for call in (accuracy, f1, matthews_correlation, lambda a, b: classification_report(a, b, ["a", "b"])):
         with pytest.raises(error, match=words):
             call(labels, predictions)  # type: ignore[operator]
 

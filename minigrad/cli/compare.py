@@ -1,0 +1,210 @@
+"""`python -m minigrad compare`: whether one model's predictions are better than another's on the same records, and how sure that is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.cli._prediction_files import Pair, read_pair
+from minigrad.errors import ArgumentError, DataError
+from minigrad.files import listing, quoted, write_text
+from minigrad.train import metrics
+from minigrad.train.metrics import HIGHER_IS_BETTER, Comparison, GroupReport, McNemar, by_group, mcnemar, paired_bootstrap
+from minigrad.train.metrics.bootstrap import Metric
+
+HELP = "compare the predictions of two models on the same records"
+DESCRIPTION = (
+    "Reads two files of predictions (JSON lines, as a training run writes them) for the same records in the same order, and prints the "
+    "scores of both with 95 percent bootstrap intervals, their difference B - A with its interval and p value, and McNemar's test."
+)
+STATUS = ""
+
+SHOWN = {
+    "classification": ("accuracy", "f1_macro", "mcc", "log_loss"),
+    "regression": ("rmse", "mae", "pearson", "spearman"),
+    "token classification": ("entity_f1", "entity_precision", "entity_recall", "token_accuracy"),
+}
+"""The scores shown where --metric names none. The first is also the one that --group divides."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric and what it takes for each model."""
+
+    metric: Metric
+    a: Sequence[Any]
+    b: Sequence[Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A.jsonl", help="the predictions of the first model")
+    parser.add_argument("b", metavar="B.jsonl", help="the predictions of the second model")
+    parser.add_argument("--metric", metavar="NAME", help=f"one score instead of some: {', '.join(list(HIGHER_IS_BETTER)[1:])}")
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default 0)")
+    parser.add_argument("--group", metavar="COLUMN", help="show the score by this column too, with the gap between best and worst group")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there too; the file appears whole or not at all")
+
+
+def run(options: argparse.Namespace) -> int:
+    output = None if options.json is None else Path(options.json)
+    if output is not None and not output.parent.is_dir():
+        raise ArgumentError(f"--json: {output.parent} is no directory")
+    pair = read_pair(Path(options.a), Path(options.b), options.group)
+    scores = _scores(pair)
+    names = _chosen(options.metric, pair, scores)
+    found = {
+        name: paired_bootstrap(scores[name].metric, scores[name].a, scores[name].b, resamples=options.resamples, seed=options.seed)
+        for name in names
+    }
+    test = _test(pair)
+    groups = _groups(pair, names[0], scores[names[0]]) if options.group is not None else None
+    print(_text(pair, found, test))
+    if groups is not None:
+        print(_group_text(options.group, names[0], *groups))
+    if output is not None:
+        _write(output, pair, found, test, groups)
+    return 0
+
+
+def _scores(pair: Pair) -> dict[str, Score]:
+    """Every score that these files allow, by name."""
+    match pair.task:
+        case "classification":
+            return _classification_scores(pair)
+        case "regression":
+            gold, a, b = (np.array(row) for row in (pair.gold, pair.a.predictions, pair.b.predictions))
+            by_name: dict[str, Metric] = {
+                "mse": metrics.mean_squared_error,
+                "rmse": metrics.root_mean_squared_error,
+                "mae": metrics.mean_absolute_error,
+                "r2": metrics.r2,
+                "pearson": metrics.pearson,
+                "spearman": metrics.spearman,
+            }
+            return {name: Score(metric, (gold, a), (gold, b)) for name, metric in by_name.items()}
+        case _:
+            sides = (pair.a.predictions, pair.b.predictions)
+            entities = [(metrics.entity_counts(pair.gold, predicted)[1],) for predicted in sides]
+            tags = [(metrics.tag_counts(pair.gold, predicted)[1],) for predicted in sides]
+            return {
+                "entity_f1": Score(metrics.entity_f1, *entities),
+                "entity_precision": Score(metrics.entity_precision, *entities),
+                "entity_recall": Score(metrics.entity_recall, *entities),
+                "token_accuracy": Score(metrics.tag_accuracy, *tags),
+                "token_f1_macro": Score(metrics.tag_f1_macro, *tags),
+            }
+
+
+def _classification_scores(pair: Pair) -> dict[str, Score]:
+    names = sorted({*pair.gold, *pair.a.predictions, *pair.b.predictions, *pair.a.classes, *pair.b.classes})
+    number = {name: i for i, name in enumerate(names)}
+    gold, a, b = (np.array([number[name] for name in row]) for row in (pair.gold, pair.a.predictions, pair.b.predictions))
+    by_name: dict[str, Metric] = {
+        "accuracy": metrics.accuracy,
+        "f1_macro": partial(metrics.f1, classes=len(names)),
+        "f1_micro": partial(metrics.f1, classes=len(names), average="micro"),
+        "f1_weighted": partial(metrics.f1, classes=len(names), average="weighted"),
+        "precision_macro": partial(metrics.precision, classes=len(names)),
+        "recall_macro": partial(metrics.recall, classes=len(names)),
+        "mcc": metrics.matthews_correlation,
+    }
+    found = {name: Score(metric, (gold, a), (gold, b)) for name, metric in by_name.items()}
+    if pair.a.probabilities and pair.b.probabilities:
+        tables = [side.table(names) for side in (pair.a, pair.b)]
+        found["log_loss"] = Score(metrics.log_loss, *((gold, table) for table in tables))
+        found["roc_auc"] = Score(metrics.roc_auc, *((gold, table[:, 1] if len(names) == 2 else table) for table in tables))
+    return found
+
+
+def _chosen(metric: str | None, pair: Pair, scores: dict[str, Score]) -> list[str]:
+    if metric is None:
+        return [name for name in SHOWN[pair.task] if name in scores]
+    if metric not in scores:
+        need = "; log_loss and roc_auc need probabilities in both files" if metric in ("log_loss", "roc_auc") else ""
+        raise ArgumentError(f"--metric {quoted(metric)} is none of {pair.task} here: {listing(scores)}{need}")
+    return [metric]
+
+
+def _test(pair: Pair) -> McNemar | None:
+    """McNemar's test of the records that are right; numbers are neither right nor wrong.
+
+    Of tags it takes whole sentences: whether the words of one are right is not independent.
+    """
+    if pair.task == "regression":
+        return None
+    right_a, right_b = (
+        np.array([gold == said for gold, said in zip(pair.gold, side.predictions, strict=True)]) for side in (pair.a, pair.b)
+    )
+    return mcnemar(right_a, right_b)
+
+
+def _groups(pair: Pair, name: str, score: Score) -> tuple[GroupReport, GroupReport]:
+    better = HIGHER_IS_BETTER[name]
+    a, b = (by_group(score.metric, pair.groups, *arrays, higher_is_better=better) for arrays in (score.a, score.b))
+    return a, b
+
+
+# ---- what is printed and written
+
+
+def _text(pair: Pair, found: dict[str, Comparison], test: McNemar | None) -> str:
+    rows = [("", "A", "B", "B - A", "p")]
+    for name, comparison in found.items():
+        title = name if HIGHER_IS_BETTER[name] else f"{name} (less is better)"
+        change = comparison.difference
+        signed = f"{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
+        rows.append((title, str(comparison.a), str(comparison.b), signed, f"{comparison.p_value:.4g}"))
+    lines = [f"A  {pair.a.path}", f"B  {pair.b.path}", f"{len(pair.gold):,} records, {pair.task}", "", *_aligned(rows)]
+    if test is not None:
+        kind = "exact" if test.exact else f"chi-square {test.statistic:.4g}"
+        unit = "sentences right in every tag" if pair.task == "token classification" else "right"
+        lines += ["", f"McNemar: {test.only_a} {unit} in A alone, {test.only_b} in B alone; p = {test.p_value:.4g} ({kind})"]
+    return "\n".join(lines)
+
+
+def _group_text(column: str, name: str, a: GroupReport, b: GroupReport) -> str:
+    rows = [(f"{name} by {column}", "A", "B", "support")]
+    for group, score in a.groups.items():
+        shown = group if group.isprintable() else quoted(group)
+        rows.append((shown, f"{score.value:.4f}", f"{b.groups[group].value:.4f}", str(score.support)))
+    rows.append(("gap of best and worst", f"{a.gap:.4f}", f"{b.gap:.4f}", ""))
+    return "\n".join(["", *_aligned(rows), *a.notes])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _write(
+    path: Path, pair: Pair, found: dict[str, Comparison], test: McNemar | None, groups: tuple[GroupReport, GroupReport] | None
+) -> None:
+    content = {
+        "a": str(pair.a.path),
+        "b": str(pair.b.path),
+        "task": pair.task,
+        "records": len(pair.gold),
+        "metrics": {name: asdict(comparison) for name, comparison in found.items()},
+        "mcnemar": None if test is None else asdict(test),
+        "groups": None if groups is None else {"a": groups[0].to_dict(), "b": groups[1].to_dict()},
+    }
+    try:
+        write_text(path, json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    except OSError as error:
+        raise DataError(path, f"cannot be written: {error.strerror or error}", code="write-failed") from error
+
+
+def _plain(value: Any) -> Any:
+    """The same with null where a number is not defined, which JSON cannot say otherwise."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
