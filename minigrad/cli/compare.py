@@ -93,14 +93,17 @@ def _scores(pair: Pair) -> dict[str, Score]:
             return {name: Score(metric, (gold, a), (gold, b)) for name, metric in by_name.items()}
         case _:
             sides = (pair.a.predictions, pair.b.predictions)
-            entities = [(metrics.entity_counts(pair.gold, predicted)[1],) for predicted in sides]
-            tags = [(metrics.tag_counts(pair.gold, predicted)[1],) for predicted in sides]
+            entities, tags = (
+                [count(pair.gold, predicted)[1] for predicted in sides] for count in (metrics.entity_counts, metrics.tag_counts)
+            )
+            # Scores of pooled counts need no types: a tenth of the numbers to draw from.
+            micro = [(counts.sum(axis=1, keepdims=True),) for counts in entities]
             return {
-                "entity_f1": Score(metrics.entity_f1, *entities),
-                "entity_precision": Score(metrics.entity_precision, *entities),
-                "entity_recall": Score(metrics.entity_recall, *entities),
-                "token_accuracy": Score(metrics.tag_accuracy, *tags),
-                "token_f1_macro": Score(metrics.tag_f1_macro, *tags),
+                "entity_f1": Score(metrics.entity_f1, *micro),
+                "entity_precision": Score(metrics.entity_precision, *micro),
+                "entity_recall": Score(metrics.entity_recall, *micro),
+                "token_accuracy": Score(metrics.tag_accuracy, *((counts.sum(axis=1, keepdims=True),) for counts in tags)),
+                "token_f1_macro": Score(metrics.tag_f1_macro, *((counts,) for counts in tags)),
             }
 
 
