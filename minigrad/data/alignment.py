@@ -18,11 +18,11 @@ from typing import overload
 import numpy as np
 
 from minigrad.data.checks import check_count
-from minigrad.data.records import Entity, Record
+from minigrad.data.records import Entity, Record, required_entities
 from minigrad.data.tagging import Span, spans_of, tags_of
 from minigrad.data.tokenization import Encoding, Tokenizer
 from minigrad.data.windows import Rows, answering, window, windows
-from minigrad.errors import DataError, ShapeError
+from minigrad.errors import ShapeError
 from minigrad.packing import IntArray, token_rows
 
 IGNORED = -100
@@ -92,7 +92,7 @@ def unaligned(record: Record, places: Sequence[Place]) -> list[Entity]:
     Raises: as `tags_of_words`.
     """
     found = []
-    for entity, (first, past, _) in zip(_entities(record), _spans(record, places), strict=True):
+    for entity, (first, past, _) in zip(required_entities(record), _spans(record, places), strict=True):
         if first == past or (places[first][0], places[past - 1][1]) != (entity.start, entity.end):
             found.append(entity)
     return found
@@ -119,17 +119,11 @@ def entities_of(places: Sequence[Place], tags: Sequence[str], scores: Sequence[f
     return [ScoredEntity(entity.start, entity.end, entity.type, mean) for entity, mean in zip(found, means, strict=True)]
 
 
-def _entities(record: Record) -> tuple[Entity, ...]:
-    if record.entities is None:
-        raise DataError(record.path, "the record has no entities to learn from", line=record.line, code="missing-entities")
-    return record.entities
-
-
 def _spans(record: Record, places: Sequence[Place]) -> list[Span]:
     """The words of each entity, none of them twice; an entity without a word has an empty span."""
     spans: list[Span] = []
     past = 0
-    for entity in _entities(record):
+    for entity in required_entities(record):
         first = past
         while first < len(places) and places[first][1] <= entity.start:
             first += 1
@@ -190,7 +184,8 @@ def join_words(windows: Sequence[Window], rows: Sequence[Rows], counts: Sequence
     """
     if len(rows) != len(windows):
         raise ShapeError(f"{len(windows)} windows but rows of {len(rows)}")
-    found: list[Rows] = [np.empty((count, *rows[0].shape[1:]), rows[0].dtype) for count in counts] if rows else []
+    like = rows[0] if rows else np.empty(0)
+    found: list[Rows] = [np.empty((count, *like.shape[1:]), like.dtype) for count in counts]
     left = list(counts)
     for number, (shown, row) in enumerate(zip(windows, rows, strict=True)):
         if len(row) != len(shown.words):
