@@ -1,0 +1,33 @@
+"""`python -m minigrad report`: what became of a training run, as one page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from minigrad.errors import DataError
+from minigrad.train.report import write_report
+
+HELP = "write the report of a training run"
+DESCRIPTION = (
+    "Reads the directory of a run (config.toml, log.jsonl, predictions-*.jsonl, as far as they are there) and writes report.html, "
+    "report.json and the charts as .svg files into it. Works while the run goes on, too."
+)
+STATUS = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", help="the directory of a run")
+
+
+def run(options: argparse.Namespace) -> int:
+    directory = Path(options.directory)
+    try:
+        report = write_report(directory)
+    except OSError as error:
+        raise DataError(directory, f"the report cannot be written: {error.strerror or error}", code="write-failed") from error
+    for sentence in report.absent:
+        print(sentence)
+    for path in (report.html, report.json, *report.charts):
+        print(path)
+    return 0

@@ -1,0 +1,279 @@
+"""What a report keeps of a file of predictions: counts, the worst mistakes, scores by group. One pass, and memory for what is shown only.
+
+Each kind of task has a tally of its own. A tally takes one row at a time and, of a row that is wrong, what the list of mistakes shows.
+"""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC, abstractmethod
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import inf, isfinite, isnan, nan
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minigrad import plots
+from minigrad.errors import DataError
+from minigrad.train.metrics import ClassificationReport, ClassScores, EntityReport, NerReport, by_group, regression_metrics
+from minigrad.train.metrics.entities import entity_counts, entity_f1, tag_counts
+from minigrad.train.metrics.report import averaged, pooled, scores_of_counts
+from minigrad.train.prediction_rows import PredictionRow, read_predictions
+
+MAX_MISTAKES = 50
+MAX_TEXT = 600
+"""Characters of a text that are kept."""
+MAX_CLASSES = 200
+"""Classes of the confusion matrix that are counted out; its picture shows fewer."""
+LARGEST = 1e100
+"""Numbers beyond are left out of the scores of a regression as NaN is: their squares are beyond any float."""
+NO_GROUP = "(no group)"
+_CHUNK = 256
+"""Sentences whose entities are counted at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A wrong prediction as it is shown. Of tags, `gold` and `prediction` name the words that differ; `probability` is their highest."""
+
+    row: int
+    text: str
+    text_b: str | None
+    gold: str | float
+    prediction: str | float
+    probability: float | None
+    loss: float
+    group: str | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A file of predictions in figures (plain values, fit for JSON) and charts (SVG text by name)."""
+
+    figures: dict[str, Any]
+    charts: dict[str, str]
+
+
+def summarise(path: Path, split: str) -> Summary:
+    """Read a file of predictions. Raises: DataError naming file and line."""
+    tally: _Tally | None = None
+    for task, row in read_predictions(path):
+        if tally is None:
+            tally = _TALLIES[task](split)
+        tally.add(row)
+    if tally is None:
+        raise DataError(path, "the file holds no predictions", code="empty-file")
+    return tally.summary()
+
+
+class _Tally(ABC):
+    task: ClassVar[str]
+    group_metric: ClassVar[str]
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+        self.records = self.labelled = self.wrong = 0
+        self.groups: list[str] = []
+        self._worst: list[tuple[float, int, Mistake]] = []
+
+    def add(self, row: PredictionRow) -> None:
+        self.records += 1
+        if row.gold is None:
+            return
+        self.labelled += 1
+        self.groups.append(NO_GROUP if row.group is None else row.group)
+        if (mistake := self.count(row)) is None:
+            return
+        self.wrong += 1
+        badness = inf if isnan(row.loss) else row.loss
+        entry = (badness, -self.records, mistake)  # of equal losses the first rows stay
+        if len(self._worst) < MAX_MISTAKES:
+            heapq.heappush(self._worst, entry)
+        elif entry > self._worst[0]:
+            heapq.heapreplace(self._worst, entry)
+
+    @abstractmethod
+    def count(self, row: PredictionRow) -> Mistake | None:
+        """Take a row with a label into the counts; what it got wrong."""
+
+    @abstractmethod
+    def report(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Figures and charts of all rows with a label, of which there is at least one."""
+
+    @abstractmethod
+    def by_group(self) -> dict[str, object]:
+        """Scores by group: `group_metric` of each."""
+
+    def summary(self) -> Summary:
+        figures: dict[str, Any] = {"split": self.split, "task": self.task, "records": self.records, "labelled": self.labelled}
+        if not self.labelled:
+            return Summary(figures, {})
+        report, charts = self.report()
+        figures |= report | {"wrong": self.wrong}
+        if set(self.groups) != {NO_GROUP}:
+            figures |= {"group_metric": self.group_metric, "groups": self.by_group()}
+        worst = [asdict(mistake) for _, _, mistake in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
+        return Summary(figures | {"mistakes": [{name: _finite(value) for name, value in mistake.items()} for mistake in worst]}, charts)
+
+
+class _Classes(_Tally):
+    task = "classification"
+    group_metric = "accuracy"
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self.confusion: Counter[tuple[str, str]] = Counter()
+        self.right = array("b")
+        self.names: Sequence[str] = ()
+
+    def count(self, row: PredictionRow) -> Mistake | None:
+        self.names = self.names or row.classes
+        self.confusion[row.gold, row.prediction] += 1
+        self.right.append(row.gold == row.prediction)
+        return None if row.gold == row.prediction else _mistake(row, row.gold, row.prediction, row.scores[0])
+
+    def report(self) -> tuple[dict[str, Any], dict[str, str]]:
+        gold, predicted = Counter[str](), Counter[str]()
+        for (label, prediction), count in self.confusion.items():
+            gold[label] += count
+            predicted[prediction] += count
+        names = [*dict.fromkeys([*self.names, *sorted({*gold, *predicted})])]
+        counts = np.array([(self.confusion[name, name], predicted[name], gold[name]) for name in names], np.int64)
+        shown = sorted(names, key=lambda name: -gold[name] - predicted[name])[:MAX_CLASSES]
+        shown = [name for name in names if name in set(shown)] if len(names) > MAX_CLASSES else names
+        table = [[self.confusion[label, prediction] for prediction in shown] for label in shown]
+        chart = plots.heat_map(f"Confusion matrix, {self.split}", shown, shown, table, "prediction", "gold")
+        return {"report": _classification(names, counts).to_dict()}, {"confusion": chart}
+
+    def by_group(self) -> dict[str, object]:
+        return by_group(lambda right: float(right.mean()), self.groups, np.array(self.right)).to_dict()
+
+
+class _Tags(_Tally):
+    task = "token classification"
+    group_metric = "entity_f1"
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self.entities: Counter[tuple[str, int]] = Counter()
+        self.tags: Counter[tuple[str, int]] = Counter()
+        self.by_sentence = array("q")
+        self._waiting: list[PredictionRow] = []
+
+    def count(self, row: PredictionRow) -> Mistake | None:
+        self._waiting.append(row)
+        if len(self._waiting) == _CHUNK:
+            self._count_waiting()
+        different = [i for i, tag in enumerate(row.gold) if tag != row.prediction[i]]
+        if not different:
+            return None
+        words = [row.text[start:end][:40] for start, end in row.words]
+        gold, predicted = (", ".join(f"{words[i]} {tags[i]}" for i in different) for tags in (row.gold, row.prediction))
+        return _mistake(row, gold, predicted, max(row.scores[i] for i in different))
+
+    def _count_waiting(self) -> None:
+        """Add the rows that wait to the counts of right, predicted and gold ones, of each type of entity and of each tag."""
+        waiting, self._waiting = self._waiting, []
+        if not any(row.gold for row in waiting):  # not a single word
+            self.by_sentence.extend([0, 0, 0] * len(waiting))
+            return
+        gold, predicted = [row.gold for row in waiting], [row.prediction for row in waiting]
+        types, entities = entity_counts(gold, predicted)
+        tags, words = tag_counts(gold, predicted)
+        for total, names, counts in ((self.entities, types, entities), (self.tags, tags, words)):
+            for name, three in zip(names, counts.sum(axis=0), strict=True):
+                total.update({(name, i): int(count) for i, count in enumerate(three)})
+        self.by_sentence.extend(entities.sum(axis=1).ravel().tolist())
+
+    def report(self) -> tuple[dict[str, Any], dict[str, str]]:
+        self._count_waiting()
+        types, counts = _table(self.entities)
+        scores = scores_of_counts(*counts.T)
+        by_type = dict(zip(types, scores, strict=True))
+        entity = EntityReport(by_type, pooled(counts), averaged(scores, "macro"), averaged(scores, "weighted"))
+        report = NerReport(entity, _classification(*_table(self.tags)))
+        chart = plots.bars(f"F1 of entities, {self.split}", types, [score.f1 for score in scores], "F1", "type")
+        return {"report": report.to_dict()}, {"entities": chart} if types else {}
+
+    def by_group(self) -> dict[str, object]:
+        counts = np.array(self.by_sentence, np.int64).reshape(-1, 1, 3)
+        return by_group(entity_f1, self.groups, counts).to_dict()
+
+
+class _Numbers(_Tally):
+    task = "regression"
+    group_metric = "mae"
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self.gold, self.predicted, self.errors = array("d"), array("d"), array("d")
+
+    def count(self, row: PredictionRow) -> Mistake | None:
+        if abs(row.gold) <= LARGEST and abs(row.prediction) <= LARGEST:
+            self.gold.append(row.gold)
+            self.predicted.append(row.prediction)
+            self.errors.append(abs(row.prediction - row.gold))
+        else:
+            self.errors.append(nan)
+        return None if row.gold == row.prediction else _mistake(row, row.gold, row.prediction, None)
+
+    def report(self) -> tuple[dict[str, Any], dict[str, str]]:
+        gold, predicted = np.array(self.gold), np.array(self.predicted)
+        figures: dict[str, Any] = {"not_finite": len(self.errors) - len(gold)}
+        if not len(gold):
+            return figures, {}
+        quantiles = {f"|error|, {part:.0%} are below": float(np.quantile(np.abs(predicted - gold), part)) for part in (0.5, 0.9, 0.99)}
+        scores = regression_metrics(gold, predicted) | quantiles
+        return figures | {"scores": {name: _finite(value) for name, value in scores.items()}}, {"regression": self._chart(gold, predicted)}
+
+    def _chart(self, gold: NDArray[np.float64], predicted: NDArray[np.float64]) -> str:
+        """The predictions of twenty stretches of labels: their mean and the middle 80%."""
+        edges = np.linspace(gold.min(), gold.max(), 21)
+        stretch = np.clip(np.searchsorted(edges, gold, side="right") - 1, 0, 19)
+        curves: dict[str, list[tuple[float, float]]] = {"mean prediction": [], "10%": [], "90%": []}
+        for i in np.unique(stretch):
+            here = predicted[stretch == i]
+            place = float(gold[stretch == i].mean())
+            for curve, height in zip(curves.values(), (here.mean(), *np.quantile(here, (0.1, 0.9))), strict=True):
+                curve.append((place, float(height)))
+        ends = (float(gold.min()), float(gold.max()))
+        return plots.lines(f"Predictions by label, {self.split}", curves | {"label": [(end, end) for end in ends]}, "label", "prediction")
+
+    def by_group(self) -> dict[str, object]:
+        return by_group(lambda errors: float(errors.mean()), self.groups, np.array(self.errors), higher_is_better=False).to_dict()
+
+
+_TALLIES: dict[str, type[_Tally]] = {kind.task: kind for kind in (_Classes, _Tags, _Numbers)}
+
+
+def _mistake(row: PredictionRow, gold: str | float, prediction: str | float, probability: float | None) -> Mistake:
+    text_b = None if row.text_b is None else _cut(row.text_b)
+    gold, prediction = (_cut(value) if isinstance(value, str) else value for value in (gold, prediction))
+    return Mistake(row.row, _cut(row.text), text_b, gold, prediction, probability, row.loss, row.group)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+def _classification(names: Sequence[str], counts: NDArray[np.int64]) -> ClassificationReport:
+    """Shapes: counts (names, 3), of hits, predictions and labels."""
+    scores: list[ClassScores] = scores_of_counts(*counts.T)
+    accuracy = pooled(counts).recall  # every label is of one class, so the pooled recall is the share that is right
+    return ClassificationReport(dict(zip(names, scores, strict=True)), accuracy, averaged(scores, "macro"), averaged(scores, "weighted"))
+
+
+def _table(total: Counter[tuple[str, int]]) -> tuple[list[str], NDArray[np.int64]]:
+    """Names, sorted, and their three counts."""
+    names = sorted({name for name, _ in total})
+    return names, np.array([[total[name, i] for i in range(3)] for name in names], np.int64).reshape(-1, 3)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not isfinite(value) else value

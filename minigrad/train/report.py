@@ -1,0 +1,232 @@
+"""The report of a training run: what went in, how it went, what came out and where the model is wrong, from the files of the run alone.
+
+It can be written while the run goes on, after it was killed, or years later: what is not there is left out and named. The figures are
+gathered into plain values first, which are report.json; report.html is a view of them (`report_html`).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad import plots
+from minigrad.errors import DataError
+from minigrad.files import parse_json, read_bounded, write_text
+from minigrad.train.events import LOG_NAME
+from minigrad.train.log_reader import figure, read_log
+from minigrad.train.metrics import HIGHER_IS_BETTER
+from minigrad.train.prediction_summary import Summary, summarise
+from minigrad.train.report_html import page
+
+CONFIG_NAME = "config.toml"
+PREDICTIONS = "predictions-*.jsonl"
+MAX_CONFIG_BYTES = 2**20
+SMOOTHED_FROM = 50
+"""Steps from which on a smoothed curve of the loss is drawn at all. It averages over about a thirtieth of the run."""
+
+Event = dict[str, Any]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files of a report, and sentences about what the run does not have."""
+
+    html: Path
+    json: Path
+    charts: tuple[Path, ...]
+    absent: tuple[str, ...]
+
+
+def write_report(run_directory: str | Path) -> Report:
+    """Write report.html, report.json and the charts as .svg files into a run's directory, each whole.
+
+    Reads config.toml, log.jsonl and predictions-*.jsonl, as far as they are there.
+    Raises: DataError, if there is none of them (code no-run), or one is not what it should be; OSError, if nothing can be written there.
+    """
+    directory = Path(run_directory)
+    found = [(path.stem.removeprefix("predictions-"), path) for path in directory.glob(PREDICTIONS)]
+    predictions = dict(sorted(found, key=lambda pair: (pair[0] != "test", pair[0])))  # what counts comes first
+    has_config, has_log = (directory / CONFIG_NAME).exists(), (directory / LOG_NAME).exists()
+    if not (predictions or has_config or has_log):
+        message = f"is no directory of a run: there is neither {CONFIG_NAME} nor {LOG_NAME} nor {PREDICTIONS}"
+        raise DataError(directory, message, code="no-run")
+    config = _config(directory / CONFIG_NAME) if has_config else None
+    events = read_log(directory / LOG_NAME) if has_log else []
+    summaries = [summarise(path, split) for split, path in predictions.items()]
+
+    curves = _curves(events)
+    charts = dict(curves)
+    for summary in reversed(summaries):  # where several have a chart of one name, the file shows the first
+        charts |= summary.charts
+    data = _gathered(directory, config, events, summaries)
+    files = {f"{name}.svg": chart for name, chart in charts.items()}
+    files["report.json"] = json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    files["report.html"] = page(data, curves, [summary.charts for summary in summaries])
+    for name, text in files.items():
+        write_text(directory / name, text)
+    svg = tuple(directory / name for name in files if name.endswith(".svg"))
+    return Report(directory / "report.html", directory / "report.json", svg, tuple(data["absent"]))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    content = read_bounded(path, MAX_CONFIG_BYTES, DataError, "size-limit")
+    try:
+        values = _jsonable(tomllib.loads(content.decode("utf-8")))
+        config: dict[str, Any] = parse_json(json.dumps(values, default=str))  # times and dates become strings
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"not valid TOML: {error}", code="bad-toml") from None
+    return config
+
+
+# ---- the figures
+
+
+def _gathered(directory: Path, config: Mapping[str, Any] | None, events: Sequence[Event], summaries: Sequence[Summary]) -> dict[str, Any]:
+    starts, ends = _of_kind(events, "start"), _of_kind(events, "end")
+    about = _mapping(starts[0].get("run")) if starts else {}
+    command = about.get("command")
+    evaluations = [
+        {"step": event["step"], "split": str(event.get("split", "")), "best": event.get("best") is True, "metrics": _metrics(event)}
+        for event in _of_kind(events, "evaluation")
+    ]
+    data = {
+        "format": 1,
+        "run": directory.resolve().name,
+        "overview": _overview(events, about),
+        "config": config if config is not None else _mapping(about.get("config")),
+        "command": shlex.join(map(str, command)) if isinstance(command, list) else None,
+        "environment": _mapping(about.get("environment")),
+        "data": {split: _mapping(facts) for split, facts in _mapping(about.get("data")).items()},
+        "evaluations": evaluations,
+        "notices": _notices(events, ended=bool(ends) and events[-1]["event"] == "end"),
+        "splits": [summary.figures for summary in summaries],
+    }
+    gathered: dict[str, Any] = _jsonable(data | {"absent": _absent(data, events, has_config=config is not None)})
+    return gathered
+
+
+def _overview(events: Sequence[Event], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The run in a few figures, those that are known."""
+    steps = _of_kind(events, "step")
+    last = events[-1] if events else {}
+    facts: dict[str, Any] = {
+        "status": last.get("reason") if last.get("event") == "end" else "not ended, or killed" if events else None,
+        "steps done": last.get("step"),
+        "steps planned": next((event.get("total_steps") for event in _of_kind(events, "start")), None),
+        "seconds of training": last.get("seconds") if last.get("event") == "end" else None,
+        "parameters": about.get("parameters"),
+        "trained parameters": about.get("trainable"),
+    }
+    for name, key, pick in (
+        ("tokens per second (median)", "tokens_per_second", np.median),
+        ("padding saved (mean share)", "padding_saved", np.mean),
+        ("memory in MiB (highest)", "memory_mb", np.max),
+    ):
+        values = [value for event in steps if (value := figure(event.get(key))) is not None]
+        facts[name] = float(pick(values)) if np.isfinite(values).all() and values else None
+    best = next((event for event in reversed(_of_kind(events, "evaluation")) if event.get("best") is True), None)
+    if best is not None:
+        facts |= {"best at step": best["step"]} | {f"best {name}": value for name, value in _metrics(best).items()}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _notices(events: Sequence[Event], *, ended: bool) -> list[dict[str, Any]]:
+    found = []
+    for event in events:
+        if event["event"] == "notice":
+            found.append({"step": event["step"], "message": str(event.get("message", ""))})
+        elif event["event"] == "start" and event.get("resumed") is True:
+            found.append({"step": event["step"], "message": "resumed from a checkpoint"})
+        elif event["event"] == "end" and event.get("reason") not in ("finished", None):
+            found.append({"step": event["step"], "message": f"ended: {event['reason']}"})
+    if events and not ended:
+        found.append({"step": events[-1]["step"], "message": "the log has no end: the run goes on, or was killed"})
+    return found
+
+
+def _absent(data: Mapping[str, Any], events: Sequence[Event], *, has_config: bool) -> list[str]:
+    """A sentence for each part that the report must do without."""
+    missing = {
+        f"There is no {CONFIG_NAME}" + ("; the configuration is that of the log." if data["config"] else "."): has_config,
+        f"There is no {LOG_NAME}, or no event in it: no curves, notices, data summary or environment.": bool(events),
+        "The log has no steps, so there are no curves of the training.": not events or bool(_of_kind(events, "step")),
+        "The log has no evaluations, so there are no curves of metrics.": not events or bool(data["evaluations"]),
+        "The log does not say by which command the run was started.": not events or data["command"] is not None,
+        f"There are no {PREDICTIONS}: no scores by class and no mistakes.": bool(data["splits"]),
+    }
+    return [sentence for sentence, there in missing.items() if not there]
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """A JSON object where there should be one; empty where there is something else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _of_kind(events: Sequence[Event], kind: str) -> list[Event]:
+    return [event for event in events if event["event"] == kind]
+
+
+def _metrics(event: Event) -> dict[str, float]:
+    found = {name: figure(value) for name, value in _mapping(event.get("metrics")).items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _jsonable(value: Any) -> Any:
+    """Numbers that are not finite become None: JSON has none."""
+    if isinstance(value, dict):
+        return {name: _jsonable(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+# ---- the curves
+
+
+def _curves(events: Sequence[Event]) -> dict[str, str]:
+    """The charts over the steps, by name."""
+    steps = _of_kind(events, "step")
+    evaluated: dict[str, dict[str, list[Point]]] = {"loss": {}, "metrics": {}, "errors": {}}
+    for event in _of_kind(events, "evaluation"):
+        for name, value in _metrics(event).items():
+            place = "loss" if name == "loss" else "metrics" if HIGHER_IS_BETTER.get(name, True) else "errors"
+            evaluated[place].setdefault(f"{event.get('split', '')} {name}".strip(), []).append((event["step"], value))
+    training = _points(steps, "loss")
+    loss = {"training loss": training} if training else {}
+    if len(training) >= SMOOTHED_FROM:
+        loss["training loss, smoothed"] = _smoothed(training)
+    titled = {
+        "loss": ("Loss", loss | evaluated["loss"], "loss"),
+        "metrics": ("Metrics (higher is better)", evaluated["metrics"], ""),
+        "errors": ("Metrics (lower is better)", evaluated["errors"], ""),
+        "learning_rate": ("Learning rate", {"learning rate": _points(steps, "lr")}, "learning rate"),
+        "gradient_norm": ("Norm of the gradient, before clipping", {"norm": _points(steps, "grad_norm")}, "norm"),
+    }
+    return {name: plots.lines(title, series, "step", y) for name, (title, series, y) in titled.items() if any(series.values())}
+
+
+def _points(steps: Sequence[Event], key: str) -> list[Point]:
+    """A value of each step; NaN, which leaves a gap, where it is none."""
+    values = [(float(event["step"]), figure(event.get(key))) for event in steps]
+    return [(step, nan if value is None else value) for step, value in values]
+
+
+def _smoothed(points: Sequence[Point]) -> list[Point]:
+    """The exponential average so far, corrected for its beginning as in Adam (Kingma and Ba 2015); NaN is passed over."""
+    share = 30 / len(points)
+    mean, weight, smooth = 0.0, 0.0, []
+    for step, value in points:
+        if np.isfinite(value):
+            mean += share * (value - mean)
+            weight += share * (1 - weight)
+        smooth.append((step, mean / weight if weight and not isnan(value) else nan))
+    return smooth
