@@ -93,12 +93,12 @@ class Progress:
         if kind == "start" and terminal:
             self._bar = self._tqdm(total=event["total_steps"], initial=step, unit="step", file=sys.stderr)
         elif kind == "step" and self._bar is not None:
-            self._bar.set_postfix(loss=f"{event['loss']:.4f}", tokens_per_s=f"{event['tokens_per_second']:.0f}", refresh=False)
+            self._bar.set_postfix(loss=_shown(event["loss"]), tokens_per_s=f"{event['tokens_per_second']:.0f}", refresh=False)
             self._bar.update(step - self._bar.n)
         elif kind == "step" and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             left = time.strftime("%H:%M:%S", time.gmtime(event["seconds_left"]))
-            self._line(f"step {step}: loss {event['loss']:.4f}, {event['tokens_per_second']:.0f} tokens/s, {left} left")
+            self._line(f"step {step}: loss {_shown(event['loss'])}, {event['tokens_per_second']:.0f} tokens/s, {left} left")
         elif kind == "evaluation":
             figures = ", ".join(
                 f"{name} {value:.4f}" for name, value in event["metrics"].items() if name == "loss" or name == event["metric"]
@@ -114,6 +114,10 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
         else:
             self._bar.write(text, file=sys.stderr)
+
+
+def _shown(loss: float | None) -> str:
+    return "none" if loss is None else f"{loss:.4f}"
 
 
 class TensorBoard:
@@ -137,6 +141,8 @@ class TensorBoard:
         else:
             figures = {}
         for name, value in figures.items():
+            if value is None:  # a step without labels has no loss
+                continue
             self._writer.add_scalar(name, value, event["step"])
         if event["event"] == "end":
             self._writer.close()

@@ -86,8 +86,7 @@ class Run:
         if not resume and (self.directory / "checkpoints").exists() and any((self.directory / "checkpoints").glob("step-*")):
             raise ConfigError(self.directory, "holds a run already: resume it, or name another directory", code="exists")
         write_text(self.directory / CONFIG_NAME, self.config.to_toml())
-        for error in self.skipped:
-            logger.warning("left out: %s", error)
+        self.trainer.notices += [f"left out: {error}" for error in self.skipped]
         result = self.trainer.fit(resume=resume, force=force)
         if result.exit_code == 0:
             self._finish()

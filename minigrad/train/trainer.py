@@ -108,6 +108,8 @@ class Trainer:
         self.average = None if settings.ema is None else Average(model, settings.ema)
         self.store = None if output is None else CheckpointStore(output / "checkpoints", keep=settings.keep)
         self.at = Position(parts=settings.parts)
+        self.notices: list[str] = []
+        """Told when the run begins."""
 
     def _groups(self) -> Any:
         decay = self.settings.layer_decay
@@ -143,7 +145,7 @@ class Trainer:
             reason = "error"
             try:
                 self._tell("start", run=self.about, total_steps=self.total, resumed=saved is not None)
-                for notice in self._notices:
+                for notice in self.notices:
                     self._tell("notice", message=notice)
                 reason = self._train(team, interruption)
             finally:
@@ -216,18 +218,17 @@ class Trainer:
 
     def _backward(self, team: Team, batch: Batch) -> float:
         """The step's loss, its gradient in the parameters. Memory that does not suffice halves the parts, once in a run."""
-        try:
-            return team.backward(batch, self.at.parts)
-        except MemoryError as error:
-            sequences = len(batch.tokens.packing)
-            if self.at.parts > self.settings.parts or sequences <= self.at.parts:
-                raise MemoryError(
-                    f"step {self.at.step + 1}: {batch.tokens.packing.rows} tokens in {self.at.parts} parts do not fit into the memory "
-                    f"({error}); choose a smaller batch or more parts. The last checkpoint is untouched"
-                ) from error
-            self.at.parts *= 2
-            self._tell("notice", message=f"the memory did not suffice: steps are computed in {self.at.parts} parts from here on")
-            return team.backward(batch, self.at.parts)
+        while True:
+            try:
+                return team.backward(batch, self.at.parts)
+            except MemoryError as error:
+                if self.at.parts > self.settings.parts or len(batch.tokens.packing) <= self.at.parts:
+                    raise MemoryError(
+                        f"step {self.at.step + 1}: {batch.tokens.packing.rows} tokens in {self.at.parts} parts do not fit into the memory "
+                        f"({error}); choose a smaller batch or more parts. The last checkpoint is untouched"
+                    ) from error
+                self.at.parts *= 2
+                self._tell("notice", message=f"the memory did not suffice: steps are computed in {self.at.parts} parts from here on")
 
     def _pass_over(self, why: str) -> None:
         self.optimizer.zero_grad()
@@ -298,15 +299,18 @@ class Trainer:
 
     def _begin(self, resume: bool, force: bool) -> Checkpoint | None:
         """Start at step 0, or where the newest checkpoint is; the log goes on from there."""
-        self._notices: list[str] = []
         manual_seed(self.settings.seed)
         saved = None
         if self.store is not None and self.output is not None:
             if resume:
                 saved = self.store.latest()
-                if saved is None:
-                    raise CheckpointError(self.store.directory, "there is no checkpoint to resume from; train anew", code="no-checkpoint")
-                self._load(saved, force)
+                if saved is not None:
+                    self._load(saved, force)
+                elif self.store.steps():
+                    message = "holds no checkpoint that is whole: nothing can be resumed. Train anew into another directory"
+                    raise CheckpointError(self.store.directory, message, code="no-checkpoint")
+                else:
+                    self.notices.append("nothing had been saved yet, so the run begins anew")
             elif self.store.steps():
                 message = "holds the checkpoints of a run: resume it, or name another directory"
                 raise CheckpointError(self.store.directory, message, code="exists")
@@ -337,9 +341,9 @@ class Trainer:
             stream.init.bit_generator.state = tree["init"]
         except (KeyError, TypeError, StateDictError) as error:
             raise CheckpointError(saved.path, f"does not fit this run: {error}", code="changed") from error
-        self._notices += [f"resumed although it changed: {entry}" for entry in changed]
+        self.notices += [f"resumed although it changed: {entry}" for entry in changed]
         for entry in differences(state["machine"], _machine()):
-            self._notices.append(f"resumed on another machine, so not to the last bit ({entry})")
+            self.notices.append(f"resumed on another machine, so not to the last bit ({entry})")
 
     def _identity(self) -> dict[str, Any]:
         """What the numbers of a run follow from."""
