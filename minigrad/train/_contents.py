@@ -70,7 +70,7 @@ def write_checkpoint(path: Path, step: int, arrays: Mapping[str, Mapping[str, ND
     files: dict[str, FileRecord] = {}
     for name, group in arrays.items():
         with _NewFile(path / f"{name}{ARRAYS_SUFFIX}") as file:
-            halves = [key for key, array in group.items() if array.dtype == np.float16]
+            halves = [key for key, array in group.items() if array.dtype.type is np.float16]
             write_tensors(file, file.path, group, {_HALVES: json.dumps(halves)} if halves else {}, None)
         files[file.path.name] = file.record()
     with _NewFile(path / STATE_NAME) as file:

@@ -76,6 +76,6 @@ class DirectoryLock:
         """Let others in. In a process forked since, which does not have the lock, this does nothing."""
         if not self.held:
             return
+        self._owner = 0  # first: Ctrl-C may end this after any line
         _descriptors.discard(self._descriptor)
         os.close(self._descriptor)
-        self._owner = 0

@@ -164,13 +164,14 @@ class CheckpointStore:
         return files
 
     def _discard(self, path: Path) -> None:
-        """Remove a directory of ours. It loses its name first, so that a crash does not leave half a checkpoint under it."""
+        """Remove a directory of ours. It loses its name first, on disk, so that a crash does not leave half a checkpoint under it."""
         self._verified.discard(path)
         try:
             if not _TEMPORARY.fullmatch(path.name):
                 temporary = self._temporary()
                 _disk.rename(path, temporary)
                 path = temporary
+                _disk.sync_directory(self.directory)
             _disk.remove(path)
         except FileNotFoundError:  # gone already
             pass
