@@ -1,0 +1,295 @@
+"""`python -m minigrad data`: look data files through, divide one into splits, and write one in another format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from minigrad.data import Tokenizer
+from minigrad.data.by_length import progress_bar
+from minigrad.data.check import check_files
+from minigrad.data.readers import FORMATS, SUFFIXES, iter_records
+from minigrad.data.records import Record
+from minigrad.data.split import split_records
+from minigrad.data.writers import WRITERS, write_records
+from minigrad.errors import ArgumentError, DataError
+from minigrad.files import listing, quoted, write_text
+
+HELP = "check, split and convert data files"
+DESCRIPTION = "What to do with data files before training: find copies and faults, divide records into splits, change the format."
+STATUS = "1 is for leaks and conflicts that `data check` found."
+
+SPLIT_NAMES = {2: ("train", "dev"), 3: ("train", "dev", "test")}
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    check = actions.add_parser(
+        "check",
+        help="say what may spoil training: copies, conflicts, leaks between splits, faulty texts",
+        description="Prints sizes, the balance of labels, and what was found wrong with the first places of each kind. "
+        "Exit status 1 if a text stands in two splits or with two labels.",
+    )
+    check.add_argument("files", nargs="*", metavar="FILE", help="data files; each is a split, named by its file name without suffix")
+    check.add_argument(
+        "--split", action="append", default=[], metavar="NAME=FILE", help="a file of the split NAME; may be repeated, for one split too"
+    )
+    check.add_argument("--json", metavar="FILE", help="write all findings there as JSON")
+    check.add_argument("--svg", metavar="FILE", help="write histograms of the lengths of texts there")
+    check.add_argument("--tokenizer", metavar="DIR", help="a model directory whose tokenizer counts the tokens of each text")
+    check.add_argument(
+        "--near-records",
+        type=int,
+        default=100_000,
+        metavar="N",
+        help="of each split that are compared for near-duplicates (100000)",
+    )
+    _add_near_duplicates(check, "texts at least this similar count as near-duplicates")
+    _add_reading(check)
+    check.set_defaults(act=_check)
+
+    split = actions.add_parser(
+        "split",
+        help="divide a file into train, dev and test files",
+        description="Every label has its share in each split, and near-duplicates stay in one. The same seed gives the same division on "
+        "every machine. Files are written all or none.",
+    )
+    split.add_argument("file", metavar="FILE", help="the data file to divide")
+    split.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="where the files are written, in FILE's format (.jsonl where it is an export)",
+    )
+    split.add_argument(
+        "--shares", default="80,10,10", metavar="N,N,N", help="proportions of train, dev and test, or of train and dev (80,10,10)"
+    )
+    split.add_argument("--seed", type=int, default=0, help="another seed gives another division (0)")
+    split.add_argument("--group", metavar="COLUMN", help="records with the same value in this column stay in one split")
+    split.add_argument("--no-stratify", action="store_true", help="leave labels out of account")
+    split.add_argument("--force", action="store_true", help="replace files of an earlier division")
+    _add_near_duplicates(split, "texts at least this similar stay in one split")
+    _add_reading(split)
+    split.set_defaults(act=_split)
+
+    convert = actions.add_parser(
+        "convert",
+        help="write a data file in another format",
+        description=f"Reads {', '.join(FORMATS)} and writes {', '.join(WRITERS)}. For .conll, a text that comes without words "
+        "is divided at white space and around every sign that is no letter or digit.",
+    )
+    convert.add_argument("source", metavar="SRC", help="the data file to read")
+    convert.add_argument("target", metavar="DST", help=f"the file to write, whose suffix says the format: {', '.join(WRITERS)}")
+    convert.add_argument("--force", action="store_true", help="replace DST if there is one")
+    _add_reading(convert)
+    convert.set_defaults(act=_convert)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", metavar="COLUMN", help="the column or key of the text (text)")
+    parser.add_argument("--label", metavar="COLUMN", help="the column or key of the label (label)")
+    parser.add_argument("--text-b", metavar="COLUMN", help="the column or key of the second text, in data of pairs (text_b)")
+    parser.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=f"where the suffix does not say it: {', '.join(FORMATS)}")
+    parser.add_argument("--encoding", default="utf-8", help="of the characters in the file (utf-8)")
+
+
+def _add_near_duplicates(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument(
+        "--near-duplicates", type=_threshold, default=0.8, metavar="SIMILARITY", help=f"{meaning}: 0.5 to 1, or off for none (0.8)"
+    )
+
+
+def _threshold(text: str) -> float | None:
+    return None if text == "off" else float(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    status: int = options.act(options)
+    return status
+
+
+# ---- check
+
+
+def _check(options: argparse.Namespace) -> int:
+    outputs = {name: Path(path) for name, path in (("--json", options.json), ("--svg", options.svg)) if path is not None}
+    for name, path in outputs.items():
+        if not path.parent.is_dir():
+            raise ArgumentError(f"{name}: {path.parent} is no directory")
+    report = check_files(
+        _files(options),
+        format=options.format,
+        text_column=options.text,
+        label_column=options.label,
+        text_b_column=options.text_b,
+        encoding=options.encoding,
+        tokenizer=None if options.tokenizer is None else Tokenizer.from_pretrained(options.tokenizer),
+        near_duplicates=options.near_duplicates,
+        near_records=options.near_records,
+        progress=True,
+    )
+    if options.json is not None:
+        write_text(outputs["--json"], json.dumps(report.to_dict(), ensure_ascii=False, indent=1) + "\n")
+    if options.svg is not None:
+        write_text(outputs["--svg"], _stacked(list(report.charts().values())))
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _files(options: argparse.Namespace) -> dict[str, list[str]]:
+    """The files of every split. Raises: ArgumentError."""
+    files: dict[str, list[str]] = {}
+    for file in options.files:
+        if files.setdefault(Path(file).stem, [file]) != [file]:
+            raise ArgumentError(f"two files are called {quoted(Path(file).stem)}; name their splits: --split NAME=FILE")
+    for pair in options.split:
+        name, sign, file = pair.partition("=")
+        if not (name and sign and file):
+            raise ArgumentError(f"--split takes NAME=FILE, got {quoted(pair)}")
+        files.setdefault(name, []).append(file)
+    if not files:
+        raise ArgumentError("there are no files to check: give FILE, or --split NAME=FILE")
+    return files
+
+
+def _stacked(charts: Sequence[str]) -> str:
+    """One SVG with all charts, one under the other."""
+    parts, height = [], 0.0
+    for chart in charts:
+        parts.append(chart.replace("<svg ", f'<svg y="{height:g}" ', 1))
+        size = re.search(r' width="([\d.]+)" height="([\d.]+)"', chart)
+        assert size is not None  # every chart of ours says its size
+        width, height = float(size[1]), height + float(size[2])
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}">\n{"".join(parts)}</svg>\n'
+
+
+# ---- split
+
+
+def _split(options: argparse.Namespace) -> int:
+    shares = _shares(options.shares)
+    output = Path(options.output)
+    targets = {name: output / f"{name}{_suffix(options)}" for name in shares}
+    for target in targets.values():
+        _check_target(target, options.force)
+    with warnings.catch_warnings(record=True) as notices:
+        warnings.simplefilter("always")
+        splits = split_records(
+            list(_records(options.file, options)),
+            shares,
+            seed=options.seed,
+            stratify=not options.no_stratify,
+            group_column=options.group,
+            near_duplicates=options.near_duplicates,
+        )
+    for notice in notices:
+        print(f"minigrad data: note: {notice.message}", file=sys.stderr)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=output, prefix=".split-") as folder:
+            for name, records in splits.items():
+                write_records(Path(folder) / targets[name].name, records)
+            for target in targets.values():
+                os.replace(Path(folder) / target.name, target)
+    except OSError as error:
+        raise DataError(output, f"cannot be written: {error.strerror or error}", code="write-failed") from error
+    for name, records in splits.items():
+        print(f"{targets[name]}: {len(records):,} records")
+    return 0
+
+
+def _shares(text: str) -> dict[str, float]:
+    """Raises: ArgumentError for anything but two or three numbers above 0."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in SPLIT_NAMES or not all(0 < number < math.inf for number in numbers):
+        raise ArgumentError(f"--shares takes two or three numbers above 0, such as 80,10,10, got {quoted(text)}")
+    return {name: number / math.fsum(numbers) for name, number in zip(SPLIT_NAMES[len(numbers)], numbers, strict=True)}
+
+
+def _suffix(options: argparse.Namespace) -> str:
+    """Of the files to write: that of the format that was read, or .jsonl where nothing writes it."""
+    suffix = Path(options.file).suffix.lower()
+    if options.format is not None and SUFFIXES.get(suffix) != options.format:
+        suffix = f".{options.format}"
+    return suffix if suffix in WRITERS else ".jsonl"
+
+
+# ---- convert
+
+
+def _convert(options: argparse.Namespace) -> int:
+    source, target = Path(options.source), Path(options.target)
+    if target.suffix.lower() not in WRITERS:
+        raise ArgumentError(f"DST must end in one of {listing(WRITERS)}, got {quoted(target.name)}")
+    if source.exists() and target.exists() and os.path.samefile(source, target):
+        raise ArgumentError(f"DST is SRC ({quoted(str(target))}): name another file, so that the original stays")
+    _check_target(target, options.force)
+    records = _FileRecords(options, words=SUFFIXES[target.suffix.lower()] == "conll")
+    write_records(target, records)
+    print(f"{target}: {len(records):,} records")
+    return 0
+
+
+class _FileRecords(Sequence[Record]):
+    """The records of a file, read from it each time that somebody walks over them: a file larger than memory can be written again."""
+
+    def __init__(self, options: argparse.Namespace, words: bool) -> None:
+        """words: divide texts with entities into words where the file does not."""
+        self._options, self._words = options, words
+        self._read = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        self._read = 0
+        for record in _records(self._options.source, self._options):
+            lacking = self._words and record.words is None and record.entities is not None
+            yield replace(record, words=tuple(word.span() for word in WORD.finditer(record.text))) if lacking else record
+            self._read += 1
+
+    def __getitem__(self, place: Any) -> Any:
+        return next(islice(self, place, None))
+
+    def __len__(self) -> int:
+        """How many were read the last time."""
+        return self._read
+
+    def __bool__(self) -> bool:
+        return True  # a file without records is refused by its reader
+
+
+# ---- reading and writing
+
+
+def _records(path: str, options: argparse.Namespace) -> Iterator[Record]:
+    records = iter_records(
+        path,
+        format=options.format,
+        text_column=options.text,
+        label_column=options.label,
+        text_b_column=options.text_b,
+        encoding=options.encoding,
+    )
+    with progress_bar(None, True) as bar:
+        for record in records:
+            yield record
+            bar.update()
+
+
+def _check_target(target: Path, force: bool) -> None:
+    if target.is_dir() or (os.path.lexists(target) and not force):
+        raise ArgumentError(f"{target} exists: {'it is a directory' if target.is_dir() else 'pass --force to replace it'}")
