@@ -76,7 +76,7 @@ def _entity(path: str | Path, line: int, value: Any, text: str) -> Entity:
 
 def _shown(path: str | Path, line: int, entity: Entity, shown: str, text: str) -> Entity:
     """The entity, or where it lies if its places were counted in UTF-16, as a browser does: characters such as emoji count twice."""
-    if _same(text[entity.start : entity.end], shown):
+    if entity.end <= len(text) and _same(text[entity.start : entity.end], shown):
         return entity
     units = text.encode("utf-16-le")
     start = len(units[: 2 * entity.start].decode("utf-16-le", errors="ignore"))
