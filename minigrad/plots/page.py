@@ -63,8 +63,11 @@ def _tick_label(value: float, step: float, largest: float) -> str:
     if 1e-3 <= largest < 1e7 and step >= 1e-6:
         decimals = next(d for d in range(12) if math.isclose(round(step, d), step, rel_tol=1e-6))
         return f"{value:,.{decimals}f}"
-    digits = 2 + max(0, round(math.log10(largest / step)))
-    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), f"{value:.{digits}g}")
+    if value == 0:
+        return "0"
+    digits = 1 + max(0, round(math.log10(largest / step)))
+    mantissa, power = f"{value:.{digits}e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
 
 
 def horizontal_rules(y: Axis, left: float) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -20,15 +21,14 @@ import numpy as np
 from minigrad import plots
 from minigrad.errors import DataError
 from minigrad.files import parse_json, read_bounded, write_text
+from minigrad.train.config import CONFIG_NAME, MAX_CONFIG_BYTES
 from minigrad.train.events import LOG_NAME
 from minigrad.train.log_reader import figure, read_log
 from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.prediction_summary import Summary, summarise
 from minigrad.train.report_html import page
 
-CONFIG_NAME = "config.toml"
 PREDICTIONS = "predictions-*.jsonl"
-MAX_CONFIG_BYTES = 2**20
 SMOOTHED_FROM = 50
 """Steps from which on a smoothed curve of the loss is drawn at all. It averages over about a thirtieth of the run."""
 
@@ -91,7 +91,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _gathered(directory: Path, config: Mapping[str, Any] | None, events: Sequence[Event], summaries: Sequence[Summary]) -> dict[str, Any]:
-    starts, ends = _of_kind(events, "start"), _of_kind(events, "end")
+    starts = _of_kind(events, "start")
     about = _mapping(starts[0].get("run")) if starts else {}
     command = about.get("command")
     evaluations = [
@@ -107,7 +107,7 @@ def _gathered(directory: Path, config: Mapping[str, Any] | None, events: Sequenc
         "environment": _mapping(about.get("environment")),
         "data": {split: _mapping(facts) for split, facts in _mapping(about.get("data")).items()},
         "evaluations": evaluations,
-        "notices": _notices(events, ended=bool(ends) and events[-1]["event"] == "end"),
+        "notices": _notices(events),
         "splits": [summary.figures for summary in summaries],
     }
     gathered: dict[str, Any] = _jsonable(data | {"absent": _absent(data, events, has_config=config is not None)})
@@ -117,12 +117,12 @@ def _gathered(directory: Path, config: Mapping[str, Any] | None, events: Sequenc
 def _overview(events: Sequence[Event], about: Mapping[str, Any]) -> dict[str, Any]:
     """The run in a few figures, those that are known."""
     steps = _of_kind(events, "step")
-    last = events[-1] if events else {}
+    end = _end(events) or {}
     facts: dict[str, Any] = {
-        "status": last.get("reason") if last.get("event") == "end" else "not ended, or killed" if events else None,
-        "steps done": last.get("step"),
+        "status": end.get("reason") if end else "not ended, or killed" if events else None,
+        "steps done": events[-1]["step"] if events else None,
         "steps planned": next((event.get("total_steps") for event in _of_kind(events, "start")), None),
-        "seconds of training": last.get("seconds") if last.get("event") == "end" else None,
+        "seconds of training": end.get("seconds"),
         "parameters": about.get("parameters"),
         "trained parameters": about.get("trainable"),
     }
@@ -139,7 +139,7 @@ def _overview(events: Sequence[Event], about: Mapping[str, Any]) -> dict[str, An
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _notices(events: Sequence[Event], *, ended: bool) -> list[dict[str, Any]]:
+def _notices(events: Sequence[Event]) -> list[dict[str, Any]]:
     found = []
     for event in events:
         if event["event"] == "notice":
@@ -148,7 +148,7 @@ def _notices(events: Sequence[Event], *, ended: bool) -> list[dict[str, Any]]:
             found.append({"step": event["step"], "message": "resumed from a checkpoint"})
         elif event["event"] == "end" and event.get("reason") not in ("finished", None):
             found.append({"step": event["step"], "message": f"ended: {event['reason']}"})
-    if events and not ended:
+    if events and _end(events) is None:
         found.append({"step": events[-1]["step"], "message": "the log has no end: the run goes on, or was killed"})
     return found
 
@@ -169,6 +169,12 @@ def _absent(data: Mapping[str, Any], events: Sequence[Event], *, has_config: boo
 def _mapping(value: Any) -> dict[str, Any]:
     """A JSON object where there should be one; empty where there is something else."""
     return value if isinstance(value, dict) else {}
+
+
+def _end(events: Sequence[Event]) -> Event | None:
+    """The event that ended the run, unless it was taken up again; an evaluation may follow it."""
+    last = next((event for event in reversed(events) if event["event"] in ("start", "step", "end")), None)
+    return last if last is not None and last["event"] == "end" else None
 
 
 def _of_kind(events: Sequence[Event], kind: str) -> list[Event]:
@@ -196,7 +202,11 @@ def _curves(events: Sequence[Event]) -> dict[str, str]:
     """The charts over the steps, by name."""
     steps = _of_kind(events, "step")
     evaluated: dict[str, dict[str, list[Point]]] = {"loss": {}, "metrics": {}, "errors": {}}
-    for event in _of_kind(events, "evaluation"):
+    evaluations = _of_kind(events, "evaluation")
+    times = Counter(str(event.get("split")) for event in evaluations)
+    for event in evaluations:
+        if times[str(event.get("split"))] < min(2, max(times.values())):
+            continue  # the one point of the test split would be no curve beside those of the dev split
         for name, value in _metrics(event).items():
             place = "loss" if name == "loss" else "metrics" if HIGHER_IS_BETTER.get(name, True) else "errors"
             evaluated[place].setdefault(f"{event.get('split', '')} {name}".strip(), []).append((event["step"], value))

@@ -34,7 +34,7 @@ table { border-collapse: collapse; margin: .5rem 0; font-size: 13.5px; } caption
 th, td { padding: .22rem .7rem; text-align: start; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { background: var(--band); } tbody th { font-weight: 500; }
 td { white-space: pre-wrap; unicode-bidi: isolate; max-width: 40rem; overflow-wrap: break-word; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; } td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 pre { background: var(--band); padding: .7rem 1rem; overflow-x: auto; border-radius: 6px; }
 """
 
@@ -164,7 +164,8 @@ def _table(caption: str, titles: Sequence[str], rows: Iterable[Sequence[Any]]) -
         return ""
     parts = ['<div class="wide"><table>', f"<caption>{escaped(caption)}</caption>" if caption else ""]
     if titles:
-        heads = "".join(f'<th scope="col">{escaped(title)}</th>' for title in titles)
+        kinds = [' class="number"' if i and _is_number(value) else "" for i, value in enumerate(listed[0])]
+        heads = "".join(f'<th scope="col"{kind}>{escaped(title)}</th>' for kind, title in zip(kinds, titles, strict=True))
         parts.append(f"<thead><tr>{heads}</tr></thead>")
     parts.append("<tbody>")
     for first, *others in listed[:MAX_ROWS]:
@@ -176,9 +177,13 @@ def _table(caption: str, titles: Sequence[str], rows: Iterable[Sequence[Any]]) -
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if _is_number(value):
         return f'<td class="number">{_shown(value)}</td>'
     return f'<td dir="auto">{_text(value)}</td>'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _text(value: Any) -> str:

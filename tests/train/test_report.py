@@ -290,6 +290,21 @@ def test_resumed_and_failed_runs_say_so(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_evaluation_after_the_end_leaves_it_the_end(tmp_path: Path) -> None:
+    write_lines(tmp_path / "log.jsonl", [*events(60), evaluation(60) | {"split": "test"}])
+    _, data, shown = read(write_report(tmp_path))
+    assert data["overview"]["status"] == "finished" and data["overview"]["seconds of training"] == 123.4
+    assert len(data["notices"]) == 1 and data["evaluations"][-1]["split"] == "test"
+    assert "test accuracy" in shown.texts  # both splits were evaluated once
+
+
+def test_a_split_evaluated_once_is_no_curve_beside_others(tmp_path: Path) -> None:
+    write_lines(tmp_path / "log.jsonl", [*events(), evaluation(200) | {"split": "test"}])
+    _, data, shown = read(write_report(tmp_path))
+    assert "dev accuracy" in shown.texts and "test accuracy" not in shown.texts
+    assert data["evaluations"][-1]["split"] == "test"
+
+
 def test_losses_that_are_no_numbers_leave_gaps(tmp_path: Path) -> None:
     log = [start(), *(step(i, loss=("nan", None, "inf", 0.5)[i % 4]) for i in range(1, 99)), evaluation(98, loss="nan", accuracy="nan")]
     write_lines(tmp_path / "log.jsonl", log)
