@@ -26,7 +26,8 @@ Arrays: TypeAlias = dict[str, np.ndarray[Any, Any]]
 LENGTHS = struct.Struct("<QQ")
 
 PATIENCE = 1.0
-"""Seconds of silence after which a reader asks whether the other side still lives; the socket usually says so at once."""
+"""Seconds of silence after which a reader asks whether the other side still lives. That a socket ends is no certain sign: any process that
+was forked at the wrong moment has a copy of the end that should have closed."""
 
 
 def send(link: socket.socket, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -51,7 +52,7 @@ def receive(link: socket.socket, other_lives: Callable[[], bool]) -> tuple[dict[
 
 
 def _read(link: socket.socket, size: int, other_lives: Callable[[], bool]) -> bytearray:
-    """Exactly `size` bytes. A process elsewhere may hold a copy of the other end, which then never closes: hence the question."""
+    """Exactly `size` bytes. Raises: EOFError."""
     data, poll = bytearray(size), select.poll()
     poll.register(link, select.POLLIN)
     at = 0

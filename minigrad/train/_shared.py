@@ -22,6 +22,7 @@ from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
 from minigrad.optim.debt import Debt
 from minigrad.parameter import Buffer, Parameter
+from minigrad.tensor import Tensor
 
 PLAIN = (bool, int, float, str)
 """Types of the attributes of modules that are compared: the mode, a dropout's rate."""
@@ -147,28 +148,25 @@ class Surroundings:
     def __init__(self, optimizer: Optimizer) -> None:
         self._shared = optimizer.steps
         found = [o for o in gc.get_objects() if issubclass(type(o), Module | Parameter | Buffer)]  # type(): proxies may lie to isinstance
-        self._objects = [ref(o) for o in found]
-        self._before = self._state()
+        self._before = [(ref(o), self._mark(o)) for o in found]  # weak: models that nobody else holds may go
 
     def changed(self) -> bool:
         """Whether a fork made now would know something else than one made when this object was."""
-        return self._before != self._state()
+        return any((thing := known()) is not None and mark != self._mark(thing) for known, mark in self._before)
 
-    def _state(self) -> list[Any]:
-        return [self._mark(o()) for o in self._objects]
-
-    def _mark(self, thing: Module | Parameter | Buffer | None) -> Any:
-        """What is compared."""
+    def _mark(self, thing: Module | Parameter | Buffer) -> Any:
+        """What is compared: of a module its plain attributes, and which modules and tensors are the others."""
         if isinstance(thing, Module):
-            return {name: value for name, value in vars(thing).items() if type(value) in PLAIN}
+            kept = {name: value for name, value in vars(thing).items() if isinstance(value, (*PLAIN, Module, Tensor))}
+            return {name: value if isinstance(value, PLAIN) else ref(value) for name, value in kept.items()}
         if isinstance(thing, Parameter):
             return thing.requires_grad, None if thing in self._shared else thing.leaf.version
-        return None if thing is None else _Identity(thing.array)
+        return _Identity(thing.array)
 
     # ---------------------------------------------------------------- in a worker
     def strangers(self) -> list[Parameter]:
         """The parameters that are not the optimizer's, without their gradients."""
-        found = [p for o in self._objects if isinstance(p := o(), Parameter) and p not in self._shared]
+        found = [p for known, _ in self._before if isinstance(p := known(), Parameter) and p not in self._shared]
         for p in found:
             p.zero_grad()
         return found

@@ -48,11 +48,10 @@ def share_of(loss_of: LossOf, pieces: Sequence[Batch], whole: Batch) -> float:
 class Worker:
     """The parent's end of one worker process, which is started here.
 
-    number: its place in the team, from 1; siblings: the workers that exist already.
-    Raises: MinigradError (worker-fork) if the system starts no process.
+    number: its place in the team, from 1. Raises: MinigradError (worker-fork) if the system starts no process.
     """
 
-    def __init__(self, number: int, siblings: Sequence[Worker], loss_of: LossOf, shared: Shared, around: Surroundings) -> None:
+    def __init__(self, number: int, loss_of: LossOf, shared: Shared, around: Surroundings) -> None:
         self.number, self.parent = number, os.getpid()
         self.link, theirs = socket.socketpair()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child ignores them
@@ -63,10 +62,8 @@ class Worker:
                 self.pid = os.fork()
             if self.pid == 0:
                 try:
-                    for link in [self.link, *(sibling.link for sibling in siblings)]:
-                        link.close()  # with a copy open here, a sibling would not notice that the parent is gone
-                    for number_ in PARENTS_SIGNALS:
-                        signal.signal(number_, signal.SIG_IGN)
+                    for parents in PARENTS_SIGNALS:
+                        signal.signal(parents, signal.SIG_IGN)
                     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
                     _serve(theirs, self.parent, loss_of, shared, around, shared.outboxes[number - 1])
                 finally:

@@ -147,7 +147,7 @@ class Team:
         if not self._others:
             self._around = Surroundings(self.optimizer)
             for number in range(1, self.workers):
-                self._others.append(Worker(number, self._others, self.loss_of, self._shared, self._around))
+                self._others.append(Worker(number, self.loss_of, self._shared, self._around))
         return self._shared
 
     def _settle(self, batch: Batch) -> list[int]:
