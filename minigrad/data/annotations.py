@@ -43,8 +43,8 @@ def read_entities(path: str | Path, line: int, values: object, text: str) -> tup
 
 
 def is_span_list(value: object) -> bool:
-    """Whether a column that may hold a label holds spans instead: an array without strings."""
-    return isinstance(value, list) and not any(isinstance(item, str) for item in value)
+    """Whether a column that may hold a label holds spans instead: an array of arrays or objects, or an empty one."""
+    return isinstance(value, list) and all(isinstance(item, list | dict) for item in value)
 
 
 def _entity(path: str | Path, line: int, value: Any, text: str) -> Entity:

@@ -54,6 +54,8 @@ def test_doccano_without_spans_and_with_labels(tmp_path: Path) -> None:
     assert [marked(record) for record in read_records(path)] == [[], [("b", "X")]]
     path = write(tmp_path, "b.jsonl", '{"text": "a", "label": ["pos"]}\n{"text": "b", "label": ["neg"]}\n')
     assert pairs(read_records(path)) == [("a", "pos"), ("b", "neg")]
+    (record,) = read_records(write(tmp_path, "b.jsonl", '{"text": "a", "labels": [0, 1, 1]}\n'))  # neither spans nor a label
+    assert (record.label, record.entities, record.fields["labels"]) == (None, None, [0, 1, 1])
     path = write(tmp_path, "c.jsonl", '{"text": "a", "label": "pos", "entities": []}\n')
     (record,) = read_records(path)
     assert (record.label, record.entities) == ("pos", ())
