@@ -281,9 +281,9 @@ def test_output_that_nobody_takes(tmp_path: Path, ending: str, status: int, word
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     folder = directory(tmp_path, "BertForSequenceClassification")
     command = [sys.executable, "-m", "minigrad", "predict", str(folder), "--task", "text-classification", "--data", "-"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stderr is not None
-        process.stdin.write(b"a text\n" * 100_000)  # more than a pipe holds: when this is through, the command reads
+        process.stdin.write(b"a text\n" * 20_000)  # more than a pipe holds: when this is through, the command reads
         process.stdin.flush()
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b"minigrad predict: interrupted\n" and process.wait(60) == 130
@@ -342,3 +342,34 @@ def test_convert_mixes_no_models(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (target / "modules.json").write_text("[]", encoding="utf-8")
     assert "DST holds modules.json of another model" in refused(capsys, "convert", first, target)
     assert type(mg.models.load(target)) is type(mg.models.load(first))
+
+
+def test_predict_reads_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Answers to the first texts are there before the last text is read, and what is read is let go."""
+    folder = directory(tmp_path, "BertForSequenceClassification")
+    read = 0
+
+    class Lines(io.BytesIO):
+        def __next__(self) -> bytes:
+            nonlocal read
+            if read == 5000:
+                raise StopIteration
+            read += 1
+            if read == 4000:
+                assert len(capsys.readouterr().out.splitlines()) >= 2048
+            return b'{"text": "the pump"}\n'
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Lines()))
+    assert main(["predict", str(folder), "--task", "text-classification", "--data", "-", "--format", "jsonl"]) == 0
+    assert read == 5000
+
+
+def test_predict_reads_pairs_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = directory(tmp_path / "model", "BertForSequenceClassification")
+    (tmp_path / "pairs.jsonl").write_text('{"text": "the pump", "text_b": "leaking"}\n', encoding="utf-8")
+    (tmp_path / "words.conll").write_text("the O\npump O\n\nleaking O\n", encoding="utf-8")
+    assert main(["predict", str(folder), "--task", "text-classification", "--data", str(tmp_path / "pairs.jsonl")]) == 0
+    classify = mg.pipeline("text-classification", folder)
+    assert json.loads(capsys.readouterr().out)["prediction"] == classify([{"text": "the pump", "text_pair": "leaking"}])[0]
+    assert main(["predict", str(folder), "--task", "text-classification", "--data", str(tmp_path / "words.conll")]) == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["the pump", "leaking"]

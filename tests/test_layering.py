@@ -15,7 +15,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "_version", "files"},
-    {"packing", "hooks", "modes"},
+    {"packing", "hooks", "modes", "plots"},
     {"backend"},
     {"anomaly"},
     {"autograd"},

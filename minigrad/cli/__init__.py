@@ -8,17 +8,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from minigrad.cli import audit, convert, evaluate, info, predict, resume, train
+from minigrad.cli import audit, compare, convert, data, evaluate, info, predict, report, resume, train
 from minigrad.errors import MinigradError
 
 EXIT_STATUS = "Exit status: 0 done, 1 found something wrong, 2 could not be run or nobody reads its output any more, 130 interrupted."
 INTERRUPTED = 130  # as shells count: 128 and the signal's number
 
 COMMANDS = {
+    "data": data,
     "train": train,
     "resume": resume,
     "evaluate": evaluate,
     "predict": predict,
+    "compare": compare,
+    "report": report,
     "info": info,
     "convert": convert,
     "audit": audit,

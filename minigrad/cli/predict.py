@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain, tee
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from minigrad.data import read_records
+from minigrad.data.readers import FORMATS, iter_records
+from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, DataError
-from minigrad.files import quoted, replacing
+from minigrad.files import parse_json, quoted, replacing
 from minigrad.pipeline import TASKS, pipeline
 from minigrad.pipeline.entities import STRATEGIES
 
@@ -29,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, choices=list(TASKS), metavar="TASK", help=f"one of {', '.join(TASKS)}")
     texts = parser.add_mutually_exclusive_group(required=True)
     texts.add_argument("--text", nargs="+", metavar="TEXT", help="one or more texts")
-    texts.add_argument("--data", metavar="FILE", help=".tsv, .csv or .jsonl with a column text; - reads standard input, a text a line")
+    texts.add_argument("--data", metavar="FILE", help="records with a text; - reads standard input, a text a line")
+    parser.add_argument("--format", choices=FORMATS, help="of the data, where its suffix does not say; with --data - jsonl is possible")
     parser.add_argument("--output", metavar="FILE.jsonl", help="write there instead of printing; the file appears whole or not at all")
     parser.add_argument("--top-k", type=int, metavar="N", help="how many results for each text, where the task has several")
     parser.add_argument("--aggregation", choices=STRATEGIES, help="of token classification (default simple)")
@@ -44,69 +48,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    texts, questions = _inputs(options)
-    output = None if options.output is None else Path(options.output)
-    if output is not None and not output.parent.is_dir():
-        raise ArgumentError(f"--output: {output.parent} is no directory")
-    predict = pipeline(options.task, options.model, max_length=options.max_length, **_options(options))
-    match options.task:
-        case "question-answering":
-            predictions = predict(questions, texts)
-        case "sentence-similarity":
-            predictions = predict(options.source, texts)
-        case _:
-            predictions = predict(texts)
-    # Escaped where standard output could not take a letter: half of a JSON text is none.
-    escaped = output is None and "utf" not in (sys.stdout.encoding or "").lower()
-    lines = (_line(text, prediction, escaped) for text, prediction in zip(texts, predictions, strict=True))
-    if output is None:
-        sys.stdout.writelines(lines)
-        return 0
-    try:
-        with replacing(output) as file:
-            file.writelines(line.encode("utf-8") for line in lines)
-    except OSError as error:
-        raise DataError(output, f"cannot be written: {error.strerror or error}", code="write-failed") from error
-    print(f"{len(texts)} predictions in {output}", file=sys.stderr)
-    return 0
-
-
-def _inputs(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Texts, and the question of each where the task has questions."""
     for name, task in (("question", "question-answering"), ("source", "sentence-similarity")):
         if getattr(options, name) is not None and options.task != task:
             raise ArgumentError(f"--{name} belongs to --task {task}")
     if options.task == "sentence-similarity" and options.source is None:
         raise ArgumentError("--task sentence-similarity needs --source, the text to compare with")
+    output = None if options.output is None else Path(options.output)
+    if output is not None and not output.parent.is_dir():
+        raise ArgumentError(f"--output: {output.parent} is no directory")
+    records = _records(options)
+    first = next(records, None)  # before a model is loaded: a file that cannot be read is refused at once
+    if first is None:
+        raise DataError("<stdin>", "holds no texts", code="empty-file")
+    if options.task == "question-answering":
+        _questions(options.question, [first])
+    predict = pipeline(options.task, options.model, max_length=options.max_length, **_options(options))
+    # Escaped where standard output could not take a letter: half of a JSON text is none.
+    escaped = output is None and "utf" not in (sys.stdout.encoding or "").lower()
+    lines = (_line(text, prediction, escaped) for text, prediction in _predictions(options, predict, chain([first], records)))
+    if output is None:
+        sys.stdout.writelines(lines)
+        return 0
+    count = 0
+    try:
+        with replacing(output) as file:
+            for count, line in enumerate(lines, start=1):  # noqa: B007 (the number of the last one is printed)
+                file.write(line.encode("utf-8"))
+    except OSError as error:
+        raise DataError(output, f"cannot be written: {error.strerror or error}", code="write-failed") from error
+    print(f"{count} predictions in {output}", file=sys.stderr)
+    return 0
+
+
+def _records(options: argparse.Namespace) -> Iterator[Record]:
+    """The texts to predict, one after another: a file may be larger than the memory. Raises: DataError."""
+    if options.text is not None:
+        return (Record(text, None, "--text", number, {}) for number, text in enumerate(options.text, start=1))
     if options.data == "-":
-        records, texts = [], _lines(sys.stdin.buffer)
+        return _lines(sys.stdin.buffer, options.format == "jsonl")
+    return iter_records(options.data, format=options.format)
+
+
+def _predictions(options: argparse.Namespace, predict: Any, records: Iterator[Record]) -> Iterator[tuple[str, Any]]:
+    """Each text and what the model makes of it. Tasks that take one text at a time read as they go; the others need all texts at once."""
+    if options.task == "question-answering":
+        held = list(records)
+        yield from zip([r.text for r in held], predict(_questions(options.question, held), [r.text for r in held]), strict=True)
+    elif options.task == "sentence-similarity":
+        texts = [record.text for record in records]
+        yield from zip(texts, predict(options.source, texts), strict=True)
     else:
-        records = [] if options.data is None else read_records(options.data)
-        texts = [record.text for record in records] or options.text
-    if options.task != "question-answering":
-        return texts, []
-    if options.question is not None:
-        return texts, [options.question] * len(texts)
-    questions = [question for record in records if isinstance(question := record.fields.get("question"), str)]
-    if len(questions) < len(texts):
+        ahead, behind = tee(records)
+        pairs = options.task == "text-classification"
+        inputs = ({"text": r.text, "text_pair": r.text_b} if pairs and r.text_b is not None else r.text for r in ahead)
+        yield from ((record.text, prediction) for record, prediction in zip(behind, predict(inputs), strict=True))
+
+
+def _questions(question: str | None, records: Sequence[Record]) -> list[str]:
+    """Of each record: the one for all of them, or that of its column."""
+    if question is not None:
+        return [question] * len(records)
+    questions = [own for record in records if isinstance(own := record.fields.get("question"), str)]
+    if len(questions) < len(records):
         raise ArgumentError("--task question-answering needs --question, or --data with a column question")
-    return texts, questions
+    return questions
 
 
-def _lines(stream: IO[bytes]) -> list[str]:
-    """A text for each line of standard input. Raises: DataError."""
-    texts = []
+def _lines(stream: IO[bytes], as_json: bool) -> Iterator[Record]:
+    """A text for each line of standard input, or the `text` of each line's JSON object. Raises: DataError."""
     for number, raw in enumerate(stream, start=1):
         try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            text: object = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError("<stdin>", f"not UTF-8 (byte {error.start} of the line)", line=number, code="not-utf8") from None
-        if not text:
+        fields: dict[str, object] = {"text": text}
+        if as_json:
+            try:
+                fields = parse_json(str(text))
+            except ValueError as error:
+                raise DataError("<stdin>", f"not valid JSON: {error}", line=number, code="bad-json") from None
+            if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
+                raise DataError("<stdin>", 'each line must be an object with a string "text"', line=number, code="bad-json")
+        text = fields["text"]
+        if not isinstance(text, str) or not text.strip():
             raise DataError("<stdin>", "the text is empty; remove the line", line=number, code="empty-text")
-        texts.append(text)
-    if not texts:
-        raise DataError("<stdin>", "holds no texts", code="empty-file")
-    return texts
+        yield Record(text, None, "<stdin>", number, fields)
 
 
 def _options(options: argparse.Namespace) -> dict[str, Any]:

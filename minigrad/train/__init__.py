@@ -1,5 +1,35 @@
-"""Around the training loop: metrics and reports."""
+"""The whole life of a fine-tune: settings, objectives, tasks, the trainer, its checkpoints and events, metrics and reports."""
 
-from minigrad.train.metrics import ClassificationReport, accuracy, classification_report
+from minigrad.train.average import Average
+from minigrad.train.checkpoints import Checkpoint, CheckpointStore
+from minigrad.train.config import RunConfig
+from minigrad.train.events import JsonLog, Progress, TensorBoard
+from minigrad.train.metrics import (
+    ClassificationReport,
+    NerReport,
+    accuracy,
+    bootstrap,
+    by_group,
+    classification_metrics,
+    classification_report,
+    mcnemar,
+    ner_metrics,
+    ner_report,
+    paired_bootstrap,
+    regression_metrics,
+)
+from minigrad.train.objectives import Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses
+from minigrad.train.report import write_report
+from minigrad.train.run import Run
+from minigrad.train.settings import TrainingSettings
+from minigrad.train.tasks import Regression, SequenceClassification, Task, TokenClassification, task_of
+from minigrad.train.team import Team
+from minigrad.train.trainer import Trainer, TrainingResult
 
-__all__ = ["ClassificationReport", "accuracy", "classification_report"]
+__all__ = [
+    "Average", "Checkpoint", "CheckpointStore", "ClassificationReport", "JsonLog", "Mixed", "NerReport", "Objective", "Progress",
+    "Regression", "Run", "RunConfig", "SequenceChoices", "SequenceClasses", "SequenceClassification", "SequenceNumbers", "Task", "Team",
+    "TensorBoard", "TokenClasses", "TokenClassification", "Trainer", "TrainingResult", "TrainingSettings", "accuracy", "bootstrap",
+    "by_group", "classification_metrics", "classification_report", "mcnemar", "ner_metrics", "ner_report", "paired_bootstrap",
+    "regression_metrics", "task_of", "write_report",
+]  # fmt: skip

