@@ -102,9 +102,9 @@ def test_the_state_of_an_optimizer_names_its_arrays_by_place() -> None:
 
 def test_names_of_arrays_cannot_meet() -> None:
     x, y = np.zeros(1), np.ones(1)
-    tree = {"a/b": x, "a": {"b": y}, "": x, "~": {"1": x}, "~1": y}
+    tree = {"a/b": x, "a": {"b": y}, "": x, "~": {"1": x}, "~1": y, "/": x}
     flat, arrays = flatten(tree)
-    assert len(arrays) == 5 and same(unflatten(flat, arrays), tree)
+    assert len(arrays) == 6 and same(unflatten(flat, arrays), tree)
     assert flatten(x) == ({"$array": "/"}, {"/": x})
 
 

@@ -118,11 +118,10 @@ def limited_saves(directory: Path) -> None:
 
 
 def hold(directory: Path, worker: bool) -> None:
-    """Holds the lock until it is killed; with a forked worker that lives on after it."""
+    """Holds the lock until it is killed; with a forked worker that lives on after it. The last process to start says so."""
     with CheckpointStore(directory).lock():
-        pid = os.fork() if worker else -1
-        if pid != 0:
-            print(pid, flush=True)
+        if not worker or os.fork() == 0:
+            print(os.getpid(), flush=True)
         sys.stdin.read()
 
 

@@ -38,14 +38,27 @@ def read_tree(path: Path) -> Directory:
     return Directory(entries, dict(entries))
 
 
-def write_tree(directory: Directory, path: Path, *, root_safe: bool, inner_safe: bool, data_safe: bool) -> None:
+Kept = dict[str, "bytes | Kept"]
+
+
+def kept(directory: Directory, *, root_safe: bool, inner_safe: bool, data_safe: bool) -> Kept:
     """What the disk kept: in the root, in the directories within, and of the bytes, either what is safe or what came last."""
+    return {
+        name: kept(node, root_safe=inner_safe, inner_safe=inner_safe, data_safe=data_safe)
+        if isinstance(node, Directory)
+        else (node.safe if data_safe else node.data)
+        for name, node in (directory.safe if root_safe else directory.entries).items()
+    }
+
+
+def write_kept(content: Kept, path: Path) -> None:
+    """Make a directory of what was kept."""
     path.mkdir()
-    for name, node in (directory.safe if root_safe else directory.entries).items():
-        if isinstance(node, Directory):
-            write_tree(node, path / name, root_safe=inner_safe, inner_safe=inner_safe, data_safe=data_safe)
+    for name, node in content.items():
+        if isinstance(node, bytes):
+            (path / name).write_bytes(node)
         else:
-            (path / name).write_bytes(node.safe if data_safe else node.data)
+            write_kept(node, path / name)
 
 
 class Recorder:

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import minigrad
+
 _CHILD = Path(__file__).with_name("child.py")
-_ENVIRONMENT = os.environ | {"PYTHONPATH": str(_CHILD.parents[2]), "OPENBLAS_NUM_THREADS": "1"}
+_PACKAGES = [_CHILD.parents[2], Path(minigrad.__file__).parents[1]]  # the child must test the same package as this process
+_ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, _PACKAGES)), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def run_child(mode: str, directory: Path) -> str:

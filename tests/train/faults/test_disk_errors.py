@@ -19,6 +19,7 @@ from train.faults.saving import (
     calls_of_a_save,
     install,
     leftovers,
+    perform,
     save,
     started,
     state,
@@ -184,6 +185,16 @@ def test_F05_a_directory_that_is_missing_is_empty_until_something_is_saved(tmp_p
     assert store.latest() is None and store.steps() == [] and not (tmp_path / "a").exists()
     save(store, 1)
     assert_whole(store.latest(), 1)
+
+
+def test_F05_each_directory_that_is_made_reaches_the_disk(tmp_path: Path) -> None:
+    recorder = FaultyOs(perform)
+    install(recorder)
+    try:
+        _disk.make_directories(tmp_path / "a" / "b")
+    finally:
+        uninstall()
+    assert recorder.calls == ["mkdir", "open", "fsync", "close"] * 2
 
 
 def test_F05_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:

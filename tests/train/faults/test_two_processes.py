@@ -64,3 +64,12 @@ def test_F09_the_lock_is_a_file(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
             save(CheckpointStore(directory), 1)
         assert caught.value.code in ("not-a-regular-file", "write-failed")
+
+
+def test_F09_a_link_in_the_place_of_the_lock_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_text("x" * 100)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "thesis")
+    with pytest.raises(CheckpointError):
+        save(CheckpointStore(tmp_path / "run"), 1)
+    assert (tmp_path / "thesis").read_text() == "x" * 100
