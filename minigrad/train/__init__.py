@@ -1,7 +1,8 @@
 """The whole life of a fine-tune: settings, objectives, tasks, the trainer, its checkpoints and events, metrics and reports."""
 
+from minigrad.train._contents import Checkpoint
 from minigrad.train.average import Average
-from minigrad.train.checkpoints import Checkpoint, CheckpointStore
+from minigrad.train.checkpoints import CheckpointStore
 from minigrad.train.config import RunConfig
 from minigrad.train.events import JsonLog, Progress, TensorBoard
 from minigrad.train.metrics import (

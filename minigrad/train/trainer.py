@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from pathlib import Path
@@ -39,6 +39,9 @@ from minigrad.train.trees import flatten, unflatten
 
 MAX_SKIPPED = 3
 """Updates that `on_nonfinite="skip"` leaves out before it stops after all."""
+
+MAX_SHOWN = 8
+"""Differences that one message tells of a run that is resumed with something else."""
 
 
 @dataclass
@@ -77,7 +80,7 @@ class Trainer:
     for the best model whenever an evaluation was the best so far. callbacks: functions of events (`events.py`). about: what the "start"
     event says of the run. identity: what must be the same when the run is resumed, beside settings, model and data.
 
-    Raises: ArgumentError if nothing is left to train.
+    Raises: ArgumentError if nothing is left to train, and for patience without evaluations.
     """
 
     def __init__(
@@ -97,6 +100,10 @@ class Trainer:
         self.model, self.objective, self.loader, self.settings = model, objective, loader, settings
         self.evaluate, self.output, self.save_model, self.callbacks = evaluate, output, save_model, list(callbacks)
         self.about, self.identity = dict(about or {}), dict(identity or {})
+        if output is not None:
+            self.callbacks.insert(0, JsonLog(output / LOG_NAME))
+        if settings.patience is not None and evaluate is None:
+            raise ArgumentError(f"patience = {settings.patience} waits for better evaluations, and there is nothing to evaluate on")
         if settings.freeze:
             model.freeze(*settings.freeze)
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -144,12 +151,15 @@ class Trainer:
             )
             reason = "error"
             try:
-                self._tell("start", run=self.about, total_steps=self.total, resumed=saved is not None)
-                for notice in self.notices:
-                    self._tell("notice", message=notice)
+                self.tell("start", run=self.about, total_steps=self.total, resumed=saved is not None)
+                while self.notices:
+                    self.tell("notice", message=self.notices.pop(0))
                 reason = self._train(team, interruption)
+                if reason != "interrupted" and self.evaluate is not None and self.at.best is None:
+                    message = f"no evaluation gave a finite {self.settings.metric}, so none is the best: the last weights are kept"
+                    self.tell("notice", message=message)
             finally:
-                self._tell("end", reason=reason, best=self.at.best, seconds=self.at.seconds)
+                self.tell("end", reason=reason, best=self.at.best, seconds=self.at.seconds)
         return TrainingResult(self.at.step, reason, self.at.best, interruption.exit_code if reason == "interrupted" else 0)
 
     def _train(self, team: Team, interruption: Interruption) -> str:
@@ -168,7 +178,7 @@ class Trainer:
                 evaluated = self.evaluate is not None and (last or _is_due(settings.evaluate_every, at.step, over))
                 if evaluated:
                     self._evaluate()
-                if last or interruption.signal or _is_due(settings.save_every, at.step, evaluated or over):
+                if last or interruption.signal or self._is_enough() or _is_due(settings.save_every, at.step, evaluated or over):
                     self._save()
                 if interruption.signal:
                     return "interrupted"
@@ -203,7 +213,7 @@ class Trainer:
         tokens, packing = batch.tokens.packing.rows, batch.tokens.packing
         self._clock.count(tokens)
         at.seconds = self._clock.seconds
-        self._tell(
+        self.tell(
             "step",
             epoch=at.epoch,
             loss=loss,
@@ -228,12 +238,12 @@ class Trainer:
                         f"({error}); choose a smaller batch or more parts. The last checkpoint is untouched"
                     ) from error
                 self.at.parts *= 2
-                self._tell("notice", message=f"the memory did not suffice: steps are computed in {self.at.parts} parts from here on")
+                self.tell("notice", message=f"the memory did not suffice: steps are computed in {self.at.parts} parts from here on")
 
     def _pass_over(self, why: str) -> None:
         self.optimizer.zero_grad()
         current().advance()
-        self._tell("notice", message=why)
+        self.tell("notice", message=why)
 
     def _refuse(self, error: NonFiniteError, batch: Batch) -> None:
         """Leave an update out that would ruin the weights. Raises: NonFiniteError if it was one too many."""
@@ -259,8 +269,8 @@ class Trainer:
     def _evaluate(self) -> None:
         assert self.evaluate is not None
         started = time.perf_counter()
-        with self.model.evaluating(), self.average.applied() if self.average else nullcontext():
-            metrics = dict(self.evaluate())
+        with self.model.evaluating(), self.averaged():
+            metrics = {name: float(value) for name, value in self.evaluate().items()}
             metric = self.settings.metric
             if metric not in metrics:
                 raise ArgumentError(f"metric = {metric!r}: the evaluation gives {listing(metrics)}")
@@ -272,7 +282,11 @@ class Trainer:
             else:
                 self.at.worse += 1
         self._clock.pause(time.perf_counter() - started)
-        self._tell("evaluation", split="dev", metrics=metrics, metric=metric, best=best, seconds=time.perf_counter() - started)
+        self.tell("evaluation", split="dev", metrics=metrics, metric=metric, best=best, seconds=time.perf_counter() - started)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside: the model has the weights that are evaluated and kept, their moving average if the settings ask for one."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def _is_better(self, value: float, best: float) -> bool:
         """Strictly: of equal ones the first is kept."""
@@ -315,7 +329,6 @@ class Trainer:
                 message = "holds the checkpoints of a run: resume it, or name another directory"
                 raise CheckpointError(self.store.directory, message, code="exists")
             rewind(self.output / LOG_NAME, self.at.step if saved else -1)
-            self.callbacks.insert(0, JsonLog(self.output / LOG_NAME))
         return saved
 
     def _load(self, saved: Checkpoint, force: bool) -> None:
@@ -323,19 +336,21 @@ class Trainer:
         try:
             changed = list(differences(state["identity"], self._identity()))
             if changed and not force:
-                message = f"was saved with something else: {'; '.join(changed)}. Resume with the same, or insist by force"
+                shown = "; ".join(changed[:MAX_SHOWN]) + (f" and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else "")
+                message = f"was saved with something else: {shown}. Resume with the same, or insist by force"
                 raise CheckpointError(saved.path, message, code="changed")
             tree = unflatten(state["tree"], saved.arrays("optimizer"))
             self.model.load_state_dict(saved.arrays("model"))
+            asked = [dict(group) for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(tree["optimizer"])
+            self.at = Position(**state["position"])
+            before = state["identity"]["training"]
+            if self.average is not None:  # which begins here if it is new
+                self.average.load(self.model.state_dict() if before["ema"] is None else saved.arrays("average"))
             if not changed:
                 self.schedule.load_state_dict(state["schedule"])
             else:
-                while self.schedule.steps < state["position"]["step"]:
-                    self.schedule.step()
-            if self.average is not None:
-                self.average.load(saved.arrays("average"))
-            self.at = Position(**state["position"])
+                self._change(asked, before["parts"])
             stream = current()
             stream.seed, stream.step = state["random"]["seed"], state["random"]["step"]
             stream.init.bit_generator.state = tree["init"]
@@ -345,13 +360,25 @@ class Trainer:
         for entry in differences(state["machine"], _machine()):
             self.notices.append(f"resumed on another machine, so not to the last bit ({entry})")
 
+    def _change(self, asked: Sequence[Mapping[str, Any]], parts: int) -> None:
+        """Go on with the settings of now in place of those that a checkpoint was saved with."""
+        for group, options in zip(self.optimizer.param_groups, asked, strict=True):
+            group.update(options)
+        while self.schedule.steps < self.at.step:
+            self.schedule.step()
+        if parts != self.settings.parts:
+            self.at.parts = self.settings.parts
+        if self.at.batch >= self.loader.batches_in(self.at.epoch):  # of other data, an epoch may be over by now
+            self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+
     def _identity(self) -> dict[str, Any]:
         """What the numbers of a run follow from."""
         shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
         model = {"class": type(self.model).__name__, "parameters": shapes, "trained": [name for name, _ in self.named]}
         return {"training": self.settings.to_dict(), "model": model, "data": self.loader.digest(), **self.identity}
 
-    def _tell(self, kind: str, **fields: Any) -> None:
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Give an event to the log and the callbacks."""
         event = {"event": kind, "step": self.at.step, **fields}
         for callback in self.callbacks:
             callback(event)
