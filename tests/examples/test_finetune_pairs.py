@@ -54,7 +54,7 @@ def test_the_item_alone_tells_nothing(example: ModuleType) -> None:
 
 
 def test_the_whole_script(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = directory(tmp_path / "model", "BertModel", max_position_embeddings=256)
+    model = directory(tmp_path / "model", "BertModel")
     arguments = ["--model", str(model), "--layers", "1", "--users", "12", "--epochs", "1", "--output", str(tmp_path / "run")]
     figures = example.main(arguments)
     assert figures.keys() == {"accuracy", "auc", "item_only_accuracy", "majority_accuracy"}
