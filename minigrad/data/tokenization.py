@@ -7,7 +7,7 @@ truncation is an argument, padding does not exist (batches are packed), and what
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["TOKENIZER_FILES", "TRUNCATIONS", "Encoding", "Tokenizer", "checked_texts"]
 
 CHUNK_TEXTS = 1024
-"""Texts that are encoded at once: the library's own records of a text are many times its size."""
+CHUNK_CHARACTERS = 1 << 20
+"""Texts, and characters of texts, that are encoded at once: the library's own records of a text are many times its size."""
 TRUNCATIONS = ("longest_first", "only_first", "only_second")
 
 
@@ -164,8 +165,7 @@ class Tokenizer:
             else:
                 self._backend.enable_truncation(max_length, strategy=truncation, direction=self._settings.truncation_side)
             try:
-                chunks = (self._backend.encode_batch(inputs[i : i + CHUNK_TEXTS]) for i in range(0, len(inputs), CHUNK_TEXTS))
-                return [_to_arrays(encoding) for chunk in chunks for encoding in chunk]
+                return [_to_arrays(encoding) for chunk in _chunks(inputs) for encoding in self._backend.encode_batch(chunk)]
             except Exception as error:  # the library raises bare Exceptions; with checked texts there is one reason
                 message = (
                     f"truncation {quoted(truncation)} cannot bring every pair to max_length {max_length}: the text to cut is too short"
@@ -273,6 +273,19 @@ def checked_texts(name: str, texts: Iterable[str], first: int = 0) -> list[str]:
         if (at := surrogate_at(text)) is not None:
             raise ArgumentError(f"{name}[{position}] holds half a surrogate pair at character {at}")
     return checked
+
+
+def _chunks(inputs: list[Any]) -> Iterator[list[Any]]:
+    """The texts (or pairs) in runs of what is encoded at once; a text that is longer stands alone."""
+    start = characters = 0
+    for i, given in enumerate(inputs):
+        own = len(given) if isinstance(given, str) else sum(map(len, given))
+        if i > start and (i - start == CHUNK_TEXTS or characters + own > CHUNK_CHARACTERS):
+            yield inputs[start:i]
+            start, characters = i, 0
+        characters += own
+    if inputs:
+        yield inputs[start:]
 
 
 def _to_arrays(encoding: tokenizers.Encoding) -> Encoding:

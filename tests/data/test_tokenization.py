@@ -484,3 +484,16 @@ def test_hostile_texts_take_linear_time(directory: Path) -> None:
     tokenizer = Tokenizer.from_pretrained(directory)
     for text in ("s" * 10**6, "e" + "\u0301" * 10**6, "\u200b" * 10**6):
         assert len(tokenizer.encode([text], max_length=16)[0]) <= 16
+
+
+@pytest.mark.parametrize("sizes", [[3] * 10, [40, 3, 3, 90, 2], [200], []])
+def test_long_texts_are_encoded_a_few_at_a_time(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library keeps many times a text's size while it encodes, so a run of texts is bounded by characters too."""
+    from minigrad.data import tokenization
+
+    monkeypatch.setattr(tokenization, "CHUNK_CHARACTERS", 50)
+    monkeypatch.setattr(tokenization, "CHUNK_TEXTS", 4)
+    texts = ["x" * size for size in sizes]
+    chunks = list(tokenization._chunks(texts))
+    assert [text for chunk in chunks for text in chunk] == texts
+    assert all(len(chunk) == 1 or (len(chunk) <= 4 and sum(map(len, chunk)) <= 50) for chunk in chunks)
