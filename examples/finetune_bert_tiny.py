@@ -146,7 +146,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output=options.output,
         save_model=save_model,
         callbacks=[Progress(), note_speed],
-        identity={"model": options.model},
     )
     if options.freeze:
         print(f"frozen: {sum(not parameter.requires_grad for parameter in model.parameters())} parameter tensors")

@@ -67,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> NerReport:
     options = parse_arguments(arguments)
     # What decides the best model is the F1 of whole entities. The accuracy of single tags is high for a model that finds nothing: most
     # words are outside of every entity.
-    settings = TrainingSettings(
-        epochs=options.epochs, lr=options.lr, metric="entity_f1", seed=options.seed, workers=options.workers, schedule="linear"
-    )
+    settings = TrainingSettings(epochs=options.epochs, lr=options.lr, metric="entity_f1", seed=options.seed, workers=options.workers)
     records = load_records(options)
     kinds = sorted({entity.type for record in records["train"] for entity in record.entities or ()})
     print(", ".join(f"{len(rows)} {split}" for split, rows in records.items()), f"records; entities: {listing(kinds)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,23 +14,20 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from examples.scripts import EXAMPLES, script
 
 import minigrad as mg
 from minigrad.data import Batch, PackedLoader, Tokenizer
 from minigrad.errors import CheckpointError, MinigradError
 from minigrad.models import BertConfig, BertForSequenceClassification, BertModel
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "finetune_bert_tiny.py"
+SCRIPT = EXAMPLES / "finetune_bert_tiny.py"
 WORDS = ["the", "pump", "card", "train", "is", "was", "not", "broken", "late", "paid", "very", "good", "bad", "again", "today"]
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("finetune_bert_tiny", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("finetune_bert_tiny.py")
 
 
 @pytest.fixture(scope="module")
