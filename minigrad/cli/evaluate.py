@@ -11,7 +11,8 @@ from minigrad.data.readers import FORMATS
 from minigrad.files import write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
-from minigrad.train.run import grouped, kind_of_model, task_of_model, write_predictions
+from minigrad.train.events import json_ready
+from minigrad.train.run import check_column, check_length, grouped, kind_of_model, task_of_model, write_predictions
 
 HELP = "score a trained model on labelled records"
 DESCRIPTION = "Prints the figures of a model with a head for sequence or token classification, and on request writes a row for each record."
@@ -48,15 +49,18 @@ def run(options: argparse.Namespace) -> int:
         text_b_column=options.text_b,
         encoding=options.encoding,
     )
+    check_column(records, options.group)
     directory = find_checkpoint(options.model)
     model, tokenizer = load(directory), Tokenizer.from_pretrained(directory)
     task = task_of_model(model, kind_of_model(model))
-    examples = task.examples(tokenizer, records, options.max_length or min(512, max_tokens(model.config)))
+    max_length = min(512, max_tokens(model.config)) if options.max_length is None else options.max_length
+    check_length(model, max_length)
+    examples = task.examples(tokenizer, records, max_length)
     evaluation = task.evaluate(model, examples)
     for name, value in evaluation.metrics.items():
         print(f"{name:<20}{value:.4f}")
     if options.predictions is not None:
         write_predictions(Path(options.predictions), grouped(evaluation, examples, options.group))
     if options.json is not None:
-        write_text(Path(options.json), json.dumps(evaluation.metrics, indent=2) + "\n")
+        write_text(Path(options.json), json.dumps(json_ready(evaluation.metrics), indent=2) + "\n")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from minigrad.cli.train import finished
@@ -30,10 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     directory = Path(options.directory)
-    config = RunConfig.from_toml(directory / CONFIG_NAME, [*options.set, f"output.directory={_quoted(directory)}"])
-    command = ["python", "-m", "minigrad", "resume", options.directory]
+    config = RunConfig.from_toml(directory / CONFIG_NAME, options.set)
+    config = replace(config, output=replace(config.output, directory=str(directory)))  # which may have moved
+    words = ["--force"] * options.force + [word for text in options.set for word in ("--set", text)]
+    command = ["python", "-m", "minigrad", "resume", options.directory, *words]
     return finished(Run(config, command).fit(resume=True, force=options.force), config)
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path) + "'"

@@ -30,9 +30,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from minigrad.data.readers import FORMATS
 from minigrad.errors import ArgumentError, ConfigError
 from minigrad.files import listing, quoted, read_bounded
-from minigrad.train.settings import TrainingSettings
+from minigrad.train.settings import MAX_FLOAT, TrainingSettings
+from minigrad.train.tasks import KINDS
 
 MAX_CONFIG_BYTES = 1 << 20
 CONFIG_NAME = "config.toml"
@@ -46,6 +48,10 @@ class ModelPart:
 
     name: str
     layers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.layers is not None and self.layers < 1:
+            raise ArgumentError(f"layers must be at least 1, got {self.layers}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +85,14 @@ class DataPart:
     def __post_init__(self) -> None:
         if self.on_bad_row not in ("raise", "skip"):
             raise ArgumentError(f'on_bad_row must be "raise" or "skip", got {quoted(self.on_bad_row)}')
-        for name in ("max_length", "batch_size", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.format is not None and self.format not in FORMATS:
+            raise ArgumentError(f"format must be one of {listing(FORMATS)}, got {quoted(self.format)}")
+        for name in ("train", "dev", "test"):
+            if getattr(self, name) == "":
+                raise ArgumentError(f"{name} must be the path of a file, got an empty one")
+        for name in ("max_length", "batch_size", "max_skipped", "batch_tokens", "stride"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ArgumentError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +103,16 @@ class TaskPart:
     kind: str
     class_weights: str | tuple[float, ...] | None = None
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ArgumentError(f"kind must be one of {listing(KINDS)}, got {quoted(self.kind)}")
+        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
+            raise ArgumentError(f'class_weights must be "balanced" or a list of numbers, got {quoted(self.class_weights)}')
+        if not 0 <= self.label_smoothing <= 1:
+            raise ArgumentError(f"label_smoothing must be a number from 0 to 1, got {self.label_smoothing}")
+        if self.kind == "regression" and (self.class_weights is not None or self.label_smoothing):
+            raise ArgumentError("class_weights and label_smoothing belong to classes; a regression has none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +126,7 @@ class OutputPart:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A run, as config.toml describes it."""
+    """A run, as config.toml describes it. Raises: ArgumentError for parts that do not go together."""
 
     model: ModelPart
     data: DataPart
@@ -115,6 +136,16 @@ class RunConfig:
     chosen_metric: bool = True
     """Whether the file names the metric; else the task's own decides."""
 
+    def __post_init__(self) -> None:
+        figures = KINDS[self.task.kind].figures
+        if self.training.metric not in figures:
+            known = ", ".join(figures)
+            raise ArgumentError(f"[training] metric must be one of those of {self.task.kind} ({known}), got {quoted(self.training.metric)}")
+        if self.training.patience is not None and self.data.dev is None:
+            raise ArgumentError("[training] patience waits for better evaluations, which need [data] dev")
+        if self.data.stride is not None and self.task.kind != "token-classification":
+            raise ArgumentError(f"[data] stride belongs to token-classification: {self.task.kind} cuts long texts")
+
     @classmethod
     def from_toml(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         """Read a file. overrides: texts such as "training.lr=1e-4", whose values are TOML, or else taken as strings.
@@ -123,7 +154,7 @@ class RunConfig:
         """
         try:
             values = tomllib.loads(read_bounded(path, MAX_CONFIG_BYTES, ConfigError, "config-limit").decode("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, and of integers with thousands of digits
             raise ConfigError(path, f"not valid TOML: {error}", code="bad-toml") from None
         for override in overrides:
             _set(path, values, override)
@@ -141,11 +172,16 @@ class RunConfig:
             if not isinstance(section, Mapping):
                 raise ConfigError(path, f"{name} must be a section, [{name}], got {quoted(section)}", code="config-type")
             built[name] = _part(path, name, part, section)
-        return cls(**built, chosen_metric="metric" in values.get("training", {}))
+        try:
+            return cls(**built, chosen_metric="metric" in values.get("training", {}))
+        except ArgumentError as error:  # parts that do not go together
+            raise ConfigError(path, str(error), code="config-value") from error
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Every setting by section, without those that are None."""
+        """Every setting by section, without those that are None, and without a metric that nobody chose."""
         sections = {name: asdict(getattr(self, name)) for name in ("model", "data", "task", "training", "output")}
+        if not self.chosen_metric:
+            del sections["training"]["metric"]
         return {
             name: {key: list(value) if isinstance(value, tuple) else value for key, value in section.items() if value is not None}
             for name, section in sections.items()
@@ -167,7 +203,7 @@ def _set(path: Path, values: dict[str, Any], override: str) -> None:
         raise ConfigError(path, f"--set takes section.name=value, such as training.lr=1e-4, got {quoted(override)}", code="bad-override")
     try:
         value = tomllib.loads(f"x = {text.strip()}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     if not isinstance(values.setdefault(section, {}), dict):
         raise ConfigError(path, f"{section} must be a section, [{section}]", code="config-type")
@@ -202,7 +238,7 @@ def _converted(value: Any, hint: Any) -> Any:
         inner = [_converted(item, get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [None]
         return None if None in inner else tuple(inner)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) <= MAX_FLOAT else None
     return value if type(value) is hint else None
 
 

@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ class JsonLog:
 
     def __call__(self, event: Event) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(dict(event)), ensure_ascii=False) + "\n")
+            file.write(json.dumps(json_ready(dict(event)), ensure_ascii=False) + "\n")
 
 
 def rewind(path: Path, step: int) -> None:
@@ -56,13 +58,13 @@ def rewind(path: Path, step: int) -> None:
             new.write(line)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: a number that is not finite becomes its name."""
+def json_ready(value: Any) -> Any:
+    """JSON has no NaN: a number that is not finite becomes its name, in dicts and lists too."""
     if isinstance(value, float) and not isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: json_ready(inner) for key, inner in value.items()}
+    return [json_ready(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class Progress:
@@ -97,7 +99,7 @@ class Progress:
             self._bar.update(step - self._bar.n)
         elif kind == "step" and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
-            left = time.strftime("%H:%M:%S", time.gmtime(event["seconds_left"]))
+            left = timedelta(seconds=round(event["seconds_left"]))
             self._line(f"step {step}: loss {_shown(event['loss'])}, {event['tokens_per_second']:.0f} tokens/s, {left} left")
         elif kind == "evaluation":
             figures = ", ".join(
@@ -123,6 +125,7 @@ def _shown(loss: float | None) -> str:
 class TensorBoard:
     """Feeds losses, learning rates, speeds and metrics to TensorBoard, through the tensorboardX package (extra `tensorboard`).
 
+    Its file begins with the run, and what a resumed run does again takes the place of what it did before.
     Raises: MissingExtraError.
     """
 
@@ -131,9 +134,12 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise MissingExtraError('TensorBoard files are written by tensorboardX: pip install "minigrad-nn[tensorboard]"') from error
-        self._writer = SummaryWriter(str(directory))
+        self._open = partial(SummaryWriter, str(directory))
+        self._writer: Any = None
 
     def __call__(self, event: Event) -> None:
+        if self._writer is None:
+            self._writer = self._open(purge_step=event["step"] + 1)
         if event["event"] == "step":
             figures = {f"train/{name}": event[name] for name in ("loss", "lr", "grad_norm", "tokens_per_second")}
         elif event["event"] == "evaluation":
@@ -144,8 +150,9 @@ class TensorBoard:
             if value is None:  # a step without labels has no loss
                 continue
             self._writer.add_scalar(name, value, event["step"])
-        if event["event"] == "end":
+        if event["event"] == "end" or event.get("split") == "test":  # which comes after the end
             self._writer.close()
+            self._writer = None
 
 
 def memory_mb() -> float:

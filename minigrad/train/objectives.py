@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from minigrad import functional as F
 from minigrad.data.loader import Batch
-from minigrad.errors import ArgumentError, ShapeError
+from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
+from minigrad.files import quoted
 from minigrad.models.losses import IGNORED
 from minigrad.tensor import Tensor
 
@@ -46,8 +47,10 @@ class _Classes(Objective):
 
     def __init__(self, class_weights: ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
         self.class_weights = None if class_weights is None else np.asarray(class_weights, np.float32)
-        if self.class_weights is not None and not (np.isfinite(self.class_weights).all() and (self.class_weights >= 0).all()):
-            raise ArgumentError(f"class_weights must be finite numbers of at least 0, got {self.class_weights.tolist()!r:.120}")
+        if self.class_weights is not None and not (
+            self.class_weights.ndim == 1 and np.isfinite(self.class_weights).all() and (self.class_weights >= 0).all()
+        ):
+            raise ArgumentError(f"class_weights must be finite numbers of at least 0, one a class, got {quoted(class_weights)}")
         if not 0 <= label_smoothing <= 1:
             raise ArgumentError(f"label_smoothing lies between 0 and 1, got {label_smoothing!r}")
         self.label_smoothing = label_smoothing
@@ -59,7 +62,12 @@ class _Classes(Objective):
     def count(self, batch: Batch) -> float:
         labels = self._labels(batch)
         labels = labels[labels != IGNORED]
-        return float(len(labels) if self.class_weights is None else self.class_weights[labels].sum(dtype=np.float64))
+        if self.class_weights is None:
+            return float(len(labels))
+        wrong = labels[(labels < 0) | (labels >= len(self.class_weights))]
+        if wrong.size:
+            raise IndexRangeError(f"the label {wrong[0]} is none of the {len(self.class_weights)} classes that have a weight")
+        return float(self.class_weights[labels].sum(dtype=np.float64))
 
     def share(self, model: Any, part: Batch, count: float) -> Tensor:
         return self.rows(model(part.tokens).logits, part, denominator=count)

@@ -20,12 +20,12 @@ from minigrad.data import Tokenizer
 from minigrad.data.readers import read_records
 from minigrad.data.records import LabelMap, Record
 from minigrad.errors import ArgumentError, ConfigError, DataError
-from minigrad.files import quoted, replacing, write_text
+from minigrad.files import parse_json, quoted, replacing, write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
 from minigrad.train.config import CONFIG_NAME, DataPart, RunConfig
-from minigrad.train.events import Callback, Progress, TensorBoard
-from minigrad.train.tasks import Evaluation, Examples, Task, task_of
+from minigrad.train.events import Callback, Event, Progress, TensorBoard, json_ready
+from minigrad.train.tasks import Evaluation, Examples, Task, require_labels, task_of
 from minigrad.train.trainer import Trainer, TrainingResult
 
 logger = logging.getLogger("minigrad")
@@ -41,6 +41,8 @@ class Run:
 
     def __init__(self, config: RunConfig, command: Sequence[str] = ()) -> None:
         self.directory = Path(config.output.directory)
+        if self.directory.exists() and not self.directory.is_dir():
+            raise ConfigError(self.directory, "is no directory, and the output of a run needs one", code="not-a-directory")
         self.skipped: list[DataError] = []
         records = {split: _read(config.data, name, self.skipped) for split in SPLITS if (name := getattr(config.data, split))}
         self.task = task_of(
@@ -57,9 +59,11 @@ class Run:
         self.tokenizer = Tokenizer.from_pretrained(source)
         manual_seed(config.training.seed)
         self.model = load(source, self.task.head, num_hidden_layers=config.model.layers, **self.task.options())
-        if config.data.max_length > max_tokens(self.model.config):
-            raise ArgumentError(f"max_length = {config.data.max_length}: this model reads {max_tokens(self.model.config)} tokens")
+        check_length(self.model, config.data.max_length)
         self.examples = {split: self._examples(split, rows) for split, rows in records.items()}
+        for examples in self.examples.values():  # now, and not at the end of the training
+            require_labels(examples)
+            check_column(examples.records, config.data.group)
         self.trainer = Trainer(
             self.model,
             self.task.objective,
@@ -68,7 +72,7 @@ class Run:
             evaluate=self._evaluate_dev if "dev" in self.examples else None,
             output=self.directory,
             save_model=self.save_model,
-            callbacks=[Progress(), *self._tensorboard()],
+            callbacks=[self._keep_config, Progress(), *self._tensorboard()],
             about={
                 "command": list(command),
                 "config": config.to_dict(),
@@ -77,15 +81,17 @@ class Run:
                 "parameters": self.model.num_parameters(),
                 "trainable": sum(p.size for p in self.model.parameters() if p.requires_grad),
             },
-            identity={"model_file": config.model.name, "task": config.to_dict()["task"]},
+            identity={
+                "model_config": parse_json(self.model.config.to_text(type(self.model).__name__)),
+                "task": config.to_dict()["task"],
+                "dev": self.examples["dev"].loader.digest() if "dev" in self.examples else None,
+            },
         )
 
     def fit(self, *, resume: bool = False, force: bool = False) -> TrainingResult:
         """Train; then, if that came to its end, evaluate the best model, write predictions and the report. Raises: as Trainer.fit."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        if not resume and (self.directory / "checkpoints").exists() and any((self.directory / "checkpoints").glob("step-*")):
+        if not resume and ((self.directory / "best").exists() or any((self.directory / "checkpoints").glob("step-*"))):
             raise ConfigError(self.directory, "holds a run already: resume it, or name another directory", code="exists")
-        write_text(self.directory / CONFIG_NAME, self.config.to_toml())
         self.trainer.notices += [f"left out: {error}" for error in self.skipped]
         result = self.trainer.fit(resume=resume, force=force)
         if result.exit_code == 0:
@@ -109,6 +115,11 @@ class Run:
             )
         return examples
 
+    def _keep_config(self, event: Event) -> None:
+        """When a run has begun, and not before: what is refused must not change what an earlier one left."""
+        if event["event"] == "start":
+            write_text(self.directory / CONFIG_NAME, self.config.to_toml())
+
     def _evaluate_dev(self) -> dict[str, float]:
         return self.task.evaluate(self.model, self.examples["dev"]).metrics
 
@@ -117,9 +128,10 @@ class Run:
 
     def _finish(self) -> None:
         """The best model's predictions on dev and test, and the report."""
-        best = self.directory / "best"
-        if not best.exists():  # without an evaluation the last weights are the ones to keep
-            self.save_model(best)
+        best, metric = self.directory / "best", self.config.training.metric
+        if self.trainer.at.best is None:  # without an evaluation the last weights are the ones to keep
+            with self.trainer.averaged():
+                self.save_model(best)
         self.model = load(best, self.task.head)
         for split in ("dev", "test"):
             if split in self.examples:
@@ -127,9 +139,7 @@ class Run:
                 rows = grouped(evaluation, self.examples[split], self.config.data.group)
                 write_predictions(self.directory / f"predictions-{split}.jsonl", rows)
                 if split == "test":
-                    event = {"event": "evaluation", "step": self.trainer.at.step, "split": "test", "metrics": evaluation.metrics}
-                    for callback in self.trainer.callbacks:
-                        callback(event | {"metric": self.config.training.metric, "best": False, "seconds": 0.0})
+                    self.trainer.tell("evaluation", split="test", metrics=evaluation.metrics, metric=metric, best=False, seconds=0.0)
         if self.config.output.report:
             from minigrad.train.report import write_report
 
@@ -137,20 +147,29 @@ class Run:
 
 
 def grouped(evaluation: Evaluation, examples: Examples, column: str | None) -> Iterator[dict[str, Any]]:
-    """The rows of the predictions file, with what a column of the data says of each. Raises: DataError for a record without it."""
+    """The rows of the predictions file, with what a column of the data (see `check_column`) says of each."""
     for row, record in zip(evaluation.predictions, examples.records, strict=True):
-        if column is not None:
-            if column not in record.fields:
-                raise DataError(record.path, f"no column {quoted(column)} to group by", line=record.line, code="unknown-column")
-            row = row | {"group": str(record.fields[column])}
-        yield row
+        yield row if column is None else row | {"group": str(record.fields[column])}
+
+
+def check_column(records: Sequence[Record], column: str | None) -> None:
+    """Raises: DataError for a record that has no such column to group by."""
+    for record in records:
+        if column is not None and column not in record.fields:
+            raise DataError(record.path, f"no column {quoted(column)} to group by", line=record.line, code="unknown-column")
+
+
+def check_length(model: Any, max_length: int) -> None:
+    """Raises: ArgumentError for more tokens than the model has positions for."""
+    if max_length > max_tokens(model.config):
+        raise ArgumentError(f"max_length = {max_length}: this model reads {max_tokens(model.config)} tokens")
 
 
 def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a row a line; the file appears whole or not at all."""
     with replacing(path) as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
+            file.write(json.dumps(json_ready(row), ensure_ascii=False).encode("utf-8") + b"\n")
 
 
 def task_of_model(model: Any, kind: str, stride: int | None = None) -> Task:
@@ -164,9 +183,9 @@ def kind_of_model(model: Any) -> str:
     name = type(model).__name__
     if name.endswith("ForTokenClassification"):
         return "token-classification"
-    if name.endswith("ForSequenceClassification"):
+    if name.endswith("ForSequenceClassification") and model.config.problem_type != "multi_label_classification":
         return "regression" if model.config.num_labels == 1 else "sequence-classification"
-    raise ArgumentError(f"there is no evaluation for {name}: it takes heads for token and sequence classification")
+    raise ArgumentError(f"there is no evaluation for this {name}: it takes heads for one label of each text, or each token")
 
 
 def _read(data: DataPart, path: str, skipped: list[DataError]) -> list[Record]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from typing import Any
 
 from minigrad.errors import ArgumentError
@@ -12,6 +12,7 @@ from minigrad.files import listing, quoted
 
 SCHEDULES = ("linear", "cosine", "constant")
 ON_NONFINITE = ("stop", "skip")
+MAX_FLOAT = sys.float_info.max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class TrainingSettings:
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1)
         if self.workers != "auto":
-            _check_integer("workers", self.workers, 1)
+            _check_integer("workers", self.workers, 1, ' or "auto"')
         _check_number("lr", self.lr, "above 0", lambda x: x > 0)
         _check_number("weight_decay", self.weight_decay, "of at least 0", lambda x: x >= 0)
         _check_number("warmup", self.warmup, "from 0 to 1", lambda x: 0 <= x <= 1)
@@ -74,7 +75,7 @@ class TrainingSettings:
                 raise ArgumentError(f"{name} must be one of {listing(known)}, got {quoted(getattr(self, name))}")
         if not isinstance(self.metric, str) or not self.metric:
             raise ArgumentError(f"metric must be the name of a figure such as accuracy, got {quoted(self.metric)}")
-        if isinstance(self.freeze, str) or not all(isinstance(pattern, str) for pattern in self.freeze):
+        if not isinstance(self.freeze, list | tuple) or not all(isinstance(pattern, str) for pattern in self.freeze):
             raise ArgumentError(f"freeze must be a list of paths or patterns, got {quoted(self.freeze)}")
         object.__setattr__(self, "freeze", tuple(self.freeze))
 
@@ -96,21 +97,28 @@ UNIMPORTANT = ("keep", "save_every")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """What differs between two nested dicts, an entry for each value: "training.lr: 5e-05 then, 0.0001 now"."""
+    """What differs between two nested dicts, an entry for each value: "training.lr: 5e-05 then, 0.0001 now".
+
+    Of long lists only what one has and the other has not; where nothing but the order differs, both are shown.
+    """
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         where = f"{place}.{name}" if place else name
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from differences(old, new, where)
         elif old != new and name not in UNIMPORTANT:
+            if isinstance(old, list) and isinstance(new, list):
+                gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
+                old, new = (gone, come) if gone or come else (old, new)
             yield f"{where}: {quoted(old)} then, {quoted(new)} now"
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
+def _check_integer(name: str, value: Any, least: int, or_else: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-        raise ArgumentError(f"{name} must be an integer of at least {least}, got {quoted(value)}")
+        raise ArgumentError(f"{name} must be an integer of at least {least}{or_else}, got {quoted(value)}")
 
 
-def _check_number(name: str, value: Any, words: str, fits: Any) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or not fits(value):
+def _check_number(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_FLOAT  # also not NaN
+    if not number or not fits(value):
         raise ArgumentError(f"{name} must be a number {words}, got {quoted(value)}")

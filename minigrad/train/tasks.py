@@ -19,7 +19,7 @@ from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.data.loader import PackedLoader
 from minigrad.data.records import LabelMap, Record, numbers
 from minigrad.data.tokenization import Tokenizer
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError, DataError, NonFiniteError
 from minigrad.files import listing, quoted
 from minigrad.train.metrics import classification_metrics, ner_metrics, regression_metrics
 from minigrad.train.objectives import Objective, SequenceClasses, SequenceNumbers, TokenClasses
@@ -62,6 +62,9 @@ class Task(ABC):
     metric: ClassVar[str]
     """The figure that decides what is best, if nobody says otherwise."""
 
+    figures: ClassVar[tuple[str, ...]]
+    """The names of what `metrics` gives."""
+
     objective: Objective
     labels: LabelMap | None
 
@@ -78,10 +81,11 @@ class Task(ABC):
         """Figures by name of what `predict` gave."""
 
     def evaluate(self, model: Any, examples: Examples) -> Evaluation:
-        """What the model makes of the examples, without dropout. Raises: DataError for records without labels."""
-        if examples.loader.labels is None and examples.loader.token_labels is None:
-            first = examples.records[0]
-            raise DataError(first.path, f"has no {'entities' if examples.windows else 'labels'} to compare with", code="missing-label")
+        """What the model makes of the examples, without dropout.
+
+        Raises: DataError for records without labels; NonFiniteError if the model's scores are no numbers.
+        """
+        require_labels(examples)
         with model.evaluating(), no_grad():
             predictions = self.predict(model, examples)
         return Evaluation(self.metrics(predictions), predictions)
@@ -89,6 +93,13 @@ class Task(ABC):
     def options(self) -> dict[str, Any]:
         """What `minigrad.models.load` is told of the labels."""
         return {"num_labels": 1} if self.labels is None else {"id2label": dict(enumerate(self.labels.names))}
+
+
+def require_labels(examples: Examples) -> None:
+    """Raises: DataError for examples that nothing can be learned from, nor compared with."""
+    if examples.loader.labels is None and examples.loader.token_labels is None:
+        first = examples.records[0]
+        raise DataError(first.path, f"has no {'entities' if examples.windows else 'labels'} to compare with", code="missing-label")
 
 
 class SequenceClassification(Task):
@@ -100,6 +111,7 @@ class SequenceClassification(Task):
 
     head = "sequence-classification"
     metric = "accuracy"
+    figures = ("loss", "accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "mcc", "log_loss", "roc_auc")
 
     def __init__(self, labels: LabelMap, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0) -> None:
         self.labels = labels
@@ -137,6 +149,7 @@ class Regression(Task):
 
     head = "sequence-classification"
     metric = "mse"
+    figures = ("loss", "mse", "rmse", "mae", "r2", "pearson", "spearman")
     labels = None
 
     def __init__(self) -> None:
@@ -164,6 +177,7 @@ class TokenClassification(Task):
 
     head = "token-classification"
     metric = "entity_f1"
+    figures = ("loss", "entity_f1", "entity_precision", "entity_recall", "token_accuracy", "token_f1_macro")
 
     def __init__(
         self,
@@ -290,7 +304,10 @@ def _texts(tokenizer: Tokenizer, records: Sequence[Record], max_length: int, lab
 
 
 def _logits(model: Any, loader: PackedLoader, of_sequences: bool = True) -> Iterator[Numbers]:
-    """What the model gives for each sequence, in the data's order. Shapes: per sequence (labels,), of a head on tokens (tokens, labels)."""
+    """What the model gives for each sequence, in the data's order. Shapes: per sequence (labels,), of a head on tokens (tokens, labels).
+
+    Raises: NonFiniteError, which no figure and no prediction should be made of.
+    """
     lengths = np.cumsum([len(sequence) for sequence in loader.sequences])
     start = 0
     while start < len(lengths):  # as many sequences as fill a batch, at least one
@@ -298,6 +315,8 @@ def _logits(model: Any, loader: PackedLoader, of_sequences: bool = True) -> Iter
         stop = max(start + 1, int(np.searchsorted(lengths, before + BATCH_TOKENS, side="right")))
         tokens = loader.batch(np.arange(start, stop)).tokens
         rows = model(tokens).logits.numpy().astype(np.float64)
+        if not np.isfinite(rows).all():
+            raise NonFiniteError("the model's scores are not finite: its weights are broken, or have grown too far in training")
         yield from rows if of_sequences else (rows[first:past] for first, past in tokens.packing.spans)
         start = stop
 
