@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,7 +275,7 @@ def checked_texts(name: str, texts: Iterable[str], first: int = 0) -> list[str]:
     return checked
 
 
-def _chunks(inputs: list[Any]) -> Iterator[list[Any]]:
+def _chunks(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """The texts (or pairs) in runs of what is encoded at once; a text that is longer stands alone."""
     start = characters = 0
     for i, given in enumerate(inputs):
