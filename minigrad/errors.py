@@ -59,7 +59,10 @@ class GraphError(MinigradError, RuntimeError):
 
 
 class NonFiniteError(MinigradError, FloatingPointError):
-    """Inside `detect_anomaly`, a NaN or an infinity appeared. The message names the operation, the pass, the line and the inputs."""
+    """A NaN or an infinity where there must be none: in a model's answer; inside `detect_anomaly`, anywhere.
+
+    There the message names the operation, the pass, the line and the inputs.
+    """
 
     code = "non-finite"
 

@@ -17,10 +17,17 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from minigrad.errors import FileFormatError
+from minigrad.errors import ArgumentError, FileFormatError
 
 MAX_JSON_DEPTH = 100
 """Levels of nesting that `parse_json` accepts: far more than any file here needs, far fewer than Python can walk or write again."""
+
+
+def as_path(path: object) -> Path:
+    """The path that a caller names. Raises: ArgumentError for what is none; the empty text, which pathlib takes for the current folder."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str) or not name or "\0" in name:
+        raise ArgumentError(f"pass the path of a file or directory, got {quoted(path)}")
+    return Path(name)
 
 
 # ---- reading
@@ -138,8 +145,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A new file that takes the place of `path` when the block ends well, and vanishes otherwise.
 
     The content reaches the disk before the name does, and the name before this returns, so that no crash leaves half a file.
-    Raises: OSError if the folder cannot be written.
+    A link is replaced, not what it leads to.
+    Raises: OSError if the folder cannot be written, or `path` is a directory, a device, a pipe or a link to one of those.
     """
+    if path.exists() and not path.is_file():  # a device would become a file, for every program on the machine
+        raise OSError(errno.EEXIST, f"{path.name} exists and is not a regular file")
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:

@@ -320,7 +320,7 @@ def test_what_is_printed_is_json_whatever_the_terminal_knows(tmp_path: Path) -> 
     model.classifier.bias.assign(np.full(model.classifier.bias.shape, np.nan, np.float32))
     model.save_pretrained(folder)
     done = shell(f"minigrad predict {folder} --task text-classification --text a")
-    assert done.returncode == 2 and b"is not finite, which JSON cannot say" in done.stderr and done.stdout == b""
+    assert done.returncode == 2 and b"the model's answer holds NaN or infinities" in done.stderr and done.stdout == b""
 
 
 def test_names_of_files_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,3 +373,23 @@ def test_predict_reads_pairs_and_every_format(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["prediction"] == classify([{"text": "the pump", "text_pair": "leaking"}])[0]
     assert main(["predict", str(folder), "--task", "text-classification", "--data", str(tmp_path / "words.conll")]) == 0
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["the pump", "leaking"]
+
+
+def test_nothing_but_files_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = directory(tmp_path / "model", "BertForSequenceClassification")
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("device").symlink_to("/dev/null")
+    predict = ("predict", folder, "--task", "text-classification", "--text", "a", "--output")
+    for target in ("pipe", "device", "model", "."):
+        assert "exists and is not a regular file" in refused(capsys, *predict, target)
+    for command in (predict, ("convert", folder)):
+        assert "pass the path of a file or directory, got ''" in refused(capsys, *command, "")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "pipe", "device"}
+
+
+def test_convert_replaces_files_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, target = directory(tmp_path / "model", "BertModel"), tmp_path / "target"
+    target.mkdir()
+    os.mkfifo(target / "config.json")
+    assert f"{target}: cannot be written: config.json exists and is not a regular file" in refused(capsys, "convert", folder, target)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from minigrad.errors import ConfigError, DataError, FileFormatError, WeightFileError
+from minigrad.errors import ArgumentError, ConfigError, DataError, FileFormatError, WeightFileError
 from minigrad.files import (
     MAX_JSON_DEPTH,
+    as_path,
     json_type,
     listing,
     open_regular,
@@ -114,6 +115,32 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "\ud800")
     assert [(entry.name, entry.read_text(encoding="utf-8")) for entry in tmp_path.iterdir()] == [("file", "old ü")]
-    with pytest.raises(OSError):
-        write_text(tmp_path, "a folder is no file")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_only_files_and_links_to_files_are_replaced(tmp_path: Path) -> None:
+    """A device or a pipe would be a file from then on, for every program that uses it."""
+    file, pipe, folder = tmp_path / "file", tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for target in (pipe, folder, Path("/dev/null")):
+        link = tmp_path / f"link to {target.name}"
+        link.symlink_to(target)
+        for path in (target, link) if target != Path("/dev/null") else (link,):
+            with pytest.raises(OSError, match="exists and is not a regular file"):
+                write_text(path, "x")
+            assert link.is_symlink() and not target.is_file()
+    file.write_text("old", encoding="utf-8")
+    for target, link in ((file, tmp_path / "link"), (tmp_path / "nowhere", tmp_path / "dangling")):
+        link.symlink_to(target)
+        write_text(link, "new")
+        assert not link.is_symlink() and link.read_text(encoding="utf-8") == "new"
+    assert file.read_text(encoding="utf-8") == "old" and not (tmp_path / "nowhere").exists()
+    assert not list(tmp_path.glob(".*")), "no part is left"
+
+
+@pytest.mark.parametrize("path", [None, 5, 1.5, True, b"x", ["x"], "", "a\0b"], ids=repr)
+def test_what_is_no_path_is_refused(path: object) -> None:
+    with pytest.raises(ArgumentError, match="pass the path of a file or directory, got "):
+        as_path(path)
+    assert as_path("x") == as_path(Path("x")) == Path("x")

@@ -15,7 +15,7 @@ import pytest
 from small_models import LABELS, TEXTS, directory
 
 import minigrad as mg
-from minigrad.errors import ArgumentError, DTypeError, MissingExtraError, WeightFileError
+from minigrad.errors import ArgumentError, DTypeError, MissingExtraError, NonFiniteError, WeightFileError
 from minigrad.packing import PackedTokens
 from minigrad.pipeline import TASKS, TextClassification, TokenClassification, base
 from minigrad.pipeline.entities import STRATEGIES
@@ -318,3 +318,33 @@ def test_tasks_and_options_are_checked_first(folders: dict[str, Path]) -> None:
         mg.pipeline("question-answering", folders["question-answering"])("Who?", [7])
     with pytest.raises(DTypeError, match=r"texts\[1\] must be a string, got int"):
         mg.pipeline("fill-mask", folders["fill-mask"])(["[MASK]", 7])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("task", KINDS)
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # NumPy's word for what is made here on purpose
+def test_broken_weights_give_no_answer(task: str, value: float, folders: dict[str, Path]) -> None:
+    """They must not pass for "no entities" or for the first word of the context."""
+    predict = mg.pipeline(task, folders[task], **OPTIONS.get(task, {}))
+    for name, parameter in predict.model.named_parameters():
+        if name.endswith("bias"):
+            parameter.assign(np.full(parameter.shape, value, np.float32))
+    inputs = {"question-answering": ("Who?", "Maria"), "sentence-similarity": ("Maria", ["Berlin"])}.get(task, ("Maria [MASK]",))
+    with pytest.raises(NonFiniteError, match="the model's answer holds NaN or infinities: its weights are broken"):
+        predict(*inputs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "words"),
+    [
+        ("BertForSequenceClassification", "token-classification", "its classifier was trained for sequence-classification, not for"),
+        ("BertForMultipleChoice", "text-classification", "its classifier was trained for multiple-choice, not for"),
+        ("BertForTokenClassification", "text-classification", "'bert.pooler.dense.bias' would be random"),
+    ],
+)
+def test_a_classifier_of_another_kind_is_not_taken_for_the_tasks(tmp_path: Path, kind: str, task: str, words: str) -> None:
+    """Their weights have the same names and shapes."""
+    folder = directory(tmp_path, kind, id2label={0: "a"})
+    with pytest.raises(WeightFileError, match=words) as caught:
+        mg.pipeline(task, folder)
+    assert caught.value.code == "no-head"

@@ -10,7 +10,7 @@ from typing import Any
 from minigrad.data import Tokenizer
 from minigrad.data.tokenization import TOKENIZER_FILES
 from minigrad.errors import ArgumentError, ConfigError, TokenizerError, WeightFileError
-from minigrad.files import listing, quoted, read_bounded, write_text
+from minigrad.files import as_path, listing, quoted, read_bounded, write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import HEADS, forecast, load
 from minigrad.models.config import MAX_JSON_BYTES
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    source, target = find_checkpoint(options.source), Path(options.target)
+    source, target = find_checkpoint(options.source), as_path(options.target)
     if target.exists() and os.path.samefile(source, target):
         raise ArgumentError(f"DST is SRC ({quoted(str(target))}): name another directory, so that the original stays")
     # Everything is read before anything is written.

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain, tee
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from minigrad.data.readers import FORMATS, iter_records
 from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, DataError
-from minigrad.files import parse_json, quoted, replacing
+from minigrad.files import as_path, parse_json, replacing
 from minigrad.pipeline import TASKS, pipeline
 from minigrad.pipeline.entities import STRATEGIES
 
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
             raise ArgumentError(f"--{name} belongs to --task {task}")
     if options.task == "sentence-similarity" and options.source is None:
         raise ArgumentError("--task sentence-similarity needs --source, the text to compare with")
-    output = None if options.output is None else Path(options.output)
+    output = None if options.output is None else as_path(options.output)
     if output is not None and not output.parent.is_dir():
         raise ArgumentError(f"--output: {output.parent} is no directory")
     records = _records(options)
@@ -152,8 +151,4 @@ def _options(options: argparse.Namespace) -> dict[str, Any]:
 def _line(text: str, prediction: Any, escaped: bool) -> str:
     if isinstance(prediction, np.ndarray):
         prediction = prediction.tolist()
-    try:
-        return json.dumps({"text": text, "prediction": prediction}, ensure_ascii=escaped, allow_nan=False) + "\n"
-    except ValueError:
-        message = f"the model's answer to {quoted(text)} is not finite, which JSON cannot say: its weights are broken"
-        raise ArgumentError(message, code="non-finite") from None
+    return json.dumps({"text": text, "prediction": prediction}, ensure_ascii=escaped, allow_nan=False) + "\n"

@@ -154,7 +154,7 @@ def _find_named(name: str, checkpoint: NamedCheckpoint) -> Path:
             return get()
         except _download.SourceError as error:
             failures.append(f"{source}: {error}")
-            if source is not sources[0][0] or cached.exists():  # an empty cache is the ordinary case on a first run
+            if source is not sources[0][0] or os.path.lexists(cached):  # an empty cache is the ordinary case on a first run
                 _download.say(failures[-1])
     older = tuple(file for file in patterns if file not in checkpoint.added)
     for get in (lambda: from_cache(check_older), lambda: _download.from_hub(hub_id, older, check_older, local_only=True)):

@@ -7,7 +7,6 @@ Weights arrive from strangers and are large. So a file is checked as a whole bef
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minigrad.errors import WeightFileError
-from minigrad.files import quoted
+from minigrad.files import as_path, quoted
 from minigrad.io._safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, STORED_DTYPES, TensorEntry, parse_header
 from minigrad.io._weight_bytes import OpenFile, check_target, convert, read_dtype
 
@@ -30,7 +29,7 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self._file = OpenFile(self.path)
         try:
             self._data_start, self._entries, self._metadata = self._read_header()
@@ -107,13 +106,13 @@ class SafetensorsFile:
         size = self._file.size
         if size < LENGTH_BYTES:
             self._fail("header-too-small", f"{size} bytes are too few for a safetensors file")
-        length = int.from_bytes(self._file.read(0, LENGTH_BYTES), "little")
+        first = self._file.read(0, LENGTH_BYTES)
+        length = int.from_bytes(first, "little")
         if length == 0:
             self._fail("empty-header", "the header is empty")
         if length > MAX_HEADER_BYTES:
-            self._fail(
-                "header-too-large", f"a header of {length} bytes is announced, {MAX_HEADER_BYTES} are allowed; is this a safetensors file?"
-            )
+            doubt = "it looks like a Git LFS pointer: run `git lfs pull`" if first == b"version " else "is this a safetensors file?"
+            self._fail("header-too-large", f"a header of {length} bytes is announced, {MAX_HEADER_BYTES} are allowed; {doubt}")
         start = LENGTH_BYTES + length
         if start > size:
             self._fail("header-past-end", f"the header ends at byte {start}, the file at byte {size}; fetch the file again")

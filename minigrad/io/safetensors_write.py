@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad.errors import ArgumentError, DTypeError, WeightFileError
-from minigrad.files import quoted, replacing
+from minigrad.files import as_path, quoted, replacing
 from minigrad.io._safetensors_header import LENGTH_BYTES, METADATA_KEY, STORED_DTYPES, metadata_problem, name_problem, parse_header
 
 HALVES = {"float16": "F16", "bfloat16": "BF16"}
@@ -47,7 +47,7 @@ def save_file(
     for a finite number beyond the range of `dtype`; DTypeError for what is not an array of a storable dtype;
     WeightFileError with the code `write-failed`.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         with replacing(path) as file:
             write_tensors(file, path, arrays, metadata or {}, dtype)

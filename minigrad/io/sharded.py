@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minigrad.errors import ArgumentError, WeightFileError
-from minigrad.files import RepeatedKeyError, json_type, listing, open_regular, parse_json, quoted, read_bounded, surrogate_at
+from minigrad.files import RepeatedKeyError, as_path, json_type, listing, open_regular, parse_json, quoted, read_bounded, surrogate_at
 from minigrad.io._safetensors_header import name_problem
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ShardedWeights:
     """
 
     def __init__(self, path: str | os.PathLike[str], open_shard: Callable[[Path], WeightSource]) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self._open_shard = open_shard
         self._shard_of, self._digests = _read_index(self.path)
         self._members: dict[str, set[str]] = {}

@@ -20,7 +20,7 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from minigrad.errors import ArgumentError, WeightFileError
-from minigrad.files import quoted, replacing
+from minigrad.files import as_path, quoted, replacing
 from minigrad.io._safetensors_header import STORED_DTYPES
 from minigrad.io.safetensors_write import save_file, stored_names, write_tensors
 
@@ -47,7 +47,7 @@ def save_weights(
     max_shard_size: bytes, or a text such as "500MB" or "5GB". dtype, metadata: as `save_file`.
     Raises: as `save_file`; ArgumentError for what is no size.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     stored = stored_names(arrays, dtype)
     sizes = {name: array.size * STORED_DTYPES[stored[name]].itemsize for name, array in arrays.items()}
     groups = _split(sizes, parse_size(max_shard_size))

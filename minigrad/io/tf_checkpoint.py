@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minigrad.errors import WeightFileError
-from minigrad.files import quoted
+from minigrad.files import as_path, quoted
 from minigrad.io._crc32c import Crc32c
 from minigrad.io._safetensors_header import STORED_DTYPES
 from minigrad.io._tf_index import TensorEntry, check_layout, read_index
@@ -39,7 +39,7 @@ class TensorFlowCheckpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        prefix = os.fspath(path).removesuffix(_INDEX_SUFFIX)
+        prefix = str(as_path(path)).removesuffix(_INDEX_SUFFIX)
         self.path = Path(prefix + _INDEX_SUFFIX)
         count, self._entries = read_index(self.path)
         self._shards: list[OpenFile] = []

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minigrad.errors import WeightFileError
-from minigrad.files import quoted
+from minigrad.files import as_path, quoted
 from minigrad.io._pickle_stream import MAX_STREAM_BYTES
 from minigrad.io._safetensors_header import STORED_DTYPES
 from minigrad.io._strict_zip import Record, StrictZip
@@ -46,7 +45,7 @@ class TorchZipFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self._file = OpenFile(self.path)
         self._verified: set[str] = set()
         try:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minigrad.errors import WeightFileError
+from minigrad.files import as_path
 from minigrad.io.safetensors import SafetensorsFile
 from minigrad.io.sharded import ShardedWeights
 from minigrad.io.sharded_write import INDEX_NAME, WEIGHTS_NAME
@@ -75,7 +76,7 @@ def open_weights(directory: str | os.PathLike[str]) -> WeightSource:
 
     Raises: WeightFileError, with the code `missing-file` and the names that were looked for where none is there.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     present = [name for name in READERS if os.path.lexists(directory / name)]  # a broken link is there, and to be reported
     if not present:
         raise WeightFileError(directory, f"holds no weights; looked for {', '.join(READERS)}", code="missing-file")

@@ -53,6 +53,9 @@ HEADS: Mapping[str, tuple[str, ...]] = {
 }
 """Every head, and the endings that families give its class."""
 
+LOOK_ALIKES = frozenset({"sequence-classification", "token-classification", "multiple-choice"})
+"""Heads whose weights may have the same names and shapes: only `architectures` says what they were trained for."""
+
 FAMILIES: Mapping[str, Family] = {
     "bert": Family(bert, "Bert"),
     **{name: Family(roberta, "Roberta", published) for name, published in roberta.PUBLISHED_CLASSES.items()},
@@ -78,9 +81,11 @@ def model_class(directory: Path, head: str | None = None) -> type[PretrainedMode
     """The class that `load` builds. Raises: as `load`."""
     path, config, family = read_family(directory)
     classes = family.classes()
-    if head is None:
-        return classes[_head_of(path, config, family)]
-    if head not in classes:
+    if head is None and (head := named_head(directory)) is None:
+        named = _architectures(path, config)
+        says = f"architectures = {quoted(named)} names no class that minigrad has" if named else "names no architectures"
+        raise ConfigError(path, f"{says}: pass head, one of {listing(classes)}", code="unknown-architecture")
+    if not isinstance(head, str) or head not in classes:
         raise ArgumentError(f"head = {quoted(head)}: {family.prefix} has {listing(classes)}")
     return classes[head]
 
@@ -111,6 +116,12 @@ def forecast(directory: Path, head: str | None = None) -> Forecast:
     return Forecast(cls, tuple(family.classes()), model.num_parameters(), stored, plan.report)
 
 
+def named_head(directory: Path) -> str | None:
+    """The head that `architectures` of config.json names; None if it names none that minigrad has. Raises: ConfigError."""
+    path, config, family = read_family(directory)
+    return next(filter(None, map(family.head_of, _architectures(path, config))), None)
+
+
 def max_tokens(config: PretrainedConfig) -> int:
     """The most tokens of a text that a model has positions for."""
     unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions begin behind padding's
@@ -134,15 +145,6 @@ def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
         message = f"model_type = {quoted(name)} is a family that minigrad does not have; it has {listing(FAMILIES)}"
         raise ConfigError(path, message, code="unknown-family")
     return path, config, FAMILIES[name]
-
-
-def _head_of(path: Path, config: Mapping[str, Any], family: Family) -> str:
-    named = _architectures(path, config)
-    heads = [head for entry in named if (head := family.head_of(entry))]
-    if heads:
-        return heads[0]
-    says = f"architectures = {quoted(named)} names no class that minigrad has" if named else "names no architectures"
-    raise ConfigError(path, f"{says}: pass head, one of {listing(family.classes())}", code="unknown-architecture")
 
 
 def _architectures(path: Path, config: Mapping[str, Any]) -> list[str]:

@@ -6,13 +6,14 @@ A value that minigrad does not support is refused by name; a key it does not kno
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from minigrad.errors import ConfigError
-from minigrad.files import json_type, parse_json, quoted, read_bounded, surrogate_at
+from minigrad.files import as_path, json_type, parse_json, quoted, read_bounded, surrogate_at
 from minigrad.nn.activation import ACTIVATIONS
 
 CONFIG_NAME = "config.json"
@@ -36,6 +37,8 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
 
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 """Keys by which other libraries find code to run. minigrad runs none, and does not pass them on in what it writes."""
+
+_NUMBER = re.compile("[0-9]{1,9}")
 
 OWN = frozenset({"id2label", "extra", "source"})
 """Fields that are no key of config.json as they are."""
@@ -207,7 +210,7 @@ class PretrainedConfig:
 
         Raises: ConfigError if the file is missing, no JSON object, or says something unsupported.
         """
-        return cls.from_dict(read_json_object(Path(path)), str(path))
+        return cls.from_dict(read_json_object(as_path(path)), str(path))
 
     def to_dict(self, architecture: str) -> dict[str, Any]:
         """The keys of a config.json that transformers reads back."""
@@ -271,10 +274,9 @@ def _label_map(labels: Any, source: str) -> dict[int, str]:
         raise ConfigError(source, f"id2label = {quoted(labels)} must be an object", code="label-map-mismatch")
     names: dict[int, str] = {}
     for key, label in labels.items():
-        try:
-            number = int(key)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(source, f"id2label has the key {quoted(key)}, a key that is no number", code="label-map-mismatch") from error
+        if type(key) is not int and not (isinstance(key, str) and _NUMBER.fullmatch(key)):
+            raise ConfigError(source, f"id2label has the key {quoted(key)}, a key that is no number", code="label-map-mismatch")
+        number = int(key)
         if number in names:
             raise ConfigError(source, f"id2label names the label {number} twice", code="label-map-mismatch")
         names[number] = str(label)

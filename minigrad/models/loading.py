@@ -189,9 +189,10 @@ def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: s
             new.append(path)
         else:
             problems.append(f"{quoted(reads[path].name)} has shape {reads[path].shape}, the configuration asks for {shape}")
-    problems += [f"{what}: {listing(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
+    problems[:0] = [f"{what}: {listing(names)}" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
     if problems:
-        raise WeightFileError(contents.path, "; ".join(problems[:20]), code="weights-mismatch")
+        more = [f"and {len(problems) - 5} more faults"] if len(problems) > 5 else []
+        raise WeightFileError(contents.path, "; ".join(problems[:5] + more), code="weights-mismatch")
     ignored += [tensor.name for _, tensor in repeats]
     renamed = {tensor.name: path for path, tensor in reads.items() if tensor.name != path}
     return Plan(reads, repeats, LoadReport(str(contents.path), tuple(reads), tuple(new), tuple(ignored), renamed))

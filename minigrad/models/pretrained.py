@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from minigrad.errors import ArgumentError, GraphError, TokenizerError, WeightFileError
-from minigrad.files import quoted, read_bounded, write_text
+from minigrad.files import as_path, quoted, read_bounded, write_text
 from minigrad.io import WeightSource, find_checkpoint, open_weights, save_weights
 from minigrad.models.config import CODE_KEYS, CONFIG_NAME, MAX_LABELS, MAX_SIZE, PretrainedConfig, default_labels
 from minigrad.models.loading import LoadReport, Plan, check_labels, check_sizes, contents_of, make_plan, read_weights
@@ -118,12 +118,12 @@ class PretrainedModel(Module):
         What the model shares with the embeddings, or has for each token beside them (a decoder and its bias), follows.
         Raises: ArgumentError for a number of rows that no model has; GraphError once an optimizer holds the parameters.
         """
-        if type(rows) is not int or not self.config.pad_token_id < rows <= MAX_SIZE:
+        if not isinstance(rows, Integral) or isinstance(rows, bool) or not self.config.pad_token_id < rows <= MAX_SIZE:
             raise ArgumentError(
                 f"resize_token_embeddings: the number of rows must lie between {self.config.pad_token_id + 1} and {MAX_SIZE}, "
                 f"got {quoted(rows)}"
             )
-        paths = self._paths()
+        paths, rows = self._paths(), int(rows)
         old = {id(p): p for path, p in paths.items() if without_prefix(path, self.base_prefix) in VOCABULARY}
         if any(parameter.owner is not None for parameter in old.values()):
             raise GraphError("an optimizer holds the embeddings: resize them before building the optimizer", code="graph-owner")
@@ -150,7 +150,7 @@ class PretrainedModel(Module):
         out of range; ArgumentError with the code value-overflow for weights beyond the range of `dtype`; WeightFileError with the code
         write-failed if the directory cannot be written.
         """
-        target = Path(directory)
+        target = as_path(directory)
         text = self._config_to_write(dtype).to_text(type(self).__name__)
         arrays = {path: value.numpy() for path, value in (*self.named_parameters(), *self.named_buffers())}
         try:

@@ -57,8 +57,10 @@ class SentenceSettings:
     lower_case: bool = False
 
     def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
+        if not isinstance(self.pooling, str) or self.pooling not in POOLINGS:
             raise ArgumentError(f"pooling must be one of {listing(POOLINGS)}, got {quoted(self.pooling)}")
+        if type(self.normalise) is not bool:
+            raise ArgumentError(f"normalise must be True or False, got {quoted(self.normalise)}")
 
 
 class SentenceEncoder(Module):

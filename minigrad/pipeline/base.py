@@ -22,10 +22,10 @@ from minigrad.data.by_length import BATCH_TOKENS, progress_bar
 from minigrad.data.checks import check_count
 from minigrad.data.tokenization import checked_texts
 from minigrad.data.windows import Rows as Rows
-from minigrad.errors import ArgumentError, WeightFileError
+from minigrad.errors import ArgumentError, NonFiniteError, WeightFileError
 from minigrad.files import listing
 from minigrad.io import find_checkpoint
-from minigrad.models.auto import forecast, load, max_tokens
+from minigrad.models.auto import LOOK_ALIKES, forecast, load, max_tokens, named_head
 from minigrad.tensor import Tensor
 
 T = TypeVar("T")
@@ -74,6 +74,8 @@ class Pipeline(ABC):
         if cls.head != "base" and report.newly_initialised:
             message = f"has no trained head for {cls.head}: {listing(report.newly_initialised)} would be random; train it first"
             raise WeightFileError(report.path, message, code="no-head")
+        if cls.head in LOOK_ALIKES and (named := named_head(directory)) in LOOK_ALIKES - {cls.head}:
+            raise WeightFileError(report.path, f"its classifier was trained for {named}, not for {cls.head}", code="no-head")
         return cls(load(directory, cls.head), Tokenizer.from_pretrained(directory), **options)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -141,9 +143,16 @@ class Pipeline(ABC):
 
 
 def split_rows(rows: Tensor, tokens: PackedTokens) -> list[Rows]:
-    """The rows of each sequence. Shapes: (rows, d) → per sequence (n, d)."""
-    array = rows.numpy()
+    """The rows of each sequence. Shapes: (rows, d) → per sequence (n, d). Raises: as `finite`."""
+    array = finite(rows.numpy())
     return [array[first:last] for first, last in tokens.packing.spans]
+
+
+def finite(array: Rows) -> Rows:
+    """What a model gave, as it is. Raises: NonFiniteError, because what could be read off a NaN is no answer."""
+    if not np.isfinite(array).all():
+        raise NonFiniteError("the model's answer holds NaN or infinities: its weights are broken")
+    return array
 
 
 def as_list(inputs: Any) -> tuple[list[Any], bool]:

@@ -13,7 +13,7 @@ from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
 from minigrad.models.losses import IGNORED
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, finite, softmax
 
 
 class FillMask(Pipeline):
@@ -66,7 +66,7 @@ class FillMask(Pipeline):
     def _logits_at_masks(self, tokens: PackedTokens) -> list[Rows]:
         masked = tokens.input_ids == self.tokenizer.mask_id
         labels = np.where(masked, 0, IGNORED)  # any label: it says where logits are wanted
-        logits = self.model(tokens, labels=labels, labelled_only=True).logits.numpy()
+        logits = finite(self.model(tokens, labels=labels, labelled_only=True).logits.numpy())
         ends = np.cumsum(np.add.reduceat(masked, tokens.packing.first_rows, dtype=np.int64))
         return np.split(logits, ends[:-1])
 

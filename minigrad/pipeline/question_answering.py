@@ -17,7 +17,7 @@ from minigrad.data.tokenization import checked_texts
 from minigrad.data.windows import window, windows
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, finite, softmax
 
 WINDOW = 384
 """Tokens of a window unless max_length says otherwise: what published models were trained on."""
@@ -85,7 +85,7 @@ class QuestionAnswering(Pipeline):
 
     def _logits(self, tokens: PackedTokens) -> list[tuple[Rows, Rows]]:
         output = self.model(tokens)
-        starts, ends = output.start_logits.numpy(), output.end_logits.numpy()
+        starts, ends = finite(output.start_logits.numpy()), finite(output.end_logits.numpy())
         return [(starts[first:last], ends[first:last]) for first, last in tokens.packing.spans]
 
 

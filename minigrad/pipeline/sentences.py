@@ -11,7 +11,7 @@ import numpy as np
 from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.errors import ArgumentError
 from minigrad.models.sentence import SentenceEncoder
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, split_rows
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, finite, split_rows
 
 
 class FeatureExtraction(Pipeline):
@@ -57,6 +57,7 @@ class SentenceSimilarity(Pipeline):
         if not isinstance(source_sentence, str):
             raise ArgumentError(f"source_sentence must be one text, got {type(source_sentence).__name__}")
         vectors = self.encoder.encode([source_sentence, *texts], batch_tokens=self.batch_tokens, progress=self.progress)
+        finite(vectors)
         lengths = np.linalg.norm(vectors, axis=1)
         cosines = vectors[1:] @ vectors[0] / np.maximum(lengths[1:] * lengths[0], 1e-12)  # a vector of zeros is like nothing
         return [float(cosine) for cosine in cosines]

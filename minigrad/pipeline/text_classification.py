@@ -10,7 +10,7 @@ import numpy as np
 from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, sigmoid, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, finite, sigmoid, softmax
 
 FUNCTIONS: Mapping[str, Callable[[Rows], Rows]] = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda logits: logits}
 
@@ -39,7 +39,7 @@ class TextClassification(Pipeline):
         encodings = self._encode(chunk, *_texts(chunk))
         apply = FUNCTIONS[function]
         return self._compute(
-            chunk, encodings, lambda _, tokens: [self._read(apply(row), top_k) for row in self.model(tokens).logits.numpy()]
+            chunk, encodings, lambda _, tokens: [self._read(apply(row), top_k) for row in finite(self.model(tokens).logits.numpy())]
         )
 
     def _usual_function(self) -> str:

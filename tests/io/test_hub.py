@@ -279,6 +279,12 @@ def test_a_cache_that_cannot_be_written(world: World) -> None:
         find_checkpoint("tiny")
 
 
+def test_a_cache_that_cannot_even_be_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIGRAD_CACHE", str(world.cache / ("x" * 300)))  # as a folder without permission, which root does not know
+    with pytest.raises(CheckpointUnavailableError, match=r"could not be put into|No matching distribution"):
+        find_checkpoint("tiny")
+
+
 def test_pip_itself_gives_up_on_a_dead_index(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real pip, told of an index on a port where nothing listens."""
     pytest.importorskip("pip", reason="this environment has no pip to try")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minigrad.errors import WeightFileError
+from minigrad.errors import ArgumentError, WeightFileError
 from minigrad.io import (
     SafetensorsFile,
     ShardedWeights,
@@ -115,3 +115,27 @@ def test_the_old_pickle_stream_is_refused_by_name_with_the_way_out(shared_data: 
     with pytest.raises(WeightFileError, match=r"before version 1\.6.* safetensors") as caught:
         open_weights(shared_data / "tiny_bert_legacy" / folder)
     assert caught.value.code == "unsupported-container"
+
+
+NO_PATHS = [None, 5, b"model", "", "a\0b", ["a"], True, 1.5]
+
+
+@pytest.mark.parametrize("path", NO_PATHS, ids=repr)
+@pytest.mark.parametrize(
+    "use",
+    [
+        open_weights,
+        SafetensorsFile,
+        TorchZipFile,
+        TensorFlowCheckpoint,
+        lambda path: ShardedWeights(path, SafetensorsFile),
+        lambda path: save_file(ARRAYS, path),
+        lambda path: save_weights(ARRAYS, path),
+    ],
+)
+def test_what_is_no_path_is_refused_and_nothing_is_written(use: Any, path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The empty text, as of a variable that was never set, would be the current folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match="pass the path of a file or directory, got "):
+        use(path)
+    assert not any(tmp_path.iterdir())

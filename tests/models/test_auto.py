@@ -109,3 +109,21 @@ def test_a_forecast_is_what_loading_then_does(tmp_path: Path) -> None:
         assert sum(found.stored.values()) + sum(dict(model.named_parameters())[n].size for n in found.report.newly_initialised) == (
             found.num_parameters
         )
+
+
+@pytest.mark.parametrize("head", [[], ["base"], {}, 5, True, "Base", ""])
+def test_what_is_no_head_is_refused(tmp_path: Path, head: Any) -> None:
+    folder = directory(tmp_path, "BertModel")
+    with pytest.raises(ArgumentError, match=r"head = .*: Bert has 'base', "):
+        load(folder, head)
+
+
+@pytest.mark.parametrize("target", [None, 5, b"x", "", "a\0b"], ids=repr)
+def test_a_model_is_saved_under_a_path_only(tmp_path: Path, target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(directory(tmp_path / "model", "BertModel"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match="pass the path of a file or directory"):
+        model.save_pretrained(target)
+    with pytest.raises(ArgumentError, match="pass the path of a file or directory"):
+        model.config.from_file(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -317,7 +317,7 @@ def test_loading_takes_no_second_copy(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- resizing the vocabulary
-@pytest.mark.parametrize("rows", [35, 30, 20])
+@pytest.mark.parametrize("rows", [35, np.int64(35), 30, 20])
 @pytest.mark.parametrize("tie", [True, False])
 def test_resizing_keeps_rows_draws_new_ones_and_takes_the_decoder_along(tmp_path: Path, rows: int, tie: bool) -> None:
     model = masked(tie_word_embeddings=tie)
@@ -578,3 +578,10 @@ def test_minilm_equals_the_reference(minilm: Path, shared_data: Path, dtype: str
             assert absolute_error(hidden, reference[f"hidden{row}"]) < tolerance
             assert absolute_error(output.pooler_output.numpy()[i], reference[f"pooler{row}"]) < tolerance
             assert absolute_error(mean / np.linalg.norm(mean), reference[f"sent{row}"]) < tolerance
+
+
+def test_a_file_with_nothing_right_is_told_in_a_few_words(saved: Path) -> None:
+    rewrite(saved, lambda name, array: [(name, array.astype(np.int64))])
+    with pytest.raises(WeightFileError, match=r"does not hold floats; .*and \d+ more faults$") as caught:
+        BertModel.from_pretrained(saved)
+    assert len(str(caught.value)) < len(str(saved)) + 800

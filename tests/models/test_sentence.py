@@ -149,8 +149,11 @@ def test_a_directory_that_does_not_say_how_must_be_told(tmp_path: Path) -> None:
     folder = directory(tmp_path, "BertModel")
     with pytest.raises(ArgumentError, match=r"has no modules.json .* pass pooling"):
         SentenceEncoder.from_pretrained(folder, pooling="mean")
-    with pytest.raises(ArgumentError, match="pooling must be one of 'mean', 'cls', 'max', got 'median'"):
-        SentenceEncoder.from_pretrained(folder, pooling="median", normalise=True)
+    for wrong in ("median", ["mean"], 5):
+        with pytest.raises(ArgumentError, match="pooling must be one of 'mean', 'cls', 'max', got "):
+            SentenceEncoder.from_pretrained(folder, pooling=wrong, normalise=True)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="normalise must be True or False, got 'yes'"):
+        SentenceEncoder.from_pretrained(folder, pooling="mean", normalise="yes")  # type: ignore[arg-type]
 
 
 def test_broken_json_is_refused(tmp_path: Path) -> None:
