@@ -45,7 +45,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--model", default="minilm-l6", metavar="DIR|ID|minilm-l6")
     add("--layers", type=int, default=4, metavar="N", help="keep the first N encoder layers (default 4)")
     add("--records", type=Path, default=RECORDS, metavar="FILE", help="records whose labels are the desks")
-    add("--epochs", type=int, default=4)
+    add("--epochs", type=int, default=6)
     add("--lr", type=float, default=2e-4)
     add("--output", type=Path, default=Path("runs/recommender-article"), metavar="DIR", help="the best model")
     return parser.parse_args(arguments)
