@@ -138,8 +138,8 @@ class TensorBoard:
         self._writer: Any = None
 
     def __call__(self, event: Event) -> None:
-        if self._writer is None:
-            self._writer = self._open(purge_step=event["step"] + 1)
+        if self._writer is None:  # a name of its own: tensorboardX overwrites files that were begun in the same second
+            self._writer = self._open(purge_step=event["step"] + 1, filename_suffix=f".{event['event']}-{event['step']}")
         if event["event"] == "step":
             figures = {f"train/{name}": event[name] for name in ("loss", "lr", "grad_norm", "tokens_per_second")}
         elif event["event"] == "evaluation":
