@@ -141,8 +141,9 @@ class RunConfig:
         if self.training.metric not in figures:
             known = ", ".join(figures)
             raise ArgumentError(f"[training] metric must be one of those of {self.task.kind} ({known}), got {quoted(self.training.metric)}")
-        if self.training.patience is not None and self.data.dev is None:
-            raise ArgumentError("[training] patience waits for better evaluations, which need [data] dev")
+        for name in ("patience", "evaluate_every"):
+            if getattr(self.training, name) is not None and self.data.dev is None:
+                raise ArgumentError(f"[training] {name} is about evaluations, which need [data] dev")
         if self.data.stride is not None and self.task.kind != "token-classification":
             raise ArgumentError(f"[data] stride belongs to token-classification: {self.task.kind} cuts long texts")
 

@@ -106,6 +106,14 @@ def test_other_paths_to_the_same_files_are_no_change(tmp_path: Path) -> None:
     assert main(["resume", str(tmp_path / "run"), *changes]) == 0
 
 
+def test_another_dev_file_is_a_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is best follows from it."""
+    assert main(["train", str(save_config(tmp_path, run_folder(tmp_path, steps=2, workers="auto")))]) == 0
+    rows = (tmp_path / "dev.jsonl").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "dev.jsonl").write_text("\n".join(rows[1:]) + "\n", encoding="utf-8")
+    failed(["resume", str(tmp_path / "run")], capsys, "was saved with something else: dev: ")
+
+
 # ---------------------------------------------------------------- what does not
 @pytest.mark.parametrize("command", ["train", "resume", "evaluate"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,6 +160,7 @@ VALUES = [
     ("training", 'metric = "accuarcy"'),
     ("training", 'metric = "entity_f1"'),
     ("training", "patience = 2"),
+    ("training", "evaluate_every = 100"),
 ]
 
 
