@@ -123,6 +123,10 @@ class OutputPart:
     tensorboard: bool = False
     report: bool = True
 
+    def __post_init__(self) -> None:
+        if not self.directory:
+            raise ArgumentError("directory must be the path of a directory, got an empty one")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:

@@ -42,15 +42,18 @@ class _Classes(Objective):
 
     class_weights: (classes,), None for all 1; the mean divides by the sum of the labels' weights. label_smoothing ε makes the target
     (1 - ε) · one-hot + ε / classes (Szegedy et al., arXiv 1512.00567).
-    Raises: ArgumentError for weights that are negative or not finite, and a smoothing outside 0 … 1.
+    Raises: ArgumentError for weights that are negative, not finite or all 0, and a smoothing outside 0 … 1.
     """
 
     def __init__(self, class_weights: ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
         self.class_weights = None if class_weights is None else np.asarray(class_weights, np.float32)
         if self.class_weights is not None and not (
-            self.class_weights.ndim == 1 and np.isfinite(self.class_weights).all() and (self.class_weights >= 0).all()
+            self.class_weights.ndim == 1
+            and np.isfinite(self.class_weights).all()
+            and (self.class_weights >= 0).all()
+            and self.class_weights.any()
         ):
-            raise ArgumentError(f"class_weights must be finite numbers of at least 0, one a class, got {quoted(class_weights)}")
+            raise ArgumentError(f"class_weights must be finite numbers of at least 0, one a class, not all 0; got {quoted(class_weights)}")
         if not 0 <= label_smoothing <= 1:
             raise ArgumentError(f"label_smoothing lies between 0 and 1, got {label_smoothing!r}")
         self.label_smoothing = label_smoothing

@@ -24,7 +24,7 @@ from minigrad.files import parse_json, quoted, replacing, write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
 from minigrad.train.config import CONFIG_NAME, DataPart, RunConfig
-from minigrad.train.events import Callback, Event, Progress, TensorBoard, json_ready
+from minigrad.train.events import LOG_NAME, Callback, Event, Progress, TensorBoard, json_ready
 from minigrad.train.tasks import Evaluation, Examples, Task, require_labels, task_of
 from minigrad.train.trainer import Trainer, TrainingResult
 
@@ -92,6 +92,9 @@ class Run:
         """Train; then, if that came to its end, evaluate the best model, write predictions and the report. Raises: as Trainer.fit."""
         if not resume and ((self.directory / "best").exists() or any((self.directory / "checkpoints").glob("step-*"))):
             raise ConfigError(self.directory, "holds a run already: resume it, or name another directory", code="exists")
+        if not resume and (self.directory / CONFIG_NAME).exists() and not (self.directory / LOG_NAME).exists():
+            message = f"holds a {CONFIG_NAME} that no run wrote, and a run would write over it: name another directory"
+            raise ConfigError(self.directory, message, code="exists")
         self.trainer.notices += [f"left out: {error}" for error in self.skipped]
         result = self.trainer.fit(resume=resume, force=force)
         if result.exit_code == 0:

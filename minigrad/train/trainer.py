@@ -146,6 +146,7 @@ class Trainer:
                 stack.enter_context(self.store.lock())
             saved = self._begin(resume, force)
             interruption = stack.enter_context(Interruption())
+            stack.enter_context(np.errstate(all="ignore"))  # what is not finite is found, and said in one line
             team = stack.enter_context(
                 Team(lambda part, whole: self.objective.loss(self.model, part, whole), self.optimizer, workers=self.settings.workers)
             )

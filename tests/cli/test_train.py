@@ -178,6 +178,18 @@ def test_a_best_model_without_checkpoints_is_a_run_too(tmp_path: Path, capsys: p
     failed(["train", str(save_config(tmp_path, run_folder(tmp_path)))], capsys, "holds a run already")
 
 
+def test_the_file_that_describes_a_run_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save_config(tmp_path, run_folder(tmp_path))
+    before = path.read_bytes()
+    failed(["train", str(path), "--set", f"output.directory={tmp_path}"], capsys, "holds a config.toml that no run wrote")
+    assert path.read_bytes() == before and not (tmp_path / "log.jsonl").exists()
+
+
+def test_a_rate_that_explodes_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save_config(tmp_path, run_folder(tmp_path))
+    failed(["train", str(path), "--set", "training.lr=1e30"], capsys, "step ", "not finite", "in rows", "smaller learning rate")
+
+
 def test_a_model_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save_config(tmp_path, run_folder(tmp_path))
     (tmp_path / "model" / "model.safetensors").write_bytes(b"nonsense")
@@ -215,9 +227,14 @@ def test_what_evaluate_refuses(tmp_path: Path, trained: Path, capsys: pytest.Cap
     failed(["evaluate", best, test, "--group", "branch", "--predictions", str(out)], capsys, "no column 'branch'")
     failed(["evaluate", best, test, "--max-length", "97"], capsys, "this model reads 96 tokens")
     failed(["evaluate", best, test, "--max-length", "0"], capsys, "max_length")
+    failed(["evaluate", best, test, "--max-length", "-5"], capsys, "max_length")
     failed(["evaluate", best, test, "--encoding", "klingon"], capsys, "klingon")
     failed(["evaluate", best, test, "--label", "class"], capsys, "class")
     assert not out.exists()
+    assert main(["evaluate", best, test, "--predictions", str(tmp_path / "none" / "x.jsonl")]) == 2
+    told = capsys.readouterr()
+    assert "accuracy" in told.out and len(told.err.splitlines()) == 1, "the figures are told, and why there is no file"
+    assert str(tmp_path / "none") in told.err
 
 
 # ---------------------------------------------------------------- runs that end in an unusual way

@@ -160,6 +160,7 @@ VALUES = [
     ("training", 'metric = "accuarcy"'),
     ("training", 'metric = "entity_f1"'),
     ("training", "patience = 2"),
+    ("output", 'directory = ""'),
     ("training", "evaluate_every = 100"),
 ]
 

@@ -200,7 +200,7 @@ def test_mixed_through_a_trainer() -> None:
     assert losses[-1] < losses[0] / 5
 
 
-@pytest.mark.parametrize("weights", [[-1.0, 1.0], [np.nan, 1.0], [np.inf, 1.0], [[1.0, 2.0]], 1.0])
+@pytest.mark.parametrize("weights", [[-1.0, 1.0], [np.nan, 1.0], [np.inf, 1.0], [[1.0, 2.0]], 1.0, [0.0, 0.0]])
 def test_impossible_weights(weights: Any) -> None:
     with pytest.raises(ArgumentError, match="class_weights must be finite numbers of at least 0"):
         SequenceClasses(weights)
