@@ -17,7 +17,7 @@ from minigrad.io import find_checkpoint, open_weights
 from minigrad.models import bert, distilbert, electra, roberta
 from minigrad.models.config import CONFIG_NAME, PretrainedConfig, read_json_object
 from minigrad.models.loading import LoadReport
-from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME, PretrainedModel
+from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME, VOCABULARY_NAME, PretrainedModel
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,8 @@ def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
     if name is None:  # files of 2018 and 2019 name the architecture alone, or nothing
         named = [known for known, family in FAMILIES.items() if any(family.head_of(entry) for entry in _architectures(path, config))]
         name = named[0] if named else None
+        if not _architectures(path, config) and os.path.lexists(directory / VOCABULARY_NAME):
+            name = "bert"  # RoBERTa's names are the same for other positions, but its vocabulary is another file
     if name is None:
         raise ConfigError(path, f"names no model_type and no known architecture; add one of {listing(FAMILIES)}", code="unknown-family")
     if not isinstance(name, str) or name not in FAMILIES:

@@ -215,7 +215,10 @@ class PretrainedConfig:
     def to_dict(self, architecture: str) -> dict[str, Any]:
         """The keys of a config.json that transformers reads back."""
         own = {self.published_keys.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.init and f.name not in OWN}
-        labels = {"id2label": {str(i): label for i, label in self.id2label.items()}, "label2id": self.label2id}
+        names = self.id2label
+        if architecture.endswith("ForQuestionAnswering") and len(names) != 2:  # whose rows transformers counts by the labels: start and end
+            names = default_labels(2)
+        labels = {"id2label": {str(i): label for i, label in names.items()}, "label2id": {label: i for i, label in names.items()}}
         extra = {key: value for key, value in self.extra.items() if key not in CODE_KEYS}
         return {**extra, **own, **labels, "model_type": self.model_types[0], "architectures": [architecture]}
 

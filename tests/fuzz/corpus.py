@@ -29,13 +29,24 @@ def _small(contents: list[bytes]) -> list[bytes]:
     return [content for content in contents if len(content) <= MAX_BYTES]
 
 
-def safetensors() -> list[bytes]:
-    """Valid files of every dtype, and the corpus of rows S01 to S39."""
+def hostile_safetensors() -> dict[str, tuple[str, bytes]]:
+    """Code and content of the corpus of rows S01 to S37."""
+    corpus: dict[str, tuple[str, bytes]] = _safetensors_tests().CORPUS
+    return corpus
+
+
+def _safetensors_tests() -> Any:
     path = TESTS / "io" / "test_safetensors.py"  # not importable by name: the standard library has an `io`
     spec = importlib.util.spec_from_file_location("hostile_safetensors", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def safetensors() -> list[bytes]:
+    """Valid files of every dtype, and the hostile ones."""
+    module = _safetensors_tests()
     kinds = ("?", "u1", "i2", "f2", "f4", "f8", "i8", "c8")
     arrays: dict[str, Any] = {kind: np.ones((2, 3), kind) for kind in kinds} | {"empty": np.zeros((0, 4)), "scalar": np.array(2.0)}
     with tempfile.TemporaryDirectory() as scratch:
@@ -43,7 +54,7 @@ def safetensors() -> list[bytes]:
         save_file({"w": np.ones(4, np.float32)}, Path(scratch, "one"))
         valid = [Path(scratch, name).read_bytes() for name in ("all", "one")]
     odd = {"b": module.tensor((2,), 0, 4, "BF16"), "e": module.tensor((0,), 4, 4), "__metadata__": {"a": "b"}}
-    return _small([*valid, module.raw(odd, bytes(4)), *(content for _, content in module.CORPUS.values())])
+    return _small([*valid, module.raw(odd, bytes(4)), *(content for _, content in hostile_safetensors().values())])
 
 
 def torch_zip() -> list[bytes]:

@@ -72,6 +72,18 @@ def test_files_of_the_first_years_name_the_architecture_alone(tmp_path: Path) ->
     assert type(load(folder)).__name__ == "BertForMaskedLM"
 
 
+def test_a_file_of_2018_that_names_nothing_is_bert_by_its_vocabulary(tmp_path: Path) -> None:
+    """RoBERTa's file of that time would load as BERT, with its positions two places off: it has no vocab.txt."""
+    folder = with_config(directory(tmp_path, "BertForMaskedLM"), model_type=None, architectures=None)
+    with pytest.raises(ConfigError, match="names no architectures: pass head"):
+        load(folder)
+    assert type(load(folder, "masked-lm")).__name__ == "BertForMaskedLM"
+    (folder / "vocab.txt").rename(folder / "vocab.json")
+    with pytest.raises(ConfigError, match="names no model_type and no known architecture") as caught:
+        load(folder, "masked-lm")
+    assert caught.value.code == "unknown-family"
+
+
 def test_a_tensorflow_checkpoint_is_bert(shared_data: Path) -> None:
     folder = shared_data / "ckpt_tf_tiny"
     with pytest.raises(ConfigError, match="names no architectures: pass head, one of 'base', 'pretraining'"):
@@ -84,7 +96,7 @@ def test_a_tensorflow_checkpoint_is_bert(shared_data: Path) -> None:
     [
         ({"model_type": "gpt2"}, None, ConfigError, "unknown-family", "'gpt2' is a family that minigrad does not have; it has 'bert'"),
         ({"model_type": 7}, None, ConfigError, "unknown-family", "model_type = 7"),
-        ({"model_type": None, "architectures": None}, None, ConfigError, "unknown-family", "names no model_type"),
+        ({"model_type": None, "architectures": ["GPT2Model"]}, None, ConfigError, "unknown-family", "names no model_type"),
         ({"architectures": None}, None, ConfigError, "unknown-architecture", "pass head, one of 'base'"),
         ({"architectures": ["BertForEverything"]}, None, ConfigError, "unknown-architecture", "BertForEverything"),
         ({"architectures": ["ForMaskedLM"]}, None, ConfigError, "unknown-architecture", "names no class"),

@@ -85,6 +85,15 @@ def test_float32(kind: str, task: str, size: str) -> None:
     check_float32(kind, ours, theirs, feed_for(kind, task, np.random.default_rng(4), ours.config, 4, 30))
 
 
+@pytest.mark.parametrize("scale", [0.04, 0.1, 0.2])
+def test_float32_gradients_of_choices_that_differ(scale: float) -> None:
+    """With weights as small as above, all choices are encoded nearly alike, and PyTorch misses the bound, too. Here it holds as it is."""
+    keys = keys_of("Bert", MINI | SIZES_32["tiny"])
+    ours, theirs = build("BertForMultipleChoice", keys, 3, scale=scale)
+    feed = feed_for("BertForMultipleChoice", "", np.random.default_rng(4), ours.config, 4, 30)
+    check_float32("BertForMultipleChoice", ours, theirs, feed, may_cancel=False)
+
+
 @pytest.mark.parametrize(("kind", "others"), [*((kind, {}) for kind in ENCODERS), ("BertModel", {"is_decoder": True})])
 @pytest.mark.parametrize("holes", [False, True])
 def test_hidden_states_and_attentions(kind: str, others: dict[str, Any], holes: bool) -> None:

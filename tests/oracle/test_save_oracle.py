@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from oracle.agreement import agree
 from oracle.head_cases import expected_outputs, inputs_for
-from oracle.twins import HIDDEN, SMALL, build, family_of, keys_of, quiet_transformers, results_of, torch, torched, used
+from oracle.twins import HIDDEN, SMALL, build, family_of, keys_of, quiet_transformers, results_of, torch, torched, transformers, used
 
 import minigrad as mg
 from minigrad.io import open_weights, save_file
@@ -71,3 +71,15 @@ def test_bfloat16_is_rounded_as_pytorch_rounds(tmp_path: Path) -> None:
     expected = torch.from_numpy(values).to(torch.bfloat16).float().numpy()
     with open_weights(tmp_path) as source:
         np.testing.assert_array_equal(source.read("x"), expected)
+
+
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "DistilBert", "Electra"])
+def test_a_question_answerer_made_from_a_model_with_labels(tmp_path: Path, family: str) -> None:
+    """transformers gives this head a row for each label: the labels of the model before must not stand in the file."""
+    tagger, _ = build(f"{family}ForTokenClassification", keys_of(family, SMALL), 1, num_labels=5)
+    tagger.to("float32").save_pretrained(tmp_path / "tagger")
+    mg.models.load(tmp_path / "tagger", "question-answering").save_pretrained(tmp_path / "answerer")
+    kind = getattr(transformers, f"{family}ForQuestionAnswering")
+    _, notes = kind.from_pretrained(tmp_path / "answerer", output_loading_info=True)
+    assert not any(notes[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert not mg.models.load(tmp_path / "answerer").load_report.newly_initialised
