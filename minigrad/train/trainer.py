@@ -6,12 +6,10 @@ dropped units follow from (seed, epoch) and (seed, step), so a run that is kille
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,8 @@ import numpy as np
 
 from minigrad.backend import to_numpy
 from minigrad.backend.random import current, manual_seed
-from minigrad.backend.threads import usable_cpus
 from minigrad.data.loader import Batch, PackedLoader
-from minigrad.errors import ArgumentError, CheckpointError, NonFiniteError, StateDictError
+from minigrad.errors import ArgumentError, CheckpointError, NonFiniteError
 from minigrad.files import listing
 from minigrad.nn import Module
 from minigrad.optim import AdamW, ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, clip_grad_norm, decay_groups, layer_groups
@@ -32,33 +29,13 @@ from minigrad.train.checkpoints import CheckpointStore
 from minigrad.train.events import LOG_NAME, Callback, JsonLog, memory_mb, rewind
 from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.objectives import Objective
-from minigrad.train.settings import TrainingSettings, differences
+from minigrad.train.saved import Position, restore, saved_state
+from minigrad.train.settings import TrainingSettings
 from minigrad.train.signals import Interruption
 from minigrad.train.team import Team
-from minigrad.train.trees import flatten, unflatten
 
 MAX_SKIPPED = 3
 """Updates that `on_nonfinite="skip"` leaves out before it stops after all."""
-
-MAX_SHOWN = 8
-"""Differences that one message tells of a run that is resumed with something else."""
-
-
-@dataclass
-class Position:
-    """Where a run stands: `step` updates are done, and batch number `batch` of epoch `epoch` is next."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    parts: int = 1
-    skipped: int = 0
-    worse: int = 0
-    """Evaluations since the best one."""
-    best: dict[str, Any] | None = None
-    """The step and the metrics of the best evaluation."""
-    seconds: float = 0.0
-    """Of training, in all processes that worked on this run."""
 
 
 @dataclass(frozen=True)
@@ -295,22 +272,8 @@ class Trainer:
 
     # ---------------------------------------------------------------- saving and resuming
     def _save(self) -> None:
-        if self.store is None:
-            return
-        stream = current()
-        tree, moments = flatten({"optimizer": self.optimizer.state_dict(), "init": stream.init.bit_generator.state})
-        state = {
-            "position": asdict(self.at),
-            "random": {"seed": stream.seed, "step": stream.step},
-            "schedule": self.schedule.state_dict(),
-            "tree": tree,
-            "identity": self._identity(),
-            "machine": _machine(),
-        }
-        arrays = {"model": {name: to_numpy(a) for name, a in self.model.state_dict().items()}, "optimizer": moments}
-        if self.average is not None:
-            arrays["average"] = self.average.arrays
-        self.store.save(self.at.step, arrays, state)
+        if self.store is not None:
+            self.store.save(self.at.step, *saved_state(self))
 
     def _begin(self, resume: bool, force: bool) -> Checkpoint | None:
         """Start at step 0, or where the newest checkpoint is; the log goes on from there."""
@@ -320,7 +283,7 @@ class Trainer:
             if resume:
                 saved = self.store.latest()
                 if saved is not None:
-                    self._load(saved, force)
+                    restore(self, saved, force)
                 elif self.store.steps():
                     message = "holds no checkpoint that is whole: nothing can be resumed. Train anew into another directory"
                     raise CheckpointError(self.store.directory, message, code="no-checkpoint")
@@ -331,52 +294,6 @@ class Trainer:
                 raise CheckpointError(self.store.directory, message, code="exists")
             rewind(self.output / LOG_NAME, self.at.step if saved else -1)
         return saved
-
-    def _load(self, saved: Checkpoint, force: bool) -> None:
-        state = saved.state
-        try:
-            changed = list(differences(state["identity"], self._identity()))
-            if changed and not force:
-                shown = "; ".join(changed[:MAX_SHOWN]) + (f" and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else "")
-                message = f"was saved with something else: {shown}. Resume with the same, or insist by force"
-                raise CheckpointError(saved.path, message, code="changed")
-            tree = unflatten(state["tree"], saved.arrays("optimizer"))
-            self.model.load_state_dict(saved.arrays("model"))
-            asked = [dict(group) for group in self.optimizer.param_groups]
-            self.optimizer.load_state_dict(tree["optimizer"])
-            self.at = Position(**state["position"])
-            before = state["identity"]["training"]
-            if self.average is not None:  # which begins here if it is new
-                self.average.load(self.model.state_dict() if before["ema"] is None else saved.arrays("average"))
-            if not changed:
-                self.schedule.load_state_dict(state["schedule"])
-            else:
-                self._change(asked, before["parts"])
-            stream = current()
-            stream.seed, stream.step = state["random"]["seed"], state["random"]["step"]
-            stream.init.bit_generator.state = tree["init"]
-        except (KeyError, TypeError, StateDictError) as error:
-            raise CheckpointError(saved.path, f"does not fit this run: {error}", code="changed") from error
-        self.notices += [f"resumed although it changed: {entry}" for entry in changed]
-        for entry in differences(state["machine"], _machine()):
-            self.notices.append(f"resumed on another machine, so not to the last bit ({entry})")
-
-    def _change(self, asked: Sequence[Mapping[str, Any]], parts: int) -> None:
-        """Go on with the settings of now in place of those that a checkpoint was saved with."""
-        for group, options in zip(self.optimizer.param_groups, asked, strict=True):
-            group.update(options)
-        while self.schedule.steps < self.at.step:
-            self.schedule.step()
-        if parts != self.settings.parts:
-            self.at.parts = self.settings.parts
-        if self.at.batch >= self.loader.batches_in(self.at.epoch):  # of other data, an epoch may be over by now
-            self.at.epoch, self.at.batch = self.at.epoch + 1, 0
-
-    def _identity(self) -> dict[str, Any]:
-        """What the numbers of a run follow from."""
-        shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
-        model = {"class": type(self.model).__name__, "parameters": shapes, "trained": [name for name, _ in self.named]}
-        return {"training": self.settings.to_dict(), "model": model, "data": self.loader.digest(), **self.identity}
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Give an event to the log and the callbacks."""
@@ -421,13 +338,3 @@ def _is_due(every: int | None, step: int, otherwise: bool) -> bool:
 def _rows(batch: Batch) -> str:
     rows = [int(row) for row in batch.rows]
     return ", ".join(map(str, rows[:40])) + (f" and {len(rows) - 40} more" if len(rows) > 40 else "")
-
-
-def _machine() -> dict[str, Any]:
-    """What the last bit of a result may depend on."""
-    return {
-        "cpus": usable_cpus(),
-        "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", ""),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-    }

@@ -1,0 +1,128 @@
+"""The state of a run as checkpoints hold it: what is saved of a trainer, and how one is set to where a checkpoint stands."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minigrad.backend import to_numpy
+from minigrad.backend.random import current
+from minigrad.backend.threads import usable_cpus
+from minigrad.errors import CheckpointError, StateDictError
+from minigrad.train._contents import Checkpoint
+from minigrad.train.settings import differences
+from minigrad.train.trees import flatten, unflatten
+
+if TYPE_CHECKING:
+    from minigrad.train.trainer import Trainer
+
+
+MAX_SHOWN = 8
+"""Differences that one message tells of a run that is resumed with something else."""
+
+
+@dataclass
+class Position:
+    """Where a run stands: `step` updates are done, and batch number `batch` of epoch `epoch` is next."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    parts: int = 1
+    skipped: int = 0
+    worse: int = 0
+    """Evaluations since the best one."""
+    best: dict[str, Any] | None = None
+    """The step and the metrics of the best evaluation."""
+    seconds: float = 0.0
+    """Of training, in all processes that worked on this run."""
+
+
+def saved_state(trainer: Trainer) -> tuple[dict[str, Mapping[str, NDArray[Any]]], dict[str, Any]]:
+    """Arrays by file, and the rest, as CheckpointStore.save takes them."""
+    stream = current()
+    tree, moments = flatten({"optimizer": trainer.optimizer.state_dict(), "init": stream.init.bit_generator.state})
+    state = {
+        "position": asdict(trainer.at),
+        "random": {"seed": stream.seed, "step": stream.step},
+        "schedule": trainer.schedule.state_dict(),
+        "tree": tree,
+        "identity": identity_of(trainer),
+        "machine": machine(),
+    }
+    arrays: dict[str, Mapping[str, NDArray[Any]]] = {
+        "model": {name: to_numpy(array) for name, array in trainer.model.state_dict().items()},
+        "optimizer": moments,
+    }
+    if trainer.average is not None:
+        arrays["average"] = trainer.average.arrays
+    return arrays, state
+
+
+def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
+    """Set a trainer to where a checkpoint stands.
+
+    force: also if data, model or settings have changed since, which its notices then say. Raises: CheckpointError (code changed).
+    """
+    state = saved.state
+    try:
+        changed = list(differences(state["identity"], identity_of(trainer)))
+        if changed and not force:
+            shown = "; ".join(changed[:MAX_SHOWN]) + (f" and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else "")
+            message = f"was saved with something else: {shown}. Resume with the same, or insist by force"
+            raise CheckpointError(saved.path, message, code="changed")
+        tree = unflatten(state["tree"], saved.arrays("optimizer"))
+        trainer.model.load_state_dict(saved.arrays("model"))
+        asked = [dict(group) for group in trainer.optimizer.param_groups]
+        trainer.optimizer.load_state_dict(tree["optimizer"])
+        trainer.at = Position(**state["position"])
+        before = state["identity"]["training"]
+        if trainer.average is not None:  # which begins here if it is new
+            trainer.average.load(trainer.model.state_dict() if before["ema"] is None else saved.arrays("average"))
+        if not changed:
+            trainer.schedule.load_state_dict(state["schedule"])
+        else:
+            _change(trainer, asked, before["parts"])
+        stream = current()
+        stream.seed, stream.step = state["random"]["seed"], state["random"]["step"]
+        stream.init.bit_generator.state = tree["init"]
+    except (KeyError, TypeError, StateDictError) as error:
+        raise CheckpointError(saved.path, f"does not fit this run: {error}", code="changed") from error
+    trainer.notices += [f"resumed although it changed: {entry}" for entry in changed]
+    for entry in differences(state["machine"], machine()):
+        trainer.notices.append(f"resumed on another machine, so not to the last bit ({entry})")
+
+
+def _change(trainer: Trainer, asked: Sequence[Mapping[str, Any]], parts: int) -> None:
+    """Go on with the settings of now in place of those that a checkpoint was saved with."""
+    for group, options in zip(trainer.optimizer.param_groups, asked, strict=True):
+        group.update(options)
+    while trainer.schedule.steps < trainer.at.step:
+        trainer.schedule.step()
+    if parts != trainer.settings.parts:
+        trainer.at.parts = trainer.settings.parts
+    if trainer.at.batch >= trainer.loader.batches_in(trainer.at.epoch):  # of other data, an epoch may be over by now
+        trainer.at.epoch, trainer.at.batch = trainer.at.epoch + 1, 0
+
+
+def identity_of(trainer: Trainer) -> dict[str, Any]:
+    """What the numbers of a run follow from."""
+    shapes = {name: list(p.shape) for name, p in trainer.model.named_parameters()}
+    model = {"class": type(trainer.model).__name__, "parameters": shapes, "trained": [name for name, _ in trainer.named]}
+    return {"training": trainer.settings.to_dict(), "model": model, "data": trainer.loader.digest(), **trainer.identity}
+
+
+def machine() -> dict[str, Any]:
+    """What the last bit of a result may depend on."""
+    return {
+        "cpus": usable_cpus(),
+        "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", ""),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }
