@@ -179,6 +179,11 @@ def test_importing_minigrad_loads_only_numpy_and_the_standard_library() -> None:
     assert loaded - {"minigrad", "numpy"} <= sys.stdlib_module_names
 
 
+def test_training_is_loaded_when_it_is_asked_for() -> None:
+    code = "import sys, minigrad as mg; print('minigrad.train' in sys.modules, mg.train.Team.__name__, 'minigrad.train' in sys.modules)"
+    assert fresh(code).split() == ["False", "Team", "True"]
+
+
 @pytest.mark.parametrize("path", inside)
 def test_modules_open_by_saying_why_they_exist(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
