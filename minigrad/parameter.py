@@ -66,6 +66,17 @@ class Parameter(Tensor):
         super().__init__(data, dtype=dtype, device=device)
         if self.dtype.kind != "f":
             raise DTypeError(f"a parameter must be floating, got {self.dtype}")
+        self._begin(requires_grad, gathered)
+
+    @classmethod
+    def around(cls, array: Array, gathered: bool = False) -> Parameter:
+        """A parameter whose numbers are a floating array that nobody else will write to; nothing is copied."""
+        parameter = Parameter.__new__(Parameter)
+        parameter._array = array
+        parameter._begin(True, gathered)
+        return parameter
+
+    def _begin(self, requires_grad: bool, gathered: bool) -> None:
         self.gathered = gathered
         self.ledger: Ledger | None = None
         self._owner: Callable[[], Any] = _nobody

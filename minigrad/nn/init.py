@@ -185,4 +185,5 @@ def _drawn(draw: Callable[[], Any], shape: Sequence[int], gathered: bool = False
         numbers = host.zeros(shape, creation.DEFAULT) if _skipping.get() else draw()
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"cannot make a parameter of shape {shape!r:.80}: {error}; a shape is a tuple of integers") from error
-    return Parameter(numbers, dtype=creation.DEFAULT, gathered=gathered)
+    # Not copied: weights that a file will fill are zeros whose memory the system has not even given yet.
+    return Parameter.around(numbers.astype(creation.DEFAULT, copy=False), gathered)
