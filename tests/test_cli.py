@@ -138,7 +138,7 @@ def test_convert_to_halves_and_shards(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_convert_keeps_a_sentence_encoder_one(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not (minilm / "modules.json").exists():
-        pytest.skip("this copy of MiniLM has no modules.json: the named checkpoint leaves it out")
+        pytest.skip("this copy of MiniLM was fetched without modules.json, and no source was there to complete it")
     printed(capsys, "convert", minilm, tmp_path / "new")
     ours, theirs = (mg.models.SentenceEncoder.from_pretrained(folder).encode(TEXTS) for folder in (tmp_path / "new", minilm))
     np.testing.assert_array_equal(ours, theirs)
@@ -206,7 +206,7 @@ def test_questions_may_stand_in_the_file(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_similarity(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not (minilm / "modules.json").exists():
-        pytest.skip("this copy of MiniLM has no modules.json: the named checkpoint leaves it out")
+        pytest.skip("this copy of MiniLM was fetched without modules.json, and no source was there to complete it")
     texts = ["A cat lies on the rug.", "Shares fell on Monday."]
     arguments = ["predict", minilm, "--task", "sentence-similarity", "--source", "The cat is on the mat.", "--text", *texts]
     near, far = (json.loads(line)["prediction"] for line in printed(capsys, *arguments).splitlines())

@@ -157,8 +157,9 @@ class RunConfig:
 
         Raises: ConfigError naming the file and the key.
         """
+        content = read_bounded(path, MAX_CONFIG_BYTES, ConfigError, "config-limit")
         try:
-            values = tomllib.loads(read_bounded(path, MAX_CONFIG_BYTES, ConfigError, "config-limit").decode("utf-8"))
+            values = tomllib.loads(content.decode("utf-8"))
         except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, and of integers with thousands of digits
             raise ConfigError(path, f"not valid TOML: {error}", code="bad-toml") from None
         for override in overrides:

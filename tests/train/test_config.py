@@ -236,3 +236,9 @@ def test_no_file(tmp_path: Path) -> None:
         RunConfig.from_toml(tmp_path)
     with pytest.raises(ConfigError, match="larger than"):
         RunConfig.from_toml(written(tmp_path, "#" * (MAX_CONFIG_BYTES + 1)))
+
+
+def test_a_file_that_is_not_there_is_not_called_bad_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the file does not exist") as caught:
+        RunConfig.from_toml(tmp_path / "none.toml")
+    assert caught.value.code == "missing-file" and "TOML" not in str(caught.value)
