@@ -19,7 +19,7 @@ from support import absolute_error, without_kernels
 import minigrad as mg
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.contract import LAYOUTS
-from minigrad.kernels import cpu
+from minigrad.kernels import cpu, passes
 from minigrad.op import REGISTRY, Op
 from minigrad.packing import Packing
 
@@ -162,7 +162,7 @@ def test_values_and_gradients_equal_the_body(name: str, monkeypatch: pytest.Monk
     @given(data=st.data())
     def run(data: st.DataObject) -> None:
         sample = data.draw(SAMPLES[name]())
-        monkeypatch.setattr(cpu, "BLOCK", data.draw(st.sampled_from([1, 50, 16384])))  # many blocks, also where the arrays are small
+        monkeypatch.setattr(passes, "BLOCK", data.draw(st.sampled_from([1, 50, 16384])))  # many blocks, also where the arrays are small
         assert accepts(REGISTRY[name], sample)
         compare(REGISTRY[name], sample, summed=data.draw(st.booleans()))
 
