@@ -4,39 +4,39 @@ import minigrad as mg
 x = mg.tensor([1.0, 2.0], requires_grad=True)
 (x * x).sum().backward()
 x.grad                                    # [2., 4.]
+
+Importing it loads what tensors, operations and derivatives need. The rooms built on these are loaded when they are first asked for: a
+small script or a short command should not wait for models that it does not use.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from minigrad import (
-    data,
     errors,
     functional,
     interpreter,  # noqa: F401 - it teaches the backend about Tensors, for second derivatives
-    io,
     kernels,
-    models,
-    nn,
-    optim,
 )
 from minigrad._version import __version__
 from minigrad.anomaly import detect_anomaly
-from minigrad.audit import audit
 from minigrad.autograd import enable_grad, higher_order, no_grad
 from minigrad.backend.random import manual_seed
-from minigrad.contract import check_op
 from minigrad.creation import arange, eye, full, ones, rand, randn, tensor, zeros
 from minigrad.derivatives import grad, hessian, hvp, jacobian, value_and_grad, vjp
-from minigrad.gradcheck import gradcheck
 from minigrad.op import custom_op
 from minigrad.parameter import Parameter
-from minigrad.pipeline import pipeline
 from minigrad.recompute import recompute
 from minigrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from minigrad import train
+    from minigrad import data, io, models, nn, optim, train
+    from minigrad.audit import audit
+    from minigrad.contract import check_op
+    from minigrad.gradcheck import gradcheck
+    from minigrad.pipeline import pipeline
 
 __all__ = [
     "Parameter", "Tensor", "__version__", "arange", "audit", "check_op", "custom_op", "data", "detect_anomaly", "enable_grad", "errors",
@@ -45,9 +45,37 @@ __all__ = [
     "zeros",
 ]  # fmt: skip
 
+_ROOMS = ("data", "io", "models", "nn", "optim", "train")
+"""Packages that are loaded when they are first asked for."""
 
-def __getattr__(name: str) -> Any:
-    """`minigrad.train` is loaded when it is first asked for: a fifth of the time of importing the rest, and no model in use needs it."""
-    if name == "train":
-        return import_module("minigrad.train")
-    raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
+_FUNCTIONS = {
+    "audit": "minigrad.audit",
+    "check_op": "minigrad.contract",
+    "gradcheck": "minigrad.gradcheck",
+    "pipeline": "minigrad.pipeline",
+}
+"""Functions that come with their module, which is loaded then."""
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:  # type checkers see the imports above, and would take every misspelt name for one that this finds
+
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return import_module(f"minigrad.{name}")
+        if name in _FUNCTIONS:
+            return getattr(import_module(_FUNCTIONS[name]), name)
+        raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """Python hangs a submodule under its name here whenever it is loaded; `audit`, `gradcheck` and `pipeline` stay the functions."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, getattr(value, name) if name in _FUNCTIONS and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package

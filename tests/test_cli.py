@@ -246,7 +246,7 @@ def test_no_end_is_a_traceback(error: BaseException, monkeypatch: pytest.MonkeyP
     def run(_: object) -> int:
         raise error
 
-    monkeypatch.setattr(COMMANDS["info"], "run", run)
+    monkeypatch.setattr("minigrad.cli.info.run", run)
     assert main(["info", os.devnull]) == (130 if isinstance(error, KeyboardInterrupt) else 2)
     fault = "KeyError: 'x'; this is a fault of minigrad, which `minigrad --debug info` shows"
     assert capsys.readouterr().err in {

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import minigrad as mg
+
 PACKAGE = Path(__file__).resolve().parents[1] / "minigrad"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -179,9 +181,64 @@ def test_importing_minigrad_loads_only_numpy_and_the_standard_library() -> None:
     assert loaded - {"minigrad", "numpy"} <= sys.stdlib_module_names
 
 
-def test_training_is_loaded_when_it_is_asked_for() -> None:
-    code = "import sys, minigrad as mg; print('minigrad.train' in sys.modules, mg.train.Team.__name__, 'minigrad.train' in sys.modules)"
-    assert fresh(code).split() == ["False", "Team", "True"]
+LATER = {
+    "audit",
+    "audit_report",
+    "cli",
+    "contract",
+    "data",
+    "files",
+    "gradcheck",
+    "io",
+    "models",
+    "nn",
+    "optim",
+    "pipeline",
+    "plots",
+    "train",
+}
+"""What `import minigrad` leaves to whoever asks for it: it is to take no longer than tensors and operations need."""
+
+
+def test_importing_minigrad_loads_none_of_the_rooms_built_on_operations() -> None:
+    loaded = set(fresh("import sys, minigrad; print(*{m.split('.')[1] for m in sys.modules if m.startswith('minigrad.')})").split())
+    assert {"tensor", "ops", "kernels", "interpreter", "derivatives"} <= loaded
+    assert not LATER & loaded
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(mg.__all__) <= set(dir(mg))
+    assert all(getattr(mg, name) is not None for name in mg.__all__)
+
+
+@pytest.mark.parametrize("name", [*sorted(LATER & set(mg.__all__)), "check_op"])
+def test_what_is_loaded_later_is_found_by_its_name_alone(name: str) -> None:
+    """In a new interpreter: in this one other tests have loaded most modules."""
+    assert fresh(f"import minigrad as mg; first = mg.{name}; from minigrad import {name}; print(first is {name} is mg.{name})") == "True\n"
+
+
+@pytest.mark.parametrize("name", ["audit", "gradcheck", "pipeline"])
+def test_a_function_keeps_its_place_when_the_module_of_its_name_is_imported(name: str) -> None:
+    code = (
+        f"import minigrad.{name}; from minigrad.{name} import {name}; import minigrad as mg; print(mg.{name} is {name}, callable({name}))"
+    )
+    assert fresh(code).split() == ["True", "True"]
+
+
+def test_a_name_that_minigrad_has_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'minigrad' has no attribute 'Tensr'"):
+        mg.Tensr  # type: ignore[attr-defined]  # noqa: B018 - looking it up is the test
+
+
+@pytest.mark.parametrize(("arguments", "absent"), [(["--help"], LATER - {"cli"}), (["info", "--help"], {"train", "pipeline", "plots"})])
+def test_a_command_loads_what_it_works_with(arguments: list[str], absent: set[str]) -> None:
+    code = (
+        "import contextlib, io, sys; from minigrad.cli import main\n"
+        f"with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main({arguments})\n"
+        "print(*{m.split('.')[1] for m in sys.modules if m.startswith('minigrad.')})"
+    )
+    loaded = set(fresh(code).split())
+    assert "cli" in loaded and not absent & loaded
 
 
 @pytest.mark.parametrize("path", inside)

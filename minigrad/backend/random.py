@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -124,6 +123,8 @@ def shuffled(n: int, seed: int, epoch: int) -> IntArray:
 @lru_cache(maxsize=4096)
 def site_of(path: str, ordinal: int) -> int:
     """64 bits that name the draw number `ordinal` at `path`."""
+    from hashlib import blake2b  # here, because it loads OpenSSL too, which `import minigrad` does without
+
     return int.from_bytes(blake2b(f"{path}#{ordinal}".encode(), digest_size=8).digest(), "little")
 
 

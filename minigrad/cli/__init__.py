@@ -7,35 +7,36 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from minigrad.cli import audit, compare, convert, data, evaluate, info, predict, report, resume, train
 from minigrad.errors import MinigradError
 
 EXIT_STATUS = "Exit status: 0 done, 1 found something wrong, 2 could not be run or nobody reads its output any more, 130 interrupted."
 INTERRUPTED = 130  # as shells count: 128 and the signal's number
 
 COMMANDS = {
-    "data": data,
-    "train": train,
-    "resume": resume,
-    "evaluate": evaluate,
-    "predict": predict,
-    "compare": compare,
-    "report": report,
-    "info": info,
-    "convert": convert,
-    "audit": audit,
+    "data": "check, split and convert data files",
+    "train": "train a model as a file describes it",
+    "resume": "go on with an interrupted training",
+    "evaluate": "score a trained model on labelled records",
+    "predict": "run a model on texts",
+    "compare": "compare the predictions of two models on the same records",
+    "report": "write the report of a training run",
+    "info": "say what a model directory holds and what would be loaded",
+    "convert": "write a checkpoint of any readable format as safetensors",
+    "audit": "prove a model's gradient on some of your records",
 }
-"""Each module has HELP, DESCRIPTION and STATUS, add_arguments(parser) and run(options), which gives the exit status."""
+"""What each command is for. Its module has DESCRIPTION and STATUS, add_arguments(parser) and run(options), which gives the exit status."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. `arguments`: as in sys.argv[1:], which is the default."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     _prepare_streams()
     options = argparse.Namespace(command="", debug=False)
     try:
         try:
-            _parser().parse_args(arguments, options)
+            _parser(arguments).parse_args(arguments, options)
             status: int = options.run(options)
         finally:
             sys.stdout.flush()  # here, where a failure is one line, and not at exit
@@ -78,13 +79,16 @@ def _forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for `arguments`. Only commands that they name have theirs added: their modules load what the command works with."""
     parser = argparse.ArgumentParser(prog="python -m minigrad", description="minigrad's command line.", epilog=EXIT_STATUS)
     parser.add_argument("--debug", action="store_true", help="show where an error arose instead of one line about it")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        epilog = f"{EXIT_STATUS} {module.STATUS}".strip()
-        command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION, epilog=epilog)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        if name in arguments:
+            module = import_module(f"minigrad.cli.{name}")
+            command.description, command.epilog = module.DESCRIPTION, f"{EXIT_STATUS} {module.STATUS}".strip()
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
     return parser

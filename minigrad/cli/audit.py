@@ -13,7 +13,6 @@ from minigrad.errors import ArgumentError
 from minigrad.io import find_checkpoint
 from minigrad.models import BertForSequenceClassification
 
-HELP = "prove a model's gradient on some of your records"
 DESCRIPTION = (
     "Compares the gradient of each parameter of a classifier, in float64, with the change of the real loss on the first "
     "records of a file; prints a table."

@@ -20,7 +20,6 @@ from minigrad.train import metrics
 from minigrad.train.metrics import HIGHER_IS_BETTER, Comparison, GroupReport, McNemar, by_group, mcnemar, paired_bootstrap
 from minigrad.train.metrics.bootstrap import Metric
 
-HELP = "compare the predictions of two models on the same records"
 DESCRIPTION = (
     "Reads two files of predictions (JSON lines, as a training run writes them) for the same records in the same order, and prints the "
     "scores of both with 95 percent bootstrap intervals, their difference B - A with its interval and p value, and McNemar's test."

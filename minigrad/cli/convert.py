@@ -16,7 +16,6 @@ from minigrad.models.auto import HEADS, forecast, load
 from minigrad.models.config import MAX_JSON_BYTES
 from minigrad.models.sentence import SENTENCE_FILES
 
-HELP = "write a checkpoint of any readable format as safetensors"
 DESCRIPTION = (
     "Reads safetensors, pytorch_model.bin or a TensorFlow checkpoint and writes model.safetensors, config.json and tokenizer files under "
     "the published names; prints what was read, renamed and left out. What belongs to another head than the one chosen is left out."

@@ -26,7 +26,6 @@ from minigrad.data.writers import WRITERS, write_records
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import listing, quoted, write_text
 
-HELP = "check, split and convert data files"
 DESCRIPTION = "What to do with data files before training: find copies and faults, divide records into splits, change the format."
 STATUS = "1 is for leaks and conflicts that `data check` found."
 

@@ -14,7 +14,6 @@ from minigrad.models.auto import load, max_tokens
 from minigrad.train.events import json_ready
 from minigrad.train.run import check_column, check_length, grouped, kind_of_model, task_of_model, write_predictions
 
-HELP = "score a trained model on labelled records"
 DESCRIPTION = "Prints the figures of a model with a head for sequence or token classification, and on request writes a row for each record."
 STATUS = ""
 

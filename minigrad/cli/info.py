@@ -17,7 +17,6 @@ from minigrad.models.config import CONFIG_NAME
 from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME
 from minigrad.models.sentence import MODULES_NAME, read_settings
 
-HELP = "say what a model directory holds and what would be loaded"
 DESCRIPTION = "Prints family, class, heads, parameters, dtype, files and tokenizer of a model directory. Reads no weights, only headers."
 STATUS = ""
 

@@ -18,7 +18,6 @@ from minigrad.files import as_path, parse_json, replacing
 from minigrad.pipeline import TASKS, pipeline
 from minigrad.pipeline.entities import STRATEGIES
 
-HELP = "run a model on texts"
 DESCRIPTION = (
     'Prints one line of JSON for each text: {"text": …, "prediction": …}, the prediction as minigrad.pipeline gives it. Question answering '
     "takes the context as text and the question from --question or a column of that name; sentence similarity compares with --source."

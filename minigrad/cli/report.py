@@ -8,7 +8,6 @@ from pathlib import Path
 from minigrad.errors import DataError
 from minigrad.train.report import write_report
 
-HELP = "write the report of a training run"
 DESCRIPTION = (
     "Reads the directory of a run (config.toml, log.jsonl, predictions-*.jsonl, as far as they are there) and writes report.html, "
     "report.json and the charts as .svg files into it. Works while the run goes on, too."

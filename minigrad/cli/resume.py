@@ -10,7 +10,6 @@ from minigrad.cli.train import finished
 from minigrad.train.config import CONFIG_NAME, RunConfig
 from minigrad.train.run import Run
 
-HELP = "go on with an interrupted training"
 DESCRIPTION = (
     "Goes on from the newest valid checkpoint of a run's directory; the result is that of a run without interruption, to the last bit."
 )

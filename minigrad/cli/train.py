@@ -10,7 +10,6 @@ from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 from minigrad.train.trainer import TrainingResult
 
-HELP = "train a model as a file describes it"
 DESCRIPTION = (
     "Trains, evaluates, keeps the best model, and writes log, checkpoints, predictions and a report into the output directory. "
     "docs/training.md lists every setting."
