@@ -2,7 +2,7 @@
 
 Each function replaces the whole (output, pullback) pair of an operation and declines what it does not cover, shapes that do not fit
 among them: the bodies in `ops/` say what is computed and what is wrong, and a generated test compares both. What lies between the matrix
-products are `passes`.
+products are passes over memory: `passes` or `compiled`, see `passes_in_use`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from minigrad import ops
 from minigrad.backend.gradients import Product
 from minigrad.backend.layout import neighbours
 from minigrad.backend.random import Draw
-from minigrad.kernels import passes
-from minigrad.kernels.passes import F32
+from minigrad.kernels import passes_in_use
+from minigrad.kernels.passes import F32, Survives
 from minigrad.packing import Packing
 
 _float = np.float32
@@ -31,7 +31,7 @@ def _covers(draw: Draw | None, x: F32) -> bool:
     return draw is None or x.shape == (draw.packing.rows, draw.width)
 
 
-def _dropping(draw: Draw | None) -> tuple[passes.Survives, np.float32]:
+def _dropping(draw: Draw | None) -> tuple[Survives, np.float32]:
     """Which units survive and what they are multiplied by."""
     return (None, _float(1)) if draw is None else (draw.mask(), _float(draw.scale))
 
@@ -46,6 +46,7 @@ def beside(arrays: tuple[F32, ...]) -> F32:
 def _dense_gelu(xp: Any, x: F32, weight: F32, bias: F32, *, approximate: str = "none", keep: bool) -> Any:
     if approximate != "none" or x.ndim != 2 or not _all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
         return NotImplemented
+    passes = passes_in_use()
     h = x @ weight.T
     y = np.empty_like(h) if keep else h
     passes.bias_gelu(h, bias, y, keep)
@@ -62,6 +63,7 @@ def _dense_gelu(xp: Any, x: F32, weight: F32, bias: F32, *, approximate: str = "
 def _layer_norm(xp: Any, x: F32, weight: F32, bias: F32, *, eps: float = 1e-12) -> Any:
     if x.ndim != 2 or x.shape[1] == 0 or not _all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
         return NotImplemented
+    passes = passes_in_use()
     xhat, out, rstd = np.empty(x.shape, _float), np.empty(x.shape, _float), np.empty(len(x), _float)
     passes.norm(x, weight, bias, eps, out, xhat, rstd)
 
@@ -81,6 +83,7 @@ def _dense_add_norm(
         return NotImplemented
     if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not _covers(draw, residual):
         return NotImplemented
+    passes = passes_in_use()
     y = x @ weight.T
     survives, scale = _dropping(draw)
     out, rstd = np.empty_like(y), np.empty(len(y), _float)
@@ -102,6 +105,7 @@ def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
     heights = [weight.shape[:1] for weight in parameters[:count]]
     if x.ndim != 2 or not _all_float32(x, *parameters) or [bias.shape for bias in parameters[count:]] != heights:
         return NotImplemented
+    passes = passes_in_use()
     weight, bias = beside(parameters[:count]), beside(parameters[count:])
     y = x @ weight.T
     passes.add_bias(y, bias)
@@ -122,7 +126,7 @@ def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
 def _dropout(xp: Any, x: F32, *, draw: Draw) -> Any:
     if x.ndim != 2 or x.dtype != _float or not _covers(draw, x):
         return NotImplemented
-    survives, scale = draw.mask(), _float(draw.scale)
+    passes, survives, scale = passes_in_use(), draw.mask(), _float(draw.scale)
 
     def run(v: F32) -> F32:
         out = np.empty(v.shape, _float)
@@ -153,6 +157,7 @@ def _attention(
     queries = packing if queries is None else queries
     if (len(kv), len(kv if q is None else q), len(packing)) != (packing.rows, queries.rows, len(queries)):
         return NotImplemented
+    passes = passes_in_use()
     scale = _float(d**-0.5)
     keep_scale = _float(1.0 if draw is None else draw.scale)
     split = kv.reshape(-1, parts, heads, d)
