@@ -6,14 +6,22 @@ matrix (`backend.layout.neighbours`). Large gathered tables stand apart (`table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from minigrad.autograd import Leaf
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import dense
 from minigrad.errors import ArgumentError, GraphError
+from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
+
+Allocate: TypeAlias = Callable[[tuple[int, ...], Any], Array]
+"""(shape, dtype) → an array of zeros."""
+
+Block: TypeAlias = tuple[Array, Array, tuple[Array, ...]]
+"""Flat parameter, gradient and moments that a rule updates at a time."""
 
 TABLE_ROWS = 4096
 """A gathered parameter with at least so many rows stands apart. A batch touches a few thousand rows at most: below this number (BERT's 512
@@ -62,6 +70,7 @@ class Arena:
         example = everyone[0].array
         self.xp = namespace_of(example)
         self.block = block_length(example)
+        self.allocate: Allocate = self.xp.zeros
         self.data: Array = self.xp.empty(at, example.dtype)
         self.gradients: Array = self.xp.empty(at, example.dtype)
         for place in self.places:
@@ -73,16 +82,26 @@ class Arena:
         for p in everyone:
             p.owner = self
 
-    def move(self, data: Array) -> None:
-        """Keep the parameters in `data` from now on, an array like the old one: memory that several processes share, or no longer do.
+    def move(self, allocate: Allocate) -> None:
+        """Keep parameters and gradients in arrays made by `allocate` from now on: in memory that processes share, or no longer do.
 
         What another optimizer has taken over stays with that. Views of the parameters taken earlier do not follow.
         """
-        data[...] = self.data
-        self.data = data
+        self.allocate = allocate
+        self.data, self.gradients = copied(self.data, allocate), copied(self.gradients, allocate)
         for place in self.places:
-            if place.parameter.owner is self:
-                place.parameter.replace_storage(data[place.start : place.stop].reshape(place.parameter.shape))
+            p, where = place.parameter, slice(place.start, place.stop)
+            if p.owner is self:
+                p.replace_storage(self.data[where].reshape(p.shape))
+                p.leaf.view = self.gradients[where].reshape(p.shape)
+                if p.leaf.grad is not None:
+                    p.leaf.grad = p.leaf.view
+
+    def blocks(self, update: Update, moments: Sequence[Array]) -> Iterator[Block]:
+        """The blocks of one stretch of an update."""
+        for start in range(update.start, update.stop, self.block):
+            block = slice(start, min(start + self.block, update.stop))
+            yield self.data[block], self.gradients[block], tuple([m[block] for m in moments])
 
     def check_ownership(self) -> None:
         """Raises: GraphError (graph-owner) if another optimizer has taken a parameter over."""
@@ -93,6 +112,13 @@ class Arena:
                     "or give this one's parameters to a new optimizer",
                     code="graph-owner",
                 )
+
+
+def copied(array: Array, allocate: Allocate, used: int | None = None) -> Array:
+    """The same numbers in a new array; only the first `used` along axis 0, if the rest has never been written."""
+    copy = allocate(array.shape, array.dtype)
+    copy[:used] = array[:used]
+    return copy
 
 
 def _check_alike(parameters: Sequence[Parameter], names: Mapping[Parameter, str]) -> None:

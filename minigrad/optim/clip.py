@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.autograd import Leaf
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import RowSparse
 from minigrad.errors import ArgumentError, NonFiniteError
@@ -31,22 +32,14 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
     Raises: ArgumentError for what is no list of parameters or (name, parameter) pairs, and for a `max_norm` that is no number >= 0;
     NonFiniteError, which names the first gradient that is not finite.
     """
-    if not isinstance(max_norm, int | float | np.number) or isinstance(max_norm, bool) or not max_norm >= 0:
-        raise ArgumentError(f"max_norm must be a number >= 0, got {max_norm!r}")
+    check_max_norm(max_norm)
     members = {p: name for name, p in reversed(named(parameters, HOW)) if p.leaf.grad is not None}
     leaves = [p.leaf for p in reversed(members)]
-    total: Any = 0.0
-    for leaf in leaves:
-        if isinstance(leaf.grad, RowSparse):
-            leaf.grad = leaf.grad.coalesce()  # the norm of a sum needs the sum; kept, so that nobody adds up again
-            total = total + _squared_norm(leaf.grad.values)
-        else:
-            total = total + _squared_norm(Tensor.wrap(leaf.grad).array)
-    norm = sqrt(float(total))
+    norm = sqrt(float(sum(squared_norm(leaf) for leaf in leaves)))
     if error_if_nonfinite and not isfinite(norm):
         raise NonFiniteError(_first_nonfinite([(members[p], p) for p in reversed(members)], norm))
-    coefficient = max_norm / (norm + 1e-6)
-    if not coefficient >= 1:  # also for NaN
+    coefficient = clipping(norm, max_norm)
+    if coefficient != 1:  # also for NaN
         with np.errstate(invalid="ignore"):  # inf · 0, announced above
             for leaf in leaves:
                 gradient: Any = leaf.grad
@@ -58,8 +51,28 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
     return norm
 
 
-def _squared_norm(array: Array) -> Any:
-    """The sum of squares in float64, by blocks so that no second array of this size is made; on a GPU it stays there."""
+def check_max_norm(max_norm: Any) -> None:
+    """Raises: ArgumentError for what is no number >= 0."""
+    if not isinstance(max_norm, int | float | np.number) or isinstance(max_norm, bool) or not max_norm >= 0:
+        raise ArgumentError(f"max_norm must be a number >= 0, got {max_norm!r}")
+
+
+def clipping(norm: float, max_norm: float) -> float:
+    """What gradients of this norm are multiplied by: 1, or what makes them shorter."""
+    coefficient = max_norm / (norm + 1e-6)
+    return 1.0 if coefficient >= 1 else coefficient  # NaN stays NaN
+
+
+def squared_norm(leaf: Leaf) -> Any:
+    """The squared norm of a leaf's gradient, which it has; on a GPU it stays there."""
+    if isinstance(leaf.grad, RowSparse):
+        leaf.grad = leaf.grad.coalesce()  # the norm of a sum needs the sum; kept, so that nobody adds up again
+        return sum_of_squares(leaf.grad.values)
+    return sum_of_squares(Tensor.wrap(leaf.grad).array)
+
+
+def sum_of_squares(array: Array) -> Any:
+    """In float64, by blocks so that no second array of this size is made; on a GPU it stays there."""
     xp, flat, step = namespace_of(array), array.reshape(-1), block_length(array)
     total: Any = 0.0
     for start in range(0, flat.size, step):
@@ -72,6 +85,6 @@ def _first_nonfinite(members: Iterable[tuple[str, Parameter]], norm: float) -> s
     for name, p in members:
         gradient: Any = p.leaf.grad
         array = gradient.values if isinstance(gradient, RowSparse) else Tensor.wrap(gradient).array
-        if not np.isfinite(float(_squared_norm(array))):
+        if not np.isfinite(float(sum_of_squares(array))):
             return f"the gradient of {name} is not finite (norm of all: {norm})"
     return f"the norm of all gradients is {norm}, though each of them is finite"

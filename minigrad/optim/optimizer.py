@@ -1,5 +1,8 @@
 """Optimizer: what all update rules share. Which parameters are due, blocks of the arena, tables, step counts, saving and resuming.
 
+A step is begun (who is due, with which constants), worked off stretch by stretch (`updates.py`), and ended; a team of processes shares
+the middle part.
+
 A rule adds what it computes: a kernel on flat blocks, the names of its moments, its constants for a step, and what it does to an element
 that has neither gradient nor moments.
 """
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,20 +24,11 @@ from minigrad.optim.arena import Arena, Place
 from minigrad.optim.checks import check_number
 from minigrad.optim.groups import Group, read_groups
 from minigrad.optim.state import entry_problem, read_state
-from minigrad.optim.table import Apply, Table
+from minigrad.optim.table import Table
+from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 
 FIXED = "parameters and groups are fixed when an optimizer is built; build a new one"
-
-
-@dataclass(slots=True)
-class Run:
-    """A stretch of the arena whose elements are updated alike: one group, one step count."""
-
-    group: int
-    step: int
-    start: int
-    stop: int
 
 
 class Optimizer(ABC):
@@ -61,11 +55,12 @@ class Optimizer(ABC):
         self._options = tuple(self.param_groups[0])  # "params", then the options
         self._members = [list(group["params"]) for group in self.param_groups]
         self.arena = Arena(self._members, names)
-        self.tables = {p: Table(p) for p in self.arena.tables}
+        self.tables = {p: Table(p, self.arena) for p in self.arena.tables}
         self.moments: dict[str, Array] = {}
         self.steps: dict[Parameter, int] = dict.fromkeys(names, 0)
         widest = max((p.shape[1] for p in self.tables), default=0)
-        self._scratch = [self.arena.xp.empty(max(self.arena.block, widest), self.arena.data.dtype) for _ in range(2)]
+        self._group_of = {p: number for number, members in enumerate(self._members) for p in members}
+        self._scratch = [self.arena.xp.empty(max(self.arena.block, widest), self.arena.data.dtype) for _ in range(3)]
 
     # ---------------------------------------------------------------- what a rule defines
     def check(self, options: Mapping[str, Any]) -> None:
@@ -86,22 +81,46 @@ class Optimizer(ABC):
         """What a step multiplies an element by that has gradient and moments zero; None if it does more than that."""
 
     # ---------------------------------------------------------------- the step
-    def step(self) -> None:
+    def step(self, scale: float = 1.0) -> None:
         """Update every parameter that has a gradient, in place, and begin the next step of the random numbers.
 
+        scale: what the gradients are multiplied by on the way into the update; they themselves stay as they are.
         Raises, before anything changes: ArgumentError if `param_groups` holds an impossible option, or other groups, parameters or options
         than at the beginning; GraphError (graph-owner) if a later optimizer has taken parameters over.
         """
+        for update in self.begin_step():
+            self.apply(update, scale)
+        self.end_step()
+
+    def begin_step(self) -> list[Update]:
+        """Count the step and say what is to be updated; every stretch must be given to `apply` once, in any order. Raises: as `step`."""
         self._check_groups()
         self._check_options(self.param_groups, ArgumentError)
         self.arena.check_ownership()
-        for run in self._runs():
-            self._update_run(run)
-        for number, (group, members) in enumerate(zip(self.param_groups, self._members, strict=True)):
-            for p in members:
-                if p in self.tables and self._is_due(p):
-                    apply = self._rule(number, self._advance(p))
-                    self.tables[p].update(p.leaf.grad, self.moments_of(group), self.idle_factor(group), apply)
+        updates = self._stretches()
+        for number, table in enumerate(self.tables.values()):
+            if self._is_due(table.parameter):
+                group = self._group_of[table.parameter]
+                table.begin(table.parameter.leaf.grad, self.idle_factor(self.param_groups[group]))
+                updates.append(self._update(group, self._advance(table.parameter), number, 0, table.used))
+        return updates
+
+    def apply(self, update: Update, scale: float = 1.0) -> None:
+        """Update one stretch, block by block. scale: as in `step`."""
+        if update.table is not None:
+            blocks = self.tables[self.arena.tables[update.table]].blocks(update)
+        else:
+            blocks = self.arena.blocks(update, [self._moment(name) for name in update.moments])
+        for p, g, moments in blocks:
+            scaled, *scratch = [s[: p.size] for s in self._scratch]
+            if scale != 1:
+                g = self.arena.xp.multiply(g, scale, out=scaled)
+            self.kernel.run(self.arena.xp, [p, g, moments, scratch], update.constants, keep=False)
+
+    def end_step(self) -> None:
+        """After every stretch: note what the rest of the tables owes, and begin the next step of the random numbers."""
+        for table in self.tables.values():
+            table.end()
         current().advance()
 
     def zero_grad(self) -> None:
@@ -138,40 +157,43 @@ class Optimizer(ABC):
         self.steps[p] += 1
         return self.steps[p]
 
-    def _runs(self) -> list[Run]:
-        """The parameters that are due, counted on; neighbours that are updated alike are joined."""
-        runs: list[Run] = []
+    def _stretches(self) -> list[Update]:
+        """The arena's parameters that are due, counted on; neighbours that are updated alike are joined."""
+        found: list[Update] = []
+        last = None
         for place in self.arena.places:
             if not self._is_due(place.parameter):
                 continue
-            run = Run(place.group, self._advance(place.parameter), place.start, place.stop)
-            last = runs[-1] if runs else None
-            if last is not None and (last.group, last.step, last.stop) == (run.group, run.step, run.start):
-                last.stop = run.stop
+            step = self._advance(place.parameter)
+            if found and last == (place.group, step, place.start):
+                found[-1] = replace(found[-1], stop=place.stop)
             else:
-                runs.append(run)
-        return runs
+                found.append(self._update(place.group, step, None, place.start, place.stop))
+            last = (place.group, step, place.stop)
+        return found
 
-    def _update_run(self, run: Run) -> None:
-        apply = self._rule(run.group, run.step)
-        moments = [self._moment(name) for name in self.moments_of(self.param_groups[run.group])]
-        for start in range(run.start, run.stop, self.arena.block):
-            block = slice(start, min(start + self.arena.block, run.stop))
-            apply(self.arena.data[block], self.arena.gradients[block], tuple([m[block] for m in moments]))
-
-    def _rule(self, group: int, step: int) -> Apply:
-        constants = self.constants(self.param_groups[group], step)
-
-        def apply(p: Array, g: Array, moments: tuple[Array, ...]) -> None:
-            scratch = tuple([s[: p.size] for s in self._scratch])
-            self.kernel.run(self.arena.xp, [p, g, moments, scratch], constants, keep=False)
-
-        return apply
+    def _update(self, group: int, step: int, table: int | None, start: int, stop: int) -> Update:
+        options = self.param_groups[group]
+        width = 1 if table is None else self.arena.tables[table].shape[1]
+        constants = {
+            name: value.item() if isinstance(value, np.generic) else value for name, value in self.constants(options, step).items()
+        }
+        return Update(table, start, stop, width, self.moments_of(options), constants)
 
     def _moment(self, name: str) -> Array:
         if name not in self.moments:
-            self.moments[name] = self.arena.xp.zeros(self.arena.data.shape, self.arena.data.dtype)
+            self.moments[name] = self.arena.allocate(self.arena.data.shape, self.arena.data.dtype)
         return self.moments[name]
+
+    def arrays(self) -> list[Array]:
+        """All that a step reads or writes, moments included, in a fixed order."""
+        for p, number in self._group_of.items():
+            for name in self.moments_of(self.param_groups[number]):
+                self._moment(name)
+                if p in self.tables:
+                    self.tables[p].moment(name)
+        found = [self.arena.data, self.arena.gradients, *self.moments.values()]
+        return found + [array for table in self.tables.values() for array in table.arrays()]
 
     # ---------------------------------------------------------------- saving and resuming
     def state_dict(self) -> dict[str, Any]:

@@ -7,52 +7,63 @@ is weight decay, which they owe (`debt.py`). So the result is that of the dense 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterator
 
-from minigrad.backend import Array, namespace_of
+from minigrad.backend import Array
 from minigrad.backend.gradients import RowSparse
-from minigrad.optim.arena import block_length
+from minigrad.optim.arena import Allocate, Arena, Block, copied
 from minigrad.optim.debt import Debt
+from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
-
-Apply: TypeAlias = Callable[[Array, Array, tuple[Array, ...]], None]
-"""The update rule in place on one flat block: parameter, gradient, moments."""
 
 
 class Table:
     """Slots and moments of one parameter that stands apart from the arena.
 
-    Shapes: the parameter (rows, d); `row[:used]` names the row of each slot, `slot[row]` is -1 for a row never touched.
+    Arrays that the rows in use take little of are reserved for all rows: the system gives zeroed memory page by page when it is first
+    written, so that what is occupied grows with the slots in use, and nothing is ever moved.
+
+    Shapes: the parameter (rows, d); `row[:used]` names the row of each slot, `slot[row]` is -1 for a row never touched. Within a step,
+    `due[:count]` are the slots that have a gradient, ascending, and `gradients[:count]` (count, d) what it is.
     """
 
-    def __init__(self, parameter: Parameter) -> None:
-        self.parameter = parameter
-        self.data = parameter.array
-        self.xp = namespace_of(self.data)
+    def __init__(self, parameter: Parameter, arena: Arena) -> None:
+        self.parameter, self.arena = parameter, arena
+        self.data, self.xp = parameter.array, arena.xp
         self.debt = parameter.ledger = Debt(self.data)
         self.moments: dict[str, Array] = {}
-        self.forget()
+        rows = len(self.data)
+        self.slot = self.xp.full(rows, -1, "int64")
+        self.row, self.due = arena.allocate((rows,), "int64"), arena.allocate((rows,), "int64")
+        self.gradients = arena.allocate(self.data.shape, self.data.dtype)
+        self.used = self.count = 0
+        self._idle: float | None = None
+        self._begun = False
 
-    def move(self, data: Array, paid: Array) -> None:
-        """Keep the rows, and what they have paid, in these arrays from now on; see `Arena.move`."""
-        self.debt.move(data, paid)
+    def move(self, allocate: Allocate) -> None:
+        """Keep everything that a step reads or writes in arrays made by `allocate` from now on; see `Arena.move`."""
+        data = allocate(self.data.shape, self.data.dtype)
+        self.debt.move(data, allocate(self.debt.paid.shape, self.debt.paid.dtype))
         if self.parameter.ledger is self.debt:  # else another optimizer has taken it over
             self.parameter.replace_storage(data)
         self.data = data
+        self.row, self.due = copied(self.row, allocate, self.used), allocate(self.due.shape, self.due.dtype)
+        self.gradients = allocate(self.gradients.shape, self.gradients.dtype)
+        self.moments = {name: copied(moment, allocate, self.used) for name, moment in self.moments.items()}
+
+    def arrays(self) -> list[Array]:
+        """All that workers read or write."""
+        return [self.data, self.debt.paid, self.row, self.due, self.gradients, *self.moments.values()]
 
     def forget(self) -> None:
         """Begin anew: no row has been touched."""
-        rows = len(self.data)
-        self.slot = self.xp.full(rows, -1, "int64")
-        self.row = self.xp.zeros(rows, "int64")
+        self.slot[self.row[: self.used]] = -1
         self.used = 0
 
     def moment(self, name: str) -> Array:
-        """Zeros until written, indexed by slot. Reserved for all rows: the system gives zeroed memory page by page when it is first
-        written, so that what is occupied grows with the slots in use, and nothing is ever moved."""
+        """Zeros until written, indexed by slot."""
         if name not in self.moments:
-            self.moments[name] = self.xp.zeros(self.data.shape, self.data.dtype)
+            self.moments[name] = self.arena.allocate(self.data.shape, self.data.dtype)
         return self.moments[name]
 
     def admit(self, rows: Array) -> None:
@@ -64,32 +75,44 @@ class Table:
         self.row[self.used : stop] = new
         self.used = stop
 
-    def update(self, gradient: RowSparse | Array, names: Sequence[str], idle: float | None, apply: Apply) -> None:
-        """One step. `idle` is what the rule multiplies a never-touched row by; None if it does more, so that all rows count as touched."""
-        xp = self.xp
-        every_row = xp.arange(len(self.data))
+    # ---------------------------------------------------------------- a step
+    def begin(self, gradient: RowSparse | Array, idle: float | None) -> None:
+        """Lay the gradient out by slots. `idle` is what the rule multiplies a never-touched row by; None if it does more, so that all rows
+        count as touched."""
+        every_row = self.xp.arange(len(self.data))
         if isinstance(gradient, RowSparse):
             distinct = gradient.coalesce()
             ids, values = distinct.ids, distinct.values
         else:
             ids, values = every_row, gradient
         self.admit(ids if idle is not None else every_row)
-        moments = [self.moment(name) for name in names]
         slots = self.slot[ids]
-        order = xp.argsort(slots)
-        slots = slots[order]
-        step = max(1, block_length(self.data) // max(1, self.data.shape[1]))
-        for start in range(0, self.used, step):
-            stop = min(start + step, self.used)
+        order = self.xp.argsort(slots)
+        self.count, self._idle, self._begun = len(order), idle, True
+        self.due[: self.count] = slots[order]
+        self.gradients[: self.count] = values[order]
+
+    def blocks(self, update: Update) -> Iterator[Block]:
+        """The blocks of the slots of one stretch: rows are gathered, and put back when the caller has updated them."""
+        xp, due, moments = self.xp, self.due[: self.count], [self.moment(name) for name in update.moments]
+        step = max(1, self.arena.block // max(1, update.width))
+        for start in range(update.start, update.stop, step):
+            stop = min(start + step, update.stop)
             rows = self.row[start:stop]
-            first, last = xp.searchsorted(slots, xp.asarray([start, stop])).tolist()
+            first, last = xp.searchsorted(due, xp.asarray([start, stop])).tolist()
             p = xp.take(self.data, rows, axis=0)
             g = xp.zeros_like(p)
-            g[slots[first:last] - start] = values[order[first:last]]
-            apply(p.reshape(-1), g.reshape(-1), tuple([m[start:stop].reshape(-1) for m in moments]))
+            g[due[first:last] - start] = self.gradients[first:last]
+            yield p.reshape(-1), g.reshape(-1), tuple([m[start:stop].reshape(-1) for m in moments])
             self.data[rows] = p
-        if idle is not None:
-            self.debt.charge(idle)
+
+    def end(self) -> None:
+        """After the step that `begin` began, if there was one: charge the rows that it has left alone."""
+        if not self._begun:
+            return
+        self._begun = False
+        if self._idle is not None:
+            self.debt.charge(self._idle)
         if not self.moments:  # a rule without memory: the touched rows are as idle as any other from here on
             self.debt.include(self.row[: self.used])
             self.forget()

@@ -1,17 +1,16 @@
 """The memory that a team's processes share, and how to see that something outside of it has changed.
 
-Parameters lie there once, written by the parent between steps and read by all. Each worker has an outbox of its own for its gradients;
-so nobody ever waits for a lock, and the parent adds the outboxes up in a fixed order. What else a worker knows is a copy made by the fork:
-`Surroundings` tells when that copy has become old.
+Everything an optimizer's step touches lies there once: parameters, gradients, moments. Each worker has an outbox of its own for the
+gradients it computes; so nobody ever waits for a lock. They are added up in a fixed order, each process taking a stretch of all of them,
+and updated in the same way. What else a worker knows is a copy made by the fork: `Surroundings` tells when that copy has become old.
 """
 
 from __future__ import annotations
 
 import gc
 import mmap
-from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import ref
 
 import numpy as np
@@ -20,6 +19,8 @@ from minigrad.backend import Array
 from minigrad.backend.gradients import RowSparse
 from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
+from minigrad.optim.arena import Allocate, copied
+from minigrad.optim.clip import sum_of_squares
 from minigrad.optim.debt import Debt
 from minigrad.parameter import Buffer, Parameter
 from minigrad.tensor import Tensor
@@ -35,6 +36,10 @@ def shared_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     """
     size = prod(shape)
     return np.frombuffer(mmap.mmap(-1, max(1, size * np.dtype(dtype).itemsize)), dtype, size).reshape(shape)
+
+
+Stretch: TypeAlias = tuple[int, int, list[int]]
+"""Elements of the arena's gradients, and the numbers of the processes (0: the parent) that have computed a share of them."""
 
 
 class Outbox:
@@ -70,12 +75,9 @@ class Outbox:
                 rows.append(-1)
         return {"touched": [place.parameter.leaf.grad is not None for place in self.places], "rows": rows}
 
-    def collect(self, published: dict[str, list[Any]]) -> None:
-        """In the parent: add what `publish` left to the parameters' gradients."""
-        for place, touched in zip(self.places, published["touched"], strict=True):
-            if touched:
-                place.parameter.leaf.accumulate(self._view(place))
-        for (p, ids, values), count in zip(self.tables, published["rows"], strict=True):
+    def collect_rows(self, counts: list[int | None]) -> None:
+        """In the parent: add what `publish` left of the tables to their gradients."""
+        for (p, ids, values), count in zip(self.tables, counts, strict=True):
             if count is not None:
                 p.leaf.accumulate(values if count < 0 else RowSparse(ids[:count], values[:count], (len(ids), p.shape[1]), coalesced=True))
 
@@ -104,7 +106,7 @@ class WorkersLedger:
 
 
 class Shared:
-    """An optimizer whose parameters lie in shared memory, with one outbox for each worker.
+    """An optimizer whose parameters, gradients and moments lie in shared memory, with one outbox for each worker.
 
     What tells which rows of a table owe decay is shared too, so that a worker sees what the parent has paid.
     """
@@ -113,24 +115,57 @@ class Shared:
         self.optimizer = optimizer
         self._move(shared_zeros)
         self.outboxes = [Outbox(optimizer) for _ in range(workers)]
+        arena = optimizer.arena
+        self.squares = shared_zeros((arena.data.size // arena.block + len(arena.places) + 1,), np.float64)
+        self.note_arrays()
 
     def undo(self) -> None:
-        """Move the parameters back into memory of this process alone: a process forked later gets a copy again."""
-        self._move(np.empty)
+        """Move everything back into memory of this process alone: a process forked later gets a copy again."""
+        self._move(np.zeros)
 
-    def _move(self, allocate: Callable[[tuple[int, ...], Any], Array]) -> None:
-        arena = self.optimizer.arena
-        arena.move(allocate(arena.data.shape, arena.data.dtype))
-        for table in self.optimizer.tables.values():
-            table.move(allocate(table.data.shape, table.data.dtype), allocate(table.debt.paid.shape, np.int64))
+    def _move(self, allocate: Allocate) -> None:
+        optimizer = self.optimizer
+        optimizer.arena.move(allocate)
+        optimizer.moments = {name: copied(moment, allocate) for name, moment in optimizer.moments.items()}
+        for table in optimizer.tables.values():
+            table.move(allocate)
+
+    def note_arrays(self) -> None:
+        """A fork made now knows these arrays."""
+        self._known = self.optimizer.arrays()
+
+    def has_other_arrays(self) -> bool:
+        """Whether the optimizer works on arrays that a fork made earlier does not know: after loading its state, with new options."""
+        return [id(array) for array in self._known] != [id(array) for array in self.optimizer.arrays()]
+
+    # ---------------------------------------------------------------- the sum of everybody's gradients
+    def stretches(self, touched: list[list[bool]]) -> list[Stretch]:
+        """What is to be added up, at most a block at a time, from who has a gradient of which parameter (touched[0]: the parent)."""
+        joined: list[Stretch] = []
+        for place, flags in zip(self.optimizer.arena.places, zip(*touched, strict=True), strict=True):
+            sources = [number for number, flag in enumerate(flags) if flag]
+            if joined and joined[-1][1:] == (place.start, sources):
+                joined[-1] = joined[-1][0], place.stop, sources
+            elif sources:
+                joined.append((place.start, place.stop, sources))
+        block = self.optimizer.arena.block
+        return [(start, min(start + block, stop), sources) for first, stop, sources in joined for start in range(first, stop, block)]
+
+    def add_up(self, stretches: list[Stretch], first: int, past: int, measure: bool) -> None:
+        """Add up stretches first to past of all, into the arena's gradients; with `measure`, note the sum of each one's squares."""
+        ours = self.optimizer.arena.gradients
+        theirs = [ours, *(outbox.gradients for outbox in self.outboxes)]
+        for number in range(first, past):
+            start, stop, sources = stretches[number]
+            total = ours[start:stop]
+            if sources[0] != 0:
+                total[...] = theirs[sources[0]][start:stop]
+            for source in sources[1:]:
+                total += theirs[source][start:stop]
+            if measure:
+                self.squares[number] = sum_of_squares(total)
 
     # ---------------------------------------------------------------- in a worker
-    def forget_moments(self) -> None:
-        """The parent's are the ones in use, and a copy that is kept costs memory as soon as they change."""
-        self.optimizer.moments.clear()
-        for table in self.optimizer.tables.values():
-            table.moments.clear()
-
     def watch_tables(self) -> list[WorkersLedger]:
         """Put a `WorkersLedger` in the place of every table's debts."""
         ledgers = [WorkersLedger(table.debt) for table in self.optimizer.tables.values()]

@@ -13,17 +13,18 @@ import socket
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from minigrad.anomaly import detecting
 from minigrad.backend import random
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, MinigradError
 from minigrad.modes import Mode
+from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 from minigrad.train._messages import Arrays, batch_of, described, rebuilt, receive, send
-from minigrad.train._shared import Outbox, Shared, Surroundings
+from minigrad.train._shared import Outbox, Shared, Surroundings, WorkersLedger
 
 LossOf: TypeAlias = Callable[[Batch, Batch], Tensor]
 
@@ -75,10 +76,10 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             theirs.close()
 
-    def ask(self, step: dict[str, Any], arrays: Arrays) -> None:
-        """Let it compute its share of a step. Raises: MinigradError (worker-died)."""
+    def ask(self, task: str, content: dict[str, Any], arrays: Arrays | None = None) -> None:
+        """Let it do one of `TASKS`. Raises: MinigradError (worker-died)."""
         try:
-            send(self.link, step, arrays)
+            send(self.link, {"task": task, **content}, arrays or {})
         except OSError:
             raise self._died() from None
 
@@ -123,30 +124,59 @@ def stop_all(workers: list[Worker]) -> None:
 
 # ---------------------------------------------------------------- in the child
 def _serve(link: socket.socket, parent: int, loss_of: LossOf, shared: Shared, around: Surroundings, outbox: Outbox) -> None:
-    """Compute shares of steps for as long as the parent lives."""
+    """Do what the parent asks for as long as it lives."""
     gc.freeze()  # a collection would write to, and so copy, every page of objects that is still shared with the parent
-    shared.forget_moments()
     outbox.attach()
-    ledgers, strangers = shared.watch_tables(), around.strangers()
+    desk = _Desk(loss_of, shared, outbox, shared.watch_tables(), around.strangers())
     with suppress(EOFError, OSError):
         while True:
-            step, arrays = receive(link, lambda: os.getppid() == parent)
+            content, arrays = receive(link, lambda: os.getppid() == parent)
             try:
-                shared.optimizer.zero_grad()
-                for ledger, factors in zip(ledgers, step["factors"], strict=True):
-                    ledger.begin(factors)
-                loss = _share(step, batch_of(arrays), loss_of)
-                _check_without_gradient(strangers)
-                reply = {"loss": loss, "gradients": outbox.publish(), "missed": [ledger.missed for ledger in ledgers]}
+                reply = TASKS[content["task"]](desk, content, arrays)
             except BaseException as error:
                 reply = {"error": described(error)}
             send(link, reply, {})
 
 
-def _share(step: dict[str, Any], whole: Batch, loss_of: LossOf) -> float:
+class _Desk(NamedTuple):
+    """What a worker works with."""
+
+    loss_of: LossOf
+    shared: Shared
+    outbox: Outbox
+    ledgers: list[WorkersLedger]
+    strangers: list[Parameter]
+
+
+def _share(desk: _Desk, step: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """Compute a share of the loss and of the gradient."""
+    desk.shared.optimizer.zero_grad()
+    for ledger, factors in zip(desk.ledgers, step["factors"], strict=True):
+        ledger.begin(factors)
+    whole = batch_of(arrays)
     pieces = whole.split(step["pieces"])[step["first"] :: step["stride"]]
     with Mode(detecting, step["anomaly"]), random.at(step["seed"], step["step"]):
-        return share_of(loss_of, pieces, whole)
+        loss = share_of(desk.loss_of, pieces, whole)
+    _check_without_gradient(desk.strangers)
+    return {"loss": loss, "gradients": desk.outbox.publish(), "missed": [ledger.missed for ledger in desk.ledgers]}
+
+
+def _add_up(desk: _Desk, content: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """Add up everybody's gradients in some stretches of the arena."""
+    desk.shared.add_up(desk.shared.stretches(content["touched"]), content["first"], content["past"], content["measure"])
+    return {}
+
+
+def _update(desk: _Desk, content: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """Make a part of the optimizer's step."""
+    for table, count in zip(desk.shared.optimizer.tables.values(), content["due"], strict=True):
+        table.count = count
+    for fields in content["updates"]:
+        desk.shared.optimizer.apply(Update(*fields), content["scale"])
+    return {}
+
+
+TASKS: dict[str, Callable[[_Desk, dict[str, Any], Arrays], dict[str, Any]]] = {"share": _share, "add up": _add_up, "update": _update}
 
 
 def _check_without_gradient(strangers: Sequence[Parameter]) -> None:

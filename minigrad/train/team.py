@@ -1,8 +1,8 @@
-"""Team: a step's gradient, computed in parts, by one process or by several.
+"""Team: a training step, computed in parts, by one process or by several.
 
 A backward pass cannot be divided after the forward pass, so the batch is: its sequences are dealt out, every part contributes its share of
 the loss and of the gradient, and the shares add up to what one pass over the whole batch gives. Dropout takes part in this because units
-are drawn by a sequence's number in the step, which the parts keep.
+are drawn by a sequence's number in the step, which the parts keep. The optimizer's update is divided as well, by stretches of its arrays.
 
 Processes and not threads, because between two matrix products Python holds its global lock. The workers are forks of this process
 (`_workers.py`) around parameters in shared memory (`_shared.py`).
@@ -13,6 +13,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import astuple
+from math import sqrt
 from types import TracebackType
 from typing import Any, Self
 from weakref import finalize
@@ -21,8 +23,10 @@ from minigrad.anomaly import detecting
 from minigrad.backend import device_of, random
 from minigrad.backend.threads import blas_threads, usable_cpus
 from minigrad.data.loader import Batch
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, MinigradError
 from minigrad.optim import Optimizer
+from minigrad.optim.clip import check_max_norm, clipping, squared_norm
+from minigrad.optim.updates import Update, divide
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 from minigrad.train._messages import batch_arrays
@@ -33,30 +37,38 @@ logger = logging.getLogger("minigrad")
 
 
 class Team:
-    """Computes the gradient of a step, in this process alone or together with forked workers.
+    """Computes and makes the steps of training, in this process alone or together with forked workers.
 
     loss_of(part, whole): the part's share of the loss of the whole step: the sum over the part's items, divided by how many the WHOLE has.
     workers: processes that compute, this one among them; "auto": as many as there are processors to use.
+    max_norm: clip the gradient: shorten it to this global 2-norm where it is longer, as `clip_grad_norm` does; infinity only measures it.
+    The norm before is `grad_norm` after each `backward`; with None it is not computed.
 
-        team = mg.train.Team(loss_of, optimizer, workers=2)
+        team = mg.train.Team(loss_of, optimizer, workers="auto", max_norm=1.0)
         for batch in loader.epoch():
             loss = team.backward(batch)
-            mg.optim.clip_grad_norm(model.parameters(), 1.0)
             team.step()
         team.close()
 
-    With several workers the parameters lie in shared memory from the first step until `close` (views taken earlier do not follow), each
-    process computes with one BLAS thread, and the same program gives the same numbers to the last bit every time. Workers are forked
-    again when a module's mode (or another plain attribute), `requires_grad`, a parameter of somebody else or a buffer has changed; other
-    changes after the first step (to hooks, to variables that `loss_of` closes over) they do not see.
+    With several workers all that a step touches lies in shared memory from the first step until `close` (views taken earlier do not
+    follow), each process computes with one BLAS thread, and the same program gives the same numbers to the last bit every time. Workers
+    are forked again when a module's mode (or another plain attribute), `requires_grad`, a parameter of somebody else or a buffer has
+    changed; other changes after the first step (to hooks, to variables that `loss_of` closes over) they do not see.
 
-    Raises: ArgumentError for an impossible number of workers, and for several with parameters on a GPU or without `os.fork`.
+    Raises: ArgumentError for an impossible number of workers, for several with parameters on a GPU or without `os.fork`, and for a
+    max_norm that is no number >= 0.
     """
 
-    def __init__(self, loss_of: Callable[[Batch, Batch], Tensor], optimizer: Optimizer, *, workers: int | str = 1) -> None:
+    def __init__(
+        self, loss_of: Callable[[Batch, Batch], Tensor], optimizer: Optimizer, *, workers: int | str = 1, max_norm: float | None = None
+    ) -> None:
         self.loss_of, self.optimizer = loss_of, optimizer
         self.workers = _number_of(workers, optimizer)
-        self._closed = False
+        if max_norm is not None:
+            check_max_norm(max_norm)
+        self.max_norm = max_norm
+        self.grad_norm: float | None = None
+        self._closed = self._broken = False
         self._shared: Shared | None = None
         self._around: Surroundings | None = None
         self._others: list[Worker] = []
@@ -70,13 +82,14 @@ class Team:
 
         Raises: what `loss_of` raises; an error of a worker is of the same kind (MinigradError for kinds that are not minigrad's) and has
         the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are as before, there
-        are no gradients, and the next call begins anew, with new workers. ArgumentError for parts below 1 and for a team that is closed.
+        are no gradients, and the next call begins anew, with new workers. ArgumentError for parts below 1 and for a team that is closed;
+        MinigradError (half-step) after a step that was not finished.
         """
-        if self._closed:
-            raise ArgumentError("this team is closed: make a new one")
+        self._check_usable()
         if parts < 1:
             raise ArgumentError(f"parts must be 1 or more, got {parts!r}")
         self.optimizer.zero_grad()
+        self.grad_norm = None
         try:
             return self._backward_alone(batch, parts) if self.workers == 1 else self._backward_together(batch, parts)
         except BaseException:
@@ -85,8 +98,22 @@ class Team:
             raise
 
     def step(self) -> None:
-        """Update the parameters and forget the gradients, as `optimizer.step()` and `zero_grad()` do."""
-        self.optimizer.step()
+        """Update the parameters, by the clipped gradient if there is a max_norm, and forget the gradients.
+
+        Raises: what `optimizer.step` raises, before anything changes. MinigradError (worker-died) if a worker was killed in the middle: the
+        parameters are then neither the old nor the new ones, and whatever is asked of this team next raises MinigradError (half-step).
+        """
+        self._check_usable()
+        clips = self.max_norm is not None and self.grad_norm is not None
+        scale = clipping(self.grad_norm, self.max_norm) if clips else 1.0  # type: ignore[arg-type]
+        updates = self.optimizer.begin_step()
+        try:
+            self._update(updates, scale)
+        except BaseException:
+            self._broken = True
+            stop_all(self._others)
+            raise
+        self.optimizer.end_step()
         self.optimizer.zero_grad()
 
     def close(self) -> None:
@@ -103,12 +130,26 @@ class Team:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    # ---------------------------------------------------------------- the two ways
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ArgumentError("this team is closed: make a new one")
+        if self._broken:
+            raise MinigradError(
+                "a step of this team was broken off, so the parameters are neither those before it nor those after it: "
+                "load the last checkpoint into the model and a new optimizer, and make a new team",
+                code="half-step",
+            )
+
+    # ---------------------------------------------------------------- alone
     def _backward_alone(self, batch: Batch, parts: int) -> float:
         stream = random.current()
         with random.at(stream.seed, stream.step):
-            return share_of(self.loss_of, [batch] if parts == 1 else batch.split(parts), batch)
+            loss = share_of(self.loss_of, [batch] if parts == 1 else batch.split(parts), batch)
+        if self.max_norm is not None:
+            self.grad_norm = sqrt(float(sum(squared_norm(p.leaf) for p in self.optimizer.steps if p.leaf.grad is not None)))
+        return loss
 
+    # ---------------------------------------------------------------- together
     def _backward_together(self, batch: Batch, parts: int) -> float:
         """Again from the beginning if a worker met a row that still owed weight decay, which happens once for each table read whole."""
         self.optimizer.arena.check_ownership()
@@ -124,24 +165,68 @@ class Team:
         step: dict[str, Any] = {"seed": stream.seed, "step": stream.step, "anomaly": detecting.get(), "factors": self._settle(batch)}
         step |= {"pieces": self.workers * parts, "stride": self.workers}
         arrays = batch_arrays(batch)
-        busy = list(zip(self._others, shared.outboxes, strict=True))[: len(pieces) - 1]
-        for worker, _ in busy:
-            worker.ask({**step, "first": worker.number}, arrays)
+        busy = self._others[: len(pieces) - 1]
+        for worker in busy:
+            worker.ask("share", {**step, "first": worker.number}, arrays)
         with random.at(stream.seed, stream.step):
             loss = share_of(self.loss_of, pieces[:: self.workers], batch)
         missed: set[Parameter] = set()
-        for worker, outbox in busy:
+        touched = [[place.parameter.leaf.grad is not None for place in self.optimizer.arena.places]]
+        for worker, outbox in zip(busy, shared.outboxes, strict=False):
             reply = worker.answer()
             loss += reply["loss"]
-            outbox.collect(reply["gradients"])
+            touched.append(reply["gradients"]["touched"])
+            outbox.collect_rows(reply["gradients"]["rows"])
             missed |= {p for p, owed in zip(self.optimizer.tables, reply["missed"], strict=True) if owed}
         self._read_whole |= missed
-        return None if missed else loss
+        if missed:
+            return None
+        self._add_up(shared, touched)
+        return loss
+
+    def _add_up(self, shared: Shared, touched: list[list[bool]]) -> None:
+        """Add the workers' gradients to those of this process, everybody a stretch of them; measure the sum."""
+        stretches, measure = shared.stretches(touched), self.max_norm is not None
+        edges = [len(stretches) * number // self.workers for number in range(self.workers + 1)]
+        for worker in self._others:
+            stretch = {"first": edges[worker.number], "past": edges[worker.number + 1]}
+            worker.ask("add up", {"touched": touched, "measure": measure, **stretch})
+        shared.add_up(stretches, 0, edges[1], measure)
+        for worker in self._others:
+            worker.answer()
+        for place, flags in zip(self.optimizer.arena.places, zip(*touched, strict=True), strict=True):
+            place.parameter.leaf.grad = place.parameter.leaf.view if any(flags) else None
+        if measure:
+            rows = sum(squared_norm(p.leaf) for p in self.optimizer.tables if p.leaf.grad is not None)
+            self.grad_norm = sqrt(float(shared.squares[: len(stretches)].sum() + rows))
+
+    def _update(self, updates: list[Update], scale: float) -> None:
+        """Work off the stretches of a step, everybody some of them."""
+        if self._shared is not None and self._shared.has_other_arrays():
+            stop_all(self._others)
+        mine, *shares = divide(updates, 1 + len(self._others), self.optimizer.arena.block)
+        due = [table.count for table in self.optimizer.tables.values()]
+        asked = []
+        for worker, share in zip(self._others, shares, strict=True):
+            try:
+                worker.ask("update", {"updates": [astuple(update) for update in share], "scale": scale, "due": due})
+                asked.append(worker)
+            except MinigradError:  # it died before it could begin, so its share can be made here
+                mine += share
+        for update in mine:
+            self.optimizer.apply(update, scale)
+        for worker in asked:
+            worker.answer()
+        if len(asked) < len(self._others):
+            stop_all(self._others)
 
     def _start(self) -> Shared:
-        """See to it that there are workers, and that they know the model as it is now."""
+        """See to it that there are workers, and that they know the model and the optimizer as they are now."""
         if self._shared is None:
             self._shared = Shared(self.optimizer, self.workers - 1)
+        elif self._shared.has_other_arrays():
+            stop_all(self._others)
+            self._shared.note_arrays()
         if self._around is not None and self._around.changed():
             stop_all(self._others)
         if not self._others:

@@ -124,9 +124,13 @@ class Trainer:
             saved = self._begin(resume, force)
             interruption = stack.enter_context(Interruption())
             stack.enter_context(np.errstate(all="ignore"))  # what is not finite is found, and said in one line
-            team = stack.enter_context(
-                Team(lambda part, whole: self.objective.loss(self.model, part, whole), self.optimizer, workers=self.settings.workers)
+            team = Team(
+                lambda part, whole: self.objective.loss(self.model, part, whole),
+                self.optimizer,
+                workers=self.settings.workers,
+                max_norm=inf if self.settings.clip is None else self.settings.clip,
             )
+            stack.enter_context(team)
             reason = "error"
             try:
                 self.tell("start", run=self.about, total_steps=self.total, resumed=saved is not None)
@@ -179,7 +183,10 @@ class Trainer:
                 loss = self._backward(team, batch)
                 if not isfinite(loss):
                     raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
-                norm = clip_grad_norm(self.named, inf if self.settings.clip is None else self.settings.clip, error_if_nonfinite=True)
+                assert team.grad_norm is not None  # there is a max_norm
+                norm = team.grad_norm
+                if not isfinite(norm):
+                    clip_grad_norm(self.named, inf, error_if_nonfinite=True)  # says which gradient it is
             except NonFiniteError as error:
                 self._refuse(error, batch)
             else:

@@ -138,14 +138,15 @@ def test_a_leftover_gradient_of_a_frozen_parameter_is_ignored() -> None:
     assert q.tolist() != [1.0, 1.0]
 
 
-def test_neighbours_with_equal_counts_are_one_run() -> None:
+def test_neighbours_with_equal_counts_are_one_stretch() -> None:
     a, b, c, d = (mg.Parameter(np.ones(3)) for _ in range(4))
     optimizer = mg.optim.Adam([{"params": [a, b, c]}, {"params": [d], "lr": 0.5}], lr=0.1)
 
     def runs(*due: mg.Parameter) -> list[tuple[int, int]]:
         for p in due:
             feed(p, np.ones(3))
-        found = [(run.start, run.stop) for run in optimizer._runs()]
+        found = [(update.start, update.stop) for update in optimizer.begin_step()]
+        optimizer.end_step()
         optimizer.zero_grad()
         return found
 
@@ -154,6 +155,25 @@ def test_neighbours_with_equal_counts_are_one_run() -> None:
     assert runs(a, b, c) == [(0, 3), (3, 6), (6, 9)]
     assert runs(b) == [(3, 6)]
     assert runs(a, b) == [(0, 6)]  # b has caught up
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (TABLE_ROWS, 2)], ids=["arena", "table"])
+def test_a_scale_is_that_of_the_gradient(shape: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(0)
+    start, gradient = generator.standard_normal(shape), generator.standard_normal(shape)
+    results = []
+    for factor, scale in ((0.25, 1.0), (1.0, 0.25)):
+        p = mg.Parameter(start, gathered=True)
+        optimizer = mg.optim.SGD([p], lr=0.1, momentum=0.9)
+        feed(p, gradient * factor)
+        given = p.grad
+        optimizer.step(scale)
+        assert p.grad is not None
+        assert given is not None
+        np.testing.assert_array_equal(p.grad.numpy(), gradient * factor)  # itself it stays as it was
+        results.append(p.numpy().copy())
+    np.testing.assert_array_equal(*results)
+    assert not np.array_equal(results[0], start)
 
 
 def test_step_makes_older_graphs_stale() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import signal
 import threading
@@ -194,6 +195,110 @@ def test_rows_are_paid_for_before_they_are_read(workers: int, reads: str) -> Non
             settled = reads == "all" or (workers > 1 and reads == "rows")
             assert bool(next(iter(optimizer.tables.values())).debt.factors) == (step > 0 and not settled)
             team.step()
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.5, math.inf])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_clipping_is_that_of_clip_grad_norm(workers: int, max_norm: float | None) -> None:
+    """On an arena and a table; what is measured is the norm before, and the gradients in between are those before."""
+    ours, plain = tagger(vocab_size=LARGE), tagger(vocab_size=LARGE)
+    expected = adamw(plain)
+    with Team(token_loss(ours), adamw(ours), workers=workers, max_norm=max_norm) as team:
+        for step in range(3):
+            batch = token_batch(step, vocabulary=LARGE)
+            with random.at(random.current().seed, random.current().step):
+                token_loss(plain)(batch, batch).backward()
+                before = gradients_of_all(plain)
+                norm = mg.optim.clip_grad_norm(plain.parameters(), math.inf if max_norm is None else max_norm)
+                expected.step()
+                expected.zero_grad()
+            team.backward(batch)
+            assert team.grad_norm == (None if max_norm is None else pytest.approx(norm, rel=TOLERANCE["float64"]))
+            assert max_norm != 0.5 or norm > 0.5
+            assert distance(gradients_of_all(ours), before) < TOLERANCE["float64"]
+            team.step()
+    # twenty steps are compared above; key biases have no gradient but noise
+    error = max(float(np.abs(a - ours.state_dict()[name]).max()) for name, a in plain.state_dict().items() if not name.endswith("key.bias"))
+    assert error < TOLERANCE["float64"]
+
+
+def gradients_of_all(model: Any) -> dict[str, Any]:
+    """Every gradient, which stays."""
+    return {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("max_norm", [-1.0, float("nan"), "1", True])
+def test_impossible_norms(max_norm: Any) -> None:
+    model = tagger()
+    with pytest.raises(ArgumentError, match="max_norm must be a number >= 0"):
+        Team(token_loss(model), adamw(model), max_norm=max_norm)
+
+
+def restored(optimizer: mg.optim.AdamW) -> None:
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def other_rule(optimizer: mg.optim.AdamW) -> None:
+    optimizer.param_groups[0]["amsgrad"] = True
+
+
+@pytest.mark.parametrize("change", [restored, other_rule])
+@pytest.mark.parametrize("when", ["before backward", "before step"])
+def test_an_optimizer_with_other_moments_goes_on(change: Callable[[mg.optim.AdamW], None], when: str) -> None:
+    states = []
+    for workers in (1, 2):
+        model = tagger(vocab_size=LARGE)
+        optimizer = adamw(model)
+        mg.manual_seed(0)
+        with Team(token_loss(model), optimizer, workers=workers) as team:
+            for step in range(4):
+                if step == 2 and when == "before backward":
+                    change(optimizer)
+                team.backward(token_batch(step, vocabulary=LARGE))
+                if step == 2 and when == "before step":
+                    change(optimizer)
+                team.step()
+        states.append({name: a for name, a in model.state_dict().items() if not name.endswith("key.bias")})
+    assert distance(states[1], states[0]) < TOLERANCE["float64"]
+
+
+def test_a_worker_that_dies_before_the_update_is_not_missed() -> None:
+    expected, model = tagger(), tagger()
+    states = []
+    for killed, one in ((False, expected), (True, model)):
+        mg.manual_seed(0)
+        with Team(token_loss(one), adamw(one), workers=2) as team, deadline(5):
+            for step in range(2):
+                team.backward(token_batch(step))
+                if killed:
+                    os.kill(team._others[0].pid, signal.SIGKILL)
+                    os.waitid(os.P_PID, team._others[0].pid, os.WEXITED | os.WNOWAIT)
+                team.step()
+        states.append(one.state_dict())
+    assert states_equal(*states)
+
+
+def test_a_worker_that_dies_in_the_update_leaves_no_step_that_looks_whole() -> None:
+    model, batch = tagger(), token_batch()
+    optimizer, parent = adamw(model), os.getpid()
+    apply = optimizer.apply
+
+    def deadly(update: Any, scale: float) -> None:
+        apply(update, scale)
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    optimizer.arena.block = 64  # so that there is something for everybody
+    optimizer.apply = deadly
+    with Team(token_loss(model), optimizer, workers=2) as team, deadline(5):
+        team.backward(batch)
+        with pytest.raises(MinigradError, match="SIGKILL") as caught:
+            team.step()
+        assert caught.value.code == "worker-died"
+        for whatever in (lambda: team.backward(batch), team.step):
+            with pytest.raises(MinigradError, match="broken off") as caught:
+                whatever()
+            assert caught.value.code == "half-step"
 
 
 @pytest.mark.parametrize("workers", [2, 3])
