@@ -1,0 +1,74 @@
+"""minigrad's side: a BERT that trains through a team of workers and predicts on packed tokens, as its users write it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+import minigrad as mg
+from harness.work import CLASSES, TAGS, Work
+from minigrad.data.loader import Batch
+from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
+
+
+def predict(model: Any, batches: Iterable[Batch]) -> None:
+    """The scores of every batch, as NumPy arrays."""
+    with model.evaluating(), mg.no_grad():
+        for batch in batches:
+            model(batch.tokens).logits.numpy()
+
+
+class Minigrad:
+    """workers: as `mg.train.Team` takes them."""
+
+    def __init__(self, work: Work, workers: int | str) -> None:
+        mg.manual_seed(0)
+        size, on_tokens = work.size, work.head == "token"
+        config = BertConfig(
+            num_hidden_layers=size.layers,
+            hidden_size=size.hidden,
+            num_attention_heads=size.heads,
+            intermediate_size=size.intermediate,
+            id2label={i: str(i) for i in range(TAGS if on_tokens else CLASSES)},
+        )
+        self.model = (BertForTokenClassification if on_tokens else BertForSequenceClassification)(config)
+        self.objective = mg.train.TokenClasses() if on_tokens else mg.train.SequenceClasses()
+        self.workers = workers
+        self.batches = []
+        for texts, labels in zip(work.batches, work.labels(), strict=True):
+            tokens = mg.data.PackedTokens.of([np.array(text) for text in texts])
+            of_texts, of_tokens = (None, np.concatenate(labels)) if on_tokens else (np.array(labels), None)
+            self.batches.append(Batch(tokens, of_texts, of_tokens, np.arange(len(texts))))
+
+    @cached_property
+    def team(self) -> mg.train.Team:
+        """Made at the first training step, so that predictions are measured without gradients and moments."""
+
+        def loss_of(part: Batch, whole: Batch) -> mg.Tensor:
+            return self.objective.loss(self.model, part, whole)
+
+        optimizer = mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
+        return mg.train.Team(loss_of, optimizer, workers=self.workers)
+
+    def train(self) -> float:
+        """Seconds per batch of a pass of training steps."""
+        team, started = self.team, time.perf_counter()
+        for batch in self.batches:
+            team.backward(batch)
+            team.step()
+        return (time.perf_counter() - started) / len(self.batches)
+
+    def infer(self) -> float:
+        """Seconds per batch of a pass of predictions."""
+        started = time.perf_counter()
+        predict(self.model, self.batches)
+        return (time.perf_counter() - started) / len(self.batches)
+
+    def close(self) -> None:
+        """End the workers."""
+        if "team" in vars(self):
+            self.team.close()

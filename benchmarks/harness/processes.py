@@ -1,0 +1,110 @@
+"""Contenders as processes, and the turns they take: one is active at a time, and nobody is always the first."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.memory import held
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+
+THREAD_LIMITS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that would keep a contender from the cores it is to use."""
+
+PAUSE = 0.3
+"""Seconds between turns: BLAS threads keep turning for a while when they have nothing to do, and would take the next one's cores."""
+
+SAMPLE = 0.02
+"""Seconds between two looks at the memory of a contender, in passes that are not timed."""
+
+T = TypeVar("T")
+
+
+class ContenderFailed(Exception):
+    """A contender cannot do its work; the message says why."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For child processes: this one's without limits of threads, the benchmarks' modules within reach, and `more`."""
+    kept = {name: value for name, value in os.environ.items() if name not in THREAD_LIMITS}
+    paths = [str(BENCHMARKS), *filter(None, [kept.get("PYTHONPATH")])]
+    return kept | {"PYTHONPATH": os.pathsep.join(paths)} | more
+
+
+class Contender:
+    """One contender, described as `harness.contender` reads it, in a process of its own. Raises: ContenderFailed."""
+
+    def __init__(self, description: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "harness.contender"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=environment(**variables),
+        )
+        self._say(json.dumps(description))
+        self._answer()
+
+    def time(self, what: str) -> float:
+        """Seconds per batch of one pass. Raises: ContenderFailed."""
+        self._say(what)
+        return self._answer()
+
+    def warm_up(self, what: str) -> int:
+        """One pass that is not timed, for forks, first touches and compilation; the most bytes held meanwhile. Raises: ContenderFailed."""
+        assert self.process.stdout is not None
+        self._say(what)
+        peak = 0
+        while not select.select([self.process.stdout], [], [], SAMPLE)[0]:
+            peak = max(peak, held(self.process.pid))
+        self._answer()
+        return max(peak, held(self.process.pid))
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it died of, or that it did, is the answer
+
+    def _answer(self) -> float:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        content = json.loads(line) if line else {"error": f"the process ended with status {self.process.wait()}"}
+        if "error" in content:
+            raise ContenderFailed(content["error"])
+        return float(content["seconds"])
+
+
+def take_turns(contenders: Mapping[str, Contender], what: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds per batch of every contender in every round."""
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for order in rotated(list(contenders), rounds):
+        for name in order:
+            time.sleep(PAUSE)
+            found[name].append(contenders[name].time(what))
+    return found
+
+
+def rotated(names: Sequence[T], rounds: int) -> Iterator[list[T]]:
+    """An order of the names for every round, so that nobody is always the first."""
+    for i in range(rounds):
+        start = i % len(names)
+        yield [*names[start:], *names[:start]]

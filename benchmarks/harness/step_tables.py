@@ -1,0 +1,111 @@
+"""The tables of `bert_step.py`: ratios with the opponents for columns; times; closeness to the floor; memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.duel import FLOOR, Measured
+from harness.tables import Bars, Table, quartiles, spread
+
+WHATS = {"train": "Training step", "infer": "Inference"}
+NOTHING = "–"
+
+
+def step_tables(measured: Sequence[Measured]) -> Iterator[Table]:
+    """Four tables for each of training and inference, and each head."""
+    for what, words in WHATS.items():
+        for head in dict.fromkeys(m.head for m in measured):
+            if chosen := [m for m in measured if (m.what, m.head) == (what, head)]:
+                title = f"{words}, {head} head"
+                yield from (_ratios(title, chosen), _times(title, chosen), _closeness(title, chosen), _memory(title, chosen))
+
+
+def _ratios(title: str, measured: Sequence[Measured]) -> Table:
+    columns = list(dict.fromkeys(m.against for m in measured))
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    values = {}
+    for m in measured:
+        for ours in _ours(m):
+            cell = NOTHING
+            if m.opponent is not None:
+                ratios = m.ratios(m.opponent, ours)
+                values[_label(m, ours)] = quartiles(ratios)[1]
+                cell = spread(ratios, 2)
+            elif m.failed:
+                cell = "fails: " + "; ".join(dict.fromkeys(m.failed.values())).replace("|", "/")
+            cells.setdefault((*_work(m), _variant(ours)), {})[m.against] = cell
+    rows = [[*row, *(found.get(column, NOTHING) for column in columns)] for row, found in cells.items()]
+    chart = Bars("times as fast as PyTorch (above 1: minigrad is faster)", values)
+    return Table(f"{title}: times as fast as PyTorch", ["size", "lengths", "minigrad", *columns], rows, chart)
+
+
+def _times(title: str, measured: Sequence[Measured]) -> Table:
+    rows, values = [], {}
+    for m in measured:
+        for ours in _ours(m):
+            row = [*_work(m), m.against, _variant(ours), spread([s * 1e3 for s in m.seconds[ours]], 1), NOTHING]
+            rates = [_rate(m, ours), NOTHING]
+            values[f"{_label(m, ours)}: minigrad"] = m.tokens / quartiles(m.seconds[ours])[1]
+            if m.opponent is not None:
+                row[-1] = f"{spread([s * 1e3 for s in m.seconds[m.opponent]], 1)} {m.opponent.removeprefix('torch ')}"
+                rates[-1] = _rate(m, m.opponent)
+                values[f"{_label(m, ours)}: torch"] = m.tokens / quartiles(m.seconds[m.opponent])[1]
+            rows.append([*row, f"{m.tokens:,.0f}", *rates])
+    header = ["size", "lengths", "against", "minigrad", "minigrad, ms", "PyTorch, ms", "tokens", "minigrad, tokens/s", "PyTorch, tokens/s"]
+    return Table(f"{title}: times", header, rows, Bars("real tokens per second", values))
+
+
+def _closeness(title: str, measured: Sequence[Measured]) -> Table:
+    rows, values = [], {}
+    for m in measured:
+        floor = quartiles(m.seconds[FLOOR])[1]
+        for ours in _ours(m):
+            shares = []
+            for contender, name in ((ours, "minigrad"), (m.opponent, "torch")):
+                if contender is None:
+                    shares.append(NOTHING)
+                    continue
+                percents = [100 * share for share in m.ratios(FLOOR, contender)]
+                values[f"{_label(m, ours)}: {name}"] = quartiles(percents)[1]
+                shares.append(spread(percents, 0))
+            figures = [f"{m.flops / 1e9:,.2f}", f"{m.flops / floor / 1e9:,.0f}", f"{floor * 1e3:,.1f}"]
+            rows.append([*_work(m), m.against, _variant(ours), *figures, *shares])
+    header = ["size", "lengths", "against", "minigrad", "GFLOP", "sgemm, GFLOP/s", "floor, ms", "minigrad, % of it", "PyTorch, % of it"]
+    return Table(f"{title}: how close to the floor", header, rows, Bars("percent: floor / time", values))
+
+
+def _memory(title: str, measured: Sequence[Measured]) -> Table:
+    rows, values = [], {}
+    for m in measured:
+        for ours in _ours(m):
+            mebibytes = m.memory[ours] / 2**20
+            values[f"{_label(m, ours)}: minigrad"] = mebibytes
+            row = [f"{mebibytes:,.0f}", NOTHING, NOTHING]
+            if m.opponent is not None:
+                values[f"{_label(m, ours)}: torch"] = theirs = m.memory[m.opponent] / 2**20
+                row[1:] = [f"{theirs:,.0f}", f"{theirs / mebibytes:.2f}"]
+            rows.append([*_work(m), m.against, _variant(ours), *row])
+    header = ["size", "lengths", "against", "minigrad", "minigrad, MiB", "PyTorch, MiB", "PyTorch / minigrad"]
+    return Table(f"{title}: peak memory", header, rows, Bars("MiB, all processes together", values))
+
+
+def _ours(m: Measured) -> list[str]:
+    return [name for name in m.seconds if name.startswith("minigrad")]
+
+
+def _work(m: Measured) -> tuple[str, str]:
+    return f"{m.name} b{m.batch}", Path(m.lengths).name
+
+
+def _label(m: Measured, ours: str) -> str:
+    return f"{m.name} {Path(m.lengths).name} {m.against}" + ("" if ours == "minigrad auto" else f" ({_variant(ours)})")
+
+
+def _variant(ours: str) -> str:
+    """How minigrad ran: the part of its name that tells."""
+    return ours.removeprefix("minigrad ")
+
+
+def _rate(m: Measured, contender: str) -> str:
+    return f"{m.tokens / quartiles(m.seconds[contender])[1]:,.0f}"

@@ -1,0 +1,133 @@
+"""The work that is timed: models of BERT's sizes, and batches of texts of many lengths.
+
+Both sides get the same token ids and labels in the same batches. The ids of made-up texts are uniform over the vocabulary, which real
+text is not: more rows of the embedding are touched than by real text, which is hard on sparse gradients and nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VOCABULARY, LONGEST, FIRST_ID = 30522, 128, 1000
+CLASSES, TAGS, IGNORED = 2, 9, -100
+UNLABELLED = 0.3
+"""The share of tokens that a head on tokens ignores, as later pieces of words are."""
+WINDOW, WINDOWS = 50, 50
+"""Batches that are sorted by length together, as transformers does, and how many such windows grouped batches are taken from."""
+
+HEADS = ("sequence", "token")
+
+Text = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """The sizes of a BERT and how many texts a batch has."""
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    batch: int
+
+
+SIZES = {
+    "tiny": Size(2, 128, 2, 512, 32),
+    "mini": Size(4, 256, 4, 1024, 16),
+    "small": Size(4, 512, 8, 2048, 16),
+    "base": Size(12, 768, 12, 3072, 16),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One model and the batches of one pass, each a list of texts' token ids."""
+
+    size: Size
+    head: str
+    batches: Sequence[Sequence[Sequence[int]]]
+
+    @property
+    def lengths(self) -> list[list[int]]:
+        """Tokens of every text, batch by batch."""
+        return [[len(text) for text in batch] for batch in self.batches]
+
+    @property
+    def tokens(self) -> float:
+        """Real tokens of a batch, the mean."""
+        return sum(map(sum, self.lengths)) / len(self.batches)
+
+    def labels(self) -> list[list[Any]]:
+        """Of every batch: a class for each text, or for a head on tokens a list for each text. The same ones every time."""
+        generator = np.random.default_rng(1)
+        if self.head == "sequence":
+            return [generator.integers(0, CLASSES, len(batch)).tolist() for batch in self.batches]
+        return [[_tags(generator, length) for length in batch] for batch in self.lengths]
+
+
+def _tags(generator: np.random.Generator, length: int) -> list[int]:
+    tags: list[int] = np.where(generator.random(length) < UNLABELLED, IGNORED, generator.integers(0, TAGS, length)).tolist()
+    return tags
+
+
+# ---------------------------------------------------------------- texts
+def draw_texts(lengths: str, count: int, generator: np.random.Generator, model: Path | None = None) -> list[Text]:
+    """`count` texts. lengths: "full", 128 tokens each; "mixed", lognormal with mean 40 between 4 and 128; a number of tokens; or the path
+    of a file with a text on every line, of which fair samples are taken: with a model its tokenizer's ids, cut at 128; without one
+    made-up ids, as many as the line has words, and two more."""
+    if lengths == "mixed":  # the mean of what is left after clipping is 40
+        sizes = np.clip(np.rint(generator.lognormal(3.52, 0.6, count)), 4, LONGEST).astype(int)
+    elif lengths == "full" or lengths.isdecimal():
+        sizes = np.full(count, LONGEST if lengths == "full" else int(lengths))
+    else:
+        lines = [line for line in Path(lengths).read_text(encoding="utf-8").splitlines() if line.strip()]
+        chosen = generator.choice(len(lines), count, replace=len(lines) < count)
+        if model is not None:
+            return _tokenized([lines[i] for i in chosen], model)
+        sizes = np.array([min(len(lines[i].split()) + 2, LONGEST) for i in chosen])
+    return [generator.integers(FIRST_ID, VOCABULARY, size) for size in sizes]
+
+
+def _tokenized(texts: Sequence[str], model: Path) -> list[Text]:
+    from minigrad.data import Tokenizer
+
+    found = [encoding.ids for encoding in Tokenizer.from_pretrained(model).encode(texts, max_length=LONGEST)]
+    if (largest := max(int(ids.max()) for ids in found)) >= VOCABULARY:
+        raise SystemExit(f"error: the tokenizer of {model} gives the id {largest}; the models timed have {VOCABULARY}")
+    return found
+
+
+# ---------------------------------------------------------------- batches
+def plain_batches(texts: Sequence[Text], batch: int) -> list[list[Text]]:
+    """In the order of the texts."""
+    return [list(texts[start : start + batch]) for start in range(0, len(texts), batch)]
+
+
+def grouped_batches(texts: Sequence[Text], batch: int) -> list[list[Text]]:
+    """As transformers groups by length: the texts of every 50 batches are sorted, the longest first."""
+    size = WINDOW * batch
+    windows = [sorted(texts[start : start + size], key=len, reverse=True) for start in range(0, len(texts), size)]
+    return [group for window in windows for group in plain_batches(window, batch)]
+
+
+def spread_sample(batches: Sequence[list[Text]], count: int) -> list[list[Text]]:
+    """`count` batches that stand for all: those in the middle of each of so many equal parts, by their number of tokens."""
+    order = sorted(batches, key=lambda batch: sum(map(len, batch)))
+    return [order[int((i + 0.5) * len(order) / count)] for i in range(count)]
+
+
+def make_work(size: Size, head: str, lengths: str, *, count: int, grouped: bool = False, model: Path | None = None) -> Work:
+    """`count` batches of one pass; the same ones every time. grouped: by length."""
+    generator = np.random.default_rng(0)
+    if grouped:
+        texts = draw_texts(lengths, WINDOW * WINDOWS * size.batch, generator, model)
+        batches = spread_sample(grouped_batches(texts, size.batch), count)
+        batches = [batches[i] for i in generator.permutation(count)]  # a training shuffles them
+    else:
+        batches = plain_batches(draw_texts(lengths, count * size.batch, generator, model), size.batch)
+    return Work(size, head, [[text.tolist() for text in batch] for batch in batches])
