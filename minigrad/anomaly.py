@@ -72,22 +72,21 @@ def check_gradient(gradient: Any, what: str, node: Any) -> None:
         raise NonFiniteError(f"backward: {what} {_output_of(node)} of shape {tuple(gradient.shape)} holds {bad}")
 
 
-def check_pulled(node: Any, gradients: Any, wanted: Any) -> None:
-    """Look at the gradients that the pullback of `node` returned for the `wanted` inputs; what it received was finite.
+def check_pulled(node: Any, i: int, gradient: Any) -> None:
+    """Look at the gradient that the pullback of `node` returned for its input number i; what it received was finite.
 
     Raises: NonFiniteError naming the operation, its line, the input and the number of bad entries.
     """
-    for i, (parent, gradient) in enumerate(zip(node.parents, gradients, strict=True)):
-        bad = _bad(_array(gradient)) if parent in wanted and gradient is not None else ""
-        if bad:
-            call: Call | None = node.origin
-            line = f"called at {call.line}" if call else "recorded outside of detect_anomaly() or by create_graph, which leaves no line"
-            verb = "passed on" if call and call.tainted else "made"
-            why = f"in the forward pass {call.tainted}" if call and call.tainted else "the gradient of its output was finite"
-            raise NonFiniteError(
-                f"backward: {node.name}, {line}, {verb} {bad} in the gradient of its input {i} ({_output_of(parent)}) "
-                f"of shape {tuple(gradient.shape)}; {why} (output of shape {node.shape})"
-            )
+    bad = _bad(_array(gradient))
+    if bad:
+        call: Call | None = node.origin
+        line = f"called at {call.line}" if call else "recorded outside of detect_anomaly() or by create_graph, which leaves no line"
+        verb = "passed on" if call and call.tainted else "made"
+        why = f"in the forward pass {call.tainted}" if call and call.tainted else "the gradient of its output was finite"
+        raise NonFiniteError(
+            f"backward: {node.name}, {line}, {verb} {bad} in the gradient of its input {i} ({_output_of(node.parents[i])}) "
+            f"of shape {tuple(gradient.shape)}; {why} (output of shape {node.shape})"
+        )
 
 
 def _output_of(node: Any) -> str:

@@ -113,26 +113,23 @@ class Leaf(Node):
         Outside an arena the sum is a new array: a gradient that somebody holds does not change under them.
         """
         with self.lock:
-            self._accumulate(gradient)
-
-    def _accumulate(self, gradient: Gradient) -> None:
-        first = self.grad is None
-        if isinstance(gradient, RowSparse) and self.view is None and (first or isinstance(self.grad, RowSparse)):
-            self.grad = gradient if self.grad is None else self.grad.joined(gradient)
-        elif self.view is not None:
-            if isinstance(gradient, LAZY):
-                gradient.into(self.view, accumulate=not first)
-            elif first:
-                self.view[...] = gradient
+            earlier, view = self.grad, self.view
+            if view is not None:
+                if isinstance(gradient, LAZY):
+                    gradient.into(view, accumulate=earlier is not None)
+                elif earlier is None:
+                    view[...] = gradient
+                else:
+                    view += gradient
+                self.grad = view
+            elif isinstance(gradient, RowSparse) and (earlier is None or isinstance(earlier, RowSparse)):
+                self.grad = gradient if earlier is None else earlier.joined(gradient)
+            elif earlier is None:
+                self.grad = gradient.dense() if isinstance(gradient, LAZY) else gradient.copy()
+            elif isinstance(earlier, RowSparse):
+                self.grad = earlier.into(dense(gradient).copy(), accumulate=True)
             else:
-                self.view += gradient
-            self.grad = self.view
-        elif first:
-            self.grad = gradient.dense() if isinstance(gradient, LAZY) else gradient.copy()
-        elif isinstance(self.grad, RowSparse):
-            self.grad = self.grad.into(dense(gradient).copy(), accumulate=True)
-        else:
-            self.grad = self.grad + dense(gradient)
+                self.grad = earlier + dense(gradient)
 
 
 def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
@@ -180,15 +177,13 @@ def _check_usable(nodes: list[Node], walked: set[Node], create_graph: bool) -> N
                     "run the forward pass again after changing parameters",
                     code="graph-stale",
                 )
-        if node not in walked or not node.parents or node.output_index is not None:
-            continue
-        if node.pullback is None:
+        if node.pullback is None and node.parents and node in walked:
             raise GraphError(
                 f"the graph of {node.name} was freed by an earlier backward pass: "
                 "run the forward pass again, or pass retain_graph=True the first time",
                 code="graph-freed",
             )
-        if create_graph and node.replay is None:
+        if create_graph and node.replay is None and node.parents and node.output_index is None and node in walked:
             raise GraphError(
                 f"{node.name} was recorded without its inputs, so its gradient cannot itself be differentiated: "
                 "run the forward pass inside `with minigrad.higher_order():`",
@@ -210,8 +205,8 @@ def propagate(
     targets are returned (a target the roots do not depend on is absent), and only paths that lead to a target are walked.
     Nodes recorded before `since` are ends: they are not walked through, and their hooks are left to the walk that does so.
 
-    Raises: GraphError (codes graph-freed, graph-stale, graph-order); ContractError for a pullback that writes to its incoming gradient;
-    NonFiniteError in anomaly mode.
+    Raises: GraphError (codes graph-freed, graph-stale, graph-order); ContractError for a pullback that writes to its incoming gradient or
+    gives too few or too many gradients; NonFiniteError in anomaly mode.
     """
     nodes = reachable([root for root, _ in seeds], since)
     wanted = set(nodes) if targets is None else set()
@@ -228,14 +223,17 @@ def propagate(
     for root, gradient in seeds:
         if checking:
             check_gradient(gradient, "the gradient that was passed in at", root)
-        _add(pending, owned, root, gradient, in_place=not create_graph)
+        if root in pending:
+            _add(pending, owned, root, gradient, in_place=not create_graph)
+        else:
+            pending[root] = gradient
     results: dict[Node, Gradient] = {}
     complete: list[tuple[Leaf, Gradient]] = []
     while nodes:
         node = nodes.pop()
-        if node not in pending:
+        g = pending.pop(node, None)
+        if g is None:
             continue
-        g = pending.pop(node)
         if checking and type(g) is not list:
             check_gradient(g, "the sum of the gradients that met at", node)
         if node.hooks is not None and node in wanted and node.order >= since:
@@ -262,14 +260,35 @@ def propagate(
             node.pullback = None
         g = tuple([read_only(part) for part in g]) if type(g) is list else read_only(g)
         try:
-            if type(pullback) is tuple:
-                gradients: Sequence[Any] = [
-                    f(g) if f is not None and p in wanted else None for f, p in zip(pullback, node.parents, strict=True)
-                ]
-            else:
-                gradients = pullback(g)
-                if type(gradients) is not tuple:
-                    gradients = (gradients,)
+            separate = type(pullback) is tuple  # a function per input: each gradient is handed on before the next is computed
+            gradients = pullback if separate else pullback(g)
+            if type(gradients) is not tuple:
+                gradients = (gradients,)
+            if len(gradients) != len(node.parents):
+                raise ContractError(
+                    f"the pullback of {node.name} gave {len(gradients)} gradients for {len(node.parents)} inputs: each has one, or None",
+                    code="contract-pullback",
+                )
+            for i, parent in enumerate(node.parents):
+                if parent is None or parent not in wanted:
+                    continue
+                contribution = gradients[i]
+                if separate and contribution is not None:
+                    contribution = contribution(g)
+                if contribution is None:
+                    continue
+                if checking:
+                    check_pulled(node, i, contribution)
+                if contribution.shape != parent.shape:
+                    contribution = sum_to(contribution, parent.shape)
+                if contribution.dtype != parent.dtype:
+                    contribution = contribution.astype(parent.dtype)
+                if targets is None and type(parent) is Leaf and parent.hooks is None and not checking:
+                    parent.accumulate(contribution)
+                elif parent in pending:
+                    _add(pending, owned, parent, contribution, in_place=not create_graph)
+                else:
+                    pending[parent] = contribution
         except ValueError as error:
             if isinstance(error, MinigradError) or "read-only" not in str(error):
                 raise
@@ -278,20 +297,7 @@ def propagate(
                 "let it make one of its own",
                 code="contract-purity",
             ) from error
-        del pullback, g
-        if checking:
-            check_pulled(node, gradients, wanted)
-        for parent, contribution in zip(node.parents, gradients, strict=True):
-            if parent is None or contribution is None or parent not in wanted:
-                continue
-            contribution = sum_to(contribution, parent.shape)
-            if contribution.dtype != parent.dtype:
-                contribution = contribution.astype(parent.dtype)
-            if targets is None and type(parent) is Leaf and parent.hooks is None and not checking:
-                parent.accumulate(contribution)
-            else:
-                _add(pending, owned, parent, contribution, in_place=not create_graph)
-        contribution, gradients = None, ()  # let go of the buffers before the next pullback runs
+        pullback = g = gradients = contribution = None  # let go of the buffers before the next pullback runs
     for leaf, total in complete:  # last, so that a hook or a check that raised has added nothing to these
         leaf.accumulate(total)
     return results
@@ -305,11 +311,9 @@ def _unwatched(replay: Callable[[], Pullback]) -> Pullback:
 
 
 def _add(pending: dict[Node, Gradient], owned: set[Node], node: Node, contribution: Gradient, *, in_place: bool) -> None:
-    """The first contribution is borrowed, the sum of two is ours, later ones are added into it."""
-    earlier = pending.get(node)
-    if earlier is None:
-        pending[node] = contribution
-    elif isinstance(earlier, RowSparse) and isinstance(contribution, RowSparse):
+    """Add to what is pending for `node`: that is borrowed if it is a single contribution, the sum of two is ours to add later ones into."""
+    earlier = pending[node]
+    if isinstance(earlier, RowSparse) and isinstance(contribution, RowSparse):
         pending[node] = earlier.joined(contribution)
     elif node in owned:
         if isinstance(contribution, LAZY):

@@ -29,7 +29,7 @@ from minigrad.anomaly import Call, checked_call, detecting
 from minigrad.autograd import Leaf, Node, Pullback, parameter_reads, recording, replayable
 from minigrad.backend import Array, device_of, namespace_of
 from minigrad.backend.dtypes import numbers
-from minigrad.errors import ArgumentError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
+from minigrad.errors import ArgumentError, ContractError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 
@@ -70,8 +70,7 @@ class Kernel:
 
     def run(self, xp: Any, arrays: list[Any] | tuple[Any, ...], constants: dict[str, Any], *, keep: bool, generic: bool = False) -> Any:
         """Run the override for `xp` if there is one and it accepts, else the body."""
-        override = None if generic else self.overrides.get(xp.NAME)
-        if override is not None:
+        if self.overrides and not generic and (override := self.overrides.get(xp.NAME)) is not None:
             result = override(xp, *arrays, **constants, keep=keep) if self._asks_keep[override] else override(xp, *arrays, **constants)
             if result is not NotImplemented:
                 return result
@@ -100,36 +99,43 @@ class Op(Kernel, Generic[P]):
     def __call__(self, *args: P.args, **constants: P.kwargs) -> Tensor:
         arrays: list[Any] = []
         parents: list[Node | None] = []
+        guards: tuple[tuple[Leaf, int], ...] = ()
         wanted = False
+        foreign = False  # some operand is an array or a list of the caller's
         uniform = True  # all operands are arrays of one dtype, or Python numbers, which take over the arrays' dtype
         first = None
-        guards: list[tuple[Leaf, int]] = []
         for arg in args:
-            node = None
             if isinstance(arg, Tensor):
-                gathered = self.gathers and not arrays and isinstance(arg, Parameter)
-                array = arg.array_for_rows(args[1]) if gathered else arg.array  # type: ignore[attr-defined]
                 node = arg.node
                 wanted = wanted or node is not None
                 if isinstance(arg, Parameter):
-                    guards.append((arg.leaf, arg.leaf.version))
+                    array = arg.array_for_rows(args[1]) if self.gathers and not arrays else arg.array
+                    guards += ((arg.leaf, arg.leaf.version),)
+                else:
+                    array = arg.array
             else:
+                node = None
                 array = _as_operand(arg)
-            if array is not None and not isinstance(array, NUMBERS):
-                if first is None:
-                    first = array
-                elif array.dtype is not first.dtype:
-                    uniform = False
+                if array is None or isinstance(array, NUMBERS):
+                    arrays.append(array)
+                    parents.append(None)
+                    continue
+                foreign = True
+            if first is None:
+                first = array
+            elif array.dtype is not first.dtype:
+                uniform = False
             arrays.append(array)
             parents.append(node)
         if first is None:
             raise DTypeError(f"{self.name} needs at least one tensor or array, got {', '.join(type(a).__name__ for a in args)}")
         keep = wanted and recording.get()
-        for i, arg in enumerate(args):
-            if isinstance(arg, SEQUENCES):  # floats in lists take over the tensors' dtype, so that float64 stays exact
-                arrays[i] = _listed(arrays[i], arrays)
-            elif arrays[i] is arg and hasattr(arg, "shape"):
-                arrays[i] = arg.copy()  # a pullback may capture it, the result may be a view of it, and its owner may write to it
+        if foreign:
+            for i, arg in enumerate(args):
+                if isinstance(arg, SEQUENCES):  # floats in lists take over the tensors' dtype, so that float64 stays exact
+                    arrays[i] = _listed(arrays[i], arrays)
+                elif arrays[i] is arg and hasattr(arg, "shape"):
+                    arrays[i] = arg.copy()  # a pullback may capture it, the result may be a view of it, and its owner may write to it
         if self.promotes is not None and not (uniform and first.dtype.kind == "f"):
             arrays = _promoted(arrays, self.promotes, self.indices)
         higher = replayable.get()
@@ -144,12 +150,19 @@ class Op(Kernel, Generic[P]):
         origin = checked_call(self.name, args, arrays, constants, output) if detecting.get() else None
         replay = (lambda: self._replay(args, constants)) if keep and higher else None
         if type(output) is tuple:
-            return self._several(output, pullback, tuple(parents), keep, replay, tuple(guards), origin)  # type: ignore[no-any-return]  # a tuple of Tensors
+            return self._several(output, pullback, tuple(parents), keep, replay, guards, origin)  # type: ignore[no-any-return]  # a tuple of Tensors
         result = Tensor.wrap(output)
         if keep:
-            if type(pullback) is tuple:  # functions nobody needs are dropped now, and what they alone captured with them
-                pullback = tuple([f if node is not None else None for f, node in zip(pullback, parents, strict=True)])
-            result.node = Node(self.name, result.shape, result.dtype, tuple(parents), pullback, replay, tuple(guards), origin)
+            if type(pullback) is tuple:
+                if len(pullback) != len(parents):
+                    raise ContractError(
+                        f"{self.name} gave {len(pullback)} pullbacks for {len(parents)} inputs: it gives one function, or one for each",
+                        code="contract-pullback",
+                    )
+                if None in parents:  # functions nobody needs are dropped now, and what they alone captured with them
+                    pullback = tuple([f if node is not None else None for f, node in zip(pullback, parents, strict=True)])
+            array = result.array
+            result.node = Node(self.name, array.shape, array.dtype, tuple(parents), pullback, replay, guards, origin)
         return result
 
     def _several(

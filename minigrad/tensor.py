@@ -45,11 +45,11 @@ class Tensor:
         if requires_grad:
             self.requires_grad_()
 
-    @classmethod
-    def wrap(cls, array: Array) -> Tensor:
+    @staticmethod
+    def wrap(array: Array) -> Tensor:
         """A Tensor around an array that nobody else will write to; nothing is copied."""
         tensor = Tensor.__new__(Tensor)
-        tensor._array = np.asarray(array) if isinstance(array, NUMBERS) else array
+        tensor._array = np.asarray(array) if type(array) is not np.ndarray and isinstance(array, NUMBERS) else array
         tensor.node = None
         return tensor
 
