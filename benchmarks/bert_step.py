@@ -83,7 +83,7 @@ def main() -> None:
 
     done: list[Any] = []
     if options.scaling:
-        for point in points(options.batch):
+        for point in points():
             _tell(point.duel)
             done += [(point, m) for m in measure(point.duel, ["train"], options.ours[:1], **how)]
             found = report([m for _, m in done], list(scaling_tables(done)))
@@ -103,6 +103,7 @@ def _duels(options: argparse.Namespace) -> list[Duel]:
         for name, size in sizes.items()
         for lengths in options.lengths
         for against in options.against
+        if not (lengths == "full" and against in ("128", "grouped") and "longest" in options.against)  # the same three times
     ]
 
 

@@ -22,11 +22,11 @@ class Point:
     duel: Duel
 
 
-def points(batch: int | None = None) -> Iterator[Point]:
-    """A few of each kind, around a model of 4 layers and hidden size 256. batch: texts, instead of those chosen here."""
+def points() -> Iterator[Point]:
+    """A few of each kind, around a model of 4 layers and hidden size 256."""
 
     def point(varied: str, value: int, layers: int, hidden: int, texts: int, lengths: str) -> Point:
-        size = Size(layers, hidden, hidden // 64, 4 * hidden, batch or texts)
+        size = Size(layers, hidden, hidden // 64, 4 * hidden, texts)
         return Point(varied, value, Duel(f"L{layers} H{hidden}", size, lengths, "sequence", "longest"))
 
     for texts in (4, 8, 16, 32, 64):
