@@ -181,14 +181,17 @@ class Draw:
             np.greater_equal(self._rows(i, blocks)[:, : self.width], self.threshold, out=out[a:b])
         return out
 
-    def pairs(self, i: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """True where an attention weight of sequence i survives; drawn in the order query, head, key.
+    def pairs(self, i: int, count: int = 1) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """True where an attention weight of sequence i survives, or of `count` sequences from there that have as many queries and keys.
 
-        Shapes: (heads, queries, keys).
+        Drawn in the order query, head, key. Shapes: (count · heads, queries, keys).
         """
         if self.keys is None:
             raise ArgumentError("this draw is for rows, not for attention weights")
         a, b = self.keys.key_spans[i]
         blocks = -(-(b - a) // UNITS)
-        drawn = self._rows(i, self.width * blocks).reshape(-1, self.width, blocks * UNITS)
-        return np.greater_equal(drawn[:, :, : b - a], self.threshold).swapaxes(0, 1)
+        out = np.empty((count, self.width, int(self.packing.lengths[i]), b - a), bool)
+        for sequence, survives in enumerate(out, i):
+            drawn = self._rows(sequence, self.width * blocks).reshape(-1, self.width, blocks * UNITS)
+            np.greater_equal(drawn[:, :, : b - a], self.threshold, out=survives.swapaxes(0, 1))
+        return out.reshape(-1, *out.shape[2:])

@@ -7,6 +7,7 @@ products are passes over memory: `passes` or `compiled`, see `passes_in_use`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,7 @@ def _attention(
     heads: int,
     draw: Draw | None = None,
     causal: bool = False,
+    keep: bool,
 ) -> Any:
     if kv.dtype != _float or (q is not None and q.dtype != _float) or not kv.flags.c_contiguous:
         return NotImplemented
@@ -165,17 +167,19 @@ def _attention(
     out = np.empty((len(q4), heads * d), _float)
     o4 = out.reshape(-1, heads, d)
     saved = []
-    for i, ((a, b), (first, last)) in enumerate(zip(packing.key_spans, queries.spans, strict=True)):
-        p = q4[first:last].transpose(1, 0, 2) @ k4[a:b].transpose(1, 2, 0)
-        p *= scale
-        dropped = p if draw is None else np.empty_like(p)
-        sighted = _blind(p) if causal else 0
+    for i, count, (a, b), (first, last) in _runs(packing, queries, heads):
+        p = by_head(q4[first:last], count) @ by_head(k4[a:b], count).swapaxes(2, 3)
+        weights = p.reshape(count * heads, *p.shape[2:])
+        weights *= scale
+        dropped = weights if draw is None else np.empty_like(weights)
+        sighted = _blind(weights) if causal else 0
         if a < b:
-            survives = None if draw is None else draw.pairs(i)[:, sighted:]
-            passes.softmax_drop(p[:, sighted:], survives, keep_scale, dropped[:, sighted:])
+            survives = None if draw is None else draw.pairs(i, count)[:, sighted:]
+            passes.softmax_drop(weights[:, sighted:], survives, keep_scale, dropped[:, sighted:])
         dropped[:, :sighted] = 0
-        np.matmul(dropped, v4[a:b].transpose(1, 0, 2), out=o4[first:last].transpose(1, 0, 2))
-        saved.append((p, dropped))
+        np.matmul(dropped.reshape(p.shape), by_head(v4[a:b], count), out=by_head(o4[first:last], count))
+        if keep:
+            saved.append((weights, dropped))
 
     def pullback(g: F32) -> Any:
         dkv = np.empty_like(kv) if packing.masked_first is None else np.zeros_like(kv)
@@ -183,17 +187,42 @@ def _attention(
         dq = None if q is None else np.empty(q.shape, _float)
         dq4 = dsplit[:, 0] if dq is None else dq.reshape(-1, heads, d)
         g4 = g.reshape(-1, heads, d)
-        delta = np.einsum("nhd,nhd->nh", g4, o4)  # Σ dP·P by row, read off the output (Dao et al., arXiv 2205.14135)
-        for (p, dropped), (a, b), (first, last) in zip(saved, packing.key_spans, queries.spans, strict=True):
-            go = g4[first:last].transpose(1, 0, 2)
-            np.matmul(dropped.transpose(0, 2, 1), go, out=dsplit[a:b, -1].transpose(1, 0, 2))
-            ds = go @ v4[a:b].transpose(1, 2, 0)
-            passes.softmax_drop_pullback(ds, p, dropped, delta[first:last].T, scale)
-            np.matmul(ds, k4[a:b].transpose(1, 0, 2), out=dq4[first:last].transpose(1, 0, 2))
-            np.matmul(ds.transpose(0, 2, 1), q4[first:last].transpose(1, 0, 2), out=dsplit[a:b, -2].transpose(1, 0, 2))
+        delta = np.vecdot(g4, o4)  # Σ dP·P by row, read off the output (Dao et al., arXiv 2205.14135)
+        for (weights, dropped), (_, count, (a, b), (first, last)) in zip(saved, _runs(packing, queries, heads), strict=True):
+            asking, keys, values, go = (by_head(x, count) for x in (q4[first:last], k4[a:b], v4[a:b], g4[first:last]))
+            p = dropped.reshape(count, heads, *dropped.shape[1:])
+            np.matmul(p.swapaxes(2, 3), go, out=by_head(dsplit[a:b, -1], count))
+            dp = go @ values.swapaxes(2, 3)
+            sums = delta[first:last].reshape(count, -1, heads).swapaxes(1, 2).reshape(count * heads, -1)
+            passes.softmax_drop_pullback(dp.reshape(weights.shape), weights, dropped, sums, scale)
+            np.matmul(dp, keys, out=by_head(dq4[first:last], count))
+            np.matmul(dp.swapaxes(2, 3), asking, out=by_head(dsplit[a:b, -2], count))
         return dq, dkv
 
     return out, pullback
+
+
+def by_head(rows: F32, count: int) -> F32:
+    """A view of the rows of `count` sequences of one length. Shapes: (count · n, heads, d) → (count, heads, n, d)."""
+    return rows.reshape(count, len(rows) // count, *rows.shape[1:]).swapaxes(1, 2)
+
+
+RUN = 1 << 16
+"""Scores that are computed at a time: they should stay in the second-level cache on their way from one product to the next."""
+
+
+def _runs(packing: Packing, queries: Packing, heads: int) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, int]]]:
+    """(first sequence, how many, their key rows, their query rows): neighbours of one length, whose products are computed together."""
+    sizes = list(zip(queries.lengths.tolist(), packing.lengths.tolist(), strict=True))
+    i = 0
+    while i < len(sizes):
+        most = 1 if packing.masked_first is not None else max(1, RUN // (heads * sizes[i][0] * sizes[i][1]))
+        past = i + 1
+        while past < min(len(sizes), i + most) and sizes[past] == sizes[i]:
+            past += 1
+        keys, asked = packing.key_spans, queries.spans
+        yield i, past - i, (keys[i][0], keys[past - 1][1]), (asked[i][0], asked[past - 1][1])
+        i = past
 
 
 def _blind(p: F32) -> int:
