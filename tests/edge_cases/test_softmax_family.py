@@ -37,8 +37,8 @@ def test_e19_a_query_that_may_attend_to_nothing_gives_zeros_and_finite_gradients
         for q, first in ((None, 2), (asking, 0)):
             with form():
                 before = ops.attention(q, kv[:, 2 - first :], packing=packing, heads=1)
-                    after = ops.attention(q, mg.tensor(hidden)[:, 2 - first :], packing=packing, heads=1)  # laid out as before
-                np.testing.assert_array_equal(after.numpy(), before.numpy())
+                after = ops.attention(q, mg.tensor(hidden)[:, 2 - first :], packing=packing, heads=1)  # laid out as before
+            np.testing.assert_array_equal(after.numpy(), before.numpy())
             np.testing.assert_array_equal(before.numpy()[3], [0.0, 0.0])
             found = grad_of(before, kv)
             assert np.isfinite(found).all() and (found[[0, 3], 2:] == 0).all() and (found[[1, 2, 4, 5], 4:] != 0).all()
