@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +53,7 @@ def chain_and_back(operation: Callable[[mg.Tensor, mg.Tensor], mg.Tensor], x: Ar
     leaf = mg.tensor(x, requires_grad=True)
     chain(operation, leaf)[-1].sum().backward()
     assert leaf.grad is not None
-    return leaf.grad
+    return leaf.grad.numpy()
 
 
 def unrecorded(operation: Callable[[mg.Tensor, mg.Tensor], mg.Tensor], x: mg.Tensor) -> None:
@@ -80,11 +81,11 @@ def main() -> None:
     measured: dict[str, dict[str, float]] = {}
     for name, operation in (("add", operator.add), ("multiply", operator.mul)):
         cases: dict[str, Callable[[], object]] = {
-            "NumPy, forward": lambda o=operation: chain(o, array),
-            "NumPy, forward and backward by hand": lambda o=operation: chain_by_hand(o, array),
-            "minigrad, no_grad": lambda o=operation: unrecorded(o, x),
-            "minigrad, recorded": lambda o=operation: chain(o, x),
-            "minigrad, forward and backward": lambda o=operation: chain_and_back(o, array),
+            "NumPy, forward": partial(chain, operation, array),
+            "NumPy, forward and backward by hand": partial(chain_by_hand, operation, array),
+            "minigrad, no_grad": partial(unrecorded, operation, x),
+            "minigrad, recorded": partial(chain, operation, x),
+            "minigrad, forward and backward": partial(chain_and_back, operation, array),
         }
         for case, function in cases.items():
             function()
