@@ -1,14 +1,19 @@
 """HOW the hot operations run fast, backend by backend. Everything here is optional: without this folder each result is the same, later.
 
 The environment variable MINIGRAD_KERNELS, read when minigrad is imported, says what runs: nothing but the readable bodies ("off"), NumPy's
-passes ("numpy"), or by default the fastest that is installed.
+passes ("numpy"), or by default the fastest that is installed: the passes that Numba compiles (the `fast` extra), else NumPy's.
 """
 
+import logging
 import os
+from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 
 from minigrad.errors import ArgumentError
 from minigrad.kernels import passes
+
+logger = logging.getLogger("minigrad")
 
 CHOICES = ("", "numpy", "off")
 
@@ -17,9 +22,28 @@ if chosen not in CHOICES:
     raise ArgumentError(f'the environment variable MINIGRAD_KERNELS must be "off", "numpy" or empty, got {chosen!r}')
 
 
+@cache
+def compiled_passes() -> ModuleType | None:
+    """The module of compiled functions, or None where Numba is not wanted, not installed or broken.
+
+    Decided once, when a function is first wanted: Numba takes half a second to import, and each function some tenths to compile.
+    """
+    if chosen or find_spec("numba") is None:
+        return None
+    try:
+        import numba  # noqa: F401 - its own failures are told apart from ours
+    except Exception as error:  # whatever is wrong with it, for instance a NumPy that it does not know: everything works without
+        logger.warning("Numba is installed but cannot be imported, so NumPy's passes run: %s", error)
+        return None
+    logger.info("Numba compiles the kernels, each when it is first used: some seconds in all")
+    from minigrad.kernels import compiled
+
+    return compiled
+
+
 def passes_in_use() -> ModuleType:
-    """The module whose passes over memory run."""
-    return passes
+    """The module whose passes over memory run: `compiled` or `passes`, which have the same functions."""
+    return compiled_passes() or passes
 
 
 if chosen != "off":

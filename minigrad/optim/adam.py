@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
+from minigrad.kernels import compiled_passes
 from minigrad.op import Kernel
 from minigrad.optim.checks import check_betas, check_flag, check_number
 from minigrad.optim.optimizer import Optimizer
@@ -41,6 +42,18 @@ def adam(
     if decay != 1:
         p *= decay
     p -= t
+
+
+@adam.on("numpy")
+def _in_one_pass(
+    xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, beta1: float, beta2: float, size: float, eps: float, l2: float, decay: float
+) -> Any:
+    """The same numbers to the last bit: each element is read once, changed and written."""
+    compiled = compiled_passes()
+    if compiled is None or p.dtype != "float32" or len(moments) > 2:
+        return NotImplemented
+    compiled.adam(p, g, *moments, beta1, beta2, size, eps, l2, decay)
+    return None
 
 
 class Adam(Optimizer):

@@ -1,0 +1,341 @@
+"""The passes of `passes.py` compiled by Numba (the `fast` extra), so that every array is read once and written once; and Adam's step.
+
+Names, parameters and what is written to are those of `passes.py`; a test compares the two.
+
+How the loops become vector instructions and the numbers stay exact:
+
+- The innermost loop runs along one row, which stays in the first-level cache, and names few arrays: the compiler must find at run time that
+  they do not overlap, else it goes number by number.
+- "contract" (a·b + c with one rounding) is the one freedom given everywhere. NaN and infinities go through as in NumPy, and what is
+  subtracted in two steps, as a mean is, stays in two steps. Sums along a row may be made in any order, as vectors of partial sums
+  need; that freedom ("reassoc") is tied to the one addition in `plus`.
+- Sums over rows are float64: the conversion is hidden behind the reading of memory.
+- Constants are float32: a Python float would turn everything it meets into float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minigrad.kernels import passes
+from minigrad.kernels.jit import (
+    D_OUT,
+    DELTA,
+    DOUBLE,
+    HQK,
+    HQK_OUT,
+    N_OUT,
+    ND,
+    ND_OUT,
+    NUMBER,
+    SURVIVES,
+    SURVIVES_PAIRS,
+    D,
+    N,
+    at_first_call,
+    inner,
+    plus,
+)
+from minigrad.kernels.passes import F32, Survives
+
+Bits = np.ndarray[Any, np.dtype[np.bool_]]
+
+_float, _int = np.float32, np.int32
+_ZERO, _ONE, _HALF = _float(0), _float(1), _float(0.5)
+
+
+@inner
+def _add_to(total: F32, sums: Any, k: int) -> None:
+    for j in range(len(total)):
+        total[j] += _float(sums[k, j])
+
+
+# ---------------------------------------------------------------- exponential
+_LOG2E = _float(1.0 / math.log(2.0))
+_LN2_HIGH = _float(0.693359375)  # 355/512: its products with small integers are exact
+_LN2_LOW = _float(math.log(2.0) - 0.693359375)
+_LOWEST = _float(-87.3)
+_ROUNDING = _float(1.5 * 2**23 + 127)
+_C2, _C3, _C4, _C5, _C6, _C7 = (_float(1.0 / math.factorial(n)) for n in range(2, 8))
+
+
+@inner
+def _exp(x: Any) -> Any:
+    """e^x for x ≤ 0 or NaN, within 1e-7 relative; 0 below -87.3, where float32 becomes subnormal. math.exp would not become vectors.
+
+    x = k·ln 2 + r with |r| ≤ ½ ln 2, and e^r by its series to r⁷/7!, which leaves out 5e-9. Adding `_ROUNDING` leaves k + 127 in the lowest
+    bits: shifted, they are the float 2^k.
+    """
+    below = x < _LOWEST
+    x = _LOWEST if below else x
+    t = x * _LOG2E + _ROUNDING
+    k = t - _ROUNDING
+    r = x - k * _LN2_HIGH
+    r = r - k * _LN2_LOW
+    y = _C7 * r + _C6
+    y = y * r + _C5
+    y = y * r + _C4
+    y = y * r + _C3
+    y = y * r + _C2
+    y = y * r + _ONE
+    y = y * r + _ONE
+    y = y * _int(_float(t).view(_int) << 23).view(_float)
+    return _ZERO if below else y
+
+
+# ---------------------------------------------------------------- bias, dropout
+@at_first_call(ND_OUT, D)
+def add_bias(y: F32, bias: F32) -> None:
+    """y ← y + bias."""
+    rows, width = y.shape
+    for i in range(rows):
+        for j in range(width):
+            y[i, j] += bias[j]
+
+
+@at_first_call(ND, D_OUT)
+def add_column_sums(g: F32, total: F32) -> None:
+    """total ← total + the sum of g's rows."""
+    rows, width = g.shape
+    sums = np.zeros((1, width), np.float64)
+    for i in range(rows):
+        for j in range(width):
+            sums[0, j] += g[i, j]
+    _add_to(total, sums, 0)
+
+
+@at_first_call(ND, SURVIVES, NUMBER, ND_OUT)
+def drop(x: F32, survives: Bits, scale: np.float32, out: F32) -> None:
+    """out ← x · scale where a unit survives, 0 elsewhere; out may be x."""
+    rows, width = x.shape
+    for i in range(rows):
+        for j in range(width):
+            out[i, j] = x[i, j] * (scale if survives[i, j] else _ZERO)
+
+
+# ---------------------------------------------------------------- gelu
+_P3, _P2, _P1, _P0 = passes._NUMERATOR
+_Q3, _Q2, _Q1, _Q0 = passes._DENOMINATOR
+_FAR, _GAUSS = passes._FAR, passes._GAUSS
+
+
+@inner
+def _gelu(x: Any) -> tuple[Any, Any]:
+    """gelu(x) and gelu'(x), by the rational fit of `passes.py`."""
+    a = abs(x)
+    a = _FAR if a > _FAR else a
+    density = _exp(-_HALF * x * x)
+    tail = (((_P3 * a + _P2) * a + _P1) * a + _P0) / ((((a + _Q3) * a + _Q2) * a + _Q1) * a + _Q0) * density  # Φ(-|x|)
+    cdf = _ONE - tail if x > _ZERO else tail
+    return x * cdf, cdf + x * (density * _GAUSS)
+
+
+def bias_gelu(h: F32, bias: F32, out: F32, slope: bool) -> None:
+    """out ← gelu(h + bias), which may be h; with `slope`, h ← gelu'(h + bias)."""
+    if slope:
+        _bias_gelu_and_slope(h, bias, out)
+        return
+    if out is not h:
+        np.copyto(out, h)
+    _bias_gelu(out, bias)
+
+
+@at_first_call(ND_OUT, D, ND_OUT)
+def _bias_gelu_and_slope(h: F32, bias: F32, out: F32) -> None:
+    rows, width = h.shape
+    for i in range(rows):
+        for j in range(width):
+            out[i, j], h[i, j] = _gelu(h[i, j] + bias[j])
+
+
+@at_first_call(ND_OUT, D)
+def _bias_gelu(h: F32, bias: F32) -> None:
+    rows, width = h.shape
+    for i in range(rows):
+        for j in range(width):
+            h[i, j], _ = _gelu(h[i, j] + bias[j])
+
+
+@at_first_call(ND, ND, ND_OUT, D_OUT)
+def bias_gelu_pullback(g: F32, slope: F32, dh: F32, dbias: F32) -> None:
+    """dh ← g · slope; dbias ← dbias + the sum of dh's rows."""
+    rows, width = g.shape
+    sums = np.zeros((1, width), np.float64)
+    for i in range(rows):
+        for j in range(width):
+            dh[i, j] = g[i, j] * slope[i, j]
+            sums[0, j] += dh[i, j]
+    _add_to(dbias, sums, 0)
+
+
+# ---------------------------------------------------------------- layer normalisation
+@inner
+def _norm_row(v: F32, total: Any, gamma: F32, beta: F32, eps: float, out: F32, xhat: F32, rstd: F32, i: int) -> None:
+    """Row i of `norm`, which lies in v and adds up to `total`; v is overwritten."""
+    width = len(v)
+    inverse = _ONE / _float(width)
+    mean, rest = total * inverse, _ZERO
+    for j in range(width):
+        v[j] -= mean
+        rest = plus(rest, v[j])
+    mean, squares = rest * inverse, _ZERO  # the mean of the remainder: rows with a large mean keep their digits
+    for j in range(width):
+        v[j] -= mean
+        squares = plus(squares, v[j] * v[j])
+    rstd[i] = _ONE / math.sqrt(squares * inverse + _float(eps))
+    for j in range(width):
+        x = v[j] * rstd[i]
+        xhat[i, j] = x
+        out[i, j] = x * gamma[j] + beta[j]
+
+
+@at_first_call(ND, D, D, DOUBLE, ND_OUT, ND_OUT, N_OUT)
+def norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32, xhat: F32, rstd: F32) -> None:
+    """out ← x̂ · gamma + beta; xhat ← x̂, the normalised rows of x; rstd (rows,) ← 1/σ of each row."""
+    rows, width = x.shape
+    v = np.empty(width, _float)
+    for i in range(rows):
+        total = _ZERO
+        for j in range(width):
+            v[j] = x[i, j]
+            total = plus(total, x[i, j])
+        _norm_row(v, total, gamma, beta, eps, out, xhat, rstd, i)
+
+
+@at_first_call(ND_OUT, D, SURVIVES, NUMBER, ND, D, D, DOUBLE, ND_OUT, N_OUT)
+def add_norm(
+    y: F32, bias: F32, survives: Bits, scale: np.float32, residual: F32, gamma: F32, beta: F32, eps: float, out: F32, rstd: F32
+) -> None:
+    """out ← x̂ · gamma + beta; y ← x̂, the normalised rows of dropout(y + bias) + residual; rstd (rows,) ← 1/σ of each row."""
+    rows, width = y.shape
+    v = np.empty(width, _float)
+    for i in range(rows):
+        total = _ZERO
+        if survives.size:
+            for j in range(width):
+                v[j] = (y[i, j] + bias[j]) * (scale if survives[i, j] else _ZERO) + residual[i, j]
+                total = plus(total, v[j])
+        else:
+            for j in range(width):
+                v[j] = y[i, j] + bias[j] + residual[i, j]
+                total = plus(total, v[j])
+        _norm_row(v, total, gamma, beta, eps, out, y, rstd, i)
+
+
+@inner
+def _norm_pullback_row(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, sums: Any, i: int) -> None:
+    """Row i of `norm_pullback`; what it adds to dgamma and dbeta goes to sums[0] and sums[1]."""
+    width = g.shape[1]
+    inverse = _ONE / _float(width)
+    mean, along = _ZERO, _ZERO
+    for j in range(width):
+        t = g[i, j] * gamma[j]
+        mean = plus(mean, t)
+        along = plus(along, t * xhat[i, j])
+    mean, along = mean * inverse, along * inverse
+    for j in range(width):
+        gx[i, j] = (g[i, j] * gamma[j] - xhat[i, j] * along - mean) * rstd[i]
+    for j in range(width):
+        sums[0, j] += g[i, j] * xhat[i, j]
+        sums[1, j] += g[i, j]
+
+
+@at_first_call(ND, D, ND, N, ND_OUT, D_OUT, D_OUT)
+def norm_pullback(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, dgamma: F32, dbeta: F32) -> None:
+    """gx ← the gradient of the rows before normalisation; dgamma and dbeta are added to."""
+    rows, width = g.shape
+    sums = np.zeros((2, width), np.float64)
+    for i in range(rows):
+        _norm_pullback_row(g, gamma, xhat, rstd, gx, sums, i)
+    _add_to(dgamma, sums, 0)
+    _add_to(dbeta, sums, 1)
+
+
+@at_first_call(ND, D, ND, N, SURVIVES, NUMBER, ND_OUT, ND_OUT, D_OUT, D_OUT, D_OUT)
+def add_norm_pullback(
+    g: F32, gamma: F32, xhat: F32, rstd: F32, survives: Bits, scale: np.float32, gx: F32, dy: F32, dgamma: F32, dbeta: F32, dbias: F32
+) -> None:
+    """gx ← the gradient of the residual; dy ← that of y, which is gx itself without dropout; dgamma, dbeta and dbias are added to."""
+    rows, width = g.shape
+    sums = np.zeros((3, width), np.float64)
+    for i in range(rows):
+        _norm_pullback_row(g, gamma, xhat, rstd, gx, sums, i)
+        if survives.size:
+            for j in range(width):
+                dy[i, j] = gx[i, j] * (scale if survives[i, j] else _ZERO)
+        for j in range(width):
+            sums[2, j] += dy[i, j]
+    _add_to(dgamma, sums, 0)
+    _add_to(dbeta, sums, 1)
+    _add_to(dbias, sums, 2)
+
+
+# ---------------------------------------------------------------- softmax, inside attention
+@inner
+def _ordered(bits: Any) -> Any:
+    """The bits of a float32 as an integer of the same order, and back. The largest of integers is the same in whatever order they are
+    compared, as vector instructions need; that of floats is not, where one is NaN. A row with NaN becomes NaN either way."""
+    return _int(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+
+
+def softmax_drop(p: F32, survives: Survives, scale: np.float32, dropped: F32) -> None:
+    """p ← softmax of its last axis, which has at least one finite entry in each row; dropped ← dropout(p), p itself without dropout.
+
+    Shapes: p, dropped (n, queries, keys); survives likewise, of any strides.
+    """
+    if p.flags.c_contiguous:
+        _softmax_drop(p, survives, scale, dropped)
+    else:  # the later queries of causal attention: the weights of one head are
+        for a in range(len(p)):
+            _softmax_drop(p[a : a + 1], None if survives is None else survives[a : a + 1], scale, dropped[a : a + 1])
+
+
+@at_first_call(HQK_OUT, SURVIVES_PAIRS, NUMBER, HQK_OUT)
+def _softmax_drop(p: F32, survives: Any, scale: np.float32, dropped: F32) -> None:
+    n, queries, keys = p.shape
+    for a in range(n):
+        for b in range(queries):
+            order = _int(-(2**31))
+            for j in range(keys):
+                order = max(order, _ordered(_float(p[a, b, j]).view(_int)))
+            largest = _int(_ordered(order)).view(_float)
+            total = _ZERO
+            for j in range(keys):
+                p[a, b, j] = _exp(p[a, b, j] - largest)
+                total = plus(total, p[a, b, j])
+            inverse = _ONE / total
+            for j in range(keys):
+                p[a, b, j] *= inverse
+            if survives.size:
+                for j in range(keys):
+                    dropped[a, b, j] = p[a, b, j] * (scale if survives[a, b, j] else _ZERO)
+
+
+@at_first_call(HQK_OUT, HQK, HQK, DELTA, NUMBER)
+def softmax_drop_pullback(ds: F32, p: F32, dropped: F32, delta: F32, scale: np.float32) -> None:
+    """ds ← scale · (ds · dropped - delta · p): from the gradient of dropped weights to that of the products of queries and keys.
+
+    Shapes: ds, p, dropped (n, queries, keys); delta (n, queries), of any strides: Σ over keys of the gradient times the weights.
+    """
+    n, queries, keys = ds.shape
+    for a in range(n):
+        for b in range(queries):
+            d = delta[a, b]
+            for j in range(keys):
+                ds[a, b, j] = (ds[a, b, j] * dropped[a, b, j] - d * p[a, b, j]) * scale
+
+
+# ---------------------------------------------------------------- Adam
+@at_first_call(N_OUT, N, N_OUT, N_OUT, *[DOUBLE] * 6, exact=True)
+def adam(p: F32, g: F32, m: F32, v: F32, beta1: float, beta2: float, size: float, eps: float, l2: float, decay: float) -> None:
+    """One step of `optim.adam.adam` without AMSGrad, which says what is computed: rounding by rounding the same, so the same numbers."""
+    keep1, keep2, new1, new2 = _float(beta1), _float(beta2), _float(1 - beta1), _float(1 - beta2)
+    step, least, pull, shrink = _float(size), _float(eps), _float(l2), _float(decay)
+    for i in range(len(p)):
+        gradient = p[i] * pull + g[i] if l2 else g[i]
+        m[i] = m[i] * keep1 + gradient * new1
+        v[i] = v[i] * keep2 + gradient * gradient * new2
+        p[i] = p[i] * shrink - m[i] / (math.sqrt(v[i]) + least) * step

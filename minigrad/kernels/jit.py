@@ -1,0 +1,86 @@
+"""How functions on float32 arrays are compiled by Numba (the `fast` extra) when they are first called, for one set of types each.
+
+Importing this module imports Numba. Nothing is kept on disk: Numba's cache would be a pickle. Freedom in rounding is given function by
+function and stays with the instructions of that function, wherever they are inlined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numba import njit, types
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _Array(NamedTuple):
+    """The type of an argument, and which axes of the first argument it shares."""
+
+    type: Any
+    axes: slice
+
+
+def _array(axes: str, dtype: Any = types.float32, *, layout: str = "C", written: bool = False) -> _Array:
+    """axes: of (n rows, d wide) or (h heads, q queries, k keys). Aligned or not; what is not written to may be read-only."""
+    start = max("nd".find(axes), "hqk".find(axes))
+    return _Array(types.Array(dtype, len(axes), layout, readonly=not written, aligned=False), slice(start, start + len(axes)))
+
+
+N, D, ND, HQK = (_array(axes) for axes in ("n", "d", "nd", "hqk"))
+N_OUT, D_OUT, ND_OUT, HQK_OUT = (_array(axes, written=True) for axes in ("n", "d", "nd", "hqk"))
+SURVIVES, SURVIVES_PAIRS = _array("nd", types.bool_), _array("hqk", types.bool_, layout="A")
+DELTA = _array("hq", layout="A")
+NUMBER, DOUBLE = types.float32, types.float64
+
+_EVERY = {n: np.empty((0,) * n, np.bool_) for n in (2, 3)}
+"""By the number of axes: the empty array that stands for None, no dropout, so that one set of types serves both."""
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+inner: Callable[[Function], Function] = njit(fastmath={"contract"}, no_cpython_wrapper=True, **_OPTIONS)
+"""Decorator of what the passes are made of: the compiler puts it where it is called."""
+
+
+@njit(fastmath={"contract", "reassoc"}, no_cpython_wrapper=True, **_OPTIONS)  # type: ignore[untyped-decorator]
+def plus(total: Any, x: Any) -> Any:
+    """total + x, one of many additions that may be made in any order."""
+    return total + x
+
+
+def at_first_call(*signature: Any, exact: bool = False) -> Callable[[Function], Function]:
+    """Decorator: compile for these types at the first call. exact: every operation is rounded by itself.
+
+    Compiled code checks no bounds, so shapes are checked here. What is only read may have any strides: it is copied, since a strided loop
+    over float32 does not become vector instructions. None becomes an empty array. Raises: ValueError for arrays that do not fit together,
+    as NumPy does.
+    """
+    arrays = [(i, *argument) for i, argument in enumerate(signature) if isinstance(argument, _Array)]
+    kinds = [argument.type if isinstance(argument, _Array) else argument for argument in signature]
+    fastmath = set() if exact else {"contract"}
+
+    def decorate(function: Function) -> Function:
+        @cache
+        def machine_code() -> Any:
+            return njit([types.void(*kinds)], fastmath=fastmath, **_OPTIONS)(function)
+
+        @wraps(function)
+        def call(*given: Any) -> None:
+            arguments = list(given)
+            shape = given[0].shape
+            for i, kind, axes in arrays:
+                array = given[i]
+                if array is None:
+                    arguments[i] = _EVERY[kind.ndim]
+                elif array.shape != shape[axes]:
+                    name = function.__code__.co_varnames[i]
+                    raise ValueError(f"{function.__name__}: {name} has shape {array.shape}, needed is {shape[axes]}")
+                elif kind.layout == "C" and not kind.mutable and not array.flags.c_contiguous:
+                    arguments[i] = np.ascontiguousarray(array)
+            machine_code()(*arguments)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
