@@ -32,7 +32,7 @@ from minigrad.recompute import recompute
 from minigrad.tensor import Tensor
 
 if TYPE_CHECKING:
-    from minigrad import data, io, models, nn, optim, train
+    from minigrad import data, io, models, nn, optim, train, workers
     from minigrad.audit import audit
     from minigrad.contract import check_op
     from minigrad.gradcheck import gradcheck
@@ -42,10 +42,10 @@ __all__ = [
     "Parameter", "Tensor", "__version__", "arange", "audit", "check_op", "custom_op", "data", "detect_anomaly", "enable_grad", "errors",
     "eye", "full", "functional", "grad", "gradcheck", "hessian", "higher_order", "hvp", "io", "jacobian", "kernels", "manual_seed",
     "models", "nn", "no_grad", "ones", "optim", "pipeline", "rand", "randn", "recompute", "tensor", "train", "value_and_grad", "vjp",
-    "zeros",
+    "workers", "zeros",
 ]  # fmt: skip
 
-_ROOMS = ("data", "io", "models", "nn", "optim", "train")
+_ROOMS = ("data", "io", "models", "nn", "optim", "train", "workers")
 """Packages that are loaded when they are first asked for."""
 
 _FUNCTIONS = {

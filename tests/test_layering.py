@@ -26,7 +26,7 @@ LAYERS = [
     {"op"},
     {"ops"},
     {"functional", "interpreter", "kernels", "gradcheck", "contract", "derivatives", "recompute", "creation"},
-    {"nn", "data", "io"},
+    {"nn", "data", "io", "workers"},
     {"optim", "audit", "audit_report"},
     {"models"},
     {"train", "pipeline"},
@@ -196,6 +196,7 @@ LATER = {
     "pipeline",
     "plots",
     "train",
+    "workers",
 }
 """What `import minigrad` leaves to whoever asks for it: it is to take no longer than tensors and operations need."""
 

@@ -17,13 +17,7 @@ from minigrad.backend.random import shuffled
 from minigrad.data.by_length import cut_by_count, cut_by_tokens, shuffled_by_length
 from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
-from minigrad.packing import IntArray, PackedTokens, Packing, host_array, token_rows
-
-ATTENTION_COST = 2048
-"""Tokens of a sequence for which attention costs as much as all else: six times the hidden size, for one of about 340.
-
-A layer of hidden size h takes 24 h² operations per token for its matrices and 4 h n for attention to n tokens.
-"""
+from minigrad.packing import IntArray, PackedTokens, host_array, token_rows
 
 
 @dataclass(frozen=True)
@@ -42,34 +36,16 @@ class Batch:
         """The sequences dealt into at most `parts` batches of about equal cost, none empty; always the same way.
 
         Each sequence keeps its number (`Packing.numbers`), so that dropout drops the same units, and its place before those that came
-        after it. The cost of n tokens is n + n² / 2048. The dearest sequence goes first, always to the part that has the least to do
-        yet (Graham, "Bounds on multiprocessing timing anomalies", 1969).
+        after it. They are dealt as `PackedTokens.dealt` says.
         Raises: ArgumentError for a number of parts below 1.
         """
-        lengths = self.tokens.packing.lengths
-        parts = min(check_count("parts", parts), len(lengths))
-        if parts == 1:
-            return [self]
-        costs = lengths * (ATTENTION_COST + lengths)
-        sums, dealt = np.zeros(parts, np.int64), np.zeros(len(lengths), np.int64)
-        for i in np.argsort(-costs, kind="stable"):
-            dealt[i] = sums.argmin()
-            sums[dealt[i]] += costs[i]
-        return [self._part(np.flatnonzero(dealt == part)) for part in range(parts)]
+        parts = min(check_count("parts", parts), len(self.tokens.packing))
+        return [self] if parts == 1 else [self._part(chosen) for chosen in self.tokens.dealt(parts)]
 
     def _part(self, chosen: IntArray) -> Batch:
-        tokens, packing = self.tokens, self.tokens.packing
-        rows = np.concatenate([np.arange(*packing.spans[i]) for i in chosen])
-        masked = None if packing.masked_first is None else [packing.masked_first[i] for i in chosen]
-        part = PackedTokens(
-            tokens.input_ids[rows],
-            Packing(packing.lengths[chosen], packing.numbers[chosen], masked),
-            tokens.token_type_ids[rows],
-            tokens.positions[rows],
-            None if tokens.padded_shape is None else (len(chosen), tokens.padded_shape[1]),
-        )
         labels = None if self.labels is None else self.labels[chosen]
-        return Batch(part, labels, None if self.token_labels is None else self.token_labels[rows], self.rows[chosen])
+        token_labels = None if self.token_labels is None else self.token_labels[self.tokens.rows_of(chosen)]
+        return Batch(self.tokens.part(chosen), labels, token_labels, self.rows[chosen])
 
 
 class PackedLoader:

@@ -10,10 +10,9 @@ Processes and not threads, because between two matrix products Python holds its 
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable
 from dataclasses import astuple
+from functools import partial
 from math import sqrt
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +20,7 @@ from weakref import finalize
 
 from minigrad.anomaly import detecting
 from minigrad.backend import device_of, random
-from minigrad.backend.threads import blas_threads, usable_cpus
+from minigrad.backend.threads import blas_threads
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, MinigradError
 from minigrad.optim import Optimizer
@@ -29,11 +28,9 @@ from minigrad.optim.clip import check_max_norm, clipping, squared_norm
 from minigrad.optim.updates import Update, divide
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train._messages import batch_arrays
 from minigrad.train._shared import Shared, Surroundings
-from minigrad.train._workers import Worker, share_of, stop_all
-
-logger = logging.getLogger("minigrad")
+from minigrad.train._workers import Desk, batch_arrays, share_of
+from minigrad.workers.process import Worker, number_of_workers, stop_all
 
 
 class Team:
@@ -63,7 +60,8 @@ class Team:
         self, loss_of: Callable[[Batch, Batch], Tensor], optimizer: Optimizer, *, workers: int | str = 1, max_norm: float | None = None
     ) -> None:
         self.loss_of, self.optimizer = loss_of, optimizer
-        self.workers = _number_of(workers, optimizer)
+        on_gpu = device_of(optimizer.arena.data) != "cpu"
+        self.workers = number_of_workers(workers, "the parameters are on a GPU" if on_gpu else None)
         if max_norm is not None:
             check_max_norm(max_norm)
         self.max_norm = max_norm
@@ -167,13 +165,13 @@ class Team:
         arrays = batch_arrays(batch)
         busy = self._others[: len(pieces) - 1]
         for worker in busy:
-            worker.ask("share", {**step, "first": worker.number}, arrays)
+            worker.ask({"task": "share", **step, "first": worker.number}, arrays)
         with random.at(stream.seed, stream.step):
             loss = share_of(self.loss_of, pieces[:: self.workers], batch)
         missed: set[Parameter] = set()
         touched = [[place.parameter.leaf.grad is not None for place in self.optimizer.arena.places]]
         for worker, outbox in zip(busy, shared.outboxes, strict=False):
-            reply = worker.answer()
+            reply, _ = worker.answer()
             loss += reply["loss"]
             touched.append(reply["gradients"]["touched"])
             outbox.collect_rows(reply["gradients"]["rows"])
@@ -190,7 +188,7 @@ class Team:
         edges = [len(stretches) * number // self.workers for number in range(self.workers + 1)]
         for worker in self._others:
             stretch = {"first": edges[worker.number], "past": edges[worker.number + 1]}
-            worker.ask("add up", {"touched": touched, "measure": measure, **stretch})
+            worker.ask({"task": "add up", "touched": touched, "measure": measure, **stretch})
         shared.add_up(stretches, 0, edges[1], measure)
         for worker in self._others:
             worker.answer()
@@ -209,7 +207,7 @@ class Team:
         asked = []
         for worker, share in zip(self._others, shares, strict=True):
             try:
-                worker.ask("update", {"updates": [astuple(update) for update in share], "scale": scale, "due": due})
+                worker.ask({"task": "update", "updates": [astuple(update) for update in share], "scale": scale, "due": due})
                 asked.append(worker)
             except MinigradError:  # it died before it could begin, so its share can be made here
                 mine += share
@@ -231,8 +229,8 @@ class Team:
             stop_all(self._others)
         if not self._others:
             self._around = Surroundings(self.optimizer)
-            for number in range(1, self.workers):
-                self._others.append(Worker(number, self.loss_of, self._shared, self._around))
+            for number, outbox in enumerate(self._shared.outboxes, 1):
+                self._others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._around, outbox)))
         return self._shared
 
     def _settle(self, batch: Batch) -> list[int]:
@@ -243,21 +241,3 @@ class Team:
             else:
                 p.array_for_rows(batch.tokens.input_ids)
         return [len(table.debt.factors) for table in self.optimizer.tables.values()]
-
-
-def _number_of(workers: Any, optimizer: Optimizer) -> int:
-    """Raises: ArgumentError."""
-    obstacle = None
-    if not hasattr(os, "fork"):
-        obstacle = "this system has no os.fork"
-    elif device_of(optimizer.arena.data) != "cpu":
-        obstacle = "the parameters are on a GPU"
-    if workers == "auto":
-        if obstacle is not None:
-            logger.info('workers="auto": %s, so one process computes', obstacle)
-        return usable_cpus() if obstacle is None else 1
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ArgumentError(f'workers must be an integer from 1, or "auto", got {workers!r:.80}')
-    if workers > 1 and obstacle is not None:
-        raise ArgumentError(f"workers={workers}: {obstacle}; use workers=1")
-    return workers

@@ -25,8 +25,8 @@ from minigrad.errors import ArgumentError, GraphError, MinigradError, NonFiniteE
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, pack
 from minigrad.train import team as team_module
-from minigrad.train._messages import batch_arrays, batch_of
 from minigrad.train._shared import shared_zeros
+from minigrad.train._workers import batch_arrays, batch_of
 from minigrad.train.team import Team
 
 LENGTHS = (5, 9, 1, 3, 7, 2, 9)
@@ -760,7 +760,7 @@ def test_impossible_parts_and_losses() -> None:
 def test_without_fork_one_process_computes(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     model = tagger()
     assert Team(token_loss(model), adamw(model), workers="auto").workers == len(os.sched_getaffinity(0))
-    monkeypatch.delattr(team_module.os, "fork")
+    monkeypatch.delattr(os, "fork")
     with caplog.at_level(logging.INFO, "minigrad"):
         assert Team(token_loss(model), adamw(model), workers="auto").workers == 1
     assert [r.getMessage() for r in caplog.records] == ['workers="auto": this system has no os.fork, so one process computes']

@@ -1,4 +1,4 @@
-"""What a team and its workers say to each other: JSON and the bytes of arrays, through a socket that both inherited.
+"""What a process and its workers say to each other: JSON and the bytes of arrays, through a socket that both inherited.
 
 Both ends are one program, forked; nothing is unpickled all the same, so that no byte that arrives here can run code. A message is two
 lengths, a JSON object, and the arrays it announces, one after another.
@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minigrad import errors
-from minigrad.data.loader import Batch
 from minigrad.errors import MinigradError
 from minigrad.packing import PackedTokens, Packing
 
@@ -71,10 +70,10 @@ def _read(link: socket.socket, size: int, other_lives: Callable[[], bool]) -> by
     return data
 
 
-# ---------------------------------------------------------------- batches
-def batch_arrays(batch: Batch) -> Arrays:
-    """A batch as arrays by name; what it lacks is left out."""
-    tokens, packing = batch.tokens, batch.tokens.packing
+# ---------------------------------------------------------------- tokens
+def token_arrays(tokens: PackedTokens) -> Arrays:
+    """Packed tokens as arrays by name; what they lack is left out."""
+    packing = tokens.packing
     found = {
         "input_ids": tokens.input_ids,
         "token_type_ids": tokens.token_type_ids,
@@ -83,20 +82,16 @@ def batch_arrays(batch: Batch) -> Arrays:
         "lengths": packing.lengths,
         "numbers": packing.numbers,
         "masked_first": packing.masked_first,
-        "labels": batch.labels,
-        "token_labels": batch.token_labels,
-        "rows": batch.rows,
     }
     return {name: np.asarray(value) for name, value in found.items() if value is not None}
 
 
-def batch_of(arrays: Arrays) -> Batch:
-    """The batch that `batch_arrays` took apart."""
+def tokens_of(arrays: Arrays) -> PackedTokens:
+    """The tokens that `token_arrays` took apart."""
     masked, padded = arrays.get("masked_first"), arrays.get("padded_shape")
     packing = Packing(arrays["lengths"], arrays["numbers"], None if masked is None else masked.tolist())
     shape = None if padded is None else (int(padded[0]), int(padded[1]))
-    tokens = PackedTokens(arrays["input_ids"], packing, arrays["token_type_ids"], arrays["positions"], shape)
-    return Batch(tokens, arrays.get("labels"), arrays.get("token_labels"), arrays["rows"])
+    return PackedTokens(arrays["input_ids"], packing, arrays["token_type_ids"], arrays["positions"], shape)
 
 
 # ---------------------------------------------------------------- errors

@@ -1,0 +1,140 @@
+"""One worker process: how it begins, how it is asked and answers, how its end is noticed.
+
+A worker is a fork, so it knows what its parent knew without being told. It ignores Ctrl-C and SIGTERM, which a terminal or a supervisor
+sends to the parent as well: the parent decides, and ends it. It ends by itself when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from minigrad.backend.threads import usable_cpus
+from minigrad.errors import ArgumentError, MinigradError
+from minigrad.workers.messages import Arrays, described, rebuilt, receive, send
+
+Reply: TypeAlias = tuple[Mapping[str, Any], Arrays]
+
+Handler: TypeAlias = Callable[[dict[str, Any], Arrays], Reply]
+"""What a worker makes of a message: a reply."""
+
+logger = logging.getLogger("minigrad")
+
+PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def number_of_workers(workers: Any, obstacle: str | None = None) -> int:
+    """How many processes are meant by a number, or by "auto": as many as there are processors to use, or one (and a line in the log) if
+    there is an obstacle.
+
+    Raises: ArgumentError for what is no such number, and for several where there is an obstacle.
+    """
+    if not hasattr(os, "fork"):
+        obstacle = "this system has no os.fork"
+    if workers == "auto":
+        if obstacle is not None:
+            logger.info('workers="auto": %s, so one process computes', obstacle)
+        return usable_cpus() if obstacle is None else 1
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ArgumentError(f'workers must be an integer from 1, or "auto", got {workers!r:.80}')
+    if workers > 1 and obstacle is not None:
+        raise ArgumentError(f"workers={workers}: {obstacle}; use workers=1")
+    return workers
+
+
+class Worker:
+    """The parent's end of one worker process, which is started here.
+
+    number: its place among the workers, from 1. prepare: called in the worker, gives what answers each message.
+    Raises: MinigradError (worker-fork) if the system starts no process.
+    """
+
+    def __init__(self, number: int, prepare: Callable[[], Handler]) -> None:
+        self.number, self.parent = number, os.getpid()
+        self.link, theirs = socket.socketpair()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child ignores them
+        try:
+            with warnings.catch_warnings():
+                # Python 3.12 warns of any thread beside a fork: the child uses nothing that a thread of ours could have locked
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.pid = os.fork()
+            if self.pid == 0:
+                try:
+                    for parents in PARENTS_SIGNALS:
+                        signal.signal(parents, signal.SIG_IGN)
+                    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+                    _serve(theirs, self.parent, prepare)
+                finally:
+                    os._exit(1)
+        except OSError as error:
+            self.link.close()
+            raise MinigradError(f"worker {number} could not be started: {error}; use fewer workers", code="worker-fork") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            theirs.close()
+
+    def ask(self, content: Mapping[str, Any], arrays: Arrays | None = None) -> None:
+        """Give it a message. Raises: MinigradError (worker-died)."""
+        try:
+            send(self.link, content, arrays or {})
+        except OSError:
+            raise self._died() from None
+
+    def answer(self) -> tuple[dict[str, Any], Arrays]:
+        """What it makes of the message. Raises: MinigradError (worker-died); the worker's own error."""
+        try:
+            reply, arrays = receive(self.link, self._lives)
+        except EOFError:
+            raise self._died() from None
+        if "error" in reply:
+            raise rebuilt(reply["error"], f"worker {self.number} (process {self.pid})")
+        return reply, arrays
+
+    def stop(self) -> int | None:
+        """End it, whatever it is doing; returns its exit code if that is known. It holds nothing that could be left half done."""
+        if os.getpid() != self.parent:
+            return None  # a fork of the parent has inherited this object, not the worker
+        self.link.close()
+        with suppress(ProcessLookupError, ChildProcessError):  # somebody else has waited for it
+            os.kill(self.pid, signal.SIGKILL)
+            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return None
+
+    def _lives(self) -> bool:
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
+
+    def _died(self) -> MinigradError:
+        code = self.stop()
+        how = "ended" if code is None else f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hint = "; the system does so when memory runs out: compute less at a time, or with fewer workers" if code == -9 else ""
+        return MinigradError(f"worker {self.number} (process {self.pid}) {how} in the middle of its work{hint}", code="worker-died")
+
+
+def stop_all(workers: list[Worker]) -> None:
+    """End all of them and empty the list."""
+    while workers:
+        workers.pop().stop()
+
+
+def _serve(link: socket.socket, parent: int, prepare: Callable[[], Handler]) -> None:
+    """In the worker: answer for as long as the parent lives."""
+    gc.freeze()  # a collection would write to, and so copy, every page of objects that is still shared with the parent
+    handle = prepare()
+    with suppress(EOFError, OSError):
+        while True:
+            message = receive(link, lambda: os.getppid() == parent)
+            try:
+                reply, arrays = handle(*message)
+            except BaseException as error:
+                reply, arrays = {"error": described(error)}, {}
+            send(link, reply, arrays)

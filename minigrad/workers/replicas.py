@@ -1,0 +1,114 @@
+"""Inference by several processes: each computes the same function for some of the sequences of a batch.
+
+Processes and not threads, because between two matrix products Python holds its global lock. Nothing is copied: a fork shares the weights
+with its parent.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+from weakref import finalize
+
+import numpy as np
+
+from minigrad.autograd import no_grad
+from minigrad.backend.threads import blas_threads
+from minigrad.errors import ArgumentError
+from minigrad.packing import IntArray, PackedTokens
+from minigrad.workers.messages import Arrays, token_arrays, tokens_of
+from minigrad.workers.process import Reply, Worker, number_of_workers, stop_all
+
+Numbers: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Function: TypeAlias = Callable[[PackedTokens], Numbers]
+
+
+class Replicas:
+    """Computes function(tokens), in this process alone or together with forked workers; no graph is recorded.
+
+    function: gives an array with one row for each sequence, or one for each token; rows must not depend on other sequences.
+    workers: processes that compute, this one among them; "auto": as many as there are processors to use.
+
+        with mg.workers.Replicas(lambda tokens: model(tokens).logits.numpy(), workers="auto") as logits_of:
+            logits = logits_of(tokens)
+
+    Workers know the function, and the model it calls, as they are at the first call with more than one sequence: after a change call
+    `close`, and the next call begins anew. With several workers each process computes with one BLAS thread.
+
+    Raises: ArgumentError for an impossible number of workers, and for several without `os.fork` or beside a GPU.
+    """
+
+    def __init__(self, function: Function, workers: int | str = "auto") -> None:
+        self.function = function
+        self.workers = number_of_workers(workers, "a GPU is in use, which a fork cannot share" if "cupy" in sys.modules else None)
+        self._others: list[Worker] = []
+        finalize(self, stop_all, self._others)
+
+    def __call__(self, tokens: PackedTokens) -> Numbers:
+        """The function's array for all sequences, in their order.
+
+        Raises: what the function raises, of the same kind also if a worker raised it (MinigradError for kinds that are not minigrad's);
+        MinigradError (worker-died) if a worker was killed, and the next call begins anew; ArgumentError for an array of another length.
+        """
+        parts = tokens.dealt(self.workers)
+        if len(parts) == 1:
+            with no_grad():
+                return self.function(tokens)
+        try:
+            with blas_threads(1):
+                return self._together(tokens, parts)
+        except BaseException:
+            stop_all(self._others)  # some may still be computing
+            raise
+
+    def _together(self, tokens: PackedTokens, parts: list[IntArray]) -> Numbers:
+        if not self._others:
+            for number in range(1, self.workers):
+                self._others.append(Worker(number, partial(_answering, self.function)))
+        asked = self._others[: len(parts) - 1]
+        for worker, chosen in zip(asked, parts[1:], strict=True):
+            worker.ask({}, token_arrays(tokens.part(chosen)))
+        with no_grad():
+            found = [self.function(tokens.part(parts[0]))]
+        found += [worker.answer()[1]["result"] for worker in asked]
+        return _joined(tokens, parts, found)
+
+    def close(self) -> None:
+        """End the workers; a later call starts new ones."""
+        stop_all(self._others)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _answering(function: Function) -> Callable[[dict[str, Any], Arrays], Reply]:
+    """In a worker: the function of tokens as an answer to messages."""
+
+    def answer(content: dict[str, Any], arrays: Arrays) -> Reply:
+        with no_grad():
+            return {}, {"result": function(tokens_of(arrays))}
+
+    return answer
+
+
+def _joined(tokens: PackedTokens, parts: list[IntArray], found: list[Numbers]) -> Numbers:
+    """The arrays of the parts as one, rows in the order of the whole. Raises: ArgumentError."""
+    lengths = [len(array) for array in found]
+    if lengths == [len(chosen) for chosen in parts]:
+        places = np.concatenate(parts)
+    elif lengths == [int(tokens.packing.lengths[chosen].sum()) for chosen in parts]:
+        places = np.concatenate([tokens.rows_of(chosen) for chosen in parts])
+    else:
+        raise ArgumentError(
+            f"the function of Replicas must give one row for each sequence or each token: parts of {[len(chosen) for chosen in parts]} "
+            f"sequences gave {lengths} rows"
+        )
+    whole = np.empty((len(places), *found[0].shape[1:]), found[0].dtype)
+    whole[places] = np.concatenate(found)
+    return whole

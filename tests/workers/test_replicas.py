@@ -1,0 +1,120 @@
+"""Inference by several processes: the same rows in the same order, errors that arrive, and ends that are noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from models.cases import head
+
+import minigrad as mg
+from minigrad.errors import ArgumentError, MinigradError, ShapeError
+from minigrad.packing import PackedTokens, pack
+from minigrad.workers import Replicas
+
+
+def tokens_of(lengths: list[int]) -> PackedTokens:
+    generator = np.random.default_rng(0)
+    return PackedTokens.of([generator.integers(1, 30, n) for n in lengths])
+
+
+@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "BertForTokenClassification"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("lengths", [[5], [3, 9, 2, 7], [4] * 8, [1, 1, 1]], ids=str)
+def test_rows_are_those_of_one_process(kind: str, workers: int, lengths: list[int]) -> None:
+    model, tokens = head(kind, "float64"), tokens_of(lengths)
+    model.eval()
+    with Replicas(lambda tokens: model(tokens).logits.numpy(), workers) as logits_of:
+        for _ in range(2):
+            np.testing.assert_allclose(logits_of(tokens), model(tokens).logits.numpy(), rtol=0, atol=1e-12)
+
+
+def test_padded_tokens_and_masked_first_ones_cross_unchanged() -> None:
+    mask = np.array([[0, 1, 1, 0], [1, 1, 1, 1], [1, 0, 1, 0]])
+    tokens = pack(np.arange(1, 13).reshape(3, 4), mask)
+    model = head("BertForSequenceClassification", "float64")
+    model.eval()
+    with Replicas(lambda tokens: model(tokens).logits.numpy(), 2) as logits_of:
+        np.testing.assert_allclose(logits_of(tokens), model(tokens).logits.numpy(), rtol=0, atol=1e-12)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 6))
+def test_dealing_gives_every_sequence_to_one_part(lengths: list[int], parts: int) -> None:
+    tokens = tokens_of(lengths)
+    dealt = tokens.dealt(parts)
+    assert len(dealt) == min(parts, len(lengths))
+    assert sorted(np.concatenate(dealt)) == list(range(len(lengths)))
+    for chosen in dealt:
+        assert len(chosen)
+        part = tokens.part(chosen)
+        assert part.packing.numbers.tolist() == chosen.tolist()
+        np.testing.assert_array_equal(part.input_ids, tokens.input_ids[tokens.rows_of(chosen)])
+
+
+def test_no_graph_is_recorded() -> None:
+    p = mg.Parameter(np.ones(3))
+
+    def function(tokens: PackedTokens) -> np.ndarray:
+        assert (p * 2).node is None
+        return np.zeros((len(tokens.packing), 2), np.float32)
+
+    with Replicas(function, 2) as zeros:
+        assert zeros(tokens_of([3, 4])).tolist() == [[0.0, 0.0]] * 2
+        assert zeros(tokens_of([3])).tolist() == [[0.0, 0.0]]
+
+
+def test_an_error_of_a_worker_arrives_and_the_next_call_begins_anew() -> None:
+    parent, bad = os.getpid(), mg.Parameter(np.zeros(()))
+
+    def function(tokens: PackedTokens) -> np.ndarray:
+        if os.getpid() != parent and float(bad.numpy()):
+            raise ShapeError("two shapes", code="odd")
+        return np.zeros((len(tokens.packing), 1))
+
+    with Replicas(function, 2) as zeros:
+        bad.assign(np.ones(()))
+        with pytest.raises(ShapeError, match="two shapes") as caught:
+            zeros(tokens_of([2, 3]))
+        assert caught.value.code == "odd"
+        assert "in function" in caught.value.__notes__[0]
+        bad.assign(np.zeros(()))
+        assert zeros(tokens_of([2, 3])).shape == (2, 1)
+
+
+def test_a_worker_that_is_killed_is_noticed_and_replaced() -> None:
+    with Replicas(lambda tokens: np.zeros(len(tokens.packing)), 2) as zeros:
+        zeros(tokens_of([2, 3]))
+        os.kill(zeros._others[0].pid, signal.SIGKILL)
+        with pytest.raises(MinigradError, match="SIGKILL") as caught:
+            zeros(tokens_of([2, 3]))
+        assert caught.value.code == "worker-died"
+        assert len(zeros(tokens_of([2, 3]))) == 2
+
+
+def test_close_ends_the_workers_and_a_later_call_knows_the_changes() -> None:
+    number = [1.0]
+    replicas = Replicas(lambda tokens: np.full(len(tokens.packing), number[0]), 2)
+    assert replicas(tokens_of([2, 3])).tolist() == [1.0, 1.0]
+    pid = replicas._others[0].pid
+    number[0] = 2.0
+    replicas.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert replicas(tokens_of([2, 3])).tolist() == [2.0, 2.0]
+    replicas.close()
+
+
+def test_what_cannot_be_joined_is_refused() -> None:
+    with Replicas(lambda tokens: np.zeros(7), 2) as wrong, pytest.raises(ArgumentError, match="one row for each sequence or each token"):
+        wrong(tokens_of([2, 3]))
+
+
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5, "all"])
+def test_impossible_numbers_of_workers(workers: Any) -> None:
+    with pytest.raises(ArgumentError, match="workers must be"):
+        Replicas(lambda tokens: np.zeros(1), workers)
