@@ -38,6 +38,7 @@ setup(
     package_data={"minigrad": ["py.typed"]},
     install_requires=["numpy>=2.0", "tokenizers>=0.20"],
     extras_require={
+        "fast": ["numba"],  # compiled kernels
         "gpu": ["cupy-cuda12x[ctk]>=14"],
         "test": ["pytest", "hypothesis", "scipy"],
         # The oracles of tests/oracle. PyTorch is pinned: its results are the reference that tolerances were chosen against.

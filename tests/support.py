@@ -1,14 +1,17 @@
-"""Shared by the tests: leaves and their gradients, kernels switched off, gradients by name, errors as the tolerances state them."""
+"""Shared by the tests: leaves and their gradients, kernels off or chosen, gradients by name, errors as the tolerances state them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import pytest
 
 import minigrad as mg
+from minigrad.kernels import cpu, passes
 from minigrad.op import REGISTRY
 
 
@@ -41,6 +44,23 @@ def without_kernels() -> Iterator[None]:
     finally:
         for operation, overrides in kept.items():
             operation.overrides.update(overrides)
+
+
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="Numba is not installed (the `fast` extra)")
+
+PASSES = ["numpy", pytest.param("numba", marks=needs_numba)]
+"""Who makes the passes over memory that the kernels are composed of: for `parametrize` and `passes_by`."""
+
+
+@contextmanager
+def passes_by(name: str) -> Iterator[None]:
+    """Inside: kernels run on the passes of "numpy" or "numba", whichever the environment chose."""
+    chosen = passes
+    if name == "numba":
+        from minigrad.kernels import compiled as chosen  # type: ignore[no-redef]  # here, because it imports Numba
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "passes_in_use", lambda: chosen)
+        yield
 
 
 def gradients_of(model: mg.nn.Module) -> dict[str, np.ndarray]:

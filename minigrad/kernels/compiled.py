@@ -1,6 +1,7 @@
 """The passes of `passes.py` compiled by Numba (the `fast` extra), so that every array is read once and written once; and Adam's step.
 
-Names, parameters and what is written to are those of `passes.py`; a test compares the two.
+Names, parameters and what is written to are those of `passes.py`; a test compares the two. What is None for the caller has size 0 in
+compiled code.
 
 How the loops become vector instructions and the numbers stay exact:
 
@@ -37,11 +38,10 @@ from minigrad.kernels.jit import (
     N,
     at_first_call,
     inner,
+    optional,
     plus,
 )
 from minigrad.kernels.passes import F32, Survives
-
-Bits = np.ndarray[Any, np.dtype[np.bool_]]
 
 _float, _int = np.float32, np.int32
 _ZERO, _ONE, _HALF = _float(0), _float(1), _float(0.5)
@@ -108,7 +108,7 @@ def add_column_sums(g: F32, total: F32) -> None:
 
 
 @at_first_call(ND, SURVIVES, NUMBER, ND_OUT)
-def drop(x: F32, survives: Bits, scale: np.float32, out: F32) -> None:
+def drop(x: F32, survives: Any, scale: np.float32, out: F32) -> None:
     """out ← x · scale where a unit survives, 0 elsewhere; out may be x."""
     rows, width = x.shape
     for i in range(rows):
@@ -172,100 +172,82 @@ def bias_gelu_pullback(g: F32, slope: F32, dh: F32, dbias: F32) -> None:
 
 
 # ---------------------------------------------------------------- layer normalisation
-@inner
-def _norm_row(v: F32, total: Any, gamma: F32, beta: F32, eps: float, out: F32, xhat: F32, rstd: F32, i: int) -> None:
-    """Row i of `norm`, which lies in v and adds up to `total`; v is overwritten."""
-    width = len(v)
-    inverse = _ONE / _float(width)
-    mean, rest = total * inverse, _ZERO
-    for j in range(width):
-        v[j] -= mean
-        rest = plus(rest, v[j])
-    mean, squares = rest * inverse, _ZERO  # the mean of the remainder: rows with a large mean keep their digits
-    for j in range(width):
-        v[j] -= mean
-        squares = plus(squares, v[j] * v[j])
-    rstd[i] = _ONE / math.sqrt(squares * inverse + _float(eps))
-    for j in range(width):
-        x = v[j] * rstd[i]
-        xhat[i, j] = x
-        out[i, j] = x * gamma[j] + beta[j]
-
-
-@at_first_call(ND, D, D, DOUBLE, ND_OUT, ND_OUT, N_OUT)
 def norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32, xhat: F32, rstd: F32) -> None:
     """out ← x̂ · gamma + beta; xhat ← x̂, the normalised rows of x; rstd (rows,) ← 1/σ of each row."""
-    rows, width = x.shape
-    v = np.empty(width, _float)
-    for i in range(rows):
-        total = _ZERO
-        for j in range(width):
-            v[j] = x[i, j]
-            total = plus(total, x[i, j])
-        _norm_row(v, total, gamma, beta, eps, out, xhat, rstd, i)
+    _norm(x, None, None, _ONE, None, gamma, beta, eps, out, xhat, rstd)
 
 
-@at_first_call(ND_OUT, D, SURVIVES, NUMBER, ND, D, D, DOUBLE, ND_OUT, N_OUT)
 def add_norm(
-    y: F32, bias: F32, survives: Bits, scale: np.float32, residual: F32, gamma: F32, beta: F32, eps: float, out: F32, rstd: F32
+    y: F32, bias: F32, survives: Survives, scale: np.float32, residual: F32, gamma: F32, beta: F32, eps: float, out: F32, rstd: F32
 ) -> None:
     """out ← x̂ · gamma + beta; y ← x̂, the normalised rows of dropout(y + bias) + residual; rstd (rows,) ← 1/σ of each row."""
-    rows, width = y.shape
+    _norm(y, bias, survives, scale, residual, gamma, beta, eps, out, y, rstd)
+
+
+@at_first_call(ND, optional(D), optional(SURVIVES), NUMBER, optional(ND), D, D, DOUBLE, ND_OUT, ND_OUT, N_OUT)
+def _norm(
+    x: F32, bias: Any, survives: Any, scale: np.float32, residual: Any, gamma: F32, beta: F32, eps: float, out: F32, xhat: F32, rstd: F32
+) -> None:
+    rows, width = x.shape
+    inverse = _ONE / _float(width)
     v = np.empty(width, _float)
     for i in range(rows):
         total = _ZERO
         if survives.size:
             for j in range(width):
-                v[j] = (y[i, j] + bias[j]) * (scale if survives[i, j] else _ZERO) + residual[i, j]
+                v[j] = (x[i, j] + bias[j]) * (scale if survives[i, j] else _ZERO) + residual[i, j]
+                total = plus(total, v[j])
+        elif residual.size:
+            for j in range(width):
+                v[j] = x[i, j] + bias[j] + residual[i, j]
                 total = plus(total, v[j])
         else:
             for j in range(width):
-                v[j] = y[i, j] + bias[j] + residual[i, j]
+                v[j] = x[i, j]
                 total = plus(total, v[j])
-        _norm_row(v, total, gamma, beta, eps, out, y, rstd, i)
+        mean, rest = total * inverse, _ZERO
+        for j in range(width):
+            v[j] -= mean
+            rest = plus(rest, v[j])
+        mean, squares = rest * inverse, _ZERO  # the mean of the remainder: rows with a large mean keep their digits
+        for j in range(width):
+            v[j] -= mean
+            squares = plus(squares, v[j] * v[j])
+        rstd[i] = _ONE / math.sqrt(squares * inverse + _float(eps))
+        for j in range(width):
+            normal = v[j] * rstd[i]
+            xhat[i, j] = normal
+            out[i, j] = normal * gamma[j] + beta[j]
 
 
-@inner
-def _norm_pullback_row(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, sums: Any, i: int) -> None:
-    """Row i of `norm_pullback`; what it adds to dgamma and dbeta goes to sums[0] and sums[1]."""
-    width = g.shape[1]
-    inverse = _ONE / _float(width)
-    mean, along = _ZERO, _ZERO
-    for j in range(width):
-        t = g[i, j] * gamma[j]
-        mean = plus(mean, t)
-        along = plus(along, t * xhat[i, j])
-    mean, along = mean * inverse, along * inverse
-    for j in range(width):
-        gx[i, j] = (g[i, j] * gamma[j] - xhat[i, j] * along - mean) * rstd[i]
-    for j in range(width):
-        sums[0, j] += g[i, j] * xhat[i, j]
-        sums[1, j] += g[i, j]
-
-
-@at_first_call(ND, D, ND, N, ND_OUT, D_OUT, D_OUT)
 def norm_pullback(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, dgamma: F32, dbeta: F32) -> None:
     """gx ← the gradient of the rows before normalisation; dgamma and dbeta are added to."""
-    rows, width = g.shape
-    sums = np.zeros((2, width), np.float64)
-    for i in range(rows):
-        _norm_pullback_row(g, gamma, xhat, rstd, gx, sums, i)
-    _add_to(dgamma, sums, 0)
-    _add_to(dbeta, sums, 1)
+    add_norm_pullback(g, gamma, xhat, rstd, None, _ONE, gx, gx, dgamma, dbeta, np.empty_like(dbeta))
 
 
-@at_first_call(ND, D, ND, N, SURVIVES, NUMBER, ND_OUT, ND_OUT, D_OUT, D_OUT, D_OUT)
+@at_first_call(ND, D, ND, N, optional(SURVIVES), NUMBER, ND_OUT, ND_OUT, D_OUT, D_OUT, D_OUT)
 def add_norm_pullback(
-    g: F32, gamma: F32, xhat: F32, rstd: F32, survives: Bits, scale: np.float32, gx: F32, dy: F32, dgamma: F32, dbeta: F32, dbias: F32
+    g: F32, gamma: F32, xhat: F32, rstd: F32, survives: Any, scale: np.float32, gx: F32, dy: F32, dgamma: F32, dbeta: F32, dbias: F32
 ) -> None:
     """gx ← the gradient of the residual; dy ← that of y, which is gx itself without dropout; dgamma, dbeta and dbias are added to."""
     rows, width = g.shape
+    inverse = _ONE / _float(width)
     sums = np.zeros((3, width), np.float64)
     for i in range(rows):
-        _norm_pullback_row(g, gamma, xhat, rstd, gx, sums, i)
+        mean, along = _ZERO, _ZERO
+        for j in range(width):
+            t = g[i, j] * gamma[j]
+            mean = plus(mean, t)
+            along = plus(along, t * xhat[i, j])
+        mean, along = mean * inverse, along * inverse
+        for j in range(width):
+            gx[i, j] = (g[i, j] * gamma[j] - xhat[i, j] * along - mean) * rstd[i]
         if survives.size:
             for j in range(width):
                 dy[i, j] = gx[i, j] * (scale if survives[i, j] else _ZERO)
+        for j in range(width):
+            sums[0, j] += g[i, j] * xhat[i, j]
+            sums[1, j] += g[i, j]
         for j in range(width):
             sums[2, j] += dy[i, j]
     _add_to(dgamma, sums, 0)
@@ -293,7 +275,7 @@ def softmax_drop(p: F32, survives: Survives, scale: np.float32, dropped: F32) ->
             _softmax_drop(p[a : a + 1], None if survives is None else survives[a : a + 1], scale, dropped[a : a + 1])
 
 
-@at_first_call(HQK_OUT, SURVIVES_PAIRS, NUMBER, HQK_OUT)
+@at_first_call(HQK_OUT, optional(SURVIVES_PAIRS), NUMBER, HQK_OUT)
 def _softmax_drop(p: F32, survives: Any, scale: np.float32, dropped: F32) -> None:
     n, queries, keys = p.shape
     for a in range(n):

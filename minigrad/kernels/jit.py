@@ -17,10 +17,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Array(NamedTuple):
-    """The type of an argument, and which axes of the first argument it shares."""
+    """The type of an argument, which axes of the first argument it shares, and what stands for None if that is allowed."""
 
     type: Any
     axes: slice
+    nothing: Any = None
 
 
 def _array(axes: str, dtype: Any = types.float32, *, layout: str = "C", written: bool = False) -> _Array:
@@ -29,14 +30,16 @@ def _array(axes: str, dtype: Any = types.float32, *, layout: str = "C", written:
     return _Array(types.Array(dtype, len(axes), layout, readonly=not written, aligned=False), slice(start, start + len(axes)))
 
 
+def optional(array: _Array) -> _Array:
+    """None may be given for it: compiled code gets an empty array instead, so that one set of types serves both."""
+    return array._replace(nothing=np.empty((0,) * array.type.ndim, array.type.dtype.name))
+
+
 N, D, ND, HQK = (_array(axes) for axes in ("n", "d", "nd", "hqk"))
 N_OUT, D_OUT, ND_OUT, HQK_OUT = (_array(axes, written=True) for axes in ("n", "d", "nd", "hqk"))
 SURVIVES, SURVIVES_PAIRS = _array("nd", types.bool_), _array("hqk", types.bool_, layout="A")
 DELTA = _array("hq", layout="A")
 NUMBER, DOUBLE = types.float32, types.float64
-
-_EVERY = {n: np.empty((0,) * n, np.bool_) for n in (2, 3)}
-"""By the number of axes: the empty array that stands for None, no dropout, so that one set of types serves both."""
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
@@ -54,8 +57,7 @@ def at_first_call(*signature: Any, exact: bool = False) -> Callable[[Function], 
     """Decorator: compile for these types at the first call. exact: every operation is rounded by itself.
 
     Compiled code checks no bounds, so shapes are checked here. What is only read may have any strides: it is copied, since a strided loop
-    over float32 does not become vector instructions. None becomes an empty array. Raises: ValueError for arrays that do not fit together,
-    as NumPy does.
+    over float32 does not become vector instructions. Raises: ValueError for arrays that do not fit together, as NumPy does.
     """
     arrays = [(i, *argument) for i, argument in enumerate(signature) if isinstance(argument, _Array)]
     kinds = [argument.type if isinstance(argument, _Array) else argument for argument in signature]
@@ -70,10 +72,10 @@ def at_first_call(*signature: Any, exact: bool = False) -> Callable[[Function], 
         def call(*given: Any) -> None:
             arguments = list(given)
             shape = given[0].shape
-            for i, kind, axes in arrays:
+            for i, kind, axes, nothing in arrays:
                 array = given[i]
-                if array is None:
-                    arguments[i] = _EVERY[kind.ndim]
+                if array is None and nothing is not None:
+                    arguments[i] = nothing
                 elif array.shape != shape[axes]:
                     name = function.__code__.co_varnames[i]
                     raise ValueError(f"{function.__name__}: {name} has shape {array.shape}, needed is {shape[axes]}")
