@@ -82,6 +82,22 @@ def test_batches_change_nothing_and_hold_no_padding(
     assert capsys.readouterr().err == "", "silent without a terminal"
 
 
+@pytest.mark.parametrize("task", KINDS)
+def test_workers_change_nothing(task: str, folders: dict[str, Path]) -> None:
+    texts = MASKED if task == "fill-mask" else TEXTS
+    assert close(call(task, folders[task], texts, workers=2), call(task, folders[task], texts))
+
+
+def test_workers_know_weights_that_have_changed_in_between(folders: dict[str, Path]) -> None:
+    one, two = (mg.pipeline("text-classification", folders["text-classification"], workers=n) for n in (1, 2))
+    before = one(TEXTS)
+    assert close(two(TEXTS), before)
+    for predict in (one, two):
+        predict.model.load_state_dict({name: 1.5 * array for name, array in predict.model.state_dict().items()})
+    after = two(TEXTS)
+    assert close(after, one(TEXTS)) and not close(after, before)
+
+
 @pytest.mark.parametrize("task", ["token-classification", "fill-mask", "feature-extraction"])
 def test_one_text_gives_its_result_alone(task: str, folders: dict[str, Path]) -> None:
     predict = mg.pipeline(task, folders[task])

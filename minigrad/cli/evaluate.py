@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from minigrad.cli._workers import add_workers
 from minigrad.data import Tokenizer, read_records
 from minigrad.data.readers import FORMATS
 from minigrad.files import write_text
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--predictions", metavar="FILE.jsonl", help="write a row for each record; the file appears whole or not at all")
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    add_workers(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     directory = find_checkpoint(options.model)
     model, tokenizer = load(directory), Tokenizer.from_pretrained(directory)
     task = task_of_model(model, kind_of_model(model))
+    task.workers = options.workers
     max_length = min(512, max_tokens(model.config)) if options.max_length is None else options.max_length
     check_length(model, max_length)
     examples = task.examples(tokenizer, records, max_length)

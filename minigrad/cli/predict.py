@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from minigrad.cli._workers import add_workers
 from minigrad.data.readers import FORMATS, iter_records
 from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, DataError
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOKENS",
         help="cut longer texts (they are refused otherwise), or the size of windows where the task reads in windows",
     )
+    add_workers(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         raise DataError("<stdin>", "holds no texts", code="empty-file")
     if options.task == "question-answering":
         _questions(options.question, [first])
-    predict = pipeline(options.task, options.model, max_length=options.max_length, **_options(options))
+    predict = pipeline(options.task, options.model, max_length=options.max_length, workers=options.workers, **_options(options))
     # Escaped where standard output could not take a letter: half of a JSON text is none.
     escaped = output is None and "utf" not in (sys.stdout.encoding or "").lower()
     lines = (_line(text, prediction, escaped) for text, prediction in _predictions(options, predict, chain([first], records)))

@@ -26,7 +26,7 @@ from minigrad.errors import ArgumentError, NonFiniteError, WeightFileError
 from minigrad.files import listing
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import LOOK_ALIKES, forecast, load, max_tokens, named_head
-from minigrad.tensor import Tensor
+from minigrad.workers import Replicas
 
 T = TypeVar("T")
 
@@ -58,11 +58,14 @@ class Pipeline(ABC):
         max_length: int | None = None,
         batch_tokens: int = BATCH_TOKENS,
         progress: bool = True,
+        workers: int | str = 1,
         **options: Any,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.max_length = None if max_length is None else check_count("max_length", max_length)
         self.batch_tokens, self.progress = batch_tokens, progress
+        self._replicas = Replicas(self._rows_of, workers)
+        self._known: list[int] = []  # the versions of the parameters that the replicas have
         self.options = options
         self._check_options(options)
 
@@ -124,6 +127,18 @@ class Pipeline(ABC):
                 )
         return encodings
 
+    def _rows_of(self, tokens: PackedTokens) -> Rows:
+        """What the task reads from the model, a row for each sequence or each token."""
+        return np.asarray(self.model(tokens).logits.numpy())
+
+    def _rows(self, tokens: PackedTokens) -> Rows:
+        """`_rows_of`, by all workers. Raises: NonFiniteError, because what could be read off a NaN is no answer."""
+        versions = [p.leaf.version for p in self.model.parameters()]
+        if versions != self._known:
+            self._replicas.close()
+            self._known = versions
+        return finite(self._replicas(tokens))
+
     def _longest(self) -> int:
         """The most tokens that model and tokenizer take."""
         positions = max_tokens(self.model.config)
@@ -142,10 +157,9 @@ class Pipeline(ABC):
         return [found[i] for i in range(len(encodings))]
 
 
-def split_rows(rows: Tensor, tokens: PackedTokens) -> list[Rows]:
-    """The rows of each sequence. Shapes: (rows, d) → per sequence (n, d). Raises: as `finite`."""
-    array = finite(rows.numpy())
-    return [array[first:last] for first, last in tokens.packing.spans]
+def split_rows(rows: Rows, tokens: PackedTokens) -> list[Rows]:
+    """The rows of each sequence. Shapes: (rows, d) → per sequence (n, d)."""
+    return [rows[first:last] for first, last in tokens.packing.spans]
 
 
 def finite(array: Rows) -> Rows:

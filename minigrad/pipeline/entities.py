@@ -76,7 +76,7 @@ class TokenClassification(Pipeline):
         return found
 
     def _probabilities(self, _: Sequence[int], tokens: PackedTokens) -> list[Rows]:
-        return [softmax(rows) for rows in split_rows(self.model(tokens).logits, tokens)]
+        return [softmax(rows) for rows in split_rows(self._rows(tokens), tokens)]
 
     def _parts(self, text: str, encoding: Encoding, scores: Rows) -> list[Part]:
         """The tokens of the text itself. Shapes: scores (tokens of the text, labels)."""

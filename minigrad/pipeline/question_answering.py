@@ -17,7 +17,7 @@ from minigrad.data.tokenization import checked_texts
 from minigrad.data.windows import window, windows
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, finite, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax, split_rows
 
 WINDOW = 384
 """Tokens of a window unless max_length says otherwise: what published models were trained on."""
@@ -84,9 +84,11 @@ class QuestionAnswering(Pipeline):
         return results[0] if single else results
 
     def _logits(self, tokens: PackedTokens) -> list[tuple[Rows, Rows]]:
+        return [(rows[:, 0], rows[:, 1]) for rows in split_rows(self._rows(tokens), tokens)]
+
+    def _rows_of(self, tokens: PackedTokens) -> Rows:
         output = self.model(tokens)
-        starts, ends = finite(output.start_logits.numpy()), finite(output.end_logits.numpy())
-        return [(starts[first:last], ends[first:last]) for first, last in tokens.packing.spans]
+        return np.stack([output.start_logits.numpy(), output.end_logits.numpy()], axis=1)
 
 
 def _words(encoding: Encoding) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ import numpy as np
 from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.errors import ArgumentError
 from minigrad.models.sentence import SentenceEncoder
+from minigrad.packing import PackedTokens
 from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, finite, split_rows
 
 
@@ -23,9 +24,12 @@ class FeatureExtraction(Pipeline):
         """The last hidden state of each text, special tokens included; of one text its own alone. Shapes: per text (tokens, hidden)."""
         return self._answers(inputs, self._vectors)
 
+    def _rows_of(self, tokens: PackedTokens) -> Rows:
+        return np.asarray(self.model(tokens).last_hidden_state.numpy())
+
     def _vectors(self, chunk: Chunk) -> list[Rows]:
         encodings = self._encode(chunk, chunk.inputs)
-        return self._compute(chunk, encodings, lambda _, tokens: split_rows(self.model(tokens).last_hidden_state, tokens))
+        return self._compute(chunk, encodings, lambda _, tokens: split_rows(self._rows(tokens), tokens))
 
 
 class SentenceSimilarity(Pipeline):

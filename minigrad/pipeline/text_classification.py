@@ -10,7 +10,7 @@ import numpy as np
 from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, finite, sigmoid, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, sigmoid, softmax
 
 FUNCTIONS: Mapping[str, Callable[[Rows], Rows]] = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda logits: logits}
 
@@ -38,9 +38,7 @@ class TextClassification(Pipeline):
     def _classify(self, chunk: Chunk, function: str, top_k: int | str | None) -> list[Any]:
         encodings = self._encode(chunk, *_texts(chunk))
         apply = FUNCTIONS[function]
-        return self._compute(
-            chunk, encodings, lambda _, tokens: [self._read(apply(row), top_k) for row in finite(self.model(tokens).logits.numpy())]
-        )
+        return self._compute(chunk, encodings, lambda _, tokens: [self._read(apply(row), top_k) for row in self._rows(tokens)])
 
     def _usual_function(self) -> str:
         config = self.model.config

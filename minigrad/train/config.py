@@ -177,6 +177,8 @@ class RunConfig:
             section = values.get(name, {})
             if not isinstance(section, Mapping):
                 raise ConfigError(path, f"{name} must be a section, [{name}], got {quoted(section)}", code="config-type")
+            if part is TrainingSettings:
+                section = {"workers": "auto", **section}  # a file describes the whole run, so no hook or closure can be missed by workers
             built[name] = _part(path, name, part, section)
         try:
             return cls(**built, chosen_metric="metric" in values.get("training", {}))

@@ -52,6 +52,7 @@ class Run:
             label_smoothing=config.task.label_smoothing,
             stride=config.data.stride,
         )
+        self.task.workers = config.training.workers
         if not config.chosen_metric:
             config = replace(config, training=replace(config.training, metric=self.task.metric), chosen_metric=True)
         self.config = config

@@ -23,6 +23,7 @@ from minigrad.errors import ArgumentError, DataError, NonFiniteError
 from minigrad.files import listing, quoted
 from minigrad.train.metrics import classification_metrics, ner_metrics, regression_metrics
 from minigrad.train.objectives import Objective, SequenceClasses, SequenceNumbers, TokenClasses
+from minigrad.workers import Replicas
 
 Numbers = NDArray[np.floating[Any]]
 
@@ -67,6 +68,9 @@ class Task(ABC):
 
     objective: Objective
     labels: LabelMap | None
+
+    workers: int | str = 1
+    """Processes that compute predictions, as `Replicas` takes it."""
 
     @abstractmethod
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
@@ -126,7 +130,7 @@ class SequenceClassification(Task):
         assert self.labels is not None
         names, rows = self.labels.names, []
         gold = examples.loader.labels
-        for i, (record, scores) in enumerate(zip(examples.records, _logits(model, examples.loader), strict=True)):
+        for i, (record, scores) in enumerate(zip(examples.records, _logits(model, examples.loader, self.workers), strict=True)):
             logs = _log_softmax(scores)
             best = int(logs.argmax())
             row = _texts_of(i, record)
@@ -160,7 +164,7 @@ class Regression(Task):
 
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
         rows, gold = [], examples.loader.labels
-        for i, (record, scores) in enumerate(zip(examples.records, _logits(model, examples.loader), strict=True)):
+        for i, (record, scores) in enumerate(zip(examples.records, _logits(model, examples.loader, self.workers), strict=True)):
             row = _texts_of(i, record)
             if gold is not None:
                 row |= {"label": float(gold[i]), "loss": float((scores[0] - gold[i]) ** 2)}
@@ -211,7 +215,7 @@ class TokenClassification(Task):
         assert self.labels is not None
         names, rows = self.labels.names, []
         counts = [len(words) for words in examples.places]
-        scores = join_words(examples.windows, list(_logits(model, examples.loader, of_sequences=False)), counts)
+        scores = join_words(examples.windows, list(_logits(model, examples.loader, self.workers, of_sequences=False)), counts)
         gold = self._ids(examples.records, examples.places) if examples.loader.token_labels is not None else None
         for i, (record, words) in enumerate(zip(examples.records, examples.places, strict=True)):
             logs = _log_softmax(scores[i])
@@ -303,22 +307,23 @@ def _texts(tokenizer: Tokenizer, records: Sequence[Record], max_length: int, lab
     return Examples(records, PackedLoader(ids, labels, token_types=types, **dealing), sum(e.truncated for e in encodings))
 
 
-def _logits(model: Any, loader: PackedLoader, of_sequences: bool = True) -> Iterator[Numbers]:
+def _logits(model: Any, loader: PackedLoader, workers: int | str, of_sequences: bool = True) -> Iterator[Numbers]:
     """What the model gives for each sequence, in the data's order. Shapes: per sequence (labels,), of a head on tokens (tokens, labels).
 
     Raises: NonFiniteError, which no figure and no prediction should be made of.
     """
     lengths = np.cumsum([len(sequence) for sequence in loader.sequences])
     start = 0
-    while start < len(lengths):  # as many sequences as fill a batch, at least one
-        before = 0 if start == 0 else lengths[start - 1]
-        stop = max(start + 1, int(np.searchsorted(lengths, before + BATCH_TOKENS, side="right")))
-        tokens = loader.batch(np.arange(start, stop)).tokens
-        rows = model(tokens).logits.numpy().astype(np.float64)
-        if not np.isfinite(rows).all():
-            raise NonFiniteError("the model's scores are not finite: its weights are broken, or have grown too far in training")
-        yield from rows if of_sequences else (rows[first:past] for first, past in tokens.packing.spans)
-        start = stop
+    with Replicas(lambda tokens: model(tokens).logits.numpy(), workers) as logits_of:
+        while start < len(lengths):  # as many sequences as fill a batch, at least one
+            before = 0 if start == 0 else lengths[start - 1]
+            stop = max(start + 1, int(np.searchsorted(lengths, before + BATCH_TOKENS, side="right")))
+            tokens = loader.batch(np.arange(start, stop)).tokens
+            rows = logits_of(tokens).astype(np.float64)
+            if not np.isfinite(rows).all():
+                raise NonFiniteError("the model's scores are not finite: its weights are broken, or have grown too far in training")
+            yield from rows if of_sequences else (rows[first:past] for first, past in tokens.packing.spans)
+            start = stop
 
 
 def _log_softmax(scores: Numbers) -> Numbers:

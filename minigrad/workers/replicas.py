@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from weakref import finalize
@@ -45,6 +46,7 @@ class Replicas:
         self.function = function
         self.workers = number_of_workers(workers, "a GPU is in use, which a fork cannot share" if "cupy" in sys.modules else None)
         self._others: list[Worker] = []
+        self._lock = Lock()  # one question at a time, whoever asks
         finalize(self, stop_all, self._others)
 
     def __call__(self, tokens: PackedTokens) -> Numbers:
@@ -57,12 +59,13 @@ class Replicas:
         if len(parts) == 1:
             with no_grad():
                 return self.function(tokens)
-        try:
-            with blas_threads(1):
-                return self._together(tokens, parts)
-        except BaseException:
-            stop_all(self._others)  # some may still be computing
-            raise
+        with self._lock:
+            try:
+                with blas_threads(1):
+                    return self._together(tokens, parts)
+            except BaseException:
+                stop_all(self._others)  # some may still be computing
+                raise
 
     def _together(self, tokens: PackedTokens, parts: list[IntArray]) -> Numbers:
         if not self._others:

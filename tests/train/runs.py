@@ -49,7 +49,7 @@ def run_folder(folder: Path, kind: str = "sequence-classification", **training: 
             "model": {"name": str(folder / "model")},
             "data": {split: str(folder / f"{split}.jsonl") for split in ("train", "dev", "test")} | {"max_length": 32, "batch_size": 12},
             "task": {"kind": kind},
-            "training": {"epochs": 3, "lr": 1e-3, "save_every": 1} | training,
+            "training": {"epochs": 3, "lr": 1e-3, "save_every": 1, "workers": 1} | training,
             "output": {"directory": str(folder / "run"), "report": False},
         }
     )
