@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +53,11 @@ class Contender:
             env=environment(**variables),
         )
         self._say(json.dumps(description))
-        self._answer()
+        try:
+            self._answer()
+        except ContenderFailed:
+            self.close()
+            raise
 
     def time(self, what: str) -> float:
         """Seconds per batch of one pass. Raises: ContenderFailed."""
@@ -72,17 +77,16 @@ class Contender:
     def close(self) -> None:
         """Let it end."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 
     def _say(self, line: str) -> None:
         assert self.process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # what it died of, or that it did, is the answer
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what it died of, or that it did, is the answer
 
     def _answer(self) -> float:
         assert self.process.stdout is not None

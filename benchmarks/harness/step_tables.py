@@ -45,12 +45,12 @@ def _times(title: str, measured: Sequence[Measured]) -> Table:
     for m in measured:
         for ours in _ours(m):
             row = [*_work(m), m.against, _variant(ours), spread([s * 1e3 for s in m.seconds[ours]], 1), NOTHING]
-            rates = [_rate(m, ours), NOTHING]
-            values[f"{_label(m, ours)}: minigrad"] = m.tokens / quartiles(m.seconds[ours])[1]
+            values[f"{_label(m, ours)}: minigrad"] = rate = _rate(m, ours)
+            rates = [f"{rate:,}", NOTHING]
             if m.opponent is not None:
                 row[-1] = f"{spread([s * 1e3 for s in m.seconds[m.opponent]], 1)} {m.opponent.removeprefix('torch ')}"
-                rates[-1] = _rate(m, m.opponent)
-                values[f"{_label(m, ours)}: torch"] = m.tokens / quartiles(m.seconds[m.opponent])[1]
+                values[f"{_label(m, ours)}: PyTorch"] = rate = _rate(m, m.opponent)
+                rates[-1] = f"{rate:,}"
             rows.append([*row, f"{m.tokens:,.0f}", *rates])
     header = ["size", "lengths", "against", "minigrad", "minigrad, ms", "PyTorch, ms", "tokens", "minigrad, tokens/s", "PyTorch, tokens/s"]
     return Table(f"{title}: times", header, rows, Bars("real tokens per second", values))
@@ -62,7 +62,7 @@ def _closeness(title: str, measured: Sequence[Measured]) -> Table:
         floor = quartiles(m.seconds[FLOOR])[1]
         for ours in _ours(m):
             shares = []
-            for contender, name in ((ours, "minigrad"), (m.opponent, "torch")):
+            for contender, name in ((ours, "minigrad"), (m.opponent, "PyTorch")):
                 if contender is None:
                     shares.append(NOTHING)
                     continue
@@ -79,12 +79,11 @@ def _memory(title: str, measured: Sequence[Measured]) -> Table:
     rows, values = [], {}
     for m in measured:
         for ours in _ours(m):
-            mebibytes = m.memory[ours] / 2**20
-            values[f"{_label(m, ours)}: minigrad"] = mebibytes
-            row = [f"{mebibytes:,.0f}", NOTHING, NOTHING]
+            values[f"{_label(m, ours)}: minigrad"] = mine = round(m.memory[ours] / 2**20)
+            row = [f"{mine:,}", NOTHING, NOTHING]
             if m.opponent is not None:
-                values[f"{_label(m, ours)}: torch"] = theirs = m.memory[m.opponent] / 2**20
-                row[1:] = [f"{theirs:,.0f}", f"{theirs / mebibytes:.2f}"]
+                values[f"{_label(m, ours)}: PyTorch"] = theirs = round(m.memory[m.opponent] / 2**20)
+                row[1:] = [f"{theirs:,}", f"{theirs / mine:.2f}"]
             rows.append([*_work(m), m.against, _variant(ours), *row])
     header = ["size", "lengths", "against", "minigrad", "minigrad, MiB", "PyTorch, MiB", "PyTorch / minigrad"]
     return Table(f"{title}: peak memory", header, rows, Bars("MiB, all processes together", values))
@@ -107,5 +106,6 @@ def _variant(ours: str) -> str:
     return ours.removeprefix("minigrad ")
 
 
-def _rate(m: Measured, contender: str) -> str:
-    return f"{m.tokens / quartiles(m.seconds[contender])[1]:,.0f}"
+def _rate(m: Measured, contender: str) -> int:
+    """Real tokens per second."""
+    return round(m.tokens / quartiles(m.seconds[contender])[1])
