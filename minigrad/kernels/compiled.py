@@ -117,20 +117,20 @@ def drop(x: F32, survives: Any, scale: np.float32, out: F32) -> None:
 
 
 # ---------------------------------------------------------------- gelu
-_P3, _P2, _P1, _P0 = passes._NUMERATOR
-_Q3, _Q2, _Q1, _Q0 = passes._DENOMINATOR
-_FAR, _GAUSS = passes._FAR, passes._GAUSS
+_P3, _P2, _P1, _P0 = passes.NUMERATOR
+_Q3, _Q2, _Q1, _Q0 = passes.DENOMINATOR
+FAR, GAUSS = passes.FAR, passes.GAUSS
 
 
 @inner
 def _gelu(x: Any) -> tuple[Any, Any]:
     """gelu(x) and gelu'(x), by the rational fit of `passes.py`."""
     a = abs(x)
-    a = _FAR if a > _FAR else a
+    a = FAR if a > FAR else a
     density = _exp(-_HALF * x * x)
     tail = (((_P3 * a + _P2) * a + _P1) * a + _P0) / ((((a + _Q3) * a + _Q2) * a + _Q1) * a + _Q0) * density  # Φ(-|x|)
     cdf = _ONE - tail if x > _ZERO else tail
-    return x * cdf, cdf + x * (density * _GAUSS)
+    return x * cdf, cdf + x * (density * GAUSS)
 
 
 def bias_gelu(h: F32, bias: F32, out: F32, slope: bool) -> None:

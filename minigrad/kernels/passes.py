@@ -78,13 +78,13 @@ def drop(x: F32, survives: np.ndarray[Any, np.dtype[np.bool_]], scale: np.float3
 
 
 # ---------------------------------------------------------------- gelu
-_NUMERATOR = [_float(c / 0.0427369478) for c in (0.0170475795, 0.119530847, 0.361969498, 0.499999809)]
-_DENOMINATOR = [_float(c / 0.0427369478) for c in (0.299416723, 0.95343545, 1.5218047, 1.0)]
+NUMERATOR = [_float(c / 0.0427369478) for c in (0.0170475795, 0.119530847, 0.361969498, 0.499999809)]
+DENOMINATOR = [_float(c / 0.0427369478) for c in (0.299416723, 0.95343545, 1.5218047, 1.0)]
 """Φ(-a) · e^(a²/2) for a >= 0 is a cubic over a quartic of a, highest powers first (the quartic's own highest coefficient is 1): a rational
 fit in the least largest relative error, 3.8e-7, so that the left tail of gelu keeps its digits. All are positive: nothing cancels."""
-_FAR = _float(100)
-"""Φ(-100) is 0 in float32, and the quartic of larger numbers might overflow."""
-_GAUSS = _float(1.0 / np.sqrt(2.0 * np.pi))
+FAR = _float(100)
+"""Φ(-100) is 0 in float32, and powers of larger numbers might overflow."""
+GAUSS = _float(1.0 / np.sqrt(2.0 * np.pi))
 _SIGN = np.uint32(1 << 31)
 
 
@@ -98,19 +98,19 @@ def bias_gelu(h: F32, bias: F32, out: F32, slope: bool) -> None:
 def _gelu(x: F32, out: F32, slope: bool) -> None:
     """One block: out ← x · Φ(x); with `slope`, x ← Φ(x) + x · φ(x)."""
     a, cdf, quartic, density = (scratch(i, x.shape) for i in range(4))
-    np.multiply(x, _float(-0.5), out=density)
-    density *= x
-    np.exp(density, out=density)
     np.abs(x, out=a)
-    if not a.max(initial=0) < _FAR:  # also for NaN, which stays
-        np.minimum(a, _FAR, out=a)
-    np.multiply(a, _NUMERATOR[0], out=cdf)
-    for c in _NUMERATOR[1:-1]:
+    if not a.max(initial=0) < FAR:  # also for NaN, which stays
+        np.minimum(a, FAR, out=a)
+    np.multiply(a, _float(-0.5), out=density)
+    density *= a
+    np.exp(density, out=density)
+    np.multiply(a, NUMERATOR[0], out=cdf)
+    for c in NUMERATOR[1:-1]:
         cdf += c
         cdf *= a
-    cdf += _NUMERATOR[-1]
-    np.add(a, _DENOMINATOR[0], out=quartic)
-    for c in _DENOMINATOR[1:]:
+    cdf += NUMERATOR[-1]
+    np.add(a, DENOMINATOR[0], out=quartic)
+    for c in DENOMINATOR[1:]:
         quartic *= a
         quartic += c
     cdf /= quartic
@@ -120,7 +120,7 @@ def _gelu(x: F32, out: F32, slope: bool) -> None:
     np.subtract(sign == 0, cdf, out=cdf, dtype=_float)  # Φ(x) = 1 - Φ(-|x|) on the right, Φ(-|x|) on the left
     np.multiply(x, cdf, out=out)
     if slope:
-        density *= _GAUSS
+        density *= GAUSS
         density *= x
         np.add(cdf, density, out=x)
 
