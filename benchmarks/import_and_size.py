@@ -100,6 +100,8 @@ def main() -> None:
             rounds[name].append(probe(IMPORTS[name]))
     loaded = rounds["minigrad"][0][2] - rounds["numpy"][0][2] - set(sys.stdlib_module_names) - {"minigrad"}
     tables = [import_table(rounds), size_table("minigrad-nn", closure(["minigrad-nn"]))]
+    if find_spec("numba") is not None:
+        tables.append(size_table("minigrad-nn[fast]", closure(["minigrad-nn", "numba"])))
     if others:
         tables.append(size_table("torch + transformers", closure(others)))
     notes = [f"`import minigrad` loads outside NumPy and the standard library: {', '.join(sorted(loaded)) or 'nothing'}."]
