@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -13,13 +11,6 @@ import minigrad as mg
 from harness.work import CLASSES, TAGS, Work
 from minigrad.data.loader import Batch
 from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
-
-
-def predict(model: Any, batches: Iterable[Batch]) -> None:
-    """The scores of every batch, as NumPy arrays."""
-    with model.evaluating(), mg.no_grad():
-        for batch in batches:
-            model(batch.tokens).logits.numpy()
 
 
 class Minigrad:
@@ -54,6 +45,11 @@ class Minigrad:
         optimizer = mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
         return mg.train.Team(loss_of, optimizer, workers=self.workers)
 
+    @cached_property
+    def logits_of(self) -> mg.workers.Replicas:
+        """The model as it is at the first prediction."""
+        return mg.workers.Replicas(lambda tokens: self.model(tokens).logits.numpy(), self.workers)
+
     def train(self) -> float:
         """Seconds per batch of a pass of training steps."""
         team, started = self.team, time.perf_counter()
@@ -65,10 +61,14 @@ class Minigrad:
     def infer(self) -> float:
         """Seconds per batch of a pass of predictions."""
         started = time.perf_counter()
-        predict(self.model, self.batches)
+        with self.model.evaluating():
+            for batch in self.batches:
+                self.logits_of(batch.tokens)
         return (time.perf_counter() - started) / len(self.batches)
 
     def close(self) -> None:
         """End the workers."""
         if "team" in vars(self):
             self.team.close()
+        if "logits_of" in vars(self):
+            self.logits_of.close()
