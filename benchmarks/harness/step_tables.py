@@ -45,11 +45,11 @@ def _times(title: str, measured: Sequence[Measured]) -> Table:
     for m in measured:
         for ours in _ours(m):
             row = [*_work(m), m.against, _variant(ours), spread([s * 1e3 for s in m.seconds[ours]], 1), NOTHING]
-            values[f"{_label(m, ours)}: minigrad"] = rate = _rate(m, ours)
+            values[_label(m, ours)] = rate = _rate(m, ours)
             rates = [f"{rate:,}", NOTHING]
             if m.opponent is not None:
                 row[-1] = f"{spread([s * 1e3 for s in m.seconds[m.opponent]], 1)} {m.opponent.removeprefix('torch ')}"
-                values[f"{_label(m, ours)}: PyTorch"] = rate = _rate(m, m.opponent)
+                values[_label(m, m.opponent)] = rate = _rate(m, m.opponent)
                 rates[-1] = f"{rate:,}"
             rows.append([*row, f"{m.tokens:,.0f}", *rates])
     header = ["size", "lengths", "against", "minigrad", "minigrad, ms", "PyTorch, ms", "tokens", "minigrad, tokens/s", "PyTorch, tokens/s"]
@@ -62,12 +62,12 @@ def _closeness(title: str, measured: Sequence[Measured]) -> Table:
         floor = quartiles(m.seconds[FLOOR])[1]
         for ours in _ours(m):
             shares = []
-            for contender, name in ((ours, "minigrad"), (m.opponent, "PyTorch")):
+            for contender in (ours, m.opponent):
                 if contender is None:
                     shares.append(NOTHING)
                     continue
                 percents = [100 * share for share in m.ratios(FLOOR, contender)]
-                values[f"{_label(m, ours)}: {name}"] = quartiles(percents)[1]
+                values[_label(m, contender)] = quartiles(percents)[1]
                 shares.append(spread(percents, 0))
             figures = [f"{m.flops / 1e9:,.2f}", f"{m.flops / floor / 1e9:,.0f}", f"{floor * 1e3:,.1f}"]
             rows.append([*_work(m), m.against, _variant(ours), *figures, *shares])
@@ -79,10 +79,10 @@ def _memory(title: str, measured: Sequence[Measured]) -> Table:
     rows, values = [], {}
     for m in measured:
         for ours in _ours(m):
-            values[f"{_label(m, ours)}: minigrad"] = mine = round(m.memory[ours] / 2**20)
+            values[_label(m, ours)] = mine = round(m.memory[ours] / 2**20)
             row = [f"{mine:,}", NOTHING, NOTHING]
             if m.opponent is not None:
-                values[f"{_label(m, ours)}: PyTorch"] = theirs = round(m.memory[m.opponent] / 2**20)
+                values[_label(m, m.opponent)] = theirs = round(m.memory[m.opponent] / 2**20)
                 row[1:] = [f"{theirs:,}", f"{theirs / mine:.2f}"]
             rows.append([*_work(m), m.against, _variant(ours), *row])
     header = ["size", "lengths", "against", "minigrad", "minigrad, MiB", "PyTorch, MiB", "PyTorch / minigrad"]
@@ -97,8 +97,10 @@ def _work(m: Measured) -> tuple[str, str]:
     return f"{m.name} b{m.batch}", Path(m.lengths).name
 
 
-def _label(m: Measured, ours: str) -> str:
-    return f"{m.name} {Path(m.lengths).name} {m.against}" + ("" if ours == "minigrad auto" else f" ({_variant(ours)})")
+def _label(m: Measured, contender: str) -> str:
+    """Of a bar, which has room for some thirty letters."""
+    who = "torch" if contender == m.opponent else _variant(contender).replace("auto", "ours")
+    return f"{m.name} {Path(m.lengths).stem[:10]} {m.against}: {who}"
 
 
 def _variant(ours: str) -> str:

@@ -48,6 +48,8 @@ def test_the_tables_of_a_step() -> None:
         ["tiny b32", "mixed", "compile", "auto", "100", "–", "–"],
     ]
     assert all(len(row) == len(table.header) for table in found for row in table.rows)
+    assert isinstance(memory.chart, Bars)
+    assert memory.chart.values == {"tiny mixed longest: ours": 100, "tiny mixed longest: torch": 400, "tiny mixed compile: ours": 100}
     assert [table.title for table in step_tables([measured(what="infer"), measured()])][::4] == [
         "Training step, sequence head: times as fast as PyTorch",
         "Inference, sequence head: times as fast as PyTorch",
