@@ -29,6 +29,7 @@ class Minigrad:
         self.model = (BertForTokenClassification if on_tokens else BertForSequenceClassification)(config)
         self.objective = mg.train.TokenClasses() if on_tokens else mg.train.SequenceClasses()
         self.workers = workers
+        self.logits_of = mg.workers.Replicas(lambda tokens: self.model(tokens).logits.numpy(), workers)
         self.batches = []
         for texts, labels in zip(work.batches, work.labels(), strict=True):
             tokens = mg.data.PackedTokens.of([np.array(text) for text in texts])
@@ -42,13 +43,9 @@ class Minigrad:
         def loss_of(part: Batch, whole: Batch) -> mg.Tensor:
             return self.objective.loss(self.model, part, whole)
 
+        self.logits_of.close()  # its processes are no part of training
         optimizer = mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
         return mg.train.Team(loss_of, optimizer, workers=self.workers)
-
-    @cached_property
-    def logits_of(self) -> mg.workers.Replicas:
-        """The model as it is at the first prediction."""
-        return mg.workers.Replicas(lambda tokens: self.model(tokens).logits.numpy(), self.workers)
 
     def train(self) -> float:
         """Seconds per batch of a pass of training steps."""
@@ -70,5 +67,4 @@ class Minigrad:
         """End the workers."""
         if "team" in vars(self):
             self.team.close()
-        if "logits_of" in vars(self):
-            self.logits_of.close()
+        self.logits_of.close()
