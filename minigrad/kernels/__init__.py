@@ -46,5 +46,10 @@ def passes_in_use() -> ModuleType:
     return compiled_passes() or passes
 
 
+def in_use() -> str:
+    """What runs, for the records of a run: "off", "numpy" or "compiled"."""
+    return chosen or ("numpy" if compiled_passes() is None else "compiled")
+
+
 if chosen != "off":
     from minigrad.kernels import cpu  # noqa: F401 - registers itself with the operations

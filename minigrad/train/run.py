@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad import kernels
 from minigrad._version import __version__
 from minigrad.backend.random import manual_seed
 from minigrad.data import Tokenizer
@@ -228,6 +229,7 @@ def environment() -> dict[str, Any]:
         "minigrad": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "kernels": kernels.in_use(),
         "platform": platform.platform(),
         "executable": sys.executable,
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minigrad import kernels
 from minigrad.backend import to_numpy
 from minigrad.backend.random import current
 from minigrad.backend.threads import usable_cpus
@@ -124,5 +125,6 @@ def machine() -> dict[str, Any]:
         "cpus": usable_cpus(),
         "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", ""),
         "numpy": np.__version__,
+        "kernels": kernels.in_use(),
         "machine": platform.machine(),
     }

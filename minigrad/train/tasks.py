@@ -194,6 +194,11 @@ class TokenClassification(Task):
         self.objective = TokenClasses(class_weights, label_smoothing)
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
+        """As in every task. Raises: DataError for a record with a second text, which has no place here."""
+        for record in records:
+            if record.text_b is not None:
+                message = "has a second text, but the words of one text are tagged: leave the column of the second out"
+                raise DataError(record.path, message, line=record.line, code="second-text")
         windows, places = encode_words(tokenizer, records, max_length, self.stride)
         labels = token_labels(windows, self._ids(records, places)) if _annotated(records) else None
         sequences, types = [window.ids for window in windows], [window.type_ids for window in windows]

@@ -114,6 +114,13 @@ def test_long_texts_are_read_in_windows_and_every_word_is_answered(model_directo
     assert sum((labels != -100).sum() for labels in examples.loader.token_labels or []) == 80, "each word is learned once"
 
 
+def test_a_second_text_has_no_tags(tokenizer: Tokenizer) -> None:
+    task = task_of("token-classification", some())
+    with pytest.raises(DataError, match="second text") as caught:
+        task.examples(tokenizer, some(text_b="and another"), 16)
+    assert caught.value.code == "second-text"
+
+
 def test_long_texts_of_classes_are_cut_and_counted(tokenizer: Tokenizer) -> None:
     records = some(text="pump leak " * 40)
     examples = task_of("sequence-classification", records).examples(tokenizer, records, 16)
