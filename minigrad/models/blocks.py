@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from minigrad import functional as F
+from minigrad.backend import namespace_of
 from minigrad.errors import IndexRangeError, ShapeError
 from minigrad.models.config import PretrainedConfig
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
@@ -101,6 +102,7 @@ class SelfAttention(Module):
         h, std = config.hidden_size, config.initializer_range
         self.heads, self.causal = config.num_attention_heads, config.is_decoder
         self.query, self.key, self.value = Linear(h, h, std=std), Linear(h, h, std=std), Linear(h, h, std=std)
+        lay_side_by_side(self.query, self.key, self.value)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, packing: Packing, asking: Tensor | None = None, queries: Packing | None = None) -> Tensor:
@@ -125,6 +127,19 @@ def attention_weights(queries: Tensor, keys: Tensor, packing: Packing, heads: in
         weights = F.softmax(scores, mask=seen_keys(scores.array, last - first, b - a) if causal else None)
         found.append(weights if a == first else F.pad(weights, ((0, 0), (0, 0), (1, 0))))
     return tuple(found)
+
+
+def lay_side_by_side(*layers: Linear) -> None:
+    """Put the weights of several layers one after another in memory, and their biases, so that `side_by_side` need not copy them.
+
+    For new layers: views of the numbers that somebody took before do not follow.
+    """
+    for parameters in ([layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]):
+        flat = namespace_of(parameters[0].array).concatenate([p.array.reshape(-1) for p in parameters])
+        start = 0
+        for p in parameters:
+            p.replace_storage(flat[start : start + p.size].reshape(p.shape))
+            start += p.size
 
 
 def side_by_side(x: Tensor, *layers: Linear) -> Tensor:

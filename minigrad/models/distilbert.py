@@ -12,7 +12,16 @@ from typing import Any, ClassVar, Unpack
 
 from minigrad import functional as F
 from minigrad.models import heads
-from minigrad.models.blocks import Trace, activated, attention_weights, check_length, run_layers, side_by_side, word_vectors
+from minigrad.models.blocks import (
+    Trace,
+    activated,
+    attention_weights,
+    check_length,
+    lay_side_by_side,
+    run_layers,
+    side_by_side,
+    word_vectors,
+)
 from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
@@ -87,6 +96,7 @@ class DistilBertAttention(Module):
         h, std = config.hidden_size, config.initializer_range
         self.heads = config.num_attention_heads
         self.q_lin, self.k_lin, self.v_lin, self.out_lin = (Linear(h, h, std=std) for _ in range(4))
+        lay_side_by_side(self.q_lin, self.k_lin, self.v_lin)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, packing: Packing, asking: Tensor | None = None, queries: Packing | None = None) -> Tensor:

@@ -15,10 +15,19 @@ from models.cases import classifier, config, encoder, ragged, randomised
 from support import absolute_error
 
 import minigrad as mg
+from minigrad.backend.layout import neighbours
 from minigrad.data import PackedTokens, Tokenizer
 from minigrad.errors import ArgumentError, CheckpointUnavailableError, ConfigError, GraphError, WeightFileError
 from minigrad.io import load_file, open_weights, save_file
-from minigrad.models import BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertForTokenClassification, BertModel
+from minigrad.models import (
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+)
 from minigrad.models.loading import LoadReport
 
 BIAS = "bert.encoder.layer.1.output.dense.bias"
@@ -302,6 +311,25 @@ def test_a_tensorflow_checkpoint_loads_by_its_own_names(shared_data: Path, caplo
 
 
 # ---------------------------------------------------------------- memory
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_queries_keys_and_values_are_read_as_one_matrix(family: str, tmp_path: Path) -> None:
+    """New or loaded: nobody has to put their weights together at each call."""
+    built = (
+        BertModel(config())
+        if family == "bert"
+        else DistilBertModel(
+            DistilBertConfig(vocab_size=30, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20)
+        )
+    )
+    names = ("query", "key", "value") if family == "bert" else ("q_lin", "k_lin", "v_lin")
+    built.save_pretrained(tmp_path)
+    for model in (built, type(built).from_pretrained(tmp_path)):
+        found = [module for _, module in model.named_modules() if hasattr(module, names[0])]
+        assert len(found) == 2
+        for what in ("weight", "bias"):
+            assert all(neighbours([getattr(getattr(module, name), what).array for name in names]) is not None for module in found)
+
+
 def test_loading_takes_no_second_copy(tmp_path: Path) -> None:
     """Allocations at the peak, the new model's included: at most 1.2 times the file."""
     mg.manual_seed(0)
