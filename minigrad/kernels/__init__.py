@@ -46,6 +46,12 @@ def passes_in_use() -> ModuleType:
     return compiled_passes() or passes
 
 
+def prepare(training: bool) -> None:
+    """Compile now what would be compiled when it is first used: before a fork, whose processes then share the work and its memory."""
+    if (compiled := compiled_passes()) is not None:
+        compiled.prepare(training)
+
+
 def in_use() -> str:
     """What runs, for the records of a run: "off", "numpy" or "compiled"."""
     return chosen or ("numpy" if compiled_passes() is None else "compiled")

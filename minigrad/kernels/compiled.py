@@ -321,3 +321,22 @@ def adam(p: F32, g: F32, m: F32, v: F32, beta1: float, beta2: float, size: float
         m[i] = m[i] * keep1 + gradient * new1
         v[i] = v[i] * keep2 + gradient * gradient * new2
         p[i] = p[i] * shrink - m[i] / (math.sqrt(v[i]) + least) * step
+
+
+# ---------------------------------------------------------------- all at once
+_FORWARD: tuple[Any, ...] = (add_bias, _bias_gelu, _norm, _softmax_drop)
+_TRAINING: tuple[Any, ...] = (
+    add_column_sums,
+    drop,
+    _bias_gelu_and_slope,
+    bias_gelu_pullback,
+    add_norm_pullback,
+    softmax_drop_pullback,
+    adam,
+)
+
+
+def prepare(training: bool) -> None:
+    """Compile what inference uses, and with `training` the rest too."""
+    for function in _FORWARD + (_TRAINING if training else ()):
+        function.compile_now()

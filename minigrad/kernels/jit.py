@@ -54,7 +54,7 @@ def plus(total: Any, x: Any) -> Any:
 
 
 def at_first_call(*signature: Any, exact: bool = False) -> Callable[[Function], Function]:
-    """Decorator: compile for these types at the first call. exact: every operation is rounded by itself.
+    """Decorator: compile for these types at the first call, or by its `compile_now`. exact: every operation is rounded by itself.
 
     Compiled code checks no bounds, so shapes are checked here. What is only read may have any strides: it is copied, since a strided loop
     over float32 does not become vector instructions. Raises: ValueError for arrays that do not fit together, as NumPy does.
@@ -83,6 +83,7 @@ def at_first_call(*signature: Any, exact: bool = False) -> Callable[[Function], 
                     arguments[i] = np.ascontiguousarray(array)
             machine_code()(*arguments)
 
+        call.compile_now = machine_code  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
     return decorate

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import finalize
 
+from minigrad import kernels
 from minigrad.anomaly import detecting
 from minigrad.backend import device_of, random
 from minigrad.backend.threads import blas_threads
@@ -228,6 +229,8 @@ class Team:
         if self._around is not None and self._around.changed():
             stop_all(self._others)
         if not self._others:
+            if self.optimizer.arena.data.dtype == "float32":  # the kernels' only dtype
+                kernels.prepare(training=True)
             self._around = Surroundings(self.optimizer)
             for number, outbox in enumerate(self._shared.outboxes, 1):
                 self._others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._around, outbox)))

@@ -16,6 +16,7 @@ from weakref import finalize
 
 import numpy as np
 
+from minigrad import kernels
 from minigrad.autograd import no_grad
 from minigrad.backend.threads import blas_threads
 from minigrad.errors import ArgumentError
@@ -69,6 +70,7 @@ class Replicas:
 
     def _together(self, tokens: PackedTokens, parts: list[IntArray]) -> Numbers:
         if not self._others:
+            kernels.prepare(training=False)
             for number in range(1, self.workers):
                 self._others.append(Worker(number, partial(_answering, self.function)))
         asked = self._others[: len(parts) - 1]

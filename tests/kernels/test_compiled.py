@@ -318,3 +318,10 @@ def test_adam_makes_the_same_numbers_as_the_body(data: st.DataObject, size: int,
             compiled.adam(ours[0][part], g[part], ours[1][part], ours[2][part], *constants.values())
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_everything_can_be_compiled_ahead() -> None:
+    """What `prepare` names is all that is compiled at a first call."""
+    found = {name for name, value in vars(compiled).items() if hasattr(value, "compile_now") and value.__module__ == compiled.__name__}
+    assert {function.__name__ for function in compiled._FORWARD + compiled._TRAINING} == found
+    compiled.prepare(training=True)
