@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.kernels import cpu, passes
+from minigrad import kernels
+from minigrad.kernels import passes
 from minigrad.op import REGISTRY
 
 
@@ -52,10 +53,19 @@ PASSES = ["numpy", pytest.param("numba", marks=needs_numba)]
 """Who makes the passes over memory that the kernels are composed of: for `parametrize` and `passes_by`."""
 
 
+def cpu_kernels() -> Any:
+    """The module of the fast versions, which registers them; where they are switched off, the test (or module of tests) is skipped."""
+    if kernels.chosen == "off":
+        pytest.skip("MINIGRAD_KERNELS=off: no operation has a fast version", allow_module_level=True)
+    from minigrad.kernels import cpu
+
+    return cpu
+
+
 @contextmanager
 def passes_by(name: str) -> Iterator[None]:
-    """Inside: kernels run on the passes of "numpy" or "numba", whichever the environment chose."""
-    chosen = passes
+    """Inside: kernels run on the passes of "numpy" or "numba", whichever the environment chose. A test of switched-off ones is skipped."""
+    cpu, chosen = cpu_kernels(), passes
     if name == "numba":
         from minigrad.kernels import compiled as chosen  # type: ignore[no-redef]  # here, because it imports Numba
     with pytest.MonkeyPatch.context() as patch:

@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ops.cases import Sample
 from strategies import generator, pair_draws, row_draws
-from support import absolute_error, without_kernels
+from support import absolute_error, cpu_kernels, without_kernels
 
 import minigrad as mg
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.contract import LAYOUTS
-from minigrad.kernels import cpu, passes
+from minigrad.kernels import passes
 from minigrad.op import REGISTRY, Op
 from minigrad.packing import Packing
+
+cpu = cpu_kernels()
 
 TOLERANCE = 1e-5
 """Relative to 1 and to the largest entry: sums of up to some hundred float32 products lose about 2e-6 either way, and gelu's polynomial

@@ -24,7 +24,6 @@ from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, GraphError, MinigradError, NonFiniteError, ShapeError
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, pack
-from minigrad.train import team as team_module
 from minigrad.train._shared import shared_zeros
 from minigrad.train._workers import batch_arrays, batch_of
 from minigrad.train.team import Team
