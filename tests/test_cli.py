@@ -183,7 +183,7 @@ def test_predict_prints_what_the_pipeline_gives(
     lines = [json.loads(line) for line in printed(capsys, "predict", folder, "--task", task, *options, "--text", *texts).splitlines()]
     chosen = {"top_k": int(options[1])} if "--top-k" in options else {}
     chosen |= {"aggregation_strategy": "first"} if task == "token-classification" else {}
-    predict = mg.pipeline(task, folder, max_length=9 if "--max-length" in options else None, **chosen)
+    predict = mg.pipeline(task, folder, max_length=9 if "--max-length" in options else None, workers="auto", **chosen)
     expected = predict(["Who?"] * len(texts), texts) if task == "question-answering" else predict(texts)
     for line, text, wanted in zip(lines, texts, expected, strict=True):
         assert line == {"text": text, "prediction": wanted.tolist() if isinstance(wanted, np.ndarray) else wanted}
