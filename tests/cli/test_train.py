@@ -49,7 +49,17 @@ def test_train_writes_everything(trained: Path) -> None:
 
 def test_evaluate_gives_the_figures_of_the_run(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, figures = trained / "again.jsonl", trained / "figures.json"
-    arguments = ["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), "--predictions", str(out), "--json", str(figures)]
+    arguments = [
+        "evaluate",
+        str(trained / "run" / "best"),
+        str(trained / "test.jsonl"),
+        "--predictions",
+        str(out),
+        "--json",
+        str(figures),
+        "--workers",
+        "1",
+    ]
     assert main(arguments) == 0
     logged = log_of(trained)[-1]["metrics"]
     assert json.loads(figures.read_text(encoding="utf-8")) == logged
@@ -69,7 +79,12 @@ def test_evaluate_knows_the_kind_of_model(tmp_path: Path, capsys: pytest.Capture
             (tmp_path / f"{split}.jsonl").write_text(rows, encoding="utf-8")
     assert main(["train", str(save_config(tmp_path, config))]) == 0
     capsys.readouterr()
-    assert main(["evaluate", str(tmp_path / "run" / "best"), str(tmp_path / "test.jsonl"), "--json", str(tmp_path / "x.json")]) == 0
+    assert (
+        main(
+            ["evaluate", str(tmp_path / "run" / "best"), str(tmp_path / "test.jsonl"), "--json", str(tmp_path / "x.json"), "--workers", "1"]
+        )
+        == 0
+    )
     told = (tmp_path / "x.json").read_text(encoding="utf-8")
     assert json.loads(told) == log_of(tmp_path)[-1]["metrics"]
     assert ('"pearson": "nan"' in told) == (kind == "regression"), "JSON has no NaN"
