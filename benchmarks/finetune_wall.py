@@ -69,12 +69,13 @@ def timed(command: Sequence[str]) -> tuple[float, int, str]:
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         started, peak = time.perf_counter(), 0
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment())
+        pause = SAMPLE / 16  # short at first, so that a short run is seen too
         while True:
             try:
-                status = process.wait(SAMPLE)
+                status = process.wait(pause)
                 break
             except subprocess.TimeoutExpired:
-                peak = max(peak, held(process.pid))
+                peak, pause = max(peak, held(process.pid)), min(2 * pause, SAMPLE)
         seconds = time.perf_counter() - started
         output.seek(0)
         errors.seek(0)
