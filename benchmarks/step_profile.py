@@ -100,6 +100,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8, help="batches of a pass (8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables here")
     options = parser.parse_args()
+    if wrong := [name for name in options.sizes if name not in SIZES]:
+        parser.error(f"--sizes: {', '.join(wrong)}: choose from {', '.join(SIZES)}")
     clock = Clock()
     clock.watch()
     tables = [profile(name, options.lengths, options.head, options.passes, options.batches, clock) for name in options.sizes]
