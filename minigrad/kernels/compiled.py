@@ -6,7 +6,8 @@ compiled code.
 How the loops become vector instructions and the numbers stay exact:
 
 - The innermost loop runs along one row, which stays in the first-level cache, and names few arrays: the compiler must find at run time that
-  they do not overlap, else it goes number by number.
+  they do not overlap, else it goes number by number. It takes small arrays that lie close together for overlapping; so a loop that sums
+  names no second array that something is written to: its order of additions would depend on where in memory the arrays happen to lie.
 - "contract" (a·b + c with one rounding) is the one freedom given everywhere. NaN and infinities go through as in NumPy, and what is
   subtracted in two steps, as a mean is, stays in two steps. Sums along a row may be made in any order, as vectors of partial sums
   need; that freedom ("reassoc") is tied to the one addition in `plus`.
@@ -192,19 +193,18 @@ def _norm(
     inverse = _ONE / _float(width)
     v = np.empty(width, _float)
     for i in range(rows):
-        total = _ZERO
         if survives.size:
             for j in range(width):
                 v[j] = (x[i, j] + bias[j]) * (scale if survives[i, j] else _ZERO) + residual[i, j]
-                total = plus(total, v[j])
         elif residual.size:
             for j in range(width):
                 v[j] = x[i, j] + bias[j] + residual[i, j]
-                total = plus(total, v[j])
         else:
             for j in range(width):
                 v[j] = x[i, j]
-                total = plus(total, v[j])
+        total = _ZERO
+        for j in range(width):
+            total = plus(total, v[j])
         mean, rest = total * inverse, _ZERO
         for j in range(width):
             v[j] -= mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 from collections.abc import Callable
@@ -229,6 +230,22 @@ def test_the_same_bits_every_time_and_at_any_address(name: str) -> None:
             getattr(compiled, name)(*moved.values())
         for written, expected in first.items():
             np.testing.assert_array_equal(moved[written], expected)
+
+
+def test_no_loop_sums_while_it_writes_to_another_array() -> None:
+    """Such a loop adds in one order where its arrays lie far apart and in another where they lie close together, by chance of the heap."""
+    loops = [node for node in ast.walk(ast.parse(inspect.getsource(compiled))) if isinstance(node, ast.For)]
+    sums = 0
+    for loop in loops:
+        parts = [*ast.walk(loop)]
+        if any(part in loops for part in parts[1:]) or not any(isinstance(part, ast.Name) and part.id == "plus" for part in parts):
+            continue
+        arrays = [part for part in parts if isinstance(part, ast.Subscript)]
+        names = {ast.unparse(array.value) for array in arrays}
+        written = {ast.unparse(array.value) for array in arrays if isinstance(array.ctx, ast.Store)}
+        assert not written or names == written, f"compiled.py, line {loop.lineno}"
+        sums += 1
+    assert sums >= 5
 
 
 # ---------------------------------------------------------------- memory
