@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 
 from minigrad.autograd import Leaf, Node, propagate, recording
-from minigrad.backend import FLOAT_DTYPES, Array, device_of, namespace_of, to_device, to_numpy
+from minigrad.backend import FLOAT_DTYPES, Array, check_device, cuda_namespace, device_of, names_device, namespace_of, to_device, to_numpy
 from minigrad.backend.dtypes import as_dtype, numbers
 from minigrad.backend.gradients import RowSparse, dense
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError
@@ -147,9 +147,10 @@ class Tensor:
         return Tensor.wrap(self.array)
 
     def to(self, target: Any) -> Tensor:
-        """The tensor with another dtype ("float32", "float64", …) or on another device ("cpu", "cuda"); differentiable."""
-        if isinstance(target, str) and target in ("cpu", "cuda"):
-            return self if target == self.device else ops.transfer(self, device=target)
+        """The tensor with another dtype ("float32", "float64", …) or on another device ("cpu", "cuda", "auto"); differentiable."""
+        if names_device(target):
+            device = check_device(target)
+            return self if device == self.device else ops.transfer(self, device=device)
         return self.astype(target)
 
     def astype(self, dtype: Any) -> Tensor:
@@ -422,6 +423,7 @@ def _new_array(data: Any, dtype: Any) -> Array:
     if isinstance(data, Tensor):
         data = data.array
     if hasattr(data, "get") and hasattr(data, "device"):  # a CuPy array stays on its device
+        cuda_namespace()
         return data.copy() if wanted is None else data.astype(wanted)
     array = numbers(data, wanted)
     if wanted is None and array.dtype == np.float64 and not isinstance(data, np.ndarray | np.generic):

@@ -2,15 +2,21 @@
 
 A namespace is NumPy (or CuPy) plus the few names it lacks; operation bodies receive it as `xp`. Tensors are the third
 kind of array: `functional` registers their namespace here when it is imported, so nothing low has to import upwards.
+
+A device is asked for by a word: "cpu", "cuda" (the first GPU that the process sees) or "auto" (the GPU if it can be used, else the CPU).
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
 from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend import probe
 from minigrad.errors import ArgumentError, DeviceError, DTypeError, MissingExtraError
 
 Array: TypeAlias = Any
@@ -18,10 +24,13 @@ Array: TypeAlias = Any
 
 Namespace: TypeAlias = Any
 
-DEVICES = ("cpu", "cuda")
+logger = logging.getLogger("minigrad")
+
+DEVICES = ("cpu", "cuda", "auto")
 FLOAT_DTYPES = ("float32", "float64")
 
 _namespaces: dict[type, Namespace] = {np.ndarray: numpy_namespace, np.generic: numpy_namespace}  # a 0-d result may be a scalar
+_preparations: list[Callable[[], object]] = []
 
 
 def register_namespace(array_type: type, namespace: Namespace) -> None:
@@ -49,36 +58,71 @@ def device_of(array: Array) -> str:
     return str(namespace_of(array).DEVICE)
 
 
+def when_cuda(prepare: Callable[[], object]) -> None:
+    """Have `prepare` called when device "cuda" is first used: whoever has faster operations for it registers them then."""
+    _preparations.append(prepare)
+
+
 def cuda_namespace() -> Namespace:
     """CuPy's namespace, imported on first use.
 
-    Raises: MissingExtraError without CuPy; DeviceError without a usable GPU.
+    Raises: MissingExtraError without CuPy; DeviceError without a usable GPU. Both say what to do.
     """
-    try:
-        from minigrad.backend import cupy as cupy_namespace
-    except ImportError as error:
-        raise MissingExtraError('device "cuda" needs CuPy: install the extra with `pip install "minigrad-nn[gpu]"`') from error
-    if not cupy_namespace.gpu_present():
-        raise DeviceError('device "cuda": CuPy is installed but finds no usable NVIDIA GPU; use device "cpu"')
+    found = probe.probe()
+    if not found.usable:
+        raise (DeviceError if found.installed else MissingExtraError)(f'device "cuda": {found.reason}')
+    return _prepared_cuda()
+
+
+@cache
+def _prepared_cuda() -> Namespace:
+    from minigrad.backend import cupy as cupy_namespace
+
     register_namespace(cupy_namespace.ndarray, cupy_namespace)
+    for prepare in _preparations:
+        prepare()
     return cupy_namespace
 
 
+def cuda_in_use() -> bool:
+    """Whether this process has computed on a GPU, which processes that are forked from it cannot."""
+    return _prepared_cuda.cache_info().currsize > 0
+
+
+def names_device(target: object) -> TypeGuard[str]:
+    """Whether `target`, a dtype or a device, is meant as a device."""
+    return isinstance(target, str) and target.partition(":")[0] in DEVICES
+
+
 def check_device(device: str) -> str:
-    """Return `device` if it names one that exists here.
+    """The word "cpu" or "cuda" for a device that exists here; "auto" takes the CPU where no GPU can be used, and the log says why, once.
 
     Raises: ArgumentError for an unknown word; MissingExtraError or DeviceError when "cuda" cannot be had.
     """
     if device not in DEVICES:
-        raise ArgumentError(f"unknown device {device!r}: use one of {', '.join(DEVICES)}")
+        hint = (
+            '; a process uses one GPU, "cuda", and the environment variable CUDA_VISIBLE_DEVICES chooses it' if names_device(device) else ""
+        )
+        raise ArgumentError(f"unknown device {device!r}: use one of {', '.join(DEVICES)}{hint}")
+    if device == "auto":
+        return _best_device()
     if device == "cuda":
         cuda_namespace()
     return device
 
 
+@cache
+def _best_device() -> str:
+    found = probe.probe()
+    if not found.usable:
+        logger.warning('device "auto" is the CPU: %s', found.reason)
+        return "cpu"
+    return check_device("cuda")
+
+
 def to_device(array: Array, device: str) -> Array:
     """The array on `device`; the same object if it is there already."""
-    check_device(device)
+    device = check_device(device)
     if device_of(array) == device:
         return array
     return cuda_namespace().asarray(array) if device == "cuda" else to_numpy(array)

@@ -20,13 +20,6 @@ DEVICE = "cuda"
 ndarray = cupy.ndarray
 
 
-def gpu_present() -> bool:
-    try:
-        return int(cupy.cuda.runtime.getDeviceCount()) > 0
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return False
-
-
 def __getattr__(name: str) -> Any:
     value = getattr(cupy, name)
     globals()[name] = value  # found once, then an ordinary attribute

@@ -20,7 +20,9 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         known: np.dtype[Any] = np.dtype(dtype)
     except TypeError as error:
-        raise ArgumentError(f'unknown dtype or device {dtype!r}: use "float32", "float64", another NumPy dtype, "cpu" or "cuda"') from error
+        raise ArgumentError(
+            f'unknown dtype or device {dtype!r}: use "float32", "float64", another NumPy dtype, "cpu", "cuda" or "auto"'
+        ) from error
     if dtype is None or known.kind not in KINDS or known.itemsize > 8:
         raise ArgumentError(f"tensors hold floats (up to float64), integers or booleans, not {dtype}")
     return known

@@ -13,7 +13,7 @@ from reprlib import recursive_repr
 from typing import Any, Self
 
 from minigrad.autograd import Leaf
-from minigrad.backend import DEVICES, FLOAT_DTYPES, Array
+from minigrad.backend import FLOAT_DTYPES, Array, check_device, names_device
 from minigrad.backend.dtypes import as_dtype
 from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
 from minigrad.hooks import HookHandle, Hooks
@@ -205,15 +205,17 @@ class Module:
             parameter.zero_grad()
 
     def to(self, target: Any) -> Self:
-        """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda"), in place; returns the module.
+        """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda", "auto"), in place; returns it.
 
         Floating buffers are converted too, and all buffers are moved. A parameter that is converted or moved forgets its gradient.
         Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer. DTypeError for another dtype;
         ArgumentError for what is neither; DeviceError for an absent device.
         """
         if target is None:
-            raise ArgumentError("to(None): pass a dtype (float32, float64) or a device (cpu, cuda)")
-        if not (isinstance(target, str) and target in DEVICES) and as_dtype(target).name not in FLOAT_DTYPES:
+            raise ArgumentError("to(None): pass a dtype (float32, float64) or a device (cpu, cuda, auto)")
+        if names_device(target):
+            target = check_device(target)
+        elif as_dtype(target).name not in FLOAT_DTYPES:
             raise DTypeError(f"parameters are {' or '.join(FLOAT_DTYPES)}, they cannot become {as_dtype(target)}")
         for name, parameter in self.named_parameters():
             if parameter.owner is not None:
@@ -223,7 +225,7 @@ class Module:
         for parameter in self.parameters():
             parameter.replace_storage(Tensor.wrap(parameter.array).to(target).array)
         for _, buffer in self.named_buffers():
-            if buffer.dtype.kind == "f" or (isinstance(target, str) and target in DEVICES):
+            if buffer.dtype.kind == "f" or names_device(target):
                 buffer.replace_storage(Tensor.wrap(buffer.array).to(target).array)
         self._name()
         return self

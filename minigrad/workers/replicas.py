@@ -6,7 +6,6 @@ with its parent.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
@@ -18,6 +17,7 @@ import numpy as np
 
 from minigrad import kernels
 from minigrad.autograd import no_grad
+from minigrad.backend import cuda_in_use
 from minigrad.backend.threads import blas_threads
 from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, PackedTokens
@@ -45,7 +45,7 @@ class Replicas:
 
     def __init__(self, function: Function, workers: int | str = "auto") -> None:
         self.function = function
-        self.workers = number_of_workers(workers, "a GPU is in use, which a fork cannot share" if "cupy" in sys.modules else None)
+        self.workers = number_of_workers(workers, "a GPU is in use, which a fork cannot share" if cuda_in_use() else None)
         self._others: list[Worker] = []
         self._lock = Lock()  # one question at a time, whoever asks
         finalize(self, stop_all, self._others)

@@ -1,0 +1,225 @@
+"""Whether an NVIDIA GPU can be used here, and if not, why not: one sentence that also says what to do about it.
+
+Much has to be right for a GPU to work (CuPy, the driver, CUDA's libraries, the GPU itself), and what goes wrong shows late and with a text
+that names none of them. So everything is asked once, from below, and the first thing that is missing gives the sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+INSTALL = '`pip install "minigrad-nn[gpu]"` (CUDA 12) or `pip install "minigrad-nn[gpu13]"` (CUDA 13)'
+PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
+"""The distributions that hold the module `cupy`. They write to the same files, so only one may be installed."""
+
+NO_DEVICE = 100  # cudaErrorNoDevice
+BF16_SINCE = (8, 0)  # Ampere: the first tensor cores that take bfloat16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU that the process sees. Memory is in bytes."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    memory_total: int
+    memory_free: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What was found. A GPU is usable if `reason` is empty; else `reason` is the sentence.
+
+    cupy: CuPy's version, None if it is not installed or cannot be imported; installed: whether it is installed at all.
+    driver, runtime: the newest CUDA that the driver serves (0 without a driver) and the one CuPy was built for, as CUDA counts (12090 is
+    12.9), None if unknown. gpus: those that are visible; "cuda" is the first.
+    """
+
+    reason: str = ""
+    installed: bool = True
+    cupy: str | None = None
+    driver: int | None = None
+    runtime: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        return not self.reason
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the GPU's tensor cores take bfloat16; without, everything but the precision "bf16" works."""
+        return self.usable and self.gpus[0].compute_capability >= BF16_SINCE
+
+
+def probe(*, refresh: bool = False) -> Probe:
+    """Whether a GPU can be used by this process, found out once. refresh: find out again.
+
+    Imports CuPy if it is installed, and computes a little on the GPU if there is one. Raises nothing.
+    """
+    if refresh:
+        _probe.cache_clear()
+    return _probe()
+
+
+@cache
+def _probe() -> Probe:
+    found: dict[str, Any] = {}
+    try:
+        _look(found)
+    except _Obstacle as obstacle:
+        found["reason"] = str(obstacle)
+    return Probe(**found)
+
+
+class _Obstacle(Exception):
+    """Why no GPU can be used."""
+
+
+def _look(found: dict[str, Any]) -> None:
+    """Fill in a Probe's fields from below. Raises: _Obstacle at the first thing that is missing."""
+    packages = Asked.packages()
+    if len(packages) > 1:
+        raise _Obstacle(
+            f"several CuPy packages are installed ({', '.join(packages)}), of which only one may be: uninstall them all, then {INSTALL}"
+        )
+    try:
+        found["cupy"] = Asked.cupy()
+    except Exception as error:  # a broken installation fails in its own ways
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            found["installed"] = False
+            raise _Obstacle(f"CuPy is not installed: {INSTALL}") from error
+        raise _Obstacle(
+            f"CuPy is installed but cannot be imported ({_told(error)}): uninstall {' and '.join(packages) or 'it'}, then {INSTALL}"
+        ) from error
+    found["driver"] = _asked("CuPy does not reach CUDA", Asked.driver)
+    found["runtime"] = _asked("CuPy does not reach CUDA", Asked.runtime)
+    if found["driver"] == 0:
+        raise _Obstacle("no NVIDIA driver was found: install it, or start the container with the machine's GPUs (`--gpus all`)")
+    try:
+        count = Asked.gpus()
+    except Exception as error:
+        if found["driver"] < found["runtime"]:
+            raise _Obstacle(
+                f"the NVIDIA driver serves CUDA up to {shown(found['driver'])} and CuPy was built for {shown(found['runtime'])}: "
+                f"update the driver, or install a CuPy for an older CUDA"
+            ) from error
+        raise _Obstacle(f"the NVIDIA driver does not answer ({_told(error)}): see what `nvidia-smi` says") from error
+    if count == 0:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        stated = "is not set" if hidden is None else f"is {hidden[:80]!r}"
+        raise _Obstacle(
+            f"there is an NVIDIA driver, but no GPU is visible: see what `nvidia-smi` lists; CUDA_VISIBLE_DEVICES, which chooses, {stated}"
+        )
+    found["gpus"] = _asked("a GPU is visible but tells nothing about itself", lambda: tuple(map(Asked.gpu, range(count))))
+    _library("NVRTC, which compiles kernels,", Asked.nvrtc)
+    _library("cuBLAS, which multiplies matrices,", Asked.cublas)
+    _asked(f"the GPU ({found['gpus'][0].name}) is present but cannot be used", Asked.compute)
+
+
+def _asked(failure: str, question: Callable[[], Any]) -> Any:
+    try:
+        return question()
+    except Exception as error:
+        raise _Obstacle(f"{failure} ({_told(error)}): see what `nvidia-smi` says, and who else computes there") from error
+
+
+def _library(name: str, question: Callable[[], Any]) -> None:
+    try:
+        question()
+    except Exception as error:
+        raise _Obstacle(f"CUDA's library {name} cannot be loaded ({_told(error)}): {INSTALL} brings it along") from error
+
+
+def _told(error: Exception) -> str:
+    """Type and text of an error in one line of a bounded length."""
+    text = " ".join(str(error).replace("=" * 8, " ").split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def shown(version: int) -> str:
+    """CUDA's version as people write it: 12090 is 12.9."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+class Asked:
+    """Everything that is asked of CuPy, in one place: tests put other answers here."""
+
+    @staticmethod
+    def packages() -> list[str]:
+        """Which of the packages that hold CuPy are installed."""
+        from importlib.metadata import PackageNotFoundError, distribution  # here, because it takes long to import
+
+        found = []
+        for name in PACKAGES:
+            try:
+                distribution(name)
+            except PackageNotFoundError:
+                continue
+            found.append(name)
+        return found
+
+    @staticmethod
+    def cupy() -> str:
+        import cupy
+
+        return str(cupy.__version__)
+
+    @staticmethod
+    def driver() -> int:
+        from cupy.cuda import runtime
+
+        return int(runtime.driverGetVersion())
+
+    @staticmethod
+    def runtime() -> int:
+        from cupy.cuda import runtime
+
+        return int(runtime.runtimeGetVersion())
+
+    @staticmethod
+    def gpus() -> int:
+        """How many GPUs are visible."""
+        from cupy.cuda import runtime
+
+        try:
+            return int(runtime.getDeviceCount())
+        except runtime.CUDARuntimeError as error:
+            if error.status == NO_DEVICE:
+                return 0
+            raise
+
+    @staticmethod
+    def gpu(index: int) -> Gpu:
+        from cupy.cuda import Device, runtime
+
+        properties = runtime.getDeviceProperties(index)
+        free, total = Device(index).mem_info
+        capability = (int(properties["major"]), int(properties["minor"]))
+        return Gpu(name=properties["name"].decode(), compute_capability=capability, memory_total=int(total), memory_free=int(free))
+
+    @staticmethod
+    def nvrtc() -> tuple[int, int]:
+        from cupy.cuda import nvrtc
+
+        major, minor = nvrtc.getVersion()
+        return int(major), int(minor)
+
+    @staticmethod
+    def cublas() -> None:
+        from cupy.cuda import cublas  # noqa: F401 - importing it loads the library
+
+    @staticmethod
+    def compute() -> None:
+        """A small array, a product and a synchronisation. Raises: whatever fails; ArithmeticError for a wrong result."""
+        import cupy
+
+        ones = cupy.ones((16, 16), cupy.float32)
+        product = ones @ ones
+        cupy.cuda.get_current_stream().synchronize()
+        if not (product.get() == 16).all():
+            raise ArithmeticError("the product of two small matrices is wrong")
