@@ -66,9 +66,7 @@ class _TensorNamespace:
     def rows(ids: Array, g: Tensor, shape: tuple[int, ...]) -> Tensor:
         return ops.zeros_at(g, key=ids, shape=tuple(shape))
 
-    @staticmethod
-    def product(a: Tensor, b: Tensor) -> Tensor:
-        return a @ b
+    matmul = product = staticmethod(ops.matmul)
 
     @staticmethod
     def transfer(x: Tensor, device: str) -> Tensor:

@@ -44,6 +44,14 @@ class CudaRowSparse(RowSparse):
         return self.into(cupy.zeros(self.shape, self.dtype), accumulate=True)
 
 
+def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
+    """The matrix product. It is written to `out` if that is given, or added to what is there."""
+    if accumulate:
+        out += cupy.matmul(a, b)
+        return out
+    return cupy.matmul(a, b, out=out)
+
+
 def constant(x: Any) -> Any:
     return x
 
@@ -77,7 +85,7 @@ def rows(ids: Any, g: Any, shape: Sequence[int]) -> RowSparse:
 
 
 def product(a: Any, b: Any) -> Product:
-    return Product(a, b)
+    return Product(a, b, matmul)
 
 
 def one_hot(ids: Any, classes: int, dtype: Any) -> Any:

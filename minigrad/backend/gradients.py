@@ -7,6 +7,7 @@ and a word-embedding table is never filled with zeros.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,34 +79,28 @@ class RowSparse:
 
 
 class Product:
-    """The matrix product a @ b, not yet computed.
+    """The matrix product a @ b, not yet computed. matmul: the function of the arrays' namespace that will.
 
     Shapes: a (m, k), b (k, n).
     """
 
-    __slots__ = ("a", "b", "shape")
+    __slots__ = ("a", "b", "matmul", "shape")
 
-    def __init__(self, a: Any, b: Any) -> None:
-        self.a, self.b, self.shape = a, b, (a.shape[0], b.shape[1])
+    def __init__(self, a: Any, b: Any, matmul: Callable[..., Any]) -> None:
+        self.a, self.b, self.matmul, self.shape = a, b, matmul, (a.shape[0], b.shape[1])
 
     @property
     def dtype(self) -> Any:
         return self.a.dtype
 
     def astype(self, dtype: Any) -> Product:
-        return Product(self.a.astype(dtype), self.b.astype(dtype))
+        return Product(self.a.astype(dtype), self.b.astype(dtype), self.matmul)
 
     def dense(self) -> Any:
-        return self.a @ self.b
+        return self.matmul(self.a, self.b)
 
     def into(self, out: Any, accumulate: bool) -> Any:
-        if accumulate:
-            out += self.a @ self.b
-        elif out.dtype == self.dtype:
-            np.matmul(self.a, self.b, out=out)  # CuPy arrays take over this call by themselves
-        else:
-            out[...] = self.a @ self.b
-        return out
+        return self.matmul(self.a, self.b, out=out, accumulate=accumulate)
 
 
 LAZY = (RowSparse, Product)

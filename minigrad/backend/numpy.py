@@ -1,7 +1,7 @@
 """NumPy as a namespace for operation bodies: every name of numpy, plus the ones it lacks.
 
-The additions (each exists under the same name on CuPy and on Tensors): `erf erfc constant like zeros_at sum_at put_rows
-rows product one_hot sum transfer`. `minigrad.backend.cupy` offers the same list on a GPU.
+The additions (each exists under the same name on CuPy and on Tensors): `erf erfc matmul constant like zeros_at sum_at
+put_rows rows product one_hot sum transfer`. `minigrad.backend.cupy` offers the same list on a GPU.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from minigrad.backend.erf import erf as erf
 from minigrad.backend.erf import erfc as erfc
 from minigrad.backend.gradients import Product, RowSparse
+from minigrad.backend.precision import chosen, rounded
 
 NAME = "numpy"
 DEVICE = "cpu"
@@ -26,6 +27,16 @@ def __getattr__(name: str) -> Any:
     value = getattr(np, name)
     globals()[name] = value  # found once, then an ordinary attribute
     return value
+
+
+def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
+    """The matrix product, operands rounded as `precision` says. It is written to `out` if that is given, or added to what is there."""
+    if chosen.get() != "float32" and a.dtype == b.dtype == np.float32:
+        a, b = rounded(a, chosen.get()), rounded(b, chosen.get())
+    if accumulate:
+        out += np.matmul(a, b)
+        return out
+    return np.matmul(a, b, out=out)
 
 
 def constant(x: Any) -> Any:
@@ -70,7 +81,7 @@ def rows(ids: Any, g: Any, shape: Sequence[int]) -> RowSparse:
 
 def product(a: Any, b: Any) -> Product:
     """a @ b as a gradient that is computed only when (and where) somebody wants it."""
-    return Product(a, b)
+    return Product(a, b, matmul)
 
 
 def one_hot(ids: Any, classes: int, dtype: Any) -> Any:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
-from minigrad.backend.gradients import Product
 from minigrad.backend.layout import neighbours
 from minigrad.backend.random import Draw
 from minigrad.kernels import passes_in_use
@@ -48,14 +47,14 @@ def _dense_gelu(xp: Any, x: F32, weight: F32, bias: F32, *, approximate: str = "
     if approximate != "none" or x.ndim != 2 or not _all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
         return NotImplemented
     passes = passes_in_use()
-    h = x @ weight.T
+    h = xp.matmul(x, weight.T)
     y = np.empty_like(h) if keep else h
     passes.bias_gelu(h, bias, y, keep)
 
     def pullback(g: F32) -> Any:  # h now holds the slope
         dh, dbias = np.empty_like(h), np.zeros_like(bias)
         passes.bias_gelu_pullback(g, h, dh, dbias)
-        return dh @ weight, Product(dh.T, x), dbias
+        return xp.matmul(dh, weight), xp.product(dh.T, x), dbias
 
     return y, pullback
 
@@ -85,7 +84,7 @@ def _dense_add_norm(
     if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not _covers(draw, residual):
         return NotImplemented
     passes = passes_in_use()
-    y = x @ weight.T
+    y = xp.matmul(x, weight.T)
     survives, scale = _dropping(draw)
     out, rstd = np.empty_like(y), np.empty(len(y), _float)
     passes.add_norm(y, bias, survives, scale, residual, gamma, beta, eps, out, rstd)
@@ -95,7 +94,7 @@ def _dense_add_norm(
         dy = gx if survives is None else np.empty_like(y)
         dgamma, dbeta, dbias = np.zeros_like(gamma), np.zeros_like(beta), np.zeros_like(bias)
         passes.add_norm_pullback(g, gamma, y, rstd, survives, scale, gx, dy, dgamma, dbeta, dbias)
-        return dy @ weight, Product(dy.T, x), dbias, gx, dgamma, dbeta
+        return xp.matmul(dy, weight), xp.product(dy.T, x), dbias, gx, dgamma, dbeta
 
     return out, pullback
 
@@ -108,7 +107,7 @@ def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
         return NotImplemented
     passes = passes_in_use()
     weight, bias = beside(parameters[:count]), beside(parameters[count:])
-    y = x @ weight.T
+    y = xp.matmul(x, weight.T)
     passes.add_bias(y, bias)
     cuts, start = [], 0
     for w in parameters[:count]:
@@ -118,7 +117,7 @@ def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
     def pullback(g: F32) -> Any:
         dbias = np.zeros(g.shape[1], _float)
         passes.add_column_sums(g, dbias)
-        return g @ weight, *[Product(g[:, cut].T, x) for cut in cuts], *[dbias[cut] for cut in cuts]
+        return xp.matmul(g, weight), *[xp.product(g[:, cut].T, x) for cut in cuts], *[dbias[cut] for cut in cuts]
 
     return y, pullback
 
@@ -168,7 +167,7 @@ def _attention(
     o4 = out.reshape(-1, heads, d)
     saved = []
     for i, count, (a, b), (first, last) in _runs(packing, queries, heads):
-        p = by_head(q4[first:last], count) @ by_head(k4[a:b], count).swapaxes(2, 3)
+        p = xp.matmul(by_head(q4[first:last], count), by_head(k4[a:b], count).swapaxes(2, 3))
         weights = p.reshape(count * heads, *p.shape[2:])
         weights *= scale
         dropped = weights if draw is None else np.empty_like(weights)
@@ -177,7 +176,7 @@ def _attention(
             survives = None if draw is None else draw.pairs(i, count)[:, sighted:]
             passes.softmax_drop(weights[:, sighted:], survives, keep_scale, dropped[:, sighted:])
         dropped[:, :sighted] = 0
-        np.matmul(dropped.reshape(p.shape), by_head(v4[a:b], count), out=by_head(o4[first:last], count))
+        xp.matmul(dropped.reshape(p.shape), by_head(v4[a:b], count), out=by_head(o4[first:last], count))
         if keep:
             saved.append((weights, dropped))
 
@@ -191,12 +190,12 @@ def _attention(
         for (weights, dropped), (_, count, (a, b), (first, last)) in zip(saved, _runs(packing, queries, heads), strict=True):
             asking, keys, values, go = (by_head(x, count) for x in (q4[first:last], k4[a:b], v4[a:b], g4[first:last]))
             p = dropped.reshape(count, heads, *dropped.shape[1:])
-            np.matmul(p.swapaxes(2, 3), go, out=by_head(dsplit[a:b, -1], count))
-            dp = go @ values.swapaxes(2, 3)
+            xp.matmul(p.swapaxes(2, 3), go, out=by_head(dsplit[a:b, -1], count))
+            dp = xp.matmul(go, values.swapaxes(2, 3))
             sums = delta[first:last].reshape(count, -1, heads).swapaxes(1, 2).reshape(count * heads, -1)
             passes.softmax_drop_pullback(dp.reshape(weights.shape), weights, dropped, sums, scale)
-            np.matmul(dp, keys, out=by_head(dq4[first:last], count))
-            np.matmul(dp.swapaxes(2, 3), asking, out=by_head(dsplit[a:b, -2], count))
+            xp.matmul(dp, keys, out=by_head(dq4[first:last], count))
+            xp.matmul(dp.swapaxes(2, 3), asking, out=by_head(dsplit[a:b, -2], count))
         return dq, dkv
 
     return out, pullback

@@ -49,11 +49,11 @@ def attention(
         both = kv_heads[a:b, -2 * heads :].swapaxes(0, 1)  # (2 heads, keys, d)
         k, v = both[:heads], both[heads:]
         asking = q_heads[first:last, :heads].swapaxes(0, 1)
-        scores = (asking @ k.swapaxes(-1, -2)) * scale
+        scores = xp.matmul(asking, k.swapaxes(-1, -2)) * scale
         seen = seen_keys(xp.constant(kv), last - first, b - a) if causal else None
         weights = softmax.body(xp, scores, seen)[0] if a < b else scores
         kept = None if draw is None else xp.like(draw.pairs(i), kv).astype(kv.dtype) * draw.scale
-        mixed = (weights if kept is None else weights * kept) @ v
+        mixed = xp.matmul(weights if kept is None else weights * kept, v)
         outputs.append(mixed.swapaxes(0, 1).reshape((last - first, heads * d)))
         saved.append((asking, k, v, weights, kept))
 
@@ -63,14 +63,15 @@ def attention(
         for i, (asking, k, v, weights, kept) in enumerate(saved):
             first, last = queries.spans[i]
             go = g_heads[first:last].swapaxes(0, 1)
-            dp = go @ v.swapaxes(-1, -2)
+            dp = xp.matmul(go, v.swapaxes(-1, -2))
             if kept is not None:
                 dp = dp * kept
-            dv = (weights if kept is None else weights * kept).swapaxes(-1, -2) @ go
+            dv = xp.matmul((weights if kept is None else weights * kept).swapaxes(-1, -2), go)
             ds = weights * (dp - (dp * weights).sum(axis=-1, keepdims=True))
             ds *= scale
-            dq.append((ds @ k).swapaxes(0, 1))
-            dkv.append(_with_masked_first(xp, xp.concatenate([ds.swapaxes(-1, -2) @ asking, dv], axis=0).swapaxes(0, 1), packing, i))
+            dq.append(xp.matmul(ds, k).swapaxes(0, 1))
+            dk = xp.matmul(ds.swapaxes(-1, -2), asking)
+            dkv.append(_with_masked_first(xp, xp.concatenate([dk, dv], axis=0).swapaxes(0, 1), packing, i))
         gq, gkv = xp.concatenate(dq, axis=0), xp.concatenate(dkv, axis=0)
         if q is None:
             joined = xp.concatenate([gq, gkv], axis=1)

@@ -54,15 +54,15 @@ def conv(
         return g.swapaxes(0, 1).reshape((groups, m // groups, width))
 
     def by_x(g: Array) -> Array:
-        back = (rows.swapaxes(1, 2) @ flat(g)).reshape((c, cells, n, *counts))
+        back = xp.matmul(rows.swapaxes(1, 2), flat(g)).reshape((c, cells, n, *counts))
         return put_back(xp, back, window, sides, axis=1).swapaxes(0, 1)
 
-    y = (rows @ columns()).reshape((m, width))
+    y = xp.matmul(rows, columns()).reshape((m, width))
     if bias is not None:
         y += bias.reshape((m, 1))
     return y.reshape((m, n, *counts)).swapaxes(0, 1), (
         by_x,
-        lambda g: (flat(g) @ columns().swapaxes(1, 2)).reshape(weight.shape),
+        lambda g: xp.matmul(flat(g), columns().swapaxes(1, 2)).reshape(weight.shape),
         lambda g: xp.sum(g, axis=(0, *range(2, g.ndim))),
     )
 

@@ -29,9 +29,9 @@ def linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
         raise ShapeError(
             f"linear: weight {tuple(weight.shape)} (outputs, inputs) does not fit x {tuple(x.shape)}, whose last axis is the inputs"
         )
-    y = x @ weight.swapaxes(0, 1)
+    y = xp.matmul(x, weight.swapaxes(0, 1))
     return (y if bias is None else y + bias), (
-        lambda g: g @ weight,
+        lambda g: xp.matmul(g, weight),
         lambda g: xp.product(_flat(g).swapaxes(0, 1), _flat(x)),
         lambda g: g,
     )
@@ -49,9 +49,9 @@ def linears(xp: Any, x: Array, *parameters: Array) -> Any:
 
     def pullback(g: Array) -> Any:
         transposed, summed = g.swapaxes(0, 1), xp.sum(g, axis=0)
-        return g @ weight, *[xp.product(transposed[cut], x) for cut in cuts], *[summed[cut] for cut in cuts]
+        return xp.matmul(g, weight), *[xp.product(transposed[cut], x) for cut in cuts], *[summed[cut] for cut in cuts]
 
-    return x @ weight.swapaxes(0, 1) + bias, pullback
+    return xp.matmul(x, weight.swapaxes(0, 1)) + bias, pullback
 
 
 # ---------------------------------------------------------------- dropout
@@ -71,12 +71,12 @@ def dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
 @op("n k, m k, m -> n m", promotes="float")
 def dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: str = "none") -> Any:
     """gelu(x Wᵀ + b): the first half of a feed-forward block."""
-    h = x @ weight.swapaxes(0, 1) + bias
+    h = xp.matmul(x, weight.swapaxes(0, 1)) + bias
     gate = gelu_gate(xp, h, approximate)
 
     def pullback(g: Array) -> Any:
         dh = g * gelu_slope(xp, h, gate, approximate)
-        return dh @ weight, xp.product(dh.swapaxes(0, 1), x), dh
+        return xp.matmul(dh, weight), xp.product(dh.swapaxes(0, 1), x), dh
 
     return h * gate, pullback
 
@@ -95,7 +95,7 @@ def dense_add_norm(
     eps: float = 1e-12,
 ) -> Any:
     """layer_norm(dropout(x Wᵀ + b) + residual): the end of an attention or feed-forward block (post-norm)."""
-    y = x @ weight.swapaxes(0, 1) + bias
+    y = xp.matmul(x, weight.swapaxes(0, 1)) + bias
     kept = None if draw is None else survivors(xp, draw, y)
     if kept is not None:
         y = y * kept
@@ -104,6 +104,6 @@ def dense_add_norm(
     def pullback(g: Array) -> Any:
         gx = normalise_pullback(xp, g * gamma, xhat, rstd)
         dy = gx if kept is None else gx * kept
-        return dy @ weight, xp.product(dy.swapaxes(0, 1), x), dy, gx, g * xhat, g
+        return xp.matmul(dy, weight), xp.product(dy.swapaxes(0, 1), x), dy, gx, g * xhat, g
 
     return xhat * gamma + beta, pullback

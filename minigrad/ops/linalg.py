@@ -27,14 +27,14 @@ def matmul(xp: Any, x: Array, y: Array) -> Any:
         return g.reshape(shape)
 
     def by_x(g: Array) -> Array:
-        gx = matrix(g) @ b.swapaxes(-1, -2)
+        gx = xp.matmul(matrix(g), b.swapaxes(-1, -2))
         return gx.reshape((*gx.shape[:-2], x_shape[0])) if row else gx
 
     def by_y(g: Array) -> Array:
-        gy = a.swapaxes(-1, -2) @ matrix(g)
+        gy = xp.matmul(a.swapaxes(-1, -2), matrix(g))
         return gy.reshape((*gy.shape[:-2], y_shape[0])) if column else gy
 
-    return x @ y, (by_x, by_y)
+    return xp.matmul(x, y), (by_x, by_y)
 
 
 @composite("*a, *b -> m n")

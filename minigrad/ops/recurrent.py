@@ -63,14 +63,14 @@ def _scan(
 
     inputs = x[gather]
     recurrent = xp.ascontiguousarray(weight_hh.swapaxes(0, 1))  # read at every step: a third faster than as a view
-    from_inputs = inputs @ weight_ih.swapaxes(0, 1)
+    from_inputs = xp.matmul(inputs, weight_ih.swapaxes(0, 1))
     if bias_ih is not None:
         from_inputs += bias_ih
     states = tuple([nothing if state is None else state[order] for state in initial])
     outputs, ended, previous, pullbacks = [], [], [], []
     start = 0
     for k, still in zip(running, [*running[1:], 0], strict=True):
-        from_state = states[0] @ recurrent
+        from_state = xp.matmul(states[0], recurrent)
         if bias_hh is not None:
             from_state += bias_hh
         if keep:
@@ -98,14 +98,14 @@ def _scan(
             da, db, direct, *d_others = pull(dh, *d_states[1:])
             by_inputs.append(da)
             by_state.append(db)
-            dh = db @ weight_hh
+            dh = xp.matmul(db, weight_hh)
             d_states = [dh if direct is None else dh + direct, *d_others]
             stop, still = stop - k, k
         shared = by_inputs[0] is by_state[0]
         da = xp.concatenate(by_inputs[::-1], axis=0)
         db = da if shared else xp.concatenate(by_state[::-1], axis=0)
         return (
-            (da @ weight_ih)[scatter],
+            xp.matmul(da, weight_ih)[scatter],
             xp.product(da.swapaxes(0, 1), inputs),
             xp.product(db.swapaxes(0, 1), xp.concatenate(previous, axis=0)),
             None if bias_ih is None else da,
