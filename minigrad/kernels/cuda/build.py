@@ -1,0 +1,203 @@
+"""From CUDA C++ to machine code for one GPU architecture: by NVRTC, kept on disk, and found again as long as nothing has changed.
+
+NVRTC is NVIDIA's compiler as a library; it needs no GPU and no driver. A file of machine code ("cubin") bears in its name what it was made
+from and a digest of what it holds, so that no other can be taken for it and a damaged one is noticed. Folders are looked through in this
+order: the one that the environment variable MINIGRAD_CUBINS names, for machines without a compiler, then the cache, which MINIGRAD_CACHE
+moves elsewhere.
+
+`python -m minigrad.kernels.cuda.build` lists the kernels, or with `--output` writes their machine code to a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from minigrad.errors import ArgumentError, DeviceError, MissingExtraError
+from minigrad.files import replacing
+from minigrad.kernels.cuda.launch import TABLE
+
+SOURCES = Path(__file__).parent / "sources"
+
+OPTIONS = ("--std=c++17", "--ptxas-options=-v")
+"""For the compiler, besides the architecture; the last makes it say what each kernel needs."""
+
+ARCHITECTURES = (80, 90)
+"""Those that kernels are tried for: Ampere (A100) and Hopper (H100, H200)."""
+
+
+# ---------------------------------------------------------------- compiling
+@cache
+def headers() -> dict[str, str]:
+    """The text of every file that a source may include, by name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.cuh"))}
+
+
+def compile_source(name: str, text: str, architecture: int) -> tuple[bytes, str]:
+    """Machine code, and what the compiler says.
+
+    name: for messages; text: CUDA C++; architecture: compute capability without its dot, 90 for 9.0.
+    Raises: MissingExtraError without CuPy or NVRTC; DeviceError (cuda-build) with the compiler's words if it refuses the text.
+    """
+    nvrtc = _nvrtc()
+    included = headers()
+    program = nvrtc.createProgram(text, name, [body.encode() for body in included.values()], [header.encode() for header in included])
+    try:
+        try:
+            nvrtc.compileProgram(program, [*OPTIONS, f"--gpu-architecture=sm_{architecture}"])
+        except nvrtc.NVRTCError as error:
+            said = nvrtc.getProgramLog(program).strip() or str(error)
+            raise DeviceError(f"{name} does not compile for sm_{architecture}:\n{said}", code="cuda-build") from error
+        return bytes(nvrtc.getCUBIN(program)), str(nvrtc.getProgramLog(program))
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def _nvrtc() -> Any:
+    try:
+        from cupy.cuda import nvrtc
+
+        nvrtc.getVersion()  # loads the library
+    except Exception as error:  # NVRTC's loader has exceptions of its own
+        raise MissingExtraError(
+            'compiling kernels needs CuPy and NVRTC: install `pip install "minigrad-nn[gpu]"`, or let the environment variable '
+            f"MINIGRAD_CUBINS name a folder of compiled kernels ({type(error).__name__}: {error})"
+        ) from error
+    return nvrtc
+
+
+def architecture() -> int:
+    """The current GPU's compute capability without its dot: 90 for 9.0."""
+    import cupy
+
+    return int(cupy.cuda.Device().compute_capability)
+
+
+# ---------------------------------------------------------------- finding and keeping
+def cubin(source: str, architecture: int) -> Path:
+    """The file of machine code of one source, made now if there is none yet.
+
+    source: a file in `sources/`; architecture: as for `compile_source`.
+    Raises: as `compile_source`; DeviceError (cuda-cache) if the cache cannot be written.
+    """
+    text = (SOURCES / source).read_text(encoding="utf-8")
+    if prebuilt := os.environ.get("MINIGRAD_CUBINS"):
+        for lower in range(architecture, architecture // 10 * 10 - 1, -1):  # a GPU runs code for earlier ones of its generation
+            if found := _intact(Path(prebuilt), f"{_stem(source, text, lower)}-*.cubin"):
+                return found
+    folder = cache_folder()
+    stem = f"{_stem(source, text, architecture)}-nvrtc{compiler_version()}"
+    return _intact(folder, f"{stem}-*.cubin") or _keep(folder, stem, compile_source(source, text, architecture)[0])
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: MINIGRAD_CACHE, else ~/.cache/minigrad."""
+    return Path(os.environ.get("MINIGRAD_CACHE") or Path.home() / ".cache" / "minigrad") / "kernels"
+
+
+def compiler_version() -> str:
+    """NVRTC's version. Raises: as `compile_source`."""
+    return ".".join(str(part) for part in _nvrtc().getVersion())
+
+
+def _stem(source: str, text: str, architecture: int) -> str:
+    """Names what goes into the machine code: nothing else may decide what a kernel does."""
+    material = "\0".join([*OPTIONS, text, *(part for header in headers().items() for part in header)])
+    return f"{source.removesuffix('.cu')}-sm_{architecture}-{_digest(material.encode())}"
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:32]
+
+
+def _intact(folder: Path, pattern: str) -> Path | None:
+    """A file whose name ends in the digest of what it holds."""
+    for path in sorted(folder.glob(pattern)):
+        if path.stem.endswith("-" + _digest(path.read_bytes())):
+            return path
+    return None
+
+
+def _keep(folder: Path, stem: str, content: bytes) -> Path:
+    path = folder / f"{stem}-{_digest(content)}.cubin"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DeviceError(
+            f"compiled kernels cannot be kept in {folder} ({error}): let the environment variable MINIGRAD_CACHE name a folder",
+            code="cuda-cache",
+        ) from error
+    return path
+
+
+# ---------------------------------------------------------------- what kernels need
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel takes of a GPU's multiprocessor. stack, spills (stores + loads) and shared (static memory) in bytes."""
+
+    kernel: str
+    registers: int
+    stack: int
+    spills: int
+    shared: int
+
+
+def resources(said: str) -> list[Resources]:
+    """Read from the words of the compiler (`ptxas -v`)."""
+    found = []
+    for part in re.split(r"Compiling entry function '", said)[1:]:
+
+        def number(pattern: str, part: str = part) -> int:
+            return sum(int(n) for n in re.findall(pattern, part))
+
+        found.append(
+            Resources(
+                part.partition("'")[0],
+                number(r"Used (\d+) registers"),
+                number(r"(\d+) bytes stack frame"),
+                number(r"(\d+) bytes spill (?:stores|loads)"),
+                number(r"(\d+) bytes smem"),
+            )
+        )
+    return found
+
+
+def sources() -> list[str]:
+    """The files that hold kernels, in the order of the launch table."""
+    return list(dict.fromkeys(entry.source for entry in TABLE.values()))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m minigrad.kernels.cuda.build",
+        description="List the GPU kernels with what they need, or write their machine code to a folder for MINIGRAD_CUBINS.",
+    )
+    parser.add_argument("--arch", default=",".join(map(str, ARCHITECTURES)), help="compute capabilities, by default %(default)s")
+    parser.add_argument("--output", type=Path, help="the folder to write to")
+    options = parser.parse_args(arguments)
+    if not re.fullmatch(r"\d+(,\d+)*", options.arch):
+        raise ArgumentError(f"--arch takes numbers such as 80,90, got {options.arch!r}")
+    for number in map(int, options.arch.split(",")):
+        for source in sources():
+            text = (SOURCES / source).read_text(encoding="utf-8")
+            content, said = compile_source(source, text, number)
+            for needed in resources(said):
+                print(
+                    f"sm_{number} {source:<14} {needed.kernel:<26} {needed.registers:>4} registers {needed.stack:>4} stack "
+                    f"{needed.spills:>4} spilled {needed.shared:>6} shared"
+                )
+            if options.output is not None:
+                _keep(options.output, f"{_stem(source, text, number)}-nvrtc{compiler_version()}", content)
+
+
+if __name__ == "__main__":
+    main()

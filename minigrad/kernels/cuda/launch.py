@@ -1,0 +1,124 @@
+"""How each kernel is called: its source, its arguments, its threads, and how many blocks of them cover the work.
+
+The table is the one place that host code, the tests that compile the sources and those that run them on the CPU all read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from minigrad.errors import ContractError
+
+Grid: TypeAlias = tuple[int, int, int]
+
+TYPES: dict[str, type[np.generic]] = {
+    "i32": np.int32,
+    "u32": np.uint32,
+    "i64": np.int64,
+    "u64": np.uint64,
+    "f32": np.float32,
+    "f64": np.float64,
+}
+"""The words for numbers that are passed by value."""
+
+NULL = np.uint64(0)
+
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+"""Of a grid, along each of its axes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kernel.
+
+    source: its file in `sources/`. arguments: the parameters in order, "x*" for a pointer and "rows:i64" for a number of one of `TYPES`.
+    block: threads along x, y and z. grid: from the sizes of the work to the number of blocks; no block where there is nothing to do.
+    shared: bytes of dynamic shared memory.
+    """
+
+    source: str
+    arguments: str
+    block: Grid
+    grid: Callable[..., Grid]
+    shared: int = 0
+
+    @cached_property
+    def types(self) -> list[tuple[str, type[np.generic] | None]]:
+        """The name of each parameter and its type; None for a pointer."""
+        parts = [argument.partition(":") for argument in self.arguments.split()]
+        return [(name.removesuffix("*"), TYPES[word] if word else None) for name, _, word in parts]
+
+
+# ---------------------------------------------------------------- grids
+def ceil_div(n: int, size: int) -> int:
+    return -(-n // size)
+
+
+STRIP, FEW = 128, 32
+"""Columns and rows of a block that only changes numbers."""
+
+
+def tiles(rows: int, width: int) -> Grid:
+    return ceil_div(rows, FEW), ceil_div(width, STRIP), 1
+
+
+TABLE: dict[str, Entry] = {
+    "add_bias": Entry("rows.cu", "y* bias* rows:i64 width:i32", (32, 8, 1), tiles),
+}
+
+
+# ---------------------------------------------------------------- calls
+def launch(name: str, sizes: tuple[int, ...], *arguments: Any) -> None:
+    """Run a kernel on the current stream. sizes: what the entry's `grid` takes. arguments: arrays, None for a null pointer, and numbers.
+
+    Raises: ContractError for arguments that do not fit the table, an array that is not C-contiguous, or more blocks than a grid can have.
+    """
+    entry = TABLE[name]
+    if len(arguments) != len(entry.types):
+        raise ContractError(f"kernel {name} takes {len(entry.types)} arguments ({entry.arguments}), got {len(arguments)}")
+    grid = entry.grid(*sizes)
+    if 0 in grid:
+        return
+    if any(n > most for n, most in zip(grid, MOST_BLOCKS, strict=True)):
+        raise ContractError(f"kernel {name} would need a grid of {grid} blocks for the sizes {sizes}; the most is {MOST_BLOCKS}")
+    kernel_of(name)(
+        grid,
+        entry.block,
+        tuple([_converted(name, what, kind, value) for (what, kind), value in zip(entry.types, arguments, strict=True)]),
+        shared_mem=entry.shared,
+    )
+
+
+def _converted(kernel: str, what: str, kind: type[np.generic] | None, value: Any) -> Any:
+    if kind is not None:
+        return kind(value)
+    if value is None:
+        return NULL
+    if not value.flags.c_contiguous:
+        raise ContractError(f"kernel {kernel}: {what} is not C-contiguous")
+    return value
+
+
+_kernels: dict[tuple[str, int], Any] = {}
+
+
+def kernel_of(name: str) -> Callable[..., None]:
+    """The kernel on the current device, compiled and loaded when it is first wanted."""
+    import cupy
+
+    from minigrad.kernels.cuda import build
+
+    device = cupy.cuda.runtime.getDevice()
+    kernel = _kernels.get((name, device))
+    if kernel is None:
+        entry = TABLE[name]
+        kernel = cupy.RawModule(path=str(build.cubin(entry.source, build.architecture()))).get_function(name)
+        if entry.shared > 48 << 10:  # more has to be asked for
+            kernel.max_dynamic_shared_size_bytes = entry.shared
+        _kernels[name, device] = kernel
+    return kernel  # type: ignore[no-any-return]  # CuPy has no types

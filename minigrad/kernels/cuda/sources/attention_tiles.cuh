@@ -1,0 +1,110 @@
+// What the kernels of packed attention share: who computes what, tiles in shared memory, and where dropped weights lie.
+//
+// A block of four warps serves one head of one piece of a sequence: 64 rows (queries, or keys in the dK/dV kernel), 16 for each warp. It goes
+// through the other side in tiles of 32 rows. Sequences of some forty tokens are the common case, hence these sizes: pieces of 64 rows leave
+// few rows idle where one warp is a step of 16, tiles of 32 waste little on the last one, and a head of size 128 stays below 48 KiB of shared
+// memory, so several blocks share a multiprocessor and hide each other's loads. With 32 columns for 16 rows, one lane draws one Philox
+// block per tile in every kernel: none is drawn twice, none is idle.
+//
+// Scores and weights of a warp lie in its lanes as the tensor cores lay them out: 16 rows by 8 columns are a `float[4]`, whose element i is
+// row lane / 4 + 8 (i / 2), column 2 (lane % 4) + i % 2. The four lanes that share a row are a quad.
+#pragma once
+#include "scalar.cuh"
+
+constexpr int WARPS = 4;
+constexpr int THREADS = 32 * WARPS;
+constexpr int PIECE = 16 * WARPS;  // rows of a block
+constexpr int TILE = 32;           // rows of the other side in shared memory at a time
+constexpr int EIGHTS = TILE / 8;   // groups of eight columns in a row of scores
+constexpr int PAD = 4;             // words after each row of a tile: rows that are read together begin in different banks
+
+constexpr u32 ALL = 0xFFFFFFFFu;
+constexpr float INFINITE = __builtin_huge_valf();
+
+// One piece of work, made on the host: rows start … start + 63 of a sequence, which lies where the first four numbers say.
+struct alignas(16) Item {
+    int key_first, keys, query_first, queries, number, start, spare[2];
+};
+
+// 1 / √D
+template <int D>
+constexpr float SCALE = D == 32 ? 0.17677669529663688110f : D == 64 ? 0.125f : 0.08838834764831844055f;
+
+// Scores are turned into powers of two: 1 / √D / ln 2.
+template <int D>
+constexpr float POWER = SCALE<D> * 1.44269504088896340736f;
+
+// Where q, k, v, their gradients and the outputs lie: `parts` is 3 for Q | K | V side by side, 2 for K | V beside a Q of its own.
+template <int D>
+struct Layout {
+    int parts, heads;
+
+    __device__ i64 kv_width() const { return (i64)parts * heads * D; }
+    __device__ i64 q_width() const { return parts == 3 ? kv_width() : width(); }
+    __device__ i64 width() const { return (i64)heads * D; }
+    __device__ i64 q_at(i64 row, int head) const { return row * q_width() + head * D; }
+    __device__ i64 k_at(i64 row, int head) const { return row * kv_width() + (parts - 2) * width() + head * D; }
+    __device__ i64 v_at(i64 row, int head) const { return k_at(row, head) + width(); }
+    __device__ i64 at(i64 row, int head) const { return row * width() + head * D; }
+};
+
+// A lane's place: its warp's first row within the piece, its first row within the warp (the second is 8 later), its place in the quad.
+struct Place {
+    int warp, lane, row, quad;
+
+    __device__ Place() : warp(threadIdx.x / 32), lane(threadIdx.x % 32), row(threadIdx.x % 32 / 4), quad(threadIdx.x % 4) {}
+};
+
+// The two rows of the left operand that a lane reads. They stay in global memory: the first-level cache holds them between tiles.
+struct Rows {
+    const float* row[2];
+};
+
+template <class Products, int D>
+__device__ __forceinline__ void load_tile(typename Products::template Tile<D>& tile, const float* from, i64 stride, int count) {
+#pragma unroll 4
+    for (int at = threadIdx.x; at < TILE * D / 4; at += THREADS) {
+        const int row = at / (D / 4), column = at % (D / 4) * 4;
+        const float4 x = row < count ? *(const float4*)(from + row * stride + column) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        Products::store(tile, row, column, x);
+    }
+}
+
+__device__ __forceinline__ float quad_sum(float x) {
+    x += __shfl_xor_sync(ALL, x, 1);
+    return x + __shfl_xor_sync(ALL, x, 2);
+}
+
+__device__ __forceinline__ float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(ALL, x, 1));
+    return fmaxf(x, __shfl_xor_sync(ALL, x, 2));
+}
+
+// The Philox block that holds (query, head, key), in the order in which `Draw.pairs` draws.
+__device__ __forceinline__ u64 pair_block(const Item& item, int heads, int head, int query, int key) {
+    const int blocks = (item.keys + UNITS - 1) / UNITS;
+    return ((u64)query * heads + head) * blocks + key / UNITS;
+}
+
+// Which of 32 keys from `key` on survive for this lane's two queries, a bit for each. Lane l draws query l / 2, half l % 2 of the keys.
+__device__ __forceinline__ void kept_keys(u32 (&bits)[2], const Draw& draw, const Item& item, int heads, int head, int first, int key) {
+    bits[0] = bits[1] = ALL;
+    if (draw.threshold == 0) return;
+    const Place place;
+    const int query = first + place.lane / 2, own = key + place.lane % 2 * UNITS;
+    const bool there = query < item.queries && own < item.keys;
+    const u32 mine = there ? survivors(draw, item.number, pair_block(item, heads, head, query, own)) : 0;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int from = 2 * (place.row + 8 * half);
+        const u32 low = __shfl_sync(ALL, mine, from), high = __shfl_sync(ALL, mine, from + 1);
+        bits[half] = low | high << UNITS;
+    }
+}
+
+// Which of 16 keys from `key` on survive for query `query + lane`, a bit for each.
+__device__ __forceinline__ u32 kept_of_query(const Draw& draw, const Item& item, int heads, int head, int query, int key) {
+    query += Place().lane;
+    if (draw.threshold == 0 || query >= item.queries) return ALL;
+    return survivors(draw, item.number, pair_block(item, heads, head, query, key));
+}

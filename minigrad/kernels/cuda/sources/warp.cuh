@@ -1,0 +1,50 @@
+// What kernels share beyond single numbers: sums over the 32 lanes of a warp, and reading four neighbours of a row at once.
+#pragma once
+
+#include "scalar.cuh"
+
+#define DEVICE __device__ __forceinline__
+
+#ifndef DYNAMIC_SHARED
+// `name`: as much shared memory as the launch asks for, aligned to 16 bytes.
+#define DYNAMIC_SHARED(T, name)                              \
+    extern __shared__ __align__(16) unsigned char shared_[]; \
+    T* const name = reinterpret_cast<T*>(shared_)
+#endif
+
+constexpr u32 ALL = ~0u;
+constexpr int WARP = 32;
+
+// Every lane gets the sum; the same bits in each, because lanes add in pairs.
+DEVICE float warp_sum(float x) {
+#pragma unroll
+    for (int far = WARP / 2; far; far /= 2) x += __shfl_xor_sync(ALL, x, far);
+    return x;
+}
+
+DEVICE float warp_max(float x) {
+#pragma unroll
+    for (int far = WARP / 2; far; far /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, far));
+    return x;
+}
+
+// Whether rows of `width` numbers from `start` on can be read sixteen bytes at a time. A null pointer can.
+DEVICE bool wide(const void* start, int width) { return ((u64)start & 15) == 0 && width % 4 == 0; }
+
+// row[at .. at + 3], with zeros from `width` on.
+DEVICE float4 load4(const float* row, int at, int width, bool is_wide) {
+    if (is_wide) return at < width ? *reinterpret_cast<const float4*>(row + at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    return make_float4(at < width ? row[at] : 0.0f, at + 1 < width ? row[at + 1] : 0.0f, at + 2 < width ? row[at + 2] : 0.0f,
+                       at + 3 < width ? row[at + 3] : 0.0f);
+}
+
+DEVICE void store4(float* row, int at, int width, bool is_wide, float4 x) {
+    if (is_wide) {
+        if (at < width) *reinterpret_cast<float4*>(row + at) = x;
+        return;
+    }
+    if (at < width) row[at] = x.x;
+    if (at + 1 < width) row[at + 1] = x.y;
+    if (at + 2 < width) row[at + 2] = x.z;
+    if (at + 3 < width) row[at + 3] = x.w;
+}

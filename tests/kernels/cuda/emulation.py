@@ -1,0 +1,113 @@
+"""Runs the kernels on the CPU: compiles the sources with `emulator.h` in front, and stands in for CuPy's loaded kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minigrad.kernels.cuda.build import SOURCES
+from minigrad.kernels.cuda.launch import TABLE, Grid
+
+FLAGS = ("-std=c++20", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+
+GUARD = 64
+"""Elements in front of and behind every array of `guarded`."""
+
+
+class EmulationError(AssertionError):
+    """What would hang or be undefined on a GPU."""
+
+
+class Emulator:
+    """Compiled sources, one library each, made when first wanted. backwards: threads run in falling order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.backwards = folder, False
+        self._libraries: dict[str, ctypes.CDLL] = {}
+
+    def library(self, source: str, names: list[str], folder: Path = SOURCES) -> ctypes.CDLL:
+        """The library of one source, in which the kernels `names` can be called."""
+        if source not in self._libraries:
+            compiler = shutil.which("g++")
+            if compiler is None:
+                pytest.skip("no g++ here: kernels cannot be run on the CPU")
+            made = self.folder / f"{source}.so"
+            lines = [f'#include "{folder / source}"', *(f"EMULATE({name})" for name in names)]
+            (self.folder / f"{source}.cpp").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            header = Path(__file__).with_name("emulator.h")
+            command = [compiler, *FLAGS, f"-I{SOURCES}", "-include", str(header), "-o", str(made), str(self.folder / f"{source}.cpp")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            library = ctypes.CDLL(str(made))
+            library.emulator_failure.restype = ctypes.c_char_p
+            self._libraries[source] = library
+        return self._libraries[source]
+
+    def kernel(self, name: str) -> Callable[..., None]:
+        """What `launch.kernel_of` returns on a GPU."""
+        source = TABLE[name].source
+        return self.kernel_in(self.library(source, [other for other, entry in TABLE.items() if entry.source == source]), name)
+
+    def kernel_in(self, library: ctypes.CDLL, name: str) -> Callable[..., None]:
+        def run(grid: Grid, block: Grid, arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+            held = [np.array(np.uint64(value.ctypes.data) if isinstance(value, np.ndarray) else value) for value in arguments]
+            pointers = (ctypes.c_void_p * len(held))(*[value.ctypes.data for value in held])
+            library.emulator_run_backwards(int(self.backwards))
+            if library[f"emulate_{name}"]((ctypes.c_uint * 6)(*grid, *block), ctypes.c_size_t(shared_mem), pointers):
+                raise EmulationError(f"{name}: {library.emulator_failure().decode()}")
+
+        return run
+
+    def parameter_sizes(self, name: str) -> list[int]:
+        """Bytes of each parameter, as the C++ compiler sees them."""
+        self.kernel(name)
+        function = self._libraries[TABLE[name].source][f"parameters_of_{name}"]
+        function.restype = ctypes.POINTER(ctypes.c_int)
+        sizes = function()
+        found = []
+        while sizes[len(found)]:
+            found.append(sizes[len(found)])
+        return found
+
+
+# ---------------------------------------------------------------- arrays that show what was written where
+@cache
+def _pattern(dtype: Any) -> Any:
+    """NaN, or a number that no test computes."""
+    return np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max - 12345
+
+
+def guarded(values: Any = None, *, shape: tuple[int, ...] = (), dtype: Any = np.float32, offset: int = 0) -> np.ndarray:
+    """A copy of `values`, or an output full of poison, in memory with poison around it.
+
+    offset: elements by which the start is moved off an address that is a multiple of 256 bytes.
+    """
+    source = None if values is None else np.asarray(values)
+    shape, dtype = (shape, np.dtype(dtype)) if source is None else (source.shape, source.dtype)
+    size = int(np.prod(shape))
+    room = np.full(size + 2 * GUARD + offset + 256, _pattern(dtype), dtype)
+    start = GUARD + (-(room.ctypes.data + GUARD * dtype.itemsize) % 256) // dtype.itemsize + offset
+    array = room[start : start + size].reshape(shape)
+    if source is not None:
+        array[...] = source
+    return array
+
+
+def check_guards(*arrays: np.ndarray) -> None:
+    """Fails if anything around arrays of `guarded` has been written to, or if an output still holds poison."""
+    for array in arrays:
+        room = array.base
+        start = (array.ctypes.data - room.ctypes.data) // array.itemsize
+        outside = np.concatenate([room[:start], room[start + array.size :]])
+        expected = np.full_like(outside, _pattern(array.dtype))
+        np.testing.assert_array_equal(outside, expected, err_msg="written outside of an array")
+        poison = np.isnan(array) if array.dtype.kind == "f" else array == _pattern(array.dtype)
+        assert not poison.any(), f"{int(poison.sum())} elements were never written"

@@ -1,0 +1,280 @@
+// CUDA C++ on the CPU, so far as our kernels use it: a .cu file that is compiled with this header in front runs here, block after block.
+//
+// The threads of a block are coroutines, resumed in turn. One that reaches a barrier or a warp operation waits there for those it must meet.
+// Whatever would hang or be undefined on a GPU ends the run with a message: threads of a block at different barriers, a thread that has left
+// while others wait for it, a warp operation that not all lanes of its mask reach. The order in which threads run can be turned round, which
+// shows a missing barrier as another result.
+#pragma once
+
+#include <ucontext.h>
+
+#include <array>
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+#define __restrict__
+#define EMULATED
+#define DYNAMIC_SHARED(T, name) T* const name = reinterpret_cast<T*>(emulator::dynamic_shared)
+
+// ---------------------------------------------------------------- vector types
+struct dim3 {
+    unsigned x = 1, y = 1, z = 1;
+};
+
+#define EMULATE_VECTORS(T, name)                                                               \
+    struct __align__(2 * sizeof(T)) name##2 { T x, y; };                                       \
+    struct __align__(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name##4 { T x, y, z, w; };       \
+    inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                 \
+    inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+EMULATE_VECTORS(float, float)
+EMULATE_VECTORS(int, int)
+EMULATE_VECTORS(unsigned, uint)
+#undef EMULATE_VECTORS
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+// ---------------------------------------------------------------- the scheduler
+namespace emulator {
+
+constexpr unsigned WARP = 32;
+constexpr size_t STACK = 256 << 10;
+
+enum class State { ready, at_barrier, at_warp, finished };
+
+struct Thread {
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(STACK);
+    dim3 index;
+    State state = State::ready;
+    int line = 0;                  // of the barrier or warp operation
+    unsigned mask = 0;             // of the warp operation
+    unsigned char value[64] = {};  // what this lane brings to it
+};
+
+inline std::vector<Thread> threads;
+inline Thread* current = nullptr;
+inline ucontext_t scheduler;
+inline std::function<void()> body;
+inline std::string failure;
+inline bool backwards = false;
+inline char* dynamic_shared = nullptr;
+
+inline void fail(const char* format, ...) {
+    char text[400];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (failure.empty()) failure = text;
+}
+
+inline void wait(State state, int line) {
+    current->state = state;
+    current->line = line;
+    swapcontext(&current->context, &scheduler);
+    threadIdx = current->index;
+}
+
+inline void entry() {
+    body();
+    current->state = State::finished;
+    swapcontext(&current->context, &scheduler);
+}
+
+// What every lane of the mask has brought, by lane, once all are there. The second wait keeps a fast lane from overwriting what others
+// still read.
+template <class T>
+std::array<T, WARP> collect(unsigned mask, T value, int line) {
+    static_assert(sizeof(T) <= sizeof Thread::value);
+    memcpy(current->value, &value, sizeof value);
+    current->mask = mask;
+    wait(State::at_warp, line);
+    std::array<T, WARP> found{};
+    const size_t base = (current - threads.data()) / WARP * WARP;
+    for (unsigned lane = 0; lane < WARP && base + lane < threads.size(); ++lane)
+        if (mask >> lane & 1) memcpy(&found[lane], threads[base + lane].value, sizeof value);
+    wait(State::at_warp, line);
+    return found;
+}
+
+inline unsigned lane() { return (current - threads.data()) % WARP; }
+
+template <class T>
+T from_lane(unsigned mask, T value, unsigned source, int line) {
+    if (source >= WARP || !(mask >> source & 1)) fail("line %d: lane %u asks lane %u, which is not in the mask", line, lane(), source);
+    return collect(mask, value, line)[source % WARP];
+}
+
+// Wakes whoever has met all that it waits for; returns whether anybody was.
+inline bool release() {
+    size_t waiting = 0, finished = 0;
+    for (const Thread& t : threads) waiting += t.state == State::at_barrier, finished += t.state == State::finished;
+    bool woken = false;
+    if (waiting == threads.size()) {
+        for (Thread& t : threads) {
+            if (t.line != threads[0].line) fail("threads of one block wait at the barriers of lines %d and %d", threads[0].line, t.line);
+            t.state = State::ready;
+        }
+        return true;
+    }
+    if (waiting && waiting + finished == threads.size()) fail("%zu threads wait at a barrier that %zu have left without", waiting, finished);
+    for (size_t base = 0; base < threads.size(); base += WARP)
+        for (size_t lane = 0; lane < WARP && base + lane < threads.size(); ++lane) {
+            Thread& t = threads[base + lane];
+            if (t.state != State::at_warp) continue;
+            bool complete = true;
+            for (size_t other = 0; other < WARP && base + other < threads.size(); ++other)
+                if (t.mask >> other & 1) {
+                    const Thread& o = threads[base + other];
+                    complete = complete && o.state == State::at_warp && o.mask == t.mask && o.line == t.line;
+                }
+            if (!(t.mask >> lane & 1)) fail("line %d: lane %zu is not in its own mask", t.line, lane);
+            if (!complete) continue;
+            for (size_t other = 0; other < WARP && base + other < threads.size(); ++other)
+                if (t.mask >> other & 1) threads[base + other].state = State::ready;
+            woken = true;
+        }
+    return woken;
+}
+
+inline void run_block() {
+    size_t number = 0;
+    for (Thread& t : threads) {
+        t.index = {(unsigned)(number % blockDim.x), (unsigned)(number / blockDim.x % blockDim.y), (unsigned)(number / blockDim.x / blockDim.y)};
+        t.state = State::ready;
+        getcontext(&t.context);
+        t.context.uc_stack.ss_sp = t.stack.data();
+        t.context.uc_stack.ss_size = t.stack.size();
+        makecontext(&t.context, entry, 0);
+        ++number;
+    }
+    for (;;) {
+        bool ran = false, all_finished = true;
+        for (size_t i = 0; i < threads.size(); ++i) {
+            Thread& t = threads[backwards ? threads.size() - 1 - i : i];
+            if (t.state == State::ready) {
+                current = &t;
+                threadIdx = t.index;
+                swapcontext(&scheduler, &t.context);
+                ran = true;
+            }
+            all_finished = all_finished && t.state == State::finished;
+        }
+        if (all_finished || !failure.empty()) return;
+        if (!release() && !ran) {
+            for (const Thread& t : threads)
+                if (t.state == State::at_warp) fail("a warp operation in line %d is not reached by all lanes of its mask", t.line);
+            fail("threads of one block wait at different places");
+            return;
+        }
+    }
+}
+
+template <class... A, size_t... I>
+int call(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** arguments, std::index_sequence<I...>) {
+    failure.clear();
+    gridDim = grid, blockDim = block;
+    threads = std::vector<Thread>((size_t)block.x * block.y * block.z);
+    std::vector<float> memory(shared / sizeof(float) + 8);
+    body = [&] { kernel(*(A*)arguments[I]...); };
+    for (unsigned z = 0; z < grid.z; ++z)
+        for (unsigned y = 0; y < grid.y; ++y)
+            for (unsigned x = 0; x < grid.x && failure.empty(); ++x) {
+                blockIdx = {x, y, z};
+                std::fill(memory.begin(), memory.end(), NAN);
+                dynamic_shared = (char*)(((size_t)memory.data() + 15) / 16 * 16);
+                run_block();
+            }
+    threads.clear();
+    return !failure.empty();
+}
+
+template <class... A>
+int call(void (*kernel)(A...), const unsigned* dims, size_t shared, void** arguments) {
+    return call(kernel, {dims[0], dims[1], dims[2]}, {dims[3], dims[4], dims[5]}, shared, arguments, std::index_sequence_for<A...>());
+}
+
+// The sizes of a kernel's parameters, then 0.
+template <class... A>
+const int* parameter_sizes(void (*)(A...)) {
+    static const int sizes[] = {(int)sizeof(A)..., 0};
+    return sizes;
+}
+
+}  // namespace emulator
+
+extern "C" inline __attribute__((used)) const char* emulator_failure() { return emulator::failure.c_str(); }
+extern "C" inline __attribute__((used)) void emulator_run_backwards(int yes) { emulator::backwards = yes; }
+
+// Behind a kernel's definition: makes it callable from Python.
+#define EMULATE(name)                                                                                           \
+    extern "C" int emulate_##name(const unsigned* dims, size_t shared, void** arguments) {                     \
+        return emulator::call(name, dims, shared, arguments);                                                  \
+    }                                                                                                           \
+    extern "C" const int* parameters_of_##name() { return emulator::parameter_sizes(name); }
+
+// ---------------------------------------------------------------- what kernels call
+inline void __syncthreads(int line = __builtin_LINE()) { emulator::wait(emulator::State::at_barrier, line); }
+
+inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) {
+    emulator::current->mask = mask;
+    emulator::wait(emulator::State::at_warp, line);
+}
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane, int width = 32, int line = __builtin_LINE()) {
+    return emulator::from_lane(mask, value, (emulator::lane() & ~(width - 1)) | (lane & (width - 1)), line);
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, int line = __builtin_LINE()) {
+    return emulator::from_lane(mask, value, emulator::lane() ^ bits, line);
+}
+
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int line = __builtin_LINE()) {
+    const unsigned lane = emulator::lane();
+    return emulator::from_lane(mask, value, lane + delta < emulator::WARP ? lane + delta : lane, line);
+}
+
+inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+    unsigned bits = 0;
+    const auto brought = emulator::collect(mask, predicate, line);
+    for (unsigned lane = 0; lane < emulator::WARP; ++lane) bits |= (unsigned)(brought[lane] != 0) << lane;
+    return bits;
+}
+
+inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) { return __ballot_sync(mask, predicate, line) != 0; }
+
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return ((unsigned __int128)a * b) >> 64; }
+template <class T> T __ldg(const T* place) { return *place; }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+inline float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
+inline float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
+inline int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
+inline unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __expf(float x) { return std::exp(x); }
+inline float __logf(float x) { return std::log(x); }
+using std::max;
+using std::min;
+
+// What kernels say in PTX: each such function is left out of the sources where EMULATED is defined, and stands here in plain C++.
+#if __has_include("emulator_ptx.h")
+#include "emulator_ptx.h"
+#endif
