@@ -1,32 +1,24 @@
-"""The memory that a team's processes share, and how to see that something outside of it has changed.
+"""The memory that a team's processes share.
 
 Everything an optimizer's step touches lies there once: parameters, gradients, moments. Each worker has an outbox of its own for the
 gradients it computes; so nobody ever waits for a lock. They are added up in a fixed order, each process taking a stretch of all of them,
-and updated in the same way. What else a worker knows is a copy made by the fork: `Surroundings` tells when that copy has become old.
+and updated in the same way. What else a worker knows is a copy made by the fork (`workers/surroundings.py`).
 """
 
 from __future__ import annotations
 
-import gc
 import mmap
 from math import prod
 from typing import Any, TypeAlias
-from weakref import ref
 
 import numpy as np
 
 from minigrad.backend import Array
 from minigrad.backend.gradients import RowSparse
-from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
 from minigrad.optim.arena import Allocate, copied
 from minigrad.optim.clip import sum_of_squares
 from minigrad.optim.debt import Debt
-from minigrad.parameter import Buffer, Parameter
-from minigrad.tensor import Tensor
-
-PLAIN = (bool, int, float, str)
-"""Types of the attributes of modules that are compared: the mode, a dropout's rate."""
 
 
 def shared_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -172,48 +164,3 @@ class Shared:
         for p, ledger in zip(self.optimizer.tables, ledgers, strict=True):
             p.ledger = ledger
         return ledgers
-
-
-class Surroundings:
-    """What a loss function may read besides the shared parameters, as it was at a fork: all modules, other parameters, buffers.
-
-    A loss function does not say what it calls, and an optimizer knows parameters but no modules; so all that exist are looked at.
-    """
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._shared = optimizer.steps
-        found = [o for o in gc.get_objects() if issubclass(type(o), Module | Parameter | Buffer)]  # type(): proxies may lie to isinstance
-        self._before = [(ref(o), self._mark(o)) for o in found]  # weak: models that nobody else holds may go
-
-    def changed(self) -> bool:
-        """Whether a fork made now would know something else than one made when this object was."""
-        return any((thing := known()) is not None and mark != self._mark(thing) for known, mark in self._before)
-
-    def _mark(self, thing: Module | Parameter | Buffer) -> Any:
-        """What is compared: of a module its plain attributes, and which modules and tensors are the others."""
-        if isinstance(thing, Module):
-            kept = {name: value for name, value in vars(thing).items() if isinstance(value, (*PLAIN, Module, Tensor))}
-            return {name: value if isinstance(value, PLAIN) else ref(value) for name, value in kept.items()}
-        if isinstance(thing, Parameter):
-            return thing.requires_grad, None if thing in self._shared else thing.leaf.version
-        return _Identity(thing.array)
-
-    # ---------------------------------------------------------------- in a worker
-    def strangers(self) -> list[Parameter]:
-        """The parameters that are not the optimizer's, without their gradients."""
-        found = [p for known, _ in self._before if isinstance(p := known(), Parameter) and p not in self._shared]
-        for p in found:
-            p.zero_grad()
-        return found
-
-
-class _Identity:
-    """Equal to an identity of the same object only; keeps it, so that no other can take its place in memory."""
-
-    def __init__(self, thing: Any) -> None:
-        self.thing = thing
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.thing is other.thing
-
-    __hash__ = None  # type: ignore[assignment]

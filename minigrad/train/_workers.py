@@ -16,9 +16,10 @@ from minigrad.modes import Mode
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train._shared import Outbox, Shared, Surroundings
+from minigrad.train._shared import Outbox, Shared
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of
 from minigrad.workers.process import Reply
+from minigrad.workers.surroundings import Surroundings
 
 LossOf: TypeAlias = Callable[[Batch, Batch], Tensor]
 

@@ -29,9 +29,10 @@ from minigrad.optim.clip import check_max_norm, clipping, squared_norm
 from minigrad.optim.updates import Update, divide
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train._shared import Shared, Surroundings
+from minigrad.train._shared import Shared
 from minigrad.train._workers import Desk, batch_arrays, share_of
 from minigrad.workers.process import Worker, number_of_workers, stop_all
+from minigrad.workers.surroundings import Surroundings
 
 
 class Team:
@@ -231,7 +232,7 @@ class Team:
         if not self._others:
             if self.optimizer.arena.data.dtype == "float32":  # the kernels' only dtype
                 kernels.prepare(training=True)
-            self._around = Surroundings(self.optimizer)
+            self._around = Surroundings(self.optimizer.steps)
             for number, outbox in enumerate(self._shared.outboxes, 1):
                 self._others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._around, outbox)))
         return self._shared

@@ -23,6 +23,7 @@ from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, PackedTokens
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of
 from minigrad.workers.process import Reply, Worker, number_of_workers, stop_all
+from minigrad.workers.surroundings import Surroundings
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Function: TypeAlias = Callable[[PackedTokens], Numbers]
@@ -37,8 +38,9 @@ class Replicas:
         with mg.workers.Replicas(lambda tokens: model(tokens).logits.numpy(), workers="auto") as logits_of:
             logits = logits_of(tokens)
 
-    Workers know the function, and the model it calls, as they are at the first call with more than one sequence: after a change call
-    `close`, and the next call begins anew. With several workers each process computes with one BLAS thread.
+    Workers are forked at the first call with more than one sequence, and again when parameters, buffers or plain attributes of a module
+    (its mode, a dropout's rate) have changed; of other changes (to hooks, to variables that the function closes over) they know nothing
+    until `close` is called. With several workers each process computes with one BLAS thread.
 
     Raises: ArgumentError for an impossible number of workers, and for several without `os.fork` or beside a GPU.
     """
@@ -47,6 +49,7 @@ class Replicas:
         self.function = function
         self.workers = number_of_workers(workers, "a GPU is in use, which a fork cannot share" if cuda_in_use() else None)
         self._others: list[Worker] = []
+        self._around: Surroundings | None = None
         self._lock = Lock()  # one question at a time, whoever asks
         finalize(self, stop_all, self._others)
 
@@ -69,8 +72,11 @@ class Replicas:
                 raise
 
     def _together(self, tokens: PackedTokens, parts: list[IntArray]) -> Numbers:
+        if self._around is not None and self._around.changed():
+            stop_all(self._others)
         if not self._others:
             kernels.prepare(training=False)
+            self._around = Surroundings()
             for number in range(1, self.workers):
                 self._others.append(Worker(number, partial(_answering, self.function)))
         asked = self._others[: len(parts) - 1]

@@ -109,6 +109,27 @@ def test_close_ends_the_workers_and_a_later_call_knows_the_changes() -> None:
     replicas.close()
 
 
+@pytest.mark.parametrize("change", ["weights", "a step", "mode", "nothing"])
+def test_workers_know_what_has_changed(change: str) -> None:
+    model, tokens = head("BertForSequenceClassification", "float64", dropout=0.5), tokens_of([3, 5, 4])
+    optimizer = mg.optim.SGD(model.named_parameters(), lr=0.1)
+    model.eval()
+    with Replicas(lambda tokens: model(tokens).logits.numpy(), 3) as logits_of:
+        before, workers = logits_of(tokens), [worker.pid for worker in logits_of._others]
+        if change == "weights":
+            model.classifier.bias.assign(model.classifier.bias.numpy() + 1)
+        elif change == "a step":
+            model(tokens, labels=[0, 1, 0]).loss.backward()
+            optimizer.step()
+        elif change == "mode":
+            model.train()
+        mg.manual_seed(0)
+        now = logits_of(tokens)
+        mg.manual_seed(0)
+        np.testing.assert_allclose(now, model(tokens).logits.numpy(), rtol=0, atol=1e-12)
+        assert np.array_equal(now, before) == ([worker.pid for worker in logits_of._others] == workers) == (change == "nothing")
+
+
 def test_what_cannot_be_joined_is_refused() -> None:
     with Replicas(lambda tokens: np.zeros(7), 2) as wrong, pytest.raises(ArgumentError, match="one row for each sequence or each token"):
         wrong(tokens_of([2, 3]))
