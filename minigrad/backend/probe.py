@@ -73,6 +73,8 @@ def _probe() -> Probe:
         _look(found)
     except _Obstacle as obstacle:
         found["reason"] = str(obstacle)
+    except Exception as error:  # a broken installation fails in its own ways
+        found["reason"] = f"looking for a GPU failed ({told(error)}): `python -m minigrad doctor` says what is installed"
     return Probe(**found)
 
 
@@ -89,12 +91,12 @@ def _look(found: dict[str, Any]) -> None:
         )
     try:
         found["cupy"] = Asked.cupy()
-    except Exception as error:  # a broken installation fails in its own ways
+    except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             found["installed"] = False
             raise _Obstacle(f"CuPy is not installed: {INSTALL}") from error
         raise _Obstacle(
-            f"CuPy is installed but cannot be imported ({_told(error)}): uninstall {' and '.join(packages) or 'it'}, then {INSTALL}"
+            f"CuPy is installed but cannot be imported ({told(error)}): uninstall {' and '.join(packages) or 'it'}, then {INSTALL}"
         ) from error
     found["driver"] = _asked("CuPy does not reach CUDA", Asked.driver)
     found["runtime"] = _asked("CuPy does not reach CUDA", Asked.runtime)
@@ -108,7 +110,7 @@ def _look(found: dict[str, Any]) -> None:
                 f"the NVIDIA driver serves CUDA up to {shown(found['driver'])} and CuPy was built for {shown(found['runtime'])}: "
                 f"update the driver, or install a CuPy for an older CUDA"
             ) from error
-        raise _Obstacle(f"the NVIDIA driver does not answer ({_told(error)}): see what `nvidia-smi` says") from error
+        raise _Obstacle(f"the NVIDIA driver does not answer ({told(error)}): see what `nvidia-smi` says") from error
     if count == 0:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         stated = "is not set" if hidden is None else f"is {hidden[:80]!r}"
@@ -125,17 +127,17 @@ def _asked(failure: str, question: Callable[[], Any]) -> Any:
     try:
         return question()
     except Exception as error:
-        raise _Obstacle(f"{failure} ({_told(error)}): see what `nvidia-smi` says, and who else computes there") from error
+        raise _Obstacle(f"{failure} ({told(error)}): see what `nvidia-smi` says, and who else computes there") from error
 
 
 def _library(name: str, question: Callable[[], Any]) -> None:
     try:
         question()
     except Exception as error:
-        raise _Obstacle(f"CUDA's library {name} cannot be loaded ({_told(error)}): {INSTALL} brings it along") from error
+        raise _Obstacle(f"CUDA's library {name} cannot be loaded ({told(error)}): {INSTALL} brings it along") from error
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """Type and text of an error in one line of a bounded length."""
     text = " ".join(str(error).replace("=" * 8, " ").split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -25,6 +25,7 @@ COMMANDS = {
     "info": "say what a model directory holds and what would be loaded",
     "convert": "write a checkpoint of any readable format as safetensors",
     "audit": "prove a model's gradient on some of your records",
+    "doctor": "say what this installation is made of, and whether a GPU can be used",
 }
 """What each command is for. Its module has DESCRIPTION and STATUS, add_arguments(parser) and run(options), which gives the exit status."""
 

@@ -72,6 +72,10 @@ OBSTACLES: dict[str, tuple[dict[str, Callable[..., Any]], list[str]]] = {
         {"cupy": failing(ModuleNotFoundError("No module named 'cupy_backends'", name="cupy_backends"))},
         ["installed but cannot be imported (ModuleNotFoundError: No module named 'cupy_backends')"],
     ),
+    "broken metadata of packages": (
+        {"packages": failing(OSError("metadata: Input/output error"))},
+        ["looking for a GPU failed (OSError: metadata: Input/output error)", "python -m minigrad doctor"],
+    ),
     "no driver": ({"driver": lambda: 0}, ["no NVIDIA driver was found", "install it", "--gpus all"]),
     "an old driver": (
         {"driver": lambda: 11080, "gpus": failing(CUDARuntimeError("cudaErrorInsufficientDriver"))},
