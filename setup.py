@@ -35,11 +35,13 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["minigrad", "minigrad.*"]),
-    package_data={"minigrad": ["py.typed"]},
+    package_data={"minigrad": ["py.typed", "kernels/cuda/sources/*.cu", "kernels/cuda/sources/*.cuh"]},
     install_requires=["numpy>=2.0", "tokenizers>=0.20"],
     extras_require={
         "fast": ["numba"],  # compiled kernels
-        "gpu": ["cupy-cuda12x[ctk]>=14"],
+        # One of the two, by what the NVIDIA driver serves; [ctk] brings CUDA's libraries along.
+        "gpu": ["cupy-cuda12x[ctk]>=14.1,<15"],
+        "gpu13": ["cupy-cuda13x[ctk]>=14.1,<15"],
         "test": ["pytest", "hypothesis", "scipy"],
         # The oracles of tests/oracle. PyTorch is pinned: its results are the reference that tolerances were chosen against.
         "oracle": ["torch==2.13.0", "transformers", "safetensors", "scikit-learn", "seqeval"],
