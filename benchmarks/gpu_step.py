@@ -1,0 +1,147 @@
+"""Time BERT's training step and inference on an NVIDIA GPU, minigrad against PyTorch + transformers, in turns.
+
+PyTorch's side is the faster of sdpa as it is and under torch.compile, with fused AdamW and, for bf16 and fp16, autocast. Losses are read at
+the end of a pass, not in every step, on both sides. Needs CuPy, PyTorch and transformers.
+
+    python benchmarks/gpu_step.py --json gpu.json
+    python benchmarks/gpu_step.py --cases tiny-mixed,base-mixed --precisions bf16 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.floor import flops
+from harness.machine import machine
+from harness.processes import Contender, ContenderFailed, take_turns
+from harness.tables import Bars, Report, Table, quartiles, spread
+from harness.work import SIZES, make_work
+
+from minigrad.backend.probe import probe
+
+CASES = {
+    "tiny-full": ("tiny", 32, "128"),
+    "tiny-mixed": ("tiny", 32, "mixed"),
+    "mini-full": ("mini", 32, "128"),
+    "mini-mixed": ("mini", 32, "mixed"),
+    "base-128": ("base", 32, "128"),
+    "base-512": ("base", 8, "512"),
+    "base-mixed": ("base", 32, "mixed"),
+    "base-large": ("base", 256, "128"),
+}
+"""Size of the model, texts of a batch, their lengths as `bert_step.py` takes them."""
+
+PRECISIONS = ("bf16", "tf32", "float32", "fp16")
+PEAK, OURS = "product", "minigrad"
+THEIRS = {"torch": False, "torch compile": True}
+NOTHING = "–"
+
+NOTES = (
+    "Times are of a batch: medians over the rounds, quartiles in parentheses; ratios are paired by round, above 1 minigrad is faster. "
+    "Tokens are real ones, without padding. The share of the peak: products that the real tokens need, at the rate of one product of "
+    "8192 × 8192 random matrices at the same precision, measured in between.",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one case at one precision gave. seconds: of every contender, per batch (of the peak: per operation), one for each round."""
+
+    case: str
+    precision: str
+    what: str
+    tokens: float
+    flops: float
+    seconds: Mapping[str, Sequence[float]]
+    failed: Mapping[str, str]
+
+
+def measure(case: str, precision: str, whats: Sequence[str], device: str, *, rounds: int, batches: int) -> Iterator[Measured]:
+    """Raises: SystemExit if minigrad cannot do it."""
+    name, batch, lengths = CASES[case]
+    work = make_work(replace(SIZES[name], batch=batch), "sequence", lengths, count=batches)
+    shared = {"size": asdict(work.size), "head": work.head, "batches": work.batches, "device": device, "precision": precision}
+    descriptions: dict[str, dict[str, Any]] = {PEAK: shared | {"kind": "large product"}, OURS: shared | {"kind": "minigrad on device"}}
+    for contender, compiled in THEIRS.items():
+        descriptions[contender] = shared | {"kind": "torch on device", "attention": "sdpa", "compiled": compiled}
+    failed: dict[str, str] = {}
+    with ExitStack() as stack:
+        processes = {}
+        for contender, description in descriptions.items():
+            try:
+                processes[contender] = stack.enter_context(closing(Contender(description, {})))
+                for what in whats:
+                    processes[contender].time(what)  # compilation, first touches
+            except ContenderFailed as error:
+                if contender == OURS:
+                    sys.exit(f"error: {case}, {precision}: {error}")
+                failed[contender] = str(error).strip().splitlines()[0][:200]
+                processes.pop(contender, None)
+        for what in whats:
+            yield Measured(case, precision, what, work.tokens, flops(work, what), take_turns(processes, what, rounds), failed)
+
+
+def table(measured: Sequence[Measured], what: str) -> Table:
+    rows, values = [], {}
+    for m in (m for m in measured if m.what == what):
+        ours = m.seconds[OURS]
+        rivals = [name for name in THEIRS if name in m.seconds]
+        best = min(rivals, key=lambda name: quartiles(m.seconds[name])[1], default=None)
+        ratio, theirs = NOTHING, "; ".join(m.failed.values()).replace("|", "/") or NOTHING
+        if best is not None:
+            ratios = [a / b for a, b in zip(m.seconds[best], ours, strict=True)]
+            ratio, theirs = spread(ratios, 2), f"{spread([s * 1e3 for s in m.seconds[best]], 2)} {best.removeprefix('torch ')}"
+            values[f"{m.case} {m.precision}"] = quartiles(ratios)[1]
+        share = NOTHING
+        if PEAK in m.seconds:
+            share = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
+        rate = f"{m.tokens / quartiles(ours)[1]:,.0f}"
+        rows.append([m.case, m.precision, f"{m.tokens:,.0f}", spread([s * 1e3 for s in ours], 2), theirs, ratio, rate, share])
+    header = ["case", "precision", "tokens", "minigrad, ms", "PyTorch, ms", "times as fast", "minigrad, tokens/s", "of the peak"]
+    words = {"train": "Training step on a GPU", "infer": "Inference on a GPU"}[what]
+    return Table(words, header, rows, Bars("times as fast as PyTorch (above 1: minigrad is faster)", values))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def several(name: str, default: str, choices: Sequence[str]) -> None:
+        def listed(text: str) -> list[str]:
+            if wrong := [one for one in text.split(",") if one not in choices]:
+                raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: choose from {', '.join(choices)}")
+            return text.split(",")
+
+        parser.add_argument(name, type=listed, default=listed(default), metavar="A,B", help=f"{', '.join(choices)} ({default})")
+
+    several("--cases", "tiny-full,tiny-mixed,mini-mixed,base-128,base-512,base-mixed", list(CASES))
+    several("--precisions", "bf16,tf32", PRECISIONS)
+    several("--what", "train,infer", ["train", "infer"])
+    parser.add_argument("--rounds", type=int, default=5, help="passes of each contender that are timed (5)")
+    parser.add_argument("--batches", type=int, default=16, help="batches of a pass (16)")
+    parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each case and at the end")
+    options = parser.parse_args()
+    gpu = probe()
+    if options.device != "cpu" and not gpu.usable:
+        sys.exit(f"error: {gpu.reason}")
+    here = machine() | {"GPU": gpu.gpus[0].name if gpu.usable else options.device}
+    measured: list[Measured] = []
+    for case in options.cases:
+        for precision in options.precisions:
+            print(f"{case}, {precision} …", file=sys.stderr, flush=True)
+            measured += measure(case, precision, options.what, options.device, rounds=options.rounds, batches=options.batches)
+            tables = [table(measured, what) for what in options.what]
+            report = Report("gpu_step.py", sys.argv[1:], here, [asdict(m) for m in measured], tables, NOTES)
+            if options.json is not None:
+                report.save(options.json)
+    print(report.markdown())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""minigrad's side on a GPU: the loop of a training that reads its loss now and then, not in every step."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+
+import minigrad as mg
+from harness.ours import Minigrad
+from harness.work import Work
+
+
+class MinigradOnDevice(Minigrad):
+    """precision: of the matrix products, as `mg.precision` takes it."""
+
+    def __init__(self, work: Work, device: str, precision: str) -> None:
+        super().__init__(work, workers=1)
+        self.model.to(device)
+        self.precision = precision
+
+    @cached_property
+    def optimizer(self) -> mg.optim.AdamW:
+        """Made at the first training step, so that predictions are measured without gradients and moments."""
+        return mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
+
+    def train(self) -> float:
+        """Seconds per batch of a pass of training steps, until the last one's loss is on the host."""
+        optimizer, started = self.optimizer, time.perf_counter()
+        with mg.precision(self.precision):
+            for batch in self.batches:
+                loss = self.objective.loss(self.model, batch, batch)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            loss.item()
+        return (time.perf_counter() - started) / len(self.batches)
+
+    def infer(self) -> float:
+        """Seconds per batch of a pass of predictions."""
+        with mg.precision(self.precision):
+            return super().infer()

@@ -1,0 +1,80 @@
+"""The opponent on a GPU: PyTorch + transformers with fused AdamW, on batches that lie on the device before the clock starts."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from harness.theirs import Torch
+from harness.work import Work
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchOnDevice(Torch):
+    """precision: float32, tf32 (its own switch), or bf16 and fp16 by autocast; fp16 without loss scaling, which costs next to nothing."""
+
+    def __init__(self, work: Work, attention: str, compiled: bool, device: str, precision: str) -> None:
+        super().__init__(work, attention, None, compiled)
+        self.device, self.precision = device, precision
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        self.plain.to(device)
+        self.batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in self.batches]
+
+    def train(self) -> float:
+        """Seconds per batch of a pass of training steps, until the last one's loss is on the host."""
+        self.plain.train()
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(self.plain.parameters(), lr=1e-5, weight_decay=0.01, fused=True)
+        started = time.perf_counter()
+        for batch in self.batches:
+            with self._casting():
+                loss = self.model(**batch).loss
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        loss.item()
+        return (time.perf_counter() - started) / len(self.batches)
+
+    def infer(self) -> float:
+        """Seconds per batch of a pass of predictions."""
+        self.plain.eval()
+        started = time.perf_counter()
+        with torch.inference_mode(), self._casting():
+            for batch in self.batches:
+                self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float().cpu().numpy()
+        return (time.perf_counter() - started) / len(self.batches)
+
+    def _casting(self) -> AbstractContextManager[Any]:
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, HALF[self.precision]) if self.precision in HALF else nullcontext()
+
+
+class LargeProduct:
+    """One product of large square matrices, the most that the device reaches at a precision: what a share of the peak is a share of."""
+
+    ORDER = 8192
+    REPEATS = 10
+
+    def __init__(self, device: str, precision: str) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        generator = torch.Generator().manual_seed(0)
+        order = self.ORDER if torch.device(device).type == "cuda" else 256
+        drawn = torch.randn((order, order), generator=generator)  # random: a product of zeros takes less power and runs faster
+        self.matrix = drawn.to(device, HALF.get(precision, torch.float32))
+
+    def train(self) -> float:
+        """Seconds per multiplication and addition."""
+        started = time.perf_counter()
+        for _ in range(self.REPEATS):
+            product = self.matrix @ self.matrix
+        product[0, 0].item()
+        return (time.perf_counter() - started) / self.REPEATS / (2 * len(self.matrix) ** 3)
+
+    infer = train
+
+    def close(self) -> None:
+        """There is nothing to end."""

@@ -1,0 +1,59 @@
+"""Products with rounded operands on a GPU: the numbers that the CPU's rounding gives, and trainings whose losses go the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gpu.test_training import batches, model_from
+from small_models import directory
+
+import minigrad as mg
+from minigrad.backend.precision import PRECISIONS
+
+PRODUCT = 2e-6
+"""Of products of operands rounded alike, relative to Σ|a·b|: sums of up to some hundred numbers in float32, in another order."""
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (3, 5, 7), (64, 128, 32), (100, 770, 33), (2, 0, 3)])
+def test_a_product_and_its_gradients(device: str, precision: str, m: int, k: int, n: int) -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.standard_normal((m, k)).astype(np.float32), generator.standard_normal((k, n)).astype(np.float32)
+    found = []
+    for where in ("cpu", device):
+        leaves = [mg.Tensor(x, requires_grad=True, device=where) for x in (a, b)]
+        with mg.precision(precision):
+            product = leaves[0] @ leaves[1]
+            found.append([product.numpy(), *(g.numpy() for g in mg.grad((product * product).sum(), leaves))])
+    size = np.abs(a) @ np.abs(b)
+    np.testing.assert_array_less(np.abs(found[0][0] - found[1][0]), PRODUCT * size + 1e-30)
+    for expected, other in zip(found[0][1:], found[1][1:], strict=True):
+        scale = float(np.abs(expected).max(initial=0.0))
+        np.testing.assert_allclose(other, expected, atol=2e-2 * scale if precision == "bf16" else 4e-3 * scale)
+        # an operand that differs by a float32 rounding may be rounded to the neighbour: one part in 256 (bf16), in 2048 (tf32, fp16)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_losses_go_the_same_way(device: str, precision: str, tmp_path: Path) -> None:
+    """Twenty steps with dropout: as far from the CPU's as roundings that fall differently lead, and no farther from float32's."""
+    folder = directory(tmp_path, "BertForSequenceClassification", scale=0.05, hidden_size=64, num_attention_heads=2, intermediate_size=128)
+
+    def losses(where: str, name: str) -> list[float]:
+        mg.manual_seed(0)
+        model, found = model_from(folder, where), []
+        update = mg.optim.AdamW(model.named_parameters(), lr=1e-4)
+        with mg.precision(name):
+            for tokens, labels in batches(model.config.vocab_size):
+                loss = model(tokens, labels=labels).loss
+                loss.backward()
+                update.step()
+                update.zero_grad()
+                found.append(loss.item())
+        return found
+
+    band = 2e-2 if precision == "bf16" else 4e-3
+    here, there, exact = losses("cpu", precision), losses(device, precision), losses("cpu", "float32")
+    np.testing.assert_allclose(there, here, atol=band)
+    np.testing.assert_allclose(there, exact, atol=2 * band)

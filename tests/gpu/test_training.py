@@ -1,0 +1,122 @@
+"""A BERT trains on a GPU as on the CPU: the same units drop, the losses follow each other, files and states go from one to the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import directory
+
+import minigrad as mg
+from minigrad import ops
+from minigrad.backend import to_numpy
+from minigrad.backend.random import Draw
+from minigrad.data import PackedTokens
+from minigrad.packing import Packing
+
+STEPS = 20
+CLOSE = 1e-4
+"""Of losses of order 1 and weights of order 0.1 to 1 after twenty float32 steps with learning rate 1e-4."""
+
+
+def batches(vocabulary: int, steps: int = STEPS) -> list[tuple[PackedTokens, np.ndarray]]:
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(steps):
+        lengths = generator.integers(3, 40, 8)
+        found.append((PackedTokens.of([generator.integers(5, vocabulary, n) for n in lengths]), generator.integers(0, 2, 8)))
+    return found
+
+
+def model_from(folder: Path, device: str) -> Any:
+    return mg.models.BertForSequenceClassification.from_pretrained(folder).to(device)
+
+
+def trained(folder: Path, device: str, optimizer: str = "AdamW") -> tuple[list[float], Any, Any]:
+    """(losses, model, optimizer) after twenty steps with dropout and clipping."""
+    mg.manual_seed(0)
+    model = model_from(folder, device)
+    update = getattr(mg.optim, optimizer)(model.named_parameters(), lr=1e-4)
+    losses = []
+    for tokens, labels in batches(model.config.vocab_size):
+        loss = model(tokens, labels=labels).loss
+        loss.backward()
+        mg.optim.clip_grad_norm(model.parameters(), 1.0)
+        update.step()
+        update.zero_grad()
+        losses.append(loss.item())
+    return losses, model, update
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 5000}  # a table of its own
+    return directory(tmp_path_factory.mktemp("bert"), "BertForSequenceClassification", scale=0.05, **sizes)
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "Adam", "SGD", "Adagrad", "RMSprop", "Lion"])
+def test_twenty_steps_are_those_of_the_cpu(folder: Path, device: str, optimizer: str) -> None:
+    (expected, on_cpu, _), (found, on_gpu, _) = (trained(folder, where, optimizer) for where in ("cpu", device))
+    np.testing.assert_allclose(found, expected, rtol=CLOSE, atol=CLOSE)
+    other = on_gpu.state_dict()
+    for name, value in on_cpu.state_dict().items():
+        if not name.endswith("key.bias"):  # its gradient is rounding noise, which dividing by its size enlarges
+            np.testing.assert_allclose(to_numpy(other[name]), value, atol=10 * CLOSE, err_msg=name)
+
+
+def test_a_second_run_has_the_same_bits(folder: Path, device: str) -> None:
+    (losses, model, _), (again, other, _) = (trained(folder, device) for _ in range(2))
+    assert losses == again
+    state = other.state_dict()
+    assert all(np.array_equal(to_numpy(value), to_numpy(state[name])) for name, value in model.state_dict().items())
+
+
+def test_files_and_optimizers_go_from_one_to_the_other(folder: Path, device: str, tmp_path: Path) -> None:
+    _, model, update = trained(folder, device)
+    model.save_pretrained(tmp_path / "saved")
+    tokens, labels = batches(model.config.vocab_size, 1)[0]
+    here = model_from(tmp_path / "saved", "cpu")
+    again = mg.optim.AdamW(here.named_parameters(), lr=1e-4)
+    again.load_state_dict(update.state_dict())
+    losses = []
+    for one, step in ((model, update), (here, again)):
+        for _ in range(2):
+            with one.evaluating():
+                loss = one(tokens, labels=labels).loss
+            loss.backward()
+            step.step()
+            step.zero_grad()
+            losses.append(loss.item())
+    np.testing.assert_allclose(losses[2:], losses[:2], rtol=CLOSE)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize("width", [1, 16, 96, 100])
+def test_dropped_units_are_the_same(device: str, rate: float, width: int) -> None:
+    """Bit for bit."""
+    packing = Packing([1, 5, 17, 40], numbers=[3, 0, 7, 1])
+    kept = []
+    for where in ("cpu", device):
+        mg.manual_seed(3)
+        draw = Draw("somewhere", rate, packing, width)
+        kept.append(ops.dropout(mg.ones((packing.rows, width), device=where), draw=draw).numpy())
+    assert np.array_equal(*kept)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_dropped_attention_weights_are_the_same(device: str, apart: bool) -> None:
+    """Values are ones, so that the output of a query is the sum of the weights that survive: one other unit changes it."""
+    packing, heads, d = Packing([1, 5, 17, 40]), 2, 32
+    generator = np.random.default_rng(2)
+    asking = packing.first if apart else packing
+    kv = np.concatenate([generator.standard_normal((packing.rows, heads * d)), np.ones((packing.rows, heads * d))], axis=1)
+    q = generator.standard_normal((asking.rows, heads * d))
+    found = []
+    for where in ("cpu", device):
+        mg.manual_seed(4)
+        draw = Draw("somewhere", 0.3, asking, heads, packing)
+        arrays = [mg.Tensor(a, dtype="float32", device=where) for a in (q, kv)]
+        found.append(ops.attention(*arrays, packing=packing, queries=asking, heads=heads, draw=draw).numpy())
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)  # float32 sums of up to forty weights
