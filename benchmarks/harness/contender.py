@@ -15,19 +15,29 @@ from harness.work import Size, Work
 
 
 def contender(description: dict[str, Any]) -> Any:
-    """What can `train`, `infer` and `close`. Only the library that it needs is imported."""
-    work = Work(Size(**description["size"]), description["head"], description["batches"])
-    if description["kind"] == "minigrad":
+    """What can `train`, `infer` and `close`, of the description's kind and work; the rest of it says how. Only the library that it needs
+    is imported."""
+    given = dict(description)
+    kind, work = given.pop("kind"), Work(Size(**given.pop("size")), given.pop("head"), given.pop("batches"))
+    if kind == "minigrad":
         from harness.ours import Minigrad
 
-        return Minigrad(work, description["workers"])
-    if description["kind"] == "torch":
+        return Minigrad(work, **given)
+    if kind == "torch":
         from harness.theirs import Torch
 
-        return Torch(work, description["attention"], description["pad_to"], description["compiled"])
-    from harness.floor import Products
+        return Torch(work, **given)
+    if kind == "sgemm":
+        from harness.floor import Products
 
-    return Products(work)
+        return Products(work)
+    if kind == "minigrad on device":
+        from harness.ours_gpu import MinigradOnDevice
+
+        return MinigradOnDevice(work, **given)
+    from harness import theirs_gpu
+
+    return theirs_gpu.LargeProduct(**given) if kind == "large product" else theirs_gpu.TorchOnDevice(work, **given)
 
 
 def main() -> None:
