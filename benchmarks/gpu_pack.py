@@ -1,0 +1,70 @@
+"""Pack what `tests/gpu` and `gpu_step.py` need for a machine with a GPU and without network: the repository's files, kernels compiled for
+its GPU, and wheels of packages that it lacks.
+
+There, with Python, CuPy, pytest and hypothesis installed or among the wheels (and PyTorch and transformers for the comparison):
+
+    tar xzf gpu.tar.gz && bash minigrad-gpu/run.sh
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from minigrad.kernels.cuda import build
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = "minigrad-gpu"
+MOST = 64 << 20
+"""Bytes that such a machine takes in one piece."""
+
+RUN = """#!/usr/bin/env bash
+# Tests and benchmark on the GPU of this machine; arguments go to the benchmark. The results are in results/.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+if compgen -G "wheels/*.whl" >/dev/null; then
+  python3 -m pip install -q --no-index --no-deps --target site wheels/*.whl || exit 1
+  export PYTHONPATH="$PWD/site"
+fi
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" MINIGRAD_CUBINS="$PWD/cubins" PYTHONUNBUFFERED=1
+mkdir -p results
+python3 -m minigrad doctor | tee results/doctor.txt
+python3 -m pytest tests/gpu -q -p no:cacheprovider 2>&1 | tee results/tests.txt
+tested=$?
+python3 benchmarks/gpu_step.py --json results/gpu_step.json "$@" 2>&1 | tee results/gpu_step.md
+exit "$tested"
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archive", type=Path, help="the .tar.gz to write")
+    parser.add_argument("--arch", default="80,90", help="compute capabilities of the GPUs, without dots (80,90)")
+    parser.add_argument("--wheels", nargs="*", default=[], metavar="NAME", help="packages to bring along, as pip takes them")
+    parser.add_argument("--python", default=f"{sys.version_info[0]}.{sys.version_info[1]}", help="the other machine's Python (this one's)")
+    options = parser.parse_args()
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        build.main(["--arch", options.arch, "--output", str(folder / "cubins")])
+        (folder / "run.sh").write_text(RUN, encoding="utf-8")
+        if options.wheels:
+            fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--python-version", options.python]
+            subprocess.run([*fetch, "-d", str(folder / "wheels"), *options.wheels], check=True)
+        with tarfile.open(options.archive, "w:gz") as archive:
+            for name in filter(None, listed.split("\0")):
+                if (ROOT / name).is_file():  # else deleted and not yet committed
+                    archive.add(ROOT / name, f"{FOLDER}/{name}")
+            archive.add(folder, FOLDER)
+    size = options.archive.stat().st_size
+    if size > MOST:
+        sys.exit(f"error: {options.archive} has {size / 2**20:.0f} MiB, more than {MOST >> 20}: bring fewer wheels")
+    print(f"{options.archive}: {size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The GPU's benchmark as far as a CPU can try it, and the archive for a machine with a GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from minigrad.backend.probe import probe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(ROOT / "benchmarks" / name), *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_benchmark_says_why_it_cannot_run() -> None:
+    if probe().usable:
+        pytest.skip("there is a GPU: nothing to complain of")
+    done = run("gpu_step.py")
+    assert (done.returncode, done.stderr) == (1, f"error: {probe().reason}\n")
+
+
+def test_the_archive_holds_what_the_run_needs(tmp_path: Path) -> None:
+    pytest.importorskip("cupy", reason="compiling kernels needs CuPy")
+    if subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True).returncode:
+        pytest.skip("what belongs to the repository is asked of git, and this is no checkout")
+    done = run("gpu_pack.py", tmp_path / "gpu.tar.gz", "--arch", "90")
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(tmp_path / "gpu.tar.gz") as archive:
+        names = archive.getnames()
+        archive.extractall(tmp_path, filter="data")
+    assert any(name.startswith("minigrad-gpu/cubins/") for name in names)
+    if not probe().usable:
+        ended = subprocess.run(["bash", tmp_path / "minigrad-gpu" / "run.sh"], capture_output=True, text=True)
+        assert probe().reason in ended.stdout
+        assert "skipped" in (tmp_path / "minigrad-gpu/results/tests.txt").read_text(encoding="utf-8")
