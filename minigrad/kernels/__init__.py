@@ -1,7 +1,8 @@
 """HOW the hot operations run fast, backend by backend. Everything here is optional: without this folder each result is the same, later.
 
 The environment variable MINIGRAD_KERNELS, read when minigrad is imported, says what runs: nothing but the readable bodies ("off"), NumPy's
-passes ("numpy"), or by default the fastest that is installed: the passes that Numba compiles (the `fast` extra), else NumPy's.
+passes ("numpy"), or by default the fastest that is installed: the passes that Numba compiles (the `fast` extra), else NumPy's. On a GPU the
+kernels of `cuda/` run unless the word is "off".
 """
 
 import logging
@@ -10,6 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 
+from minigrad.backend import when_cuda
 from minigrad.errors import ArgumentError
 from minigrad.kernels import passes
 
@@ -57,5 +59,12 @@ def in_use() -> str:
     return chosen or ("numpy" if compiled_passes() is None else "compiled")
 
 
+def register_cuda() -> None:
+    """Import the GPU's kernels, which register themselves with the operations."""
+    from minigrad.kernels.cuda import blocks, embedding, losses  # noqa: F401
+
+
 if chosen != "off":
     from minigrad.kernels import cpu  # noqa: F401 - registers itself with the operations
+
+    when_cuda(register_cuda)

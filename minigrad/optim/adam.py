@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from math import sqrt
 from typing import Any, ClassVar
 
-from minigrad.kernels import compiled_passes
+from minigrad.kernels import chosen, compiled_passes
 from minigrad.op import Kernel
 from minigrad.optim.checks import check_betas, check_flag, check_number
 from minigrad.optim.optimizer import Optimizer
@@ -54,6 +54,16 @@ def _in_one_pass(
         return NotImplemented
     compiled.adam(p, g, *moments, beta1, beta2, size, eps, l2, decay)
     return None
+
+
+@adam.on("cupy")
+def _in_one_launch(xp: Any, p: Any, g: Any, moments: Any, scratch: Any, **constants: float) -> Any:
+    """The same numbers again. It stands here because kernels do not know of optimizers, nor CPU users of the GPU's kernels."""
+    if chosen == "off":
+        return NotImplemented
+    from minigrad.kernels.cuda.optimizer import adam as launched
+
+    return launched(xp, p, g, moments, **constants)
 
 
 class Adam(Optimizer):

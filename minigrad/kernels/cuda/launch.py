@@ -59,16 +59,104 @@ def ceil_div(n: int, size: int) -> int:
     return -(-n // size)
 
 
-STRIP, FEW = 128, 32
-"""Columns and rows of a block that only changes numbers."""
+WIDEST = 1024
+"""Numbers of the widest row that a warp holds in registers."""
+
+WARPS, STRIP, FEW, MANY = 8, 128, 32, 128
+"""Warps of a block, columns of a strip, and its rows: for kernels that only change numbers, and for those that sum over rows."""
 
 
-def tiles(rows: int, width: int) -> Grid:
+def by_warp(rows: int) -> Grid:
+    """A warp for each row."""
+    return ceil_div(rows, WARPS), 1, 1
+
+
+def strips(rows: int, width: int) -> Grid:
     return ceil_div(rows, FEW), ceil_div(width, STRIP), 1
 
 
+def summing_strips(rows: int, width: int) -> Grid:
+    return ceil_div(rows, MANY), ceil_div(width, STRIP), 1
+
+
+def by_block(rows: int) -> Grid:
+    """A block for each row."""
+    return rows, 1, 1
+
+
+def segment_strips(segments: int, width: int) -> Grid:
+    return segments, ceil_div(width, STRIP), 1
+
+
+def quads(n: int) -> Grid:
+    """Four numbers for each thread."""
+    return ceil_div(n, 4 * 256), 1, 1
+
+
+SQUARES = 16384
+"""Numbers whose squares a block sums."""
+
+
+def squares(n: int) -> Grid:
+    return ceil_div(n, SQUARES), 1, 1
+
+
+def once(n: int = 1) -> Grid:
+    """One block, however much there is to do."""
+    return 1, 1, 1
+
+
+# ---------------------------------------------------------------- the table
+DRAW = "places* clock* seed:u64 site:u64 step:u64 threshold:u32 scale:f32"
+"""What tells a kernel which units of rows to drop."""
+
+BETAS = "beta1:f32 rest1:f32 beta2:f32 rest2:f32"
+
+WARP_ROWS, STRIPS = (32 * WARPS, 1, 1), (32, WARPS, 1)
+
 TABLE: dict[str, Entry] = {
-    "add_bias": Entry("rows.cu", "y* bias* rows:i64 width:i32", (32, 8, 1), tiles),
+    "drop": Entry("rows.cu", f"x* out* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+    "add_norm": Entry(
+        "rows.cu",
+        f"y* bias* residual* gamma* beta* out* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
+        WARP_ROWS,
+        by_warp,
+    ),
+    "add_norm_pullback": Entry("rows.cu", f"g* gamma* xhat* rstd* gx* dy* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+    "add_bias": Entry("rows.cu", "y* bias* rows:i64 width:i32", STRIPS, strips),
+    "bias_gelu": Entry("rows.cu", "h* bias* out* rows:i64 width:i32", STRIPS, strips),
+    "bias_gelu_pullback": Entry("rows.cu", "g* h* bias* dh* partial* rows:i64 width:i32", STRIPS, summing_strips),
+    "column_sums": Entry("rows.cu", "x* partial* rows:i64 width:i32", STRIPS, summing_strips),
+    "norm_sums": Entry("rows.cu", "g* xhat* dy* partial* rows:i64 width:i32", STRIPS, summing_strips),
+    "cross_entropy": Entry(
+        "loss.cu",
+        "logits* labels* losses* counts* saved* rows:i64 classes:i32 stride:i32 ignored:i64 smoothing:f32",
+        (256, 1, 1),
+        by_block,
+    ),
+    "cross_entropy_pullback": Entry(
+        "loss.cu",
+        "g* logits* labels* saved* count* dlogits* rows:i64 classes:i32 each:i32 ignored:i64 smoothing:f32 factor:f32",
+        (256, 1, 1),
+        by_block,
+    ),
+    "gather_rows": Entry("embedding.cu", "table* ids* out* rows:i64 width:i32", WARP_ROWS, by_warp),
+    "sum_segments": Entry("embedding.cu", "values* order* starts* out* segments:i64 width:i32", STRIPS, segment_strips),
+    "adam": Entry(
+        "optimizer.cu",
+        f"p* g* m* v* largest* n:i64 {BETAS} size:f32 eps:f32 l2:f32 decay:f32",
+        (256, 1, 1),
+        quads,
+    ),
+    "adam_now": Entry(
+        "optimizer.cu",
+        "step* lr* scale* found* now* beta1:f64 beta2:f64 eps:f64 weight_decay:f64 decoupled:i32",
+        (1, 1, 1),
+        once,
+    ),
+    "adam_captured": Entry("optimizer.cu", f"p* g* m* v* largest* n:i64 {BETAS} l2:f32 now* found*", (256, 1, 1), quads),
+    "sum_of_squares": Entry("optimizer.cu", "x* partial* n:i64", (256, 1, 1), squares),
+    "sum_doubles": Entry("optimizer.cu", "partial* total* n:i64", (256, 1, 1), once),
 }
 
 

@@ -8,11 +8,13 @@ import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import pytest
 
+from minigrad.backend import numpy as numpy_namespace
 from minigrad.kernels.cuda.build import SOURCES
 from minigrad.kernels.cuda.launch import TABLE, Grid
 
@@ -29,21 +31,31 @@ class EmulationError(AssertionError):
 class Emulator:
     """Compiled sources, one library each, made when first wanted. backwards: threads run in falling order."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.backwards = folder, False
+    def __init__(self, folder: Path, sources: Path = SOURCES) -> None:
+        self.folder, self.sources, self.backwards = folder, sources, False
         self._libraries: dict[str, ctypes.CDLL] = {}
 
-    def library(self, source: str, names: list[str], folder: Path = SOURCES) -> ctypes.CDLL:
+    def changed(self, source: str, right: str, wrong: str) -> Emulator:
+        """An emulator of sources in one of which `right` has been replaced by `wrong`."""
+        folder = Path(mkdtemp(dir=self.folder))
+        for path in SOURCES.iterdir():
+            shutil.copy(path, folder)
+        text = (folder / source).read_text(encoding="utf-8")
+        assert right in text
+        (folder / source).write_text(text.replace(right, wrong), encoding="utf-8")
+        return Emulator(folder, folder)
+
+    def library(self, source: str, names: list[str]) -> ctypes.CDLL:
         """The library of one source, in which the kernels `names` can be called."""
         if source not in self._libraries:
             compiler = shutil.which("g++")
             if compiler is None:
                 pytest.skip("no g++ here: kernels cannot be run on the CPU")
             made = self.folder / f"{source}.so"
-            lines = [f'#include "{folder / source}"', *(f"EMULATE({name})" for name in names)]
+            lines = [f'#include "{self.sources / source}"', *(f"EMULATE({name})" for name in names)]
             (self.folder / f"{source}.cpp").write_text("\n".join(lines) + "\n", encoding="utf-8")
             header = Path(__file__).with_name("emulator.h")
-            command = [compiler, *FLAGS, f"-I{SOURCES}", "-include", str(header), "-o", str(made), str(self.folder / f"{source}.cpp")]
+            command = [compiler, *FLAGS, f"-I{self.sources}", "-include", str(header), "-o", str(made), str(self.folder / f"{source}.cpp")]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             library = ctypes.CDLL(str(made))
@@ -76,6 +88,29 @@ class Emulator:
         while sizes[len(found)]:
             found.append(sizes[len(found)])
         return found
+
+
+class Namespace:
+    """NumPy as overrides for the GPU see it; what they allocate is poisoned and guarded, and remembered until `check`."""
+
+    NAME = "cupy"
+
+    def __init__(self) -> None:
+        self._made: list[np.ndarray] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(numpy_namespace, name)
+
+    def empty(self, shape: Any, dtype: Any) -> np.ndarray:
+        self._made.append(guarded(shape=(shape,) if isinstance(shape, int) else tuple(shape), dtype=dtype))
+        return self._made[-1]
+
+    def empty_like(self, x: np.ndarray) -> np.ndarray:
+        return self.empty(x.shape, x.dtype)
+
+    def check(self) -> None:
+        """Fails if a kernel has written outside of an array, or has left a part of one as it was."""
+        check_guards(*self._made)
 
 
 # ---------------------------------------------------------------- arrays that show what was written where

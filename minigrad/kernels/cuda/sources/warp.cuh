@@ -1,4 +1,4 @@
-// What kernels share beyond single numbers: sums over the 32 lanes of a warp, and reading four neighbours of a row at once.
+// What kernels share beyond single numbers: sums over a warp or a block, and reading four neighbours of a row at once.
 #pragma once
 
 #include "scalar.cuh"
@@ -25,6 +25,31 @@ DEVICE float warp_sum(float x) {
 DEVICE float warp_max(float x) {
 #pragma unroll
     for (int far = WARP / 2; far; far /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, far));
+    return x;
+}
+
+// Every thread of a block of up to 32 warps (threads along x) gets the sum.
+template <class T>
+DEVICE T block_sum(T x) {
+    __shared__ T of_warp[WARP];
+#pragma unroll
+    for (int far = WARP / 2; far; far /= 2) x += __shfl_xor_sync(ALL, x, far);
+    __syncthreads();  // what was summed before has been read
+    if (threadIdx.x % WARP == 0) of_warp[threadIdx.x / WARP] = x;
+    __syncthreads();
+    T sum = 0;
+    for (int i = 0; i < (int)blockDim.x / WARP; ++i) sum += of_warp[i];
+    return sum;
+}
+
+DEVICE float block_max(float x) {
+    __shared__ float of_warp[WARP];
+    x = warp_max(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) of_warp[threadIdx.x / WARP] = x;
+    __syncthreads();
+    x = of_warp[0];
+    for (int i = 1; i < (int)blockDim.x / WARP; ++i) x = fmaxf(x, of_warp[i]);
     return x;
 }
 

@@ -1,0 +1,170 @@
+"""BERT's blocks on a GPU in float32: the passes between matrix products, each one launch of a kernel of `rows.cu`.
+
+The contract is that of `kernels/cpu.py`, whose bodies in `ops/` say what is computed: each function replaces the whole (output, pullback)
+pair of an operation and declines what it does not cover. Two things differ from the CPU: dropout units are drawn inside of the kernels, and
+GELU's slope is computed on the way back from what GELU was computed from, because memory is slower than arithmetic here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minigrad import ops
+from minigrad.backend import Array
+from minigrad.backend.layout import neighbours
+from minigrad.backend.random import Draw
+from minigrad.kernels.cuda.draws import row_draw
+from minigrad.kernels.cuda.launch import MANY, WIDEST, ceil_div, launch
+
+
+def all_float32(*arrays: Any) -> bool:
+    return all(a.dtype == "float32" for a in arrays)
+
+
+def _covers(draw: Draw | None, x: Array) -> bool:
+    """Whether a draw is for rows like those of x."""
+    return draw is None or x.shape == (draw.packing.rows, draw.width)
+
+
+# ---------------------------------------------------------------- sums over rows
+def partial_sums(xp: Any, rows: int, width: int) -> Array:
+    """Room for the sums that each block of a summing kernel leaves. Shapes: (blocks, width)."""
+    return xp.empty((ceil_div(rows, MANY), width), "float32")
+
+
+def summed(xp: Any, partial: Array) -> Array:
+    """The sum of the rows, always added up in the same order. Shapes: (rows, width) → (width,)."""
+    rows, width = partial.shape
+    if rows == 0:
+        return xp.zeros(width, "float32")
+    if rows == 1:
+        return partial[0]
+    fewer = partial_sums(xp, rows, width)
+    launch("column_sums", (rows, width), partial, fewer, rows, width)
+    return summed(xp, fewer)
+
+
+# ---------------------------------------------------------------- operations
+@ops.dense_gelu.on("cupy")
+def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: str = "none", keep: bool) -> Any:
+    if approximate != "none" or x.ndim != 2 or not all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
+        return NotImplemented
+    h, bias = xp.matmul(x, weight.T), xp.ascontiguousarray(bias)
+    rows, width = h.shape
+    y = xp.empty_like(h) if keep else h
+    launch("bias_gelu", h.shape, h, bias, y, rows, width)
+
+    def pullback(g: Array) -> Any:
+        dh, partial = xp.empty_like(h), partial_sums(xp, rows, width)
+        launch("bias_gelu_pullback", h.shape, xp.ascontiguousarray(g), h, bias, dh, partial, rows, width)
+        return xp.matmul(dh, weight), xp.product(dh.T, x), summed(xp, partial)
+
+    return y, pullback
+
+
+@ops.layer_norm.on("cupy")
+def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1e-12, keep: bool) -> Any:
+    if x.ndim != 2 or not 0 < x.shape[1] <= WIDEST or not all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
+        return NotImplemented
+    x, gamma = xp.ascontiguousarray(x), xp.ascontiguousarray(weight)
+    out, xhat, rstd = xp.empty_like(x), xp.empty_like(x) if keep else None, xp.empty(len(x), x.dtype) if keep else None
+    launch(
+        *("add_norm", x.shape[:1], x, None, None, gamma, xp.ascontiguousarray(bias), out, xhat, rstd),
+        *(*x.shape, eps, *row_draw(xp, None)),
+    )
+
+    def pullback(g: Array) -> Any:
+        g, gx = xp.ascontiguousarray(g), xp.empty_like(x)
+        launch("add_norm_pullback", x.shape[:1], g, gamma, xhat, rstd, gx, None, *x.shape, *row_draw(xp, None))
+        return gx, *_norm_sums(xp, g, xhat, None)
+
+    return out, pullback
+
+
+@ops.dense_add_norm.on("cupy")
+def _dense_add_norm(
+    xp: Any,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    residual: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    draw: Draw | None = None,
+    eps: float = 1e-12,
+    keep: bool,
+) -> Any:
+    if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
+        return NotImplemented
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not _covers(draw, residual) or not 0 < len(weight) <= WIDEST:
+        return NotImplemented
+    bias, residual, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, residual, gamma, beta))
+    y = xp.matmul(x, weight.T)
+    out, xhat, rstd = (xp.empty_like(y), y, xp.empty(len(y), y.dtype)) if keep else (y, None, None)
+    drawing = row_draw(xp, draw)
+    launch("add_norm", y.shape[:1], y, bias, residual, gamma, beta, out, xhat, rstd, *y.shape, eps, *drawing)
+
+    def pullback(g: Array) -> Any:
+        g, gx = xp.ascontiguousarray(g), xp.empty_like(y)
+        dy = gx if draw is None else xp.empty_like(y)
+        launch(
+            *("add_norm_pullback", y.shape[:1], g, gamma, xhat, rstd, gx, None if draw is None else dy),
+            *(*y.shape, *drawing),
+        )
+        dgamma, dbeta, dbias = _norm_sums(xp, g, xhat, dy)
+        return xp.matmul(dy, weight), xp.product(dy.T, x), dbias, gx, dgamma, dbeta
+
+    return out, pullback
+
+
+def _norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> Array:
+    """The gradients of gamma, of beta, and with dy of the bias. Shapes: (2 or 3, width)."""
+    rows, width = g.shape
+    kinds = 2 if dy is None else 3
+    partial = partial_sums(xp, rows, kinds * width)
+    launch("norm_sums", g.shape, g, xhat, dy, partial, rows, width)
+    return summed(xp, partial).reshape(kinds, width)
+
+
+@ops.linears.on("cupy")
+def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
+    count = len(parameters) // 2
+    weights, biases = parameters[:count], parameters[count:]
+    if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
+        return NotImplemented
+    weight, bias = _beside(xp, weights), _beside(xp, biases)
+    y = xp.matmul(x, weight.T)
+    launch("add_bias", y.shape, y, bias, *y.shape)
+    cuts, start = [], 0
+    for w in weights:
+        cuts.append(slice(start, start + len(w)))
+        start += len(w)
+
+    def pullback(g: Array) -> Any:
+        dbias = summed(xp, xp.ascontiguousarray(g))
+        return xp.matmul(g, weight), *[xp.product(g[:, cut].T, x) for cut in cuts], *[dbias[cut] for cut in cuts]
+
+    return y, pullback
+
+
+def _beside(xp: Any, arrays: Sequence[Array]) -> Array:
+    """Arrays stacked along axis 0: a view if they are neighbours in one arena, else a copy."""
+    joined = neighbours(arrays)
+    return xp.concatenate(arrays) if joined is None else joined
+
+
+@ops.dropout.on("cupy")
+def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
+    if x.ndim != 2 or not all_float32(x) or not _covers(draw, x):
+        return NotImplemented
+    drawing = row_draw(xp, draw)
+
+    def run(v: Array) -> Array:
+        v = xp.ascontiguousarray(v)
+        out = xp.empty_like(v)
+        launch("drop", v.shape[:1], v, out, *v.shape, *drawing)
+        return out
+
+    return run(x), lambda g: (run(g),)

@@ -1,0 +1,70 @@
+"""The classification loss on a GPU: two passes over each row of logits, and one for the gradient, whatever the number of classes.
+
+How many labels count is summed on the GPU and stays there.
+"""
+
+from __future__ import annotations
+
+from math import nan
+from numbers import Real
+from typing import Any
+
+from minigrad import ops
+from minigrad.backend import Array
+from minigrad.kernels.cuda.blocks import all_float32, summed
+from minigrad.kernels.cuda.launch import launch
+from minigrad.ops.losses import REDUCTIONS
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, Real) and 0.0 <= float(value) <= 1.0
+
+
+@ops.cross_entropy.on("cupy")
+def _cross_entropy(
+    xp: Any,
+    logits: Array,
+    labels: Array,
+    *,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    denominator: float | None = None,
+) -> Any:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not all_float32(logits) or labels.dtype != "int64" or weight is not None:
+        return NotImplemented
+    if reduction not in REDUCTIONS or not _is_share(label_smoothing) or (denominator is not None and reduction != "mean"):
+        return NotImplemented
+    ops.check_rows("cross_entropy labels", labels * (labels != ignore_index), logits.shape[1])
+    logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(labels)
+    rows, classes = logits.shape
+    each = reduction == "none"
+    saved = xp.empty((rows, 2), logits.dtype)
+    losses = xp.empty((rows, 1 if each else 2), logits.dtype)
+    counts = None if each else losses.reshape(-1)[1:]
+    launch(
+        *("cross_entropy", (rows,), logits, labels, losses, counts, saved),
+        *(rows, classes, losses.shape[1], ignore_index, label_smoothing),
+    )
+    count = None  # of the labels that count, where the GPU alone knows it
+    factor = 1.0 if denominator is None else 1.0 / float(denominator) if denominator else 0.0
+    if each:
+        loss = losses.reshape(-1)
+    else:
+        totals = summed(xp, losses)
+        if reduction == "mean" and denominator is None:
+            count = totals[1:]
+            loss = totals[0] / totals[1]  # without any label 0/0: NaN
+        else:
+            loss = totals[0] * (factor if denominator != 0 else nan)
+
+    def pullback(g: Array) -> Any:
+        dlogits = xp.empty_like(logits)
+        launch(
+            *("cross_entropy_pullback", (rows,), xp.ascontiguousarray(g), logits, labels, saved, count, dlogits),
+            *(rows, classes, int(each), ignore_index, label_smoothing, factor),
+        )
+        return dlogits, None
+
+    return loss, pullback

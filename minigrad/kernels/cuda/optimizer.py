@@ -1,0 +1,44 @@
+"""Updates and norms over the flat arena on a GPU: each one pass over memory.
+
+A step that is captured in a graph takes `adam_now` and `adam_captured` of the launch table instead: the same update, with the numbers that
+change from step to step read from device memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minigrad.backend import Array, namespace_of
+from minigrad.kernels.cuda.blocks import all_float32
+from minigrad.kernels.cuda.launch import launch, squares
+
+
+def adam(
+    xp: Any,
+    p: Array,
+    g: Array,
+    moments: Sequence[Array],
+    *,
+    beta1: float,
+    beta2: float,
+    size: float,
+    eps: float,
+    l2: float,
+    decay: float,
+) -> Any:
+    """One step of `optim.adam.adam`, which says what is computed, to the last bit."""
+    if not all_float32(p, g, *moments):
+        return NotImplemented
+    largest = moments[2] if len(moments) > 2 else None
+    launch("adam", (p.size,), p, g, *moments[:2], largest, p.size, beta1, 1 - beta1, beta2, 1 - beta2, size, eps, l2, decay)
+    return None
+
+
+def sum_of_squares(array: Array) -> Array:
+    """In float64, always added up in the same order. Shapes: any, C-contiguous float32 → (), float64, on the GPU."""
+    xp = namespace_of(array)
+    partial, total = xp.empty(squares(array.size)[0], "float64"), xp.empty((), "float64")
+    launch("sum_of_squares", (array.size,), array, partial, array.size)
+    launch("sum_doubles", (partial.size,), partial, total, partial.size)
+    return total

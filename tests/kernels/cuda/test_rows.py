@@ -1,0 +1,208 @@
+"""The kernels of `rows.cu`, run on the CPU by way of the operations that are made of them, against the operations' bodies in float64.
+
+Every output is poisoned and guarded; each operation runs twice, the second time with its threads in the opposite order, and must give the
+same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda.emulation import EmulationError, Emulator, Namespace, check_guards, guarded
+from support import absolute_error
+
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend import random
+from minigrad.backend.gradients import dense
+from minigrad.backend.random import Draw
+from minigrad.kernels.cuda import blocks, draws, launch  # blocks registers the operations
+from minigrad.op import REGISTRY
+from minigrad.packing import Packing
+
+TOLERANCE = 2e-6
+"""Relative to the largest entry (at least 1), times the root of the number of rows for sums over them: float32 has steps of 6e-8, and up to
+about a thousand of them are added in a tree."""
+
+assert blocks.MANY == launch.MANY
+
+
+def normal(*shapes: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng([seed, *[side for shape in shapes for side in shape]])
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def evaluate(name: str, arrays: list[np.ndarray], constants: dict[str, Any], backwards: bool, emulator: Emulator) -> list[np.ndarray]:
+    """The output and all gradients by the kernels; inputs lie among poison and are left alone."""
+    emulator.backwards = backwards
+    xp, override = Namespace(), REGISTRY[name].overrides["cupy"]
+    given = [guarded(a) for a in arrays]
+    keep = {"keep": True} if REGISTRY[name]._asks_keep[override] else {}
+    y, pullback = override(xp, *given, **constants, **keep)
+    g = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
+    found = [y, *[np.array(dense(gradient)) for gradient in pullback(g)]]
+    xp.check()
+    for before, after in zip(arrays, given, strict=True):
+        np.testing.assert_array_equal(before, after)
+    check_guards(*given)
+    return found
+
+
+def compare(name: str, arrays: list[np.ndarray], constants: dict[str, Any], emulator: Emulator) -> None:
+    ours = evaluate(name, arrays, constants, False, emulator)
+    for once, again in zip(ours, evaluate(name, arrays, constants, True, emulator), strict=True):
+        np.testing.assert_array_equal(once, again)
+    y, pullback = REGISTRY[name].body(numpy_namespace, *[a.astype(np.float64) for a in arrays], **constants)
+    g = np.cos(np.arange(y.size)).reshape(y.shape)
+    gradients = pullback(g) if callable(pullback) else [part(g) for part in pullback]
+    truths = [y, *[dense(gradient) for gradient in gradients]]
+    for i, (mine, truth) in enumerate(zip(ours, truths, strict=True)):
+        assert mine.dtype == np.float32
+        while truth.ndim > mine.ndim:  # the engine sums what was broadcast
+            truth = truth.sum(axis=0)
+        sums = len(y) ** 0.5 if i else 1.0
+        assert mine.shape == truth.shape
+        assert absolute_error(mine, truth) <= TOLERANCE * sums * max(1.0, float(np.abs(truth).max(initial=0.0))), f"result {i}"
+
+
+WIDTHS = [1, 3, 4, 31, 33, 127, 128, 132, 384, 513, 770]
+
+
+# ---------------------------------------------------------------- the operations
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("rows", [1, 9])
+def test_layer_norm(rows: int, width: int, emulator: Emulator) -> None:
+    x, gamma, beta = normal((rows, width), (width,), (width,))
+    compare("layer_norm", [x if width > 1 else x * 0, gamma, beta], {"eps": 1e-5}, emulator)
+
+
+def packing_of(rows: int) -> Packing:
+    """Sequences whose numbers are not their places."""
+    return Packing([rows]) if rows < 3 else Packing([2, rows - 2], numbers=[5, 3])
+
+
+@pytest.mark.parametrize("rate", [None, 0.0, 0.1, 1.0])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 5), (9, 130), (7, 770), (4, 1024)])
+def test_dense_add_norm(rows: int, width: int, rate: float | None, emulator: Emulator) -> None:
+    x, weight, bias, residual, gamma, beta = normal((rows, 3), (width, 3), (width,), (rows, width), (width,), (width,))
+    draw = None if rate is None else Draw("a", rate, packing_of(rows), width)
+    compare("dense_add_norm", [x, weight, bias, residual, gamma, beta], {"draw": draw, "eps": 1e-5 if width > 1 else 1.0}, emulator)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (2, 3), (130, 4), (7, 770), (260, 129)])
+def test_dense_gelu(rows: int, width: int, emulator: Emulator) -> None:
+    x, weight, bias = normal((rows, 3), (width, 3), (width,))
+    compare("dense_gelu", [x, weight, bias], {}, emulator)
+
+
+@pytest.mark.parametrize("rows", [1, 128, 129, 300])
+def test_linears(rows: int, emulator: Emulator) -> None:
+    compare("linears", normal((rows, 3), (5, 3), (132, 3), (5,), (132,)), {}, emulator)
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, 1600])
+def test_dropout_drops_the_units_of_the_draw(width: int, emulator: Emulator) -> None:
+    packing = Packing([3, 1, 4], numbers=[7, 0, 1 << 19])
+    draw = Draw("somewhere", 0.3, packing, width)
+    compare("dropout", normal((8, width)), {"draw": draw}, emulator)
+    out = evaluate("dropout", [np.ones((8, width), np.float32)], {"draw": draw}, False, emulator)[0]
+    np.testing.assert_array_equal(out, draw.mask() * np.float32(draw.scale))
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "dense_gelu", "linears", "dense_add_norm", "dropout"])
+def test_no_rows_at_all(name: str, emulator: Emulator) -> None:
+    sizes = {
+        "layer_norm": [(0, 4), (4,), (4,)],
+        "dense_gelu": [(0, 3), (4, 3), (4,)],
+        "linears": [(0, 3), (4, 3), (4,)],
+        "dense_add_norm": [(0, 3), (4, 3), (4,), (0, 4), (4,), (4,)],
+        "dropout": [(0, 4)],
+    }[name]
+    if name == "dropout":
+        launch.launch("drop", (0,), *[None] * 2, 0, 4, None, None, 0, 0, 0, 0, 1.0)  # a packing has rows, a launch need not
+        return
+    found = evaluate(name, normal(*sizes), {}, False, emulator)
+    assert all(not np.any(x) for x in found)
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "dense_gelu", "dense_add_norm"])
+def test_inference_keeps_nothing_and_gives_the_same_bits(name: str, emulator: Emulator) -> None:
+    arrays = normal((5, 12), *{"layer_norm": [(12,), (12,)], "dense_gelu": [(7, 12), (7,)]}.get(name, [(9, 12), (9,), (5, 9), (9,), (9,)]))
+    override = REGISTRY[name].overrides["cupy"]
+    results = [override(Namespace(), *[guarded(a) for a in arrays], keep=keep)[0] for keep in (True, False)]
+    np.testing.assert_array_equal(*results)
+
+
+def test_rows_with_a_large_mean_keep_their_digits(emulator: Emulator) -> None:
+    x, gamma, beta = normal((4, 384), (384,), (384,))
+    x += np.float32(1e4)  # float32 has steps of 1e-3 there, so what is compared is what the rounded numbers give
+    compare("layer_norm", [x, gamma, beta], {"eps": 1e-5}, emulator)
+
+
+@pytest.mark.parametrize("offset", [1, 2])
+def test_any_alignment(offset: int, emulator: Emulator) -> None:
+    """Parameters lie anywhere in an arena: sixteen bytes are read at a time only where that is allowed."""
+    x, gamma, beta = normal((3, 132), (132,), (132,))
+    moved = [guarded(a, offset=offset) for a in (x, gamma, beta)]
+    override, xp = REGISTRY["layer_norm"].overrides["cupy"], Namespace()
+    np.testing.assert_array_equal(override(xp, *moved, keep=True)[0], override(xp, x, gamma, beta, keep=True)[0])
+
+
+def test_a_captured_step_is_read_from_the_clock(emulator: Emulator) -> None:
+    packing, x = Packing([4]), np.ones((4, 50), np.float32)
+    with random.at(3, 10):
+        draw = Draw("a", 0.5, packing, 50)
+    with random.at(3, 11):
+        later = Draw("a", 0.5, packing, 50)
+    override = REGISTRY["dropout"].overrides["cupy"]
+    token = draws.clock.set(np.array([11], np.uint64))
+    try:
+        at_the_clock = override(Namespace(), x, draw=draw)[0]
+    finally:
+        draws.clock.reset(token)
+    np.testing.assert_array_equal(at_the_clock, later.mask() * np.float32(2))
+    np.testing.assert_array_equal(override(Namespace(), x, draw=draw)[0], draw.mask() * np.float32(2))
+
+
+# ---------------------------------------------------------------- what is declined
+def test_what_is_not_covered_is_declined() -> None:
+    def declines(name: str, *arrays: np.ndarray, **constants: Any) -> bool:
+        override = REGISTRY[name].overrides["cupy"]
+        keep = {"keep": True} if REGISTRY[name]._asks_keep[override] else {}
+        return override(Namespace(), *arrays, **constants, **keep) is NotImplemented
+
+    x, w, b = normal((4, 6), (5, 6), (5,))
+    v = normal((6,))[0]
+    wide = normal((2, launch.WIDEST + 1), (launch.WIDEST + 1,))
+    assert declines("dense_gelu", x, w, b, approximate="tanh")
+    assert declines("dense_gelu", x.astype(np.float64), w, b)
+    assert declines("dense_gelu", x[None], w, b)
+    assert declines("dense_gelu", x, w, v)
+    assert declines("layer_norm", x[None], v, v)
+    assert declines("layer_norm", x, b, b)
+    assert declines("layer_norm", wide[0], wide[1], wide[1])
+    assert declines("linears", x, w, v)
+    assert declines("dense_add_norm", x, w, b, x, b, b)
+    assert declines("dropout", x, draw=Draw("a", 0.5, Packing([3]), 6))
+    assert declines("dropout", x[:, ::2].astype(np.float64), draw=Draw("a", 0.5, Packing([4]), 3))
+
+
+# ---------------------------------------------------------------- that the checks check
+PLANTED: list[tuple[str, str, str, Callable[[], Any]]] = [
+    ("dense_gelu", "sum = sum + all[i][threadIdx.x]", "sum = sum + all[1][threadIdx.x]", lambda: normal((20, 3), (9, 3), (9,))),
+    ("layer_norm", "if (at + j >= width) numbers[j] = 0.0f;", "", lambda: normal((3, 33), (33,), (33,))),
+    ("layer_norm", "along.part[i] * mean_along", "along.part[i] * mean", lambda: normal((3, 33), (33,), (33,))),
+    ("linears", "past < rows ? past : rows", "past", lambda: normal((5, 3), (4, 3), (4,))),
+]
+
+
+@pytest.mark.parametrize(("name", "right", "wrong", "arrays"), PLANTED, ids=[p[1][:30] for p in PLANTED])
+def test_a_planted_error_is_caught(
+    name: str, right: str, wrong: str, arrays: Callable[[], Any], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = emulator.changed("rows.cu", right, wrong)
+    monkeypatch.setattr(launch, "kernel_of", planted.kernel)
+    with pytest.raises((AssertionError, EmulationError)):
+        compare(name, arrays(), {}, planted)
