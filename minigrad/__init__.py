@@ -23,6 +23,7 @@ from minigrad import (
 from minigrad._version import __version__
 from minigrad.anomaly import detect_anomaly
 from minigrad.autograd import enable_grad, higher_order, no_grad
+from minigrad.backend.precision import precision
 from minigrad.backend.random import manual_seed
 from minigrad.creation import arange, eye, full, ones, rand, randn, tensor, zeros
 from minigrad.derivatives import grad, hessian, hvp, jacobian, value_and_grad, vjp
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Parameter", "Tensor", "__version__", "arange", "audit", "check_op", "custom_op", "data", "detect_anomaly", "enable_grad", "errors",
     "eye", "full", "functional", "grad", "gradcheck", "hessian", "higher_order", "hvp", "io", "jacobian", "kernels", "manual_seed",
-    "models", "nn", "no_grad", "ones", "optim", "pipeline", "rand", "randn", "recompute", "tensor", "train", "value_and_grad", "vjp",
-    "workers", "zeros",
+    "models", "nn", "no_grad", "ones", "optim", "pipeline", "precision", "rand", "randn", "recompute", "tensor", "train", "value_and_grad",
+    "vjp", "workers", "zeros",
 ]  # fmt: skip
 
 _ROOMS = ("data", "io", "models", "nn", "optim", "train", "workers")

@@ -14,7 +14,7 @@ import numpy as np
 from minigrad.backend.erf import erf as erf
 from minigrad.backend.erf import erfc as erfc
 from minigrad.backend.gradients import Product, RowSparse
-from minigrad.backend.precision import chosen, rounded
+from minigrad.backend.precision import precision, product_precision, rounded
 
 NAME = "numpy"
 DEVICE = "cpu"
@@ -31,8 +31,9 @@ def __getattr__(name: str) -> Any:
 
 def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
     """The matrix product, operands rounded as `precision` says. It is written to `out` if that is given, or added to what is there."""
-    if chosen.get() != "float32" and a.dtype == b.dtype == np.float32:
-        a, b = rounded(a, chosen.get()), rounded(b, chosen.get())
+    if (name := product_precision.get()) != "float32" and a.dtype == b.dtype == np.float32:
+        with precision("float32"), np.errstate(invalid="ignore"):  # infinity, which fp16 soon is, times 0
+            return matmul(rounded(a, name), rounded(b, name), out, accumulate)
     if accumulate:
         out += np.matmul(a, b)
         return out

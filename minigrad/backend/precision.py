@@ -20,7 +20,7 @@ from minigrad.modes import Mode
 
 PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 
-chosen: ContextVar[str] = ContextVar("precision", default="float32")
+product_precision: ContextVar[str] = ContextVar("precision", default="float32")
 
 _DROPPED_BITS = {"tf32": 13, "bf16": 16}
 """How many of float32's 23 bits of fraction these formats do without; their exponents are float32's."""
@@ -36,7 +36,7 @@ def precision(name: str) -> Mode[str]:
     """
     if name not in PRECISIONS:
         raise ArgumentError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r:.80}")
-    return Mode(chosen, name)
+    return Mode(product_precision, name)
 
 
 def rounded(x: Any, name: str) -> Any:

@@ -5,6 +5,7 @@ from minigrad.train.average import Average
 from minigrad.train.checkpoints import CheckpointStore
 from minigrad.train.config import RunConfig
 from minigrad.train.events import JsonLog, Progress, TensorBoard
+from minigrad.train.loss_scale import LossScaler
 from minigrad.train.metrics import (
     ClassificationReport,
     NerReport,
@@ -28,9 +29,9 @@ from minigrad.train.team import Team
 from minigrad.train.trainer import Trainer, TrainingResult
 
 __all__ = [
-    "Average", "Checkpoint", "CheckpointStore", "ClassificationReport", "JsonLog", "Mixed", "NerReport", "Objective", "Progress",
-    "Regression", "Run", "RunConfig", "SequenceChoices", "SequenceClasses", "SequenceClassification", "SequenceNumbers", "Task", "Team",
-    "TensorBoard", "TokenClasses", "TokenClassification", "Trainer", "TrainingResult", "TrainingSettings", "accuracy", "bootstrap",
+    "Average", "Checkpoint", "CheckpointStore", "ClassificationReport", "JsonLog", "LossScaler", "Mixed", "NerReport", "Objective",
+    "Progress", "Regression", "Run", "RunConfig", "SequenceChoices", "SequenceClasses", "SequenceClassification", "SequenceNumbers", "Task",
+    "Team", "TensorBoard", "TokenClasses", "TokenClassification", "Trainer", "TrainingResult", "TrainingSettings", "accuracy", "bootstrap",
     "by_group", "classification_metrics", "classification_report", "mcnemar", "ner_metrics", "ner_report", "paired_bootstrap",
     "regression_metrics", "task_of", "write_report",
 ]  # fmt: skip

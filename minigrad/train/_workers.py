@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from minigrad.anomaly import detecting
 from minigrad.backend import random
+from minigrad.backend.precision import precision
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.modes import Mode
@@ -24,9 +25,10 @@ from minigrad.workers.surroundings import Surroundings
 LossOf: TypeAlias = Callable[[Batch, Batch], Tensor]
 
 
-def share_of(loss_of: LossOf, pieces: Sequence[Batch], whole: Batch) -> float:
+def share_of(loss_of: LossOf, pieces: Sequence[Batch], whole: Batch, scale: float) -> float:
     """The loss of some pieces of a step, one after the other, so that the memory of one is free before the next; adds to the gradients.
 
+    scale: what the loss is multiplied by for the backward pass only.
     Raises: ArgumentError if `loss_of` returns no Tensor, and whatever it raises itself.
     """
     total = 0.0
@@ -34,7 +36,7 @@ def share_of(loss_of: LossOf, pieces: Sequence[Batch], whole: Batch) -> float:
         loss = loss_of(piece, whole)
         if not isinstance(loss, Tensor):
             raise ArgumentError(f"a team's loss_of must return a Tensor, the part's share of the loss; got {type(loss).__name__}")
-        loss.backward()
+        (loss if scale == 1 else loss * scale).backward()
         total += float(loss.item())
     return total
 
@@ -71,8 +73,8 @@ def _share(desk: Desk, step: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
         ledger.begin(factors)
     whole = batch_of(arrays)
     pieces = whole.split(step["pieces"])[step["first"] :: step["stride"]]
-    with Mode(detecting, step["anomaly"]), random.at(step["seed"], step["step"]):
-        loss = share_of(desk.loss_of, pieces, whole)
+    with Mode(detecting, step["anomaly"]), precision(step["precision"]), random.at(step["seed"], step["step"]):
+        loss = share_of(desk.loss_of, pieces, whole, step["loss_scale"])
     _check_without_gradient(desk.strangers)
     return {"loss": loss, "gradients": desk.outbox.publish(), "missed": [ledger.missed for ledger in desk.ledgers]}
 

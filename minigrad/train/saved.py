@@ -53,6 +53,7 @@ def saved_state(trainer: Trainer) -> tuple[dict[str, Mapping[str, NDArray[Any]]]
         "position": asdict(trainer.at),
         "random": {"seed": stream.seed, "step": stream.step},
         "schedule": trainer.schedule.state_dict(),
+        "loss_scale": None if trainer.scaler is None else trainer.scaler.state_dict(),
         "tree": tree,
         "identity": identity_of(trainer),
         "machine": machine(),
@@ -86,6 +87,8 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         before = state["identity"]["training"]
         if trainer.average is not None:  # which begins here if it is new
             trainer.average.load(trainer.model.state_dict() if before["ema"] is None else saved.arrays("average"))
+        if trainer.scaler is not None and state.get("loss_scale") is not None:  # else it begins here
+            trainer.scaler.load_state_dict(state["loss_scale"])
         if not changed:
             trainer.schedule.load_state_dict(state["schedule"])
         else:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
 
@@ -28,6 +29,8 @@ class TrainingSettings:
     evaluate_every: steps between evaluations, None for once an epoch; save_every: steps between checkpoints, None for at each evaluation;
     keep: checkpoints that stay. metric: which figure of the evaluation decides what is best; patience: stop after so many evaluations
     without a better one. on_nonfinite: "stop" at a loss or gradient that is no number, or "skip" the update, at most three times.
+    precision: how the matrix products of a step are computed (`mg.precision`): "float32", "tf32", "bf16", or "fp16", whose loss is scaled;
+    weights, sums and evaluations are float32 in any case.
     seed: of dropout, new heads and the order of the data.
 
     Raises: ArgumentError naming the setting.
@@ -51,6 +54,7 @@ class TrainingSettings:
     metric: str = "loss"
     patience: int | None = None
     on_nonfinite: str = "stop"
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,7 +74,7 @@ class TrainingSettings:
             _check_number("layer_decay", self.layer_decay, "above 0 and at most 1", lambda x: 0 < x <= 1)
         if self.ema is not None:
             _check_number("ema", self.ema, "above 0 and below 1", lambda x: 0 < x < 1)
-        for name, known in (("schedule", SCHEDULES), ("on_nonfinite", ON_NONFINITE)):
+        for name, known in (("schedule", SCHEDULES), ("on_nonfinite", ON_NONFINITE), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ArgumentError(f"{name} must be one of {listing(known)}, got {quoted(getattr(self, name))}")
         if not isinstance(self.metric, str) or not self.metric:

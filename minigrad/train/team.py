@@ -11,16 +11,20 @@ Processes and not threads, because between two matrix products Python holds its 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import astuple
 from functools import partial
-from math import sqrt
+from math import inf, isfinite, sqrt
 from types import TracebackType
 from typing import Any, Self
 from weakref import finalize
 
+import numpy as np
+
 from minigrad import kernels
 from minigrad.anomaly import detecting
 from minigrad.backend import device_of, random
+from minigrad.backend.precision import product_precision
 from minigrad.backend.threads import blas_threads
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, MinigradError
@@ -31,6 +35,7 @@ from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 from minigrad.train._shared import Shared
 from minigrad.train._workers import Desk, batch_arrays, share_of
+from minigrad.train.loss_scale import LossScaler
 from minigrad.workers.process import Worker, number_of_workers, stop_all
 from minigrad.workers.surroundings import Surroundings
 
@@ -42,6 +47,8 @@ class Team:
     workers: processes that compute, this one among them; "auto": as many as there are processors to use.
     max_norm: clip the gradient: shorten it to this global 2-norm where it is longer, as `clip_grad_norm` does; infinity only measures it.
     The norm before is `grad_norm` after each `backward`; with None it is not computed.
+    scaler: multiply the loss for its backward pass, as fp16 needs it; `step` divides the gradients by the factor again, or leaves an update
+    out whose gradients are not finite and makes the factor smaller. Between the two, gradients are so many times too large.
 
         team = mg.train.Team(loss_of, optimizer, workers="auto", max_norm=1.0)
         for batch in loader.epoch():
@@ -59,14 +66,21 @@ class Team:
     """
 
     def __init__(
-        self, loss_of: Callable[[Batch, Batch], Tensor], optimizer: Optimizer, *, workers: int | str = 1, max_norm: float | None = None
+        self,
+        loss_of: Callable[[Batch, Batch], Tensor],
+        optimizer: Optimizer,
+        *,
+        workers: int | str = 1,
+        max_norm: float | None = None,
+        scaler: LossScaler | None = None,
     ) -> None:
         self.loss_of, self.optimizer = loss_of, optimizer
         on_gpu = device_of(optimizer.arena.data) != "cpu"
         self.workers = number_of_workers(workers, "the parameters are on a GPU" if on_gpu else None)
         if max_norm is not None:
             check_max_norm(max_norm)
-        self.max_norm = max_norm
+        self.scaler = scaler
+        self.max_norm = inf if max_norm is None and scaler is not None else max_norm  # the norm says whether the gradient is finite
         self.grad_norm: float | None = None
         self._closed = self._broken = False
         self._shared: Shared | None = None
@@ -91,21 +105,31 @@ class Team:
         self.optimizer.zero_grad()
         self.grad_norm = None
         try:
-            return self._backward_alone(batch, parts) if self.workers == 1 else self._backward_together(batch, parts)
+            with nullcontext() if self.scaler is None else np.errstate(over="ignore", invalid="ignore"):  # `step` sees what overflowed
+                loss = self._backward_alone(batch, parts) if self.workers == 1 else self._backward_together(batch, parts)
         except BaseException:
             stop_all(self._others)  # some may still be computing
             self.optimizer.zero_grad()
             raise
+        if self.grad_norm is not None:
+            self.grad_norm /= self._loss_scale
+        return loss
 
-    def step(self) -> None:
+    def step(self) -> bool:
         """Update the parameters, by the clipped gradient if there is a max_norm, and forget the gradients.
 
+        Returns False if there is a scaler and the gradient was not finite: then parameters and optimizer stay as they are.
         Raises: what `optimizer.step` raises, before anything changes. MinigradError (worker-died) if a worker was killed in the middle: the
         parameters are then neither the old nor the new ones, and whatever is asked of this team next raises MinigradError (half-step).
         """
         self._check_usable()
+        if self.scaler is not None and self.grad_norm is not None and not isfinite(self.grad_norm):
+            self.scaler.update(overflowed=True)
+            self.optimizer.zero_grad()
+            random.current().advance()
+            return False
         clips = self.max_norm is not None and self.grad_norm is not None
-        scale = clipping(self.grad_norm, self.max_norm) if clips else 1.0  # type: ignore[arg-type]
+        scale = (clipping(self.grad_norm, self.max_norm) if clips else 1.0) / self._loss_scale  # type: ignore[arg-type]
         updates = self.optimizer.begin_step()
         try:
             self._update(updates, scale)
@@ -115,6 +139,13 @@ class Team:
             raise
         self.optimizer.end_step()
         self.optimizer.zero_grad()
+        if self.scaler is not None:
+            self.scaler.update(overflowed=False)
+        return True
+
+    @property
+    def _loss_scale(self) -> float:
+        return 1.0 if self.scaler is None else self.scaler.scale
 
     def close(self) -> None:
         """End the workers and take the parameters out of shared memory."""
@@ -144,7 +175,7 @@ class Team:
     def _backward_alone(self, batch: Batch, parts: int) -> float:
         stream = random.current()
         with random.at(stream.seed, stream.step):
-            loss = share_of(self.loss_of, [batch] if parts == 1 else batch.split(parts), batch)
+            loss = share_of(self.loss_of, [batch] if parts == 1 else batch.split(parts), batch, self._loss_scale)
         if self.max_norm is not None:
             self.grad_norm = sqrt(float(sum(squared_norm(p.leaf) for p in self.optimizer.steps if p.leaf.grad is not None)))
         return loss
@@ -162,14 +193,15 @@ class Team:
         shared = self._start()
         pieces = batch.split(self.workers * parts)
         stream = random.current()
-        step: dict[str, Any] = {"seed": stream.seed, "step": stream.step, "anomaly": detecting.get(), "factors": self._settle(batch)}
+        step: dict[str, Any] = {"seed": stream.seed, "step": stream.step, "factors": self._settle(batch)}
         step |= {"pieces": self.workers * parts, "stride": self.workers}
+        step |= {"anomaly": detecting.get(), "precision": product_precision.get(), "loss_scale": self._loss_scale}
         arrays = batch_arrays(batch)
         busy = self._others[: len(pieces) - 1]
         for worker in busy:
             worker.ask({"task": "share", **step, "first": worker.number}, arrays)
         with random.at(stream.seed, stream.step):
-            loss = share_of(self.loss_of, pieces[:: self.workers], batch)
+            loss = share_of(self.loss_of, pieces[:: self.workers], batch, self._loss_scale)
         missed: set[Parameter] = set()
         touched = [[place.parameter.leaf.grad is not None for place in self.optimizer.arena.places]]
         for worker, outbox in zip(busy, shared.outboxes, strict=False):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.backend import to_numpy
+from minigrad.backend.precision import precision
 from minigrad.backend.random import current, manual_seed
 from minigrad.data.loader import Batch, PackedLoader
 from minigrad.errors import ArgumentError, CheckpointError, NonFiniteError
@@ -27,6 +28,7 @@ from minigrad.train._contents import Checkpoint
 from minigrad.train.average import Average
 from minigrad.train.checkpoints import CheckpointStore
 from minigrad.train.events import LOG_NAME, Callback, JsonLog, memory_mb, rewind
+from minigrad.train.loss_scale import LossScaler
 from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.objectives import Objective
 from minigrad.train.saved import Position, restore, saved_state
@@ -91,6 +93,7 @@ class Trainer:
         self.schedule = self._schedule()
         self.average = None if settings.ema is None else Average(model, settings.ema)
         self.store = None if output is None else CheckpointStore(output / "checkpoints", keep=settings.keep)
+        self.scaler = LossScaler() if settings.precision == "fp16" else None
         self.at = Position(parts=settings.parts)
         self.notices: list[str] = []
         """Told when the run begins."""
@@ -129,6 +132,7 @@ class Trainer:
                 self.optimizer,
                 workers=self.settings.workers,
                 max_norm=inf if self.settings.clip is None else self.settings.clip,
+                scaler=self.scaler,
             )
             stack.enter_context(team)
             reason = "error"
@@ -185,12 +189,12 @@ class Trainer:
                     raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
                 assert team.grad_norm is not None  # there is a max_norm
                 norm = team.grad_norm
-                if not isfinite(norm):
+                if not isfinite(norm) and (self.scaler is None or self.scaler.is_least):
                     clip_grad_norm(self.named, inf, error_if_nonfinite=True)  # says which gradient it is
             except NonFiniteError as error:
                 self._refuse(error, batch)
             else:
-                team.step()
+                self._step(team)
         self.schedule.step()
         at.step += 1
         if self.average is not None:
@@ -209,13 +213,15 @@ class Trainer:
             padding_saved=1 - tokens / (len(packing) * int(packing.lengths.max())),
             memory_mb=memory_mb(),
             seconds_left=self._clock.seconds_for(self.total - at.step),
+            **({} if self.scaler is None else {"loss_scale": self.scaler.scale}),
         )
 
     def _backward(self, team: Team, batch: Batch) -> float:
         """The step's loss, its gradient in the parameters. Memory that does not suffice halves the parts, once in a run."""
         while True:
             try:
-                return team.backward(batch, self.at.parts)
+                with precision(self.settings.precision):
+                    return team.backward(batch, self.at.parts)
             except MemoryError as error:
                 if self.at.parts > self.settings.parts or len(batch.tokens.packing) <= self.at.parts:
                     raise MemoryError(
@@ -224,6 +230,11 @@ class Trainer:
                     ) from error
                 self.at.parts *= 2
                 self.tell("notice", message=f"the memory did not suffice: steps are computed in {self.at.parts} parts from here on")
+
+    def _step(self, team: Team) -> None:
+        if not team.step() and self.scaler is not None:
+            message = f"step {self.at.step + 1}: a gradient overflowed in fp16, so the update was left out"
+            self.tell("notice", message=f"{message}; the loss is multiplied by {self.scaler.scale:.0f} from here on")
 
     def _pass_over(self, why: str) -> None:
         self.optimizer.zero_grad()

@@ -18,6 +18,7 @@ import numpy as np
 from minigrad import kernels
 from minigrad.autograd import no_grad
 from minigrad.backend import cuda_in_use
+from minigrad.backend.precision import precision, product_precision
 from minigrad.backend.threads import blas_threads
 from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, PackedTokens
@@ -81,7 +82,7 @@ class Replicas:
                 self._others.append(Worker(number, partial(_answering, self.function)))
         asked = self._others[: len(parts) - 1]
         for worker, chosen in zip(asked, parts[1:], strict=True):
-            worker.ask({}, token_arrays(tokens.part(chosen)))
+            worker.ask({"precision": product_precision.get()}, token_arrays(tokens.part(chosen)))
         with no_grad():
             found = [self.function(tokens.part(parts[0]))]
         found += [worker.answer()[1]["result"] for worker in asked]
@@ -102,7 +103,7 @@ def _answering(function: Function) -> Callable[[dict[str, Any], Arrays], Reply]:
     """In a worker: the function of tokens as an answer to messages."""
 
     def answer(content: dict[str, Any], arrays: Arrays) -> Reply:
-        with no_grad():
+        with no_grad(), precision(content["precision"]):
             return {}, {"result": function(tokens_of(arrays))}
 
     return answer
