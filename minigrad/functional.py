@@ -282,7 +282,9 @@ def embedding(ids: TensorLike, weight: Tensor, padding_idx: int | None = None) -
     """
     if not isinstance(weight, Tensor):
         raise DTypeError(f"embedding: weight must be a Tensor, got {type(weight).__name__}")
-    return ops.embedding(weight, to_device(_integers("embedding ids", ids), weight.device), padding_idx=padding_idx)
+    rows = weight.shape[0] if weight.ndim else 0
+    places = ops.placed_rows("embedding ids", _integers("embedding ids", ids), rows, weight.device)
+    return ops.embedding(weight, places, padding_idx=padding_idx)
 
 
 def _integers(what: str, values: TensorLike) -> Array:
@@ -329,7 +331,7 @@ def cross_entropy(
         if ignore_index != -100 or denominator is not None:
             raise ArgumentError("cross_entropy: ignore_index and denominator belong to integer labels, these are probabilities")
         return ops.soft_cross_entropy(logits, labels, weight, reduction, label_smoothing)
-    ids = ops.label_ids("cross_entropy", given, logits)
+    ids = ops.label_ids("cross_entropy", given, logits, ignore_index)
     losses = ops.cross_entropy(
         logits.reshape((ids.size, logits.shape[-1])),
         ids.reshape(-1),

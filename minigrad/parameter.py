@@ -9,7 +9,7 @@ from weakref import ref
 import numpy as np
 
 from minigrad.autograd import Leaf, rerunning
-from minigrad.backend import Array, device_of, namespace_of, to_device, to_numpy
+from minigrad.backend import Array, device_of, to_device
 from minigrad.backend.gradients import dense
 from minigrad.errors import DTypeError, ShapeError
 from minigrad.tensor import Tensor
@@ -133,7 +133,7 @@ class Parameter(Tensor):
         """
         source = _fitting(data, self, f"parameter {self.name or ''}")
         target = self.array
-        target[...] = namespace_of(target).like(to_numpy(source), target) if device_of(target) == "cuda" else source
+        target[...] = to_device(source, device_of(target))
         self.leaf.version += 1
 
     @property

@@ -13,7 +13,18 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 
 from minigrad.autograd import Leaf, Node, propagate, recording
-from minigrad.backend import FLOAT_DTYPES, Array, check_device, cuda_namespace, device_of, names_device, namespace_of, to_device, to_numpy
+from minigrad.backend import (
+    FLOAT_DTYPES,
+    Array,
+    check_device,
+    cuda_namespace,
+    device_of,
+    names_device,
+    namespace_of,
+    to_device,
+    to_number,
+    to_numpy,
+)
 from minigrad.backend.dtypes import as_dtype, numbers
 from minigrad.backend.gradients import RowSparse, dense
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError
@@ -135,7 +146,7 @@ class Tensor:
         """
         if self.size != 1:
             raise ShapeError(f"item() needs exactly one element, this tensor has shape {self.shape}")
-        value: float | int | bool = to_numpy(self.array).reshape(-1)[0].item()
+        value: float | int | bool = to_number(self.array)
         return value
 
     def tolist(self) -> Any:
@@ -479,6 +490,7 @@ def seed_like(output: Tensor, gradient: TensorLike | None) -> Array:
     array = gradient.array if isinstance(gradient, Tensor) else Tensor(gradient, dtype=output.dtype).array
     if tuple(array.shape) != output.shape:
         raise ShapeError(f"gradient has shape {tuple(array.shape)}, the output {output.shape}: they must be equal")
+    array = to_device(array, output.device)
     return array if array.dtype == output.dtype else array.astype(output.dtype)
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 
 from minigrad.backend import numpy as numpy_namespace
-from minigrad.backend import probe
+from minigrad.backend import probe, transfers
 from minigrad.errors import ArgumentError, DeviceError, DTypeError, MissingExtraError
 
 Array: TypeAlias = Any
@@ -125,9 +125,14 @@ def to_device(array: Array, device: str) -> Array:
     device = check_device(device)
     if device_of(array) == device:
         return array
-    return cuda_namespace().asarray(array) if device == "cuda" else to_numpy(array)
+    return transfers.to_gpu(array) if device == "cuda" else to_numpy(array)
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     """The array in host memory; the same object if it is there already."""
-    return np.asarray(array) if isinstance(array, np.ndarray) else np.asarray(array.get())
+    return np.asarray(array) if isinstance(array, np.ndarray) else transfers.to_host(array)
+
+
+def to_number(array: Array) -> Any:
+    """The only element of an array as a Python number. From a GPU it comes once everything before has been computed."""
+    return (array if isinstance(array, np.ndarray | np.generic) else transfers.to_host(array)).item()

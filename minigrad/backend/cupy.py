@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import cupy
+import numpy as np
 from cupyx.scipy.special import erf as erf
 from cupyx.scipy.special import erfc as erfc
 
 from minigrad.backend.gradients import Product, RowSparse
+from minigrad.backend.transfers import declared, to_gpu
 
 NAME = "cupy"
 DEVICE = "cuda"
@@ -32,7 +34,8 @@ class CudaRowSparse(RowSparse):
     __slots__ = ()
 
     def _sum_equal_ids(self) -> tuple[Any, Any]:
-        ids, place = cupy.unique(self.ids, return_inverse=True)
+        with declared():  # how many ids are distinct
+            ids, place = cupy.unique(self.ids, return_inverse=True)
         out = cupy.zeros((len(ids), self.shape[1]), self.dtype)
         cupy.add.at(out, place, self.values)
         return ids, out
@@ -57,7 +60,7 @@ def constant(x: Any) -> Any:
 
 
 def like(host: Any, x: Any) -> Any:
-    return cupy.asarray(host)
+    return to_gpu(host) if isinstance(host, np.ndarray) else host
 
 
 def zeros_at(g: Any, key: Any, shape: Sequence[int]) -> Any:

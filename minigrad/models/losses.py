@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any
 
 from minigrad import functional as F
+from minigrad.backend import to_number
 from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models.config import PretrainedConfig
 from minigrad.packing import IntArray, PackedTokens, host_array
@@ -46,7 +47,7 @@ def sequence_loss(config: PretrainedConfig, logits: Tensor, labels: TensorLike) 
         what = "a regression" if kind == "regression" else "several classes at once"
         raise ShapeError(f"the labels of {what} have shape {wanted.shape}, the logits {logits.shape}: they must be equal")
     wanted = wanted.reshape(logits.shape)
-    if kind != "regression" and not ((wanted.array >= 0) & (wanted.array <= 1)).all():
+    if kind != "regression" and not to_number(((given.array >= 0) & (given.array <= 1)).all()):
         raise IndexRangeError(f"the labels of several classes at once are 0 (no) to 1 (yes) for each; {IGNORED} has no meaning among them")
     return F.mse_loss(logits, wanted) if kind == "regression" else F.bce_with_logits(logits, wanted)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
-from minigrad.backend import namespace_of
+from minigrad.backend import device_of, namespace_of
 from minigrad.backend.dtypes import as_dtype
 from minigrad.errors import ArgumentError
-from minigrad.ops.index import check_rows
+from minigrad.ops.index import check_rows, placed_rows
 from minigrad.tensor import Tensor, TensorLike, _reduced, as_tensor, elementwise
 
 NON_DIFFERENTIABLE = (
@@ -127,5 +127,6 @@ def one_hot(ids: TensorLike, num_classes: int, dtype: Any = "float32") -> Tensor
     if not isinstance(num_classes, Integral) or num_classes < 0:
         raise ArgumentError(f"one_hot: num_classes is a whole number, not {num_classes!r}")
     array = as_tensor(ids).array
+    array = placed_rows("one_hot ids", array, num_classes, device_of(array))
     check_rows("one_hot ids", array, num_classes)
     return Tensor.wrap(namespace_of(array).one_hot(array, num_classes, as_dtype(dtype)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from minigrad.backend import Array, namespace_of, to_device
+from minigrad.backend import Array, device_of, namespace_of, to_device, to_number
 from minigrad.errors import DTypeError, IndexRangeError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.axes import axis_of, whole
@@ -28,14 +28,37 @@ def zeros_at(xp: Any, g: Array, *, key: Any, shape: tuple[int, ...]) -> Any:
 def check_rows(what: str, ids: Array, rows: int) -> None:
     """Refuse ids that are no integers or lie outside 0..rows-1, naming the first of them.
 
+    Ids on a GPU are not looked at, which would wait for it: whoever puts them there has checked them (`placed_rows`).
     Raises: DTypeError; IndexRangeError.
     """
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"{what} must be integers, got {ids.dtype}")
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= rows):
-        flat = ids.reshape(-1)
-        place = int(((flat < 0) | (flat >= rows)).argmax())
-        raise IndexRangeError(f"{what}: value {int(flat[place])} at place {place} is outside 0..{rows - 1}")
+    if device_of(ids) == "cpu":
+        refuse_outside(what, ids, rows)
+
+
+def placed_rows(what: str, ids: Array, rows: int, device: str) -> Array:
+    """Ids on `device` for an operation that calls `check_rows`, which does not check there.
+
+    Raises: DTypeError; IndexRangeError.
+    """
+    if device != "cpu" and ids.dtype.kind in "iu":
+        refuse_outside(what, ids, rows)
+    return to_device(ids, device)
+
+
+def refuse_outside(what: str, ids: Array, rows: int) -> None:
+    """Raises: IndexRangeError naming the first id outside 0..rows-1."""
+    _refuse_outside(f"{what}: value", ids, 0, rows)
+
+
+def _refuse_outside(what: str, indices: Array, least: int, side: int) -> None:
+    """Refuse indices outside least..side-1, naming the first of them."""
+    if indices.size and (to_number(indices.min()) < least or to_number(indices.max()) >= side):
+        flat = indices.reshape(-1)
+        place = to_number(((flat < least) | (flat >= side)).argmax())
+        allowed = f"{least}..{side - 1}" if side else "an empty axis"
+        raise IndexRangeError(f"{what} {to_number(flat[place])} at place {place} is outside {allowed}")
 
 
 @op("v d, *b:int<v -> *b d", gathers=True)
@@ -70,21 +93,12 @@ def put_rows(xp: Any, x: Array, rows: Array, *, count: int) -> Any:
     return xp.put_rows(x, rows, (count, x.shape[1])), (lambda g: g[rows], None)
 
 
-def _index_array(what: str, indices: TensorLike, device: str) -> Array:
-    """Indices as int64 where they are needed, nobody else's memory."""
+def _index_array(what: str, indices: TensorLike) -> Array:
+    """Indices as int64, nobody else's memory."""
     array = as_tensor(indices).array
     if array.dtype.kind not in "iu" and array.size:  # an empty list has no kind of its own
         raise DTypeError(f"{what}: indices must be integers, got {array.dtype}")
-    return to_device(array.astype("int64"), device)
-
-
-def _check_range(what: str, indices: Array, least: int, side: int) -> None:
-    """Refuse indices outside least..side-1, naming the first of them."""
-    if indices.size and (int(indices.min()) < least or int(indices.max()) >= side):
-        flat = indices.reshape(-1)
-        place = int(((flat < least) | (flat >= side)).argmax())
-        allowed = f"{least}..{side - 1}" if side else "an empty axis"
-        raise IndexRangeError(f"{what}: index {int(flat[place])} at place {place} is outside {allowed}")
+    return array.astype("int64")
 
 
 def _flat_places(shape: tuple[int, ...], indices: Array, axis: int, sides: tuple[int, ...]) -> Array:
@@ -109,7 +123,7 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
     Raises: IndexRangeError naming the value; ShapeError if the shapes do not fit or there is no such axis; DTypeError.
     """
     x = as_tensor(x)
-    places = _index_array("take_along_axis", indices, x.device)
+    places = _index_array("take_along_axis", indices)
     if axis is None:
         x, axis = x.reshape(-1), 0
     axis = axis_of("take_along_axis", axis, x.shape)
@@ -118,8 +132,8 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
         m != n and 1 not in (m, n) and d != axis for d, (m, n) in enumerate(zip(places.shape, x.shape, strict=True))
     ):
         raise ShapeError(f"take_along_axis: indices of shape {tuple(places.shape)} do not fit x of shape {x.shape} beside axis {axis}")
-    _check_range("take_along_axis", places, -side, side)
-    places = _flat_places(x.shape, places + (places < 0) * side, axis, x.shape)
+    _refuse_outside("take_along_axis: index", places, -side, side)
+    places = to_device(_flat_places(x.shape, places + (places < 0) * side, axis, x.shape), x.device)
     return x.reshape(-1)[places.reshape(-1)].reshape(tuple(places.shape))
 
 
@@ -139,7 +153,7 @@ def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: in
     axis; DTypeError.
     """
     x, values = as_tensors(x, values)
-    places = _index_array("scatter_add", indices, x.device)
+    places = _index_array("scatter_add", indices)
     axis = axis_of("scatter_add", axis, x.shape)
     sides = tuple(places.shape)
     if not (
@@ -150,7 +164,7 @@ def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: in
         raise ShapeError(
             f"scatter_add: indices of shape {sides} must have as many axes as x {x.shape} and values {values.shape}, and reach no further"
         )
-    _check_range("scatter_add", places, 0, x.shape[axis])
+    _refuse_outside("scatter_add: index", places, 0, x.shape[axis])
     added = values if values.shape == sides else values[tuple(slice(m) for m in sides)]
-    flat = _flat_places(x.shape, places, axis, sides).reshape(-1)
+    flat = to_device(_flat_places(x.shape, places, axis, sides).reshape(-1), x.device)
     return x + zeros_at(added.reshape(-1), key=flat, shape=(x.size,)).reshape(x.shape)

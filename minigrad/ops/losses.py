@@ -10,12 +10,12 @@ from math import inf, nan
 from numbers import Real
 from typing import Any
 
-from minigrad.backend import FLOAT_DTYPES, Array, namespace_of, to_device
+from minigrad.backend import FLOAT_DTYPES, Array, namespace_of, to_device, to_number
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.activation import softplus
 from minigrad.ops.elementwise import exp, log, where
-from minigrad.ops.index import check_rows
+from minigrad.ops.index import check_rows, refuse_outside
 from minigrad.ops.reduce import norm
 from minigrad.ops.softmax import log_softmax
 from minigrad.tensor import Tensor, TensorLike, as_tensor
@@ -30,8 +30,11 @@ def check_reduction(name: str, reduction: Any, known: tuple[str, ...] = REDUCTIO
         raise ArgumentError(f"{name}: reduction is one of {', '.join(known)}, not {reduction!r:.80}")
 
 
-def label_ids(name: str, labels: TensorLike, scores: Tensor) -> Array:
-    """Integer labels as an array where the scores are. Shapes: scores (*b, classes), labels (*b). Raises: DTypeError; ShapeError."""
+def label_ids(name: str, labels: TensorLike, scores: Tensor, ignore_index: int) -> Array:
+    """Integer labels as an array where the scores are, checked unless the operation that reads them does so.
+
+    Shapes: scores (*b, classes), labels (*b). Raises: DTypeError; ShapeError; IndexRangeError.
+    """
     if scores.ndim == 0:
         raise ShapeError(f"{name}: the scores need an axis of classes, got a single number")
     ids = as_tensor(labels)
@@ -39,7 +42,10 @@ def label_ids(name: str, labels: TensorLike, scores: Tensor) -> Array:
         raise ShapeError(f"{name}: labels have shape {ids.shape}, scores {scores.shape}: the leading axes must be equal")
     if ids.size and ids.dtype.kind not in "iu":  # an empty list has no kind of its own
         raise DTypeError(f"{name}: labels must be integers, got {ids.dtype}")
-    return to_device(ids.array.astype("int64", copy=False), scores.device)
+    array = ids.array.astype("int64", copy=False)
+    if scores.device != "cpu":
+        refuse_outside(f"{name} labels", array * (array != ignore_index), scores.shape[-1])
+    return to_device(array, scores.device)
 
 
 def class_weights(name: str, weight: TensorLike | None, scores: Tensor) -> Array | None:
@@ -136,7 +142,7 @@ def cross_entropy(
         weight = weight.astype(logits.dtype)
         target *= weight
         mass, counted = target.sum(axis=-1, keepdims=True), weight[ids] * valid
-    n = 1.0 if reduction == "sum" else float(counted.sum() if denominator is None else denominator)
+    n = 1.0 if reduction == "sum" else float(to_number(counted.sum()) if denominator is None else denominator)
     kept = xp.where(valid[:, None], logits, 0.0)  # whatever an ignored row holds, it must not count
     shifted = kept - xp.constant(kept).max(axis=-1, keepdims=True)
     e = xp.exp(shifted)
@@ -189,7 +195,7 @@ def nll_loss(
     """
     check_reduction("nll_loss", reduction)
     scores = _floating(log_probabilities)
-    given = label_ids("nll_loss", labels, scores)
+    given = label_ids("nll_loss", labels, scores, ignore_index)
     valid = (given != ignore_index).reshape(-1)
     ids = given.reshape(-1) * valid
     check_rows("nll_loss labels", ids, scores.shape[-1])
@@ -200,7 +206,7 @@ def nll_loss(
     losses: Tensor = -where(share == 0, 0.0, picked) * share
     if reduction != "mean":
         return _reduced(losses.reshape(scores.shape[:-1]), reduction)
-    n = float(share.sum())
+    n = float(to_number(share.sum()))
     return losses.sum() / n if n else losses.sum() + nan  # added, so that the gradient is 0
 
 

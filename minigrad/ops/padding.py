@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minigrad.backend import namespace_of
+from minigrad.backend import namespace_of, to_numpy
 from minigrad.backend.dtypes import numbers
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite
@@ -38,7 +38,7 @@ def pad(x: TensorLike, pad_width: int | Sequence[Any], mode: str = "constant", c
 
 def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     """The numbers of places before and after each axis."""
-    given = numbers(pad_width.array if isinstance(pad_width, Tensor) else pad_width)
+    given = numbers(to_numpy(pad_width.array) if isinstance(pad_width, Tensor) else pad_width)
     if given.dtype.kind not in "iu":
         raise DTypeError(f"pad: pad_width must hold integers, got {given.dtype}")
     if given.size and int(given.min()) < 0:
@@ -55,7 +55,7 @@ def _with_constants(x: Tensor, widths: list[tuple[int, int]], values: Any) -> Te
     padded: Tensor = zeros_at(x, key=inside, shape=shape)
     if isinstance(values, Tensor) and values.requires_grad:
         raise ArgumentError("pad: constant_values are constants, and no gradient would reach these: pass constant_values.detach()")
-    given = numbers(values.array if isinstance(values, Tensor) else values)
+    given = numbers(to_numpy(values.array) if isinstance(values, Tensor) else values)
     if not widths or not given.any():
         return padded
     xp = namespace_of(x.array)

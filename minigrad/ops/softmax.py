@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minigrad.backend import Array, namespace_of, to_device
+from minigrad.backend import Array, namespace_of, to_device, to_number
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import op
 from minigrad.tensor import Tensor, TensorLike, as_tensor
@@ -54,7 +54,7 @@ def allowed(mask: TensorLike, x: Tensor) -> Array:
     Raises: ShapeError; ArgumentError for a mask that is to be added to scores (0 and -inf), which would mean the opposite.
     """
     given = as_tensor(mask).array
-    if given.dtype.kind == "f" and not ((given == 0) | (given == 1)).all():
+    if given.dtype.kind == "f" and not to_number(((given == 0) | (given == 1)).all()):
         raise ArgumentError("a mask says where something holds: pass booleans (or 0 and 1), not numbers that are added to scores")
     allowed = to_device(given != 0, x.device)
     try:

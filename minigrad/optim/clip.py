@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.autograd import Leaf
-from minigrad.backend import Array, namespace_of
+from minigrad.backend import Array, namespace_of, to_number
 from minigrad.backend.gradients import RowSparse
 from minigrad.errors import ArgumentError, NonFiniteError
 from minigrad.optim.arena import block_length
@@ -35,7 +35,7 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
     check_max_norm(max_norm)
     members = {p: name for name, p in reversed(named(parameters, HOW)) if p.leaf.grad is not None}
     leaves = [p.leaf for p in reversed(members)]
-    norm = sqrt(float(sum(squared_norm(leaf) for leaf in leaves)))
+    norm = global_norm(leaves)
     if error_if_nonfinite and not isfinite(norm):
         raise NonFiniteError(_first_nonfinite([(members[p], p) for p in reversed(members)], norm))
     coefficient = clipping(norm, max_norm)
@@ -63,6 +63,11 @@ def clipping(norm: float, max_norm: float) -> float:
     return 1.0 if coefficient >= 1 else coefficient  # NaN stays NaN
 
 
+def global_norm(leaves: Iterable[Leaf]) -> float:
+    """The 2-norm of the gradients of leaves, which all have one. The squares are summed where they are, and one number is fetched."""
+    return sqrt(_fetched(sum(squared_norm(leaf) for leaf in leaves)))
+
+
 def squared_norm(leaf: Leaf) -> Any:
     """The squared norm of a leaf's gradient, which it has; on a GPU it stays there."""
     if isinstance(leaf.grad, RowSparse):
@@ -81,10 +86,14 @@ def sum_of_squares(array: Array) -> Any:
     return total
 
 
+def _fetched(total: Any) -> float:
+    return float(total if isinstance(total, int | float) else to_number(total))  # nothing was added up, or by NumPy
+
+
 def _first_nonfinite(members: Iterable[tuple[str, Parameter]], norm: float) -> str:
     for name, p in members:
         gradient: Any = p.leaf.grad
         array = gradient.values if isinstance(gradient, RowSparse) else Tensor.wrap(gradient).array
-        if not np.isfinite(float(sum_of_squares(array))):
+        if not np.isfinite(_fetched(sum_of_squares(array))):
             return f"the gradient of {name} is not finite (norm of all: {norm})"
     return f"the norm of all gradients is {norm}, though each of them is finite"

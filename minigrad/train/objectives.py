@@ -108,7 +108,7 @@ class SequenceNumbers(Objective):
         logits = model(part.tokens).logits.reshape((-1,))
         if part.labels is None or part.labels.shape != logits.shape:
             raise ShapeError("this objective needs a batch with labels, one number for each sequence, and a model with one label")
-        return F.mse_loss(logits, Tensor(part.labels, dtype=logits.dtype), reduction="sum") / count
+        return F.mse_loss(logits, Tensor(part.labels, dtype=logits.dtype, device=logits.device), reduction="sum") / count
 
 
 class SequenceChoices(Objective):
@@ -121,7 +121,7 @@ class SequenceChoices(Objective):
 
     def share(self, model: Any, part: Batch, count: float) -> Tensor:
         logits = model(part.tokens).logits
-        return F.bce_with_logits(logits, Tensor(part.labels, dtype=logits.dtype), reduction="sum") / count
+        return F.bce_with_logits(logits, Tensor(part.labels, dtype=logits.dtype, device=logits.device), reduction="sum") / count
 
 
 class Mixed(Objective):

@@ -1,0 +1,122 @@
+"""The border between the host and a GPU: every array that crosses it on purpose does so here, and is counted.
+
+A GPU works through a queue. A copy to it joins the queue, and the program goes on; a copy back waits until the queue is empty, and the GPU
+then idles until the program has filled it again. So numbers should be fetched seldom and knowingly. CuPy fetches unasked, too: for
+`float(array)`, for the truth of an array in an `if`, for `nonzero` and boolean masks, whose results have as many elements as the numbers
+say. `strict` finds such places.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import probe
+from minigrad.errors import DeviceError
+
+_declared: ContextVar[bool] = ContextVar("declared_transfer", default=False)
+"""Whether what is fetched now is fetched knowingly."""
+
+
+@dataclass
+class Counts:
+    """How many arrays and bytes went to the GPU and came back."""
+
+    to_gpu: int = 0
+    to_host: int = 0
+    bytes_to_gpu: int = 0
+    bytes_to_host: int = 0
+
+
+_counting: list[Counts] = []
+
+
+def to_gpu(host: np.ndarray[Any, Any]) -> Any:
+    """A copy of a host array on the GPU.
+
+    CuPy copies the numbers to pinned memory, from which the GPU takes them when its queue is there, and gives the pinned memory back after
+    that: the program goes on, and may change `host`, at once.
+    """
+    import cupy
+
+    for counts in _counting:
+        counts.to_gpu += 1
+        counts.bytes_to_gpu += host.nbytes
+    return cupy.asarray(host)
+
+
+def to_host(array: Any) -> np.ndarray[Any, Any]:
+    """A copy of a GPU's array in host memory, once the GPU has computed it."""
+    for counts in _counting:
+        counts.to_host += 1
+        counts.bytes_to_host += array.nbytes
+    with declared():
+        return np.asarray(array.get())
+
+
+@contextmanager
+def counting() -> Iterator[Counts]:
+    """Inside: the copies of this process are counted in what it yields. Fetches that CuPy makes unasked are not among them."""
+    counts = Counts()
+    _counting.append(counts)
+    try:
+        yield counts
+    finally:
+        _counting[:] = [other for other in _counting if other is not counts]
+
+
+@contextmanager
+def declared() -> Iterator[None]:
+    """Inside: whatever CuPy fetches is meant to be; `strict` lets it pass."""
+    token = _declared.set(True)
+    try:
+        yield
+    finally:
+        _declared.reset(token)
+
+
+@contextmanager
+def strict() -> Iterator[None]:
+    """Inside: fetching numbers from the GPU raises, unless it is done by `numpy()`, `item()` and the like, or in a place that declares it.
+
+    For finding out where a program waits for the GPU. It counts for the whole process, and does nothing where CuPy is not installed.
+    Raises (inside): DeviceError (hidden-transfer) naming file and line.
+    """
+    if probe.probe().cupy is None:
+        yield
+        return
+    import cupy
+
+    if "get" in vars(cupy.ndarray):  # an outer `strict` watches already
+        yield
+        return
+    fetch = cupy.ndarray.get
+
+    def watched(self: Any, *args: Any, **options: Any) -> Any:
+        if not _declared.get():
+            raise DeviceError(
+                f"{_place()} fetches numbers from the GPU, and waits for everything before: keep them there, "
+                "or say that it is meant by .item(), .numpy() or `with mg.backend.transfers.declared()`",
+                code="hidden-transfer",
+            )
+        return fetch(self, *args, **options)
+
+    cupy.ndarray.get = watched  # CuPy's own conversions call it, too; the method is its base class's
+    try:
+        yield
+    finally:
+        del cupy.ndarray.get
+
+
+def _place() -> str:
+    """File and line of what runs, without CuPy's own and this module's."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(("cupy", __name__)):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
