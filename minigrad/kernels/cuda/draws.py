@@ -35,5 +35,5 @@ def places(xp: Any, packing: Packing) -> Any:
     found = _places.get(packing)
     if found is None:
         host = np.stack([np.repeat(packing.numbers, packing.lengths), packing.positions], axis=1)
-        found = _places[packing] = xp.asarray(host.astype(np.int32))
+        found = _places[packing] = xp.like(host.astype(np.int32), None)
     return found

@@ -7,6 +7,7 @@ from typing import Any
 from minigrad import ops
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import RowSparse
+from minigrad.backend.transfers import declared
 from minigrad.kernels.cuda.blocks import all_float32
 from minigrad.kernels.cuda.launch import launch
 
@@ -25,7 +26,8 @@ def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = N
     def by_table(g: Array) -> RowSparse:
         values, touched = g.reshape((flat.size, width)), flat
         if padding_idx is not None:
-            real = flat != padding_idx
+            with declared():  # how many are left
+                real = xp.flatnonzero(flat != padding_idx)
             values, touched = values[real], flat[real]
         return SummedRows(touched, values, table.shape)
 
@@ -39,16 +41,22 @@ class SummedRows(RowSparse):
 
     def _sum_equal_ids(self) -> tuple[Array, Array]:
         xp = namespace_of(self.values)
-        if self.dtype != "float32":
-            return super()._sum_equal_ids()
         order = xp.argsort(self.ids, kind="stable")
         ranked = self.ids[order]
-        begins = xp.flatnonzero(ranked[1:] != ranked[:-1]) + 1
-        starts = xp.concatenate([xp.zeros(1, order.dtype), begins, xp.full(1, len(ranked), order.dtype)])
-        segments, width = len(starts) - 1, self.shape[1]
+        is_first = xp.ones(len(ranked), bool)
+        is_first[1:] = ranked[1:] != ranked[:-1]
+        with declared():  # how many ids are distinct
+            firsts = xp.flatnonzero(is_first)
+        starts = xp.concatenate([firsts, xp.full(1, len(ranked), firsts.dtype)])
+        segments, width = len(firsts), self.shape[1]
         out = xp.empty((segments, width), self.dtype)
         launch("sum_segments", (segments, width), xp.ascontiguousarray(self.values), order, starts, out, segments, width)
-        return ranked[starts[:-1]], out
+        return ranked[firsts], out
+
+    def astype(self, dtype: Any) -> RowSparse:
+        """As the backend has it: the kernel knows float32 only."""
+        rows: RowSparse = namespace_of(self.values).rows(self.ids, self.values.astype(dtype), self.shape)
+        return rows
 
     def joined(self, other: RowSparse) -> RowSparse:
         xp = namespace_of(self.values)

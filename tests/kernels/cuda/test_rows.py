@@ -1,8 +1,4 @@
-"""The kernels of `rows.cu`, run on the CPU by way of the operations that are made of them, against the operations' bodies in float64.
-
-Every output is poisoned and guarded; each operation runs twice, the second time with its threads in the opposite order, and must give the
-same bits.
-"""
+"""The kernels of `rows.cu`, run on the CPU by way of the operations that are made of them, against the operations' bodies in float64."""
 
 from __future__ import annotations
 
@@ -11,61 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernels.cuda.emulation import EmulationError, Emulator, Namespace, check_guards, guarded
-from support import absolute_error
+from kernels.cuda.emulation import EmulationError, Emulator, Namespace, guarded
+from kernels.cuda.parity import compare, declines, evaluate, normal
 
-from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend import random
-from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
-from minigrad.kernels.cuda import blocks, draws, launch  # blocks registers the operations
+from minigrad.kernels.cuda import draws, launch
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
-
-TOLERANCE = 2e-6
-"""Relative to the largest entry (at least 1), times the root of the number of rows for sums over them: float32 has steps of 6e-8, and up to
-about a thousand of them are added in a tree."""
-
-assert blocks.MANY == launch.MANY
-
-
-def normal(*shapes: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng([seed, *[side for shape in shapes for side in shape]])
-    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
-
-
-def evaluate(name: str, arrays: list[np.ndarray], constants: dict[str, Any], backwards: bool, emulator: Emulator) -> list[np.ndarray]:
-    """The output and all gradients by the kernels; inputs lie among poison and are left alone."""
-    emulator.backwards = backwards
-    xp, override = Namespace(), REGISTRY[name].overrides["cupy"]
-    given = [guarded(a) for a in arrays]
-    keep = {"keep": True} if REGISTRY[name]._asks_keep[override] else {}
-    y, pullback = override(xp, *given, **constants, **keep)
-    g = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
-    found = [y, *[np.array(dense(gradient)) for gradient in pullback(g)]]
-    xp.check()
-    for before, after in zip(arrays, given, strict=True):
-        np.testing.assert_array_equal(before, after)
-    check_guards(*given)
-    return found
-
-
-def compare(name: str, arrays: list[np.ndarray], constants: dict[str, Any], emulator: Emulator) -> None:
-    ours = evaluate(name, arrays, constants, False, emulator)
-    for once, again in zip(ours, evaluate(name, arrays, constants, True, emulator), strict=True):
-        np.testing.assert_array_equal(once, again)
-    y, pullback = REGISTRY[name].body(numpy_namespace, *[a.astype(np.float64) for a in arrays], **constants)
-    g = np.cos(np.arange(y.size)).reshape(y.shape)
-    gradients = pullback(g) if callable(pullback) else [part(g) for part in pullback]
-    truths = [y, *[dense(gradient) for gradient in gradients]]
-    for i, (mine, truth) in enumerate(zip(ours, truths, strict=True)):
-        assert mine.dtype == np.float32
-        while truth.ndim > mine.ndim:  # the engine sums what was broadcast
-            truth = truth.sum(axis=0)
-        sums = len(y) ** 0.5 if i else 1.0
-        assert mine.shape == truth.shape
-        assert absolute_error(mine, truth) <= TOLERANCE * sums * max(1.0, float(np.abs(truth).max(initial=0.0))), f"result {i}"
-
 
 WIDTHS = [1, 3, 4, 31, 33, 127, 128, 132, 384, 513, 770]
 
@@ -168,11 +117,6 @@ def test_a_captured_step_is_read_from_the_clock(emulator: Emulator) -> None:
 
 # ---------------------------------------------------------------- what is declined
 def test_what_is_not_covered_is_declined() -> None:
-    def declines(name: str, *arrays: np.ndarray, **constants: Any) -> bool:
-        override = REGISTRY[name].overrides["cupy"]
-        keep = {"keep": True} if REGISTRY[name]._asks_keep[override] else {}
-        return override(Namespace(), *arrays, **constants, **keep) is NotImplemented
-
     x, w, b = normal((4, 6), (5, 6), (5,))
     v = normal((6,))[0]
     wide = normal((2, launch.WIDEST + 1), (launch.WIDEST + 1,))

@@ -1,0 +1,73 @@
+"""The kernels of `embedding.cu`, run on the CPU: rows gathered, and their gradients summed by id."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernels.cuda.emulation import Emulator, guarded
+from kernels.cuda.parity import compare, declines, normal
+
+from minigrad.errors import IndexRangeError
+from minigrad.kernels.cuda import launch
+from minigrad.kernels.cuda.embedding import SummedRows
+
+WIDTHS = [1, 3, 4, 128, 132, 770]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_embedding(width: int, emulator: Emulator) -> None:
+    ids = np.array([[3, 0, 3, 9], [9, 9, 4, 3]])
+    compare("embedding", [normal((11, width))[0], ids], {}, emulator)
+    compare("embedding", [normal((11, width))[0], ids], {"padding_idx": 9}, emulator)
+
+
+def test_one_row_for_all_and_a_row_for_each(emulator: Emulator) -> None:
+    table = normal((40, 5))[0]
+    compare("embedding", [table, np.zeros(100, np.int64)], {}, emulator)
+    compare("embedding", [table, np.arange(39, -1, -1)], {}, emulator)
+
+
+def test_no_ids_at_all(emulator: Emulator) -> None:
+    compare("embedding", [normal((4, 5))[0], np.zeros((2, 0), np.int64)], {}, emulator)
+    compare("embedding", [normal((4, 5))[0], np.array([1, 1])], {"padding_idx": 1}, emulator)
+
+
+def test_an_id_outside_of_the_table_is_refused(emulator: Emulator) -> None:
+    with pytest.raises(IndexRangeError, match="value 4 at place 0"):
+        compare("embedding", [normal((4, 5))[0], np.array([4])], {}, emulator)
+
+
+def test_what_is_not_covered_is_declined() -> None:
+    table, ids = normal((4, 6))[0], np.array([1])
+    assert declines("embedding", table.astype(np.float64), ids)
+    assert declines("embedding", table, ids.astype(np.int32))
+    assert declines("embedding", table[:, ::2], ids)
+    assert declines("embedding", table, ids, padding_idx=4)
+
+
+def test_gradients_of_two_batches_are_joined_and_stay_by_rows(emulator: Emulator) -> None:
+    first, second = normal((3, 4))[0], normal((2, 4), seed=1)[0]
+    joined = SummedRows(np.array([5, 1, 5]), guarded(first), (6, 4)).joined(SummedRows(np.array([1, 2]), second, (6, 4)))
+    assert isinstance(joined, SummedRows)
+    distinct = joined.coalesce()
+    assert sorted(distinct.ids.tolist()) == [1, 2, 5]
+    expected = np.zeros((6, 4), np.float32)
+    np.add.at(expected, [5, 1, 5, 1, 2], np.concatenate([first, second]))
+    np.testing.assert_allclose(joined.dense(), expected, rtol=1e-6)  # at most two numbers are added
+    assert isinstance(joined.scaled(2.0), SummedRows)
+
+
+def test_other_dtypes_are_summed_as_the_backend_does(emulator: Emulator) -> None:
+    wide = SummedRows(np.array([1, 1]), np.ones((2, 3), np.float32), (4, 3)).astype(np.float64)
+    assert not isinstance(wide, SummedRows)
+    np.testing.assert_array_equal(wide.dense()[1], [2, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("end = starts[segment + 1]", "end = starts[segment] + 1"), ("ids[row] * width", "row * width")]
+)
+def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = emulator.changed("embedding.cu", right, wrong)
+    monkeypatch.setattr(launch, "kernel_of", planted.kernel)
+    with pytest.raises(AssertionError):
+        compare("embedding", [normal((4, 5))[0], np.array([2, 2, 0])], {}, planted)

@@ -1,0 +1,110 @@
+"""The kernels of `loss.cu`, run on the CPU by way of the operation, against its body in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda.emulation import Emulator, Namespace, guarded
+from kernels.cuda.parity import compare, declines, evaluate, normal
+
+from minigrad.errors import IndexRangeError
+from minigrad.kernels.cuda import launch
+from minigrad.op import REGISTRY
+
+IGNORED = -100
+
+
+def labels(rows: int, classes: int) -> np.ndarray:
+    """Every third row does not count."""
+    found = np.arange(rows, dtype=np.int64) * 7 % classes
+    found[2::3] = IGNORED
+    return found
+
+
+CONSTANTS: list[dict[str, Any]] = [
+    {},
+    {"reduction": "sum", "label_smoothing": 0.1},
+    {"reduction": "none"},
+    {"denominator": 12.5},
+    {"label_smoothing": 1.0, "reduction": "none"},
+]
+
+
+@pytest.mark.parametrize("constants", CONSTANTS, ids=str)
+@pytest.mark.parametrize(("rows", "classes"), [(1, 1), (1, 2), (8, 9), (5, 128), (4, 1030), (3, 2051)])
+def test_cross_entropy(rows: int, classes: int, constants: dict[str, Any], emulator: Emulator) -> None:
+    compare("cross_entropy", [4 * normal((rows, classes))[0], labels(rows, classes)], constants, emulator)
+
+
+def test_many_rows(emulator: Emulator) -> None:
+    compare("cross_entropy", [normal((150, 3))[0], labels(150, 3)], {}, emulator)
+
+
+def test_large_logits_neither_overflow_nor_lose_the_answer(emulator: Emulator) -> None:
+    compare("cross_entropy", [200 * normal((4, 40))[0], labels(4, 40)], {"reduction": "none"}, emulator)
+
+
+def test_another_label_can_be_the_one_that_does_not_count(emulator: Emulator) -> None:
+    compare("cross_entropy", [normal((6, 3))[0], np.array([0, 1, 2, 0, 1, 2])], {"ignore_index": 1}, emulator)
+
+
+def test_a_row_that_does_not_count_may_hold_anything(emulator: Emulator) -> None:
+    logits = normal((3, 5))[0]
+    logits[1] = [np.nan, np.inf, -np.inf, 0, 1]
+    found = evaluate("cross_entropy", [logits, np.array([0, IGNORED, 2])], {}, False, emulator)
+    expected = evaluate("cross_entropy", [logits[[0, 2]], np.array([0, 2])], {}, False, emulator)
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert not found[1][1].any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_impossible_class_costs_nothing_unless_it_is_asked_for(smoothing: float, emulator: Emulator) -> None:
+    logits = np.array([[0.0, -np.inf, 1.0], [1.0, 2.0, -np.inf]], np.float32)
+    found = evaluate("cross_entropy", [logits, np.array([0, 2])], {"reduction": "none", "label_smoothing": smoothing}, False, emulator)[0]
+    assert np.isfinite(found[0]) == (smoothing == 0.0) and found[1] == np.inf
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_shows(bad: float, emulator: Emulator) -> None:
+    for place in range(3):
+        logits = np.zeros((1, 3), np.float32)
+        logits[0, place] = bad
+        override = REGISTRY["cross_entropy"].overrides["cupy"]
+        with np.errstate(invalid="ignore"):
+            assert np.isnan(override(Namespace(), logits, np.array([1]))[0])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # NumPy announces 0/0, which CuPy does not
+@pytest.mark.parametrize("constants", [{}, {"denominator": 0.0}], ids=str)
+def test_without_any_label_the_mean_is_nan_and_its_gradient_zero(constants: dict[str, Any], emulator: Emulator) -> None:
+    loss, gradient = evaluate("cross_entropy", [normal((2, 3))[0], np.full(2, IGNORED)], constants, False, emulator)
+    assert np.isnan(loss) and not gradient.any()
+
+
+def test_a_label_outside_of_the_classes_is_refused(emulator: Emulator) -> None:
+    with pytest.raises(IndexRangeError, match="value 3 at place 1"):
+        REGISTRY["cross_entropy"].overrides["cupy"](Namespace(), guarded(normal((2, 3))[0]), np.array([0, 3]))
+
+
+def test_what_is_not_covered_is_declined() -> None:
+    x, y = normal((4, 3))[0], labels(4, 3)
+    assert declines("cross_entropy", x.astype(np.float64), y)
+    assert declines("cross_entropy", x, y.astype(np.int32))
+    assert declines("cross_entropy", x, y[:3])
+    assert declines("cross_entropy", x, y, weight=np.ones(3, np.float32))
+    assert declines("cross_entropy", x, y, reduction="average")
+    assert declines("cross_entropy", x, y, label_smoothing=1.5)
+    assert declines("cross_entropy", x, y, reduction="sum", denominator=2.0)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("expf(numbers[j] - largest) * inverse", "expf(numbers[j] - largest)"), ("if (at + j < classes) {", "{"), ("logf(total)", "total")],
+)
+def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = emulator.changed("loss.cu", right, wrong)
+    monkeypatch.setattr(launch, "kernel_of", planted.kernel)
+    with pytest.raises(AssertionError):
+        compare("cross_entropy", [normal((4, 9))[0], labels(4, 9)], {"reduction": "none"}, planted)

@@ -1,0 +1,128 @@
+"""The kernels of `optimizer.cu`, run on the CPU: Adam to the last bit of `optim.adam`'s body, and sums of squares in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda.emulation import Emulator, Namespace, check_guards, guarded
+from kernels.cuda.parity import normal
+
+import minigrad as mg
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.kernels.cuda import launch, optimizer
+from minigrad.optim.adam import AdamW, adam
+
+RULES: list[dict[str, float]] = [
+    {"beta1": 0.9, "beta2": 0.999, "size": 1e-3, "eps": 1e-8, "l2": 0.0, "decay": 1.0},
+    {"beta1": 0.8, "beta2": 0.99, "size": 0.37, "eps": 3e-7, "l2": 0.01, "decay": 1.0},
+    {"beta1": 0.9, "beta2": 0.999, "size": 2e-5, "eps": 1e-6, "l2": 0.0, "decay": 0.99998},
+    {"beta1": 0.0, "beta2": 0.0, "size": 1.0, "eps": 0.0, "l2": 0.0, "decay": 1.0},
+]
+
+
+def arrays(n: int, moments: int) -> list[np.ndarray]:
+    """Parameter, gradient, moments: numbers of very different size among them."""
+    p, g, *rest = normal(*[(n,)] * (2 + moments), seed=moments)
+    g *= np.float32(10.0) ** np.arange(n, dtype=np.float32).clip(0, 20)[::-1] / 1e10
+    return [p, g, rest[0] * 0.01, *[np.abs(m) * np.float32(1e-4) for m in rest[1:]]]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["plain", "l2", "decoupled", "no memory"])
+@pytest.mark.parametrize("moments", [2, 3], ids=["adam", "amsgrad"])
+@pytest.mark.parametrize(("n", "offset"), [(1, 0), (4, 0), (1023, 0), (1025, 1), (2304, 3)])
+def test_adam_is_the_optimizers_to_the_last_bit(n: int, offset: int, moments: int, rule: dict[str, float], emulator: Emulator) -> None:
+    p, g, *rest = arrays(n, moments)
+    ours = [guarded(a, offset=offset) for a in (p, g, *rest)]
+    assert optimizer.adam(Namespace(), ours[0], ours[1], ours[2:], **rule) is None
+    check_guards(*ours)
+    adam.body(numpy_namespace, p, g, rest, [np.empty_like(p), np.empty_like(p)], **rule)
+    for mine, theirs in zip(ours, [p, g, *rest], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_what_is_not_finite_stays_so(emulator: Emulator) -> None:
+    p, g, m, v, w = arrays(8, 3)
+    g[:3], w[4], v[5] = [np.nan, np.inf, -np.inf], np.nan, np.nan
+    ours = [a.copy() for a in (p, g, m, v, w)]
+    optimizer.adam(Namespace(), ours[0], ours[1], ours[2:], **RULES[0])
+    with np.errstate(invalid="ignore"):
+        adam.body(numpy_namespace, p, g, [m, v, w], [np.empty_like(p), np.empty_like(p)], **RULES[0])
+    for mine, theirs in zip(ours, [p, g, m, v, w], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_other_dtypes_are_declined() -> None:
+    p, g, m, v = (a.astype(np.float64) for a in arrays(3, 2))
+    assert optimizer.adam(Namespace(), p, g, [m, v], **RULES[0]) is NotImplemented
+
+
+def test_the_kernel_is_adams_on_a_gpu(emulator: Emulator) -> None:
+    p, g, m, v = arrays(5, 2)
+    expected = [a.copy() for a in (p, m, v)]
+    adam.body(numpy_namespace, expected[0], g, expected[1:], [np.empty_like(p), np.empty_like(p)], **RULES[0])
+    assert adam.overrides["cupy"](Namespace(), p, g, [m, v], [], **RULES[0]) is None
+    for mine, theirs in zip((p, m, v), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+# ---------------------------------------------------------------- a captured step
+class Captured:
+    """What a captured step keeps in device memory, and its two launches."""
+
+    def __init__(self, p: np.ndarray, options: dict[str, Any]) -> None:
+        self.p, self.m, self.v, self.options = p, np.zeros_like(p), np.zeros_like(p), options
+        self.step, self.lr = np.zeros((), np.int64), np.zeros(())
+        self.found, self.scale, self.now = np.zeros((), np.int32), np.ones((), np.float32), guarded(shape=(4,))
+
+    def replay(self, g: np.ndarray) -> None:
+        beta1, beta2 = self.options["betas"]
+        cells = (self.step, self.lr, self.scale, self.found, self.now)
+        launch.launch("adam_now", (), *cells, beta1, beta2, self.options["eps"], self.options["weight_decay"], 1)
+        launch.launch(
+            *("adam_captured", (self.p.size,), self.p, g, self.m, self.v, None, self.p.size),
+            *(beta1, 1 - beta1, beta2, 1 - beta2, 0.0, self.now, self.found),
+        )
+
+
+def test_a_captured_step_reads_step_and_rate_from_the_device(emulator: Emulator) -> None:
+    """Against the optimizer itself, whose constants come from the host; a gradient that is not finite is passed over by both."""
+    options = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
+    start, *gradients = normal(*[(300,)] * 5)
+    parameter = mg.Parameter(start.copy())
+    by_host, by_device = AdamW([parameter], lr=1.0, **options), Captured(start.copy(), options)
+    for number, g in enumerate(gradients):
+        rate, scale = 1e-3 / (number + 1), 1.0 if number % 2 else 0.37
+        by_device.lr[...], by_device.scale[...], by_device.found[...] = rate, scale, number == 2
+        by_device.replay(g)
+        if number != 2:
+            by_host.param_groups[0]["lr"] = rate
+            (parameter * g).sum().backward()
+            by_host.step(scale)
+            by_host.zero_grad()
+        np.testing.assert_array_equal(by_device.p, parameter.numpy())
+    assert by_device.step == 3
+    check_guards(by_device.now)
+
+
+# ---------------------------------------------------------------- sums of squares
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("n", [0, 1, 5, 16384, 40001])
+def test_sum_of_squares(n: int, offset: int, emulator: Emulator) -> None:
+    x = guarded(normal((n,))[0] * np.float32(1e18), offset=offset)  # float32 has no number for the squares of the largest
+    found = []
+    for emulator.backwards in (False, True):
+        found.append(float(optimizer.sum_of_squares(x)))
+    assert found[0] == found[1]
+    np.testing.assert_allclose(found[0], np.sum(x.astype(np.float64) ** 2), rtol=1e-14)  # float64 has steps of 2e-16
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("const int at = threadIdx.x * LANES, width", "const int at = threadIdx.x, width"), ("store4(v + start", "store4(m + start")],
+)
+def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "kernel_of", emulator.changed("optimizer.cu", right, wrong).kernel)
+    with pytest.raises(AssertionError):
+        test_adam_is_the_optimizers_to_the_last_bit(9, 0, 2, RULES[0], emulator)
