@@ -25,11 +25,17 @@ Block: TypeAlias = tuple[Array, Array, tuple[Array, ...]]
 
 TABLE_ROWS = 4096
 """A gathered parameter with at least so many rows stands apart. A batch touches a few thousand rows at most: below this number (BERT's 512
-positions, 2 segments) most rows are touched soon, and one stretch of the arena is updated faster than rows are picked."""
+positions, 2 segments) most rows are touched soon, and one stretch of the arena is updated faster than rows are picked. On a GPU no table
+stands apart: it updates a whole vocabulary sooner than the host could learn which rows those are."""
 
 BLOCK_BYTES = {"cpu": 1 << 18, "cuda": 1 << 28}
 """Updates run in blocks. On a CPU a block of parameter, gradient, two moments and scratch should stay in the second-level cache (1 to
 2 MiB); on a GPU fewer launches are better, and the limit only bounds the scratch memory."""
+
+
+def is_table(p: Parameter) -> bool:
+    """Whether it is a large gathered parameter, whose state may be kept by rows."""
+    return p.gathered and p.ndim == 2 and p.shape[0] >= TABLE_ROWS
 
 
 def block_length(array: Array) -> int:
@@ -59,7 +65,7 @@ class Arena:
         self.names = names
         everyone = [p for group in groups for p in group]
         _check_alike(everyone, names)
-        self.tables = [p for p in everyone if p.gathered and p.ndim == 2 and p.shape[0] >= TABLE_ROWS]
+        self.tables = [p for p in everyone if is_table(p) and p.device == "cpu"]
         self.places: list[Place] = []
         at = 0
         for number, group in enumerate(groups):

@@ -16,14 +16,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minigrad.backend import Array, to_numpy
+from minigrad.backend import Array, to_device, to_numpy
 from minigrad.backend.random import current
 from minigrad.errors import ArgumentError, StateDictError
 from minigrad.op import Kernel
-from minigrad.optim.arena import Arena, Place
+from minigrad.optim.arena import Arena, Place, is_table
 from minigrad.optim.checks import check_number
 from minigrad.optim.groups import Group, read_groups
-from minigrad.optim.state import entry_problem, read_state
+from minigrad.optim.state import by_rows, entry_problem, for_all_rows, read_state
 from minigrad.optim.table import Table
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
@@ -229,9 +229,11 @@ class Optimizer(ABC):
         self.moments.clear()
         for p, entry in zip([p for members in self._members for p in members], entries, strict=True):
             self.steps[p] = entry["step"]
-            arrays = {name: self.arena.xp.asarray(entry[name]) for name in self.moment_names if name in entry}
+            if is_table(p):  # it may have been saved on another device
+                entry = by_rows(entry) if p in self.tables else for_all_rows(entry, len(p))
+            arrays = {name: to_device(np.asarray(entry[name]), p.device) for name in self.moment_names if name in entry}
             if p in self.tables:
-                self.tables[p].load(self.arena.xp.asarray(entry["rows"]), arrays)
+                self.tables[p].load(np.asarray(entry["rows"]), arrays)
             else:
                 for name, array in arrays.items():
                     _part(self._moment(name), places[p])[...] = array
@@ -244,7 +246,7 @@ class Optimizer(ABC):
         self._check_options(options, StateDictError)
         owners = [(p, self.moments_of(saved)) for group, saved in zip(self._members, options, strict=True) for p in group]
         for (p, needed), entry in zip(owners, entries, strict=True):
-            problem = entry_problem(entry, p.shape, by_rows=p in self.tables, moments=self.moment_names, needed=needed)
+            problem = entry_problem(entry, p.shape, is_table=is_table(p), moments=self.moment_names, needed=needed)
             if problem:
                 raise StateDictError(f"state of {names[p]}: {problem}")
         return options, entries

@@ -42,16 +42,18 @@ def read_state(state: Any, kind: str, groups: Sequence[Group], names: Sequence[l
     return options, list(entries)
 
 
-def entry_problem(entry: Any, shape: tuple[int, ...], *, by_rows: bool, moments: Sequence[str], needed: Sequence[str]) -> str | None:
+def entry_problem(entry: Any, shape: tuple[int, ...], *, is_table: bool, moments: Sequence[str], needed: Sequence[str]) -> str | None:
     """Why `entry` cannot be the state of one parameter; None if it can.
 
-    shape: the parameter's; by_rows: whether it is a table; moments: what its rule may remember; needed: what it must after a step.
+    shape: the parameter's; is_table: whether its state may be by rows; moments: what its rule may remember; needed: what it must after a
+    step.
     """
     step = entry.get("step") if isinstance(entry, Mapping) else None
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
         return 'it is no dict whose "step" is a count'
-    if by_rows != ("rows" in entry):
-        return '"rows" is missing: it was saved for all rows' if by_rows else '"rows" was not expected: it was saved by rows'
+    by_rows = "rows" in entry
+    if by_rows and not is_table:
+        return '"rows" was not expected: it was saved by rows'
     unknown = [repr(key) for key in entry if key not in ("step", "rows", *moments)]
     if unknown:
         return f"unknown {', '.join(sorted(unknown))}"
@@ -69,6 +71,27 @@ def entry_problem(entry: Any, shape: tuple[int, ...], *, by_rows: bool, moments:
         elif name in needed and step > 0:
             return f"{name} is missing"
     return None
+
+
+def by_rows(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state of a table by rows. Of what was saved for all rows those are taken whose moments are not 0: the others are as untouched."""
+    if "rows" in entry:
+        return entry
+    moments = {name: np.asarray(value) for name, value in entry.items() if name != "step"}
+    rows = np.flatnonzero(np.any([moment.any(axis=1) for moment in moments.values()], axis=0))
+    return {"step": entry["step"], "rows": rows, **{name: moment[rows] for name, moment in moments.items()}}
+
+
+def for_all_rows(entry: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    """The state of a table of `count` rows for all of them: those that no batch has touched have moments 0."""
+    if "rows" not in entry:
+        return entry
+    found = {"step": entry["step"]}
+    for name in entry.keys() - {"step", "rows"}:
+        moment = np.asarray(entry[name])
+        found[name] = np.zeros((count, moment.shape[1]), moment.dtype)
+        found[name][np.asarray(entry["rows"])] = moment
+    return found
 
 
 def _rows_problem(rows: np.ndarray[Any, Any], count: int) -> str | None:

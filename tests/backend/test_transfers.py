@@ -1,7 +1,7 @@
 """The border between host and GPU: copies are counted, and `strict` finds those that nobody meant.
 
-Where CuPy is installed, its own arrays are asked. They lie in memory that no GPU knows: a fetch that is let through fails as CUDA does without
-a driver, and one that is found fails before that, with an error of ours.
+Where CuPy is installed, its own arrays are asked. They lie in memory that no GPU knows: a fetch that is let through fails as CUDA does
+without a driver, and one that is found fails before that, with an error of ours.
 """
 
 from __future__ import annotations

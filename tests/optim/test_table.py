@@ -266,6 +266,38 @@ def test_a_table_in_fortran_order_is_updated() -> None:
     assert relative_error(p.numpy(), expected) < 1e-14  # one update
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_state_moves_between_devices(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU no table stands apart. What was saved by rows goes on for all rows and the other way round, to the last bit."""
+    generator = np.random.default_rng(8)
+    start = generator.standard_normal((ROWS, WIDTH))
+    steps = list(batches(generator, 12))
+    p, optimizer, _ = table_of(start, case)
+
+    def dense_one() -> tuple[mg.Parameter, mg.optim.Optimizer]:
+        other = mg.Parameter(start, gathered=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(mg.Parameter, "device", property(lambda self: "cuda"))
+            return other, case.optimizer([other], lr=0.05, **case.options)
+
+    q, dense = dense_one()
+    assert not dense.tables
+    for number, (ids, values) in enumerate(steps):
+        for parameter, owner in ((p, optimizer), (q, dense)):
+            feed_rows(parameter, ids, values)
+            owner.step()
+            owner.zero_grad()
+        if number == 5:  # each goes on where the other was
+            saved, saved_dense, numbers, numbers_dense = optimizer.state_dict(), dense.state_dict(), p.numpy().copy(), q.numpy().copy()
+            (p, optimizer, table), (q, dense) = table_of(start, case), dense_one()
+            optimizer.load_state_dict(saved_dense)
+            dense.load_state_dict(saved)
+            p.assign(numbers_dense)
+            q.assign(numbers)
+            assert table.used < ROWS // 10 or optimizer.idle_factor(optimizer.param_groups[0]) is None
+    np.testing.assert_array_equal(p.numpy(), q.numpy())
+
+
 def test_small_or_plain_tables_live_in_the_arena() -> None:
     small, plain = mg.Parameter(np.ones((TABLE_ROWS - 1, 2)), gathered=True), mg.Parameter(np.ones((TABLE_ROWS, 2)))
     optimizer = mg.optim.AdamW([small, plain], lr=0.1)
