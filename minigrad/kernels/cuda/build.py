@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -34,10 +33,14 @@ ARCHITECTURES = (80, 90)
 
 
 # ---------------------------------------------------------------- compiling
-@cache
-def headers() -> dict[str, str]:
-    """The text of every file that a source may include, by name."""
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.cuh"))}
+def headers(text: str) -> dict[str, str]:
+    """The files of `sources/` that a text includes, and those that they include: their texts by name."""
+    found: dict[str, str] = {}
+    for name in re.findall(r'^#include "([^"]+)"', text, re.MULTILINE):
+        if (SOURCES / name).is_file():  # of any other the compiler complains
+            body = (SOURCES / name).read_text(encoding="utf-8")
+            found.update({name: body, **headers(body)})
+    return found
 
 
 def compile_source(name: str, text: str, architecture: int) -> tuple[bytes, str]:
@@ -47,7 +50,7 @@ def compile_source(name: str, text: str, architecture: int) -> tuple[bytes, str]
     Raises: MissingExtraError without CuPy or NVRTC; DeviceError (cuda-build) with the compiler's words if it refuses the text.
     """
     nvrtc = _nvrtc()
-    included = headers()
+    included = headers(text)
     program = nvrtc.createProgram(text, name, [body.encode() for body in included.values()], [header.encode() for header in included])
     try:
         try:
@@ -109,7 +112,7 @@ def compiler_version() -> str:
 
 def _stem(source: str, text: str, architecture: int) -> str:
     """Names what goes into the machine code: nothing else may decide what a kernel does."""
-    material = "\0".join([*OPTIONS, text, *(part for header in headers().items() for part in header)])
+    material = "\0".join([*OPTIONS, text, *(part for header in headers(text).items() for part in header)])
     return f"{source.removesuffix('.cu')}-sm_{architecture}-{_digest(material.encode())}"
 
 

@@ -1,0 +1,43 @@
+"""What a file of machine code says of the kernels in it, read from its ELF sections: their names and the sizes of their parameters."""
+
+from __future__ import annotations
+
+import struct
+
+PARAMETER = 0x17
+"""EIATTR_KPARAM_INFO: index, ordinal, offset, and in the last word from bit 18 on the size."""
+
+INFO = ".nv.info."
+
+
+def sections(cubin: bytes) -> dict[str, bytes]:
+    """The content of each section of a 64-bit little-endian ELF file."""
+    assert cubin[:6] == b"\x7fELF\x02\x01"
+    (table,) = struct.unpack_from("<Q", cubin, 0x28)
+    size, count, names_at = struct.unpack_from("<HHH", cubin, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQ", cubin, table + i * size) for i in range(count)]
+    names = headers[names_at][4]
+    found = {}
+    for name, kind, _, _, offset, length in headers:
+        end = cubin.index(b"\0", names + name)
+        found[cubin[names + name : end].decode()] = b"" if kind == 8 else cubin[offset : offset + length]  # 8: no content in the file
+    return found
+
+
+def parameter_sizes(cubin: bytes) -> dict[str, list[int]]:
+    """Bytes of each parameter of each kernel, in order."""
+    kernels = {}
+    for name, content in sections(cubin).items():
+        if name.startswith(INFO):
+            sizes: dict[int, int] = {}
+            at = 0
+            while at < len(content):
+                form, attribute, value = struct.unpack_from("<BBH", content, at)
+                at += 4
+                if form == 4:  # `value` bytes follow; in the other forms it is the value itself
+                    if attribute == PARAMETER:
+                        _, ordinal, _, packed = struct.unpack_from("<IHHI", content, at)
+                        sizes[ordinal] = packed >> 18
+                    at += value
+            kernels[name.removeprefix(INFO)] = [sizes[i] for i in range(len(sizes))]
+    return kernels

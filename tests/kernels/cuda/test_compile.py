@@ -1,0 +1,158 @@
+"""Every source compiles for every architecture that kernels are tried for, without a warning, and each kernel takes what is expected.
+
+A kernel that spills registers to memory, or takes more of them than a table here allows, still gives right numbers: nobody would notice.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernels.cuda.cubins import parameter_sizes
+
+from minigrad.errors import MissingExtraError
+from minigrad.kernels.cuda.build import ARCHITECTURES, SOURCES, Resources, compile_source, resources, sources
+from minigrad.kernels.cuda.launch import TABLE
+
+REGISTERS = {
+    "drop": 40,
+    "add_norm": 88,  # a row of up to 1024 numbers in 32 of each lane
+    "add_norm_pullback": 112,  # two such rows
+    "add_bias": 40,
+    "bias_gelu": 40,
+    "bias_gelu_pullback": 48,
+    "column_sums": 48,
+    "norm_sums": 72,
+    "cross_entropy": 40,
+    "cross_entropy_pullback": 40,
+    "gather_rows": 32,
+    "sum_segments": 48,
+    "adam": 56,
+    "adam_now": 48,
+    "adam_captured": 56,
+    "sum_of_squares": 40,
+    "sum_doubles": 40,
+}
+"""The most that a thread may take, a little above what it takes today. At 128, two blocks of 256 threads fit a multiprocessor."""
+
+MOST_REGISTERS = 255
+"""Of any kernel without a line above: beyond, the compiler spills."""
+
+STATIC_SHARED = 48 << 10
+SHARED = {80: 163 << 10, 90: 227 << 10}
+"""Shared memory that a block can have, in bytes: declared in the source, and in all."""
+
+
+@cache
+def compiled(source: str, architecture: int) -> tuple[bytes, str]:
+    return compile_source(source, (SOURCES / source).read_text(encoding="utf-8"), architecture)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler() -> None:
+    try:
+        compile_source("nothing", "", 90)
+    except MissingExtraError as error:
+        pytest.skip(f"no compiler for GPUs here: {error}")
+
+
+@cache
+def needed(source: str, architecture: int) -> dict[str, Resources]:
+    return {found.kernel: found for found in resources(compiled(source, architecture)[1])}
+
+
+each = pytest.mark.parametrize(("source", "architecture"), [(s, a) for a in ARCHITECTURES for s in sources()])
+
+
+@each
+def test_a_source_compiles_without_a_warning(source: str, architecture: int) -> None:
+    cubin, said = compiled(source, architecture)
+    assert cubin.startswith(b"\x7fELF")
+    assert "warning" not in said, said
+
+
+@each
+def test_a_source_holds_the_kernels_of_the_table(source: str, architecture: int) -> None:
+    expected = {name: entry for name, entry in TABLE.items() if entry.source == source}
+    assert set(needed(source, architecture)) == set(expected)
+    for name, sizes in parameter_sizes(compiled(source, architecture)[0]).items():
+        assert sizes == [8 if kind is None else np.dtype(kind).itemsize for _, kind in expected[name].types], name
+
+
+@each
+def test_nothing_lies_in_local_memory_and_registers_stay_below_the_ceiling(source: str, architecture: int) -> None:
+    for name, found in needed(source, architecture).items():
+        assert (found.stack, found.spills) == (0, 0), name
+        assert 0 < found.registers <= REGISTERS.get(name, MOST_REGISTERS), name
+        threads = int(np.prod(TABLE[name].block))
+        assert found.registers * threads <= 65536, f"{name}: no block fits a multiprocessor"
+        assert found.shared <= STATIC_SHARED and found.shared + TABLE[name].shared <= SHARED[architecture], name
+
+
+def test_the_ceilings_are_of_kernels_that_exist() -> None:
+    assert set(REGISTERS) <= set(TABLE)
+
+
+@pytest.mark.parametrize("source", sources())
+def test_nvcc_agrees(source: str, tmp_path: Path) -> None:
+    """Another compiler, of another version: what one lets pass may be an error of the other."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not installed")
+    command = [
+        nvcc,
+        "-std=c++17",
+        "-arch=sm_80",
+        "-cubin",
+        "--Werror=all-warnings",
+        "-Xptxas=-v,--warn-on-spills",
+        "-o",
+        str(tmp_path / "x"),
+    ]
+    done = subprocess.run([*command, str(SOURCES / source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all((found.stack, found.spills) == (0, 0) for found in resources(done.stderr))
+
+
+def test_rows_are_read_and_written_sixteen_bytes_at_a_time(tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not installed: nothing shows the instructions")
+    done = subprocess.run([nvcc, "-std=c++17", "-arch=sm_90", "-ptx", "-o", str(tmp_path / "x"), str(SOURCES / "rows.cu")], check=False)
+    assert done.returncode == 0
+    for part in (tmp_path / "x").read_text(encoding="utf-8").split(".entry ")[1:]:
+        name = part.partition("(")[0]
+        assert re.search(r"ld\.global(\.nc)?\.v4", part) and re.search(r"st\.global\.v4", part), name
+        assert not re.search(r"\b(ld|st)\.local", part), name
+
+
+# ---------------------------------------------------------------- that the checks check
+def planted(body: str) -> tuple[bytes, str]:
+    return compile_source(
+        "planted.cu", f'#include "warp.cuh"\nextern "C" __global__ void k(float* x, i64 n, int m, double d) {{ {body} }}', 90
+    )
+
+
+def test_sizes_of_parameters_are_read_right() -> None:
+    assert parameter_sizes(planted("x[n + m] = d;")[0]) == {"k": [8, 8, 4, 8]}
+
+
+def test_local_memory_would_be_seen() -> None:
+    body = "float all[100]; for (int i = 0; i < 100; ++i) all[i] = x[i]; x[0] = all[m];"
+    [found] = resources(planted(body)[1])
+    assert found.stack > 0
+
+
+def test_a_warning_would_be_seen() -> None:
+    assert "warning" in planted("int unused;")[1]
+
+
+def test_shared_memory_is_read_right() -> None:
+    body = "__shared__ float all[300]; all[threadIdx.x] = x[threadIdx.x]; __syncthreads(); x[threadIdx.x] = all[m];"
+    [found] = resources(planted(body)[1])
+    assert found.shared == 1200 and found.kernel == "k" and found.registers > 0
