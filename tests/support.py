@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import kernels
+from minigrad import backend, kernels
+from minigrad.backend.probe import Probe
 from minigrad.kernels import passes
 from minigrad.op import REGISTRY
 
@@ -46,6 +47,18 @@ def without_kernels() -> Iterator[None]:
         for operation, overrides in kept.items():
             operation.overrides.update(overrides)
 
+
+@contextmanager
+def probed(found: Probe) -> Iterator[None]:
+    """Inside: the search for a GPU finds this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend.probe, "probe", lambda: found)
+        backend._best_device.cache_clear()
+        yield
+    backend._best_device.cache_clear()
+
+
+NO_GPU = Probe(reason="no GPU is to be found by this test")
 
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="Numba is not installed (the `fast` extra)")
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_models import LABELS, TEXTS, TOKENS, directory
+from support import NO_GPU, probed
 
 import minigrad as mg
 from minigrad.cli import COMMANDS, main
@@ -193,6 +194,15 @@ def test_predict_prints_what_the_pipeline_gives(
     output = tmp_path / "out.jsonl"
     assert printed(capsys, "predict", folder, "--task", task, *options, "--data", tmp_path / "texts.jsonl", "--output", output) == ""
     assert [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()] == lines
+
+
+def test_predict_on_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["predict", directory(tmp_path / "model", "BertModel"), "--task", "feature-extraction", "--text", *TEXTS]
+    with probed(NO_GPU):
+        assert printed(capsys, *arguments, "--device", "auto") == printed(capsys, *arguments)
+        assert f'device "cuda": {NO_GPU.reason}' in refused(capsys, *arguments, "--device", "cuda")
+        predict = mg.pipeline("feature-extraction", tmp_path / "model", device="auto", workers="auto")
+        assert {p.device for p in predict.model.parameters()} == {"cpu"}
 
 
 def test_questions_may_stand_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from minigrad.cli._workers import add_workers
+from minigrad.cli._computing import add_device, add_workers
 from minigrad.data import Tokenizer, read_records
 from minigrad.data.readers import FORMATS
 from minigrad.files import write_text
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--predictions", metavar="FILE.jsonl", help="write a row for each record; the file appears whole or not at all")
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    add_device(parser)
     add_workers(parser)
 
 
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     )
     check_column(records, options.group)
     directory = find_checkpoint(options.model)
-    model, tokenizer = load(directory), Tokenizer.from_pretrained(directory)
+    model, tokenizer = load(directory).to(options.device), Tokenizer.from_pretrained(directory)
     task = task_of_model(model, kind_of_model(model))
     task.workers = options.workers
     max_length = min(512, max_tokens(model.config)) if options.max_length is None else options.max_length

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from minigrad.cli._workers import add_workers
+from minigrad.cli._computing import add_device, add_workers
 from minigrad.data.readers import FORMATS, iter_records
 from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, DataError
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOKENS",
         help="cut longer texts (they are refused otherwise), or the size of windows where the task reads in windows",
     )
+    add_device(parser)
     add_workers(parser)
 
 
@@ -62,7 +63,8 @@ def run(options: argparse.Namespace) -> int:
         raise DataError("<stdin>", "holds no texts", code="empty-file")
     if options.task == "question-answering":
         _questions(options.question, [first])
-    predict = pipeline(options.task, options.model, max_length=options.max_length, workers=options.workers, **_options(options))
+    chosen = {"max_length": options.max_length, "workers": options.workers, "device": options.device}
+    predict = pipeline(options.task, options.model, **chosen, **_options(options))
     # Escaped where standard output could not take a letter: half of a JSON text is none.
     escaped = output is None and "utf" not in (sys.stdout.encoding or "").lower()
     lines = (_line(text, prediction, escaped) for text, prediction in _predictions(options, predict, chain([first], records)))

@@ -39,6 +39,7 @@ def pipeline(
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = True,
     workers: int | str = 1,
+    device: str | None = None,
     **options: Any,
 ) -> Any:
     """A function of texts for one of `TASKS`, from a model directory, a named checkpoint or a Hugging Face id.
@@ -47,7 +48,8 @@ def pipeline(
     classification cut nothing: they read long texts in overlapping windows, of max_length tokens if it is given). batch_tokens: the most
     tokens computed at once; texts are batched by length and never padded. progress: a bar for long lists and iterators, if standard error
     is a terminal. workers: processes that compute, "auto" for as many as there are processors (see `workers.Replicas`; filling masks and
-    comparing sentences are left to one). options: what the task's `run` takes by keyword, for every call.
+    comparing sentences are left to one). device: where the model computes, "cpu", "cuda" or "auto" (the GPU if it
+    can be used). options: what the task's `run` takes by keyword, for every call.
     Raises: ArgumentError for an unknown task or option; WeightFileError (code no-head) for a checkpoint without a head for the task;
     otherwise as `minigrad.models.load`.
     """
@@ -55,5 +57,11 @@ def pipeline(
     if kind is None:
         raise ArgumentError(f"task must be one of {listing(TASKS)}, got {quoted(task)}")
     return kind.from_pretrained(
-        directory_or_name, max_length=max_length, batch_tokens=batch_tokens, progress=progress, workers=workers, **options
+        directory_or_name,
+        max_length=max_length,
+        batch_tokens=batch_tokens,
+        progress=progress,
+        workers=workers,
+        device=device,
+        **options,
     )

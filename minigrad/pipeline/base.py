@@ -59,9 +59,10 @@ class Pipeline(ABC):
         batch_tokens: int = BATCH_TOKENS,
         progress: bool = True,
         workers: int | str = 1,
+        device: str | None = None,
         **options: Any,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer = model if device is None else model.to(device), tokenizer
         self.max_length = None if max_length is None else check_count("max_length", max_length)
         self.batch_tokens, self.progress = batch_tokens, progress
         self._replicas = Replicas(self._rows_of, workers)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from minigrad.backend import Array, device_of, to_device
 from minigrad.nn import Module
 
 
@@ -16,29 +13,29 @@ class Average:
     """average ← decay · average + (1 - decay) · weight after each step, for the parameters that are trained.
 
     Source: Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992, with the exponential weights of Tarvainen &
-    Valpola, "Mean teachers are better role models", 2017. Kept in the parameters' dtype, on the host.
+    Valpola, "Mean teachers are better role models", 2017. Kept in the parameters' dtype, where they are.
     """
 
     def __init__(self, model: Module, decay: float) -> None:
         self.decay = decay
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.arrays: dict[str, NDArray[Any]] = {name: p.numpy().copy() for name, p in self._parameters.items()}
+        self.arrays: dict[str, Array] = {name: p.array.copy() for name, p in self._parameters.items()}
 
     def update(self) -> None:
         """Take the weights as they are now into the average."""
         for name, parameter in self._parameters.items():
             average = self.arrays[name]
-            average += (1 - self.decay) * (parameter.numpy() - average)
+            average += (1 - self.decay) * (parameter.array - average)
 
-    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def load(self, arrays: Mapping[str, Array]) -> None:
         """Go on from saved averages of the same parameters."""
         for name, average in self.arrays.items():
-            np.copyto(average, arrays[name])
+            average[...] = to_device(arrays[name], device_of(average))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside: the model has the average for its weights. On leaving it has its own again, to the last bit."""
-        own = {name: parameter.numpy().copy() for name, parameter in self._parameters.items()}
+        own = {name: parameter.array.copy() for name, parameter in self._parameters.items()}
         try:
             for name, parameter in self._parameters.items():
                 parameter.assign(self.arrays[name])

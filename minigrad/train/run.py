@@ -16,6 +16,7 @@ import numpy as np
 
 from minigrad import kernels
 from minigrad._version import __version__
+from minigrad.backend import check_device, probe
 from minigrad.backend.random import manual_seed
 from minigrad.data import Tokenizer
 from minigrad.data.readers import read_records
@@ -78,7 +79,7 @@ class Run:
             about={
                 "command": list(command),
                 "config": config.to_dict(),
-                "environment": environment(),
+                "environment": environment(check_device(config.training.device or "cpu")),
                 "data": {split: _summary(self.task, examples) for split, examples in self.examples.items()},
                 "parameters": self.model.num_parameters(),
                 "trainable": sum(p.size for p in self.model.parameters() if p.requires_grad),
@@ -137,7 +138,7 @@ class Run:
         if self.trainer.at.best is None:  # without an evaluation the last weights are the ones to keep
             with self.trainer.averaged():
                 self.save_model(best)
-        self.model = load(best, self.task.head)
+        self.model = load(best, self.task.head).to(self.trainer.device)
         for split in ("dev", "test"):
             if split in self.examples:
                 evaluation = self.task.evaluate(self.model, self.examples[split])
@@ -223,13 +224,14 @@ def _summary(task: Task, examples: Examples) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
-    """Versions and machine, for the log and the report."""
+def environment(device: str) -> dict[str, Any]:
+    """Versions and machine, for the log and the report. device: the one that computes."""
     return {
         "minigrad": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "kernels": kernels.in_use(),
+        "device": device if device == "cpu" else probe.probe().gpus[0].name,
         "platform": platform.platform(),
         "executable": sys.executable,
     }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad import kernels
-from minigrad.backend import to_numpy
+from minigrad.backend import probe, to_numpy
 from minigrad.backend.random import current
 from minigrad.backend.threads import usable_cpus
 from minigrad.errors import CheckpointError, StateDictError
@@ -56,14 +56,14 @@ def saved_state(trainer: Trainer) -> tuple[dict[str, Mapping[str, NDArray[Any]]]
         "loss_scale": None if trainer.scaler is None else trainer.scaler.state_dict(),
         "tree": tree,
         "identity": identity_of(trainer),
-        "machine": machine(),
+        "machine": machine(trainer.device),
     }
     arrays: dict[str, Mapping[str, NDArray[Any]]] = {
         "model": {name: to_numpy(array) for name, array in trainer.model.state_dict().items()},
         "optimizer": moments,
     }
     if trainer.average is not None:
-        arrays["average"] = trainer.average.arrays
+        arrays["average"] = {name: to_numpy(array) for name, array in trainer.average.arrays.items()}
     return arrays, state
 
 
@@ -99,7 +99,7 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
     except (KeyError, TypeError, StateDictError) as error:
         raise CheckpointError(saved.path, f"does not fit this run: {error}", code="changed") from error
     trainer.notices += [f"resumed although it changed: {entry}" for entry in changed]
-    for entry in differences(state["machine"], machine()):
+    for entry in differences(state["machine"], machine(trainer.device)):
         trainer.notices.append(f"resumed on another machine, so not to the last bit ({entry})")
 
 
@@ -122,12 +122,13 @@ def identity_of(trainer: Trainer) -> dict[str, Any]:
     return {"training": trainer.settings.to_dict(), "model": model, "data": trainer.loader.digest(), **trainer.identity}
 
 
-def machine() -> dict[str, Any]:
-    """What the last bit of a result may depend on."""
+def machine(device: str) -> dict[str, Any]:
+    """What the last bit of a result may depend on. device: the one that computes."""
     return {
         "cpus": usable_cpus(),
         "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", ""),
         "numpy": np.__version__,
         "kernels": kernels.in_use(),
         "machine": platform.machine(),
+        "gpu": probe.probe().gpus[0].name if device == "cuda" else None,
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from minigrad.backend import DEVICES
 from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
@@ -30,7 +31,8 @@ class TrainingSettings:
     keep: checkpoints that stay. metric: which figure of the evaluation decides what is best; patience: stop after so many evaluations
     without a better one. on_nonfinite: "stop" at a loss or gradient that is no number, or "skip" the update, at most three times.
     precision: how the matrix products of a step are computed (`mg.precision`): "float32", "tf32", "bf16", or "fp16", whose loss is scaled;
-    weights, sums and evaluations are float32 in any case.
+    weights, sums and evaluations are float32 in any case. device: where the model is moved and trained, "cpu", "cuda" or "auto" (the GPU if
+    it can be used); None leaves it where it is. On a GPU one process computes.
     seed: of dropout, new heads and the order of the data.
 
     Raises: ArgumentError naming the setting.
@@ -55,6 +57,7 @@ class TrainingSettings:
     patience: int | None = None
     on_nonfinite: str = "stop"
     precision: str = "float32"
+    device: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,6 +80,8 @@ class TrainingSettings:
         for name, known in (("schedule", SCHEDULES), ("on_nonfinite", ON_NONFINITE), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ArgumentError(f"{name} must be one of {listing(known)}, got {quoted(getattr(self, name))}")
+        if self.device is not None and self.device not in DEVICES:
+            raise ArgumentError(f"device must be one of {listing(DEVICES)}, got {quoted(self.device)}")
         if not isinstance(self.metric, str) or not self.metric:
             raise ArgumentError(f"metric must be the name of a figure such as accuracy, got {quoted(self.metric)}")
         if not isinstance(self.freeze, list | tuple) or not all(isinstance(pattern, str) for pattern in self.freeze):
@@ -96,8 +101,8 @@ class TrainingSettings:
         return cls(**values)
 
 
-UNIMPORTANT = ("keep", "save_every")
-"""Settings that change no number that is computed."""
+UNIMPORTANT = ("keep", "save_every", "device")
+"""Settings that change no number that is computed, or its last digits alone."""
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> Iterator[str]:

@@ -83,6 +83,8 @@ class Trainer:
             self.callbacks.insert(0, JsonLog(output / LOG_NAME))
         if settings.patience is not None and evaluate is None:
             raise ArgumentError(f"patience = {settings.patience} waits for better evaluations, and there is nothing to evaluate on")
+        if settings.device is not None:
+            model.to(settings.device)
         if settings.freeze:
             model.freeze(*settings.freeze)
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -97,6 +99,11 @@ class Trainer:
         self.at = Position(parts=settings.parts)
         self.notices: list[str] = []
         """Told when the run begins."""
+
+    @property
+    def device(self) -> str:
+        """Where the model is trained: "cpu" or "cuda"."""
+        return self.named[0][1].device
 
     def _groups(self) -> Any:
         decay = self.settings.layer_decay

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import NO_GPU, probed
 from train.runs import last_digest, log_of, run_folder, save_config
 
 from minigrad.cli import main
+from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 from minigrad.train.tasks import SequenceClassification
 
@@ -129,7 +131,41 @@ def test_another_dev_file_is_a_change(tmp_path: Path, capsys: pytest.CaptureFixt
     failed(["resume", str(tmp_path / "run")], capsys, "was saved with something else: dev: ")
 
 
+def test_a_device_may_change_when_a_run_is_resumed(tmp_path: Path, trained: Path) -> None:
+    """Without a GPU "auto" is the CPU, and the numbers are those of a run that names no device."""
+    with probed(NO_GPU):
+        path = save_config(tmp_path, run_folder(tmp_path, save_every=4))
+        run = Run(RunConfig.from_toml(path, ["training.device=cpu"]))
+        run.trainer.callbacks.append(lambda e: os.kill(os.getpid(), signal.SIGTERM) if e["event"] == "step" and e["step"] == 5 else None)
+        assert run.fit().exit_code == 143
+        assert main(["resume", str(tmp_path / "run"), "--set", "training.device=auto"]) == 0
+    assert last_digest(tmp_path) == last_digest(trained)
+    assert log_of(tmp_path)[0]["run"]["environment"]["device"] == "cpu"
+
+
+def test_evaluate_on_the_best_device(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), "--workers", "1"]
+    told = []
+    with probed(NO_GPU):
+        for more in ([], ["--device", "auto"]):
+            assert main([*arguments, *more]) == 0
+            told.append(capsys.readouterr().out)
+    assert told[0] == told[1] != ""
+
+
 # ---------------------------------------------------------------- what does not
+def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save_config(tmp_path, run_folder(tmp_path))
+    with probed(NO_GPU):
+        for arguments in (
+            ["train", str(path), "--set", "training.device=cuda"],
+            ["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), "--device", "cuda"],
+            ["resume", str(trained / "run"), "--set", "training.device=cuda"],
+        ):
+            failed(arguments, capsys, f'device "cuda": {NO_GPU.reason}')
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("command", ["train", "resume", "evaluate"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -83,6 +83,7 @@ def test_odd_strings(tmp_path: Path) -> None:
         ("training.freeze=['bert.embeddings']", ("bert.embeddings",)),
         ("training.workers=auto", "auto"),
         ("training.workers=2", 2),
+        ("training.device=auto", "auto"),
         ("data.by_length=true", True),
         ("data.dev=some where/dev=1.jsonl", "some where/dev=1.jsonl"),
         ("data.dev='[x].csv'", "[x].csv"),
@@ -122,6 +123,7 @@ TYPES = [
     ("training", f"lr = 1{'0' * 400}", "must be a number"),
     ("training", "freeze = 'bert'", "must be a list, each a string"),
     ("training", "workers = 1.5", "must be an integer or a string"),
+    ("training", "device = 0", "must be a string"),
     ("output", "report = 'no'", "must be true or false"),
 ]
 

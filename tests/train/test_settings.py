@@ -31,6 +31,7 @@ WRONG: dict[str, list[Any]] = {
     "metric": ["", None, 3],
     "patience": [0, 0.5],
     "on_nonfinite": ["ignore", None],
+    "device": ["gpu", "cuda:0", "", 0, ["cpu"]],
     "seed": [-1, 0.5, 2**63],
 }
 
@@ -58,6 +59,7 @@ def test_the_message_about_workers_knows_auto() -> None:
         clip=st.none() | st.floats(1e-6, 100),
         freeze=st.lists(st.text(), max_size=3),
         ema=st.none() | st.floats(0.001, 0.999),
+        device=st.sampled_from([None, "cpu", "cuda", "auto"]),
         seed=st.integers(0, 2**63 - 1),
     )
 )

@@ -1,8 +1,17 @@
-"""The option --workers of the commands that compute."""
+"""The options --device and --workers of the commands that compute."""
 
 from __future__ import annotations
 
 import argparse
+
+from minigrad.backend import DEVICES
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device, which is "cpu" if nobody says otherwise."""
+    parser.add_argument(
+        "--device", choices=DEVICES, default="cpu", help="what computes (default cpu; cuda is a GPU, auto that GPU if it can be used)"
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,17 @@
+"""What a checkpoint says of the machine that wrote it."""
+
+from __future__ import annotations
+
+from support import probed
+
+from minigrad.backend.probe import Gpu, Probe
+from minigrad.train.saved import machine
+from minigrad.train.settings import differences
+
+
+def test_a_change_of_device_is_a_change_of_machine() -> None:
+    gpu = Gpu(name="NVIDIA H100", compute_capability=(9, 0), memory_total=1, memory_free=1)
+    with probed(Probe(gpus=(gpu,))):
+        assert list(differences(machine("cpu"), machine("cuda"))) == ["gpu: None then, 'NVIDIA H100' now"]
+        before = {name: value for name, value in machine("cpu").items() if name != "gpu"}  # of a version that knew no GPU
+        assert list(differences(before, machine("cpu"))) == []
