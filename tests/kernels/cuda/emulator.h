@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -57,7 +58,7 @@ enum class State { ready, at_barrier, at_warp, finished };
 
 struct Thread {
     ucontext_t context;
-    std::vector<char> stack = std::vector<char>(STACK);
+    std::unique_ptr<char[]> stack{new char[STACK]};
     dim3 index;
     State state = State::ready;
     int line = 0;                  // of the barrier or warp operation
@@ -157,8 +158,8 @@ inline void run_block() {
         t.index = {(unsigned)(number % blockDim.x), (unsigned)(number / blockDim.x % blockDim.y), (unsigned)(number / blockDim.x / blockDim.y)};
         t.state = State::ready;
         getcontext(&t.context);
-        t.context.uc_stack.ss_sp = t.stack.data();
-        t.context.uc_stack.ss_size = t.stack.size();
+        t.context.uc_stack.ss_sp = t.stack.get();
+        t.context.uc_stack.ss_size = STACK;
         makecontext(&t.context, entry, 0);
         ++number;
     }
@@ -188,7 +189,7 @@ template <class... A, size_t... I>
 int call(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** arguments, std::index_sequence<I...>) {
     failure.clear();
     gridDim = grid, blockDim = block;
-    threads = std::vector<Thread>((size_t)block.x * block.y * block.z);
+    threads.resize((size_t)block.x * block.y * block.z);  // stacks are kept from one launch to the next
     std::vector<float> memory(shared / sizeof(float) + 8);
     body = [&] { kernel(*(A*)arguments[I]...); };
     for (unsigned z = 0; z < grid.z; ++z)
@@ -199,7 +200,6 @@ int call(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** argu
                 dynamic_shared = (char*)(((size_t)memory.data() + 15) / 16 * 16);
                 run_block();
             }
-    threads.clear();
     return !failure.empty();
 }
 
