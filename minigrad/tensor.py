@@ -448,10 +448,10 @@ def _index(part: Any) -> Any:
         return part
     if isinstance(part, Tensor) and part.dtype.kind in "iub":
         return part.array
-    if isinstance(part, str):
+    if isinstance(part, str | Tensor):
         index: Any = np.empty(0)
     elif hasattr(part, "dtype"):
-        index = np.array(part.array if isinstance(part, Tensor) else part)
+        index = np.array(part)
     else:
         index = numbers(part)
     if index.size == 0 and isinstance(part, list):  # an empty list has no kind of its own

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from minigrad.backend import Array, device_of, namespace_of, to_device, to_number
+from minigrad.backend.transfers import declared
 from minigrad.errors import DTypeError, IndexRangeError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.axes import axis_of, whole
@@ -75,7 +76,8 @@ def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = No
         if padding_idx is None:
             return xp.rows(ids, g, shape)
         real = ids.reshape(-1) != padding_idx
-        return xp.rows(ids.reshape(-1)[real], g.reshape((ids.size, shape[1]))[real], shape)
+        with declared():  # how many are left
+            return xp.rows(ids.reshape(-1)[real], g.reshape((ids.size, shape[1]))[real], shape)
 
     return table[ids], (by_table, None)
 
