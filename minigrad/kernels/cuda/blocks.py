@@ -69,10 +69,8 @@ def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1
         return NotImplemented
     x, gamma = xp.ascontiguousarray(x), xp.ascontiguousarray(weight)
     out, xhat, rstd = xp.empty_like(x), xp.empty_like(x) if keep else None, xp.empty(len(x), x.dtype) if keep else None
-    launch(
-        *("add_norm", x.shape[:1], x, None, None, gamma, xp.ascontiguousarray(bias), out, xhat, rstd),
-        *(*x.shape, eps, *row_draw(xp, None)),
-    )
+    arrays = (x, None, None, gamma, xp.ascontiguousarray(bias), out, xhat, rstd)
+    launch("add_norm", x.shape[:1], *arrays, *x.shape, eps, *row_draw(xp, None))
 
     def pullback(g: Array) -> Any:
         g, gx = xp.ascontiguousarray(g), xp.empty_like(x)
@@ -104,15 +102,14 @@ def _dense_add_norm(
     y = xp.matmul(x, weight.T)
     out, xhat, rstd = (xp.empty_like(y), y, xp.empty(len(y), y.dtype)) if keep else (y, None, None)
     drawing = row_draw(xp, draw)
-    launch("add_norm", y.shape[:1], y, bias, residual, gamma, beta, out, xhat, rstd, *y.shape, eps, *drawing)
+    arrays = (y, bias, residual, gamma, beta, out, xhat, rstd)
+    launch("add_norm", y.shape[:1], *arrays, *y.shape, eps, *drawing)
 
     def pullback(g: Array) -> Any:
         g, gx = xp.ascontiguousarray(g), xp.empty_like(y)
         dy = gx if draw is None else xp.empty_like(y)
-        launch(
-            *("add_norm_pullback", y.shape[:1], g, gamma, xhat, rstd, gx, None if draw is None else dy),
-            *(*y.shape, *drawing),
-        )
+        gradients = (g, gamma, xhat, rstd, gx, None if draw is None else dy)
+        launch("add_norm_pullback", y.shape[:1], *gradients, *y.shape, *drawing)
         dgamma, dbeta, dbias = _norm_sums(xp, g, xhat, dy)
         return xp.matmul(dy, weight), xp.product(dy.T, x), dbias, gx, dgamma, dbeta
 

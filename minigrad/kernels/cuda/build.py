@@ -11,6 +11,7 @@ moves elsewhere.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from typing import Any
 from minigrad.errors import ArgumentError, DeviceError, MissingExtraError
 from minigrad.files import replacing
 from minigrad.kernels.cuda.launch import TABLE
+
+logger = logging.getLogger("minigrad")
 
 SOURCES = Path(__file__).parent / "sources"
 
@@ -95,6 +98,7 @@ def cubin(source: str, architecture: int) -> Path:
         for lower in range(architecture, architecture // 10 * 10 - 1, -1):  # a GPU runs code for earlier ones of its generation
             if found := _intact(Path(prebuilt), f"{_stem(source, text, lower)}-*.cubin"):
                 return found
+        logger.warning("MINIGRAD_CUBINS: %s has no %s of this version for sm_%d, so it is compiled", prebuilt, source, architecture)
     folder = cache_folder()
     stem = f"{_stem(source, text, architecture)}-nvrtc{compiler_version()}"
     return _intact(folder, f"{stem}-*.cubin") or _keep(folder, stem, compile_source(source, text, architecture)[0])

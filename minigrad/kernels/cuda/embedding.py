@@ -21,7 +21,7 @@ def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = N
     ops.check_rows("embedding ids", ids, len(table))
     flat, width = xp.ascontiguousarray(ids).reshape(-1), table.shape[1]
     out = xp.empty((*ids.shape, width), table.dtype)
-    launch("gather_rows", (flat.size,), table, flat, out, flat.size, width)
+    launch("gather_rows", (flat.size,), table, flat, out, flat.size, *table.shape)
 
     def by_table(g: Array) -> RowSparse:
         values, touched = g.reshape((flat.size, width)), flat

@@ -5,13 +5,14 @@ The table is the one place that host code, the tests that compile the sources an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import ContractError
 
 Grid: TypeAlias = tuple[int, int, int]
@@ -107,7 +108,10 @@ def once(n: int = 1) -> Grid:
 
 
 # ---------------------------------------------------------------- the table
-DRAW = "places* clock* seed:u64 site:u64 step:u64 threshold:u32 scale:f32"
+RECIPE = "clock* seed:u64 site:u64 step:u64 threshold:u32 scale:f32"
+"""What tells a kernel what to drop: `draws.recipe`."""
+
+DRAW = f"places* {RECIPE}"
 """What tells a kernel which units of rows to drop."""
 
 BETAS = "beta1:f32 rest1:f32 beta2:f32 rest2:f32"
@@ -140,7 +144,7 @@ TABLE: dict[str, Entry] = {
         (256, 1, 1),
         by_block,
     ),
-    "gather_rows": Entry("embedding.cu", "table* ids* out* rows:i64 width:i32", WARP_ROWS, by_warp),
+    "gather_rows": Entry("embedding.cu", "table* ids* out* rows:i64 height:i64 width:i32", WARP_ROWS, by_warp),
     "sum_segments": Entry("embedding.cu", "values* order* starts* out* segments:i64 width:i32", STRIPS, segment_strips),
     "adam": Entry(
         "optimizer.cu",
@@ -158,6 +162,34 @@ TABLE: dict[str, Entry] = {
     "sum_of_squares": Entry("optimizer.cu", "x* partial* n:i64", (256, 1, 1), squares),
     "sum_doubles": Entry("optimizer.cu", "partial* total* n:i64", (256, 1, 1), once),
 }
+
+PIECE = 64
+"""Rows of a block of attention."""
+
+HEAD_SIZES = (32, 64, 128)
+
+
+def by_head(pieces: int, heads: int) -> Grid:
+    """A block for each piece of a sequence and each head; the heads of one piece are neighbours in memory, and so they run side by side."""
+    return pieces * heads, 1, 1
+
+
+def _attention() -> Iterator[tuple[str, Entry]]:
+    settings = f"rows:i64 parts:i32 heads:i32 causal:i32 {RECIPE}"
+    for precision in PRECISIONS:
+        for size in HEAD_SIZES:
+            for kernel, arrays in {
+                "forward": "q* kv* items* out* lse*",
+                "dq": "q* kv* items* out* lse* g* dq* delta*",
+                "dkv": "q* kv* items* lse* delta* g* dkv*",
+            }.items():
+                yield (
+                    f"attention_{kernel}_{precision}_{size}",
+                    Entry(f"attention_{precision}.cu", f"{arrays} {settings}", (128, 1, 1), by_head),
+                )
+
+
+TABLE.update(_attention())
 
 
 # ---------------------------------------------------------------- calls
@@ -192,21 +224,29 @@ def _converted(kernel: str, what: str, kind: type[np.generic] | None, value: Any
     return value
 
 
-_kernels: dict[tuple[str, int], Any] = {}
+_kernels: dict[tuple[str, int], Callable[..., None]] = {}
 
 
 def kernel_of(name: str) -> Callable[..., None]:
     """The kernel on the current device, compiled and loaded when it is first wanted."""
     import cupy
 
-    from minigrad.kernels.cuda import build
-
     device = cupy.cuda.runtime.getDevice()
     kernel = _kernels.get((name, device))
     if kernel is None:
         entry = TABLE[name]
-        kernel = cupy.RawModule(path=str(build.cubin(entry.source, build.architecture()))).get_function(name)
+        kernel = _module(entry.source, device).get_function(name)
         if entry.shared > 48 << 10:  # more has to be asked for
             kernel.max_dynamic_shared_size_bytes = entry.shared
         _kernels[name, device] = kernel
-    return kernel  # type: ignore[no-any-return]  # CuPy has no types
+    return kernel
+
+
+@cache
+def _module(source: str, device: int) -> Any:
+    """All kernels of one source on one device."""
+    import cupy
+
+    from minigrad.kernels.cuda import build
+
+    return cupy.RawModule(path=str(build.cubin(source, build.architecture())))

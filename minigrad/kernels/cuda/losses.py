@@ -1,6 +1,7 @@
 """The classification loss on a GPU: two passes over each row of logits, and one for the gradient, whatever the number of classes.
 
-How many labels count is summed on the GPU and stays there.
+How many labels count is summed on the GPU and stays there. Whoever puts labels on a GPU has checked them (`ops.losses.label_ids`); the loss
+of one that names no class is NaN.
 """
 
 from __future__ import annotations
@@ -36,17 +37,14 @@ def _cross_entropy(
         return NotImplemented
     if reduction not in REDUCTIONS or not _is_share(label_smoothing) or (denominator is not None and reduction != "mean"):
         return NotImplemented
-    ops.check_rows("cross_entropy labels", labels * (labels != ignore_index), logits.shape[1])
     logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(labels)
     rows, classes = logits.shape
     each = reduction == "none"
     saved = xp.empty((rows, 2), logits.dtype)
     losses = xp.empty((rows, 1 if each else 2), logits.dtype)
     counts = None if each else losses.reshape(-1)[1:]
-    launch(
-        *("cross_entropy", (rows,), logits, labels, losses, counts, saved),
-        *(rows, classes, losses.shape[1], ignore_index, label_smoothing),
-    )
+    arrays = (logits, labels, losses, counts, saved)
+    launch("cross_entropy", (rows,), *arrays, rows, classes, losses.shape[1], ignore_index, label_smoothing)
     count = None  # of the labels that count, where the GPU alone knows it
     factor = 1.0 if denominator is None else 1.0 / float(denominator) if denominator else 0.0
     if each:
@@ -61,10 +59,8 @@ def _cross_entropy(
 
     def pullback(g: Array) -> Any:
         dlogits = xp.empty_like(logits)
-        launch(
-            *("cross_entropy_pullback", (rows,), xp.ascontiguousarray(g), logits, labels, saved, count, dlogits),
-            *(rows, classes, int(each), ignore_index, label_smoothing, factor),
-        )
+        given = (xp.ascontiguousarray(g), logits, labels, saved, count, dlogits)
+        launch("cross_entropy_pullback", (rows,), *given, rows, classes, int(each), ignore_index, label_smoothing, factor)
         return dlogits, None
 
     return loss, pullback

@@ -121,12 +121,15 @@ def test_a_folder_of_compiled_kernels_needs_no_compiler(
             build.cubin(SOURCE, architecture)
 
 
-def test_compiled_kernels_of_other_sources_are_not_taken(compilations: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_compiled_kernels_of_other_sources_are_not_taken(
+    compilations: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(build, "sources", lambda: [SOURCE])
     build.main(["--output", str(tmp_path / "made"), "--arch", "90"])
     monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "--use_fast_math"))
     monkeypatch.setenv("MINIGRAD_CUBINS", str(tmp_path / "made"))
     assert build.cubin(SOURCE, 90).parent == tmp_path / "cache" / "kernels"
+    assert "made has no embedding.cu of this version for sm_90, so it is compiled" in caplog.text
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

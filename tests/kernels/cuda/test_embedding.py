@@ -37,6 +37,13 @@ def test_an_id_outside_of_the_table_is_refused(emulator: Emulator) -> None:
         compare("embedding", [normal((4, 5))[0], np.array([4])], {}, emulator)
 
 
+def test_the_row_of_an_id_that_nobody_has_checked_is_nan(emulator: Emulator) -> None:
+    """On a GPU ids are not looked at, which would wait for it."""
+    table, out = guarded(normal((4, 6))[0]), guarded(shape=(3, 6))
+    launch.launch("gather_rows", (3,), table, np.array([4, 3, -1]), out, 3, 4, 6)
+    np.testing.assert_array_equal(out, [[np.nan] * 6, table[3], [np.nan] * 6])
+
+
 def test_what_is_not_covered_is_declined() -> None:
     table, ids = normal((4, 6))[0], np.array([1])
     assert declines("embedding", table.astype(np.float64), ids)
@@ -64,7 +71,7 @@ def test_other_dtypes_are_summed_as_the_backend_does(emulator: Emulator) -> None
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"), [("end = starts[segment + 1]", "end = starts[segment] + 1"), ("ids[row] * width", "row * width")]
+    ("right", "wrong"), [("end = starts[segment + 1]", "end = starts[segment] + 1"), ("table + id * width", "table + row * width")]
 )
 def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     planted = emulator.changed("embedding.cu", right, wrong)

@@ -80,10 +80,8 @@ class Captured:
         beta1, beta2 = self.options["betas"]
         cells = (self.step, self.lr, self.scale, self.found, self.now)
         launch.launch("adam_now", (), *cells, beta1, beta2, self.options["eps"], self.options["weight_decay"], 1)
-        launch.launch(
-            *("adam_captured", (self.p.size,), self.p, g, self.m, self.v, None, self.p.size),
-            *(beta1, 1 - beta1, beta2, 1 - beta2, 0.0, self.now, self.found),
-        )
+        arrays, betas = (self.p, g, self.m, self.v, None), (beta1, 1 - beta1, beta2, 1 - beta2)
+        launch.launch("adam_captured", (self.p.size,), *arrays, self.p.size, *betas, 0.0, self.now, self.found)
 
 
 def test_a_captured_step_reads_step_and_rate_from_the_device(emulator: Emulator) -> None:

@@ -5,14 +5,20 @@ constexpr int LANES = 4;
 constexpr int CHUNK = LANES * WARP;
 constexpr int WARPS = 8;
 
-// out = table[ids]
-extern "C" __global__ void __launch_bounds__(256) gather_rows(const float* table, const i64* ids, float* out, i64 rows, int width) {
+// out = table[ids], with NaN for an id outside of the table. Shapes: table (height, width).
+extern "C" __global__ void __launch_bounds__(256)
+    gather_rows(const float* table, const i64* ids, float* out, i64 rows, i64 height, int width) {
     const i64 row = (i64)blockIdx.x * WARPS + threadIdx.x / WARP;
     if (row >= rows) return;
     const bool w = wide(table, width) && wide(out, width);
-    const float* found = table + ids[row] * width;
+    const i64 id = ids[row];
+    const bool inside = 0 <= id && id < height;
+    const float nan = not_a_number();
 #pragma unroll 4
-    for (int at = threadIdx.x % WARP * LANES; at < width; at += CHUNK) store4(out + row * width, at, width, w, load4(found, at, width, w));
+    for (int at = threadIdx.x % WARP * LANES; at < width; at += CHUNK) {
+        const float4 x = inside ? load4(table + id * width, at, width, w) : make_float4(nan, nan, nan, nan);
+        store4(out + row * width, at, width, w, x);
+    }
 }
 
 // out[s] = the sum of values[order[i]] for i from starts[s] to starts[s + 1] - 1. Shapes: starts (segments + 1).

@@ -46,7 +46,8 @@ extern "C" __global__ void __launch_bounds__(256)
     shifted = block_sum(shifted);
     if (threadIdx.x == 0) {
         float wanted = 0.0f;  // a class at -inf costs nothing where nobody asks for it
-        if (smoothing < 1.0f) wanted += (1.0f - smoothing) * (mine[label] - largest);
+        if (label < 0 || label >= classes) wanted = not_a_number();
+        else if (smoothing < 1.0f) wanted = (1.0f - smoothing) * (mine[label] - largest);
         if (smoothing > 0.0f) wanted += smoothing / classes * shifted;
         losses[row * stride] = logf(total) - wanted;
         if (counts) counts[row * stride] = 1.0f;

@@ -15,6 +15,9 @@
 constexpr u32 ALL = ~0u;
 constexpr int WARP = 32;
 
+// What is computed for a row number or a class that does not exist: nothing is read there, and the mistake shows.
+DEVICE float not_a_number() { return __int_as_float(0x7FFFFFFF); }
+
 // Every lane gets the sum; the same bits in each, because lanes add in pairs.
 DEVICE float warp_sum(float x) {
 #pragma unroll
