@@ -13,7 +13,9 @@ import numpy as np
 from cupyx.scipy.special import erf as erf
 from cupyx.scipy.special import erfc as erfc
 
+from minigrad.backend import cublas, gemm
 from minigrad.backend.gradients import Product, RowSparse
+from minigrad.backend.precision import product_precision
 from minigrad.backend.transfers import declared, to_gpu
 
 NAME = "cupy"
@@ -47,12 +49,36 @@ class CudaRowSparse(RowSparse):
         return self.into(cupy.zeros(self.shape, self.dtype), accumulate=True)
 
 
+BF16_BITS = """
+    const unsigned int bits = __float_as_uint(x);
+    const unsigned int tie = (bits >> 16) & 1u;
+    y = x != x ? (bits >> 16) | 64u : (bits + 0x7fffu + tie) >> 16;  // a NaN must not be carried to infinity
+"""
+_bf16_bits = cupy.ElementwiseKernel("float32 x", "uint16 y", BF16_BITS, "minigrad_bf16_bits")
+
+
 def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
-    """The matrix product. It is written to `out` if that is given, or added to what is there."""
-    if accumulate:
-        out += cupy.matmul(a, b)
-        return out
-    return cupy.matmul(a, b, out=out)
+    """The matrix product, operands rounded as `precision` says. It is written to `out` if that is given, or added to what is there.
+
+    By cuBLAS; arrays of bf16 exist only from here to there, as their bits.
+    """
+    dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
+    if dtype == np.float64:
+        operands = compute = "float64"
+    elif dtype == np.float32:
+        operands, compute = "float32", product_precision.get()
+    else:
+        return gemm.delivered(cupy.matmul(a, b), out, accumulate)
+    a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+    if compute in ("bf16", "fp16"):
+        operands, compute = compute, "float32"
+        a, b = _shortened(a, operands), _shortened(b, operands)
+    return gemm.matmul(cupy, cublas.run, a, b, out, accumulate, operands, compute)
+
+
+def _shortened(x: Any, name: str) -> Any:
+    """float32 as fp16 or as the bits of bf16, lying in memory as x does: a transposed view stays one."""
+    return x.astype(cupy.float16) if name == "fp16" else _bf16_bits(x, cupy.empty_like(x, cupy.uint16))
 
 
 def constant(x: Any) -> Any:
