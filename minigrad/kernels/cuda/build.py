@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             content, said = compile_source(source, text, number)
             for needed in resources(said):
                 print(
-                    f"sm_{number} {source:<14} {needed.kernel:<26} {needed.registers:>4} registers {needed.stack:>4} stack "
+                    f"sm_{number} {source:<20} {needed.kernel:<30} {needed.registers:>4} registers {needed.stack:>4} stack "
                     f"{needed.spills:>4} spilled {needed.shared:>6} shared"
                 )
             if options.output is not None:
