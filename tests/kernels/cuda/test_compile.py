@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from kernels.cuda.cubins import parameter_sizes
 
+from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import MissingExtraError
 from minigrad.kernels.cuda.build import ARCHITECTURES, SOURCES, Resources, compile_source, resources, sources
-from minigrad.kernels.cuda.launch import TABLE
+from minigrad.kernels.cuda.launch import HEAD_SIZES, TABLE
 
 REGISTERS = {
     "drop": 40,
@@ -37,6 +38,12 @@ REGISTERS = {
     "adam_captured": 56,
     "sum_of_squares": 40,
     "sum_doubles": 40,
+}
+REGISTERS |= {
+    f"attention_{kernel}_{precision}_{size}": 65536 // 128 // blocks // 8 * 8
+    for precision in PRECISIONS
+    for kernel, counts in {"forward": (4, 3, 3), "dq": (3, 3, 2), "dkv": (3, 3, 2)}.items()
+    for size, blocks in zip(HEAD_SIZES, counts, strict=True)  # blocks of 128 threads that are to share a multiprocessor
 }
 """The most that a thread may take, a little above what it takes today. At 128, two blocks of 256 threads fit a multiprocessor."""
 

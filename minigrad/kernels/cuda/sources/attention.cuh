@@ -8,18 +8,18 @@
 #include "attention_tiles.cuh"
 
 // From which key on this lane's query sees nothing: a causal query sees the keys up to its own place, the last query the last key.
-__device__ __forceinline__ int seen_keys(const Item& item, int query, bool causal) {
+DEVICE int seen_keys(const Item& item, int query, bool causal) {
     return causal ? min(item.keys, query + item.keys - item.queries + 1) : item.keys;
 }
 
 // The rows of an operand that this lane reads; past the end it is the last row again, whose results are not stored.
 template <class Offset>
-__device__ __forceinline__ Rows rows_of(const float* array, const int (&row)[2], int rows, Offset offset) {
+DEVICE Rows rows_of(const float* array, const int (&row)[2], int rows, Offset offset) {
     return {{array + offset(min(row[0], rows - 1)), array + offset(min(row[1], rows - 1))}};
 }
 
 template <class Products, int D, class Offset>
-__device__ __forceinline__ void write_rows(float* array, const float (&sums)[D / 8][4], const int (&row)[2], int rows, Offset offset) {
+DEVICE void write_rows(float* array, const float (&sums)[D / 8][4], const int (&row)[2], int rows, Offset offset) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         if (row[half] >= rows) continue;
@@ -31,8 +31,8 @@ __device__ __forceinline__ void write_rows(float* array, const float (&sums)[D /
 
 // out ← attention; lse (heads, rows) ← per query the logarithm, base 2, of the sum of 2^score.
 template <class Products, int D>
-__device__ __forceinline__ void attention_forward(
-    const float* q, const float* kv, const Item* items, float* out, float* lse, int rows, Layout<D> layout, bool causal, Draw draw
+DEVICE void attention_forward(
+    const float* q, const float* kv, const Item* items, float* out, float* lse, i64 rows, Layout<D> layout, bool causal, Draw draw
 ) {
     __shared__ typename Products::template Tile<D> k_tile, v_tile;
     __shared__ typename Products::Staging staging;
@@ -109,9 +109,9 @@ __device__ __forceinline__ void attention_forward(
 
 // dq ← the gradient of the queries; delta (heads, rows) ← Σ over keys of weight · its gradient, which is g · out.
 template <class Products, int D>
-__device__ __forceinline__ void attention_dq(
+DEVICE void attention_dq(
     const float* q, const float* kv, const Item* items, const float* out, const float* lse, const float* g, float* dq, float* delta,
-    int rows, Layout<D> layout, bool causal, Draw draw
+    i64 rows, Layout<D> layout, bool causal, Draw draw
 ) {
     __shared__ typename Products::template Tile<D> k_tile, v_tile;
     __shared__ typename Products::Staging staging;
@@ -172,8 +172,8 @@ __device__ __forceinline__ void attention_dq(
 
 // The keys' and values' parts of dkv ← their gradients. Here a row of scores is a key, and its columns are queries.
 template <class Products, int D>
-__device__ __forceinline__ void attention_dkv(
-    const float* q, const float* kv, const Item* items, const float* lse, const float* delta, const float* g, float* dkv, int rows,
+DEVICE void attention_dkv(
+    const float* q, const float* kv, const Item* items, const float* lse, const float* delta, const float* g, float* dkv, i64 rows,
     Layout<D> layout, bool causal, Draw draw
 ) {
     __shared__ typename Products::template Tile<D> q_tile, g_tile;
@@ -196,11 +196,10 @@ __device__ __forceinline__ void attention_dkv(
         __syncthreads();  // all have read the tile before
         load_tile<Products, D>(q_tile, q + layout.q_at(item.query_first + query, head), layout.q_width(), count);
         load_tile<Products, D>(g_tile, g + layout.at(item.query_first + query, head), layout.width(), count);
-        if (threadIdx.x < TILE) {
-            const i64 at = (i64)head * rows + item.query_first + query + threadIdx.x;
-            const bool there = threadIdx.x < count;
-            logarithm[threadIdx.x] = there ? lse[at] : INFINITE;
-            drop[threadIdx.x] = there ? delta[at] : 0.0f;
+        if (place.warp == 0) {  // as many lanes as queries
+            const i64 at = (i64)head * rows + item.query_first + query + place.lane;
+            logarithm[place.lane] = place.lane < count ? lse[at] : INFINITE;
+            drop[place.lane] = place.lane < count ? delta[at] : 0.0f;
         }
         __syncthreads();
         if (first >= item.keys || (causal && query + count <= first + ahead)) continue;
@@ -230,32 +229,31 @@ __device__ __forceinline__ void attention_dkv(
     write_rows<Products, D>(dkv, dv, row, item.keys, v_offset);
 }
 
+// Blocks that share a multiprocessor at least: what the sums and weights in registers leave room for, 65536 / 128 / blocks for each lane. Said
+// here because the compiler, left to itself, may rather spill a few bytes than go beyond a step of occupancy.
+template <int D>
+constexpr int FORWARD_BLOCKS = D == 32 ? 4 : 3;
+template <int D>
+constexpr int DQ_BLOCKS = D == 128 ? 2 : 3;
+template <int D>
+constexpr int DKV_BLOCKS = D == 128 ? 2 : 3;
+
 // The three kernels for one way of computing products and one head size.
-#define ATTENTION_KERNELS(precision, Products, D)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_forward_##precision##_##D(                                             \
-        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, float* __restrict__ out,                \
-        float* __restrict__ lse, i64 rows, int parts, int heads, int causal, u64 seed, u64 site, u64 step, const u64* clock,               \
-        u32 threshold, float scale                                                                                                         \
-    ) {                                                                                                                                    \
-        attention_forward<Products, D>(                                                                                                    \
-            q, kv, items, out, lse, rows, {parts, heads}, causal, draw_at(seed, site, step, clock, threshold, scale)                       \
-        );                                                                                                                                 \
-    }                                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_dq_##precision##_##D(                                                  \
-        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, const float* __restrict__ out,          \
-        const float* __restrict__ lse, const float* __restrict__ g, float* __restrict__ dq, float* __restrict__ delta, i64 rows,           \
-        int parts, int heads, int causal, u64 seed, u64 site, u64 step, const u64* clock, u32 threshold, float scale                       \
-    ) {                                                                                                                                    \
-        attention_dq<Products, D>(                                                                                                         \
-            q, kv, items, out, lse, g, dq, delta, rows, {parts, heads}, causal, draw_at(seed, site, step, clock, threshold, scale)         \
-        );                                                                                                                                 \
-    }                                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_dkv_##precision##_##D(                                                 \
-        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, const float* __restrict__ lse,          \
-        const float* __restrict__ delta, const float* __restrict__ g, float* __restrict__ dkv, i64 rows, int parts, int heads,             \
-        int causal, u64 seed, u64 site, u64 step, const u64* clock, u32 threshold, float scale                                             \
-    ) {                                                                                                                                    \
-        attention_dkv<Products, D>(                                                                                                        \
-            q, kv, items, lse, delta, g, dkv, rows, {parts, heads}, causal, draw_at(seed, site, step, clock, threshold, scale)             \
-        );                                                                                                                                 \
+#define SETTINGS i64 rows, int parts, int heads, int causal, const u64 *clock, u64 seed, u64 site, u64 step, u32 threshold, float scale
+#define SET rows, {parts, heads}, causal != 0, draw_at(seed, site, step, clock, threshold, scale)
+#define ATTENTION_KERNELS(precision, Products, D)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS<D>) attention_forward_##precision##_##D(                                            \
+        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, float* __restrict__ out,               \
+        float* __restrict__ lse, SETTINGS) {                                                                                              \
+        attention_forward<Products, D>(q, kv, items, out, lse, SET);                                                                      \
+    }                                                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS, DQ_BLOCKS<D>) attention_dq_##precision##_##D(                                                 \
+        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, const float* __restrict__ out,         \
+        const float* __restrict__ lse, const float* __restrict__ g, float* __restrict__ dq, float* __restrict__ delta, SETTINGS) {        \
+        attention_dq<Products, D>(q, kv, items, out, lse, g, dq, delta, SET);                                                             \
+    }                                                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS, DKV_BLOCKS<D>) attention_dkv_##precision##_##D(                                                \
+        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, const float* __restrict__ lse,         \
+        const float* __restrict__ delta, const float* __restrict__ g, float* __restrict__ dkv, SETTINGS) {                                \
+        attention_dkv<Products, D>(q, kv, items, lse, delta, g, dkv, SET);                                                                \
     }

@@ -9,22 +9,26 @@
 // Scores and weights of a warp lie in its lanes as the tensor cores lay them out: 16 rows by 8 columns are a `float[4]`, whose element i is
 // row lane / 4 + 8 (i / 2), column 2 (lane % 4) + i % 2. The four lanes that share a row are a quad.
 #pragma once
-#include "scalar.cuh"
+#include "warp.cuh"
 
 constexpr int WARPS = 4;
-constexpr int THREADS = 32 * WARPS;
+constexpr int THREADS = WARP * WARPS;
 constexpr int PIECE = 16 * WARPS;  // rows of a block
 constexpr int TILE = 32;           // rows of the other side in shared memory at a time
 constexpr int EIGHTS = TILE / 8;   // groups of eight columns in a row of scores
 constexpr int PAD = 4;             // words after each row of a tile: rows that are read together begin in different banks
 
-constexpr u32 ALL = 0xFFFFFFFFu;
-constexpr float INFINITE = __builtin_huge_valf();
+#define INFINITE __int_as_float(0x7F800000)
 
 // One piece of work, made on the host: rows start … start + 63 of a sequence, which lies where the first four numbers say.
 struct alignas(16) Item {
     int key_first, keys, query_first, queries, number, start, spare[2];
 };
+
+// Repetitions of a loop at a time: more hide more of a load's time, but the dK/dV kernel holds D sums and 32 weights in each lane, of at most
+// 255 registers.
+template <int D>
+constexpr int UNROLLED = D > 32 ? 2 : 4;
 
 // 1 / √D
 template <int D>
@@ -52,7 +56,7 @@ struct Layout {
 struct Place {
     int warp, lane, row, quad;
 
-    __device__ Place() : warp(threadIdx.x / 32), lane(threadIdx.x % 32), row(threadIdx.x % 32 / 4), quad(threadIdx.x % 4) {}
+    __device__ Place() : warp(threadIdx.x / WARP), lane(threadIdx.x % WARP), row(threadIdx.x % WARP / 4), quad(threadIdx.x % 4) {}
 };
 
 // The two rows of the left operand that a lane reads. They stay in global memory: the first-level cache holds them between tiles.
@@ -61,8 +65,8 @@ struct Rows {
 };
 
 template <class Products, int D>
-__device__ __forceinline__ void load_tile(typename Products::template Tile<D>& tile, const float* from, i64 stride, int count) {
-#pragma unroll 4
+DEVICE void load_tile(typename Products::template Tile<D>& tile, const float* from, i64 stride, int count) {
+#pragma unroll(UNROLLED<D>)
     for (int at = threadIdx.x; at < TILE * D / 4; at += THREADS) {
         const int row = at / (D / 4), column = at % (D / 4) * 4;
         const float4 x = row < count ? *(const float4*)(from + row * stride + column) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -70,24 +74,24 @@ __device__ __forceinline__ void load_tile(typename Products::template Tile<D>& t
     }
 }
 
-__device__ __forceinline__ float quad_sum(float x) {
+DEVICE float quad_sum(float x) {
     x += __shfl_xor_sync(ALL, x, 1);
     return x + __shfl_xor_sync(ALL, x, 2);
 }
 
-__device__ __forceinline__ float quad_max(float x) {
+DEVICE float quad_max(float x) {
     x = fmaxf(x, __shfl_xor_sync(ALL, x, 1));
     return fmaxf(x, __shfl_xor_sync(ALL, x, 2));
 }
 
 // The Philox block that holds (query, head, key), in the order in which `Draw.pairs` draws.
-__device__ __forceinline__ u64 pair_block(const Item& item, int heads, int head, int query, int key) {
+DEVICE u64 pair_block(const Item& item, int heads, int head, int query, int key) {
     const int blocks = (item.keys + UNITS - 1) / UNITS;
     return ((u64)query * heads + head) * blocks + key / UNITS;
 }
 
 // Which of 32 keys from `key` on survive for this lane's two queries, a bit for each. Lane l draws query l / 2, half l % 2 of the keys.
-__device__ __forceinline__ void kept_keys(u32 (&bits)[2], const Draw& draw, const Item& item, int heads, int head, int first, int key) {
+DEVICE void kept_keys(u32 (&bits)[2], const Draw& draw, const Item& item, int heads, int head, int first, int key) {
     bits[0] = bits[1] = ALL;
     if (draw.threshold == 0) return;
     const Place place;
@@ -103,7 +107,7 @@ __device__ __forceinline__ void kept_keys(u32 (&bits)[2], const Draw& draw, cons
 }
 
 // Which of 16 keys from `key` on survive for query `query + lane`, a bit for each.
-__device__ __forceinline__ u32 kept_of_query(const Draw& draw, const Item& item, int heads, int head, int query, int key) {
+DEVICE u32 kept_of_query(const Draw& draw, const Item& item, int heads, int head, int query, int key) {
     query += Place().lane;
     if (draw.threshold == 0 || query >= item.queries) return ALL;
     return survivors(draw, item.number, pair_block(item, heads, head, query, key));

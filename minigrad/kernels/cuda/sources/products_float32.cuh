@@ -14,11 +14,11 @@ struct Float32 {
     };
 
     template <int D>
-    static __device__ __forceinline__ void store(Tile<D>& tile, int row, int column, float4 x) {
+    static DEVICE void store(Tile<D>& tile, int row, int column, float4 x) {
         *(float4*)&tile.row[row][column] = x;
     }
 
-    static __device__ __forceinline__ void multiply(float& sum, const float4& a, const float4& b) {
+    static DEVICE void multiply(float& sum, const float4& a, const float4& b) {
         sum = fmaf(a.x, b.x, sum);
         sum = fmaf(a.y, b.y, sum);
         sum = fmaf(a.z, b.z, sum);
@@ -27,11 +27,11 @@ struct Float32 {
 
     // out = left · rightᵀ: 16 rows by `count` of the tile's 32. Every lane reads its own rows and columns; quads and columns share words.
     template <int D>
-    static __device__ __forceinline__ void by_rows(float (&out)[EIGHTS][4], const Rows& left, const Tile<D>& right, int count) {
+    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Rows& left, const Tile<D>& right, int count) {
         const Place place;
 #pragma unroll
         for (int j = 0; j < EIGHTS; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
-#pragma unroll 4
+#pragma unroll(UNROLLED<D> / 2)
         for (int k = 0; k < D; k += 4) {
             const float4 low = *(const float4*)(left.row[0] + k), high = *(const float4*)(left.row[1] + k);
 #pragma unroll
@@ -49,7 +49,7 @@ struct Float32 {
 
     // sums += weights · right over `count` rows of the tile. The weights of a row lie in four lanes, so they go through shared memory.
     template <int D>
-    static __device__ __forceinline__ void add_mixed(
+    static DEVICE void add_mixed(
         float (&sums)[D / 8][4], const float (&weights)[EIGHTS][4], const Tile<D>& right, int count, Staging& staging
     ) {
         const Place place;
@@ -61,28 +61,24 @@ struct Float32 {
             *(float2*)&staged[place.row + 8][8 * j + 2 * place.quad] = make_float2(weights[j][2], weights[j][3]);
         }
         __syncwarp();
-#pragma unroll 1
-        for (int k = 0; k < count; k += 4) {
-            const float4 low4 = *(const float4*)&staged[place.row][k], high4 = *(const float4*)&staged[place.row + 8][k];
-            const float low[4] = {low4.x, low4.y, low4.z, low4.w}, high[4] = {high4.x, high4.y, high4.z, high4.w};
+#pragma unroll(UNROLLED<D> / 2)
+        for (int k = 0; k < count; ++k) {
+            const float low = staged[place.row][k], high = staged[place.row + 8][k];
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-#pragma unroll
-                for (int j = 0; j < D / 8; j += 2) {
-                    const float4 x = *(const float4*)&right.row[k + i][pair_column(j)];
-                    sums[j][0] = fmaf(low[i], x.x, sums[j][0]);
-                    sums[j][1] = fmaf(low[i], x.y, sums[j][1]);
-                    sums[j][2] = fmaf(high[i], x.x, sums[j][2]);
-                    sums[j][3] = fmaf(high[i], x.y, sums[j][3]);
-                    sums[j + 1][0] = fmaf(low[i], x.z, sums[j + 1][0]);
-                    sums[j + 1][1] = fmaf(low[i], x.w, sums[j + 1][1]);
-                    sums[j + 1][2] = fmaf(high[i], x.z, sums[j + 1][2]);
-                    sums[j + 1][3] = fmaf(high[i], x.w, sums[j + 1][3]);
-                }
+            for (int j = 0; j < D / 8; j += 2) {
+                const float4 x = *(const float4*)&right.row[k][pair_column(j)];
+                sums[j][0] = fmaf(low, x.x, sums[j][0]);
+                sums[j][1] = fmaf(low, x.y, sums[j][1]);
+                sums[j][2] = fmaf(high, x.x, sums[j][2]);
+                sums[j][3] = fmaf(high, x.y, sums[j][3]);
+                sums[j + 1][0] = fmaf(low, x.z, sums[j + 1][0]);
+                sums[j + 1][1] = fmaf(low, x.w, sums[j + 1][1]);
+                sums[j + 1][2] = fmaf(high, x.z, sums[j + 1][2]);
+                sums[j + 1][3] = fmaf(high, x.w, sums[j + 1][3]);
             }
         }
     }
 
     // The first of the two columns that sums[j] holds: four neighbours for each lane, so that 16 bytes are read at a time.
-    static __device__ __forceinline__ int pair_column(int j) { return 16 * (j / 2) + 4 * Place().quad + 2 * (j % 2); }
+    static DEVICE int pair_column(int j) { return 16 * (j / 2) + 4 * Place().quad + 2 * (j % 2); }
 };

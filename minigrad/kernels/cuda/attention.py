@@ -1,0 +1,109 @@
+"""Packed attention on an NVIDIA GPU: three kernels that keep no matrix of weights, see `sources/attention.cuh`.
+
+Saved for the way back are the output and one number for each query and head; weights and dropped units are computed again, by the products
+that the forward pass used, so that they are the same weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from minigrad import ops
+from minigrad.backend.precision import product_precision
+from minigrad.backend.random import Draw
+from minigrad.kernels.cuda.draws import recipe
+from minigrad.kernels.cuda.launch import HEAD_SIZES, PIECE, launch
+from minigrad.packing import IntArray, Packing
+
+
+@ops.attention.on("cupy")
+def _attention(
+    xp: Any,
+    q: Any,
+    kv: Any,
+    *,
+    packing: Packing,
+    queries: Packing | None = None,
+    heads: int,
+    draw: Draw | None = None,
+    causal: bool = False,
+) -> Any:
+    parts = 3 if q is None else 2
+    queries = packing if queries is None else queries
+    asking = kv if q is None else q
+    if kv.dtype != np.float32 or asking.dtype != np.float32 or kv.shape[1] % (parts * heads):
+        return NotImplemented
+    size = kv.shape[1] // (parts * heads)
+    if (len(kv), len(asking), len(packing)) != (packing.rows, queries.rows, len(queries)) or size not in HEAD_SIZES:
+        return NotImplemented
+    if q is not None and q.shape[1] != heads * size:
+        return NotImplemented
+    if draw is not None and (draw.packing is not queries or draw.keys is not packing or draw.width != heads):
+        return NotImplemented
+    suffix = f"{product_precision.get()}_{size}"
+    work = _work(xp, packing, queries)
+    kv = _aligned(xp, kv)
+    asking = kv if q is None else _aligned(xp, q)
+    out, lse = xp.empty((len(asking), heads * size), np.float32), xp.empty((heads, len(asking)), np.float32)
+    settings = (len(asking), parts, heads, causal, *recipe(draw))
+    launch(f"attention_forward_{suffix}", (len(work.by_query), heads), asking, kv, work.by_query, out, lse, *settings)
+
+    def pullback(g: Any) -> Any:
+        g = _aligned(xp, g)
+        dkv = xp.empty_like(kv) if packing.masked_first is None else xp.zeros_like(kv)  # no key's piece holds a masked first row
+        dq, delta = dkv if q is None else xp.empty_like(asking), xp.empty_like(lse)
+        launch(f"attention_dq_{suffix}", (len(work.by_query), heads), asking, kv, work.by_query, out, lse, g, dq, delta, *settings)
+        launch(f"attention_dkv_{suffix}", (len(work.by_key), heads), asking, kv, work.by_key, lse, delta, g, dkv, *settings)
+        return None if q is None else dq, dkv
+
+    return out, pullback
+
+
+def _aligned(xp: Any, array: Any) -> Any:
+    """The array, or a copy if it is not C-contiguous or does not begin at a multiple of 16 bytes, by which the kernels read."""
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return array if array.flags.c_contiguous and interface["data"][0] % 16 == 0 else xp.array(array, order="C")
+
+
+# ---------------------------------------------------------------- who computes what
+@dataclass(frozen=True)
+class Work:
+    """The pieces of all sequences, on the device: for blocks that own queries, and for those that own keys. Shapes: (pieces, 8) int32."""
+
+    by_query: Any
+    by_key: Any
+
+
+_made: WeakKeyDictionary[Packing, WeakKeyDictionary[Packing, Work]] = WeakKeyDictionary()
+
+
+def _work(xp: Any, packing: Packing, queries: Packing) -> Work:
+    """Made once for a pair of packings, that is once for all layers of a model and their way back."""
+    made = _made.setdefault(packing, WeakKeyDictionary())
+    found = made.get(queries)
+    if found is None:
+        found = made[queries] = Work(*(xp.like(pieces(packing, queries, owner), None) for owner in ("queries", "keys")))
+    return found
+
+
+def pieces(packing: Packing, queries: Packing, owner: str) -> IntArray:
+    """Every sequence cut into pieces of at most 64 rows of the `owner`, "queries" or "keys": `struct Item` of the kernels.
+
+    The dearest come first, so that none of them begins when all others have ended. Shapes: (pieces, 8) int32: first key row, keys, first
+    query row, queries, the sequence's number, the piece's first row within the sequence, and two zeros.
+    """
+    key_spans, query_spans = np.array(packing.key_spans), np.array(queries.spans)
+    keys, asking = key_spans[:, 1] - key_spans[:, 0], queries.lengths
+    owned, other = (asking, keys) if owner == "queries" else (keys, asking)
+    counts = -(-owned // PIECE)
+    sequence = np.repeat(np.arange(len(counts)), counts)
+    start = PIECE * (np.arange(len(sequence)) - np.repeat(np.cumsum(counts) - counts, counts))
+    columns = (key_spans[:, 0], keys, query_spans[:, 0], asking, queries.numbers)
+    zeros = np.zeros_like(start)
+    table = np.stack([*(column[sequence] for column in columns), start, zeros, zeros], axis=1)
+    cost = np.minimum(owned[sequence] - start, PIECE) * other[sequence]
+    return table[np.argsort(-cost, kind="stable")].astype(np.int32)

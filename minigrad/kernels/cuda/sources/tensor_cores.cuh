@@ -1,0 +1,49 @@
+// The instructions that only PTX has: rounding to the short formats, products of small matrices by tensor cores, and reading a matrix across
+// its rows. Each is one function, which the tests replace where they run kernels on a CPU.
+//
+// Lane l has g = l / 4 and c = l % 4. A product adds to 16 x 8 sums (rows g and g + 8, columns 2c and 2c + 1). Of the left operand a lane
+// holds rows g and g + 8, of the right one column g; of their common axis, tf32: c and c + 4 of 8, halves: 2c, 2c + 1, 2c + 8, 2c + 9 of 16.
+#pragma once
+#include "warp.cuh"
+
+#ifndef EMULATED
+DEVICE u32 tf32(float x) {
+    u32 bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+}
+
+// Two numbers in one register, the first in its lower half.
+DEVICE u32 bf16_pair(float x, float y) {
+    u32 bits;
+    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    return bits;
+}
+
+DEVICE u32 fp16_pair(float x, float y) {
+    u32 bits;
+    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    return bits;
+}
+
+// volatile: all lanes must execute it together, so it may not be moved into a branch.
+#define MULTIPLY(name, instruction)                                                                               \
+    DEVICE void name(float(&sums)[4], const u32(&a)[4], u32 b0, u32 b1) {                                         \
+        asm volatile(instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                        \
+            : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])                                          \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                      \
+    }
+MULTIPLY(multiply_tf32, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")
+MULTIPLY(multiply_bf16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
+MULTIPLY(multiply_fp16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
+#undef MULTIPLY
+
+// Four matrices of 8 x 8 halves in shared memory; lane l names the beginning of row l % 8 of matrix l / 8. Of each matrix a lane gets rows 2c
+// and 2c + 1 of column g.
+DEVICE void load_across(u32 (&pairs)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
+                 : "r"((u32)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+#endif

@@ -1,0 +1,82 @@
+"""Attention by the kernels, run on the CPU, beside the operation's body: what the tests of each precision share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from kernels.cuda.emulation import Emulator, Namespace, guarded
+
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.random import Draw
+from minigrad.kernels import register_cuda
+from minigrad.op import REGISTRY
+from minigrad.packing import Packing
+
+register_cuda()
+OVERRIDE = REGISTRY["attention"].overrides["cupy"]
+BODY = REGISTRY["attention"].body
+
+RAGGED = (1, 2, 15, 16, 17, 63, 64, 65, 130)
+"""Lengths on both sides of what a warp, a tile and a piece hold."""
+
+FORMS = {  # heads, causal, rate of dropout, who asks, whether first tokens are masked
+    "encoder": (1, False, None, "all rows", False),
+    "training": (2, False, 0.1, "all rows", True),
+    "decoder": (3, True, 0.1, "all rows", False),
+    "masked decoder": (1, True, None, "all rows", True),
+    "sequence head": (2, False, 0.5, "first rows", True),
+    "cross": (2, False, 0.3, "other rows", False),
+    "causal cross": (1, True, 0.1, "other rows", True),
+    "nothing survives": (1, False, 1.0, "all rows", False),
+}
+
+Sample = tuple[list[np.ndarray | None], np.ndarray, dict[str, Any]]
+"""q (or None) and kv, the gradient of the output, and the constants."""
+
+
+def sample(form: str, size: int, lengths: tuple[int, ...] = RAGGED, seed: int = 0) -> Sample:
+    heads, causal, rate, asked_by, masked = FORMS[form]
+    rng = np.random.default_rng([seed, size, heads])
+    numbers = rng.permutation(1000)[: len(lengths)].tolist()
+    packing = Packing(lengths, numbers, [masked and n > 1 and i % 3 != 1 for i, n in enumerate(lengths)])
+    asking = {"all rows": packing, "first rows": packing.first, "other rows": Packing(lengths[::-1], numbers)}[asked_by]
+    widths = [(packing.rows, 3 * heads * size)] if asking is packing else [(asking.rows, heads * size), (packing.rows, 2 * heads * size)]
+    arrays: list[np.ndarray | None] = [rng.standard_normal(shape).astype(np.float32) for shape in widths]
+    constants = {
+        "packing": packing,
+        "queries": asking,
+        "heads": heads,
+        "causal": causal,
+        "draw": None if rate is None else Draw("encoder.layer.0", rate, asking, heads, packing),
+    }
+    g = rng.standard_normal((asking.rows, heads * size)).astype(np.float32)
+    return [None, *arrays] if asking is packing else arrays, g, constants
+
+
+def kernels(given: Sample, emulator: Emulator, backwards: bool = False) -> list[np.ndarray]:
+    """The output and all gradients. Inputs and what is written to lie among poison."""
+    emulator.backwards = backwards
+    xp = Namespace()
+    arrays, g, constants = [None if a is None else guarded(a) for a in given[0]], guarded(given[1]), given[2]
+    y, pullback = OVERRIDE(xp, *arrays, **constants)
+    found = [y, *[x for x in pullback(g) if x is not None]]
+    xp.check()
+    inputs = [a for a in (*arrays, g) if a is not None]
+    for before, after in zip([a for a in (*given[0], given[1]) if a is not None], inputs, strict=True):
+        np.testing.assert_array_equal(before, after)
+    return [np.array(x) for x in found]
+
+
+def body(given: Sample, dtype: Any = np.float64) -> list[np.ndarray]:
+    """What the operation's body makes of the same numbers."""
+    y, pullback = BODY(numpy_namespace, *[None if a is None else a.astype(dtype) for a in given[0]], **given[2])
+    return [y, *[x for x in pullback(given[1].astype(dtype)) if x is not None]]
+
+
+def assert_close(ours: list[np.ndarray], truth: list[np.ndarray], tolerance: float) -> None:
+    """tolerance: relative to the largest entry of each result, at least 1."""
+    for i, (mine, exact) in enumerate(zip(ours, truth, strict=True)):
+        assert mine.shape == exact.shape and mine.dtype == np.float32
+        error, largest = float(np.abs(mine - exact).max()), max(1.0, float(np.abs(exact).max()))
+        assert error <= tolerance * largest, f"result {i}: off by {error / largest:.2e}"

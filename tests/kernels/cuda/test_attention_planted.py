@@ -1,0 +1,47 @@
+"""That the tests of attention's kernels can fail: errors planted in their sources are caught by the comparison with the body."""
+
+from __future__ import annotations
+
+import pytest
+from kernels.cuda.attention_cases import assert_close, body, kernels, sample
+from kernels.cuda.emulation import EmulationError, Emulator
+
+import minigrad as mg
+from minigrad.kernels.cuda import launch
+
+FLOAT32, BF16 = "float32", "bf16"
+
+PLANTED = [  # precision, form, source, what stands there, what is planted
+    (FLOAT32, "decoder", "attention.cuh", "query + item.keys - item.queries + 1", "query + item.keys - item.queries"),
+    (FLOAT32, "causal cross", "attention.cuh", "const int ahead = item.queries - item.keys", "const int ahead = 0"),
+    (FLOAT32, "encoder", "attention.cuh", "total[half] *= shrink;", ""),
+    (FLOAT32, "encoder", "attention.cuh", "sums[j][2 * half + 1] *= shrink;", ""),
+    (FLOAT32, "encoder", "attention.cuh", "slope - drop[half]", "slope"),
+    (FLOAT32, "training", "attention.cuh", "slopes[j][i] * factor - drop", "slopes[j][i] - drop"),
+    (FLOAT32, "encoder", "attention.cuh", "if (row[half] >= rows) continue;", ""),
+    (FLOAT32, "encoder", "attention.cuh", "        __syncthreads();  // all have read the tile before\n", ""),
+    (FLOAT32, "encoder", "products_float32.cuh", "        __syncwarp();\n#pragma", "#pragma"),
+    (FLOAT32, "training", "attention_tiles.cuh", "* heads + head)", "* heads)"),
+    (FLOAT32, "training", "attention_tiles.cuh", "low | high << UNITS", "high | low << UNITS"),
+    (BF16, "encoder", "products_tensor.cuh", "row[8 * k + lane % 16]", "row[8 * k + lane % 8]"),
+    (BF16, "encoder", "products_tensor.cuh", "if (8 * k >= count) break;", "if (8 * k + 8 >= count) break;"),
+]
+
+
+@pytest.mark.parametrize(("precision", "form", "source", "right", "wrong"), PLANTED, ids=[p[3].strip()[:30] for p in PLANTED])
+def test_a_planted_error_is_caught(
+    precision: str, form: str, source: str, right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = emulator.changed(source, right, wrong)
+    kept = f"attention_{precision}.cu"
+    for name, entry in list(launch.TABLE.items()):  # the other head sizes would only take a compiler's time
+        if entry.source == kept and not name.endswith("_32"):
+            monkeypatch.delitem(launch.TABLE, name)
+    lines = (planted.sources / kept).read_text(encoding="utf-8").splitlines(keepends=True)
+    (planted.sources / kept).write_text("".join(line for line in lines if "64)" not in line and "128)" not in line), encoding="utf-8")
+    monkeypatch.setattr(launch, "kernel_of", planted.kernel)
+    case = sample(form, 32, (3, 33, 70))
+    with mg.precision(precision), pytest.raises((AssertionError, EmulationError)):
+        tolerance = 5e-6 if precision == FLOAT32 else 4 * 2.0**-8  # those of the tests of each
+        for backwards in (False, True):
+            assert_close(kernels(case, planted, backwards), body(case), tolerance)

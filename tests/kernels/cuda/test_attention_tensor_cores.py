@@ -1,0 +1,101 @@
+"""Packed attention by tensor cores, run on the CPU: operands in tf32, bfloat16 or float16, sums in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda.attention_cases import OVERRIDE, Sample, assert_close, body, kernels, sample
+from kernels.cuda.emulation import Emulator, Namespace, guarded
+
+import minigrad as mg
+from minigrad.backend.precision import rounded
+from minigrad.kernels.cuda import launch
+from minigrad.packing import Packing
+
+SHORT = {"tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
+"""The largest relative error of one number's rounding."""
+
+MANY = 4
+"""So many roundings may add up in a result, relative to its largest entry: of q, k, v, the weights and the gradients that meet in it. They
+are independent, and the results are sums of many, so they are less in fact."""
+
+
+@pytest.mark.parametrize("form", ["training", "causal cross", "sequence head"])
+@pytest.mark.parametrize("size", launch.HEAD_SIZES)
+@pytest.mark.parametrize("precision", SHORT)
+def test_values_and_gradients_equal_the_body(precision: str, size: int, form: str, emulator: Emulator) -> None:
+    case = sample(form, size, (1, 17, 40) if size == 128 else (1, 15, 33, 66))
+    with mg.precision(precision):
+        assert_close(kernels(case, emulator), body(case), MANY * SHORT[precision])
+
+
+@pytest.mark.parametrize("precision", SHORT)
+def test_the_same_bits_every_time(precision: str, emulator: Emulator) -> None:
+    case = sample("decoder", 32, (5, 70))
+    with mg.precision(precision):
+        for once, again in zip(kernels(case, emulator), kernels(case, emulator, backwards=True), strict=True):
+            np.testing.assert_array_equal(once, again)
+
+
+@pytest.mark.parametrize("precision", SHORT)
+def test_no_rounding_but_that_of_operands(precision: str, emulator: Emulator) -> None:
+    """Operands that are short already, and weights that are powers of two: all that is left are sums in float32."""
+    size, packing = 64, Packing([32, 64, 16])
+    rng = np.random.default_rng(0)
+    kv = rounded(rng.standard_normal((packing.rows, 3 * size)).astype(np.float32), precision)
+    kv[:, :size] = 0  # equal scores
+    case: Sample = (
+        [None, kv],
+        rounded(rng.standard_normal((packing.rows, size)).astype(np.float32), precision),
+        {"packing": packing, "heads": 1},
+    )
+    with mg.precision(precision):
+        ours = kernels(case, emulator)
+    truth = body(case)
+    assert_close([ours[0], ours[1][:, 2 * size :]], [truth[0], truth[1][:, 2 * size :]], 1e-6)  # a few roundings of float32
+
+
+@pytest.mark.parametrize("precision", SHORT)
+def test_operands_are_rounded(precision: str, emulator: Emulator) -> None:
+    """One key: the output is its value, as the product rounds it."""
+    packing, size = Packing([1] * 200), 32
+    rng = np.random.default_rng(1)
+    kv = rng.standard_normal((200, 3 * size)).astype(np.float32)
+    with mg.precision(precision):
+        out = OVERRIDE(Namespace(), None, guarded(kv), packing=packing, heads=1)[0]
+    np.testing.assert_allclose(out, rounded(kv[:, 2 * size :], precision), rtol=3e-7)  # a weight that is 1 within two roundings of float32
+
+
+def test_the_way_back_uses_the_products_of_the_way_there(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The saved sums are of rounded scores: weights of other scores would not add up to 1."""
+    names: list[str] = []
+    kernel_of = launch.kernel_of
+    monkeypatch.setattr(launch, "kernel_of", lambda name: names.append(name) or kernel_of(name))
+    arrays, g, constants = sample("encoder", 32, (3,))
+    with mg.precision("bf16"):
+        pullback = OVERRIDE(Namespace(), *arrays, **constants)[1]
+    pullback(g)
+    assert names == ["attention_forward_bf16_32", "attention_dq_bf16_32", "attention_dkv_bf16_32"]
+
+
+@pytest.mark.parametrize("precision", SHORT)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_infinity_are_not_rounded_away(precision: str, value: Any, emulator: Emulator) -> None:
+    case = sample("encoder", 32, (5, 40))
+    assert case[0][1] is not None
+    case[0][1][20, 64 + 3] = value
+    with np.errstate(invalid="ignore"):
+        truth = body(case, np.float32)[0]
+    with mg.precision(precision):
+        out = kernels(case, emulator)[0]
+    np.testing.assert_array_equal(np.where(np.isfinite(out), 0, out), np.where(np.isfinite(truth), 0, truth))
+
+
+def test_fp16_overflows_to_infinity(emulator: Emulator) -> None:
+    kv = np.zeros((1, 96), np.float32)
+    kv[0, 64:66] = 65519, 65520
+    with mg.precision("fp16"):
+        out = OVERRIDE(Namespace(), None, guarded(kv), packing=Packing([1]), heads=1)[0]
+    assert out[0, :2].tolist() == [65504, np.inf]
