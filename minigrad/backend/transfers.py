@@ -40,15 +40,15 @@ _counting: list[Counts] = []
 def to_gpu(host: np.ndarray[Any, Any]) -> Any:
     """A copy of a host array on the GPU.
 
-    CuPy copies the numbers to pinned memory, from which the GPU takes them when its queue is there, and gives the pinned memory back after
-    that: the program goes on, and may change `host`, at once.
+    CuPy copies the numbers to pinned memory, from which the GPU takes them when its queue is there, and reuses that memory afterwards. So the
+    program goes on at once, and may change `host` (unless `host` is pinned itself).
     """
     import cupy
 
     for counts in _counting:
         counts.to_gpu += 1
         counts.bytes_to_gpu += host.nbytes
-    return cupy.asarray(host)
+    return cupy.array(host)
 
 
 def to_host(array: Any) -> np.ndarray[Any, Any]:
