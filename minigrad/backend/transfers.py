@@ -40,8 +40,8 @@ _counting: list[Counts] = []
 def to_gpu(host: np.ndarray[Any, Any]) -> Any:
     """A copy of a host array on the GPU.
 
-    CuPy copies the numbers to pinned memory, from which the GPU takes them when its queue is there, and reuses that memory afterwards. So the
-    program goes on at once, and may change `host` (unless `host` is pinned itself).
+    CuPy copies the numbers to pinned memory, from which the GPU takes them when its queue is there, and reuses that memory afterwards. So
+    the program goes on at once, and may change `host` (unless `host` is pinned itself).
     """
     import cupy
 
