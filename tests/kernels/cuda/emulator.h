@@ -1,13 +1,14 @@
 // CUDA C++ on the CPU, so far as our kernels use it: a .cu file that is compiled with this header in front runs here, block after block.
 //
-// The threads of a block are coroutines, resumed in turn. One that reaches a barrier or a warp operation waits there for those it must meet.
+// The threads of a block are coroutines. One that reaches a barrier or a warp operation waits there for those it must meet; a warp runs as far
+// ahead of the others as barriers allow, and the order in which they run can be turned round: a missing barrier shows as another result.
 // Whatever would hang or be undefined on a GPU ends the run with a message: threads of a block at different barriers, a thread that has left
-// while others wait for it, a warp operation that not all lanes of its mask reach. The order in which threads run can be turned round, which
-// shows a missing barrier as another result.
+// while others wait for it, a warp operation that not all lanes of its mask reach.
 #pragma once
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdarg>
@@ -120,36 +121,50 @@ T from_lane(unsigned mask, T value, unsigned source, int line) {
     return collect(mask, value, line)[source % WARP];
 }
 
-// Wakes whoever has met all that it waits for; returns whether anybody was.
-inline bool release() {
-    size_t waiting = 0, finished = 0;
-    for (const Thread& t : threads) waiting += t.state == State::at_barrier, finished += t.state == State::finished;
-    bool woken = false;
-    if (waiting == threads.size()) {
-        for (Thread& t : threads) {
-            if (t.line != threads[0].line) fail("threads of one block wait at the barriers of lines %d and %d", threads[0].line, t.line);
-            t.state = State::ready;
-        }
-        return true;
+// Runs the threads of one warp that can run, in their order.
+inline void run_ready(size_t first, size_t past) {
+    for (size_t i = first; i < past; ++i) {
+        Thread& t = threads[backwards ? first + past - 1 - i : i];
+        if (t.state != State::ready) continue;
+        current = &t;
+        threadIdx = t.index;
+        swapcontext(&scheduler, &t.context);
     }
-    if (waiting && waiting + finished == threads.size()) fail("%zu threads wait at a barrier that %zu have left without", waiting, finished);
-    for (size_t base = 0; base < threads.size(); base += WARP)
-        for (size_t lane = 0; lane < WARP && base + lane < threads.size(); ++lane) {
-            Thread& t = threads[base + lane];
-            if (t.state != State::at_warp) continue;
-            bool complete = true;
-            for (size_t other = 0; other < WARP && base + other < threads.size(); ++other)
-                if (t.mask >> other & 1) {
-                    const Thread& o = threads[base + other];
-                    complete = complete && o.state == State::at_warp && o.mask == t.mask && o.line == t.line;
-                }
-            if (!(t.mask >> lane & 1)) fail("line %d: lane %zu is not in its own mask", t.line, lane);
-            if (!complete) continue;
-            for (size_t other = 0; other < WARP && base + other < threads.size(); ++other)
-                if (t.mask >> other & 1) threads[base + other].state = State::ready;
-            woken = true;
+}
+
+// Wakes the threads of one warp that have met for a warp operation; returns whether there were any.
+inline bool wake_lanes(size_t first, size_t past) {
+    bool woken = false;
+    for (size_t me = first; me < past; ++me) {
+        const Thread& t = threads[me];
+        if (t.state != State::at_warp) continue;
+        if (!(t.mask >> (me - first) & 1)) fail("line %d: lane %zu is not in its own mask", t.line, me - first);
+        const unsigned mask = t.mask;
+        const int line = t.line;
+        bool complete = true;
+        for (size_t i = first; i < past; ++i) {
+            const Thread& other = threads[i];
+            if (mask >> (i - first) & 1) complete = complete && other.state == State::at_warp && other.mask == mask && other.line == line;
         }
+        for (size_t i = first; complete && i < past; ++i)
+            if (mask >> (i - first) & 1) threads[i].state = State::ready;
+        woken = woken || complete;
+    }
     return woken;
+}
+
+// Wakes all threads where all are at one barrier; anything else that is left is a mistake.
+inline void wake_block() {
+    size_t waiting = 0, finished = 0;
+    for (const Thread& t : threads) {
+        waiting += t.state == State::at_barrier, finished += t.state == State::finished;
+        if (t.state == State::at_warp) fail("a warp operation in line %d is not reached by all lanes of its mask", t.line);
+    }
+    if (waiting && finished) fail("%zu threads wait at a barrier that %zu have left without", waiting, finished);
+    for (Thread& t : threads) {
+        if (t.line != threads[0].line) fail("threads of one block wait at the barriers of lines %d and %d", threads[0].line, t.line);
+        t.state = State::ready;
+    }
 }
 
 inline void run_block() {
@@ -164,24 +179,16 @@ inline void run_block() {
         ++number;
     }
     for (;;) {
-        bool ran = false, all_finished = true;
-        for (size_t i = 0; i < threads.size(); ++i) {
-            Thread& t = threads[backwards ? threads.size() - 1 - i : i];
-            if (t.state == State::ready) {
-                current = &t;
-                threadIdx = t.index;
-                swapcontext(&scheduler, &t.context);
-                ran = true;
-            }
-            all_finished = all_finished && t.state == State::finished;
+        bool all_finished = true;
+        for (size_t i = 0; i < threads.size(); i += WARP) {  // each warp runs as far ahead of the others as it can
+            const size_t first = backwards ? (threads.size() - 1 - i) / WARP * WARP : i, past = std::min(first + WARP, threads.size());
+            do run_ready(first, past);
+            while (wake_lanes(first, past));
+            for (size_t me = first; me < past; ++me) all_finished = all_finished && threads[me].state == State::finished;
         }
-        if (all_finished || !failure.empty()) return;
-        if (!release() && !ran) {
-            for (const Thread& t : threads)
-                if (t.state == State::at_warp) fail("a warp operation in line %d is not reached by all lanes of its mask", t.line);
-            fail("threads of one block wait at different places");
-            return;
-        }
+        if (all_finished) return;
+        wake_block();
+        if (!failure.empty()) return;
     }
 }
 

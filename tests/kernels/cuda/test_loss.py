@@ -102,11 +102,16 @@ def test_what_is_not_covered_is_declined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"),
-    [("expf(numbers[j] - largest) * inverse", "expf(numbers[j] - largest)"), ("if (at + j < classes) {", "{"), ("logf(total)", "total")],
+    ("source", "right", "wrong"),
+    [
+        ("loss.cu", "expf(numbers[j] - largest) * inverse", "expf(numbers[j] - largest)"),
+        ("loss.cu", "if (at + j < classes) {", "{"),
+        ("loss.cu", "logf(total)", "total"),
+        ("warp.cuh", "__syncthreads();  // what was summed before has been read", ""),
+    ],
 )
-def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    planted = emulator.changed("loss.cu", right, wrong)
+def test_a_planted_error_is_caught(source: str, right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = emulator.changed(source, right, wrong)
     monkeypatch.setattr(launch, "kernel_of", planted.kernel)
     with pytest.raises(AssertionError):
-        compare("cross_entropy", [normal((4, 9))[0], labels(4, 9)], {"reduction": "none"}, planted)
+        compare("cross_entropy", [normal((4, 1030))[0], labels(4, 1030)], {"reduction": "none", "label_smoothing": 0.1}, planted)

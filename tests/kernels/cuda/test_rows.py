@@ -138,6 +138,7 @@ PLANTED: list[tuple[str, str, str, Callable[[], Any]]] = [
     ("dense_gelu", "sum = sum + all[i][threadIdx.x]", "sum = sum + all[1][threadIdx.x]", lambda: normal((20, 3), (9, 3), (9,))),
     ("layer_norm", "if (at + j >= width) numbers[j] = 0.0f;", "", lambda: normal((3, 33), (33,), (33,))),
     ("layer_norm", "along.part[i] * mean_along", "along.part[i] * mean", lambda: normal((3, 33), (33,), (33,))),
+    ("layer_norm", "__syncthreads();  // what was summed before has been read", "", lambda: normal((130, 33), (33,), (33,))),
     ("linears", "past < rows ? past : rows", "past", lambda: normal((5, 3), (4, 3), (4,))),
 ]
 
