@@ -1,4 +1,4 @@
-// The functions of `tensor_cores.cuh` in plain C++: rounding, products of small matrices and matrices read across, for the emulator.
+// The functions of `ptx.cuh` in plain C++, for the emulator.
 //
 // Products are exact and are added in float32, one after another; a tensor core adds in an order of its own.
 #pragma once
@@ -64,6 +64,11 @@ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1
 }
 
 }  // namespace emulator
+
+inline float power_of_two(float x) {
+    const float power = std::exp2(x);
+    return power < 0x1p-126f ? 0.0f : power;
+}
 
 inline unsigned tf32(float x) { return emulator::shortened(x, 13, true); }
 

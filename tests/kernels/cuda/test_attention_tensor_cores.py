@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ from kernels.cuda.emulation import Emulator, Namespace, guarded
 import minigrad as mg
 from minigrad.backend.precision import rounded
 from minigrad.kernels.cuda import launch
+from minigrad.kernels.cuda.build import SOURCES
 from minigrad.packing import Packing
 
 SHORT = {"tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
@@ -99,3 +104,42 @@ def test_fp16_overflows_to_infinity(emulator: Emulator) -> None:
     with mg.precision("fp16"):
         out = OVERRIDE(Namespace(), None, guarded(kv), packing=Packing([1]), heads=1)[0]
     assert out[0, :2].tolist() == [65504, np.inf]
+
+
+# ---------------------------------------------------------------- what the emulator replaces
+ASKS = """
+#include "ptx.cuh"
+extern "C" __global__ void k(float x, float y, float* sums, u32* bits, int chosen) {
+    float s[4] = {sums[0], sums[1], sums[2], sums[3]};
+    u32 a[4] = {bits[0], bits[1], bits[2], bits[3]};
+    CALL;
+    for (int i = 0; i < 4; ++i) sums[i] = s[i], bits[i] = a[i];
+}
+"""
+
+INSTRUCTIONS = {  # X and Y: where the parameters x and y lie
+    "s[0] = power_of_two(x)": r"ex2\.approx\.ftz\.f32 %f\d+, X;",
+    "a[0] = tf32(x)": r"cvt\.rna\.tf32\.f32 %r\d+, X;",
+    "a[0] = bf16_pair(x, y)": r"cvt\.rn\.bf16x2\.f32 %r\d+, Y, X;",  # the first operand is the upper half
+    "a[0] = fp16_pair(x, y)": r"cvt\.rn\.f16x2\.f32 %r\d+, Y, X;",
+    "multiply_tf32(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k8\.row\.col\.f32\.tf32\.tf32\.f32 ",
+    "multiply_bf16(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.bf16\.bf16\.f32 ",
+    "multiply_fp16(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.f16\.f16\.f32 ",
+    "__shared__ uint4 rows[32]; load_across(a, &rows[threadIdx.x])": r"ldmatrix\.sync\.aligned\.m8n8\.x4\.trans\.shared\.b16 ",
+}
+
+
+@pytest.mark.parametrize("call", INSTRUCTIONS)
+def test_each_function_is_its_instruction(call: str, tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not installed: nothing shows the instructions")
+    (tmp_path / "asks.cu").write_text(ASKS.replace("CALL", call), encoding="utf-8")
+    command = [nvcc, "-std=c++17", "-arch=sm_80", "-ptx", f"-I{SOURCES}", "-o", str(tmp_path / "asks.ptx"), str(tmp_path / "asks.cu")]
+    subprocess.run(command, check=True)
+    text = (tmp_path / "asks.ptx").read_text(encoding="utf-8")
+    pattern = INSTRUCTIONS[call]
+    for name, number in (("X", 0), ("Y", 1)):
+        if name in pattern:
+            pattern = pattern.replace(name, re.findall(rf"ld\.param\.f32\s+(%f\d+), \[k_param_{number}\]", text)[0])
+    assert re.search(pattern, text), text

@@ -70,7 +70,7 @@ DEVICE void attention_forward(
                 }
             highest = quad_max(highest);
             const float shift = highest == -INFINITE ? 0.0f : highest * POWER<D>;
-            const float shrink = exp2f(fmaf(top[half], POWER<D>, -shift));
+            const float shrink = power_of_two(fmaf(top[half], POWER<D>, -shift));
             top[half] = highest;
             total[half] *= shrink;
 #pragma unroll
@@ -82,7 +82,7 @@ DEVICE void attention_forward(
             for (int j = 0; j < EIGHTS; ++j)
 #pragma unroll
                 for (int i = 2 * half; i < 2 * half + 2; ++i) {
-                    const float weight = exp2f(fmaf(weights[j][i], POWER<D>, -shift));
+                    const float weight = power_of_two(fmaf(weights[j][i], POWER<D>, -shift));
                     total[half] += weight;
                     weights[j][i] = kept[half] >> (8 * j + 2 * place.quad + i % 2) & 1 ? weight : 0.0f;
                 }
@@ -161,7 +161,7 @@ DEVICE void attention_dq(
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const int half = i / 2, column = 8 * j + 2 * place.quad + i % 2;
-                const float weight = key + column < seen[half] ? exp2f(fmaf(scores[j][i], POWER<D>, -logarithm[half])) : 0.0f;
+                const float weight = key + column < seen[half] ? power_of_two(fmaf(scores[j][i], POWER<D>, -logarithm[half])) : 0.0f;
                 const float slope = kept[half] >> column & 1 ? slopes[j][i] * draw.scale : 0.0f;
                 slopes[j][i] = weight * (slope - drop[half]) * SCALE<D>;
             }
@@ -217,7 +217,7 @@ DEVICE void attention_dkv(
                 for (int half = 0; half < 2; ++half) {
                     const int i = 2 * half + side;
                     const float factor = bits >> (place.row + 8 * half) & 1 ? draw.scale : 0.0f;
-                    const float weight = query + column >= from[half] ? exp2f(fmaf(weights[j][i], POWER<D>, -logarithm[column])) : 0.0f;
+                    const float weight = query + column >= from[half] ? power_of_two(fmaf(weights[j][i], POWER<D>, -logarithm[column])) : 0.0f;
                     slopes[j][i] = weight * (slopes[j][i] * factor - drop[column]) * SCALE<D>;
                     weights[j][i] = weight * factor;
                 }

@@ -9,7 +9,7 @@
 // Scores and weights of a warp lie in its lanes as the tensor cores lay them out: 16 rows by 8 columns are a `float[4]`, whose element i is
 // row lane / 4 + 8 (i / 2), column 2 (lane % 4) + i % 2. The four lanes that share a row are a quad.
 #pragma once
-#include "warp.cuh"
+#include "ptx.cuh"
 
 constexpr int WARPS = 4;
 constexpr int THREADS = WARP * WARPS;

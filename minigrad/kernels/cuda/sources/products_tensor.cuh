@@ -4,7 +4,6 @@
 // whose as long as both operands agree. So it does when it reads rows, too: neighbours in memory, several at a time.
 #pragma once
 #include "attention_tiles.cuh"
-#include "tensor_cores.cuh"
 
 struct Tensor {
     struct Staging {};  // weights need not pass through shared memory

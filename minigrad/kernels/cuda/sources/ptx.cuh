@@ -1,5 +1,5 @@
-// The instructions that only PTX has: rounding to the short formats, products of small matrices by tensor cores, and reading a matrix across
-// its rows. Each is one function, which the tests replace where they run kernels on a CPU.
+// The instructions that only PTX has: powers of two, rounding to the short formats, products of small matrices by tensor cores, and reading a
+// matrix across its rows. Each is one function, which the tests replace where they run kernels on a CPU.
 //
 // Lane l has g = l / 4 and c = l % 4. A product adds to 16 x 8 sums (rows g and g + 8, columns 2c and 2c + 1). Of the left operand a lane
 // holds rows g and g + 8, of the right one column g; of their common axis, tf32: c and c + 4 of 8, halves: 2c, 2c + 1, 2c + 8, 2c + 9 of 16.
@@ -7,6 +7,13 @@
 #include "warp.cuh"
 
 #ifndef EMULATED
+// 2^x as exactly as exp2f gives it, in one instruction instead of four: results below 2^-126 are 0.
+DEVICE float power_of_two(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+
 DEVICE u32 tf32(float x) {
     u32 bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
