@@ -36,7 +36,7 @@ def test_an_unasked_fetch_is_named(device: str) -> None:
     x = mg.ones(3, device=device).array
     with transfers.strict():
         for fetch in (lambda: float(x[0]), lambda: bool(x[0] > 0), lambda: x[x > 0], lambda: x.nonzero(), lambda: x.tolist()):
-            with pytest.raises(DeviceError, match="test_transfers.py") as caught:
+            with pytest.raises(DeviceError, match=r"test_transfers\.py") as caught:
                 fetch()
             assert caught.value.code == "hidden-transfer"
         with transfers.declared():
