@@ -7,10 +7,23 @@
 #pragma once
 #include "attention_tiles.cuh"
 
-// From which key on this lane's query sees nothing: a causal query sees the keys up to its own place, the last query the last key.
-DEVICE int seen_keys(const Item& item, int query, bool causal) {
-    return causal ? min(item.keys, query + item.keys - item.queries + 1) : item.keys;
-}
+// What this block and this lane own where rows are queries. A causal query sees the keys up to its own place, the last query the last key:
+// `seen` is the first key that each of the lane's two queries does not see, and the `end`s are where that is for all of a warp or block.
+struct Asking {
+    int head;
+    Item item;
+    int first, row[2], seen[2], warp_end, block_end;
+
+    DEVICE Asking(const Item* items, int heads, bool causal, const Place& place)
+        : head(blockIdx.x % heads), item(items[blockIdx.x / heads]) {
+        const auto end = [&](int query) { return causal ? min(item.keys, query + item.keys - item.queries + 1) : item.keys; };
+        first = item.start + 16 * place.warp;
+        row[0] = first + place.row, row[1] = row[0] + 8;
+        seen[0] = end(row[0]), seen[1] = end(row[1]);
+        warp_end = first < item.queries ? end(min(first + 16, item.queries) - 1) : 0;
+        block_end = end(min(item.start + PIECE, item.queries) - 1);
+    }
+};
 
 // The rows of an operand that this lane reads; past the end it is the last row again, whose results are not stored.
 template <class Offset>
@@ -37,27 +50,22 @@ DEVICE void attention_forward(
     __shared__ typename Products::template Tile<D> k_tile, v_tile;
     __shared__ typename Products::Staging staging;
     const Place place;
-    const int head = blockIdx.x % layout.heads;
-    const Item item = items[blockIdx.x / layout.heads];
-    const int first = item.start + 16 * place.warp;
-    const int row[2] = {first + place.row, first + place.row + 8};
-    const int seen[2] = {seen_keys(item, row[0], causal), seen_keys(item, row[1], causal)};
-    const int warp_end = first < item.queries ? seen_keys(item, min(first + 16, item.queries) - 1, causal) : 0;
-    const int block_end = seen_keys(item, min(item.start + PIECE, item.queries) - 1, causal);
-    const Rows asking = rows_of(q, row, item.queries, [&](int i) { return layout.q_at(item.query_first + i, head); });
+    const Asking own(items, layout.heads, causal, place);
+    const Item& item = own.item;
+    const Rows asking = rows_of(q, own.row, item.queries, [&](int i) { return layout.q_at(item.query_first + i, own.head); });
 
     float sums[D / 8][4] = {}, top[2] = {-INFINITE, -INFINITE}, total[2] = {0.0f, 0.0f};
-    for (int key = 0; key < block_end; key += TILE) {
+    for (int key = 0; key < own.block_end; key += TILE) {
         const int count = min(TILE, item.keys - key);
         __syncthreads();  // all have read the tile before
-        load_tile<Products, D>(k_tile, kv + layout.k_at(item.key_first + key, head), layout.kv_width(), count);
-        load_tile<Products, D>(v_tile, kv + layout.v_at(item.key_first + key, head), layout.kv_width(), count);
+        load_tile<Products, D>(k_tile, kv + layout.k_at(item.key_first + key, own.head), layout.kv_width(), count);
+        load_tile<Products, D>(v_tile, kv + layout.v_at(item.key_first + key, own.head), layout.kv_width(), count);
         __syncthreads();
-        if (key >= warp_end) continue;
+        if (key >= own.warp_end) continue;
         float weights[EIGHTS][4];
         u32 kept[2];
         Products::template by_rows<D>(weights, asking, k_tile, count);
-        kept_keys(kept, draw, item, layout.heads, head, first, key);
+        kept_keys(kept, draw, item, layout.heads, own.head, own.first, key);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float highest = top[half];
@@ -65,7 +73,7 @@ DEVICE void attention_forward(
             for (int j = 0; j < EIGHTS; ++j)
 #pragma unroll
                 for (int i = 2 * half; i < 2 * half + 2; ++i) {
-                    if (key + 8 * j + 2 * place.quad + i % 2 >= seen[half]) weights[j][i] = -INFINITE;
+                    if (key + 8 * j + 2 * place.quad + i % 2 >= own.seen[half]) weights[j][i] = -INFINITE;
                     highest = fmaxf(highest, weights[j][i]);
                 }
             highest = quad_max(highest);
@@ -89,7 +97,7 @@ DEVICE void attention_forward(
         }
         Products::template add_mixed<D>(sums, weights, v_tile, count, staging);
     }
-    if (first >= item.queries) return;
+    if (own.first >= item.queries) return;
 
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -102,9 +110,9 @@ DEVICE void attention_forward(
             sums[j][2 * half + 1] *= inverse;
         }
         const float logarithm = blind ? INFINITE : fmaf(top[half], POWER<D>, log2f(sum));
-        if (place.quad == 0 && row[half] < item.queries) lse[(i64)head * rows + item.query_first + row[half]] = logarithm;
+        if (place.quad == 0 && own.row[half] < item.queries) lse[(i64)own.head * rows + item.query_first + own.row[half]] = logarithm;
     }
-    write_rows<Products, D>(out, sums, row, item.queries, [&](int i) { return layout.at(item.query_first + i, head); });
+    write_rows<Products, D>(out, sums, own.row, item.queries, [&](int i) { return layout.at(item.query_first + i, own.head); });
 }
 
 // dq ← the gradient of the queries; delta (heads, rows) ← Σ over keys of weight · its gradient, which is g · out.
@@ -116,19 +124,14 @@ DEVICE void attention_dq(
     __shared__ typename Products::template Tile<D> k_tile, v_tile;
     __shared__ typename Products::Staging staging;
     const Place place;
-    const int head = blockIdx.x % layout.heads;
-    const Item item = items[blockIdx.x / layout.heads];
-    const int first = item.start + 16 * place.warp;
-    const int row[2] = {first + place.row, first + place.row + 8};
-    const int seen[2] = {seen_keys(item, row[0], causal), seen_keys(item, row[1], causal)};
-    const int warp_end = first < item.queries ? seen_keys(item, min(first + 16, item.queries) - 1, causal) : 0;
-    const int block_end = seen_keys(item, min(item.start + PIECE, item.queries) - 1, causal);
-    const auto q_offset = [&](int i) { return layout.q_at(item.query_first + i, head); };
-    const auto offset = [&](int i) { return layout.at(item.query_first + i, head); };
-    const Rows asking = rows_of(q, row, item.queries, q_offset), above = rows_of(g, row, item.queries, offset);
-    const Rows outputs = rows_of(out, row, item.queries, offset);
+    const Asking own(items, layout.heads, causal, place);
+    const Item& item = own.item;
+    const auto q_offset = [&](int i) { return layout.q_at(item.query_first + i, own.head); };
+    const auto offset = [&](int i) { return layout.at(item.query_first + i, own.head); };
+    const Rows asking = rows_of(q, own.row, item.queries, q_offset), above = rows_of(g, own.row, item.queries, offset);
+    const Rows outputs = rows_of(out, own.row, item.queries, offset);
 
-    float drop[2], logarithm[2];
+    float mean[2], logarithm[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         float product = 0.0f;
@@ -137,37 +140,37 @@ DEVICE void attention_dq(
             const float4 a = *(const float4*)(above.row[half] + column), b = *(const float4*)(outputs.row[half] + column);
             product = fmaf(a.x, b.x, fmaf(a.y, b.y, fmaf(a.z, b.z, fmaf(a.w, b.w, product))));
         }
-        drop[half] = quad_sum(product);
-        const i64 at = (i64)head * rows + item.query_first + min(row[half], item.queries - 1);
+        mean[half] = quad_sum(product);
+        const i64 at = (i64)own.head * rows + item.query_first + min(own.row[half], item.queries - 1);
         logarithm[half] = lse[at];
-        if (place.quad == 0 && row[half] < item.queries) delta[at] = drop[half];
+        if (place.quad == 0 && own.row[half] < item.queries) delta[at] = mean[half];
     }
 
     float sums[D / 8][4] = {};
-    for (int key = 0; key < block_end; key += TILE) {
+    for (int key = 0; key < own.block_end; key += TILE) {
         const int count = min(TILE, item.keys - key);
         __syncthreads();  // all have read the tile before
-        load_tile<Products, D>(k_tile, kv + layout.k_at(item.key_first + key, head), layout.kv_width(), count);
-        load_tile<Products, D>(v_tile, kv + layout.v_at(item.key_first + key, head), layout.kv_width(), count);
+        load_tile<Products, D>(k_tile, kv + layout.k_at(item.key_first + key, own.head), layout.kv_width(), count);
+        load_tile<Products, D>(v_tile, kv + layout.v_at(item.key_first + key, own.head), layout.kv_width(), count);
         __syncthreads();
-        if (key >= warp_end) continue;
+        if (key >= own.warp_end) continue;
         float scores[EIGHTS][4], slopes[EIGHTS][4];
         u32 kept[2];
         Products::template by_rows<D>(scores, asking, k_tile, count);
         Products::template by_rows<D>(slopes, above, v_tile, count);
-        kept_keys(kept, draw, item, layout.heads, head, first, key);
+        kept_keys(kept, draw, item, layout.heads, own.head, own.first, key);
 #pragma unroll
         for (int j = 0; j < EIGHTS; ++j)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const int half = i / 2, column = 8 * j + 2 * place.quad + i % 2;
-                const float weight = key + column < seen[half] ? power_of_two(fmaf(scores[j][i], POWER<D>, -logarithm[half])) : 0.0f;
+                const float weight = key + column < own.seen[half] ? power_of_two(fmaf(scores[j][i], POWER<D>, -logarithm[half])) : 0.0f;
                 const float slope = kept[half] >> column & 1 ? slopes[j][i] * draw.scale : 0.0f;
-                slopes[j][i] = weight * (slope - drop[half]) * SCALE<D>;
+                slopes[j][i] = weight * (slope - mean[half]) * SCALE<D>;
             }
         Products::template add_mixed<D>(sums, slopes, k_tile, count, staging);
     }
-    write_rows<Products, D>(dq, sums, row, item.queries, q_offset);
+    write_rows<Products, D>(dq, sums, own.row, item.queries, q_offset);
 }
 
 // The keys' and values' parts of dkv ← their gradients. Here a row of scores is a key, and its columns are queries.
@@ -178,7 +181,7 @@ DEVICE void attention_dkv(
 ) {
     __shared__ typename Products::template Tile<D> q_tile, g_tile;
     __shared__ typename Products::Staging staging;
-    __shared__ float logarithm[TILE], drop[TILE];
+    __shared__ float logarithm[TILE], mean[TILE];
     const Place place;
     const int head = blockIdx.x % layout.heads;
     const Item item = items[blockIdx.x / layout.heads];
@@ -199,7 +202,7 @@ DEVICE void attention_dkv(
         if (place.warp == 0) {  // as many lanes as queries
             const i64 at = (i64)head * rows + item.query_first + query + place.lane;
             logarithm[place.lane] = place.lane < count ? lse[at] : INFINITE;
-            drop[place.lane] = place.lane < count ? delta[at] : 0.0f;
+            mean[place.lane] = place.lane < count ? delta[at] : 0.0f;
         }
         __syncthreads();
         if (first >= item.keys || (causal && query + count <= first + ahead)) continue;
@@ -217,8 +220,9 @@ DEVICE void attention_dkv(
                 for (int half = 0; half < 2; ++half) {
                     const int i = 2 * half + side;
                     const float factor = bits >> (place.row + 8 * half) & 1 ? draw.scale : 0.0f;
-                    const float weight = query + column >= from[half] ? power_of_two(fmaf(weights[j][i], POWER<D>, -logarithm[column])) : 0.0f;
-                    slopes[j][i] = weight * (slopes[j][i] * factor - drop[column]) * SCALE<D>;
+                    const float power = fmaf(weights[j][i], POWER<D>, -logarithm[column]);
+                    const float weight = query + column >= from[half] ? power_of_two(power) : 0.0f;
+                    slopes[j][i] = weight * (slopes[j][i] * factor - mean[column]) * SCALE<D>;
                     weights[j][i] = weight * factor;
                 }
             }
@@ -229,8 +233,8 @@ DEVICE void attention_dkv(
     write_rows<Products, D>(dkv, dv, row, item.keys, v_offset);
 }
 
-// Blocks that share a multiprocessor at least: what the sums and weights in registers leave room for, 65536 / 128 / blocks for each lane. Said
-// here because the compiler, left to itself, may rather spill a few bytes than go beyond a step of occupancy.
+// Blocks that share a multiprocessor at least: what the sums and weights in registers leave room for, 65536 / 128 / blocks for each lane.
+// Said here because the compiler, left to itself, may rather spill a few bytes than go beyond a step of occupancy.
 template <int D>
 constexpr int FORWARD_BLOCKS = D == 32 ? 4 : 3;
 template <int D>
@@ -239,21 +243,21 @@ template <int D>
 constexpr int DKV_BLOCKS = D == 128 ? 2 : 3;
 
 // The three kernels for one way of computing products and one head size.
+#define READ const float* __restrict__
+#define WRITTEN float* __restrict__
+#define ITEMS const Item* __restrict__ items
 #define SETTINGS i64 rows, int parts, int heads, int causal, const u64 *clock, u64 seed, u64 site, u64 step, u32 threshold, float scale
 #define SET rows, {parts, heads}, causal != 0, draw_at(seed, site, step, clock, threshold, scale)
-#define ATTENTION_KERNELS(precision, Products, D)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS<D>) attention_forward_##precision##_##D(                                            \
-        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, float* __restrict__ out,               \
-        float* __restrict__ lse, SETTINGS) {                                                                                              \
-        attention_forward<Products, D>(q, kv, items, out, lse, SET);                                                                      \
-    }                                                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, DQ_BLOCKS<D>) attention_dq_##precision##_##D(                                                 \
-        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, const float* __restrict__ out,         \
-        const float* __restrict__ lse, const float* __restrict__ g, float* __restrict__ dq, float* __restrict__ delta, SETTINGS) {        \
-        attention_dq<Products, D>(q, kv, items, out, lse, g, dq, delta, SET);                                                             \
-    }                                                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, DKV_BLOCKS<D>) attention_dkv_##precision##_##D(                                                \
-        const float* __restrict__ q, const float* __restrict__ kv, const Item* __restrict__ items, const float* __restrict__ lse,         \
-        const float* __restrict__ delta, const float* __restrict__ g, float* __restrict__ dkv, SETTINGS) {                                \
-        attention_dkv<Products, D>(q, kv, items, lse, delta, g, dkv, SET);                                                                \
+#define KERNEL(name, blocks) extern "C" __global__ void __launch_bounds__(THREADS, blocks) name
+#define ATTENTION_KERNELS(precision, Products, D)                                                                                \
+    KERNEL(attention_forward_##precision##_##D, FORWARD_BLOCKS<D>)(READ q, READ kv, ITEMS, WRITTEN out, WRITTEN lse, SETTINGS) { \
+        attention_forward<Products, D>(q, kv, items, out, lse, SET);                                                             \
+    }                                                                                                                            \
+    KERNEL(attention_dq_##precision##_##D, DQ_BLOCKS<D>)                                                                         \
+    (READ q, READ kv, ITEMS, READ out, READ lse, READ g, WRITTEN dq, WRITTEN delta, SETTINGS) {                                  \
+        attention_dq<Products, D>(q, kv, items, out, lse, g, dq, delta, SET);                                                    \
+    }                                                                                                                            \
+    KERNEL(attention_dkv_##precision##_##D, DKV_BLOCKS<D>)                                                                       \
+    (READ q, READ kv, ITEMS, READ lse, READ delta, READ g, WRITTEN dkv, SETTINGS) {                                              \
+        attention_dkv<Products, D>(q, kv, items, lse, delta, g, dkv, SET);                                                       \
     }

@@ -1,13 +1,13 @@
 // What the kernels of packed attention share: who computes what, tiles in shared memory, and where dropped weights lie.
 //
-// A block of four warps serves one head of one piece of a sequence: 64 rows (queries, or keys in the dK/dV kernel), 16 for each warp. It goes
-// through the other side in tiles of 32 rows. Sequences of some forty tokens are the common case, hence these sizes: pieces of 64 rows leave
-// few rows idle where one warp is a step of 16, tiles of 32 waste little on the last one, and a head of size 128 stays below 48 KiB of shared
-// memory, so several blocks share a multiprocessor and hide each other's loads. With 32 columns for 16 rows, one lane draws one Philox
-// block per tile in every kernel: none is drawn twice, none is idle.
+// A block of four warps serves one head of one piece of a sequence: 64 rows (queries, or keys in the dK/dV kernel), 16 for each warp. It
+// goes through the other side in tiles of 32 rows. Sequences of some forty tokens are the common case, hence these sizes: pieces of 64
+// rows leave few rows idle where one warp is a step of 16, tiles of 32 waste little on the last one, and a head of size 128 stays below
+// 48 KiB of shared memory, so several blocks share a multiprocessor and hide each other's loads. With 32 columns for 16 rows, one lane
+// draws one Philox block per tile in every kernel: none is drawn twice, none is idle.
 //
-// Scores and weights of a warp lie in its lanes as the tensor cores lay them out: 16 rows by 8 columns are a `float[4]`, whose element i is
-// row lane / 4 + 8 (i / 2), column 2 (lane % 4) + i % 2. The four lanes that share a row are a quad.
+// Scores and weights of a warp lie in its lanes as the tensor cores lay them out: 16 rows by 8 columns are a `float[4]`, whose element i
+// is row lane / 4 + 8 (i / 2), column 2 (lane % 4) + i % 2. The four lanes that share a row are a quad.
 #pragma once
 #include "ptx.cuh"
 
@@ -25,8 +25,8 @@ struct alignas(16) Item {
     int key_first, keys, query_first, queries, number, start, spare[2];
 };
 
-// Repetitions of a loop at a time: more hide more of a load's time, but the dK/dV kernel holds D sums and 32 weights in each lane, of at most
-// 255 registers.
+// Repetitions of a loop at a time: more hide more of a load's time, but the dK/dV kernel holds D sums and 32 weights in each lane, of at
+// most 255 registers.
 template <int D>
 constexpr int UNROLLED = D > 32 ? 2 : 4;
 

@@ -81,7 +81,9 @@ struct Halves : Tensor {
         for (int k = 0; k < D; k += 16) {
             const int at = k + 4 * place.quad;
             const float4 low = *(const float4*)(left.row[0] + at), high = *(const float4*)(left.row[1] + at);
-            const u32 a[4] = {Format::pair(low.x, low.y), Format::pair(high.x, high.y), Format::pair(low.z, low.w), Format::pair(high.z, high.w)};
+            const u32 a[4] = {
+                Format::pair(low.x, low.y), Format::pair(high.x, high.y), Format::pair(low.z, low.w), Format::pair(high.z, high.w)
+            };
 #pragma unroll
             for (int j = 0; j < EIGHTS; ++j) {
                 const uint2 b = *(const uint2*)&right.row[8 * j + place.row][at / 2];

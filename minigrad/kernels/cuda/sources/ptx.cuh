@@ -1,8 +1,9 @@
-// The instructions that only PTX has: powers of two, rounding to the short formats, products of small matrices by tensor cores, and reading a
-// matrix across its rows. Each is one function, which the tests replace where they run kernels on a CPU.
+// The instructions that only PTX has: powers of two, rounding to the short formats, products of small matrices by tensor cores, and
+// reading a matrix across its rows. Each is one function, which the tests replace where they run kernels on a CPU.
 //
 // Lane l has g = l / 4 and c = l % 4. A product adds to 16 x 8 sums (rows g and g + 8, columns 2c and 2c + 1). Of the left operand a lane
-// holds rows g and g + 8, of the right one column g; of their common axis, tf32: c and c + 4 of 8, halves: 2c, 2c + 1, 2c + 8, 2c + 9 of 16.
+// holds rows g and g + 8, of the right one column g; of their common axis, tf32: c and c + 4 of 8, halves: 2c, 2c + 1, 2c + 8, 2c + 9 of
+// 16.
 #pragma once
 #include "warp.cuh"
 
@@ -45,8 +46,8 @@ MULTIPLY(multiply_bf16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
 MULTIPLY(multiply_fp16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 #undef MULTIPLY
 
-// Four matrices of 8 x 8 halves in shared memory; lane l names the beginning of row l % 8 of matrix l / 8. Of each matrix a lane gets rows 2c
-// and 2c + 1 of column g.
+// Four matrices of 8 x 8 halves in shared memory; lane l names the beginning of row l % 8 of matrix l / 8. Of each matrix a lane gets
+// rows 2c and 2c + 1 of column g.
 DEVICE void load_across(u32 (&pairs)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
