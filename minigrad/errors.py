@@ -85,12 +85,6 @@ class DeviceError(MinigradError, RuntimeError):
     code = "device"
 
 
-class OutOfMemoryError(MinigradError, MemoryError):
-    """There is no memory for even the smallest part of the work."""
-
-    code = "out-of-memory"
-
-
 class MissingExtraError(MinigradError, ImportError):
     """An optional dependency is absent. The message names the extra that installs it."""
 

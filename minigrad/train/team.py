@@ -10,7 +10,6 @@ Processes and not threads, because between two matrix products Python holds its 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import astuple
@@ -28,7 +27,7 @@ from minigrad.backend import device_of, random
 from minigrad.backend.precision import product_precision
 from minigrad.backend.threads import blas_threads
 from minigrad.data.loader import Batch
-from minigrad.errors import ArgumentError, MinigradError, OutOfMemoryError
+from minigrad.errors import ArgumentError, MinigradError
 from minigrad.optim import Optimizer
 from minigrad.optim.clip import check_max_norm, clipping, global_norm, squared_norm
 from minigrad.optim.updates import Update, divide
@@ -39,8 +38,6 @@ from minigrad.train._workers import Desk, batch_arrays, share_of
 from minigrad.train.loss_scale import LossScaler
 from minigrad.workers.process import Worker, number_of_workers, stop_all
 from minigrad.workers.surroundings import Surroundings
-
-logger = logging.getLogger("minigrad")
 
 
 class Team:
@@ -90,18 +87,15 @@ class Team:
         self._around: Surroundings | None = None
         self._others: list[Worker] = []
         self._read_whole: set[Parameter] = set()
-        self._fitting_parts = 1
         finalize(self, stop_all, self._others)
 
     def backward(self, batch: Batch, parts: int = 1) -> float:
         """The loss of the whole step, whose gradient afterwards lies in every parameter's `grad`, where nothing older is left.
 
         parts: how many pieces each worker computes one after the other, so that only one piece's activations are in its memory at a time.
-        One process, on a GPU or not, doubles them where memory does not suffice, and says so in the log.
 
-        Raises: OutOfMemoryError if there is no memory for a single sequence. What `loss_of` raises; an error of a worker is of the same
-        kind (MinigradError for kinds that are not minigrad's) and has the worker's traceback as a note. MinigradError (worker-died) if a
-        worker was killed. In all cases parameters are as before, there
+        Raises: what `loss_of` raises; an error of a worker is of the same kind (MinigradError for kinds that are not minigrad's) and has
+        the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are as before, there
         are no gradients, and the next call begins anew, with new workers. ArgumentError for parts below 1 and for a team that is closed;
         MinigradError (half-step) after a step that was not finished.
         """
@@ -179,29 +173,12 @@ class Team:
 
     # ---------------------------------------------------------------- alone
     def _backward_alone(self, batch: Batch, parts: int) -> float:
-        """In more parts if there is no memory for these; and in as many from then on, so that not every step finds out anew."""
-        parts = max(parts, self._fitting_parts)
-        while (loss := self._try_alone(batch, parts)) is None:
-            self.optimizer.zero_grad()
-            parts = self._fitting_parts = 2 * parts
+        stream = random.current()
+        with random.at(stream.seed, stream.step):
+            loss = share_of(self.loss_of, [batch] if parts == 1 else batch.split(parts), batch, self._loss_scale)
         if self.max_norm is not None:
             self.grad_norm = global_norm(p.leaf for p in self.optimizer.steps if p.leaf.grad is not None)
         return loss
-
-    def _try_alone(self, batch: Batch, parts: int) -> float | None:
-        stream, pieces = random.current(), batch.split(parts)
-        try:
-            with random.at(stream.seed, stream.step):
-                return share_of(self.loss_of, pieces, batch, self._loss_scale)
-        except MemoryError as error:
-            longest = int(batch.tokens.packing.lengths.max())
-            what = f"{len(batch.tokens.packing)} sequences of up to {longest} tokens, computed in {len(pieces)} parts"
-            if len(pieces) == len(batch.tokens.packing):
-                raise OutOfMemoryError(
-                    f"there is no memory for a training step of {what}: shorten the sequences or choose a smaller model ({error})"
-                ) from error
-            logger.warning("there is no memory for a training step of %s; twice as many parts give the same step (%s)", what, error)
-            return None  # the error goes, and with it the activations that its traceback holds
 
     # ---------------------------------------------------------------- together
     def _backward_together(self, batch: Batch, parts: int) -> float:
