@@ -168,7 +168,8 @@ class Draw:
 
     def _rows(self, i: int, row_blocks: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
         rows = int(self.packing.lengths[i])
-        return words(self.seed, DROPOUT, int(self.packing.numbers[i]), self.site, self.step, rows * row_blocks).reshape(rows, -1)
+        drawn = words(self.seed, DROPOUT, int(self.packing.numbers[i]), self.site, self.step, rows * row_blocks)
+        return drawn.reshape(rows, row_blocks * UNITS)
 
     def mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """True where a unit survives. Every row owns whole blocks, so a row's units do not depend on the others.
@@ -192,6 +193,6 @@ class Draw:
         blocks = -(-(b - a) // UNITS)
         out = np.empty((count, self.width, int(self.packing.lengths[i]), b - a), bool)
         for sequence, survives in enumerate(out, i):
-            drawn = self._rows(sequence, self.width * blocks).reshape(-1, self.width, blocks * UNITS)
+            drawn = self._rows(sequence, self.width * blocks).reshape(survives.shape[1], self.width, blocks * UNITS)
             np.greater_equal(drawn[:, :, : b - a], self.threshold, out=survives.swapaxes(0, 1))
-        return out.reshape(-1, *out.shape[2:])
+        return out.reshape(count * self.width, *out.shape[2:])

@@ -243,6 +243,11 @@ def test_a_rate_that_is_none(rate: float) -> None:
         Draw("p", rate, Packing([1]), 1)
 
 
+def test_pairs_of_a_sequence_that_nobody_may_attend_to() -> None:
+    keys = Packing([1, 3], masked_first=[True, False])
+    assert Draw("p", 0.5, keys, 2, keys).pairs(0).shape == (2, 1, 0)
+
+
 def test_a_draw_for_rows_has_no_pairs() -> None:
     with pytest.raises(ArgumentError, match="for rows, not for attention"):
         Draw("p", 0.5, Packing([1]), 1).pairs(0)

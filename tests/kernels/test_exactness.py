@@ -13,6 +13,7 @@ from support import without_kernels
 
 import minigrad as mg
 from minigrad import ops
+from minigrad.backend.random import Draw
 from minigrad.packing import Packing
 
 SMALLEST = 1.2e-38
@@ -100,3 +101,13 @@ def test_rows_of_scores_far_below_zero() -> None:
     kv = np.concatenate([q, k, np.array([[1.0], [2.0], [3.0]])], axis=1)
     (ours, exact), _ = both(ops.attention, kv, packing=Packing([3]), heads=1)
     np.testing.assert_allclose(ours, exact, rtol=1e-4)  # scores of 200 are rounded by 1.5e-5
+
+
+def test_a_sequence_of_a_masked_row_alone_attends_to_nothing() -> None:
+    """Zeros, and no gradient, with dropout of the weights too."""
+    packing = Packing([1, 3], masked_first=[True, False])
+    qkv = np.random.default_rng(0).standard_normal((4, 24))
+    draw = Draw("attention", 0.3, packing, 2, packing)
+    for ours, exact in both(ops.attention, qkv, packing=packing, heads=2, draw=draw):
+        assert not ours[0].any() and not exact[0].any()
+        np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-5)
