@@ -433,7 +433,7 @@ def _new_array(data: Any, dtype: Any) -> Array:
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         data = data.array
-    if hasattr(data, "get") and hasattr(data, "device"):  # a CuPy array stays on its device
+    if _is_on_gpu(data):  # there it stays
         cuda_namespace()
         return data.copy() if wanted is None else data.astype(wanted)
     array = numbers(data, wanted)
@@ -442,14 +442,22 @@ def _new_array(data: Any, dtype: Any) -> Array:
     return array
 
 
+def _is_on_gpu(data: Any) -> bool:
+    """Whether `data` is an array of CuPy's, told without importing CuPy."""
+    return hasattr(data, "get") and hasattr(data, "device")
+
+
 def _index(part: Any) -> Any:
     """One part of an index as NumPy takes it. Arrays are copied: the backward pass reads them again."""
+    index: Any
     if part is None or part is Ellipsis or isinstance(part, slice | int | np.integer):
         return part
     if isinstance(part, Tensor) and part.dtype.kind in "iub":
         return part.array
     if isinstance(part, str | Tensor):
-        index: Any = np.empty(0)
+        index = np.empty(0)
+    elif _is_on_gpu(part):
+        index = part.copy()
     elif hasattr(part, "dtype"):
         index = np.array(part)
     else:

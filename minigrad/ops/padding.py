@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minigrad.backend import namespace_of, to_numpy
+from minigrad.backend import Array, namespace_of, to_numpy
 from minigrad.backend.dtypes import numbers
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite
@@ -71,5 +71,19 @@ def _with_copies(x: Tensor, axis: int, before: int, after: int, mode: str) -> Te
     xp, n = namespace_of(x.array), x.shape[axis]
     if n == 0:
         raise ShapeError(f"pad: axis {axis} of shape {x.shape} is empty, there is nothing to repeat: use mode='constant'")
-    places = xp.pad(xp.arange(n), (before, after), mode=mode)
+    places = _source(xp, xp.arange(-before, n + after), n, mode)
     return concatenate(gathered(x, places[:before], axis), x, gathered(x, places[before + n :], axis), axis=axis)
+
+
+def _source(xp: Any, at: Array, n: int, mode: str) -> Array:
+    """Which of places 0 to n - 1 is copied to place `at` of an axis that is continued on both sides.
+
+    Not by `pad` of the array library, because CuPy's (14.2) "wrap" goes wrong where one side is wider than the axis and the other is not.
+    """
+    if mode == "edge":
+        return at.clip(0, n - 1)
+    if mode == "wrap":
+        return at % n
+    there_and_back = max(2 * (n - 1), 1)
+    at = at % there_and_back
+    return xp.minimum(at, there_and_back - at)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from minigrad.backend import numpy as numpy_namespace
+from minigrad.tensor import Tensor, _is_on_gpu
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed (the `gpu` extra)")
 
@@ -219,3 +220,15 @@ def test_what_is_there_is_found(code: str) -> None:
     tree = ast.parse(code)
     uses = [(cupy_namespace, used) for used in functions_used(tree)] + [(MethodsOfAnArray, used) for used in methods_used(tree)]
     assert uses and not [said for owner, used in uses if (said := complaint(owner, used))]
+
+
+# ---------------------------------------------------------------- arrays
+def test_an_array_of_cupy_is_told_from_others() -> None:
+    """An index or operand that lies on a GPU is copied there: NumPy's conversion refuses it."""
+    host = np.arange(6.0)
+    memory = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, device_id=0)  # an array without a GPU, as long as nobody computes
+    array = cupy.ndarray((6,), np.float64, memptr=cupy.cuda.MemoryPointer(memory, 0))
+    with pytest.raises(TypeError, match="conversion"), pytest.warns(DeprecationWarning):
+        np.array(array)
+    assert _is_on_gpu(array) and _is_on_gpu(array[2:])
+    assert not any(map(_is_on_gpu, (host, host[0], Tensor(host), [1, 2], {"get": 1}, "cuda")))
