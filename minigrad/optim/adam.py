@@ -14,19 +14,20 @@ from minigrad.optim.optimizer import Optimizer
 
 @Kernel
 def adam(
-    xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, beta1: float, beta2: float, size: float, eps: float, l2: float, decay: float
-) -> None:
-    """g ← g + l2·p;  m ← β1·m + (1-β1)g;  v ← β2·v + (1-β2)g²;  p ← decay·p - size·m / (√v + eps).
+    xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, beta1: float, beta2: float, size: float, eps: float, l2: float, decay: float,
+    factor: float = 1.0,
+) -> None:  # fmt: skip
+    """g ← factor·g + l2·p;  m ← β1·m + (1-β1)g;  v ← β2·v + (1-β2)g²;  p ← decay·p - size·m / (√v + eps).
 
     AMSGrad: w ← max(w, v) stands for v under the root.
     With c = √(1-β2ᵗ), size = lr·c/(1-β1ᵗ) and eps = ε·c this is Adam's lr/(1-β1ᵗ) · m / (√v/c + ε), with one pass less.
     """
     m, v, *largest = moments
     t, u = scratch
+    if factor != 1:
+        g = xp.multiply(g, factor, out=u)
     if l2:
-        xp.multiply(p, l2, out=u)
-        u += g
-        g = u
+        g = xp.add(xp.multiply(p, l2, out=t), g, out=u)
     m *= beta1
     m += xp.multiply(g, 1 - beta1, out=t)
     xp.multiply(g, g, out=t)
@@ -46,12 +47,15 @@ def adam(
 
 @adam.on("numpy")
 def _in_one_pass(
-    xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, beta1: float, beta2: float, size: float, eps: float, l2: float, decay: float
-) -> Any:
+    xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, beta1: float, beta2: float, size: float, eps: float, l2: float, decay: float,
+    factor: float = 1.0,
+) -> Any:  # fmt: skip
     """The same numbers to the last bit: each element is read once, changed and written."""
     compiled = compiled_passes()
     if compiled is None or p.dtype != "float32" or len(moments) > 2:
         return NotImplemented
+    if factor != 1:
+        g = xp.multiply(g, factor, out=scratch[0])
     compiled.adam(p, g, *moments, beta1, beta2, size, eps, l2, decay)
     return None
 
@@ -75,6 +79,7 @@ class Adam(Optimizer):
     """
 
     kernel = adam
+    kernel_scales = True
     moment_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     decoupled: ClassVar[bool] = False
     """Whether weight decay shrinks the parameter itself, past the moments."""

@@ -109,6 +109,12 @@ class Arena:
             block = slice(start, min(start + self.block, update.stop))
             yield self.data[block], self.gradients[block], tuple([m[block] for m in moments])
 
+    def whole_gradient(self) -> Array | None:
+        """The gradients of all parameters as one flat array, if none is missing. Only to be read."""
+        leaves = [place.parameter.leaf for place in self.places if place.parameter.owner is self]
+        complete = len(leaves) == len(self.names) and all(leaf.grad is not None and leaf.grad is leaf.view for leaf in leaves)
+        return self.gradients if complete else None
+
     def check_ownership(self) -> None:
         """Raises: GraphError (graph-owner) if another optimizer has taken a parameter over."""
         for p, name in self.names.items():

@@ -46,6 +46,9 @@ class Optimizer(ABC):
     kernel: ClassVar[Kernel]
     """(xp, p, g, moments, scratch, **constants): one step on flat blocks, in place in `p` and `moments`; `g` is only read."""
 
+    kernel_scales: ClassVar[bool] = False
+    """Whether the kernel has a keyword `factor`, which multiplies g. For the others that is a pass of its own."""
+
     moment_names: ClassVar[tuple[str, ...]]
     """What the rule remembers of each element, in the order in which the kernel takes it."""
 
@@ -111,11 +114,12 @@ class Optimizer(ABC):
             blocks = self.tables[self.arena.tables[update.table]].blocks(update)
         else:
             blocks = self.arena.blocks(update, [self._moment(name) for name in update.moments])
+        constants = {**update.constants, "factor": scale} if self.kernel_scales else update.constants
         for p, g, moments in blocks:
             scaled, *scratch = [s[: p.size] for s in self._scratch]
-            if scale != 1:
+            if scale != 1 and not self.kernel_scales:
                 g = self.arena.xp.multiply(g, scale, out=scaled)
-            self.kernel.run(self.arena.xp, [p, g, moments, scratch], update.constants, keep=False)
+            self.kernel.run(self.arena.xp, [p, g, moments, scratch], constants, keep=False)
 
     def end_step(self) -> None:
         """After every stretch: note what the rest of the tables owes, and begin the next step of the random numbers."""

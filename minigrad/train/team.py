@@ -29,7 +29,7 @@ from minigrad.backend.threads import blas_threads
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, MinigradError
 from minigrad.optim import Optimizer
-from minigrad.optim.clip import check_max_norm, clipping, global_norm, squared_norm
+from minigrad.optim.clip import check_max_norm, clipping, gradient_norm, squared_norm
 from minigrad.optim.updates import Update, divide
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
@@ -177,7 +177,7 @@ class Team:
         with random.at(stream.seed, stream.step):
             loss = share_of(self.loss_of, [batch] if parts == 1 else batch.split(parts), batch, self._loss_scale)
         if self.max_norm is not None:
-            self.grad_norm = global_norm(p.leaf for p in self.optimizer.steps if p.leaf.grad is not None)
+            self.grad_norm = gradient_norm(self.optimizer)
         return loss
 
     # ---------------------------------------------------------------- together

@@ -11,7 +11,7 @@ from optim.reference import feed, feed_rows
 import minigrad as mg
 from minigrad.backend.gradients import RowSparse
 from minigrad.errors import ArgumentError
-from minigrad.optim import clip_grad_norm
+from minigrad.optim import clip, clip_grad_norm
 from minigrad.optim.arena import TABLE_ROWS
 
 
@@ -124,3 +124,17 @@ def test_what_is_no_list_of_parameters_is_refused(what: str) -> None:
     wrong: Any = WRONG[what]
     with pytest.raises(ArgumentError, match=rf"{what}.*pass model\.parameters\(\)"):
         clip_grad_norm(wrong, 1.0)
+
+
+def test_the_norm_of_an_optimizers_gradients_is_that_of_its_arena() -> None:
+    """Of all in one pass, where none is missing; what another optimizer has taken over is not there."""
+    parameters = [mg.Parameter(np.arange(6, dtype=np.float32).reshape(2, 3)), mg.Parameter(np.ones(4, np.float32))]
+    optimizer = mg.optim.SGD(parameters, lr=0.1)
+    (parameters[0] * parameters[0]).sum().backward()
+    assert optimizer.arena.whole_gradient() is None
+    assert clip.gradient_norm(optimizer) == pytest.approx(float(np.linalg.norm(2 * np.arange(6))))
+    parameters[1].sum().backward()
+    whole = optimizer.arena.whole_gradient()
+    assert clip.global_norm(p.leaf for p in parameters) == pytest.approx(float(np.linalg.norm(whole)))
+    mg.optim.SGD(parameters[1:], lr=0.1)
+    assert optimizer.arena.whole_gradient() is None

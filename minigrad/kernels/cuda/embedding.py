@@ -11,6 +11,9 @@ from minigrad.backend.transfers import declared
 from minigrad.kernels.cuda.blocks import all_float32
 from minigrad.kernels.cuda.launch import launch
 
+NO_ROW = -1
+"""The id of a gradient that no row gets."""
+
 
 @ops.embedding.on("cupy")
 def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None) -> Any:
@@ -24,33 +27,40 @@ def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = N
     launch("gather_rows", (flat.size,), table, flat, out, flat.size, *table.shape)
 
     def by_table(g: Array) -> RowSparse:
-        values, touched = g.reshape((flat.size, width)), flat
-        if padding_idx is not None:
-            with declared():  # how many are left
-                real = xp.flatnonzero(flat != padding_idx)
-            values, touched = values[real], flat[real]
+        touched = flat if padding_idx is None else xp.where(flat == padding_idx, NO_ROW, flat)  # how many are left, only the GPU knows
+        values = g.reshape((flat.size, width))
         return SummedRows(touched, values, table.shape)
 
     return out, (by_table, None)
 
 
 class SummedRows(RowSparse):
-    """`RowSparse` on a GPU: rows of one id are added up in their order, so that two runs agree to the last bit."""
+    """`RowSparse` on a GPU: rows of one id are added up in their order, so that two runs agree to the last bit; `NO_ROW` names none."""
 
     __slots__ = ()
+
+    def into(self, out: Array, accumulate: bool) -> Array:
+        """Without asking the GPU how many rows there are."""
+        if not accumulate:
+            out.fill(0)
+        order = namespace_of(self.values).argsort(self.ids, kind="stable")
+        self._add(order, self.ids[order], out)
+        return out
+
+    def _add(self, order: Array, ascending: Array, out: Array) -> None:
+        xp, (rows, width) = namespace_of(self.values), self.values.shape
+        launch("sum_rows", (rows, width), xp.ascontiguousarray(self.values), order, ascending, out, rows, *out.shape)
 
     def _sum_equal_ids(self) -> tuple[Array, Array]:
         xp = namespace_of(self.values)
         order = xp.argsort(self.ids, kind="stable")
         ranked = self.ids[order]
-        is_first = xp.ones(len(ranked), bool)
-        is_first[1:] = ranked[1:] != ranked[:-1]
+        is_first = ranked != NO_ROW
+        is_first[1:] &= ranked[1:] != ranked[:-1]
         with declared():  # how many ids are distinct
             firsts = xp.flatnonzero(is_first)
-        starts = xp.concatenate([firsts, xp.full(1, len(ranked), firsts.dtype)])
-        segments, width = len(firsts), self.shape[1]
-        out = xp.empty((segments, width), self.dtype)
-        launch("sum_segments", (segments, width), xp.ascontiguousarray(self.values), order, starts, out, segments, width)
+        out = xp.zeros((len(firsts), self.shape[1]), self.dtype)
+        self._add(order, xp.cumsum(is_first) - 1, out)
         return ranked[firsts], out
 
     def astype(self, dtype: Any) -> RowSparse:

@@ -85,8 +85,8 @@ def by_block(rows: int) -> Grid:
     return rows, 1, 1
 
 
-def segment_strips(segments: int, width: int) -> Grid:
-    return segments, ceil_div(width, STRIP), 1
+def row_strips(rows: int, width: int) -> Grid:
+    return rows, ceil_div(width, STRIP), 1
 
 
 def quads(n: int) -> Grid:
@@ -145,10 +145,10 @@ TABLE: dict[str, Entry] = {
         by_block,
     ),
     "gather_rows": Entry("embedding.cu", "table* ids* out* rows:i64 height:i64 width:i32", WARP_ROWS, by_warp),
-    "sum_segments": Entry("embedding.cu", "values* order* starts* out* segments:i64 width:i32", STRIPS, segment_strips),
+    "sum_rows": Entry("embedding.cu", "values* order* ids* out* rows:i64 height:i64 width:i32", STRIPS, row_strips),
     "adam": Entry(
         "optimizer.cu",
-        f"p* g* m* v* largest* n:i64 {BETAS} size:f32 eps:f32 l2:f32 decay:f32",
+        f"p* g* m* v* largest* n:i64 {BETAS} size:f32 eps:f32 l2:f32 decay:f32 factor:f32",
         (256, 1, 1),
         quads,
     ),

@@ -154,7 +154,7 @@ def test_the_list_names_each_kernel_with_what_it_takes(capsys: pytest.CaptureFix
     monkeypatch.setattr(build, "sources", lambda: [SOURCE])
     build.main(["--arch", "90"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:3] for line in lines] == [["sm_90", SOURCE, "sum_segments"], ["sm_90", SOURCE, "gather_rows"]]
+    assert [line.split()[:3] for line in lines] == [["sm_90", SOURCE, "sum_rows"], ["sm_90", SOURCE, "gather_rows"]]
     assert all("registers" in line and "0 spilled" in line for line in lines)
 
 

@@ -32,7 +32,7 @@ REGISTERS = {
     "cross_entropy": 40,
     "cross_entropy_pullback": 40,
     "gather_rows": 32,
-    "sum_segments": 48,
+    "sum_rows": 48,
     "adam": 56,
     "adam_now": 48,
     "adam_captured": 56,

@@ -34,7 +34,7 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
         assert covered(grid[0], each, rows) and covered(grid[1], launch.STRIP, width) and grid[2] == 1
     assert covered(launch.quads(rows)[0], 1024, rows)
     assert covered(launch.squares(rows)[0], launch.SQUARES, rows)
-    assert launch.segment_strips(rows, width)[0] == rows and covered(launch.segment_strips(rows, width)[1], launch.STRIP, width)
+    assert launch.row_strips(rows, width)[0] == rows and covered(launch.row_strips(rows, width)[1], launch.STRIP, width)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_more_blocks_than_a_grid_holds_are_refused(sizes: tuple[int, int], calls
 
 
 def test_a_billion_numbers_fit(calls: list[tuple[Any, ...]]) -> None:
-    launch.launch("adam", (1 << 33,), *[None] * 5, 1 << 33, *[0.0] * 8)
+    launch.launch("adam", (1 << 33,), *[None] * 5, 1 << 33, *[0.0] * 9)
     launch.launch("sum_of_squares", (1 << 33,), None, None, 1 << 33)
     launch.launch("add_bias", (1 << 25, 8192), None, None, 1 << 25, 8192)
     assert len(calls) == 3

@@ -12,6 +12,7 @@ from kernels.cuda.parity import normal
 import minigrad as mg
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.kernels.cuda import launch, optimizer
+from minigrad.optim import clip
 from minigrad.optim.adam import AdamW, adam
 
 RULES: list[dict[str, float]] = [
@@ -19,6 +20,7 @@ RULES: list[dict[str, float]] = [
     {"beta1": 0.8, "beta2": 0.99, "size": 0.37, "eps": 3e-7, "l2": 0.01, "decay": 1.0},
     {"beta1": 0.9, "beta2": 0.999, "size": 2e-5, "eps": 1e-6, "l2": 0.0, "decay": 0.99998},
     {"beta1": 0.0, "beta2": 0.0, "size": 1.0, "eps": 0.0, "l2": 0.0, "decay": 1.0},
+    {"beta1": 0.8, "beta2": 0.99, "size": 0.37, "eps": 3e-7, "l2": 0.01, "decay": 1.0, "factor": 0.37},
 ]
 
 
@@ -29,7 +31,7 @@ def arrays(n: int, moments: int) -> list[np.ndarray]:
     return [p, g, rest[0] * 0.01, *[np.abs(m) * np.float32(1e-4) for m in rest[1:]]]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=["plain", "l2", "decoupled", "no memory"])
+@pytest.mark.parametrize("rule", RULES, ids=["plain", "l2", "decoupled", "no memory", "factor"])
 @pytest.mark.parametrize("moments", [2, 3], ids=["adam", "amsgrad"])
 @pytest.mark.parametrize(("n", "offset"), [(1, 0), (4, 0), (1023, 0), (1025, 1), (2304, 3)])
 def test_adam_is_the_optimizers_to_the_last_bit(n: int, offset: int, moments: int, rule: dict[str, float], emulator: Emulator) -> None:
@@ -111,7 +113,7 @@ def test_sum_of_squares(n: int, offset: int, emulator: Emulator) -> None:
     x = guarded(normal((n,))[0] * np.float32(1e18), offset=offset)  # float32 has no number for the squares of the largest
     found = []
     for emulator.backwards in (False, True):
-        found.append(float(optimizer.sum_of_squares(x)))
+        found.append(float(optimizer.sum_of_squares(Namespace(), x)))
     assert found[0] == found[1]
     np.testing.assert_allclose(found[0], np.sum(x.astype(np.float64) ** 2), rtol=1e-14)  # float64 has steps of 2e-16
 
@@ -124,3 +126,14 @@ def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, m
     monkeypatch.setattr(launch, "kernel_of", emulator.changed("optimizer.cu", right, wrong).kernel)
     with pytest.raises(AssertionError):
         test_adam_is_the_optimizers_to_the_last_bit(9, 0, 2, RULES[0], emulator)
+
+
+def test_what_is_squared_elsewhere_is_declined() -> None:
+    x = normal((4, 6))[0]
+    assert optimizer.sum_of_squares(Namespace(), x.astype(np.float64)) is NotImplemented
+    assert optimizer.sum_of_squares(Namespace(), x[:, ::2]) is NotImplemented
+
+
+def test_they_are_those_of_clipping_on_a_gpu(emulator: Emulator) -> None:
+    x = normal((3, 7))[0]
+    np.testing.assert_allclose(clip.squares.overrides["cupy"](Namespace(), x), clip.sum_of_squares(x), rtol=1e-14)

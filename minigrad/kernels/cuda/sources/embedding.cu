@@ -21,18 +21,34 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// out[s] = the sum of values[order[i]] for i from starts[s] to starts[s + 1] - 1. Shapes: starts (segments + 1).
+// Where the run of equal numbers ends that begins at `first` of n ascending ones: steps that double, then halves. One look if it has one.
+DEVICE i64 end_of_run(const i64* ascending, i64 first, i64 n) {
+    const i64 id = ascending[first];
+    i64 inside = first, step = 1;
+    while (inside + step < n && ascending[inside + step] == id) inside += step, step *= 2;
+    for (i64 outside = inside + step < n ? inside + step : n; outside - inside > 1;) {
+        const i64 middle = inside + (outside - inside) / 2;
+        (ascending[middle] == id ? inside : outside) = middle;
+    }
+    return inside + 1;
+}
+
+// out[id] += the sum of values[order[i]] over all i with ids[i] = id; ids ascend. An id outside of the table has no row there, and no sum.
+// Each place of ids has a block, so that nobody needs to know how many differ; the first of each run does the work. Shapes: out (height,
+// width).
 extern "C" __global__ void __launch_bounds__(256)
-    sum_segments(const float* values, const i64* order, const i64* starts, float* out, i64 segments, int width) {
+    sum_rows(const float* values, const i64* order, const i64* ids, float* out, i64 rows, i64 height, int width) {
     __shared__ float4 all[WARPS][WARP];
-    const i64 segment = blockIdx.x;
-    if (segment >= segments) return;
+    const i64 first = blockIdx.x;
+    if (first >= rows) return;
+    const i64 id = ids[first];
+    if (id < 0 || id >= height || (first > 0 && ids[first - 1] == id)) return;
     const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
     const bool w = wide(values, width);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    const i64 end = starts[segment + 1];
+    const i64 end = end_of_run(ids, first, rows);
 #pragma unroll 4
-    for (i64 i = starts[segment] + threadIdx.y; i < end; i += WARPS) {
+    for (i64 i = first + threadIdx.y; i < end; i += WARPS) {
         const float4 x = load4(values + order[i] * width, at, width, w);
         sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
     }
@@ -43,5 +59,8 @@ extern "C" __global__ void __launch_bounds__(256)
         const float4 x = all[i][threadIdx.x];
         sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
     }
-    store4(out + segment * width, at, width, wide(out, width), sum);
+    const bool v = wide(out, width);
+    const float4 x = load4(out + id * width, at, width, v);
+    sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
+    store4(out + id * width, at, width, v, sum);
 }

@@ -25,8 +25,8 @@ DEVICE void adam_step(const AdamRule& rule, float factor, float* p, const float*
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     adam(float* p, const float* g, float* m, float* v, float* largest, i64 n, float beta1, float rest1, float beta2, float rest2, float size,
-         float eps, float l2, float decay) {
-    adam_step({beta1, rest1, beta2, rest2, size, eps, l2, decay}, 1.0f, p, g, m, v, largest, n);
+         float eps, float l2, float decay, float factor) {
+    adam_step({beta1, rest1, beta2, rest2, size, eps, l2, decay}, factor, p, g, m, v, largest, n);
 }
 
 // For a captured graph, one thread: what changes from step to step, from what lies in device memory. A step whose gradients are not finite
