@@ -24,6 +24,7 @@ from minigrad import ops
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.gradients import LAZY
 from minigrad.backend.random import Draw
+from minigrad.kernels import register_cuda
 from minigrad.op import COMPOSITES, REGISTRY, Op
 from minigrad.packing import Packing
 
@@ -65,6 +66,7 @@ def _module(entry: Any) -> str:
 
 
 def _tables() -> Iterator[str]:
+    register_cuda()  # they register themselves when a GPU is first used
     everything = {**REGISTRY, **COMPOSITES}
     modules = sorted({_module(entry) for entry in everything.values()})
     yield f"{len(REGISTRY)} operations and {len(COMPOSITES)} composites.\n"

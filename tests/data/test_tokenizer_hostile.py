@@ -226,9 +226,10 @@ def test_c09_pathological_texts_take_linear_time(tokenizers: list[Tokenizer], na
             return time.process_time() - start
 
         times = SIZE // len(TEXTS[name])
-        short = min(seconds(TEXTS[name] * (times // 4)) for _ in range(2))
-        # 10 ms on top: what a short text costs is mostly noise. 10, not 4, because memory is slower than caches.
-        assert seconds(TEXTS[name] * times) < 10 * (short + 0.01)
+        short, long = (min(seconds(text) for _ in range(3)) for text in (TEXTS[name] * (times // 4), TEXTS[name] * times))
+        # 10 ms on top: what a short text costs is mostly noise. 10, not 4, because memory is slower than caches. The best of three each:
+        # neighbours on the machine cost processor time, too.
+        assert long < 10 * (short + 0.01)
 
 
 # ---- anything else that is wrong
