@@ -139,7 +139,9 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
 
 def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     """x where the condition holds, else y; the branch not taken receives gradient 0."""
-    return ops.where(as_tensor(condition), x, y)
+    if not isinstance(condition, Tensor):
+        condition = Tensor(condition, device=next((branch.device for branch in (x, y) if isinstance(branch, Tensor)), None))
+    return ops.where(condition, x, y)
 
 
 def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> Tensor:

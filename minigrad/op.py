@@ -27,7 +27,7 @@ import numpy as np
 
 from minigrad.anomaly import Call, checked_call, detecting
 from minigrad.autograd import Leaf, Node, Pullback, parameter_reads, recording, replayable
-from minigrad.backend import Array, device_of, namespace_of
+from minigrad.backend import Array, device_of, namespace_of, to_device
 from minigrad.backend.dtypes import numbers
 from minigrad.errors import ArgumentError, ContractError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
@@ -131,11 +131,15 @@ class Op(Kernel, Generic[P]):
             raise DTypeError(f"{self.name} needs at least one tensor or array, got {', '.join(type(a).__name__ for a in args)}")
         keep = wanted and recording.get()
         if foreign:
+            home = next((arg.device for arg in args if isinstance(arg, Tensor)), "cpu")  # where lists and NumPy's numbers go
             for i, arg in enumerate(args):
                 if isinstance(arg, SEQUENCES):  # floats in lists take over the tensors' dtype, so that float64 stays exact
-                    arrays[i] = _listed(arrays[i], arrays)
+                    arrays[i] = to_device(_listed(arrays[i], arrays), home)
+                elif isinstance(arg, np.generic):
+                    arrays[i] = to_device(arrays[i], home)
                 elif arrays[i] is arg and hasattr(arg, "shape"):
                     arrays[i] = arg.copy()  # a pullback may capture it, the result may be a view of it, and its owner may write to it
+            first = next(array for array in arrays if hasattr(array, "shape"))
         if self.promotes is not None and not (uniform and first.dtype.kind == "f"):
             arrays = _promoted(arrays, self.promotes, self.indices)
         higher = replayable.get()

@@ -85,11 +85,11 @@ def _compared(how: str, x: Any, y: Any) -> Tensor:
 
 
 def _beside(other: Any, x: Any) -> Any:
-    """x itself; the floats of a list take over the other side's floating dtype, so that [0.1] equals a float32 0.1."""
+    """x itself; a list goes where the other side is, and its floats take over that side's floating dtype: [0.1] equals a float32 0.1."""
     if not isinstance(x, list | tuple):
         return x
-    listed, dtype = Tensor(x), getattr(other, "dtype", None)
-    return Tensor(x, dtype=dtype) if dtype is not None and dtype.kind == listed.dtype.kind == "f" else listed
+    listed, dtype, device = Tensor(x), getattr(other, "dtype", None), other.device if isinstance(other, Tensor) else "cpu"
+    return Tensor(x, dtype=dtype if dtype is not None and dtype.kind == listed.dtype.kind == "f" else None, device=device)
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:

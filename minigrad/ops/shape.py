@@ -212,7 +212,7 @@ def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
     Raises: ShapeError if mask or value do not broadcast to x; DTypeError for a floating value among integers.
     """
     x = as_tensor(x)
-    fill = value.astype(x.dtype) if isinstance(value, Tensor) else Tensor(value, dtype=x.dtype)
+    fill = value.astype(x.dtype) if isinstance(value, Tensor) else Tensor(value, dtype=x.dtype, device=x.device)
     if x.dtype.kind != "f" and as_tensor(value).dtype.kind == "f":
         raise DTypeError(f"masked_fill: a tensor of {x.dtype} cannot hold the value {value!r:.60}; convert it with .astype first")
     filled = where(allowed(mask, x), fill, x)

@@ -1,0 +1,90 @@
+"""Matrix products by cuBLAS on a GPU: arrays in every layout, added and not, against NumPy's in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from backend.test_gemm import Memory, products
+from hypothesis import given, settings
+
+from minigrad.backend import cuda_namespace, to_numpy
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.layout import address
+from minigrad.backend.precision import PRECISIONS, precision, rounded
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
+"""Relative to the sum of the products' sizes: up to 12 numbers, in another order."""
+
+LARGE = {"float32": 1e-6, "tf32": 3e-3, "bf16": 1e-5, "fp16": 1e-5}
+"""Relative to the sum of the products' sizes, against operands rounded as the CPU rounds them: float32 sums in another order, which tensor
+cores cut off rather than round. How TF32 is rounded, cuBLAS does not say: its operands may be one step of 2^-10 smaller each."""
+
+
+def on_device(array: np.ndarray, memory: Memory, device: str) -> tuple[Any, Any]:
+    """The same view of the same buffer on the device, and the buffer."""
+    buffer = memory.buffer_at(address(array)) if array.size else array
+    if device == "cpu":
+        return array, buffer
+    import cupy
+
+    copy = cupy.asarray(buffer)
+    offset = copy.data.ptr - copy.data.mem.ptr + (address(array) - address(buffer) if array.size else 0)
+    return cupy.ndarray(array.shape, array.dtype, cupy.cuda.MemoryPointer(copy.data.mem, offset), array.strides), copy
+
+
+@settings(max_examples=300)
+@given(products())
+def test_every_layout(device: str, case: tuple[Memory, np.ndarray, np.ndarray, np.ndarray | None, bool, str]) -> None:
+    """Nothing is written beside the output."""
+    memory, a, b, out, accumulate, kind = case
+    expected = np.matmul(a.astype(np.float64), b.astype(np.float64)) + (out if accumulate else 0.0)
+    (x, _), (y, _) = on_device(a, memory, device), on_device(b, memory, device)
+    given_out, buffer = (None, None) if out is None else on_device(out, memory, device)
+    untouched = None if out is None else beside(out, memory).copy()
+    xp = numpy_namespace if device == "cpu" else cuda_namespace()
+    found = xp.matmul(x, y, out=given_out, accumulate=accumulate)
+    assert out is None or found is given_out
+    assert found.shape == expected.shape and found.dtype == kind
+    np.testing.assert_allclose(to_numpy(found), expected, rtol=TOLERANCE[kind], atol=20 * TOLERANCE[kind])
+    if out is not None and out.size:
+        memory.buffer_at(address(out))[...] = to_numpy(buffer)
+        np.testing.assert_array_equal(beside(out, memory), untouched)
+
+
+def beside(out: np.ndarray, memory: Memory) -> np.ndarray:
+    """What lies in the buffer of `out` and does not belong to it."""
+    if not out.size:
+        return out
+    buffer = memory.buffer_at(address(out))
+    places = (address(out) - address(buffer)) // out.itemsize
+    places = places + sum(stride // out.itemsize * along for stride, along in zip(out.strides, np.indices(out.shape), strict=True))
+    return np.delete(buffer, places)
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (3, 5, 7), (257, 770, 129), (1000, 3000, 64), (64, 64, 5000)])
+def test_every_precision_forwards_and_for_gradients(device: str, name: str, m: int, k: int, n: int) -> None:
+    """x Wᵀ, g W and gᵀ x, as a linear layer asks for them; the last one added to what is there."""
+    rng = np.random.default_rng(0)
+    x, w, g = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (n, k), (m, n)))
+    xp = numpy_namespace if device == "cpu" else cuda_namespace()
+    ours = [a if device == "cpu" else xp.asarray(a) for a in (x, w, g)]
+    there = xp.ones((n, k), np.float32)
+    with precision(name):
+        found = [xp.matmul(ours[0], ours[1].T), xp.matmul(ours[2], ours[1]), xp.matmul(ours[2].T, ours[0], out=there, accumulate=True)]
+    short = [(a if name == "float32" else rounded(a, name)).astype(np.float64) for a in (x, w, g)]
+    pairs = ((short[0], short[1].T), (short[2], short[1]), (short[2].T, short[0]))
+    for mine, (a, b), start in zip(found, pairs, (0, 0, 1), strict=True):
+        error = np.abs(to_numpy(mine) - (a @ b + start))
+        assert (error <= LARGE[name] * (np.abs(a) @ np.abs(b) + start)).all(), float((error / (np.abs(a) @ np.abs(b) + start)).max())
+
+
+def test_sixty_four_bits_stay_exact(device: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((70, 500)), rng.standard_normal((500, 33))
+    xp = numpy_namespace if device == "cpu" else cuda_namespace()
+    with precision("bf16"):
+        found = to_numpy(xp.matmul(*(xp.asarray(x) for x in (a, b))))
+    np.testing.assert_allclose(found, a @ b, atol=1e-12)
