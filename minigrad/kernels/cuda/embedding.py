@@ -15,6 +15,10 @@ NO_ROW = -1
 """The id of a gradient that no row gets."""
 
 
+MOST_COMPARED = 1 << 16
+"""So many ids are ordered by comparing each with each, beyond by CuPy, which takes memory and waits for the GPU."""
+
+
 @ops.embedding.on("cupy")
 def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None) -> Any:
     if table.ndim != 2 or not all_float32(table) or ids.dtype != "int64" or not table.flags.c_contiguous:
@@ -43,9 +47,18 @@ class SummedRows(RowSparse):
         """Without asking the GPU how many rows there are."""
         if not accumulate:
             out.fill(0)
-        order = namespace_of(self.values).argsort(self.ids, kind="stable")
-        self._add(order, self.ids[order], out)
+        self._add(*self._ranked(), out)
         return out
+
+    def _ranked(self) -> tuple[Array, Array]:
+        """The order in which ids ascend, equal ones as they come, and the ids in that order."""
+        xp = namespace_of(self.values)
+        if len(self.ids) > MOST_COMPARED:
+            order = xp.argsort(self.ids, kind="stable")
+            return order, self.ids[order]
+        order, ascending = xp.empty(self.ids.shape, "int64"), xp.empty(self.ids.shape, "int64")
+        launch("rank_ids", self.ids.shape, self.ids, order, ascending, len(self.ids))
+        return order, ascending
 
     def _add(self, order: Array, ascending: Array, out: Array) -> None:
         xp, (rows, width) = namespace_of(self.values), self.values.shape
@@ -53,8 +66,7 @@ class SummedRows(RowSparse):
 
     def _sum_equal_ids(self) -> tuple[Array, Array]:
         xp = namespace_of(self.values)
-        order = xp.argsort(self.ids, kind="stable")
-        ranked = self.ids[order]
+        order, ranked = self._ranked()
         is_first = ranked != NO_ROW
         is_first[1:] &= ranked[1:] != ranked[:-1]
         with declared():  # how many ids are distinct

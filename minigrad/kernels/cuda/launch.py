@@ -102,6 +102,10 @@ def squares(n: int) -> Grid:
     return ceil_div(n, SQUARES), 1, 1
 
 
+def by_thread(n: int) -> Grid:
+    return ceil_div(n, 256), 1, 1
+
+
 def once(n: int = 1) -> Grid:
     """One block, however much there is to do."""
     return 1, 1, 1
@@ -145,6 +149,7 @@ TABLE: dict[str, Entry] = {
         by_block,
     ),
     "gather_rows": Entry("embedding.cu", "table* ids* out* rows:i64 height:i64 width:i32", WARP_ROWS, by_warp),
+    "rank_ids": Entry("embedding.cu", "ids* order* ascending* n:i64", (256, 1, 1), by_thread),
     "sum_rows": Entry("embedding.cu", "values* order* ids* out* rows:i64 height:i64 width:i32", STRIPS, row_strips),
     "adam": Entry(
         "optimizer.cu",

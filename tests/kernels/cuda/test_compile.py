@@ -32,6 +32,7 @@ REGISTERS = {
     "cross_entropy": 40,
     "cross_entropy_pullback": 40,
     "gather_rows": 32,
+    "rank_ids": 40,
     "sum_rows": 48,
     "adam": 56,
     "adam_now": 48,

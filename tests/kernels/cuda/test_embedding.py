@@ -8,7 +8,7 @@ from kernels.cuda.emulation import Emulator, check_guards, guarded
 from kernels.cuda.parity import compare, declines, normal
 
 from minigrad.errors import IndexRangeError
-from minigrad.kernels.cuda import launch
+from minigrad.kernels.cuda import embedding, launch
 from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
 
 WIDTHS = [1, 3, 4, 128, 132, 770]
@@ -80,6 +80,23 @@ def test_rows_are_added_to_a_gradient_without_a_count(copies: int, emulator: Emu
     distinct = SummedRows(ids, values, (5, 6)).coalesce()
     assert distinct.ids.tolist() == [0, 2, 4]
     np.testing.assert_array_equal(distinct.dense(), SummedRows(ids, values, (5, 6)).dense())
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 257, 600])
+def test_ids_are_ordered(n: int, emulator: Emulator) -> None:
+    ids = guarded(np.random.default_rng(n).integers(NO_ROW, 40, n))
+    order, ascending = guarded(shape=(n,), dtype=np.int64), guarded(shape=(n,), dtype=np.int64)
+    launch.launch("rank_ids", (n,), ids, order, ascending, n)
+    check_guards(order, ascending)
+    np.testing.assert_array_equal(order, np.argsort(ids, kind="stable"))
+    np.testing.assert_array_equal(ascending, np.sort(ids))
+
+
+def test_many_ids_are_ordered_otherwise(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = SummedRows(np.array([3, 1, 3, NO_ROW]), normal((4, 5))[0], (6, 5))
+    compared = rows.dense()
+    monkeypatch.setattr(embedding, "MOST_COMPARED", 3)
+    np.testing.assert_array_equal(rows.dense(), compared)
 
 
 def test_other_dtypes_are_summed_as_the_backend_does(emulator: Emulator) -> None:

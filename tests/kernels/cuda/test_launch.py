@@ -33,6 +33,7 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
     for grid, each in ((launch.strips(rows, width), launch.FEW), (launch.summing_strips(rows, width), launch.MANY)):
         assert covered(grid[0], each, rows) and covered(grid[1], launch.STRIP, width) and grid[2] == 1
     assert covered(launch.quads(rows)[0], 1024, rows)
+    assert covered(launch.by_thread(rows)[0], 256, rows)
     assert covered(launch.squares(rows)[0], launch.SQUARES, rows)
     assert launch.row_strips(rows, width)[0] == rows and covered(launch.row_strips(rows, width)[1], launch.STRIP, width)
 

@@ -4,6 +4,7 @@
 constexpr int LANES = 4;
 constexpr int CHUNK = LANES * WARP;
 constexpr int WARPS = 8;
+constexpr int RANKED = 256;  // ids of a block
 
 // out = table[ids], with NaN for an id outside of the table. Shapes: table (height, width).
 extern "C" __global__ void __launch_bounds__(256)
@@ -19,6 +20,25 @@ extern "C" __global__ void __launch_bounds__(256)
         const float4 x = inside ? load4(table + id * width, at, width, w) : make_float4(nan, nan, nan, nan);
         store4(out + row * width, at, width, w, x);
     }
+}
+
+// Ids in ascending order, equal ones as they come, and where each has been. Everybody counts who comes before him: n² comparisons, and no
+// memory or waiting that a captured graph could not have.
+extern "C" __global__ void __launch_bounds__(RANKED) rank_ids(const i64* ids, i64* order, i64* ascending, i64 n) {
+    __shared__ i64 others[RANKED];
+    const i64 mine = (i64)blockIdx.x * RANKED + threadIdx.x;
+    const i64 id = mine < n ? ids[mine] : 0;
+    i64 rank = 0;
+    for (i64 start = 0; start < n; start += RANKED) {
+        __syncthreads();
+        if (start + threadIdx.x < n) others[threadIdx.x] = ids[start + threadIdx.x];
+        __syncthreads();
+        const int count = n - start < RANKED ? n - start : RANKED;
+        for (int j = 0; j < count; ++j) rank += others[j] < id || (others[j] == id && start + j < mine);
+    }
+    if (mine >= n) return;
+    order[rank] = mine;
+    ascending[rank] = id;
 }
 
 // Where the run of equal numbers ends that begins at `first` of n ascending ones: steps that double, then halves. One look if it has one.
