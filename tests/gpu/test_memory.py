@@ -34,7 +34,8 @@ def step(room: int | None, parts: int = 1) -> tuple[float, np.ndarray]:
     import cupy
 
     mg.manual_seed(0)
-    model = head("BertForSequenceClassification", "float32", hidden_size=128, num_attention_heads=4, intermediate_size=512).to("cuda")
+    sizes = {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512, "max_position_embeddings": LENGTH}
+    model = head("BertForSequenceClassification", "float32", **sizes).to("cuda")
     optimizer, objective = mg.optim.AdamW(model.named_parameters(), lr=1e-4), SequenceClasses()
     generator = np.random.default_rng(0)
     tokens = PackedTokens.of([generator.integers(1, 20, LENGTH) for _ in range(SEQUENCES)])
