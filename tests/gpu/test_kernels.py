@@ -1,0 +1,263 @@
+"""Every kernel of the launch table on a GPU, against its operation's body in float64: the cases that tests/kernels/cuda runs on the CPU.
+
+Arrays lie among poison, outputs are poisoned before they are written, and each operation runs twice and must give the same bits. Here is
+seen what running on a CPU cannot show: reads and writes that are not ordered, warps that run apart, memory that no other thread sees yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda.attention_cases import FORMS, assert_close, body, sample
+from kernels.cuda.emulation import check_guards, guarded
+from kernels.cuda.parity import TOLERANCE, normal
+from kernels.cuda.test_attention_tensor_cores import MANY, SHORT
+from kernels.cuda.test_loss import CONSTANTS, labels
+from kernels.cuda.test_optimizer import RULES, arrays
+from support import absolute_error
+
+import minigrad as mg
+from minigrad.backend import cuda_namespace
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.gradients import dense
+from minigrad.backend.random import Draw
+from minigrad.kernels.cuda import launch, optimizer
+from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
+from minigrad.op import REGISTRY
+from minigrad.optim.adam import adam
+from minigrad.packing import Packing
+
+ATTENTION = {"float32": 1e-5} | {name: MANY * step for name, step in SHORT.items()}
+"""Relative to the largest entry: what is promised of float32, and the roundings of operands otherwise."""
+
+launched: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def noted(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which kernels run is noted; there are none on a CPU."""
+    if device == "cpu":
+        pytest.skip("kernels run on the CPU in tests/kernels/cuda")
+    kernel_of = launch.kernel_of
+
+    def watched(name: str) -> Any:
+        launched.add(name)
+        return kernel_of(name)
+
+    monkeypatch.setattr(launch, "kernel_of", watched)
+
+
+class Namespace:
+    """CuPy as overrides see it; what they allocate is poisoned and guarded, and remembered until `check`."""
+
+    NAME = "cupy"
+
+    def __init__(self) -> None:
+        self._made: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(cuda_namespace(), name)
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        self._made.append(uploaded(guarded(shape=(shape,) if isinstance(shape, int) else tuple(shape), dtype=dtype)))
+        return self._made[-1]
+
+    def empty_like(self, x: Any) -> Any:
+        return self.empty(x.shape, x.dtype)
+
+    def check(self) -> None:
+        """Fails if a kernel has written outside of an array, or has left a part of one as it was."""
+        check_guards(*map(fetched, self._made))
+
+
+def uploaded(host: np.ndarray) -> Any:
+    """An array of `guarded`, with all that lies around it, on the GPU."""
+    room = cuda_namespace().asarray(host.base)
+    start = (host.ctypes.data - host.base.ctypes.data) // host.itemsize
+    return room[start : start + host.size].reshape(host.shape)
+
+
+def fetched(array: Any) -> np.ndarray:
+    """The way back of `uploaded`."""
+    room = array.base.get()
+    start = (array.data.ptr - array.base.data.ptr) // array.itemsize if array.size else 0
+    return room[start : start + array.size].reshape(array.shape)
+
+
+def evaluate(name: str, host: list[Any], g: np.ndarray | None, constants: dict[str, Any], offset: int = 0) -> list[np.ndarray]:
+    """The output and all gradients by the kernels; inputs lie among poison, `offset` numbers off their alignment, and are left alone."""
+    xp, override = Namespace(), REGISTRY[name].overrides["cupy"]
+    given = [None if a is None else uploaded(guarded(a, offset=offset)) for a in host]
+    keep = {"keep": True} if REGISTRY[name]._asks_keep[override] else {}
+    y, pullback = override(xp, *given, **constants, **keep)
+    found = [y, *gradients(pullback, xp.asarray(cosines(y.shape) if g is None else g))]
+    result = [x.get() for x in found]
+    xp.check()
+    for before, after in zip(host, given, strict=True):
+        if before is not None:
+            np.testing.assert_array_equal(before, after.get())
+            check_guards(fetched(after))
+    return result
+
+
+def cosines(shape: tuple[int, ...]) -> np.ndarray:
+    return np.cos(np.arange(np.prod(shape, dtype=int), dtype=np.float32)).reshape(shape)
+
+
+def gradients(pullback: Any, g: Any) -> list[Any]:
+    found = pullback(g) if callable(pullback) else [part(g) for part in pullback if part is not None]
+    return [dense(gradient) for gradient in found if gradient is not None]
+
+
+def compare(name: str, host: list[np.ndarray], constants: dict[str, Any], offset: int = 0) -> None:
+    ours = evaluate(name, host, None, constants, offset)
+    for once, again in zip(ours, evaluate(name, host, None, constants, offset), strict=True):
+        np.testing.assert_array_equal(once, again)
+    exact = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in host]
+    y, pullback = REGISTRY[name].body(numpy_namespace, *exact, **constants)
+    truths = [y, *gradients(pullback, cosines(np.shape(y)).astype(np.float64))]
+    for i, (mine, truth) in enumerate(zip(ours, truths, strict=True)):
+        assert mine.dtype == np.float32
+        while truth.ndim > mine.ndim:  # the engine sums what was broadcast
+            truth = truth.sum(axis=0)
+        sums = len(host[0]) ** 0.5 if i else 1.0
+        assert mine.shape == truth.shape
+        assert absolute_error(mine, truth) <= TOLERANCE * sums * max(1.0, float(np.abs(truth).max(initial=0.0))), f"result {i}"
+
+
+# ---------------------------------------------------------------- rows
+@pytest.mark.parametrize("offset", [0, 1, 2])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (9, 33), (130, 132), (1000, 768), (4097, 1024)])
+def test_layer_norm(rows: int, width: int, offset: int) -> None:
+    x, gamma, beta = normal((rows, width), (width,), (width,))
+    compare("layer_norm", [x if width > 1 else x * 0, gamma, beta], {"eps": 1e-5}, offset)
+
+
+@pytest.mark.parametrize("rate", [None, 0.1, 1.0])
+@pytest.mark.parametrize(("rows", "width"), [(3, 5), (9, 130), (1000, 768), (2049, 1024)])
+def test_dense_add_norm(rows: int, width: int, rate: float | None) -> None:
+    x, weight, bias, residual, gamma, beta = normal((rows, 3), (width, 3), (width,), (rows, width), (width,), (width,))
+    draw = None if rate is None else Draw("a", rate, Packing([2, rows - 2], numbers=[5, 3]), width)
+    compare("dense_add_norm", [x, weight, bias, residual, gamma, beta], {"draw": draw, "eps": 1e-5})
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (130, 4), (260, 129), (1000, 3072), (20000, 64)])
+def test_dense_gelu(rows: int, width: int) -> None:
+    compare("dense_gelu", normal((rows, 3), (width, 3), (width,)), {})
+
+
+@pytest.mark.parametrize("rows", [1, 129, 20000])
+def test_linears(rows: int) -> None:
+    compare("linears", normal((rows, 3), (5, 3), (132, 3), (5,), (132,)), {})
+
+
+@pytest.mark.parametrize("width", [1, 33, 770, 1600])
+def test_dropout_drops_the_units_of_the_draw(width: int) -> None:
+    packing = Packing([300, 1, 40], numbers=[7, 0, 1 << 19])
+    draw = Draw("somewhere", 0.3, packing, width)
+    out, gradient = evaluate("dropout", [np.ones((341, width), np.float32)], np.ones((341, width), np.float32), {"draw": draw})
+    np.testing.assert_array_equal(out, draw.mask() * np.float32(draw.scale))
+    np.testing.assert_array_equal(gradient, out)
+
+
+# ---------------------------------------------------------------- loss and embeddings
+@pytest.mark.parametrize("constants", CONSTANTS, ids=str)
+@pytest.mark.parametrize(("rows", "classes"), [(1, 1), (8, 9), (1000, 2), (333, 30522)])
+def test_cross_entropy(rows: int, classes: int, constants: dict[str, Any]) -> None:
+    compare("cross_entropy", [4 * normal((rows, classes))[0], labels(rows, classes)], constants)
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(8, 11, 1), (1000, 11, 132), (5000, 30522, 768), (70000, 50, 64)])
+def test_embedding(count: int, height: int, width: int) -> None:
+    """The last one orders its ids by CuPy, the others by the kernel."""
+    ids = np.random.default_rng(0).integers(0, height, count)
+    compare("embedding", [normal((height, width))[0], ids], {})
+    compare("embedding", [normal((height, width))[0], ids], {"padding_idx": 3})
+
+
+def test_an_id_that_nobody_has_checked_reads_nothing() -> None:
+    xp, table = Namespace(), uploaded(guarded(normal((4, 6))[0]))
+    out = xp.empty((3, 6), np.float32)
+    launch.launch("gather_rows", (3,), table, xp.asarray(np.array([4, 3, -1])), out, 3, 4, 6)
+    np.testing.assert_array_equal(out.get(), [[np.nan] * 6, table[3].get(), [np.nan] * 6])
+
+
+def test_rows_are_added_to_what_is_there() -> None:
+    ids = np.array([2, 0, NO_ROW, 4, 2, 4, 2])
+    values, expected = normal((7, 130), (5, 130))
+    xp = Namespace()
+    out = xp.asarray(expected)
+    SummedRows(xp.asarray(ids), xp.asarray(values), (5, 130)).into(out, accumulate=True)
+    np.add.at(expected, ids[ids >= 0], values[ids >= 0])
+    np.testing.assert_allclose(out.get(), expected, rtol=1e-6, atol=1e-6)  # three numbers of order 1 are added
+
+
+# ---------------------------------------------------------------- attention
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", launch.HEAD_SIZES)
+@pytest.mark.parametrize("precision", ATTENTION)
+def test_attention(precision: str, size: int, form: str) -> None:
+    host, g, constants = case = sample(form, size)
+    with mg.precision(precision):
+        ours = evaluate("attention", host, g, constants)
+        for once, again in zip(ours, evaluate("attention", host, g, constants), strict=True):
+            np.testing.assert_array_equal(once, again)
+    assert_close(ours, body(case), ATTENTION[precision])
+
+
+@pytest.mark.parametrize("precision", ATTENTION)
+def test_attention_over_many_sequences(precision: str) -> None:
+    """More blocks than a GPU runs at a time."""
+    lengths = tuple(np.random.default_rng(0).integers(1, 200, 300).tolist())
+    case = sample("training", 64, lengths)
+    with mg.precision(precision):
+        assert_close(evaluate("attention", *case), body(case), ATTENTION[precision])
+
+
+# ---------------------------------------------------------------- optimizer
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("moments", [2, 3], ids=["adam", "amsgrad"])
+@pytest.mark.parametrize(("n", "offset"), [(1, 0), (1025, 1), (100003, 0)])
+def test_adam_is_the_optimizers_to_the_last_bit(n: int, offset: int, moments: int, rule: dict[str, float]) -> None:
+    host = arrays(n, moments)
+    ours = [uploaded(guarded(a, offset=offset)) for a in host]
+    assert optimizer.adam(Namespace(), ours[0], ours[1], ours[2:], **rule) is None
+    adam.body(numpy_namespace, host[0], host[1], host[2:], [np.empty_like(host[0]), np.empty_like(host[0])], **rule)
+    for mine, theirs in zip(ours, host, strict=True):
+        np.testing.assert_array_equal(mine.get(), theirs)
+        check_guards(fetched(mine))
+
+
+@pytest.mark.parametrize("found", [0, 1])
+def test_a_captured_update_is_the_same(found: int) -> None:
+    """Two launches that take the step, the rate and the factor from the device; with `found` they change nothing."""
+    host, xp = arrays(1000, 2), Namespace()
+    p, g, m, v = (xp.asarray(a) for a in host)
+    step, lr, scale, now = xp.asarray(np.int64(4)), xp.asarray(1e-3), xp.asarray(np.float32(0.37)), xp.zeros(4, np.float32)
+    skip = xp.asarray(np.int32(found))
+    launch.launch("adam_now", (), step, lr, scale, skip, now, 0.9, 0.999, 1e-8, 0.01, 1)
+    launch.launch("adam_captured", (1000,), p, g, m, v, None, 1000, 0.9, 1 - 0.9, 0.999, 1 - 0.999, 0.0, now, skip)
+    if not found:
+        correction = float(np.sqrt(1 - 0.999**5))
+        rule = {"size": 1e-3 * correction / (1 - 0.9**5), "eps": 1e-8 * correction, "decay": 1 - 1e-3 * 0.01, "factor": 0.37}
+        scratch = [np.empty_like(host[0]) for _ in range(2)]
+        adam.body(numpy_namespace, host[0], host[1], host[2:], scratch, beta1=0.9, beta2=0.999, l2=0.0, **rule)
+    assert int(step) == (4 if found else 5)
+    for mine, theirs in zip((p, g, m, v), host, strict=True):
+        np.testing.assert_allclose(mine.get(), theirs, rtol=1e-6)  # a GPU's power and root may be another last bit of float64
+
+
+@pytest.mark.parametrize(("n", "offset"), [(0, 0), (5, 1), (40001, 1), (3_000_000, 0)])
+def test_sum_of_squares(n: int, offset: int) -> None:
+    x = guarded(normal((n,))[0] * np.float32(1e18), offset=offset)
+    sums = [float(optimizer.sum_of_squares(Namespace(), uploaded(x))) for _ in range(2)]
+    assert sums[0] == sums[1]
+    np.testing.assert_allclose(sums[0], np.sum(x.astype(np.float64) ** 2), rtol=1e-13)
+
+
+# ---------------------------------------------------------------- that none is left out
+def test_every_kernel_of_the_table_has_run() -> None:
+    """By the tests above."""
+    assert not set(launch.TABLE) - launched
