@@ -12,8 +12,9 @@ from numbers import Integral, Real
 from typing import Any
 
 from minigrad import ops
-from minigrad.backend import Array, to_device
+from minigrad.backend import Array, device_of, to_device
 from minigrad.backend.random import Draw
+from minigrad.backend.transfers import is_recording
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.ops import (
     absolute,
@@ -199,6 +200,8 @@ def take_rows(x: TensorLike, rows: Array) -> Tensor:
 
 
 def _distinct(rows: Any, count: int) -> Array:
+    if is_recording() and device_of(rows) != "cpu":
+        return rows
     places = host_array("rows", rows)
     if places.ndim != 1:
         raise ShapeError(f"rows must be a list of integers, got shape {places.shape}")

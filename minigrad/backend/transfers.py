@@ -23,6 +23,9 @@ from minigrad.errors import DeviceError
 _declared: ContextVar[bool] = ContextVar("declared_transfer", default=False)
 """Whether what is fetched now is fetched knowingly."""
 
+_recording: ContextVar[bool] = ContextVar("recording_launches", default=False)
+"""Whether launches are being recorded (`graphs`), or run as they will be."""
+
 
 @dataclass
 class Counts:
@@ -45,14 +48,27 @@ def to_gpu(host: np.ndarray[Any, Any]) -> Any:
     """
     import cupy
 
+    _refuse_in_recording("copies an array to the GPU")
+    _count_to_gpu(host)
+    return cupy.array(host)
+
+
+def refill(array: Any, host: np.ndarray[Any, Any]) -> None:
+    """New numbers in an array of the GPU, where it lies, once what was launched before has read the old ones."""
+    _refuse_in_recording("copies an array to the GPU")
+    _count_to_gpu(host)
+    array.set(host)
+
+
+def _count_to_gpu(host: np.ndarray[Any, Any]) -> None:
     for counts in _counting:
         counts.to_gpu += 1
         counts.bytes_to_gpu += host.nbytes
-    return cupy.array(host)
 
 
 def to_host(array: Any) -> np.ndarray[Any, Any]:
     """A copy of a GPU's array in host memory, once the GPU has computed it."""
+    _refuse_in_recording("fetches numbers from the GPU")
     for counts in _counting:
         counts.to_host += 1
         counts.bytes_to_host += array.nbytes
@@ -79,6 +95,32 @@ def declared() -> Iterator[None]:
         yield
     finally:
         _declared.reset(token)
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Inside: copies between host and GPU raise, because a replay would not make them again with new numbers.
+
+    Ids that lie on the GPU are then taken as checked: whoever fills their arrays has seen to it.
+    Raises (inside): DeviceError (captured-copy) naming file and line.
+    """
+    token = _recording.set(True)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def is_recording() -> bool:
+    return _recording.get()
+
+
+def _refuse_in_recording(what: str) -> None:
+    if is_recording():
+        raise DeviceError(
+            f"{_place()} {what} while launches are recorded for a CUDA graph: a replay would not do it again. Pass arrays that are there",
+            code="captured-copy",
+        )
 
 
 @contextmanager
@@ -115,8 +157,8 @@ def strict() -> Iterator[None]:
 
 
 def _place() -> str:
-    """File and line of what runs, without CuPy's own and this module's."""
+    """File and line of what runs, without CuPy's own and the backend's."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith(("cupy", __name__)):
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(("cupy", __package__)):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

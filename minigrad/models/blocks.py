@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from minigrad import functional as F
-from minigrad.backend import namespace_of
+from minigrad.backend import device_of, namespace_of
 from minigrad.errors import IndexRangeError, ShapeError
 from minigrad.models.config import PretrainedConfig
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
@@ -37,6 +37,8 @@ def embedded(name: str, ids: IntArray, table: Embedding, untrained: int | None =
 
     Raises: IndexRangeError for a number that the table does not have, calling the ids by `name`.
     """
+    if device_of(ids) != "cpu":  # checked before they were put there
+        return F.embedding(Tensor.wrap(ids), table.weight, table.padding_idx if untrained is None else untrained)
     rows = table.weight.shape[0]
     if int(ids.min()) < 0 or int(ids.max()) >= rows:
         bad = int(ids[(ids < 0) | (ids >= rows)][0])
@@ -67,6 +69,8 @@ def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, fi
     Raises: ShapeError naming the sequence, with the code too-long.
     """
     longest = table.weight.shape[0] - first
+    if device_of(positions) != "cpu":  # as in `embedded`
+        return
     if int(positions.max()) - first >= longest:
         row = int((tokens.packing.offsets <= positions.argmax()).sum()) - 1
         raise ShapeError(

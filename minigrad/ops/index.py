@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from minigrad.backend import Array, device_of, namespace_of, to_device, to_number
-from minigrad.backend.transfers import declared
+from minigrad.backend.transfers import declared, is_recording
 from minigrad.errors import DTypeError, IndexRangeError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.axes import axis_of, whole
@@ -43,7 +43,7 @@ def placed_rows(what: str, ids: Array, rows: int, device: str) -> Array:
 
     Raises: DTypeError; IndexRangeError.
     """
-    if device != "cpu" and ids.dtype.kind in "iu":
+    if device != "cpu" and ids.dtype.kind in "iu" and not is_recording():
         refuse_outside(what, ids, rows)
     return to_device(ids, device)
 

@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any
 
 from minigrad.backend import FLOAT_DTYPES, Array, namespace_of, to_device, to_number
+from minigrad.backend.transfers import is_recording
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.activation import softplus
@@ -43,7 +44,7 @@ def label_ids(name: str, labels: TensorLike, scores: Tensor, ignore_index: int) 
     if ids.size and ids.dtype.kind not in "iu":  # an empty list has no kind of its own
         raise DTypeError(f"{name}: labels must be integers, got {ids.dtype}")
     array = ids.array.astype("int64", copy=False)
-    if scores.device != "cpu":
+    if scores.device != "cpu" and not is_recording():
         refuse_outside(f"{name} labels", array * (array != ignore_index), scores.shape[-1])
     return to_device(array, scores.device)
 

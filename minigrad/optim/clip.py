@@ -67,11 +67,16 @@ def clipping(norm: float, max_norm: float) -> float:
 
 
 def gradient_norm(optimizer: Optimizer) -> float:
-    """The 2-norm of all gradients that an optimizer's parameters have. On a GPU one pass over the arena, where none is missing."""
+    """The 2-norm of all gradients that an optimizer's parameters have."""
+    return sqrt(_fetched(gradient_squares(optimizer)))
+
+
+def gradient_squares(optimizer: Optimizer) -> Any:
+    """Its square; on a GPU it stays there, and is one pass over the arena where no gradient is missing."""
     whole = optimizer.arena.whole_gradient()
     if whole is not None and device_of(whole) != "cpu":  # where there are no launches to save, sums by parameter are as fast
-        return sqrt(_fetched(sum_of_squares(whole)))
-    return global_norm(p.leaf for p in optimizer.steps if p.leaf.grad is not None)
+        return sum_of_squares(whole)
+    return sum(squared_norm(p.leaf) for p in optimizer.steps if p.leaf.grad is not None)
 
 
 def global_norm(leaves: Iterable[Leaf]) -> float:

@@ -20,7 +20,7 @@ from minigrad.train.metrics import (
     paired_bootstrap,
     regression_metrics,
 )
-from minigrad.train.objectives import Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses
+from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses
 from minigrad.train.report import write_report
 from minigrad.train.run import Run
 from minigrad.train.settings import TrainingSettings
@@ -29,9 +29,9 @@ from minigrad.train.team import Team
 from minigrad.train.trainer import Trainer, TrainingResult
 
 __all__ = [
-    "Average", "Checkpoint", "CheckpointStore", "ClassificationReport", "JsonLog", "LossScaler", "Mixed", "NerReport", "Objective",
-    "Progress", "Regression", "Run", "RunConfig", "SequenceChoices", "SequenceClasses", "SequenceClassification", "SequenceNumbers", "Task",
-    "Team", "TensorBoard", "TokenClasses", "TokenClassification", "Trainer", "TrainingResult", "TrainingSettings", "accuracy", "bootstrap",
-    "by_group", "classification_metrics", "classification_report", "mcnemar", "ner_metrics", "ner_report", "paired_bootstrap",
-    "regression_metrics", "task_of", "write_report",
+    "Average", "Checkpoint", "CheckpointStore", "ClassificationReport", "JsonLog", "LossOf", "LossScaler", "Mixed", "NerReport",
+    "Objective", "Progress", "Regression", "Run", "RunConfig", "SequenceChoices", "SequenceClasses", "SequenceClassification",
+    "SequenceNumbers", "Task", "Team", "TensorBoard", "TokenClasses", "TokenClassification", "Trainer", "TrainingResult",
+    "TrainingSettings", "accuracy", "bootstrap", "by_group", "classification_metrics", "classification_report", "mcnemar", "ner_metrics",
+    "ner_report", "paired_bootstrap", "regression_metrics", "task_of", "write_report",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,9 @@ from minigrad.tensor import Tensor
 class Objective(ABC):
     """A loss that is a mean over items."""
 
+    ignores: ClassVar[bool] = False
+    """Whether an item with the label -100 adds nothing, so that batches can be filled up with such."""
+
     @abstractmethod
     def count(self, batch: Batch) -> float:
         """What the sum over the items of `batch` is divided by; 0 if it has none."""
@@ -37,6 +41,17 @@ class Objective(ABC):
         return self.share(model, part, self.count(whole))
 
 
+@dataclass(frozen=True)
+class LossOf:
+    """What a team makes smaller: the objective's loss of a model."""
+
+    model: Any
+    objective: Objective
+
+    def __call__(self, part: Batch, whole: Batch) -> Tensor:
+        return self.objective.loss(self.model, part, whole)
+
+
 class _Classes(Objective):
     """Cross-entropy, with weights of the classes and label smoothing.
 
@@ -44,6 +59,8 @@ class _Classes(Objective):
     (1 - ε) · one-hot + ε / classes (Szegedy et al., arXiv 1512.00567).
     Raises: ArgumentError for weights that are negative, not finite or all 0, and a smoothing outside 0 … 1.
     """
+
+    ignores = True
 
     def __init__(self, class_weights: ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
         self.class_weights = None if class_weights is None else np.asarray(class_weights, np.float32)

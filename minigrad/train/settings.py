@@ -32,7 +32,7 @@ class TrainingSettings:
     without a better one. on_nonfinite: "stop" at a loss or gradient that is no number, or "skip" the update, at most three times.
     precision: how the matrix products of a step are computed (`mg.precision`): "float32", "tf32", "bf16", or "fp16", whose loss is scaled;
     weights, sums and evaluations are float32 in any case. device: where the model is moved and trained, "cpu", "cuda" or "auto" (the GPU if
-    it can be used); None leaves it where it is. On a GPU one process computes.
+    it can be used); None leaves it where it is. On a GPU one process computes. capture: there, replay steps as CUDA graphs (`Team`).
     seed: of dropout, new heads and the order of the data.
 
     Raises: ArgumentError naming the setting.
@@ -58,6 +58,7 @@ class TrainingSettings:
     on_nonfinite: str = "stop"
     precision: str = "float32"
     device: str | None = None
+    capture: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +83,8 @@ class TrainingSettings:
                 raise ArgumentError(f"{name} must be one of {listing(known)}, got {quoted(getattr(self, name))}")
         if self.device is not None and self.device not in DEVICES:
             raise ArgumentError(f"device must be one of {listing(DEVICES)}, got {quoted(self.device)}")
+        if not isinstance(self.capture, bool):
+            raise ArgumentError(f"capture must be true or false, got {quoted(self.capture)}")
         if not isinstance(self.metric, str) or not self.metric:
             raise ArgumentError(f"metric must be the name of a figure such as accuracy, got {quoted(self.metric)}")
         if not isinstance(self.freeze, list | tuple) or not all(isinstance(pattern, str) for pattern in self.freeze):
@@ -101,7 +104,7 @@ class TrainingSettings:
         return cls(**values)
 
 
-UNIMPORTANT = ("keep", "save_every", "device")
+UNIMPORTANT = ("keep", "save_every", "device", "capture")
 """Settings that change no number that is computed, or its last digits alone."""
 
 

@@ -35,6 +35,7 @@ from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 from minigrad.train._shared import Shared
 from minigrad.train._workers import Desk, batch_arrays, share_of
+from minigrad.train.captured import CapturedSteps
 from minigrad.train.loss_scale import LossScaler
 from minigrad.workers.process import Worker, number_of_workers, stop_all
 from minigrad.workers.surroundings import Surroundings
@@ -50,6 +51,9 @@ class Team:
     scaler: multiply the loss for its backward pass, as fp16 needs it; `step` divides the gradients by the factor again, or leaves an update
     out whose gradients are not finite and makes the factor smaller. Between the two, gradients are so many times too large.
 
+    capture: on a GPU, record forward and backward pass once for every size of batches and replay them: see `captured.py`. Where that cannot
+    be done, steps are made as without it, and the log says why.
+
         team = mg.train.Team(loss_of, optimizer, workers="auto", max_norm=1.0)
         for batch in loader.epoch():
             loss = team.backward(batch)
@@ -61,8 +65,8 @@ class Team:
     are forked again when a module's mode (or another plain attribute), `requires_grad`, a parameter of somebody else or a buffer has
     changed; other changes after the first step (to hooks, to variables that `loss_of` closes over) they do not see.
 
-    Raises: ArgumentError for an impossible number of workers, for several with parameters on a GPU or without `os.fork`, and for a
-    max_norm that is no number >= 0.
+    Raises: ArgumentError for an impossible number of workers, for several with parameters on a GPU or without `os.fork`, for a
+    max_norm that is no number >= 0, and for capture with parameters on the CPU.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Team:
         workers: int | str = 1,
         max_norm: float | None = None,
         scaler: LossScaler | None = None,
+        capture: bool = False,
     ) -> None:
         self.loss_of, self.optimizer = loss_of, optimizer
         on_gpu = device_of(optimizer.arena.data) != "cpu"
@@ -87,6 +92,11 @@ class Team:
         self._around: Surroundings | None = None
         self._others: list[Worker] = []
         self._read_whole: set[Parameter] = set()
+        self._captured: CapturedSteps | None = None
+        if capture:
+            if not on_gpu:
+                raise ArgumentError("capture=True makes CUDA graphs, and the parameters are on the CPU: move the model to a GPU first")
+            self._captured = CapturedSteps(loss_of, optimizer)
         finalize(self, stop_all, self._others)
 
     def backward(self, batch: Batch, parts: int = 1) -> float:
@@ -173,6 +183,10 @@ class Team:
 
     # ---------------------------------------------------------------- alone
     def _backward_alone(self, batch: Batch, parts: int) -> float:
+        if self._captured is not None and parts == 1 and (found := self._captured.backward(batch, self._loss_scale)) is not None:
+            loss, norm = found
+            self.grad_norm = None if self.max_norm is None else norm
+            return loss
         stream = random.current()
         with random.at(stream.seed, stream.step):
             loss = share_of(self.loss_of, [batch] if parts == 1 else batch.split(parts), batch, self._loss_scale)

@@ -30,7 +30,7 @@ from minigrad.train.checkpoints import CheckpointStore
 from minigrad.train.events import LOG_NAME, Callback, JsonLog, memory_mb, rewind
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.metrics import HIGHER_IS_BETTER
-from minigrad.train.objectives import Objective
+from minigrad.train.objectives import LossOf, Objective
 from minigrad.train.saved import Position, restore, saved_state
 from minigrad.train.settings import TrainingSettings
 from minigrad.train.signals import Interruption
@@ -135,11 +135,12 @@ class Trainer:
             interruption = stack.enter_context(Interruption())
             stack.enter_context(np.errstate(all="ignore"))  # what is not finite is found, and said in one line
             team = Team(
-                lambda part, whole: self.objective.loss(self.model, part, whole),
+                LossOf(self.model, self.objective),
                 self.optimizer,
                 workers=self.settings.workers,
                 max_norm=inf if self.settings.clip is None else self.settings.clip,
                 scaler=self.scaler,
+                capture=self.settings.capture,
             )
             stack.enter_context(team)
             reason = "error"

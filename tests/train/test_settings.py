@@ -32,6 +32,7 @@ WRONG: dict[str, list[Any]] = {
     "patience": [0, 0.5],
     "on_nonfinite": ["ignore", None],
     "device": ["gpu", "cuda:0", "", 0, ["cpu"]],
+    "capture": ["yes", None, 1],
     "seed": [-1, 0.5, 2**63],
 }
 

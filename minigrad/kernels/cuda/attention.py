@@ -90,6 +90,11 @@ def _work(xp: Any, packing: Packing, queries: Packing) -> Work:
     return found
 
 
+def place(packing: Packing, queries: Packing, work: Work) -> None:
+    """Have a pair of packings find work that is on the GPU already."""
+    _made.setdefault(packing, WeakKeyDictionary())[queries] = work
+
+
 def pieces(packing: Packing, queries: Packing, owner: str) -> IntArray:
     """Every sequence cut into pieces of at most 64 rows of the `owner`, "queries" or "keys": `struct Item` of the kernels.
 

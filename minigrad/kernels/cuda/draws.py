@@ -34,6 +34,15 @@ def places(xp: Any, packing: Packing) -> Any:
     """Sequence number and place in the sequence of each row, on the GPU: copied once. Shapes: (rows, 2) int32."""
     found = _places.get(packing)
     if found is None:
-        host = np.stack([np.repeat(packing.numbers, packing.lengths), packing.positions], axis=1)
-        found = _places[packing] = xp.like(host.astype(np.int32), None)
+        found = _places[packing] = xp.like(host_places(packing), None)
     return found
+
+
+def host_places(packing: Packing) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """As `places`, on the host."""
+    return np.stack([np.repeat(packing.numbers, packing.lengths), packing.positions], axis=1).astype(np.int32)
+
+
+def place(packing: Packing, array: Any) -> None:
+    """Have `places` find an array that is on the GPU already."""
+    _places[packing] = array

@@ -1,0 +1,236 @@
+"""A GPU of NumPy arrays: what a step does there is computed at once, and can be recorded and done again without the step's Python.
+
+Arrays of the device are a class of their own. Every function of NumPy that makes or changes one is recorded with the arrays it read and the
+one it wrote, as CuPy's kernels are by a CUDA graph; kernels run in the emulator and products in NumPy, and are recorded too. Views share
+memory and are nothing to be recorded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minigrad import backend
+from minigrad.backend import graphs, probe, transfers
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.gradients import Product
+from minigrad.backend.precision import product_precision
+from minigrad.kernels.cuda import launch
+from minigrad.modes import Mode
+
+METHODS = ("copy", "astype", "sum", "max", "min", "mean", "argmax", "cumsum", "dot", "ravel", "flatten", "reshape", "any", "all")
+
+tape: list[tuple[str, Callable[[], object]]] | None = None
+"""What is being recorded: the name of each thing that was done, and what does it again."""
+
+
+def note(name: str, again: Callable[[], object]) -> None:
+    if tape is not None:
+        tape.append((name, again))
+
+
+def plain(value: Any) -> Any:
+    """Device arrays, also in lists and tuples, as NumPy's, in the same memory. Raises: AssertionError for an array of the host."""
+    if isinstance(value, Device):
+        return value.view(np.ndarray)
+    if isinstance(value, list | tuple):
+        return type(value)(plain(part) for part in value)
+    assert not isinstance(value, np.ndarray) or value.ndim == 0, "an array of the host meets one of the GPU"
+    return value
+
+
+class Device(np.ndarray):
+    """An array on the GPU."""
+
+    device = "the emulated GPU"
+
+    def get(self) -> np.ndarray:
+        return np.array(self.view(np.ndarray))
+
+    def set(self, host: np.ndarray) -> None:
+        self.view(np.ndarray)[...] = host
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        function, given = getattr(ufunc, method), [plain(part) for part in inputs]
+        if out is None and method != "at":
+            return made(ufunc.__name__, function, given, options)
+        if out is None:
+            function(*given, **options)
+            note(ufunc.__name__, lambda: function(*given, **options))
+            return None
+        target = plain(out)
+        function(*given, out=target, **options)
+        note(ufunc.__name__, lambda: function(*given, out=target, **options))
+        return out[0]
+
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        return made(function.__name__, function, plain(args), {name: plain(value) for name, value in options.items()})
+
+    def __getitem__(self, key: Any) -> Any:
+        return made("getitem", lambda x, k: np.asarray(x[k]), [plain(self), plain(key)], {})
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        target, place, source = plain(self), plain(key), plain(value)
+        target[place] = source
+        note("setitem", lambda: target.__setitem__(place, source))
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
+
+    def item(self, *args: Any) -> Any:
+        return transfers.to_host(self).item(*args)
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    __float__ = __int__ = __index__ = __bool__  # type: ignore[assignment]
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def call(self: Device, *args: Any, **options: Any) -> Any:
+        return made(name, getattr(np.ndarray, name), [plain(self), *plain(args)], options)
+
+    return call
+
+
+for _name in METHODS:
+    setattr(Device, _name, _method(_name))
+
+
+def made(name: str, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
+    """The result of a function as an array of the device; a view of an argument is one, and is not recorded."""
+    result = function(*args, **options)
+    if isinstance(result, list | tuple):
+        raise AssertionError(f"{name} has several results")
+    found = np.asarray(result)
+    if any(isinstance(part, np.ndarray) and np.may_share_memory(found, part) for part in args):
+        return found.view(Device)
+    note(name, lambda: np.copyto(found, function(*args, **options)))
+    return found.view(Device)
+
+
+class Namespace:
+    """NumPy as `minigrad.backend.cupy`."""
+
+    NAME, DEVICE, ndarray = "cupy", "cuda", Device
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(numpy_namespace, name)
+
+    def empty(self, shape: Any, dtype: Any = float) -> Device:
+        found = np.empty(shape, dtype)
+        found.reshape(-1).view(np.uint8)[...] = 0xCD  # nobody may count on what is there
+        return found.view(Device)
+
+    def empty_like(self, x: Device, dtype: Any = None) -> Device:
+        return self.empty(x.shape, dtype or x.dtype)
+
+    def full(self, shape: Any, value: Any, dtype: Any = None) -> Device:
+        return made("full", np.full, [shape, value], {"dtype": dtype})
+
+    def zeros(self, shape: Any, dtype: Any = float) -> Device:
+        return self.full(shape, 0, dtype)
+
+    def zeros_like(self, x: Device) -> Device:
+        return self.zeros(x.shape, x.dtype)
+
+    def ones(self, shape: Any, dtype: Any = float) -> Device:
+        return self.full(shape, 1, dtype)
+
+    def array(self, x: Device, order: str = "K") -> Device:
+        return made("array", np.array, [plain(x)], {"order": order})
+
+    def ascontiguousarray(self, x: Device) -> Device:
+        return x if x.flags.c_contiguous else self.array(x, order="C")
+
+    def constant(self, x: Device) -> Device:
+        return x
+
+    def like(self, host: Any, x: Any) -> Any:
+        return host if isinstance(host, Device) else transfers.to_gpu(host)
+
+    def matmul(self, a: Device, b: Device, out: Any = None, accumulate: bool = False) -> Device:
+        left, right = plain(a), plain(b)
+        found = np.empty(np.matmul(left, right).shape, np.result_type(left, right)).view(Device) if out is None else out
+        target, precise = plain(found), Mode(product_precision, product_precision.get())
+
+        def multiply() -> None:
+            with precise, np.errstate(all="ignore"):
+                numpy_namespace.matmul(left, right, target, accumulate)
+
+        multiply()
+        note("matmul", multiply)
+        return found
+
+    def product(self, a: Device, b: Device) -> Product:
+        return Product(a, b, self.matmul)
+
+    def put_rows(self, g: Device, ids: Device, shape: Any) -> Device:
+        out = self.zeros(shape, g.dtype)
+        out[ids] = g
+        return out
+
+    def one_hot(self, ids: Device, classes: int, dtype: Any) -> Device:
+        return (ids[..., None] == np.arange(classes).view(Device)).astype(dtype)
+
+    def sum(self, x: Device, axis: Any = None, keepdims: bool = False) -> Device:
+        return x.sum(axis=axis, keepdims=keepdims)
+
+
+xp = Namespace()
+
+
+class Recorder:
+    """Takes the place of `graphs.Recorder`. lengths: how much each recording holds, by name."""
+
+    lengths: ClassVar[list[Counter[str]]] = []
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        yield
+
+    def recorded(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        global tape
+        with transfers.recording():
+            function()
+            tape = []
+            try:
+                result = function()
+            finally:
+                done, tape = tape, None
+        self.lengths.append(Counter(name for name, _ in done))
+
+        def replay() -> None:
+            with np.errstate(all="ignore"):
+                for _, again in done:
+                    again()
+
+        return result, replay
+
+
+def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
+    """Device "cuda" is the emulated GPU. emulated: what `launch.kernel_of` is to find. patch: pytest's monkeypatch."""
+
+    def kernel_of(name: str) -> Callable[..., None]:
+        kernel = emulated(name)
+
+        def run(grid: Any, block: Any, arguments: Any, shared_mem: int = 0) -> None:
+            given = tuple(plain(value) for value in arguments)
+            kernel(grid, block, given, shared_mem)
+            note(name, lambda: kernel(grid, block, given, shared_mem))
+
+        return run
+
+    patch.setattr(launch, "kernel_of", kernel_of)
+    patch.setattr(graphs, "Recorder", Recorder)
+    patch.setattr(Recorder, "lengths", [])
+    patch.setattr(probe, "probe", lambda: SimpleNamespace(usable=True, cupy=None))
+    patch.setattr(backend, "_prepared_cuda", lambda: xp)
+    patch.setitem(backend._namespaces, Device, xp)
+    patch.setitem(sys.modules, "cupy", SimpleNamespace(array=lambda host: np.array(host).view(Device)))

@@ -1,0 +1,281 @@
+"""Captured steps, without a GPU: what a step does is recorded and done again without its Python, and is the step to the last bit.
+
+That CUDA captures it is for `tests/gpu`. Here is checked what CUDA cannot know: that nothing which changes from step to step was left
+outside of the arrays that are filled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda import recording
+from kernels.cuda.emulation import Emulator
+
+import minigrad as mg
+from minigrad.data.loader import Batch
+from minigrad.errors import ArgumentError, IndexRangeError
+from minigrad.kernels import register_cuda
+from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from minigrad.models.losses import IGNORED
+from minigrad.packing import PackedTokens
+from minigrad.train import captured
+from minigrad.train.buckets import bucket_for, filled
+from minigrad.train.loss_scale import LossScaler
+from minigrad.train.objectives import LossOf, SequenceClasses, SequenceNumbers, TokenClasses
+from minigrad.train.team import Team
+
+register_cuda()
+
+CONFIG = {
+    "vocab_size": 40, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 80, "id2label": {0: "a", 1: "b", 2: "c"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    return Emulator(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture
+def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[recording.Recorder]]:
+    recording.install(compiled.kernel, monkeypatch)
+    monkeypatch.setattr(captured, "Recorder", recording.Recorder)
+    yield recording.Recorder
+
+
+def batches(lengths: list[tuple[int, ...]]) -> list[Batch]:
+    generator, found = np.random.default_rng(0), []
+    for number, some in enumerate(lengths):
+        tokens = PackedTokens.of([generator.integers(0, 40, n) for n in some], [generator.integers(0, 2, n) for n in some])
+        labels, token_labels = generator.integers(0, 3, len(some)), generator.integers(0, 3, tokens.packing.rows)
+        labels[: 1 + number % 2], token_labels[:: 3 + number] = IGNORED, IGNORED
+        found.append(Batch(tokens, labels, token_labels, np.arange(len(some))))
+    return found
+
+
+def trained(kind: type, objective: Any, given: list[Batch], capture: bool, precision: str = "float32", **how: Any) -> Any:
+    """(losses, norms, whether each step was made, weights) of one step for each batch, filled up in both cases."""
+    mg.manual_seed(3)
+    model = kind(BertConfig(**CONFIG)).train().to("cuda")
+    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
+    schedule = mg.optim.LinearSchedule(optimizer, 1, len(given) + 1)
+    team = Team(LossOf(model, objective), optimizer, capture=capture, **how)
+    losses, norms, updated = [], [], []
+    for batch in given:
+        bucket = bucket_for(batch.tokens.packing.lengths)
+        assert bucket is not None
+        with mg.precision(precision):
+            losses.append(team.backward(batch if capture else filled(batch, bucket)))
+        norms.append(team.grad_norm)
+        updated.append(team.step())
+        schedule.step()
+    return losses, norms, updated, {name: p.numpy().copy() for name, p in model.named_parameters()}
+
+
+def check_equal(ours: Any, expected: Any) -> None:
+    assert (ours[0], ours[2]) == (expected[0], expected[2])
+    np.testing.assert_array_equal(np.array(ours[1], float), np.array(expected[1], float))  # NaN, where a gradient overflowed
+    for name, weight in expected[3].items():
+        np.testing.assert_array_equal(ours[3][name], weight, err_msg=name)
+
+
+# ---------------------------------------------------------------- to the last bit
+SAME_BUCKET = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective"),
+    [(BertForSequenceClassification, SequenceClasses(label_smoothing=0.1)), (BertForTokenClassification, TokenClasses())],
+)
+def test_replays_are_the_steps_to_the_last_bit(kind: type, objective: Any, gpu: type[recording.Recorder]) -> None:
+    """Dropout, clipping, a schedule of the learning rate, other lengths and labels in every step."""
+    given = batches(SAME_BUCKET)
+    assert len({bucket_for(batch.tokens.packing.lengths) for batch in given}) == 1
+    expected = trained(kind, objective, given, False, max_norm=0.5)
+    assert not gpu.lengths
+    check_equal(trained(kind, objective, given, True, max_norm=0.5), expected)
+    assert len(gpu.lengths) == 1
+    print("\nrecorded:", dict(gpu.lengths[0]))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_precision_and_an_overflow(precision: str, gpu: type[recording.Recorder]) -> None:
+    """A factor of the loss that is far too large at first: some updates are left out, and the factor is halved without a new recording."""
+    given = batches(SAME_BUCKET)
+    first = 2.0**19 if precision == "fp16" else 2.0**4
+    runs = [
+        trained(BertForSequenceClassification, SequenceClasses(), given, capture, precision, max_norm=1.0, scaler=LossScaler(first))
+        for capture in (False, True)
+    ]
+    check_equal(runs[1], runs[0])
+    assert set(runs[0][2]) == ({True, False} if precision == "fp16" else {True})
+    assert len(gpu.lengths) == 1
+
+
+def test_every_bucket_has_its_recording_and_the_oldest_goes(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "KEPT", 2)
+    sizes = [(5, 9, 3), (40, 70), (6, 9, 2), (30, 30, 30, 30), (41, 69), (7, 9, 1)]
+    given = batches(sizes)
+    expected = trained(BertForTokenClassification, TokenClasses(), given, False)
+    ours = trained(BertForTokenClassification, TokenClasses(), given, True)
+    check_equal(ours, expected)
+    buckets = [bucket_for(batch.tokens.packing.lengths) for batch in given]
+    assert len(set(buckets)) == 3
+    assert len(gpu.lengths) == 5  # the second goes for the third, comes back for the first, which comes back for the third
+
+
+@pytest.mark.parametrize(
+    "forgotten",
+    ["clock", "factor", "labels", "input_ids", "token_type_ids", "positions", "all_places", "all_keys", "first_rows"],
+)
+def test_whatever_is_not_filled_would_be_seen(forgotten: str, gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    given = batches(SAME_BUCKET[:2])
+    expected = trained(BertForSequenceClassification, SequenceClasses(), given, False)
+    whole, first = captured._numbers, {}
+
+    def stale(*args: Any) -> dict[str, np.ndarray]:
+        found = whole(*args)
+        first.setdefault(forgotten, found[forgotten])
+        return {**found, forgotten: first[forgotten]}
+
+    monkeypatch.setattr(captured, "_numbers", stale)
+    ours = trained(BertForSequenceClassification, SequenceClasses(), given, True)
+    assert ours[0][0] == expected[0][0] and any((ours[3][name] != weight).any() for name, weight in expected[3].items())
+
+
+# ---------------------------------------------------------------- when a recording is of no use any more
+def team_of(objective: Any = None, kind: type = BertForSequenceClassification) -> tuple[Any, Team]:
+    mg.manual_seed(3)
+    model = kind(BertConfig(**CONFIG)).train().to("cuda")
+    return model, Team(LossOf(model, objective or SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
+
+
+def made(team: Team, batch: Batch) -> float:
+    loss = team.backward(batch)
+    team.step()
+    return loss
+
+
+def test_a_change_of_the_model_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+    batch = batches([(5, 9, 3)])[0]
+    model, team = team_of()
+    changes = [
+        lambda: None,
+        lambda: model.freeze("bert.embeddings*"),
+        lambda: model.eval(),
+        lambda: setattr(model.train().dropout, "p", 0.5),
+        lambda: mg.manual_seed(4),
+    ]
+    for number, change in enumerate(changes, 1):
+        change()
+        for _ in range(2):
+            made(team, batch)
+        assert len(gpu.lengths) == number
+    with mg.precision("bf16"):
+        made(team, batch)
+    assert len(gpu.lengths) == len(changes) + 1
+
+
+def test_what_is_frozen_stays(gpu: type[recording.Recorder]) -> None:
+    model, team = team_of()
+    model.freeze("bert.embeddings*")
+    table = model.bert.embeddings.word_embeddings.weight
+    before = table.numpy().copy()
+    for batch in batches(SAME_BUCKET[:2]):
+        made(team, batch)
+    np.testing.assert_array_equal(table.numpy(), before)
+    assert len(gpu.lengths) == 1
+
+
+# ---------------------------------------------------------------- when it cannot be done
+def refused(team: Team, batch: Batch, caplog: pytest.LogCaptureFixture) -> str:
+    """The one line of the log about two steps that were made all the same."""
+    with caplog.at_level(logging.WARNING, "minigrad"):
+        assert all(np.isfinite(made(team, batch)) for _ in range(2))
+    messages = [message for message in caplog.messages if "not captured" in message]
+    assert len(messages) == 1
+    return messages[0]
+
+
+def test_an_objective_that_cannot_ignore_items(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    mg.manual_seed(3)
+    model = BertForSequenceClassification(BertConfig(**CONFIG | {"id2label": {0: "x"}})).train().to("cuda")
+    team = Team(LossOf(model, SequenceNumbers()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
+    batch = batches([(5, 9)])[0]
+    numbers = Batch(batch.tokens, np.array([0.5, 1.0], np.float32), None, batch.rows)
+    assert "SequenceNumbers cannot ignore an item" in refused(team, numbers, caplog)
+    assert not gpu.lengths
+
+
+def test_a_loss_of_ones_own(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    model = BertForSequenceClassification(BertConfig(**CONFIG)).train().to("cuda")
+    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
+    team = Team(lambda part, whole: SequenceClasses().loss(model, part, whole), optimizer, capture=True)
+    assert "LossOf" in refused(team, batches([(5, 9)])[0], caplog)
+
+
+def test_an_operation_that_needs_lengths_on_the_host(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    """Heads of a size that attention's kernel does not know."""
+    mg.manual_seed(3)
+    model = BertForTokenClassification(BertConfig(**CONFIG | {"num_attention_heads": 1, "hidden_size": 48})).eval().to("cuda")
+    team = Team(LossOf(model, TokenClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
+    with caplog.at_level(logging.WARNING, "minigrad"):
+        assert team._captured is not None and team._captured.backward(batches([(5, 9)])[0], 1.0) is None
+    assert "different in every replay" in caplog.text
+
+
+class Fetching(SequenceClasses):
+    """Looks at a number in every step."""
+
+    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+        loss = super().share(model, part, count)
+        assert loss.item() > 0
+        return loss
+
+
+def test_a_fetch_inside_of_a_step(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    message = refused(team_of(Fetching())[1], batches([(5, 9)])[0], caplog)
+    assert "fetches numbers from the GPU while launches are recorded" in message
+
+
+def test_a_copy_to_the_gpu_inside_of_a_step(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    message = refused(team_of(SequenceClasses(class_weights=[1.0, 2.0, 3.0]))[1], batches([(5, 9)])[0], caplog)
+    assert "copies an array to the GPU while launches are recorded" in message
+
+
+def test_an_id_that_the_model_does_not_have_is_named(gpu: type[recording.Recorder]) -> None:
+    good, bad = batches([(5, 9, 3), (5, 9, 3)])
+    _, team = team_of()
+    made(team, good)
+    bad.tokens.input_ids[4] = 40
+    with pytest.raises(IndexRangeError, match="input_ids holds 40"):
+        team.backward(bad)
+    assert np.isfinite(made(team, good))
+
+
+def test_memory_that_does_not_suffice_is_the_callers_business(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batches([(5, 9, 3)])[0]
+    _, team = team_of()
+
+    def starving(self: Any, function: Any) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording.Recorder, "recorded", starving)
+        with pytest.raises(MemoryError, match="no room"):
+            team.backward(batch)
+        assert np.isfinite(team.backward(batch, parts=2))
+    assert not gpu.lengths
+    made(team, batch)
+    assert len(gpu.lengths) == 1
+
+
+def test_a_cpu_makes_no_graphs() -> None:
+    model = BertForSequenceClassification(BertConfig(**CONFIG))
+    with pytest.raises(ArgumentError, match="move the model to a GPU first"):
+        Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
