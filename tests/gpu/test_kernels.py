@@ -6,6 +6,7 @@ seen what running on a CPU cannot show: reads and writes that are not ordered, w
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -260,4 +261,6 @@ def test_sum_of_squares(n: int, offset: int) -> None:
 # ---------------------------------------------------------------- that none is left out
 def test_every_kernel_of_the_table_has_run() -> None:
     """By the tests above."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("other processes have run some of them")
     assert not set(launch.TABLE) - launched
