@@ -74,9 +74,11 @@ class Recorder:
 
         outside = cupy.cuda.get_current_stream()
         self._stream.wait_event(outside.record())
-        with self._stream:
-            yield
-        outside.wait_event(self._stream.record())
+        try:
+            with self._stream:
+                yield
+        finally:
+            outside.wait_event(self._stream.record())
 
     def recorded(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         """What `function` returns, which may be arrays, and what makes its launches again. Nothing is computed before that is called.

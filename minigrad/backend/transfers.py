@@ -54,10 +54,12 @@ def to_gpu(host: np.ndarray[Any, Any]) -> Any:
 
 
 def refill(array: Any, host: np.ndarray[Any, Any]) -> None:
-    """New numbers in an array of the GPU, where it lies, once what was launched before has read the old ones."""
+    """New numbers in an array of the GPU, where it lies, once what was launched on this stream before has read the old ones."""
+    import cupy
+
     _refuse_in_recording("copies an array to the GPU")
     _count_to_gpu(host)
-    array.set(host)
+    array.set(host, stream=cupy.cuda.get_current_stream())
 
 
 def _count_to_gpu(host: np.ndarray[Any, Any]) -> None:

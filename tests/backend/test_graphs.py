@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,13 +15,15 @@ from minigrad.errors import DeviceError
 
 
 class OnGpu(np.ndarray):
-    def set(self, host: np.ndarray) -> None:
+    def set(self, host: np.ndarray, stream: str) -> None:
+        assert stream == "the current one"
         self[...] = host
 
 
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(array=lambda host: np.array(host).view(OnGpu)))
+    cuda = SimpleNamespace(get_current_stream=lambda: "the current one")
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, array=lambda host: np.array(host).view(OnGpu)))
 
 
 HOST = {
@@ -55,3 +58,15 @@ def test_nothing_is_copied_while_launches_are_recorded(cupy: None) -> None:
                 copy()
             assert caught.value.code == "captured-copy" and "test_graphs.py" in str(caught.value)
     feed.fill(HOST)
+
+
+@pytest.mark.skipif(find_spec("cupy") is None, reason="CuPy is not installed (the `gpu` extra)")
+def test_cupy_has_what_is_called() -> None:
+    import cupy
+
+    for name in ("begin_capture", "end_capture", "record", "wait_event", "__enter__"):
+        assert callable(getattr(cupy.cuda.Stream, name)), name
+    for name in ("get_current_stream", "using_allocator", "MemoryPool"):
+        assert callable(getattr(cupy.cuda, name)), name
+    assert callable(cupy.cuda.MemoryPool.malloc) and callable(cupy.cuda.Graph.launch)
+    assert "stream=None" in cupy.ndarray.set.__doc__

@@ -53,7 +53,7 @@ class Device(np.ndarray):
     def get(self) -> np.ndarray:
         return np.array(self.view(np.ndarray))
 
-    def set(self, host: np.ndarray) -> None:
+    def set(self, host: np.ndarray, stream: None) -> None:
         self.view(np.ndarray)[...] = host
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
@@ -233,4 +233,5 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
     patch.setattr(probe, "probe", lambda: SimpleNamespace(usable=True, cupy=None))
     patch.setattr(backend, "_prepared_cuda", lambda: xp)
     patch.setitem(backend._namespaces, Device, xp)
-    patch.setitem(sys.modules, "cupy", SimpleNamespace(array=lambda host: np.array(host).view(Device)))
+    cuda = SimpleNamespace(get_current_stream=lambda: None)
+    patch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, array=lambda host: np.array(host).view(Device)))
