@@ -19,7 +19,14 @@ import minigrad as mg
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, IndexRangeError
 from minigrad.kernels import register_cuda
-from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from minigrad.models import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    DistilBertForSequenceClassification,
+    ElectraForSequenceClassification,
+    RobertaForSequenceClassification,
+)
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
 from minigrad.train import captured
@@ -58,10 +65,10 @@ def batches(lengths: list[tuple[int, ...]]) -> list[Batch]:
     return found
 
 
-def trained(kind: type, objective: Any, given: list[Batch], capture: bool, precision: str = "float32", layers: int = 1, **how: Any) -> Any:
+def trained(kind: Any, objective: Any, given: list[Batch], capture: bool, precision: str = "float32", layers: int = 1, **how: Any) -> Any:
     """(losses, norms, whether each step was made, weights) of one step for each batch, filled up in both cases."""
     mg.manual_seed(3)
-    model = kind(BertConfig(**CONFIG | {"num_hidden_layers": layers})).train().to("cuda")
+    model = kind(kind.config_class(**CONFIG | {"num_hidden_layers": layers})).train().to("cuda")
     optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
     schedule = mg.optim.LinearSchedule(optimizer, 1, len(given) + 1)
     team = Team(LossOf(model, objective), optimizer, capture=capture, **how)
@@ -90,7 +97,12 @@ SAME_BUCKET = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
 
 @pytest.mark.parametrize(
     ("kind", "objective"),
-    [(BertForSequenceClassification, SequenceClasses(label_smoothing=0.1)), (BertForTokenClassification, TokenClasses())],
+    [
+        (BertForSequenceClassification, SequenceClasses(label_smoothing=0.1)),
+        (BertForTokenClassification, TokenClasses()),
+        (DistilBertForSequenceClassification, SequenceClasses()),
+        (ElectraForSequenceClassification, SequenceClasses()),
+    ],
 )
 def test_replays_are_the_steps_to_the_last_bit(kind: type, objective: Any, gpu: type[recording.Recorder]) -> None:
     """Dropout, clipping, a schedule of the learning rate, other lengths and labels in every step."""
@@ -149,9 +161,9 @@ def test_whatever_is_not_filled_would_be_seen(forgotten: str, gpu: type[recordin
 
 
 # ---------------------------------------------------------------- when a recording is of no use any more
-def team_of(objective: Any = None, kind: type = BertForSequenceClassification) -> tuple[Any, Team]:
+def team_of(objective: Any = None, kind: Any = BertForSequenceClassification) -> tuple[Any, Team]:
     mg.manual_seed(3)
-    model = kind(BertConfig(**CONFIG)).train().to("cuda")
+    model = kind(kind.config_class(**CONFIG)).train().to("cuda")
     return model, Team(LossOf(model, objective or SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
 
 
@@ -227,6 +239,11 @@ def test_an_operation_that_needs_lengths_on_the_host(gpu: type[recording.Recorde
     with caplog.at_level(logging.WARNING, "minigrad"):
         assert team._captured is not None and team._captured.backward(batches([(5, 9)])[0], 1.0) is None
     assert "different in every replay" in caplog.text
+
+
+def test_positions_that_follow_from_the_ids(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    _, team = team_of(kind=RobertaForSequenceClassification)
+    assert "different in every replay" in refused(team, batches([(5, 9)])[0], caplog)
 
 
 class Fetching(SequenceClasses):
