@@ -1,7 +1,7 @@
 """Time BERT's training step and inference on an NVIDIA GPU, minigrad against PyTorch + transformers, in turns.
 
 PyTorch's side is the faster of sdpa as it is and under torch.compile, with fused AdamW and, for bf16 and fp16, autocast. Losses are read at
-the end of a pass, not in every step, on both sides. Needs CuPy, PyTorch and transformers.
+the end of a pass, not in every step, but by captured steps. Needs CuPy, PyTorch and transformers.
 
     python benchmarks/gpu_step.py --json gpu.json
     python benchmarks/gpu_step.py --cases tiny-mixed,base-mixed --precisions bf16 --rounds 3
@@ -38,7 +38,8 @@ CASES = {
 """Size of the model, texts of a batch, their lengths as `bert_step.py` takes them."""
 
 PRECISIONS = ("bf16", "tf32", "float32", "fp16")
-PEAK, OURS = "product", "minigrad"
+PEAK = "product"
+OURS = {"minigrad": False, "minigrad captured": True}
 THEIRS = {"torch": False, "torch compile": True}
 NOTHING = "–"
 
@@ -67,19 +68,21 @@ def measure(case: str, precision: str, whats: Sequence[str], device: str, *, rou
     name, batch, lengths = CASES[case]
     work = make_work(replace(SIZES[name], batch=batch), "sequence", lengths, count=batches)
     shared = {"size": asdict(work.size), "head": work.head, "batches": work.batches, "device": device, "precision": precision}
-    descriptions: dict[str, dict[str, Any]] = {PEAK: shared | {"kind": "large product"}, OURS: shared | {"kind": "minigrad on device"}}
+    descriptions: dict[str, dict[str, Any]] = {PEAK: {"kind": "large product"}}
+    for contender, captured in OURS.items():
+        descriptions[contender] = {"kind": "minigrad on device", "captured": captured}
     for contender, compiled in THEIRS.items():
-        descriptions[contender] = shared | {"kind": "torch on device", "attention": "sdpa", "compiled": compiled}
+        descriptions[contender] = {"kind": "torch on device", "attention": "sdpa", "compiled": compiled}
     failed: dict[str, str] = {}
     with ExitStack() as stack:
         processes = {}
         for contender, description in descriptions.items():
             try:
-                processes[contender] = stack.enter_context(closing(Contender(description, {})))
+                processes[contender] = stack.enter_context(closing(Contender(shared | description, {})))
                 for what in whats:
                     processes[contender].time(what)  # compilation, first touches
             except ContenderFailed as error:
-                if contender == OURS:
+                if contender == "minigrad":
                     sys.exit(f"error: {case}, {precision}: {error}")
                 failed[contender] = str(error).strip().splitlines()[0][:200]
                 processes.pop(contender, None)
@@ -90,20 +93,20 @@ def measure(case: str, precision: str, whats: Sequence[str], device: str, *, rou
 def table(measured: Sequence[Measured], what: str) -> Table:
     rows, values = [], {}
     for m in (m for m in measured if m.what == what):
-        ours = m.seconds[OURS]
         rivals = [name for name in THEIRS if name in m.seconds]
         best = min(rivals, key=lambda name: quartiles(m.seconds[name])[1], default=None)
-        ratio, theirs = NOTHING, "; ".join(m.failed.values()).replace("|", "/") or NOTHING
-        if best is not None:
-            ratios = [a / b for a, b in zip(m.seconds[best], ours, strict=True)]
-            ratio, theirs = spread(ratios, 2), f"{spread([s * 1e3 for s in m.seconds[best]], 2)} {best.removeprefix('torch ')}"
-            values[f"{m.case} {m.precision}"] = quartiles(ratios)[1]
-        share = NOTHING
-        if PEAK in m.seconds:
-            share = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
-        rate = f"{m.tokens / quartiles(ours)[1]:,.0f}"
-        rows.append([m.case, m.precision, f"{m.tokens:,.0f}", spread([s * 1e3 for s in ours], 2), theirs, ratio, rate, share])
-    header = ["case", "precision", "tokens", "minigrad, ms", "PyTorch, ms", "times as fast", "minigrad, tokens/s", "of the peak"]
+        for contender in (name for name in OURS if name in m.seconds):
+            ours = m.seconds[contender]
+            ratio, theirs, share = NOTHING, "; ".join(m.failed.values()).replace("|", "/") or NOTHING, NOTHING
+            if best is not None:
+                ratios = [a / b for a, b in zip(m.seconds[best], ours, strict=True)]
+                ratio, theirs = spread(ratios, 2), f"{spread([s * 1e3 for s in m.seconds[best]], 2)} {best.removeprefix('torch ')}"
+                values[f"{m.case} {m.precision}{contender.removeprefix('minigrad')}"] = quartiles(ratios)[1]
+            if PEAK in m.seconds:
+                share = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
+            times = [f"{m.tokens:,.0f}", spread([s * 1e3 for s in ours], 2), theirs, ratio, f"{m.tokens / quartiles(ours)[1]:,.0f}", share]
+            rows.append([m.case, m.precision, contender, *times])
+    header = ["case", "precision", "contender", "tokens", "its ms", "PyTorch, ms", "times as fast", "tokens/s", "of the peak"]
     words = {"train": "Training step on a GPU", "infer": "Inference on a GPU"}[what]
     return Table(words, header, rows, Bars("times as fast as PyTorch (above 1: minigrad is faster)", values))
 

@@ -11,22 +11,31 @@ from harness.work import Work
 
 
 class MinigradOnDevice(Minigrad):
-    """precision: of the matrix products, as `mg.precision` takes it."""
+    """precision: of the matrix products, as `mg.precision` takes it; captured: training by a team that replays CUDA graphs."""
 
-    def __init__(self, work: Work, device: str, precision: str) -> None:
+    def __init__(self, work: Work, device: str, precision: str, captured: bool) -> None:
         super().__init__(work, workers=1)
         self.model.to(device)
-        self.precision = precision
+        self.precision, self.captured = precision, captured
 
     @cached_property
     def optimizer(self) -> mg.optim.AdamW:
         """Made at the first training step, so that predictions are measured without gradients and moments."""
         return mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
 
+    @cached_property
+    def team(self) -> mg.train.Team:
+        return mg.train.Team(mg.train.LossOf(self.model, self.objective), self.optimizer, capture=True)
+
     def train(self) -> float:
-        """Seconds per batch of a pass of training steps, until the last one's loss is on the host."""
+        """Seconds per batch of a pass of training steps, until the last one's loss is on the host; a team reads that of every step."""
         optimizer, started = self.optimizer, time.perf_counter()
         with mg.precision(self.precision):
+            if self.captured:
+                for batch in self.batches:
+                    self.team.backward(batch)
+                    self.team.step()
+                return (time.perf_counter() - started) / len(self.batches)
             for batch in self.batches:
                 loss = self.objective.loss(self.model, batch, batch)
                 loss.backward()
