@@ -61,9 +61,9 @@ class Optimizer(ABC):
         self.tables = {p: Table(p, self.arena) for p in self.arena.tables}
         self.moments: dict[str, Array] = {}
         self.steps: dict[Parameter, int] = dict.fromkeys(names, 0)
-        widest = max((p.shape[1] for p in self.tables), default=0)
         self._group_of = {p: number for number, members in enumerate(self._members) for p in members}
-        self._scratch = [self.arena.xp.empty(max(self.arena.block, widest), self.arena.data.dtype) for _ in range(3)]
+        most = max([min(self.arena.block, self.arena.data.size), *(min(max(self.arena.block, p.shape[1]), p.size) for p in self.tables)])
+        self._scratch = [self.arena.xp.empty(most, self.arena.data.dtype) for _ in range(3)]  # for the largest block there can be
 
     # ---------------------------------------------------------------- what a rule defines
     def check(self, options: Mapping[str, Any]) -> None:

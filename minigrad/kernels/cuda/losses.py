@@ -35,6 +35,8 @@ def _cross_entropy(
 ) -> Any:
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not all_float32(logits) or labels.dtype != "int64" or weight is not None:
         return NotImplemented
+    if logits.shape[1] == 0:
+        return NotImplemented
     if reduction not in REDUCTIONS or not _is_share(label_smoothing) or (denominator is not None and reduction != "mean"):
         return NotImplemented
     logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(labels)

@@ -95,6 +95,7 @@ def test_what_is_not_covered_is_declined() -> None:
     assert declines("cross_entropy", x.astype(np.float64), y)
     assert declines("cross_entropy", x, y.astype(np.int32))
     assert declines("cross_entropy", x, y[:3])
+    assert declines("cross_entropy", x[:, :0], y)
     assert declines("cross_entropy", x, y, weight=np.ones(3, np.float32))
     assert declines("cross_entropy", x, y, reduction="average")
     assert declines("cross_entropy", x, y, label_smoothing=1.5)
