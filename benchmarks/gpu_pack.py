@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from minigrad.errors import MinigradError
 from minigrad.kernels.cuda import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,10 +51,13 @@ def main() -> None:
     parser.add_argument("--wheels", nargs="*", default=[], metavar="NAME", help="packages to bring along, as pip takes them")
     parser.add_argument("--python", default=f"{sys.version_info[0]}.{sys.version_info[1]}", help="the other machine's Python (this one's)")
     options = parser.parse_args()
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        build.main(["--arch", options.arch, "--output", str(folder / "cubins")])
+        try:
+            build.main(["--arch", options.arch, "--output", str(folder / "cubins")])
+        except MinigradError as wrong:
+            sys.exit(f"error: {wrong}")
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
         (folder / "run.sh").write_text(RUN, encoding="utf-8")
         if options.wheels:
             fetch = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--python-version", options.python]

@@ -176,7 +176,7 @@ def installed() -> bool:
 
 def test_without_the_library_one_sentence_says_so(fresh_library: None) -> None:
     if installed():
-        pytest.skip("cuBLAS is installed")
+        pytest.skip("cuBLAS is installed: what is said without it cannot be seen")
     with pytest.raises(DeviceError) as caught:
         cublas.library()
     assert str(caught.value).startswith("CUDA's library cuBLAS, which multiplies matrices, cannot be loaded (")
@@ -185,7 +185,7 @@ def test_without_the_library_one_sentence_says_so(fresh_library: None) -> None:
 
 def test_the_library_has_every_function_and_refuses_without_a_driver(fresh_library: None) -> None:
     if not installed():
-        pytest.skip("cuBLAS is not installed")
+        pytest.skip("cuBLAS is not installed: its refusal without a driver cannot be seen")
     assert cublas.library().cublasGetStatusName(15) == b"CUBLAS_STATUS_NOT_SUPPORTED"
     if probe().usable:
         pytest.skip("there is a GPU: tests/gpu computes with it")
@@ -235,7 +235,7 @@ def test_the_bits_of_bf16_are_those_of_the_rounding_on_numpy(tmp_path: Path) -> 
     try:
         subprocess.run(["g++", "-O1", "-shared", "-fPIC", "-o", str(tmp_path / "bits.so"), str(source)], check=True)
     except FileNotFoundError:
-        pytest.skip("no g++")
+        pytest.skip("no g++: the text of the kernel that rounds to bfloat16 cannot be compiled as C++")
     special = [
         0,
         1,

@@ -39,3 +39,11 @@ def test_the_archive_holds_what_the_run_needs(tmp_path: Path) -> None:
         ended = subprocess.run(["bash", tmp_path / "minigrad-gpu" / "run.sh"], capture_output=True, text=True)
         assert probe().reason in ended.stdout
         assert "skipped" in (tmp_path / "minigrad-gpu/results/tests.txt").read_text(encoding="utf-8")
+
+
+def test_a_wrong_architecture_is_one_line(tmp_path: Path) -> None:
+    done = run("gpu_pack.py", tmp_path / "gpu.tar.gz", "--arch", "x")
+    assert (done.returncode, done.stderr) == (1, "error: --arch takes numbers such as 80,90, got 'x'\n")
+    assert not (tmp_path / "gpu.tar.gz").exists()
+    listed = subprocess.run([sys.executable, "-m", "minigrad.kernels.cuda.build", "--arch", "x"], capture_output=True, text=True, cwd=ROOT)
+    assert (listed.returncode, listed.stderr) == (1, done.stderr)

@@ -14,13 +14,14 @@ import argparse
 import logging
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from minigrad.errors import ArgumentError, DeviceError, MissingExtraError
+from minigrad.errors import ArgumentError, DeviceError, MinigradError, MissingExtraError
 from minigrad.files import replacing
 from minigrad.kernels.cuda.launch import TABLE
 
@@ -207,4 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MinigradError as wrong:
+        sys.exit(f"error: {wrong}")
