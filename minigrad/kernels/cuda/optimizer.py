@@ -1,7 +1,7 @@
 """Updates and norms over the flat arena on a GPU: each one pass over memory.
 
-A step that is captured in a graph takes `adam_now` and `adam_captured` of the launch table instead: the same update, with the numbers that
-change from step to step read from device memory.
+An update inside a captured graph, which `train/captured.py` does not record yet, would take `adam_now` and `adam_captured` instead: the same
+update, with the numbers that change from step to step read from device memory.
 """
 
 from __future__ import annotations
