@@ -1,6 +1,6 @@
 """Updates and norms over the flat arena on a GPU: each one pass over memory.
 
-An update inside a captured graph, which `train/captured.py` does not record yet, would take `adam_now` and `adam_captured` instead: the same
+An update inside a captured graph, which `train/captured.py` does not record yet, takes `adam_now` and `adam_captured` instead: the same
 update, with the numbers that change from step to step read from device memory.
 """
 
