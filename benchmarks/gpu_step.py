@@ -1,7 +1,7 @@
 """Time BERT's training step and inference on an NVIDIA GPU, minigrad against PyTorch + transformers, in turns.
 
-PyTorch's side is the faster of sdpa as it is and under torch.compile, with fused AdamW and, for bf16 and fp16, autocast. Losses are read at
-the end of a pass, not in every step, but by captured steps. Needs CuPy, PyTorch and transformers.
+PyTorch's side is the fastest of three: sdpa as it is, under torch.compile, and under torch.compile with CUDA graphs; with fused AdamW and,
+for bf16 and fp16, autocast. Losses are read at the end of a pass, not in every step. Needs CuPy, PyTorch and transformers.
 
     python benchmarks/gpu_step.py --json gpu.json
     python benchmarks/gpu_step.py --cases tiny-mixed,base-mixed --precisions bf16 --rounds 3
@@ -12,18 +12,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.floor import flops
 from harness.machine import machine
 from harness.processes import Contender, ContenderFailed, take_turns
 from harness.tables import Bars, Report, Table, quartiles, spread
-from harness.work import SIZES, make_work
+from harness.work import SIZES, Work, make_work
 
 from minigrad.backend.probe import probe
+from minigrad.backend.threads import usable_cpus
 
 CASES = {
     "tiny-full": ("tiny", 32, "128"),
@@ -39,8 +41,10 @@ CASES = {
 
 PRECISIONS = ("bf16", "tf32", "float32", "fp16")
 PEAK = "product"
+WARM_UPS = 3
+"""Passes before the first that is timed: compilation, recording of graphs."""
 OURS = {"minigrad": False, "minigrad captured": True}
-THEIRS = {"torch": False, "torch compile": True}
+THEIRS = {"torch": "no", "torch compile": "yes", "torch graphs": "with graphs"}
 NOTHING = "–"
 
 NOTES = (
@@ -48,6 +52,13 @@ NOTES = (
     "Tokens are real ones, without padding. The share of the peak: products that the real tokens need, at the rate of one product of "
     "8192 × 8192 random matrices at the same precision, measured in between.",
 )
+
+
+class Pair(NamedTuple):
+    """What is measured: a case and a precision."""
+
+    case: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -63,31 +74,56 @@ class Measured:
     failed: Mapping[str, str]
 
 
-def measure(case: str, precision: str, whats: Sequence[str], device: str, *, rounds: int, batches: int) -> Iterator[Measured]:
-    """Raises: SystemExit if minigrad cannot do it."""
+def contenders_of(case: str, precision: str, device: str, batches: int) -> tuple[Work, dict[str, dict[str, Any]]]:
+    """The work of a case, and every contender by name, described as `harness.contender` reads it."""
     name, batch, lengths = CASES[case]
     work = make_work(replace(SIZES[name], batch=batch), "sequence", lengths, count=batches)
     shared = {"size": asdict(work.size), "head": work.head, "batches": work.batches, "device": device, "precision": precision}
-    descriptions: dict[str, dict[str, Any]] = {PEAK: {"kind": "large product"}}
-    for contender, captured in OURS.items():
-        descriptions[contender] = {"kind": "minigrad on device", "captured": captured}
-    for contender, compiled in THEIRS.items():
-        descriptions[contender] = {"kind": "torch on device", "attention": "sdpa", "compiled": compiled}
-    failed: dict[str, str] = {}
-    with ExitStack() as stack:
-        processes = {}
-        for contender, description in descriptions.items():
-            try:
-                processes[contender] = stack.enter_context(closing(Contender(shared | description, {})))
-                for what in whats:
-                    processes[contender].time(what)  # compilation, first touches
-            except ContenderFailed as error:
-                if contender == "minigrad":
-                    sys.exit(f"error: {case}, {precision}: {error}")
-                failed[contender] = str(error).strip().splitlines()[0][:200]
-                processes.pop(contender, None)
+    found: dict[str, dict[str, Any]] = {PEAK: {"kind": "large product"}}
+    found |= {ours: {"kind": "minigrad on device", "captured": captured} for ours, captured in OURS.items()}
+    found |= {theirs: {"kind": "torch on device", "attention": "sdpa", "compiled": compiled} for theirs, compiled in THEIRS.items()}
+    return work, {contender: shared | description for contender, description in found.items()}
+
+
+def started(description: dict[str, Any], whats: Sequence[str]) -> Contender | str:
+    """A contender that is ready to be timed, or why it cannot be."""
+    one = None
+    try:
+        one = Contender(description, {})
         for what in whats:
-            yield Measured(case, precision, what, work.tokens, flops(work, what), take_turns(processes, what, rounds), failed)
+            for _ in range(WARM_UPS):
+                one.time(what)
+    except ContenderFailed as error:
+        if one is not None:
+            one.close()
+        return str(error).strip().splitlines()[0][:200]
+    return one
+
+
+def measure(pairs: Sequence[Pair], whats: Sequence[str], device: str, *, rounds: int, batches: int) -> Iterator[Measured]:
+    """The contenders of all pairs get ready side by side, since compilers take longest, and are timed one at a time.
+
+    Raises: SystemExit if minigrad cannot do it.
+    """
+    described = {pair: contenders_of(*pair, device, batches) for pair in pairs}
+    with ExitStack() as stack, ThreadPoolExecutor(max(1, usable_cpus() // 2)) as pool:
+        ready = {
+            (pair, name): pool.submit(started, description, whats)
+            for pair, (_, contenders) in described.items()
+            for name, description in contenders.items()
+        }
+        found = {key: future.result() for key, future in ready.items()}
+        for one in found.values():
+            if isinstance(one, Contender):
+                stack.enter_context(closing(one))
+        for pair, (work, contenders) in described.items():
+            processes = {name: one for name in contenders if isinstance(one := found[pair, name], Contender)}
+            failed = {name: one for name in contenders if isinstance(one := found[pair, name], str)}
+            if broken := [f"{name}: {why}" for name, why in failed.items() if name in OURS and device != "cpu"]:
+                sys.exit(f"error: {pair.case}, {pair.precision}: {'; '.join(broken)}")
+            for what in whats:
+                seconds = take_turns(processes, what, rounds)
+                yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
 
 
 def table(measured: Sequence[Measured], what: str) -> Table:
@@ -128,6 +164,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="passes of each contender that are timed (5)")
     parser.add_argument("--batches", type=int, default=16, help="batches of a pass (16)")
     parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
+    parser.add_argument(
+        "--at-once", type=int, default=6, help="cases × precisions whose contenders lie in the GPU's memory at the same time (6)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each case and at the end")
     options = parser.parse_args()
     gpu = probe()
@@ -135,10 +174,12 @@ def main() -> None:
         sys.exit(f"error: {gpu.reason}")
     here = machine() | {"GPU": gpu.gpus[0].name if gpu.usable else options.device}
     measured: list[Measured] = []
-    for case in options.cases:
-        for precision in options.precisions:
-            print(f"{case}, {precision} …", file=sys.stderr, flush=True)
-            measured += measure(case, precision, options.what, options.device, rounds=options.rounds, batches=options.batches)
+    pairs = [Pair(case, precision) for case in options.cases for precision in options.precisions]
+    for start in range(0, len(pairs), options.at_once):
+        group = pairs[start : start + options.at_once]
+        print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
+        for one in measure(group, options.what, options.device, rounds=options.rounds, batches=options.batches):
+            measured.append(one)
             tables = [table(measured, what) for what in options.what]
             report = Report("gpu_step.py", sys.argv[1:], here, [asdict(m) for m in measured], tables, NOTES)
             if options.json is not None:

@@ -15,10 +15,15 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchOnDevice(Torch):
-    """precision: float32, tf32 (its own switch), or bf16 and fp16 by autocast; fp16 without loss scaling, which costs next to nothing."""
+    """compiled: "no", "yes", or "with graphs" for CUDA graphs of forward and backward pass. precision: float32, tf32 (its own switch), or
+    bf16 and fp16 by autocast; fp16 without loss scaling, which costs next to nothing."""
 
-    def __init__(self, work: Work, attention: str, compiled: bool, device: str, precision: str) -> None:
-        super().__init__(work, attention, None, compiled)
+    def __init__(self, work: Work, attention: str, compiled: str, device: str, precision: str) -> None:
+        super().__init__(work, attention, None, compiled=False)
+        if compiled != "no":
+            shapes = {batch["input_ids"].shape for batch in self.batches}
+            mode = "reduce-overhead" if compiled == "with graphs" else None
+            self.model = torch.compile(self.plain, dynamic=len(shapes) > 1 and mode is None, mode=mode)
         self.device, self.precision = device, precision
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self.plain.to(device)
