@@ -79,22 +79,20 @@ class RowSparse:
 
 
 class Product:
-    """The matrix product a @ b, not yet computed. matmul: the function of the arrays' namespace that will.
+    """The matrix product a @ b, not yet computed. matmul: the function of the arrays' namespace that will; dtype: of what it gives, if
+    that is not a's.
 
     Shapes: a (m, k), b (k, n).
     """
 
-    __slots__ = ("a", "b", "matmul", "shape")
+    __slots__ = ("a", "b", "dtype", "matmul", "shape")
 
-    def __init__(self, a: Any, b: Any, matmul: Callable[..., Any]) -> None:
+    def __init__(self, a: Any, b: Any, matmul: Callable[..., Any], dtype: Any = None) -> None:
         self.a, self.b, self.matmul, self.shape = a, b, matmul, (a.shape[0], b.shape[1])
+        self.dtype = a.dtype if dtype is None else dtype
 
-    @property
-    def dtype(self) -> Any:
-        return self.a.dtype
-
-    def astype(self, dtype: Any) -> Product:
-        return Product(self.a.astype(dtype), self.b.astype(dtype), self.matmul)
+    def astype(self, dtype: Any) -> Any:
+        return self.dense().astype(dtype)
 
     def dense(self) -> Any:
         return self.matmul(self.a, self.b)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernels.cuda import short_arrays
 
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.kernels.cuda.build import SOURCES
@@ -93,6 +94,8 @@ class Namespace:
     """NumPy as overrides for the GPU see it; what they allocate is poisoned and guarded, and remembered until `check`."""
 
     NAME = "cupy"
+    shortened, widened = staticmethod(short_arrays.shortened), staticmethod(short_arrays.widened)
+    matmul_short, product_short = staticmethod(short_arrays.matmul_short), staticmethod(short_arrays.product_short)
 
     def __init__(self) -> None:
         self._made: list[np.ndarray] = []
@@ -113,7 +116,15 @@ class Namespace:
 
 
 # ---------------------------------------------------------------- arrays that show what was written where
-POISON = {"f4": 0x7FC0DEAD, "f8": 0x7FF80000DEADDEAD, "i4": 0x7EADDEAD, "i8": 0x7EADDEAD7EADDEAD, "u8": 0x7EADDEAD7EADDEAD}
+POISON = {
+    "f2": 0x7EAD,
+    "u2": 0x7FED,  # bf16
+    "f4": 0x7FC0DEAD,
+    "f8": 0x7FF80000DEADDEAD,
+    "i4": 0x7EADDEAD,
+    "i8": 0x7EADDEAD7EADDEAD,
+    "u8": 0x7EADDEAD7EADDEAD,
+}
 """Bits that no computation gives by itself: for floats a NaN with a mark, which stays in whatever is computed from it."""
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
+from kernels.cuda import short_arrays
 
 from minigrad import backend
 from minigrad.backend import graphs, probe, transfers
@@ -167,6 +168,23 @@ class Namespace:
         multiply()
         note("matmul", multiply)
         return found
+
+    def shortened(self, x: Device, name: str) -> Device:
+        return made("shortened", short_arrays.shortened, [plain(x), name], {})
+
+    def widened(self, x: Device) -> Device:
+        return made("widened", short_arrays.widened, [plain(x)], {})
+
+    def matmul_short(self, a: Device, b: Device, out: Any = None, accumulate: bool = False, short: bool = False) -> Device:
+        if out is None:
+            return made("matmul", short_arrays.matmul_short, [plain(a), plain(b)], {"short": short})
+        operands = plain(a), plain(b), plain(out), accumulate
+        short_arrays.matmul_short(*operands)
+        note("matmul", lambda: short_arrays.matmul_short(*operands))
+        return out
+
+    def product_short(self, a: Device, b: Device) -> Product:
+        return Product(a, b, self.matmul_short, np.dtype(np.float32))
 
     def product(self, a: Device, b: Device) -> Product:
         return Product(a, b, self.matmul)

@@ -1,0 +1,44 @@
+"""What the namespace of GPU arrays does with arrays of two bytes a number, done by NumPy: bf16 as its bits in uint16, fp16 as float16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend.gradients import Product
+from minigrad.backend.precision import rounded
+
+
+def shortened(x: np.ndarray, name: str) -> np.ndarray:
+    """float32 rounded to the nearest, of two equally near ones to the even one; NaN stays NaN."""
+    assert x.dtype == np.float32 and x.flags.c_contiguous
+    if name == "fp16":
+        with np.errstate(over="ignore", under="ignore"):
+            return x.astype(np.float16)
+    bits = (rounded(x, "bf16").view(np.uint32) >> 16).astype(np.uint16)
+    return np.where(np.isnan(x), bits | np.uint16(0x40), bits)  # one whose marks are all in the lower half would become infinite
+
+
+def widened(x: np.ndarray) -> np.ndarray:
+    if x.dtype == np.float16:
+        return x.astype(np.float32)
+    assert x.dtype == np.uint16
+    return (x.astype(np.uint32) << 16).view(np.float32)
+
+
+def matmul_short(a: np.ndarray, b: np.ndarray, out: Any = None, accumulate: bool = False, short: bool = False) -> np.ndarray:
+    assert a.dtype == b.dtype and (out is None or out.dtype in (a.dtype, np.float32)) and not (accumulate and out is None)
+    with np.errstate(all="ignore"):
+        total = np.matmul(widened(a), widened(b))
+        if accumulate:
+            total += out if out.dtype == np.float32 else widened(out)
+    found = shortened(total, "fp16" if a.dtype == np.float16 else "bf16") if (short if out is None else out.dtype == a.dtype) else total
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
+def product_short(a: np.ndarray, b: np.ndarray) -> Product:
+    return Product(a, b, matmul_short, np.dtype(np.float32))
