@@ -170,9 +170,9 @@ def test_cross_entropy(rows: int, classes: int, constants: dict[str, Any]) -> No
     compare("cross_entropy", [4 * normal((rows, classes))[0], labels(rows, classes)], constants)
 
 
-@pytest.mark.parametrize(("count", "height", "width"), [(8, 11, 1), (1000, 11, 132), (5000, 30522, 768), (70000, 50, 64)])
+@pytest.mark.parametrize(("count", "height", "width"), [(8, 11, 1), (1000, 11, 132), (5000, 30522, 768), (4096, 4, 768), (70000, 50, 64)])
 def test_embedding(count: int, height: int, width: int) -> None:
-    """The last one orders its ids by CuPy, the others by the kernel."""
+    """One run of ids, runs that are merged once, and runs that are merged in rounds; rows that few ids name, and rows that many do."""
     ids = np.random.default_rng(0).integers(0, height, count)
     compare("embedding", [normal((height, width))[0], ids], {})
     compare("embedding", [normal((height, width))[0], ids], {"padding_idx": 3})
@@ -181,7 +181,7 @@ def test_embedding(count: int, height: int, width: int) -> None:
 def test_an_id_that_nobody_has_checked_reads_nothing() -> None:
     xp, table = Namespace(), uploaded(guarded(normal((4, 6))[0]))
     out = xp.empty((3, 6), np.float32)
-    launch.launch("gather_rows", (3,), table, xp.asarray(np.array([4, 3, -1])), out, 3, 4, 6)
+    launch.launch("gather_rows", (3,), table, xp.asarray(np.array([4, 3, -1])), out, None, 3, 4, 6, NO_ROW)
     np.testing.assert_array_equal(out.get(), [[np.nan] * 6, table[3].get(), [np.nan] * 6])
 
 
@@ -193,6 +193,15 @@ def test_rows_are_added_to_what_is_there() -> None:
     SummedRows(xp.asarray(ids), xp.asarray(values), (5, 130)).into(out, accumulate=True)
     np.add.at(expected, ids[ids >= 0], values[ids >= 0])
     np.testing.assert_allclose(out.get(), expected, rtol=1e-6, atol=1e-6)  # three numbers of order 1 are added
+
+
+@pytest.mark.parametrize("n", [1, 2047, 2049, 8192, 8193, 100_000])
+def test_ids_are_ordered_and_equal_ones_stay_as_they_came(n: int) -> None:
+    ids = np.random.default_rng(n).integers(NO_ROW, 1 + n // 3, n)
+    xp = cuda_namespace()
+    keys = SummedRows(xp.asarray(ids), xp.zeros((n, 1), np.float32), (1, 1))._keys().get()
+    np.testing.assert_array_equal(keys & 0xFFFFFFFF, np.argsort(ids, kind="stable"))
+    np.testing.assert_array_equal(keys >> 32, np.sort(ids))
 
 
 # ---------------------------------------------------------------- attention

@@ -9,31 +9,32 @@ from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import RowSparse
 from minigrad.backend.transfers import declared
 from minigrad.kernels.cuda.blocks import all_float32
-from minigrad.kernels.cuda.launch import launch
+from minigrad.kernels.cuda.launch import BUNDLE, MERGED, RUN, launch
 
 NO_ROW = -1
 """The id of a gradient that no row gets."""
 
-
-MOST_COMPARED = 1 << 16
-"""So many ids are ordered by comparing each with each, beyond by CuPy, which takes memory and waits for the GPU."""
+MOST_ROWS = 1 << 31
+"""Of a table: an id is half of a key by which it is sorted."""
 
 
 @ops.embedding.on("cupy")
-def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None) -> Any:
+def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None, keep: bool) -> Any:
     if table.ndim != 2 or not all_float32(table) or ids.dtype != "int64" or not table.flags.c_contiguous:
+        return NotImplemented
+    if len(table) > MOST_ROWS:
         return NotImplemented
     if padding_idx is not None and not 0 <= padding_idx < len(table):
         return NotImplemented
     ops.check_rows("embedding ids", ids, len(table))
     flat, width = xp.ascontiguousarray(ids).reshape(-1), table.shape[1]
     out = xp.empty((*ids.shape, width), table.dtype)
-    launch("gather_rows", (flat.size,), table, flat, out, flat.size, *table.shape)
+    untrained = NO_ROW if padding_idx is None else padding_idx
+    trained = xp.empty(flat.shape, flat.dtype) if keep and padding_idx is not None else None
+    launch("gather_rows", (flat.size,), table, flat, out, trained, flat.size, *table.shape, untrained)
 
     def by_table(g: Array) -> RowSparse:
-        touched = flat if padding_idx is None else xp.where(flat == padding_idx, NO_ROW, flat)  # how many are left, only the GPU knows
-        values = g.reshape((flat.size, width))
-        return SummedRows(touched, values, table.shape)
+        return SummedRows(flat if trained is None else trained, g.reshape((flat.size, width)), table.shape)
 
     return out, (by_table, None)
 
@@ -47,33 +48,38 @@ class SummedRows(RowSparse):
         """Without asking the GPU how many rows there are."""
         if not accumulate:
             out.fill(0)
-        self._add(*self._ranked(), out)
+        self._add(self._keys(), out, accumulate)
         return out
 
-    def _ranked(self) -> tuple[Array, Array]:
-        """The order in which ids ascend, equal ones as they come, and the ids in that order."""
-        xp = namespace_of(self.values)
-        if len(self.ids) > MOST_COMPARED:
-            order = xp.argsort(self.ids, kind="stable")
-            return order, self.ids[order]
-        order, ascending = xp.empty(self.ids.shape, "int64"), xp.empty(self.ids.shape, "int64")
-        launch("rank_ids", self.ids.shape, self.ids, order, ascending, len(self.ids))
-        return order, ascending
+    def _keys(self) -> Array:
+        """Every id · 2³² + its place, in ascending order."""
+        xp, n, run = namespace_of(self.values), len(self.ids), RUN
+        keys = xp.empty(n, "int64")
+        launch("sort_ids", (n,), self.ids, keys, n)
+        while run < n:
+            merged = xp.empty(n, "int64")
+            launch("merge_runs", (n,), keys, merged, run, n)
+            keys, run = merged, run * MERGED
+        return keys
 
-    def _add(self, order: Array, ascending: Array, out: Array) -> None:
-        xp, (rows, width) = namespace_of(self.values), self.values.shape
-        launch("sum_rows", (rows, width), xp.ascontiguousarray(self.values), order, ascending, out, rows, *out.shape)
+    def _add(self, keys: Array, out: Array, accumulate: bool) -> None:
+        """Sums of rows in place of, or added to, those of `out` whose number some key has."""
+        xp, (n, width) = namespace_of(self.values), self.values.shape
+        values, bundles = xp.ascontiguousarray(self.values), xp.empty((n // BUNDLE, width), self.dtype)
+        sizes = (n, *out.shape, int(accumulate))
+        launch("sum_rows", (n, width), values, keys, out, bundles, *sizes)
+        launch("sum_bundles", bundles.shape, values, keys, bundles, out, *sizes)
 
     def _sum_equal_ids(self) -> tuple[Array, Array]:
-        xp = namespace_of(self.values)
-        order, ranked = self._ranked()
-        is_first = ranked != NO_ROW
-        is_first[1:] &= ranked[1:] != ranked[:-1]
+        xp, keys = namespace_of(self.values), self._keys()
+        ids = keys >> 32
+        is_first = ids != NO_ROW
+        is_first[1:] &= ids[1:] != ids[:-1]
         with declared():  # how many ids are distinct
             firsts = xp.flatnonzero(is_first)
-        out = xp.zeros((len(firsts), self.shape[1]), self.dtype)
-        self._add(order, xp.cumsum(is_first) - 1, out)
-        return ranked[firsts], out
+        out = xp.empty((len(firsts), self.shape[1]), self.dtype)
+        self._add((xp.cumsum(is_first) - 1 << 32) + (keys & 0xFFFFFFFF), out, accumulate=False)
+        return ids[firsts], out
 
     def astype(self, dtype: Any) -> RowSparse:
         """As the backend has it: the kernel knows float32 only."""

@@ -89,6 +89,18 @@ def row_strips(rows: int, width: int) -> Grid:
     return rows, ceil_div(width, STRIP), 1
 
 
+def warp_strips(rows: int, width: int) -> Grid:
+    return ceil_div(rows, WARPS), ceil_div(width, STRIP), 1
+
+
+RUN, MERGED, BUNDLE = 2048, 4, 8
+"""Ids that a block sorts, sorted runs that become one at a time, and rows that are summed before their sums are."""
+
+
+def runs(n: int) -> Grid:
+    return ceil_div(n, RUN), 1, 1
+
+
 def quads(n: int) -> Grid:
     """Four numbers for each thread."""
     return ceil_div(n, 4 * 256), 1, 1
@@ -148,9 +160,11 @@ TABLE: dict[str, Entry] = {
         (256, 1, 1),
         by_block,
     ),
-    "gather_rows": Entry("embedding.cu", "table* ids* out* rows:i64 height:i64 width:i32", WARP_ROWS, by_warp),
-    "rank_ids": Entry("embedding.cu", "ids* order* ascending* n:i64", (256, 1, 1), by_thread),
-    "sum_rows": Entry("embedding.cu", "values* order* ids* out* rows:i64 height:i64 width:i32", STRIPS, row_strips),
+    "gather_rows": Entry("embedding.cu", "table* ids* out* trained* rows:i64 height:i64 width:i32 untrained:i64", WARP_ROWS, by_warp),
+    "sort_ids": Entry("embedding.cu", "ids* keys* n:i64", (RUN // 2, 1, 1), runs),
+    "merge_runs": Entry("embedding.cu", "keys* merged* run:i64 n:i64", (256, 1, 1), by_thread),
+    "sum_rows": Entry("embedding.cu", "values* keys* out* bundles* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, warp_strips),
+    "sum_bundles": Entry("embedding.cu", "values* keys* bundles* out* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, row_strips),
     "adam": Entry(
         "optimizer.cu",
         f"p* g* m* v* largest* n:i64 {BETAS} size:f32 eps:f32 l2:f32 decay:f32 factor:f32",

@@ -8,8 +8,9 @@ from kernels.cuda.emulation import Emulator, check_guards, guarded
 from kernels.cuda.parity import compare, declines, normal
 
 from minigrad.errors import IndexRangeError
-from minigrad.kernels.cuda import embedding, launch
+from minigrad.kernels.cuda import launch
 from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
+from minigrad.kernels.cuda.launch import BUNDLE, MERGED, RUN
 
 WIDTHS = [1, 3, 4, 128, 132, 770]
 
@@ -40,7 +41,7 @@ def test_an_id_outside_of_the_table_is_refused(emulator: Emulator) -> None:
 def test_the_row_of_an_id_that_nobody_has_checked_is_nan(emulator: Emulator) -> None:
     """On a GPU ids are not looked at, which would wait for it."""
     table, out = guarded(normal((4, 6))[0]), guarded(shape=(3, 6))
-    launch.launch("gather_rows", (3,), table, np.array([4, 3, -1]), out, 3, 4, 6)
+    launch.launch("gather_rows", (3,), table, np.array([4, 3, -1]), out, None, 3, 4, 6, NO_ROW)
     np.testing.assert_array_equal(out, [[np.nan] * 6, table[3], [np.nan] * 6])
 
 
@@ -64,39 +65,88 @@ def test_gradients_of_two_batches_are_joined_and_stay_by_rows(emulator: Emulator
     assert isinstance(joined.scaled(2.0), SummedRows)
 
 
-@pytest.mark.parametrize("copies", [1, 2, 3, 7, 8, 9, 100])
-def test_rows_are_added_to_a_gradient_without_a_count(copies: int, emulator: Emulator) -> None:
+@pytest.mark.parametrize("copies", [1, 2, BUNDLE - 1, BUNDLE, BUNDLE + 1, 2 * BUNDLE - 2, 2 * BUNDLE - 1, 2 * BUNDLE + 1, 100])
+@pytest.mark.parametrize("width", [6, 130])
+def test_rows_are_added_to_a_gradient_without_a_count(copies: int, width: int, emulator: Emulator) -> None:
     """Runs of every length that a search by doubling and halving can trip over, one of them at the end; the row NO_ROW is nobody's."""
     ids = np.concatenate([np.full(copies, 2), [0, NO_ROW], np.full(copies + 1, 4), [NO_ROW]])
     order = np.random.default_rng(0).permutation(len(ids))
-    values, ids = normal((len(ids), 6))[0], ids[order]
-    expected = normal((5, 6), seed=1)[0]
+    values, ids = normal((len(ids), width))[0], ids[order]
+    expected = normal((5, width), seed=1)[0]
     out = guarded(expected)
-    assert SummedRows(ids, values, (5, 6)).into(out, accumulate=True) is out
+    assert SummedRows(ids, values, (5, width)).into(out, accumulate=True) is out
     check_guards(out)
     kept = ids != NO_ROW
     np.add.at(expected, ids[kept], values[kept])
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)  # a hundred float32 numbers of order 1, added in another order
-    distinct = SummedRows(ids, values, (5, 6)).coalesce()
+    distinct = SummedRows(ids, values, (5, width)).coalesce()
     assert distinct.ids.tolist() == [0, 2, 4]
-    np.testing.assert_array_equal(distinct.dense(), SummedRows(ids, values, (5, 6)).dense())
+    np.testing.assert_array_equal(distinct.dense(), SummedRows(ids, values, (5, width)).into(guarded(out), accumulate=False))
 
 
-@pytest.mark.parametrize("n", [1, 255, 256, 257, 600])
-def test_ids_are_ordered(n: int, emulator: Emulator) -> None:
-    ids = guarded(np.random.default_rng(n).integers(NO_ROW, 40, n))
-    order, ascending = guarded(shape=(n,), dtype=np.int64), guarded(shape=(n,), dtype=np.int64)
-    launch.launch("rank_ids", (n,), ids, order, ascending, n)
-    check_guards(order, ascending)
-    np.testing.assert_array_equal(order, np.argsort(ids, kind="stable"))
-    np.testing.assert_array_equal(ascending, np.sort(ids))
+@pytest.mark.parametrize("start", range(BUNDLE))
+def test_a_run_that_starts_anywhere_in_a_piece_is_summed_once(start: int, emulator: Emulator) -> None:
+    """Whole numbers, whose sums are exact. Two runs: bundles may hold the end of one and the start of another."""
+    for length in range(1, 3 * BUNDLE + 1):
+        ids = np.repeat([0, 1, 2, 3], [start, length, length, 1])
+        values = np.arange(len(ids), dtype=np.float32)[:, None]
+        expected = np.zeros((4, 1), np.float32)
+        np.add.at(expected, ids, values)
+        np.testing.assert_array_equal(SummedRows(ids, values, (4, 1)).into(guarded(shape=(4, 1)), accumulate=False), expected)
+        np.testing.assert_array_equal(SummedRows(ids, values, (4, 1)).into(guarded(expected), accumulate=True), 2 * expected)
 
 
-def test_many_ids_are_ordered_otherwise(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = SummedRows(np.array([3, 1, 3, NO_ROW]), normal((4, 5))[0], (6, 5))
-    compared = rows.dense()
-    monkeypatch.setattr(embedding, "MOST_COMPARED", 3)
-    np.testing.assert_array_equal(rows.dense(), compared)
+def test_ids_that_the_table_does_not_have_are_nobodys(emulator: Emulator) -> None:
+    ids = np.array([5, 1, -7, 1 << 31, 1 << 40, -(1 << 40), *[4] * 20, *[-2] * 20])
+    out = guarded(np.ones((4, 3), np.float32))
+    SummedRows(ids, normal((len(ids), 3))[0] * 0 + 1, (4, 3)).into(out, accumulate=True)
+    check_guards(out)
+    np.testing.assert_array_equal(out[:, 0], [1, 2, 1, 1])
+
+
+# ---------------------------------------------------------------- order
+def sorted_places(ids: np.ndarray) -> np.ndarray:
+    """The places of ids in the order of the keys, which are checked to be of these ids."""
+    keys = SummedRows(ids, np.zeros((len(ids), 1), np.float32), (1, 1))._keys()
+    places = keys & 0xFFFFFFFF
+    np.testing.assert_array_equal(keys >> 32, ids[places])
+    return places
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 31, 64, 65, 500, RUN - 1, RUN, RUN + 1, 2 * RUN + 1])
+def test_ids_are_ordered_and_equal_ones_stay_as_they_came(n: int, emulator: Emulator) -> None:
+    ids = np.random.default_rng(n).integers(NO_ROW, 40, n)
+    np.testing.assert_array_equal(sorted_places(ids), np.argsort(ids, kind="stable"))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_does_not_depend_on_how_threads_run(backwards: bool, emulator: Emulator) -> None:
+    emulator.backwards = backwards
+    ids = np.random.default_rng(0).permutation(700)
+    np.testing.assert_array_equal(sorted_places(ids), np.argsort(ids))
+
+
+@pytest.mark.parametrize("parts", [1, 2, MERGED, MERGED + 1, MERGED**2 + 3])
+@pytest.mark.parametrize("run", [1, 8])
+def test_runs_become_one(run: int, parts: int, emulator: Emulator) -> None:
+    """Short ones, whose merging is that of long ones; the last is cut off."""
+    n = run * parts - run // 2
+    keys = guarded(np.random.default_rng(n).permutation(n))
+    for start in range(0, n, run):
+        keys[start : start + run].sort()
+    while run < n:
+        merged = guarded(shape=(n,), dtype=np.int64)
+        launch.launch("merge_runs", (n,), keys, merged, run, n)
+        check_guards(keys, merged)
+        keys, run = merged, run * MERGED
+    np.testing.assert_array_equal(keys, np.arange(n))
+
+
+def test_sorting_writes_its_keys_alone(emulator: Emulator) -> None:
+    ids, keys = guarded(np.array([7, 0, 7])), guarded(shape=(3,), dtype=np.int64)
+    launch.launch("sort_ids", (3,), ids, keys, 3)
+    check_guards(ids, keys)
+    assert keys.tolist() == [1, 7 << 32, (7 << 32) + 2]
 
 
 def test_other_dtypes_are_summed_as_the_backend_does(emulator: Emulator) -> None:
@@ -105,9 +155,18 @@ def test_other_dtypes_are_summed_as_the_backend_does(emulator: Emulator) -> None
     np.testing.assert_array_equal(wide.dense()[1], [2, 2, 2])
 
 
-@pytest.mark.parametrize(("right", "wrong"), [("return inside + 1", "return first + 1"), ("table + id * width", "table + row * width")])
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("return inside + 1", "return first + 1"),
+        ("table + id * width", "table + row * width"),
+        ("if (stride < WARP) __syncwarp();", "if (stride > 1) __syncwarp();"),
+        ("first + BUNDLE : end_of_run", "first + 1 : end_of_run"),
+        ("first > 0 && id_of(keys[first - 1]) == id", "false"),
+    ],
+)
 def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     planted = emulator.changed("embedding.cu", right, wrong)
     monkeypatch.setattr(launch, "kernel_of", planted.kernel)
     with pytest.raises(AssertionError):
-        compare("embedding", [normal((4, 5))[0], np.array([2, 2, 0])], {}, planted)
+        compare("embedding", [normal((300, 5))[0], np.concatenate([np.arange(203)[::-1], np.full(100, 270)])], {}, planted)

@@ -35,6 +35,8 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
     assert covered(launch.quads(rows)[0], 1024, rows)
     assert covered(launch.by_thread(rows)[0], 256, rows)
     assert covered(launch.squares(rows)[0], launch.SQUARES, rows)
+    assert covered(launch.runs(rows)[0], launch.RUN, rows)
+    assert launch.warp_strips(rows, width) == (launch.by_warp(rows)[0], launch.strips(rows, width)[1], 1)
     assert launch.row_strips(rows, width)[0] == rows and covered(launch.row_strips(rows, width)[1], launch.STRIP, width)
 
 
@@ -45,6 +47,9 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
         ("rows.cu", "MANY", launch.MANY),
         ("rows.cu", "WARPS", launch.WARPS),
         ("embedding.cu", "WARPS", launch.WARPS),
+        ("embedding.cu", "RUN", launch.RUN),
+        ("embedding.cu", "MERGED", launch.MERGED),
+        ("embedding.cu", "BUNDLE", launch.BUNDLE),
         ("optimizer.cu", "SQUARES", launch.SQUARES),
     ],
 )
