@@ -49,18 +49,10 @@ class CudaRowSparse(RowSparse):
         return self.into(cupy.zeros(self.shape, self.dtype), accumulate=True)
 
 
-BF16_BITS = """
-    const unsigned int bits = __float_as_uint(x);
-    const unsigned int tie = (bits >> 16) & 1u;
-    y = x != x ? (bits >> 16) | 64u : (bits + 0x7fffu + tie) >> 16;  // a NaN must not be carried to infinity
-"""
-_bf16_bits = cupy.ElementwiseKernel("float32 x", "uint16 y", BF16_BITS, "minigrad_bf16_bits")
-
-
 def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
     """The matrix product, operands rounded as `precision` says. It is written to `out` if that is given, or added to what is there.
 
-    By cuBLAS; arrays of bf16 exist only from here to there, as their bits.
+    By cuBLAS, which rounds to tf32 by itself; shorter operands are made here and live from here to there.
     """
     dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
     if dtype == np.float64:
@@ -70,17 +62,95 @@ def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
     else:
         return gemm.delivered(cupy.matmul(a, b), out, accumulate)
     a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
-    if compute in ("bf16", "fp16"):
+    if compute in gemm.SHORT:
         operands, compute = compute, "float32"
-        a, b = _shortened(a, operands), _shortened(b, operands)
+        a, b = _shortened_view(a, operands), _shortened_view(b, operands)
     return gemm.matmul(cupy, cublas.run, a, b, out, accumulate, operands, compute)
 
 
-def _shortened(x: Any, name: str) -> Any:
-    """float32 as fp16 or as the bits of bf16, lying in memory as x does: a transposed view stays one."""
-    return x.astype(cupy.float16) if name == "fp16" else _bf16_bits(x, cupy.empty_like(x, cupy.uint16))
+# ---------------------------------------------------------------- arrays of two bytes a number
+PAIRS = """
+// Two numbers in one register, the first in its lower half; of two equally near numbers the even one, and NaN for NaN.
+__device__ unsigned int bf16_pair(float x, float y) {
+    unsigned int bits;
+    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    return bits;
+}
+
+__device__ unsigned int fp16_pair(float x, float y) {
+    unsigned int bits;
+    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    return bits;
+}
+"""
+"""The instructions that round, which the tests replace where they run the kernels on a CPU."""
+
+SHORTEN = """
+// A thread rounds eight numbers, and writes them at once; y is a new array and begins at a multiple of 16 bytes.
+#define SHORTEN(name, pair)                                                                         \
+    extern "C" __global__ void name(const float* x, unsigned short* y, long long n) {               \
+        const long long start = 8 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);             \
+        if (start + 8 > n) {                                                                        \
+            for (long long i = start; i < n; ++i) y[i] = (unsigned short)pair(x[i], 0.0f);          \
+            return;                                                                                 \
+        }                                                                                           \
+        __align__(16) float v[8];                                                                   \
+        if ((size_t)x % 16 == 0) {                                                                  \
+            *(float4*)v = *(const float4*)(x + start);                                              \
+            *(float4*)(v + 4) = *(const float4*)(x + start + 4);                                    \
+        } else {                                                                                    \
+            for (int i = 0; i < 8; ++i) v[i] = x[start + i];                                        \
+        }                                                                                           \
+        *(uint4*)(y + start) = make_uint4(pair(v[0], v[1]), pair(v[2], v[3]), pair(v[4], v[5]), pair(v[6], v[7])); \
+    }
+SHORTEN(shorten_bf16, bf16_pair)
+SHORTEN(shorten_fp16, fp16_pair)
+"""
+THREADS = 256
+
+_shorten = {name: cupy.RawKernel(PAIRS + SHORTEN, f"shorten_{name}") for name in gemm.SHORT}
 
 
+def shortened(x: Any, name: str) -> Any:
+    """float32 numbers rounded to two bytes each: "bf16", as its bits in uint16, or "fp16" in float16. x is C-contiguous."""
+    y = cupy.empty(x.shape, gemm.DTYPES[name])
+    if x.size:
+        _shorten[name]((-(-x.size // (8 * THREADS)),), (THREADS,), (x, y, np.int64(x.size)))
+    return y
+
+
+def _shortened_view(x: Any, name: str) -> Any:
+    """The same of any float32 array, lying in memory as it does: a transposed view of what is rounded stays one."""
+    outermost = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    short = shortened(cupy.ascontiguousarray(x.transpose(outermost)), name)
+    return short.transpose([outermost.index(axis) for axis in range(x.ndim)])
+
+
+def widened(x: Any) -> Any:
+    """The numbers of a short array, in float32."""
+    if x.dtype == np.float16:
+        return x.astype(np.float32)
+    bits = x.astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
+
+
+def matmul_short(a: Any, b: Any, out: Any = None, accumulate: bool = False, short: bool = False) -> Any:
+    """The product of two short arrays, added up in float32; it is written to `out`, short or float32, or added to what is there.
+
+    short: whether a new array is as short as the operands; else it is float32.
+    """
+    operands = "fp16" if a.dtype == np.float16 else "bf16"
+    result = operands if (short if out is None else out.dtype == a.dtype) else "float32"
+    return gemm.matmul(cupy, cublas.run, a, b, out, accumulate, operands, "float32", result)
+
+
+def product_short(a: Any, b: Any) -> Product:
+    """The product of two short matrices as a gradient in float32 that is computed only when (and where) somebody wants it."""
+    return Product(a, b, matmul_short, np.dtype(np.float32))
+
+
+# ---------------------------------------------------------------- the words of every namespace
 def constant(x: Any) -> Any:
     return x
 

@@ -9,7 +9,7 @@ and neither is copied. A transposed view needs no copy either, cuBLAS has a flag
   or for each sequence, whichever are fewer. (Arrays of pointers would do it in one call, but have to be copied to the GPU first.)
 
 What a call cannot express is copied first: negative strides, and matrices without an axis of stride 1. An output like that, or one that
-may share memory with an operand, receives a copy of the product.
+may share memory with an operand, is computed as a copy of its own.
 
 Empty products: with m, n or the batch 0 there is nothing to do. With k = 0 the sum is empty: `out` is filled with zeros, or left as it is
 by `accumulate`. cuBLAS is called for neither.
@@ -24,6 +24,11 @@ from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
 from minigrad.errors import ArgumentError, ShapeError
+
+DTYPES = {"float32": "float32", "float64": "float64", "bf16": "uint16", "fp16": "float16"}
+"""The arrays that hold what a call reads and writes; of bf16, which NumPy does not know, they hold the bits."""
+
+SHORT = ("bf16", "fp16")
 
 LARGEST = 2**31 - 1
 """cuBLAS takes sides, leading dimensions and batch counts as C's int."""
@@ -41,8 +46,8 @@ class Gemm:
     """C ← alpha · op(A) op(B) + beta · C for each matrix of a batch, as cuBLAS has it: element (r, c) lies at r + c · ld.
 
     op(A) is (m, k), op(B) is (k, n), C is (m, n); op transposes if the flag says so. Strides lead from one matrix of the batch to the
-    next, in elements. operands: the type of A and B ("float32", "float64", "bf16", "fp16"); result: of C ("float32" or "float64");
-    compute: how is multiplied and added ("float32", "tf32", "float64").
+    next, in elements. operands: the type of A and B, one of `DTYPES`; result: of C; compute: how is multiplied and added ("float32",
+    "tf32", "float64").
     """
 
     transpose_a: bool
@@ -77,32 +82,39 @@ Run: TypeAlias = Callable[[Gemm, Any, Any, Any, tuple[int, int, int]], None]
 """run(gemm, A, B, C, starts): make one call on three arrays."""
 
 
-def matmul(xp: Any, run: Run, a: Any, b: Any, out: Any, accumulate: bool, operands: str, compute: str) -> Any:
+def matmul(xp: Any, run: Run, a: Any, b: Any, out: Any, accumulate: bool, operands: str, compute: str, result: str | None = None) -> Any:
     """The product by calls of cuBLAS, with NumPy's rules for axes; written to `out`, added to it, or a new array if it is None.
 
-    xp: the arrays' namespace. operands, compute: as in `Gemm`; of bf16 the arrays hold the bits, as uint16.
+    xp: the arrays' namespace. operands, compute: as in `Gemm`, and result, which is float64 for sums in float64 and else float32 unless it
+    is given: short sums are rounded once, when they are complete.
     Raises: ShapeError; ArgumentError for sides that cuBLAS cannot count.
     """
+    result = result or ("float64" if compute == "float64" else "float32")
     if a.ndim == 1 or b.ndim == 1:
-        whole = matmul(xp, run, a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b, None, False, operands, compute)
-        *batch, m, n = whole.shape
-        return delivered(whole.reshape((*batch, *[m] * (a.ndim > 1), *[n] * (b.ndim > 1))), out, accumulate)
+        axes = (-2,) * (a.ndim == 1) + (-1,) * (b.ndim == 1)
+        a, b = a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
+        matrix = None if out is None else xp.expand_dims(out, axes)
+        found = matmul(xp, run, a, b, matrix, accumulate, operands, compute, result)
+        return found.squeeze(axes) if out is None else out
     shape = product_shape(a.shape, b.shape)
-    dtype = xp.float64 if compute == "float64" else xp.float32
     if out is None:
-        out = xp.empty(shape, dtype)
+        out = xp.empty(shape, DTYPES[result])
     elif out.shape != shape:
         raise ShapeError(f"matmul: {a.shape} @ {b.shape} gives {shape}, and out has shape {out.shape}")
-    elif out.dtype != dtype or not is_writable(layout_of(out)) or xp.may_share_memory(out, a) or xp.may_share_memory(out, b):
-        return delivered(matmul(xp, run, a, b, None, False, operands, compute), out, accumulate)
     if out.size == 0:
+        return out
+    if out.dtype != DTYPES[result]:
+        return delivered(matmul(xp, run, a, b, None, False, operands, compute, result), out, accumulate)
+    if not is_writable(layout_of(out)) or xp.may_share_memory(out, a) or xp.may_share_memory(out, b):
+        copy = xp.array(out, order="C") if accumulate else None
+        out[...] = matmul(xp, run, a, b, copy, accumulate, operands, compute, result)
         return out
     if a.shape[-1] == 0:
         if not accumulate:
             out.fill(0)
         return out
     a, b = (x if is_readable(layout_of(x)) else xp.ascontiguousarray(x) for x in (a, b))
-    plan = plan_of(layout_of(a), layout_of(b), layout_of(out), accumulate, operands, compute)
+    plan = plan_of(layout_of(a), layout_of(b), layout_of(out), accumulate, operands, compute, result)
     first, second = (a, b) if plan.a_first else (b, a)
     for starts in plan.starts:
         run(plan.gemm, first, second, out, starts)
@@ -174,13 +186,13 @@ class _Axis(NamedTuple):
 
 
 @lru_cache(maxsize=4096)  # a step repeats the products of one layer in every other
-def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, compute: str) -> Plan:
+def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, compute: str, result: str) -> Plan:
     """The calls that compute out = a @ b, or add it to out. None is empty, and all are readable or writable.
 
     Raises: ArgumentError for sides that cuBLAS cannot count.
     """
     if _of(out)[0]:  # then outᵀ = bᵀ aᵀ lies row by row
-        plan = plan_of(_transposed(b), _transposed(a), _transposed(out), accumulate, operands, compute)
+        plan = plan_of(_transposed(b), _transposed(a), _transposed(out), accumulate, operands, compute, result)
         return Plan(plan.gemm, plan.starts, a_first=True)
     axes = _merged(_batch_axes(a, b, out))
     a, out, axes = _with_more_rows(a, out, axes)
@@ -204,7 +216,7 @@ def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, 
         stride_c=batch.out,
         batch=batch.n,
         operands=operands,
-        result="float64" if compute == "float64" else "float32",
+        result=result,
         compute=compute,
     )
     if (largest := max(m, n, k, lda, ldb, ldc, batch.n)) > LARGEST:

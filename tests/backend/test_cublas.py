@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernels.cuda import short_arrays
 
 import minigrad as mg
 from minigrad.backend import cublas
 from minigrad.backend.cublas import COMPUTE, SIGNATURES, TYPES, VALUES, call_of, check, new_handle
-from minigrad.backend.gemm import Gemm, layout_of, plan_of
-from minigrad.backend.precision import rounded
+from minigrad.backend.gemm import DTYPES, Gemm, layout_of, plan_of
 from minigrad.backend.probe import probe
 from minigrad.errors import DeviceError
 
@@ -82,8 +81,8 @@ def described(gemm: Gemm) -> tuple[str, dict[str, Any]]:
     return name, dict(zip(names, arguments, strict=True))
 
 
-def planned(*shapes: tuple[int, ...], accumulate: bool = False, operands: str = "float32", compute: str = "float32") -> Gemm:
-    return plan_of(*(layout_of(np.zeros(shape, np.float32)) for shape in shapes), accumulate, operands, compute).gemm
+def planned(*shapes: tuple[int, ...], accumulate: bool = False, how: tuple[str, str, str] = ("float32", "float32", "float32")) -> Gemm:
+    return plan_of(*(layout_of(np.zeros(shape, np.float32)) for shape in shapes), accumulate, *how).gemm
 
 
 def test_one_product() -> None:
@@ -104,21 +103,23 @@ def test_a_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operands", "compute", "constants", "number"),
+    ("operands", "compute", "result", "constants", "number"),
     [
-        ("float32", "float32", ("CUDA_R_32F", "CUDA_R_32F", "CUBLAS_COMPUTE_32F"), ctypes.c_float),
-        ("float32", "tf32", ("CUDA_R_32F", "CUDA_R_32F", "CUBLAS_COMPUTE_32F_FAST_TF32"), ctypes.c_float),
-        ("bf16", "float32", ("CUDA_R_16BF", "CUDA_R_32F", "CUBLAS_COMPUTE_32F"), ctypes.c_float),
-        ("fp16", "float32", ("CUDA_R_16F", "CUDA_R_32F", "CUBLAS_COMPUTE_32F"), ctypes.c_float),
-        ("float64", "float64", ("CUDA_R_64F", "CUDA_R_64F", "CUBLAS_COMPUTE_64F"), ctypes.c_double),
+        ("float32", "float32", "float32", ("CUDA_R_32F", "CUDA_R_32F", "CUBLAS_COMPUTE_32F"), ctypes.c_float),
+        ("float32", "tf32", "float32", ("CUDA_R_32F", "CUDA_R_32F", "CUBLAS_COMPUTE_32F_FAST_TF32"), ctypes.c_float),
+        ("bf16", "float32", "float32", ("CUDA_R_16BF", "CUDA_R_32F", "CUBLAS_COMPUTE_32F"), ctypes.c_float),
+        ("bf16", "float32", "bf16", ("CUDA_R_16BF", "CUDA_R_16BF", "CUBLAS_COMPUTE_32F"), ctypes.c_float),
+        ("fp16", "float32", "float32", ("CUDA_R_16F", "CUDA_R_32F", "CUBLAS_COMPUTE_32F"), ctypes.c_float),
+        ("fp16", "float32", "fp16", ("CUDA_R_16F", "CUDA_R_16F", "CUBLAS_COMPUTE_32F"), ctypes.c_float),
+        ("float64", "float64", "float64", ("CUDA_R_64F", "CUDA_R_64F", "CUBLAS_COMPUTE_64F"), ctypes.c_double),
     ],
 )
-def test_types_of_each_precision(operands: str, compute: str, constants: tuple[str, str, str], number: Any) -> None:
-    _, given = described(planned((5, 7), (7, 3), (5, 3), operands=operands, compute=compute))
-    short, long, how = (VALUES[name] for name in constants)
-    assert (given["Atype"], given["Btype"], given["Ctype"], given["computeType"]) == (short, short, long, how)
+def test_types_of_each_precision(operands: str, compute: str, result: str, constants: tuple[str, str, str], number: Any) -> None:
+    _, given = described(planned((5, 7), (7, 3), (5, 3), how=(operands, compute, result)))
+    taken, made, how = (VALUES[name] for name in constants)
+    assert (given["Atype"], given["Btype"], given["Ctype"], given["computeType"]) == (taken, taken, made, how)
     assert isinstance(given["alpha"]._obj, number) and isinstance(given["beta"]._obj, number)
-    assert operands in TYPES and compute in COMPUTE
+    assert set(TYPES) == set(DTYPES) and compute in COMPUTE
 
 
 # ---------------------------------------------------------------- the library and its failures
@@ -199,6 +200,7 @@ def test_the_library_has_every_function_and_refuses_without_a_driver(fresh_libra
     [
         ("float32", ("f4", "f4"), ("float32", "float32", "f4")),
         ("tf32", ("f4", "f4"), ("float32", "tf32", "f4")),
+        ("bf16", ("f4", "f4"), ("bf16", "float32", "u2")),
         ("fp16", ("f4", "f4"), ("fp16", "float32", "f2")),
         ("fp16", ("f8", "f8"), ("float64", "float64", "f8")),
         ("tf32", ("f4", "f8"), ("float64", "float64", "f8")),
@@ -212,48 +214,11 @@ def test_precision_and_dtypes_decide_how_a_product_is_called(
     pytest.importorskip("cupy", reason="CuPy is not installed: the namespace needs it")
     from minigrad.backend import cupy as namespace
 
+    monkeypatch.setattr(namespace, "shortened", short_arrays.shortened)
+    monkeypatch.setattr(namespace.cupy, "ascontiguousarray", np.ascontiguousarray)
     seen: list[Any] = []
     monkeypatch.setattr(namespace.gemm, "matmul", lambda xp, run, a, b, out, accumulate, *how: seen.append((a, b, how)))
     with mg.precision(precision):
         namespace.matmul(np.ones((2, 3), dtypes[0]), np.ones((3, 4), dtypes[1]))
     ((a, b, how),) = seen
     assert (*how, a.dtype, b.dtype) == (*expected, expected[2])
-
-
-def test_the_bits_of_bf16_are_those_of_the_rounding_on_numpy(tmp_path: Path) -> None:
-    """The text of the GPU's kernel, compiled for this processor."""
-    pytest.importorskip("cupy", reason="CuPy is not installed: the kernel's text is beside it")
-    from minigrad.backend.cupy import BF16_BITS
-
-    source = tmp_path / "bits.cpp"
-    source.write_text(
-        "#include <cstring>\nstatic unsigned int __float_as_uint(float x) { unsigned int y; std::memcpy(&y, &x, 4); return y; }\n"
-        'extern "C" void bits(const float* xs, unsigned short* ys, long n) {\n'
-        f"for (long i = 0; i < n; ++i) {{ const float x = xs[i]; unsigned short y; {BF16_BITS} ys[i] = y; }} }}\n",
-        encoding="utf-8",
-    )
-    try:
-        subprocess.run(["g++", "-O1", "-shared", "-fPIC", "-o", str(tmp_path / "bits.so"), str(source)], check=True)
-    except FileNotFoundError:
-        pytest.skip("no g++: the text of the kernel that rounds to bfloat16 cannot be compiled as C++")
-    special = [
-        0,
-        1,
-        0x7FFF,
-        0x8000,
-        0x18000,
-        0x7F7FFFFF,
-        0x7F800000,
-        0xFF800000,
-        0x7F800001,
-        0x7FC00000,
-        0x7FFFFFFF,
-        0xFFFFFFFF,
-        0x80000000,
-    ]
-    raw = np.concatenate([np.random.default_rng(0).integers(0, 2**32, 100_000), special]).astype(np.uint32)
-    x, y = raw.view(np.float32), np.empty(len(raw), np.uint16)
-    ctypes.CDLL(str(tmp_path / "bits.so")).bits(ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data), ctypes.c_long(len(x)))
-    found, expected = (y.astype(np.uint32) << 16).view(np.float32), rounded(x, "bf16")
-    np.testing.assert_array_equal(found, expected)  # NaN where NaN is
-    np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))

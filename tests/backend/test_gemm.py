@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels.cuda.short_arrays import shortened
 
 from minigrad.backend import gemm
 from minigrad.backend.gemm import Gemm, Layout, Plan, plan_of
@@ -30,8 +31,7 @@ TYPES = {"float32": np.float32, "float64": np.float64, "bf16": np.uint16, "fp16"
 class Memory:
     """The namespace of the arrays of one test, and the device on which calls are made: every buffer is known, with NaN around it."""
 
-    float32, float64 = np.float32, np.float64
-    may_share_memory = staticmethod(np.may_share_memory)
+    may_share_memory, expand_dims = staticmethod(np.may_share_memory), staticmethod(np.expand_dims)
 
     def __init__(self) -> None:
         self.buffers: list[np.ndarray] = []
@@ -48,6 +48,10 @@ class Memory:
         array = self.empty(x.shape, x.dtype)
         array[...] = x
         return array
+
+    def array(self, x: np.ndarray, order: str) -> np.ndarray:
+        assert order == "C"
+        return self.holding(x)
 
     def ascontiguousarray(self, x: np.ndarray) -> np.ndarray:
         self.copies += 1
@@ -72,7 +76,8 @@ class Memory:
         assert not np.shares_memory(a, c) and not np.shares_memory(b, c), "an operand may be written before it is read"
         assert len(np.unique(places)) == call.batch * call.m * call.n, "the output overlaps itself"
         for where, result in zip(places, results, strict=True):
-            flat[where] = result if call.beta == 0 else result + call.beta * flat[where]  # with beta 0, C is not read
+            total = result if call.beta == 0 else result + call.beta * meant(flat[where], call.result)  # with beta 0, C is not read
+            flat[where] = stored_as(total, call.result)
 
     def buffer_at(self, at: int) -> np.ndarray:
         for buffer in self.buffers:
@@ -90,16 +95,23 @@ class Memory:
 
     def matrix(self, at: int, kind: str, rows: int, columns: int, ld: int, offset: int, transpose: bool) -> np.ndarray:
         rows, columns = (columns, rows) if transpose else (rows, columns)
-        found = self.buffer_at(at)[self.places(at, kind, rows, columns, ld, offset)]
-        if kind == "bf16":
-            found = (found.astype(np.uint32) << 16).view(np.float32)
-        found = found.astype(np.float64)
+        found = meant(self.buffer_at(at)[self.places(at, kind, rows, columns, ld, offset)], kind)
         return found.T if transpose else found
 
     def check_guards(self) -> None:
         for buffer in self.buffers:
             edges = np.concatenate([buffer[:GUARD], buffer[-GUARD:]])
             assert np.isnan(edges).all() if buffer.dtype.kind == "f" else (edges == 0x7FC1).all()
+
+
+def meant(stored: np.ndarray, kind: str) -> np.ndarray:
+    """The numbers that an array of this type holds, in float64."""
+    return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64) if kind == "bf16" else stored.astype(np.float64)
+
+
+def stored_as(exact: np.ndarray, kind: str) -> np.ndarray:
+    """Sums of float64 as an array of this type holds them: a short one rounds what float32 has summed up."""
+    return shortened(exact.astype(np.float32), kind) if kind in ("bf16", "fp16") else exact.astype(kind)
 
 
 # ---------------------------------------------------------------- arrays of all kinds
@@ -178,23 +190,60 @@ def test_vectors_are_rows_or_columns(axes: tuple[int, int], shapes: list[tuple[i
     np.testing.assert_allclose(out, expected + 1, rtol=1e-13)
 
 
-def test_operands_of_sixteen_bits() -> None:
+def short_operands(memory: Memory, kind: str, *shapes: tuple[int, ...]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Arrays of a short type, and their product in float64."""
+    rng = np.random.default_rng(0)
+    arrays = [memory.holding(shortened(rng.standard_normal(shape).astype(np.float32), kind)) for shape in shapes]
+    return arrays, np.matmul(*(meant(x, kind) for x in arrays))
+
+
+shorts = pytest.mark.parametrize("kind", ["bf16", "fp16"])
+
+
+@shorts
+def test_operands_of_sixteen_bits(kind: str) -> None:
     """bf16 goes in as bits, fp16 as NumPy's own; both are added in float32 into a float32 output, also on top of what is there."""
-    memory, rng = Memory(), np.random.default_rng(0)
-    a, b = rng.standard_normal((5, 7)).astype(np.float32), rng.standard_normal((7, 3)).astype(np.float32)
-    bits = [(x.view(np.uint32) >> 16).astype(np.uint16) for x in (a, b)]
-    cut = [(x.astype(np.uint32) << 16).view(np.float32) for x in bits]
-    halves = [x.astype(np.float16) for x in (a, b)]
-    for kind, given_, meant in (("bf16", bits, cut), ("fp16", halves, [x.astype(np.float32) for x in halves])):
-        out = memory.holding(np.ones((5, 3), np.float32))
-        gemm.matmul(memory, memory.run, *map(memory.holding, given_), out, True, kind, "float32")
-        np.testing.assert_allclose(out, meant[0] @ meant[1] + 1, rtol=1e-5)
-        assert memory.calls[-1].operands == kind and memory.calls[-1].result == "float32" and memory.calls[-1].compute == "float32"
+    memory = Memory()
+    operands, exact = short_operands(memory, kind, (5, 7), (7, 3))
+    out = memory.holding(np.ones((5, 3), np.float32))
+    assert gemm.matmul(memory, memory.run, *operands, out, True, kind, "float32") is out
+    np.testing.assert_array_equal(out, (exact + 1).astype(np.float32))
+    assert (memory.calls[-1].operands, memory.calls[-1].result, memory.calls[-1].compute) == (kind, "float32", "float32")
+
+
+@shorts
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("gap", [1, 2])  # cuBLAS cannot write where there are gaps
+@pytest.mark.parametrize(
+    "shapes", [((5, 7), (7, 3)), ((2, 5, 7), (7, 3)), ((7,), (7, 3)), ((5, 7), (7,)), ((7,), (7,)), ((5, 0), (0, 3)), ((0, 7), (7, 3))]
+)
+def test_sums_of_sixteen_bits(kind: str, accumulate: bool, shapes: tuple[tuple[int, ...], ...], gap: int) -> None:
+    """They are rounded once, when everything is added up, to the nearest, of two equally near numbers to the even one."""
+    memory = Memory()
+    operands, exact = short_operands(memory, kind, *shapes)
+    room = memory.holding(shortened(np.linspace(-3, 3, 60, dtype=np.float32), kind))
+    out = room[: gap * exact.size : gap].reshape(exact.shape)
+    expected = stored_as(exact + meant(out, kind) if accumulate else exact, kind)
+    assert gemm.matmul(memory, memory.run, *operands, out, accumulate, kind, "float32", kind) is out
+    np.testing.assert_array_equal(out, expected)
+    fresh = gemm.matmul(memory, memory.run, *operands, None, False, kind, "float32", kind)
+    np.testing.assert_array_equal(fresh, stored_as(exact, kind), strict=True)
+    assert all((call.operands, call.result, call.compute) == (kind, kind, "float32") for call in memory.calls)
+    memory.check_guards()
+
+
+def test_a_tie_goes_to_the_even_number() -> None:
+    """1 + 2^-8 lies between two numbers of bf16, and so does 1 + 3 · 2^-8."""
+    memory, one = Memory(), np.float32(1)
+    a = memory.holding(shortened(np.array([[1, 2**-8], [1, 3 * 2**-8]], np.float32), "bf16"))
+    b = memory.holding(shortened(np.full((2, 1), one), "bf16"))
+    found = gemm.matmul(memory, memory.run, a, b, None, False, "bf16", "float32", "bf16")
+    np.testing.assert_array_equal(meant(found, "bf16"), [[1.0], [1 + 4 * 2**-8]])
 
 
 # ---------------------------------------------------------------- how many calls and copies
 def plan(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Plan:
-    return plan_of(*map(gemm.layout_of, (a, b, out)), False, "float32", "float32")
+    return plan_of(*map(gemm.layout_of, (a, b, out)), False, "float32", "float32", "float32")
 
 
 def zeros(*shape: int) -> np.ndarray:
@@ -304,9 +353,9 @@ def test_shapes_that_do_not_fit(a: tuple[int, ...], b: tuple[int, ...], out: tup
 def test_a_side_beyond_32_bits_is_refused() -> None:
     a, b, out = Layout((2**31, 1), (1, 1)), Layout((1, 4), (4, 1)), Layout((2**31, 4), (4, 1))
     with pytest.raises(ArgumentError, match="2147483648 is more than cuBLAS can count"):
-        plan_of(a, b, out, False, "float32", "float32")
+        plan_of(a, b, out, False, "float32", "float32", "float32")
 
 
 def test_a_layout_that_was_not_copied_is_refused() -> None:
     with pytest.raises(ArgumentError, match="copy it first"):
-        plan_of(Layout((5, 7), (14, 2)), Layout((7, 3), (3, 1)), Layout((5, 3), (3, 1)), False, "float32", "float32")
+        plan_of(Layout((5, 7), (14, 2)), Layout((7, 3), (3, 1)), Layout((5, 3), (3, 1)), False, "float32", "float32", "float32")
