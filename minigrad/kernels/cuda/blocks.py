@@ -15,7 +15,7 @@ from minigrad.backend import Array
 from minigrad.backend.layout import neighbours
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.draws import row_draw
-from minigrad.kernels.cuda.launch import MANY, WIDEST, ceil_div, launch
+from minigrad.kernels.cuda.launch import ROWS, WIDEST, ceil_div, launch
 
 
 def all_float32(*arrays: Any) -> bool:
@@ -28,20 +28,25 @@ def _covers(draw: Draw | None, x: Array) -> bool:
 
 
 # ---------------------------------------------------------------- sums over rows
+AT_ONCE = 256
+"""Up to so many rows are added by one block for each strip of columns: a second launch would take longer."""
+
+
 def partial_sums(xp: Any, rows: int, width: int) -> Array:
     """Room for the sums that each block of a summing kernel leaves. Shapes: (blocks, width)."""
-    return xp.empty((ceil_div(rows, MANY), width), "float32")
+    return xp.empty((ceil_div(rows, ROWS), width), "float32")
 
 
-def summed(xp: Any, partial: Array) -> Array:
+def summed(xp: Any, x: Array) -> Array:
     """The sum of the rows, always added up in the same order. Shapes: (rows, width) → (width,)."""
-    rows, width = partial.shape
+    rows, width = x.shape
     if rows == 0:
         return xp.zeros(width, "float32")
     if rows == 1:
-        return partial[0]
-    fewer = partial_sums(xp, rows, width)
-    launch("column_sums", (rows, width), partial, fewer, rows, width)
+        return x[0]
+    each = rows if rows <= AT_ONCE else ROWS
+    fewer = xp.empty((ceil_div(rows, each), width), "float32")
+    launch("column_sums_float32", (rows, width, each), x, fewer, rows, width, each, width)
     return summed(xp, fewer)
 
 
@@ -53,11 +58,11 @@ def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: s
     h, bias = xp.matmul(x, weight.T), xp.ascontiguousarray(bias)
     rows, width = h.shape
     y = xp.empty_like(h) if keep else h
-    launch("bias_gelu", h.shape, h, bias, y, rows, width)
+    launch("bias_gelu_float32", h.shape, h, bias, y, rows, width)
 
     def pullback(g: Array) -> Any:
         dh, partial = xp.empty_like(h), partial_sums(xp, rows, width)
-        launch("bias_gelu_pullback", h.shape, xp.ascontiguousarray(g), h, bias, dh, partial, rows, width)
+        launch("bias_gelu_pullback_float32", h.shape, xp.ascontiguousarray(g), h, bias, dh, partial, rows, width, width)
         return xp.matmul(dh, weight), xp.product(dh.T, x), summed(xp, partial)
 
     return y, pullback
@@ -70,11 +75,11 @@ def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1
     x, gamma = xp.ascontiguousarray(x), xp.ascontiguousarray(weight)
     out, xhat, rstd = xp.empty_like(x), xp.empty_like(x) if keep else None, xp.empty(len(x), x.dtype) if keep else None
     arrays = (x, None, None, gamma, xp.ascontiguousarray(bias), out, xhat, rstd)
-    launch("add_norm", x.shape[:1], *arrays, *x.shape, eps, *row_draw(xp, None))
+    launch("add_norm_float32", x.shape[:1], *arrays, *x.shape, eps, *row_draw(xp, None))
 
     def pullback(g: Array) -> Any:
         g, gx = xp.ascontiguousarray(g), xp.empty_like(x)
-        launch("add_norm_pullback", x.shape[:1], g, gamma, xhat, rstd, gx, None, *x.shape, *row_draw(xp, None))
+        launch("add_norm_pullback_float32", x.shape[:1], g, gamma, xhat, rstd, gx, None, *x.shape, *row_draw(xp, None))
         return gx, *_norm_sums(xp, g, xhat, None)
 
     return out, pullback
@@ -103,13 +108,13 @@ def _dense_add_norm(
     out, xhat, rstd = (xp.empty_like(y), y, xp.empty(len(y), y.dtype)) if keep else (y, None, None)
     drawing = row_draw(xp, draw)
     arrays = (y, bias, residual, gamma, beta, out, xhat, rstd)
-    launch("add_norm", y.shape[:1], *arrays, *y.shape, eps, *drawing)
+    launch("add_norm_float32", y.shape[:1], *arrays, *y.shape, eps, *drawing)
 
     def pullback(g: Array) -> Any:
         g, gx = xp.ascontiguousarray(g), xp.empty_like(y)
         dy = gx if draw is None else xp.empty_like(y)
         gradients = (g, gamma, xhat, rstd, gx, None if draw is None else dy)
-        launch("add_norm_pullback", y.shape[:1], *gradients, *y.shape, *drawing)
+        launch("add_norm_pullback_float32", y.shape[:1], *gradients, *y.shape, *drawing)
         dgamma, dbeta, dbias = _norm_sums(xp, g, xhat, dy)
         return xp.matmul(dy, weight), xp.product(dy.T, x), dbias, gx, dgamma, dbeta
 
@@ -121,7 +126,7 @@ def _norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> Array:
     rows, width = g.shape
     kinds = 2 if dy is None else 3
     partial = partial_sums(xp, rows, kinds * width)
-    launch("norm_sums", g.shape, g, xhat, dy, partial, rows, width)
+    launch("norm_sums_float32", g.shape, g, xhat, dy, partial, rows, width, kinds * width)
     return summed(xp, partial).reshape(kinds, width)
 
 
@@ -133,7 +138,7 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
         return NotImplemented
     weight, bias = _beside(xp, weights), _beside(xp, biases)
     y = xp.matmul(x, weight.T)
-    launch("add_bias", y.shape, y, bias, *y.shape)
+    launch("add_bias_float32", y.shape, y, bias, *y.shape)
     cuts, start = [], 0
     for w in weights:
         cuts.append(slice(start, start + len(w)))

@@ -63,8 +63,8 @@ def ceil_div(n: int, size: int) -> int:
 WIDEST = 1024
 """Numbers of the widest row that a warp holds in registers."""
 
-WARPS, STRIP, FEW, MANY = 8, 128, 32, 128
-"""Warps of a block, columns of a strip, and its rows: for kernels that only change numbers, and for those that sum over rows."""
+WARPS, STRIP, ROWS = 8, 128, 32
+"""Warps of a block, and columns and rows of a strip."""
 
 
 def by_warp(rows: int) -> Grid:
@@ -73,11 +73,12 @@ def by_warp(rows: int) -> Grid:
 
 
 def strips(rows: int, width: int) -> Grid:
-    return ceil_div(rows, FEW), ceil_div(width, STRIP), 1
+    return ceil_div(rows, ROWS), ceil_div(width, STRIP), 1
 
 
-def summing_strips(rows: int, width: int) -> Grid:
-    return ceil_div(rows, MANY), ceil_div(width, STRIP), 1
+def strips_of(rows: int, width: int, each: int) -> Grid:
+    """Strips of `each` rows."""
+    return ceil_div(rows, each), ceil_div(width, STRIP), 1
 
 
 def by_block(rows: int) -> Grid:
@@ -135,19 +136,7 @@ BETAS = "beta1:f32 rest1:f32 beta2:f32 rest2:f32"
 WARP_ROWS, STRIPS = (32 * WARPS, 1, 1), (32, WARPS, 1)
 
 TABLE: dict[str, Entry] = {
-    "drop": Entry("rows.cu", f"x* out* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
-    "add_norm": Entry(
-        "rows.cu",
-        f"y* bias* residual* gamma* beta* out* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
-        WARP_ROWS,
-        by_warp,
-    ),
-    "add_norm_pullback": Entry("rows.cu", f"g* gamma* xhat* rstd* gx* dy* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
-    "add_bias": Entry("rows.cu", "y* bias* rows:i64 width:i32", STRIPS, strips),
-    "bias_gelu": Entry("rows.cu", "h* bias* out* rows:i64 width:i32", STRIPS, strips),
-    "bias_gelu_pullback": Entry("rows.cu", "g* h* bias* dh* partial* rows:i64 width:i32", STRIPS, summing_strips),
-    "column_sums": Entry("rows.cu", "x* partial* rows:i64 width:i32", STRIPS, summing_strips),
-    "norm_sums": Entry("rows.cu", "g* xhat* dy* partial* rows:i64 width:i32", STRIPS, summing_strips),
+    "drop": Entry("rows_float32.cu", f"x* out* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
     "cross_entropy": Entry(
         "loss.cu",
         "logits* labels* losses* counts* saved* rows:i64 classes:i32 stride:i32 ignored:i64 smoothing:f32",
@@ -171,16 +160,41 @@ TABLE: dict[str, Entry] = {
         (256, 1, 1),
         quads,
     ),
-    "adam_now": Entry(
+    "begin_captured": Entry("optimizer.cu", "loss* squares* max_norm:f64 numbers* scale* stopped*", (1, 1, 1), once),
+    "adam_captured": Entry(
         "optimizer.cu",
-        "step* lr* scale* found* now* beta1:f64 beta2:f64 eps:f64 weight_decay:f64 decoupled:i32",
-        (1, 1, 1),
-        once,
+        f"p* g* m* v* largest* n:i64 {BETAS} l2:f32 changing* scale* stopped*",
+        (256, 1, 1),
+        quads,
     ),
-    "adam_captured": Entry("optimizer.cu", f"p* g* m* v* largest* n:i64 {BETAS} l2:f32 now* found*", (256, 1, 1), quads),
     "sum_of_squares": Entry("optimizer.cu", "x* partial* n:i64", (256, 1, 1), squares),
     "sum_doubles": Entry("optimizer.cu", "partial* total* n:i64", (256, 1, 1), once),
 }
+
+STORAGES = ("float32", "bf16", "fp16")
+"""How rows lie in memory: bf16 as uint16 that hold the bits."""
+
+
+def _rows() -> Iterator[tuple[str, Entry]]:
+    kernels: dict[str, tuple[str, Grid, Callable[..., Grid]]] = {
+        "add_norm": (
+            f"y* bias* residual* gamma* beta* out* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
+            WARP_ROWS,
+            by_warp,
+        ),
+        "add_norm_pullback": (f"g* gamma* xhat* rstd* gx* dy* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+        "add_bias": ("y* bias* rows:i64 width:i32", STRIPS, strips),
+        "bias_gelu": ("h* bias* out* rows:i64 width:i32", STRIPS, strips),
+        "bias_gelu_pullback": ("g* h* bias* dh* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
+        "column_sums": ("x* partial* rows:i64 width:i32 each:i32 stride:i32", STRIPS, strips_of),
+        "norm_sums": ("g* xhat* dy* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
+    }
+    for storage in STORAGES:
+        for kernel, how in kernels.items():
+            yield f"{kernel}_{storage}", Entry(f"rows_{storage}.cu", *how)
+
+
+TABLE.update(_rows())
 
 PIECE = 64
 """Rows of a block of attention."""

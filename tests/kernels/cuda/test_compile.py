@@ -18,17 +18,10 @@ from kernels.cuda.cubins import parameter_sizes
 from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import MissingExtraError
 from minigrad.kernels.cuda.build import ARCHITECTURES, SOURCES, Resources, compile_source, resources, sources
-from minigrad.kernels.cuda.launch import HEAD_SIZES, TABLE
+from minigrad.kernels.cuda.launch import HEAD_SIZES, STORAGES, TABLE
 
 REGISTERS = {
     "drop": 40,
-    "add_norm": 88,  # a row of up to 1024 numbers in 32 of each lane
-    "add_norm_pullback": 112,  # two such rows
-    "add_bias": 40,
-    "bias_gelu": 40,
-    "bias_gelu_pullback": 48,
-    "column_sums": 48,
-    "norm_sums": 72,
     "cross_entropy": 40,
     "cross_entropy_pullback": 40,
     "gather_rows": 32,
@@ -41,6 +34,19 @@ REGISTERS = {
     "adam_captured": 56,
     "sum_of_squares": 40,
     "sum_doubles": 40,
+}
+REGISTERS |= {
+    f"{kernel}_{storage}": float32 if storage == "float32" else short
+    for kernel, float32, short in (
+        ("add_norm", 112, 96),  # a row of up to 1024 numbers in 32 of each lane, and what is added to it in as many
+        ("add_norm_pullback", 112, 96),  # two such rows
+        ("add_bias", 48, 40),
+        ("bias_gelu", 48, 48),
+        ("bias_gelu_pullback", 80, 64),
+        ("column_sums", 48, 48),
+        ("norm_sums", 72, 64),
+    )
+    for storage in STORAGES
 }
 REGISTERS |= {
     f"attention_{kernel}_{precision}_{size}": 65536 // 128 // blocks // 8 * 8
@@ -129,15 +135,19 @@ def test_nvcc_agrees(source: str, tmp_path: Path) -> None:
     assert all((found.stack, found.spills) == (0, 0) for found in resources(done.stderr))
 
 
-def test_rows_are_read_and_written_sixteen_bytes_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", STORAGES)
+def test_rows_are_read_and_written_four_numbers_at_a_time(storage: str, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not installed: nothing shows the instructions")
-    done = subprocess.run([nvcc, "-std=c++17", "-arch=sm_90", "-ptx", "-o", str(tmp_path / "x"), str(SOURCES / "rows.cu")], check=False)
+    done = subprocess.run(
+        [nvcc, "-std=c++17", "-arch=sm_90", "-ptx", "-o", str(tmp_path / "x"), str(SOURCES / f"rows_{storage}.cu")], check=False
+    )
     assert done.returncode == 0
     for part in (tmp_path / "x").read_text(encoding="utf-8").split(".entry ")[1:]:
         name = part.partition("(")[0]
-        assert re.search(r"ld\.global(\.nc)?\.v4", part) and re.search(r"st\.global\.v4", part), name
+        four = r"v4\.f32" if storage == "float32" else r"(v4\.f32|v2\.u32)"
+        assert re.search(rf"ld\.global(\.nc)?\.{four}", part) and re.search(rf"st\.global\.{four}", part), name
         assert not re.search(r"\b(ld|st)\.local", part), name
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from minigrad.errors import ContractError
 from minigrad.kernels.cuda import launch
-from minigrad.kernels.cuda.build import SOURCES
+from minigrad.kernels.cuda.build import SOURCES, headers
 from minigrad.kernels.cuda.launch import TABLE, TYPES
 
 C_TYPES = {"i32": "int", "u32": "u32", "i64": "i64", "u64": "u64", "f32": "float", "f64": "double"}
@@ -30,7 +30,7 @@ counts = st.integers(0, 1 << 40) | st.integers(0, 300)
 def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
     assert covered(launch.by_warp(rows)[0], launch.WARPS, rows)
     assert launch.by_block(rows)[0] == rows
-    for grid, each in ((launch.strips(rows, width), launch.FEW), (launch.summing_strips(rows, width), launch.MANY)):
+    for grid, each in ((launch.strips(rows, width), launch.ROWS), (launch.strips_of(rows, width, 7), 7)):
         assert covered(grid[0], each, rows) and covered(grid[1], launch.STRIP, width) and grid[2] == 1
     assert covered(launch.quads(rows)[0], 1024, rows)
     assert covered(launch.by_thread(rows)[0], 256, rows)
@@ -43,9 +43,7 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
 @pytest.mark.parametrize(
     ("source", "name", "value"),
     [
-        ("rows.cu", "FEW", launch.FEW),
-        ("rows.cu", "MANY", launch.MANY),
-        ("rows.cu", "WARPS", launch.WARPS),
+        ("rows.cuh", "WARPS", launch.WARPS),
         ("embedding.cu", "WARPS", launch.WARPS),
         ("embedding.cu", "RUN", launch.RUN),
         ("embedding.cu", "MERGED", launch.MERGED),
@@ -58,10 +56,11 @@ def test_sizes_are_those_of_the_sources(source: str, name: str, value: int) -> N
 
 
 def test_the_widest_row_and_the_strip_are_those_of_the_sources() -> None:
-    text = (SOURCES / "rows.cu").read_text(encoding="utf-8")
-    lanes, chunks = (int(re.findall(rf"constexpr int {name} = (\d+);", text)[0]) for name in ("LANES", "CHUNKS"))
+    text = (SOURCES / "rows.cuh").read_text(encoding="utf-8")
+    lanes, chunks, ahead = (int(re.findall(rf"constexpr int {name} = (\d+);", text)[0]) for name in ("LANES", "CHUNKS", "AHEAD"))
     assert lanes * 32 == launch.STRIP
     assert launch.STRIP * chunks == launch.WIDEST
+    assert launch.WARPS * ahead == launch.ROWS
 
 
 # ---------------------------------------------------------------- calls
@@ -79,53 +78,55 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def test_arguments_become_what_the_kernel_takes(calls: list[tuple[Any, ...]]) -> None:
     y = np.zeros((70, 200), np.float32)
-    launch.launch("add_bias", y.shape, y, None, 70, 200)
+    launch.launch("add_bias_float32", y.shape, y, None, 70, 200)
     [(name, grid, block, arguments, shared)] = calls
-    assert (name, grid, block, shared) == ("add_bias", (3, 2, 1), (32, 8, 1), 0)
+    assert (name, grid, block, shared) == ("add_bias_float32", (3, 2, 1), (32, 8, 1), 0)
     assert arguments[0] is y
     assert [type(a) for a in arguments[1:]] == [np.uint64, np.int64, np.int32] and arguments[1:] == (0, 70, 200)
 
 
 def test_nothing_to_do_launches_nothing(calls: list[tuple[Any, ...]]) -> None:
-    launch.launch("add_bias", (0, 200), None, None, 0, 200)
-    launch.launch("add_bias", (70, 0), None, None, 70, 0)
+    launch.launch("add_bias_float32", (0, 200), None, None, 0, 200)
+    launch.launch("add_bias_float32", (70, 0), None, None, 70, 0)
     assert not calls
 
 
 def test_the_number_of_arguments_is_checked(calls: list[tuple[Any, ...]]) -> None:
-    with pytest.raises(ContractError, match=r"add_bias takes 4 arguments \(y\* bias\* rows:i64 width:i32\), got 3"):
-        launch.launch("add_bias", (1, 1), None, None, 1)
+    with pytest.raises(ContractError, match=r"add_bias_float32 takes 4 arguments \(y\* bias\* rows:i64 width:i32\), got 3"):
+        launch.launch("add_bias_float32", (1, 1), None, None, 1)
 
 
 def test_an_array_with_gaps_is_refused(calls: list[tuple[Any, ...]]) -> None:
-    with pytest.raises(ContractError, match="kernel add_bias: bias is not C-contiguous"):
-        launch.launch("add_bias", (1, 4), np.zeros((1, 4)), np.zeros(8)[::2], 1, 4)
+    with pytest.raises(ContractError, match="kernel add_bias_float32: bias is not C-contiguous"):
+        launch.launch("add_bias_float32", (1, 4), np.zeros((1, 4)), np.zeros(8)[::2], 1, 4)
 
 
 def test_a_number_that_does_not_fit_is_refused(calls: list[tuple[Any, ...]]) -> None:
     with pytest.raises(OverflowError):
-        launch.launch("add_bias", (1, 1), None, None, 1, 1 << 31)
+        launch.launch("add_bias_float32", (1, 1), None, None, 1, 1 << 31)
 
 
 @pytest.mark.parametrize("sizes", [(1 << 40, 4), (4, 1 << 40)])
 def test_more_blocks_than_a_grid_holds_are_refused(sizes: tuple[int, int], calls: list[tuple[Any, ...]]) -> None:
-    with pytest.raises(ContractError, match="kernel add_bias would need a grid of"):
-        launch.launch("add_bias", sizes, None, None, *sizes)
+    with pytest.raises(ContractError, match="kernel add_bias_float32 would need a grid of"):
+        launch.launch("add_bias_float32", sizes, None, None, *sizes)
 
 
 def test_a_billion_numbers_fit(calls: list[tuple[Any, ...]]) -> None:
     launch.launch("adam", (1 << 33,), *[None] * 5, 1 << 33, *[0.0] * 9)
     launch.launch("sum_of_squares", (1 << 33,), None, None, 1 << 33)
-    launch.launch("add_bias", (1 << 25, 8192), None, None, 1 << 25, 8192)
+    launch.launch("add_bias_float32", (1 << 25, 8192), None, None, 1 << 25, 8192)
     assert len(calls) == 3
 
 
 # ---------------------------------------------------------------- the table and the sources
 def declared(name: str) -> list[tuple[str, str]]:
-    """(type, name) of each parameter, read from the source; nothing where a macro writes the kernel's definition."""
+    """(type, name) of each parameter, read from the source or what it includes; nothing where a macro writes the kernel's parameters."""
     entry = TABLE[name]
-    text = re.sub(r"//[^\n]*", "", (SOURCES / entry.source).read_text(encoding="utf-8"))
-    found = re.search(rf"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?{name}\(([^)]*)\)", text)
+    source = (SOURCES / entry.source).read_text(encoding="utf-8")
+    text = re.sub(r"//[^\n]*", "", "\n".join([source, *headers(source).values()]))
+    stem = name.rpartition("_")[0]  # a macro puts the storage behind it
+    found = re.search(rf"(?:__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?{name}|KERNEL\({stem}\))\s*\(([^)]*)\)", text)
     if found is None:
         return []
     parts = [" ".join(part.replace("__restrict__", "").split()) for part in found[1].split(",")]
@@ -141,7 +142,7 @@ def test_names_and_types_of_arguments_are_those_of_the_source(name: str) -> None
 
 
 def test_the_sources_are_read_right() -> None:
-    assert declared("add_bias") == [("float*", "y"), ("float*", "bias"), ("i64", "rows"), ("int", "width")]
+    assert declared("add_bias_float32") == [("Storage*", "y"), ("float*", "bias"), ("i64", "rows"), ("int", "width")]
 
 
 @pytest.mark.parametrize("name", TABLE)

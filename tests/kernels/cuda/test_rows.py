@@ -1,4 +1,4 @@
-"""The kernels of `rows.cu`, run on the CPU by way of the operations that are made of them, against the operations' bodies in float64."""
+"""The kernels of `rows.cuh` in float32, run on the CPU by way of the operations that are made of them, against the bodies in float64."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ PLANTED: list[tuple[str, str, str, Callable[[], Any]]] = [
     ("layer_norm", "if (at + j >= width) numbers[j] = 0.0f;", "", lambda: normal((3, 33), (33,), (33,))),
     ("layer_norm", "along.part[i] * mean_along", "along.part[i] * mean", lambda: normal((3, 33), (33,), (33,))),
     ("layer_norm", "__syncthreads();  // what was summed before has been read", "", lambda: normal((130, 33), (33,), (33,))),
-    ("linears", "past < rows ? past : rows", "past", lambda: normal((5, 3), (4, 3), (4,))),
+    ("linears", "past < rows ? past : rows", "past", lambda: normal((300, 3), (4, 3), (4,))),
 ]
 
 
@@ -147,7 +147,7 @@ PLANTED: list[tuple[str, str, str, Callable[[], Any]]] = [
 def test_a_planted_error_is_caught(
     name: str, right: str, wrong: str, arrays: Callable[[], Any], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planted = emulator.changed("rows.cu", right, wrong)
+    planted = emulator.changed("rows.cuh", right, wrong)
     monkeypatch.setattr(launch, "kernel_of", planted.kernel)
     with pytest.raises((AssertionError, EmulationError)):
         compare(name, arrays(), {}, planted)

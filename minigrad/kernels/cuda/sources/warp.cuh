@@ -56,8 +56,9 @@ DEVICE float block_max(float x) {
     return x;
 }
 
-// Whether rows of `width` numbers from `start` on can be read sixteen bytes at a time. A null pointer can.
-DEVICE bool wide(const void* start, int width) { return ((u64)start & 15) == 0 && width % 4 == 0; }
+// Whether rows of `width` numbers from `start` on can be read four numbers at a time. A null pointer can.
+template <class T>
+DEVICE bool wide(const T* start, int width) { return ((u64)start & (4 * sizeof(T) - 1)) == 0 && width % 4 == 0; }
 
 // row[at .. at + 3], with zeros from `width` on.
 DEVICE float4 load4(const float* row, int at, int width, bool is_wide) {

@@ -1,18 +1,18 @@
 // What BERT's blocks do to rows of numbers between the matrix products: bias, GELU, dropout, residual, layer normalisation, and the sums over
 // rows that their gradients need.
 //
-// Numbers are float32; rows are contiguous. Two shapes of blocks: a warp per row where a row's sums are needed (rows of up to 1024 numbers,
-// held in registers), and strips of 128 columns where they are not. No sum depends on the order in which blocks run, or on how many a GPU has
-// room for.
-#include "warp.cuh"
+// Rows are contiguous. What lies between two products of a block is of type `Storage`, everything else float32; a source defines `Storage`
+// and `KERNEL(name)`, the name with the storage behind it, and includes this file. Two shapes of blocks: a warp per row where a row's sums
+// are needed (rows of up to 1024 numbers, held in registers), and strips of 128 columns where they are not. What a thread reads is on its
+// way all together before any of it is used. No sum depends on the order in which blocks run, or on how many a GPU has room for.
+#include "storage.cuh"
 
 constexpr int LANES = 4;             // neighbouring numbers of a lane
 constexpr int CHUNK = LANES * WARP;  // numbers that a warp has in hand at a time
 constexpr int CHUNKS = 8;            // chunks of the widest row
 constexpr int WARPS = 8;             // warps of a block
-
-constexpr int FEW = 32;    // rows of a block that only changes numbers
-constexpr int MANY = 128;  // rows of a block that sums over them
+constexpr int AHEAD = 4;             // rows of a strip that a thread reads at once
+constexpr int ROWS = WARPS * AHEAD;  // rows of a block of strips
 
 // ---------------------------------------------------------------- dropout of a row
 // Where a row lies in its sequence, as dropout counts: row r of a sequence owns blocks r * ceil(width / 16) and on.
@@ -52,45 +52,39 @@ DEVICE float total(float4 a) { return (a.x + a.y) + (a.z + a.w); }
 
 DEVICE i64 row_of_warp() { return (i64)blockIdx.x * WARPS + threadIdx.x / WARP; }
 
-// out = dropout(x); out may be x.
-extern "C" __global__ void __launch_bounds__(256)
-    drop(const float* x, float* out, i64 rows, int width, const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold,
-         float scale) {
-    const i64 row = row_of_warp();
-    if (row >= rows) return;
-    const RowDraw drawing(places, draw_at(seed, site, step, clock, threshold, scale), row, width);
-    const bool w = wide(x, width) && wide(out, width);
-    for (int chunk = 0; chunk * CHUNK < width; chunk += 4) {
-        const u32 drawn = draw_chunks(drawing, chunk);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int at = (chunk + i) * CHUNK + threadIdx.x % WARP * LANES;
-            const float4 kept = factors(drawing, drawn, i);
-            store4(out + row * width, at, width, w, load4(x + row * width, at, width, w) * kept);
-        }
-    }
-}
-
 // ---------------------------------------------------------------- layer normalisation
-// One lane's part of a row.
+// One lane's part of a row, as it lies in memory.
+template <class T>
 struct Row {
-    float4 part[CHUNKS];
+    Four<T> part[CHUNKS];
 
-    DEVICE float sum() const {
-        float s = 0.0f;
+    // Zeros from `width` on.
+    DEVICE void load(const T* row, int width, bool is_wide) {
+        if (is_wide)
+            load_parts(row, width, true);
+        else
+            load_parts(row, width, false);
+    }
+
+    DEVICE void load_parts(const T* row, int width, bool is_wide) {
 #pragma unroll
-        for (int i = 0; i < CHUNKS; ++i) s += total(part[i]);
-        return warp_sum(s);
+        for (int i = 0; i < CHUNKS; ++i) part[i] = load4(row, i * CHUNK + threadIdx.x % WARP * LANES, width, is_wide);
     }
 };
+
+DEVICE float sum(const Row<float>& row) {
+    float s = 0.0f;
+#pragma unroll
+    for (int i = 0; i < CHUNKS; ++i) s += total(row.part[i]);
+    return warp_sum(s);
+}
 
 // out = x̂ · gamma + beta, where x̂ are the normalised rows of dropout(y + bias) + residual. Kept for the way back: x̂, which may be y, and
 // rstd = 1/σ of each row. out may be y. Null pointers: bias and residual, where there is none; xhat and rstd, where nothing is kept; places,
 // where nothing is dropped.
-extern "C" __global__ void __launch_bounds__(256)
-    add_norm(const float* y, const float* bias, const float* residual, const float* gamma, const float* beta, float* out, float* xhat,
-             float* rstd, i64 rows, int width, float eps, const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold,
-             float scale) {
+KERNEL(add_norm)
+(const Storage* y, const float* bias, const float* residual, const float* gamma, const float* beta, float* out, Storage* xhat, float* rstd,
+ i64 rows, int width, float eps, const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
     const i64 row = row_of_warp();
     if (row >= rows) return;
     const RowDraw drawing(places, draw_at(seed, site, step, clock, threshold, scale), row, width);
@@ -98,27 +92,28 @@ extern "C" __global__ void __launch_bounds__(256)
     const i64 start = row * width;
     const bool w = wide(y, width) && wide(residual, width) && wide(out, width) && wide(xhat, width);
     const bool wp = wide(bias, width) && wide(gamma, width) && wide(beta, width);
-    Row v;
+    Row<Storage> given;
+    Row<float> beside, v;
+    given.load(y + start, width, w);
+    beside.load(residual + start, residual ? width : 0, w);
     u32 drawn = 0;
 #pragma unroll
     for (int i = 0; i < CHUNKS; ++i) {
-        v.part[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        float4 part = given.part[i];
         if (i * CHUNK < width) {
-            const int at = i * CHUNK + lane_at;
-            float4 part = load4(y + start, at, width, w);
-            if (bias) part = part + load4(bias, at, width, wp);
+            if (bias) part = part + load4(bias, i * CHUNK + lane_at, width, wp);
             if (drawing.drops) {
                 if (i % 4 == 0) drawn = draw_chunks(drawing, i);
                 part = part * factors(drawing, drawn, i % 4);
             }
-            if (residual) part = part + load4(residual + start, at, width, w);
-            v.part[i] = part;
+            if (residual) part = part + beside.part[i];
         }
+        v.part[i] = part;
     }
     float variance = 0.0f;
 #pragma unroll
     for (int pass = 0; pass < 2; ++pass) {  // the mean of the remainder: rows with a large mean keep their digits
-        const float mean = v.sum() / width;
+        const float mean = sum(v) / width;
 #pragma unroll
         for (int i = 0; i < CHUNKS; ++i) {
             const int at = i * CHUNK + lane_at;
@@ -144,31 +139,30 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // gx = the gradient of the rows before normalisation; dy = dropout(gx), the gradient of y, where dy is not null.
-extern "C" __global__ void __launch_bounds__(256)
-    add_norm_pullback(const float* g, const float* gamma, const float* xhat, const float* rstd, float* gx, float* dy, i64 rows, int width,
-                      const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
+KERNEL(add_norm_pullback)
+(const float* g, const float* gamma, const Storage* xhat, const float* rstd, float* gx, Storage* dy, i64 rows, int width, const int2* places,
+ const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
     const i64 row = row_of_warp();
     if (row >= rows) return;
     const RowDraw drawing(places, draw_at(seed, site, step, clock, threshold, scale), row, width);
     const int lane_at = threadIdx.x % WARP * LANES;
     const i64 start = row * width;
     const bool w = wide(g, width) && wide(xhat, width) && wide(gx, width) && wide(dy, width), wp = wide(gamma, width);
-    Row scaled, along;  // g · gamma and x̂
+    Row<float> scaled;  // g · gamma
+    Row<Storage> along;
+    scaled.load(g + start, width, w);
+    along.load(xhat + start, width, w);
+    const float inverse = rstd[row];
     float mean = 0.0f, mean_along = 0.0f;
 #pragma unroll
-    for (int i = 0; i < CHUNKS; ++i) {
-        scaled.part[i] = along.part[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (int i = 0; i < CHUNKS; ++i)
         if (i * CHUNK < width) {
-            const int at = i * CHUNK + lane_at;
-            scaled.part[i] = load4(g + start, at, width, w) * load4(gamma, at, width, wp);
-            along.part[i] = load4(xhat + start, at, width, w);
+            scaled.part[i] = scaled.part[i] * load4(gamma, i * CHUNK + lane_at, width, wp);
             mean += total(scaled.part[i]);
             mean_along += total(scaled.part[i] * along.part[i]);
         }
-    }
     mean = warp_sum(mean) / width;
     mean_along = warp_sum(mean_along) / width;
-    const float inverse = rstd[row];
     u32 drawn = 0;
 #pragma unroll
     for (int i = 0; i < CHUNKS; ++i)
@@ -176,9 +170,11 @@ extern "C" __global__ void __launch_bounds__(256)
             const int at = i * CHUNK + lane_at;
             const float4 found = (scaled.part[i] + (along.part[i] * mean_along) * -1.0f - mean) * inverse;
             store4(gx + start, at, width, w, found);
-            if (dy) {
+            if (dy && drawing.drops) {
                 if (i % 4 == 0) drawn = draw_chunks(drawing, i);
                 store4(dy + start, at, width, w, found * factors(drawing, drawn, i % 4));
+            } else if (dy) {
+                store4(dy + start, at, width, w, found);
             }
         }
 }
@@ -187,13 +183,31 @@ extern "C" __global__ void __launch_bounds__(256)
 // The strip of a thread: four columns, and every eighth row of the block's.
 struct Strip {
     int at;
-    i64 first, end;
+    i64 first, rows;
 
-    DEVICE Strip(i64 rows, int rows_of_block) {
-        at = blockIdx.y * CHUNK + threadIdx.x * LANES;
-        first = (i64)blockIdx.x * rows_of_block + threadIdx.y;
-        const i64 past = ((i64)blockIdx.x + 1) * rows_of_block;
-        end = past < rows ? past : rows;
+    DEVICE Strip(i64 rows) : at(blockIdx.y * CHUNK + threadIdx.x * LANES), first((i64)blockIdx.x * ROWS + threadIdx.y), rows(rows) {}
+
+    DEVICE i64 row(int i) const { return first + i * WARPS; }
+    DEVICE bool has(int i) const { return row(i) < rows; }
+
+    // Zeros in rows that do not exist.
+    template <class T>
+    DEVICE void load(Four<T> (&found)[AHEAD], const T* x, int width, bool is_wide) const {
+        if (is_wide)
+            load_rows(found, x, width, true);
+        else
+            load_rows(found, x, width, false);
+    }
+
+    template <class T>
+    DEVICE void load_rows(Four<T> (&found)[AHEAD], const T* x, int width, bool is_wide) const {
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) found[i] = load4(x + row(i) * width, has(i) ? at : width, width, is_wide);
+    }
+
+    template <class T>
+    DEVICE void store(int i, T* x, int width, bool is_wide, float4 numbers) const {
+        if (has(i)) store4(x + row(i) * width, at, width, is_wide, numbers);
     }
 };
 
@@ -209,76 +223,90 @@ DEVICE float4 over_rows(float4 mine) {
     return sum;
 }
 
+// Writes what the first row of threads has got of a block's sums.
+DEVICE void store_sum(float* partial, const Strip& strip, int width, int stride, float4 sum) {
+    const bool w = wide(partial, width) && wide(partial, stride);
+    if (threadIdx.y == 0) store4(partial + (i64)blockIdx.x * stride, strip.at, width, w, sum);
+}
+
 // y += bias
-extern "C" __global__ void __launch_bounds__(256) add_bias(float* y, const float* bias, i64 rows, int width) {
-    const Strip strip(rows, FEW);
+KERNEL(add_bias)(Storage* y, const float* bias, i64 rows, int width) {
+    const Strip strip(rows);
     const bool w = wide(y, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
-#pragma unroll 4
-    for (i64 row = strip.first; row < strip.end; row += WARPS)
-        store4(y + row * width, strip.at, width, w, load4(y + row * width, strip.at, width, w) + b);
+    Four<Storage> given[AHEAD];
+    strip.load(given, y, width, w);
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i) strip.store(i, y, width, w, given[i] + b);
 }
 
 // out = gelu(h + bias); out may be h.
-extern "C" __global__ void __launch_bounds__(256) bias_gelu(const float* h, const float* bias, float* out, i64 rows, int width) {
-    const Strip strip(rows, FEW);
+KERNEL(bias_gelu)(const Storage* h, const float* bias, Storage* out, i64 rows, int width) {
+    const Strip strip(rows);
     const bool w = wide(h, width) && wide(out, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
-    for (i64 row = strip.first; row < strip.end; row += WARPS) {
-        const float4 x = load4(h + row * width, strip.at, width, w) + b;
-        store4(out + row * width, strip.at, width, w, make_float4(gelu(x.x), gelu(x.y), gelu(x.z), gelu(x.w)));
+    Four<Storage> given[AHEAD];
+    strip.load(given, h, width, w);
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i) {
+        const float4 x = given[i] + b;
+        strip.store(i, out, width, w, make_float4(gelu(x.x), gelu(x.y), gelu(x.z), gelu(x.w)));
     }
 }
 
-// dh = g · gelu'(h + bias); dh may be h. partial: the sums of dh over the rows of each block. Shapes: partial (blocks, width).
-extern "C" __global__ void __launch_bounds__(256)
-    bias_gelu_pullback(const float* g, const float* h, const float* bias, float* dh, float* partial, i64 rows, int width) {
-    const Strip strip(rows, MANY);
+// dh = g · gelu'(h + bias); dh may be g or h. partial: the sums of dh over the rows of each block, `stride` numbers from block to block.
+KERNEL(bias_gelu_pullback)
+(const Storage* g, const Storage* h, const float* bias, Storage* dh, float* partial, i64 rows, int width, int stride) {
+    const Strip strip(rows);
     const bool w = wide(g, width) && wide(h, width) && wide(dh, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
+    Four<Storage> above[AHEAD], given[AHEAD];
+    strip.load(above, g, width, w);
+    strip.load(given, h, width, w);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (i64 row = strip.first; row < strip.end; row += WARPS) {
-        const float4 x = load4(h + row * width, strip.at, width, w) + b;
-        const float4 slope = make_float4(gelu_slope(x.x), gelu_slope(x.y), gelu_slope(x.z), gelu_slope(x.w));
-        const float4 found = load4(g + row * width, strip.at, width, w) * slope;
-        store4(dh + row * width, strip.at, width, w, found);
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i) {
+        const float4 x = given[i] + b;
+        const float4 found = above[i] * make_float4(gelu_slope(x.x), gelu_slope(x.y), gelu_slope(x.z), gelu_slope(x.w));
+        strip.store(i, dh, width, w, found);
         sum = sum + found;
     }
-    sum = over_rows(sum);
-    if (threadIdx.y == 0) store4(partial + (i64)blockIdx.x * width, strip.at, width, wide(partial, width), sum);
+    store_sum(partial, strip, width, stride, over_rows(sum));
 }
 
-// partial = the sums of x over the rows of each block. Shapes: partial (blocks, width).
-extern "C" __global__ void __launch_bounds__(256) column_sums(const float* x, float* partial, i64 rows, int width) {
-    const Strip strip(rows, MANY);
+// partial = the sums of x over the rows of each block, `each` of them, `stride` numbers from block to block.
+KERNEL(column_sums)(const Storage* x, float* partial, i64 rows, int width, int each, int stride) {
+    const i64 past = ((i64)blockIdx.x + 1) * each;
+    Strip strip(past < rows ? past : rows);
     const bool w = wide(x, width);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 4
-    for (i64 row = strip.first; row < strip.end; row += WARPS) sum = sum + load4(x + row * width, strip.at, width, w);
-    sum = over_rows(sum);
-    if (threadIdx.y == 0) store4(partial + (i64)blockIdx.x * width, strip.at, width, wide(partial, width), sum);
+    for (strip.first = (i64)blockIdx.x * each + threadIdx.y; strip.has(0); strip.first += ROWS) {
+        Four<Storage> given[AHEAD];
+        strip.load(given, x, width, w);
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) sum = sum + given[i];
+    }
+    store_sum(partial, strip, width, stride, over_rows(sum));
 }
 
-// partial = the sums over the rows of each block of g · x̂, of g, and of dy unless that is null. Shapes: partial (blocks, 3 or 2, width).
-extern "C" __global__ void __launch_bounds__(256)
-    norm_sums(const float* g, const float* xhat, const float* dy, float* partial, i64 rows, int width) {
-    const Strip strip(rows, MANY);
-    const bool w = wide(g, width) && wide(xhat, width) && wide(dy, width), wp = wide(partial, width);
+// partial = the sums over the rows of each block of g · x̂, of g, and of dy unless that is null, side by side and `stride` numbers from block
+// to block.
+KERNEL(norm_sums)(const float* g, const Storage* xhat, const Storage* dy, float* partial, i64 rows, int width, int stride) {
+    const Strip strip(rows);
+    const bool w = wide(g, width) && wide(xhat, width) && wide(dy, width);
+    float4 above[AHEAD];
+    Four<Storage> along[AHEAD], below[AHEAD];
+    strip.load(above, g, width, w);
+    strip.load(along, xhat, width, w);
+    strip.load(below, dy, dy ? width : 0, w);
     float4 dgamma = make_float4(0.0f, 0.0f, 0.0f, 0.0f), dbeta = dgamma, dbias = dgamma;
-#pragma unroll 4
-    for (i64 row = strip.first; row < strip.end; row += WARPS) {
-        const float4 part = load4(g + row * width, strip.at, width, w);
-        dgamma = dgamma + part * load4(xhat + row * width, strip.at, width, w);
-        dbeta = dbeta + part;
-        if (dy) dbias = dbias + load4(dy + row * width, strip.at, width, w);
+#pragma unroll
+    for (int i = 0; i < AHEAD; ++i) {
+        dgamma = dgamma + above[i] * along[i];
+        dbeta = dbeta + above[i];
+        dbias = dbias + below[i];
     }
-    float* sums = partial + (i64)blockIdx.x * (dy ? 3 : 2) * width;
-    dgamma = over_rows(dgamma);
-    dbeta = over_rows(dbeta);
-    dbias = over_rows(dbias);
-    if (threadIdx.y == 0) {
-        store4(sums, strip.at, width, wp, dgamma);
-        store4(sums + width, strip.at, width, wp, dbeta);
-        if (dy) store4(sums + 2 * width, strip.at, width, wp, dbias);
-    }
+    store_sum(partial, strip, width, stride, over_rows(dgamma));
+    store_sum(partial + width, strip, width, stride, over_rows(dbeta));
+    if (dy) store_sum(partial + 2 * width, strip, width, stride, over_rows(dbias));
 }
