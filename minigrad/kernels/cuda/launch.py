@@ -14,6 +14,7 @@ import numpy as np
 
 from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import ContractError
+from minigrad.kernels.cuda.loaded import Loaded
 
 Grid: TypeAlias = tuple[int, int, int]
 
@@ -26,8 +27,6 @@ TYPES: dict[str, type[np.generic]] = {
     "f64": np.float64,
 }
 """The words for numbers that are passed by value."""
-
-NULL = np.uint64(0)
 
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 """Of a grid, along each of its axes."""
@@ -53,6 +52,11 @@ class Entry:
         """The name of each parameter and its type; None for a pointer."""
         parts = [argument.partition(":") for argument in self.arguments.split()]
         return [(name.removesuffix("*"), TYPES[word] if word else None) for name, _, word in parts]
+
+    @cached_property
+    def pointers(self) -> list[int]:
+        """Which of the parameters are pointers."""
+        return [i for i, (_, kind) in enumerate(self.types) if kind is None]
 
 
 # ---------------------------------------------------------------- grids
@@ -237,24 +241,19 @@ def launch(name: str, sizes: tuple[int, ...], *arguments: Any) -> None:
     grid = entry.grid(*sizes)
     if 0 in grid:
         return
-    if any(n > most for n, most in zip(grid, MOST_BLOCKS, strict=True)):
+    if grid[0] > MOST_BLOCKS[0] or grid[1] > MOST_BLOCKS[1] or grid[2] > MOST_BLOCKS[2]:
         raise ContractError(f"kernel {name} would need a grid of {grid} blocks for the sizes {sizes}; the most is {MOST_BLOCKS}")
-    kernel_of(name)(
-        grid,
-        entry.block,
-        tuple([_converted(name, what, kind, value) for (what, kind), value in zip(entry.types, arguments, strict=True)]),
-        shared_mem=entry.shared,
-    )
+    for i in entry.pointers:
+        if arguments[i] is not None and not _is_c_contiguous(arguments[i]):
+            raise ContractError(f"kernel {name}: {entry.types[i][0]} is not C-contiguous")
+    kernel_of(name)(grid, entry.block, arguments, entry.shared)
 
 
-def _converted(kernel: str, what: str, kind: type[np.generic] | None, value: Any) -> Any:
-    if kind is not None:
-        return kind(value)
-    if value is None:
-        return NULL
-    if not value.flags.c_contiguous:
-        raise ContractError(f"kernel {kernel}: {what} is not C-contiguous")
-    return value
+def _is_c_contiguous(array: Any) -> bool:
+    try:
+        return array._c_contiguous  # type: ignore[no-any-return]  # CuPy makes an object of all flags to be asked for one
+    except AttributeError:
+        return array.flags.c_contiguous  # type: ignore[no-any-return]
 
 
 _kernels: dict[tuple[str, int], Callable[..., None]] = {}
@@ -268,10 +267,10 @@ def kernel_of(name: str) -> Callable[..., None]:
     kernel = _kernels.get((name, device))
     if kernel is None:
         entry = TABLE[name]
-        kernel = _module(entry.source, device).get_function(name)
+        function = _module(entry.source, device).get_function(name)
         if entry.shared > 48 << 10:  # more has to be asked for
-            kernel.max_dynamic_shared_size_bytes = entry.shared
-        _kernels[name, device] = kernel
+            function.max_dynamic_shared_size_bytes = entry.shared
+        kernel = _kernels[name, device] = Loaded(function.kernel, [kind for _, kind in entry.types])
     return kernel
 
 

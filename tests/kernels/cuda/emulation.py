@@ -65,8 +65,14 @@ class Emulator:
 
     def kernel(self, name: str) -> Callable[..., None]:
         """What `launch.kernel_of` returns on a GPU."""
-        source = TABLE[name].source
-        return self.kernel_in(self.library(source, [other for other, entry in TABLE.items() if entry.source == source]), name)
+        source, kinds = TABLE[name].source, [kind for _, kind in TABLE[name].types]
+        run = self.kernel_in(self.library(source, [other for other, entry in TABLE.items() if entry.source == source]), name)
+
+        def typed(grid: Grid, block: Grid, arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+            given = zip(kinds, arguments, strict=True)
+            run(grid, block, tuple((np.uint64(0) if x is None else x) if kind is None else kind(x) for kind, x in given), shared_mem)
+
+        return typed
 
     def kernel_in(self, library: ctypes.CDLL, name: str) -> Callable[..., None]:
         def run(grid: Grid, block: Grid, arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
