@@ -12,6 +12,7 @@ from typing import Protocol
 
 from minigrad import functional as F
 from minigrad.backend import device_of, namespace_of
+from minigrad.backend.random import Draw
 from minigrad.errors import IndexRangeError, ShapeError
 from minigrad.models.config import PretrainedConfig
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
@@ -165,7 +166,7 @@ class DenseAddNorm(Module):
 
 
 class Attention(Module):
-    """Self-attention and what follows it, held under the published names; `Layer` calls the two."""
+    """Self-attention and what follows it, held under the published names; `Layer` calls the two, or computes what they do."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         self.self = SelfAttention(config)
@@ -191,6 +192,35 @@ def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
     return F.dense_gelu(x, dense.weight, dense.bias, approximate=form)
 
 
+# ---------------------------------------------------------------- a whole block in one operation
+def as_made(module: Module, kind: type[Module]) -> bool:
+    """Whether nobody has hooked, replaced or redefined a part, so that its owner may compute what it does without calling it."""
+    hooked = any(list(hooks or ()) for hooks in (module._forward_hooks, module._forward_pre_hooks))
+    return not hooked and getattr(module.forward, "__func__", None) is kind.forward
+
+
+def attention_block(
+    x: Tensor,
+    packing: Packing,
+    asking: tuple[Linear, Linear, Linear],
+    dense: Linear,
+    norm: LayerNorm,
+    heads: int,
+    draws: tuple[Draw | None, Draw | None],
+    causal: bool = False,
+) -> Tensor:
+    """norm(dense(attention(x)) + x), all rows asking. asking: the layers of queries, keys and values; draws: what drops of the weights of
+    attention, and of dense's rows."""
+    parameters = [*[layer.weight for layer in asking], *[layer.bias for layer in asking], dense.weight, dense.bias, norm.weight, norm.bias]
+    return F.attention_block(x, *parameters, packing=packing, heads=heads, mixing=draws[0], draw=draws[1], causal=causal, eps=norm.eps)
+
+
+def feed_forward(x: Tensor, wide: Linear, dense: Linear, norm: LayerNorm, form: str, draw: Draw | None) -> Tensor:
+    """norm(dense(gelu(wide(x))) + x). form: of GELU; draw: what drops of dense's rows."""
+    parameters = (wide.weight, wide.bias, dense.weight, dense.bias, norm.weight, norm.bias)
+    return F.feed_forward(x, *parameters, approximate=form, draw=draw, eps=norm.eps)
+
+
 class Layer(Module):
     """Attention and feed-forward; with `first_only`, computed only for the first row of each sequence."""
 
@@ -203,11 +233,24 @@ class Layer(Module):
         if first_only:
             first = F.take_rows(x, packing.first_rows)
             mixed = self.attention.self(x, packing, first, packing.first)
-            x, packing = first, packing.first
-        else:
-            mixed = self.attention.self(x, packing)
-        x = self.attention.output(mixed, x, packing)
-        return self.output(self.intermediate(x), x, packing)  # type: ignore[no-any-return]
+            x, packing = self.attention.output(mixed, first, packing.first), packing.first
+            return self.output(self.intermediate(x), x, packing)  # type: ignore[no-any-return]
+        return self._fed_forward(self._attended(x, packing), packing)
+
+    def _attended(self, x: Tensor, packing: Packing) -> Tensor:
+        inner, end = self.attention.self, self.attention.output
+        if not (as_made(inner, SelfAttention) and as_made(end, DenseAddNorm)):
+            return end(inner(x, packing), x, packing)  # type: ignore[no-any-return]
+        draws = inner.dropout.draw(packing, inner.heads, packing), end.dropout.draw(packing, x.shape[1])
+        asking = inner.query, inner.key, inner.value
+        return attention_block(x, packing, asking, end.dense, end.LayerNorm, inner.heads, draws, inner.causal)
+
+    def _fed_forward(self, x: Tensor, packing: Packing) -> Tensor:
+        wide, end = self.intermediate, self.output
+        form = GELU_FORMS.get(wide.hidden_act)
+        if form is None or not (as_made(wide, Intermediate) and as_made(end, DenseAddNorm)):
+            return end(wide(x), x, packing)  # type: ignore[no-any-return]
+        return feed_forward(x, wide.dense, end.dense, end.LayerNorm, form, end.dropout.draw(packing, x.shape[1]))
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
         """As `SelfAttention.weights`."""

@@ -15,8 +15,11 @@ from minigrad.models import heads
 from minigrad.models.blocks import (
     Trace,
     activated,
+    as_made,
+    attention_block,
     attention_weights,
     check_length,
+    feed_forward,
     lay_side_by_side,
     run_layers,
     side_by_side,
@@ -27,6 +30,7 @@ from minigrad.models.config import PretrainedConfig
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module, init
+from minigrad.nn.activation import GELU_FORMS
 from minigrad.packing import PackedTokens, Packing
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor, TensorLike
@@ -128,17 +132,24 @@ class DistilBertLayer(Module):
         self.output_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
-        if first_only:
-            first = F.take_rows(x, packing.first_rows)
-            mixed = self.attention(x, packing, first, packing.first)
-            x, packing = first, packing.first
+        inner, dense, norm = self.attention, self.attention.out_lin, self.sa_layer_norm
+        if not first_only and as_made(inner, DistilBertAttention):
+            asking = inner.q_lin, inner.k_lin, inner.v_lin
+            x = attention_block(x, packing, asking, dense, norm, inner.heads, (inner.dropout.draw(packing, inner.heads, packing), None))
         else:
-            mixed = self.attention(x, packing)
-        dense, norm, ffn = self.attention.out_lin, self.sa_layer_norm, self.ffn
-        x = F.dense_add_norm(mixed, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=None, eps=norm.eps)
-        inner, dense, norm = activated(x, ffn.lin1, ffn.hidden_act), ffn.lin2, self.output_layer_norm
-        draw = ffn.dropout.draw(packing, x.shape[1])
-        return F.dense_add_norm(inner, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=draw, eps=norm.eps)
+            if first_only:
+                first = F.take_rows(x, packing.first_rows)
+                mixed = inner(x, packing, first, packing.first)
+                x, packing = first, packing.first
+            else:
+                mixed = inner(x, packing)
+            x = F.dense_add_norm(mixed, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=None, eps=norm.eps)
+        ffn, norm = self.ffn, self.output_layer_norm
+        draw, form = ffn.dropout.draw(packing, x.shape[1]), GELU_FORMS.get(ffn.hidden_act)
+        if not first_only and form is not None:
+            return feed_forward(x, ffn.lin1, ffn.lin2, norm, form, draw)
+        wide = activated(x, ffn.lin1, ffn.hidden_act)
+        return F.dense_add_norm(wide, ffn.lin2.weight, ffn.lin2.bias, x, norm.weight, norm.bias, draw=draw, eps=norm.eps)
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
         """How much each row attends to each of its sequence, before dropout. Shapes: per sequence (heads, n, n)."""

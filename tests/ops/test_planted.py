@@ -31,6 +31,9 @@ PLANTED = settings(
 FACTORS = (1.001, -1.0)
 """What a right gradient is multiplied by: off by a thousandth, and of the wrong sign."""
 
+ALWAYS_ZERO = {("attention_block", 5): "a number added to every key changes no weight of softmax"}
+"""Gradients that are zero whatever the numbers: multiplied by a factor they stay right."""
+
 COUNT: list[int] = []
 
 
@@ -71,6 +74,8 @@ def test_a_wrong_gradient_of_any_argument_is_caught(name: str, monkeypatch: pyte
     @given(CASES[name])
     def run(sample: Sample) -> None:
         for position, factor in product(sample.floating, FACTORS):
+            if (name, position) in ALWAYS_ZERO:
+                continue
             seen.add((position, factor))
             if (position, factor) in caught:
                 continue

@@ -51,6 +51,35 @@ def dense_add_norm(draw: Any) -> Sample:
     return Sample(tuple(args), {"draw": recipe, "eps": draw(epsilons)})
 
 
+def _of_block(draw: Any, n: int, d: int, *inner: tuple[int, ...]) -> tuple[Any, ...]:
+    """x, the parameters of these shapes, then gamma and beta. The rows of x are no more constant than the residual of `dense_add_norm`."""
+    small = [draw(arrays(shape, "small")) for shape in inner]
+    return draw(arrays((n, d), "distinct")) * 4.0, *small, draw(arrays((d,))), draw(arrays((d,)))
+
+
+@case
+def feed_forward(draw: Any) -> Sample:
+    packing, d, m = draw(packings()), draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    recipe = draw(row_draws(packing, d)) if draw(st.booleans()) else None
+    args = _of_block(draw, packing.rows, d, (m, d), (m,), (d, m), (d,))
+    return Sample(args, {"approximate": draw(forms), "draw": recipe, "eps": draw(epsilons)})
+
+
+@case
+def attention_block(draw: Any) -> Sample:
+    packing, heads, d = draw(packings()), draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    h = heads * draw(st.integers(1, 2))
+    constants = {
+        "packing": packing,
+        "heads": heads,
+        "mixing": draw(pair_draws(packing, packing, heads)) if draw(st.booleans()) else None,
+        "draw": draw(row_draws(packing, d)) if draw(st.booleans()) else None,
+        "causal": draw(st.booleans()),
+        "eps": draw(epsilons),
+    }
+    return Sample(_of_block(draw, packing.rows, d, *[(h, d)] * 3, *[(h,)] * 3, (d, h), (d,)), constants)
+
+
 @case
 def attention(draw: Any) -> Sample:
     packing, heads, d = draw(packings()), draw(st.integers(1, 2)), draw(st.integers(1, 3))
