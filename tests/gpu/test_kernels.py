@@ -31,7 +31,7 @@ from minigrad.optim.adam import adam
 from minigrad.packing import Packing
 
 ATTENTION = {"float32": 1e-5} | {name: MANY * step for name, step in SHORT.items()}
-"""Relative to the largest entry: what is promised of float32, and the roundings of operands otherwise."""
+"""Relative to the largest entry: what is promised of float32, and the roundings of numbers that are short already otherwise."""
 
 launched: set[str] = set()
 
@@ -209,7 +209,7 @@ def test_ids_are_ordered_and_equal_ones_stay_as_they_came(n: int) -> None:
 @pytest.mark.parametrize("size", launch.HEAD_SIZES)
 @pytest.mark.parametrize("precision", ATTENTION)
 def test_attention(precision: str, size: int, form: str) -> None:
-    host, g, constants = case = sample(form, size)
+    host, g, constants = case = sample(form, size, precision=precision)
     with mg.precision(precision):
         ours = evaluate("attention", host, g, constants)
         for once, again in zip(ours, evaluate("attention", host, g, constants), strict=True):
@@ -221,7 +221,7 @@ def test_attention(precision: str, size: int, form: str) -> None:
 def test_attention_over_many_sequences(precision: str) -> None:
     """More blocks than a GPU runs at a time."""
     lengths = tuple(np.random.default_rng(0).integers(1, 200, 300).tolist())
-    case = sample("training", 64, lengths)
+    case = sample("training", 64, lengths, precision=precision)
     with mg.precision(precision):
         assert_close(evaluate("attention", *case), body(case), ATTENTION[precision])
 

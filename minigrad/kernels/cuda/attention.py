@@ -6,6 +6,7 @@ that the forward pass used, so that they are the same weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from minigrad import ops
+from minigrad.backend.gemm import SHORT
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.draws import recipe
@@ -44,15 +46,55 @@ def _attention(
         return NotImplemented
     if draw is not None and (draw.packing is not queries or draw.keys is not packing or draw.width != heads):
         return NotImplemented
-    suffix = f"{product_precision.get()}_{size}"
+    precision = product_precision.get()
+    settings: dict[str, Any] = {
+        "packing": packing,
+        "queries": queries,
+        "heads": heads,
+        "draw": draw,
+        "causal": causal,
+        "size": size,
+        "precision": precision,
+    }
+    if precision not in SHORT:
+        return attend(xp, q, kv, **settings)
+    short_q = None if q is None else xp.shortened(_aligned(xp, q), precision)
+    short_out, short_pullback = attend(xp, short_q, xp.shortened(_aligned(xp, kv), precision), **settings)
+
+    def pullback(g: Any) -> Any:
+        return [None if x is None else xp.widened(x) for x in short_pullback(xp.shortened(_aligned(xp, g), precision))]
+
+    return xp.widened(short_out), pullback
+
+
+def attend(
+    xp: Any,
+    q: Any,
+    kv: Any,
+    *,
+    packing: Packing,
+    queries: Packing,
+    heads: int,
+    draw: Draw | None,
+    causal: bool,
+    size: int,
+    precision: str,
+) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
+    """The output, and what makes of its gradient those of q (None without one) and kv. All arrays are stored as `precision` asks.
+
+    q: (queries.rows, heads x size) beside K | V, (packing.rows, 2 x heads x size), or None where kv is Q | K | V. size: one of HEAD_SIZES.
+    precision: "bf16" for arrays of uint16 that hold the bits of bfloat16, "fp16" for float16, "float32" and "tf32" for float32. draw: of
+    pairs of these packings. What comes back has `heads` x `size` columns, or those of q and kv.
+    """
+    parts, suffix = 3 if q is None else 2, f"{precision}_{size}"
     work = _work(xp, packing, queries)
     kv = _aligned(xp, kv)
     asking = kv if q is None else _aligned(xp, q)
-    out, lse = xp.empty((len(asking), heads * size), np.float32), xp.empty((heads, len(asking)), np.float32)
+    out, lse = xp.empty((len(asking), heads * size), kv.dtype), xp.empty((heads, len(asking)), np.float32)
     settings = (len(asking), parts, heads, causal, *recipe(draw))
     launch(f"attention_forward_{suffix}", (len(work.by_query), heads), asking, kv, work.by_query, out, lse, *settings)
 
-    def pullback(g: Any) -> Any:
+    def pullback(g: Any) -> tuple[Any, Any]:
         g = _aligned(xp, g)
         dkv = xp.empty_like(kv) if packing.masked_first is None else xp.zeros_like(kv)  # no key's piece holds a masked first row
         dq, delta = dkv if q is None else xp.empty_like(asking), xp.empty_like(lse)

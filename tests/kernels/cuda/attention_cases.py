@@ -8,6 +8,7 @@ import numpy as np
 from kernels.cuda.emulation import Emulator, Namespace, guarded
 
 from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.precision import rounded
 from minigrad.backend.random import Draw
 from minigrad.kernels import register_cuda
 from minigrad.op import REGISTRY
@@ -35,14 +36,20 @@ Sample = tuple[list[np.ndarray | None], np.ndarray, dict[str, Any]]
 """q (or None) and kv, the gradient of the output, and the constants."""
 
 
-def sample(form: str, size: int, lengths: tuple[int, ...] = RAGGED, seed: int = 0) -> Sample:
+def sample(form: str, size: int, lengths: tuple[int, ...] = RAGGED, seed: int = 0, precision: str = "float32") -> Sample:
+    """precision: what all numbers are rounded to."""
+
+    def normal(shape: tuple[int, int]) -> np.ndarray:
+        drawn = rng.standard_normal(shape).astype(np.float32)
+        return drawn if precision == "float32" else rounded(drawn, precision)
+
     heads, causal, rate, asked_by, masked = FORMS[form]
     rng = np.random.default_rng([seed, size, heads])
     numbers = rng.permutation(1000)[: len(lengths)].tolist()
     packing = Packing(lengths, numbers, [masked and n > 1 and i % 3 != 1 for i, n in enumerate(lengths)])
     asking = {"all rows": packing, "first rows": packing.first, "other rows": Packing(lengths[::-1], numbers)}[asked_by]
     widths = [(packing.rows, 3 * heads * size)] if asking is packing else [(asking.rows, heads * size), (packing.rows, 2 * heads * size)]
-    arrays: list[np.ndarray | None] = [rng.standard_normal(shape).astype(np.float32) for shape in widths]
+    arrays: list[np.ndarray | None] = [normal(shape) for shape in widths]
     constants = {
         "packing": packing,
         "queries": asking,
@@ -50,7 +57,7 @@ def sample(form: str, size: int, lengths: tuple[int, ...] = RAGGED, seed: int = 
         "causal": causal,
         "draw": None if rate is None else Draw("encoder.layer.0", rate, asking, heads, packing),
     }
-    g = rng.standard_normal((asking.rows, heads * size)).astype(np.float32)
+    g = normal((asking.rows, heads * size))
     return [None, *arrays] if asking is packing else arrays, g, constants
 
 

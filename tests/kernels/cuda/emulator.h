@@ -57,6 +57,13 @@ constexpr size_t STACK = 256 << 10;
 
 enum class State { ready, at_barrier, at_warp, finished };
 
+// To shared memory; `from` is null where zeros are copied.
+struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+};
+
 struct Thread {
     ucontext_t context;
     std::unique_ptr<char[]> stack{new char[STACK]};
@@ -65,6 +72,7 @@ struct Thread {
     int line = 0;                  // of the barrier or warp operation
     unsigned mask = 0;             // of the warp operation
     unsigned char value[64] = {};  // what this lane brings to it
+    std::vector<Copy> copies;      // that it has begun and not yet awaited
 };
 
 inline std::vector<Thread> threads;
@@ -172,6 +180,7 @@ inline void run_block() {
     for (Thread& t : threads) {
         t.index = {(unsigned)(number % blockDim.x), (unsigned)(number / blockDim.x % blockDim.y), (unsigned)(number / blockDim.x / blockDim.y)};
         t.state = State::ready;
+        t.copies.clear();
         getcontext(&t.context);
         t.context.uc_stack.ss_sp = t.stack.get();
         t.context.uc_stack.ss_size = STACK;

@@ -20,7 +20,7 @@ inline float float_of(unsigned bits) {
 // Nearest with `dropped` bits fewer; of two that are equally near the even one, or with `away` the larger one.
 inline unsigned shortened(float x, int dropped, bool away) {
     const unsigned bits = bits_of(x);
-    if (x != x) return bits | 0x400000u;
+    if (x != x) return (bits | 0x400000u) >> dropped << dropped;
     return (bits + (1u << (dropped - 1)) - !away + (!away && (bits >> dropped & 1))) >> dropped << dropped;
 }
 
@@ -63,6 +63,19 @@ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1
     }
 }
 
+// The beginnings of the rows of four matrices, by the lane that names each.
+inline std::array<const char*, WARP> rows_of_matrices(const void* row, int line) {
+    if ((size_t)row % 16) fail("line %d: the row of a matrix does not begin at a multiple of 16 bytes", line);
+    return collect(~0u, (const char*)row, line);
+}
+
+// Nothing is copied before it is awaited: whoever does not wait reads what was there before.
+template <int BYTES>
+void copy(void* to, const void* from, bool there, int line) {
+    if ((size_t)to % BYTES || (there && (size_t)from % BYTES)) fail("line %d: a copy of %d bytes is not aligned", line, BYTES);
+    current->copies.push_back({to, there ? from : nullptr, BYTES});
+}
+
 }  // namespace emulator
 
 inline float power_of_two(float x) {
@@ -88,14 +101,32 @@ inline void multiply_fp16(float (&sums)[4], const unsigned (&a)[4], unsigned b0,
     emulator::multiply<16>(sums, a, b0, b1, emulator::from_fp16, line);
 }
 
+inline float2 bf16_numbers(unsigned pair) { return {emulator::from_bf16(pair & 0xFFFFu), emulator::from_bf16(pair >> 16)}; }
+
+inline float2 fp16_numbers(unsigned pair) { return {emulator::from_fp16(pair), emulator::from_fp16(pair >> 16)}; }
+
+inline void load_along(unsigned (&pairs)[4], const void* row, int line = __builtin_LINE()) {
+    const auto rows = emulator::rows_of_matrices(row, line);
+    const unsigned g = emulator::lane() / 4, c = emulator::lane() % 4;
+    for (unsigned matrix = 0; matrix < 4; ++matrix) memcpy(&pairs[matrix], rows[8 * matrix + g] + 4 * c, 4);
+}
+
 inline void load_across(unsigned (&pairs)[4], const void* row, int line = __builtin_LINE()) {
-    if ((size_t)row % 16) emulator::fail("line %d: the row of a matrix does not begin at a multiple of 16 bytes", line);
-    const auto rows = emulator::collect(~0u, row, line);
+    const auto rows = emulator::rows_of_matrices(row, line);
     const unsigned g = emulator::lane() / 4, c = emulator::lane() % 4;
     for (unsigned matrix = 0; matrix < 4; ++matrix) {
         unsigned short low, high;
-        memcpy(&low, (const char*)rows[8 * matrix + 2 * c] + 2 * g, 2);
-        memcpy(&high, (const char*)rows[8 * matrix + 2 * c + 1] + 2 * g, 2);
+        memcpy(&low, rows[8 * matrix + 2 * c] + 2 * g, 2);
+        memcpy(&high, rows[8 * matrix + 2 * c + 1] + 2 * g, 2);
         pairs[matrix] = low | (unsigned)high << 16;
     }
+}
+
+inline void copy_16(void* to, const void* from, bool there, int line = __builtin_LINE()) { emulator::copy<16>(to, from, there, line); }
+
+inline void copy_4(void* to, const void* from, bool there, int line = __builtin_LINE()) { emulator::copy<4>(to, from, there, line); }
+
+inline void await_copies() {
+    for (const auto& copy : emulator::current->copies) copy.from ? memcpy(copy.to, copy.from, copy.bytes) : memset(copy.to, 0, copy.bytes);
+    emulator::current->copies.clear();
 }

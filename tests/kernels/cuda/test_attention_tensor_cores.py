@@ -22,16 +22,16 @@ from minigrad.packing import Packing
 SHORT = {"tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 """The largest relative error of one number's rounding."""
 
-MANY = 4
-"""So many roundings may add up in a result, relative to its largest entry: of q, k, v, the weights and the gradients that meet in it. They
-are independent, and the results are sums of many, so they are less in fact."""
+MANY = 3
+"""So many roundings may add up in a result, relative to its largest entry, where q, k, v and the gradient are short already: of weights on
+their way into a product, and with arrays of two bytes of the output, from which the way back begins, and of the gradient."""
 
 
 @pytest.mark.parametrize("form", ["training", "causal cross", "sequence head"])
 @pytest.mark.parametrize("size", launch.HEAD_SIZES)
 @pytest.mark.parametrize("precision", SHORT)
 def test_values_and_gradients_equal_the_body(precision: str, size: int, form: str, emulator: Emulator) -> None:
-    case = sample(form, size, (1, 17, 40) if size == 128 else (1, 15, 33, 66))
+    case = sample(form, size, (1, 17, 40) if size == 128 else (1, 15, 33, 66), precision=precision)
     with mg.precision(precision):
         assert_close(kernels(case, emulator), body(case), MANY * SHORT[precision])
 
@@ -45,8 +45,8 @@ def test_the_same_bits_every_time(precision: str, emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("precision", SHORT)
-def test_no_rounding_but_that_of_operands(precision: str, emulator: Emulator) -> None:
-    """Operands that are short already, and weights that are powers of two: all that is left are sums in float32."""
+def test_no_rounding_but_that_of_operands_and_results(precision: str, emulator: Emulator) -> None:
+    """Operands that are short already, and weights that are powers of two: what is left are sums in float32, and how results are stored."""
     size, packing = 64, Packing([32, 64, 16])
     rng = np.random.default_rng(0)
     kv = rounded(rng.standard_normal((packing.rows, 3 * size)).astype(np.float32), precision)
@@ -59,7 +59,8 @@ def test_no_rounding_but_that_of_operands(precision: str, emulator: Emulator) ->
     with mg.precision(precision):
         ours = kernels(case, emulator)
     truth = body(case)
-    assert_close([ours[0], ours[1][:, 2 * size :]], [truth[0], truth[1][:, 2 * size :]], 1e-6)  # a few roundings of float32
+    stored = 0.0 if precision == "tf32" else SHORT[precision]
+    assert_close([ours[0], ours[1][:, 2 * size :]], [truth[0], truth[1][:, 2 * size :]], stored + 1e-6)  # a few roundings of float32
 
 
 @pytest.mark.parametrize("precision", SHORT)
@@ -125,7 +126,12 @@ INSTRUCTIONS = {  # X and Y: where the parameters x and y lie
     "multiply_tf32(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k8\.row\.col\.f32\.tf32\.tf32\.f32 ",
     "multiply_bf16(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.bf16\.bf16\.f32 ",
     "multiply_fp16(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.f16\.f16\.f32 ",
+    "__shared__ uint4 rows[32]; load_along(a, &rows[threadIdx.x])": r"ldmatrix\.sync\.aligned\.m8n8\.x4\.shared\.b16 ",
     "__shared__ uint4 rows[32]; load_across(a, &rows[threadIdx.x])": r"ldmatrix\.sync\.aligned\.m8n8\.x4\.trans\.shared\.b16 ",
+    "__shared__ uint4 row; copy_16(&row, bits, chosen)": r"cp\.async\.cg\.shared\.global \[%r\d+\], \[%rd\d+\], 16, %r\d+;",
+    "__shared__ uint4 row; copy_4(&row, bits, chosen)": r"cp\.async\.ca\.shared\.global \[%r\d+\], \[%rd\d+\], 4, %r\d+;",
+    "await_copies()": r"cp\.async\.wait_all;",
+    "const float2 f = fp16_numbers(bits[4]); s[0] = f.x; s[1] = f.y": r"mov\.b32 \{low, high\}, %r\d+; cvt\.f32\.f16 %f\d+, low;",
 }
 
 

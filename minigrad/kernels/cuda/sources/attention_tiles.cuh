@@ -59,20 +59,62 @@ struct Place {
     __device__ Place() : warp(threadIdx.x / WARP), lane(threadIdx.x % WARP), row(threadIdx.x % WARP / 4), quad(threadIdx.x % 4) {}
 };
 
-// The two rows of the left operand that a lane reads. They stay in global memory: the first-level cache holds them between tiles.
+// The two rows of an array that a lane reads.
+template <class T>
 struct Rows {
-    const float* row[2];
+    const T* row[2];
 };
 
-template <class Products, int D>
-DEVICE void load_tile(typename Products::template Tile<D>& tile, const float* from, i64 stride, int count) {
-#pragma unroll(UNROLLED<D>)
-    for (int at = threadIdx.x; at < TILE * D / 4; at += THREADS) {
-        const int row = at / (D / 4), column = at % (D / 4) * 4;
-        const float4 x = row < count ? *(const float4*)(from + row * stride + column) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        Products::store(tile, row, column, x);
+// For each tile, from the rows `at` on to `end`: `load(stage, at)` begins to bring it to shared memory, `use(stage, at)` finds it there. Of
+// two stages, one is filled while the other is used.
+template <int STAGES, class Load, class Use>
+DEVICE void through_tiles(int at, int end, Load load, Use use) {
+    if (STAGES == 2 && at < end) load(0, at);
+    for (int stage = 0; at < end; at += TILE) {
+        if (STAGES == 1) {
+            __syncthreads();  // all have used the tile before
+            load(stage, at);
+        }
+        await_copies();
+        __syncthreads();  // the tile is there, and all have used the one before
+        if (STAGES == 2 && at + TILE < end) load(1 - stage, at + TILE);
+        use(stage, at);
+        if (STAGES == 2) stage = 1 - stage;
     }
 }
+
+// What ways of computing products have in common that read and write float32. A left operand stays in global memory: the first-level cache
+// holds it between tiles.
+struct FloatStorage {
+    typedef float Storage;
+    template <int D, bool HELD = true>
+    using Left = Rows<float>;
+    static constexpr int STAGES = 1;
+
+    // `store(row, column, x)` for each four neighbours of a tile's rows, zeros from row `count` on.
+    template <int D, class Store>
+    static DEVICE void each_four(const float* from, i64 stride, int count, Store store) {
+#pragma unroll(UNROLLED<D>)
+        for (int at = threadIdx.x; at < TILE * D / 4; at += THREADS) {
+            const int row = at / (D / 4), column = at % (D / 4) * 4;
+            store(row, column, row < count ? *(const float4*)(from + row * stride + column) : make_float4(0.0f, 0.0f, 0.0f, 0.0f));
+        }
+    }
+
+    // A lane's quarter of the product of two rows.
+    template <int D>
+    static DEVICE float dot(const float* a, const float* b) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int column = 4 * Place().quad; column < D; column += 16) {
+            const float4 x = *(const float4*)(a + column), y = *(const float4*)(b + column);
+            sum = fmaf(x.x, y.x, fmaf(x.y, y.y, fmaf(x.z, y.z, fmaf(x.w, y.w, sum))));
+        }
+        return sum;
+    }
+
+    static DEVICE void put(float* at, float x, float y) { *(float2*)at = make_float2(x, y); }
+};
 
 DEVICE float quad_sum(float x) {
     x += __shfl_xor_sync(ALL, x, 1);
@@ -90,7 +132,8 @@ DEVICE u64 pair_block(const Item& item, int heads, int head, int query, int key)
     return ((u64)query * heads + head) * blocks + key / UNITS;
 }
 
-// Which of 32 keys from `key` on survive for this lane's two queries, a bit for each. Lane l draws query l / 2, half l % 2 of the keys.
+// Which of 32 keys from `key` on survive for this lane's two queries: bit b says it of key `key + 2 quad + b`, so that it knows of its own
+// columns by constants. Lane l draws query l / 2, half l % 2 of the keys.
 DEVICE void kept_keys(u32 (&bits)[2], const Draw& draw, const Item& item, int heads, int head, int first, int key) {
     bits[0] = bits[1] = ALL;
     if (draw.threshold == 0) return;
@@ -102,7 +145,7 @@ DEVICE void kept_keys(u32 (&bits)[2], const Draw& draw, const Item& item, int he
     for (int half = 0; half < 2; ++half) {
         const int from = 2 * (place.row + 8 * half);
         const u32 low = __shfl_sync(ALL, mine, from), high = __shfl_sync(ALL, mine, from + 1);
-        bits[half] = low | high << UNITS;
+        bits[half] = (low | high << UNITS) >> 2 * place.quad;
     }
 }
 

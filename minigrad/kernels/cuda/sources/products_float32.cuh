@@ -2,7 +2,7 @@
 #pragma once
 #include "attention_tiles.cuh"
 
-struct Float32 {
+struct Float32 : FloatStorage {
     template <int D>
     struct Tile {
         alignas(16) float row[TILE][D + PAD];
@@ -14,8 +14,8 @@ struct Float32 {
     };
 
     template <int D>
-    static DEVICE void store(Tile<D>& tile, int row, int column, float4 x) {
-        *(float4*)&tile.row[row][column] = x;
+    static DEVICE void bring(Tile<D>& tile, const float* from, i64 stride, int count) {
+        each_four<D>(from, stride, count, [&](int row, int column, float4 x) { *(float4*)&tile.row[row][column] = x; });
     }
 
     static DEVICE void multiply(float& sum, const float4& a, const float4& b) {
@@ -27,7 +27,7 @@ struct Float32 {
 
     // out = left · rightᵀ: 16 rows by `count` of the tile's 32. Every lane reads its own rows and columns; quads and columns share words.
     template <int D>
-    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Rows& left, const Tile<D>& right, int count) {
+    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Left<D>& left, const Tile<D>& right, int count) {
         const Place place;
 #pragma unroll
         for (int j = 0; j < EIGHTS; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;

@@ -1,9 +1,10 @@
-// The products of attention on tensor cores: operands rounded to tf32, bfloat16 or float16, sums in float32.
+// The products of attention on tensor cores: operands in tf32, bfloat16 or float16, sums in float32.
 //
-// Weights are a left operand where they lie: a lane holds in its sums the very rows, and it may choose which places of the common axis are
-// whose as long as both operands agree. So it does when it reads rows, too: neighbours in memory, several at a time.
+// Weights are a left operand where they lie: a lane holds in its sums the very rows. In tf32 it chooses which places of the common axis are
+// whose, as long as both operands agree: neighbours in memory, two at a time.
 #pragma once
 #include "attention_tiles.cuh"
+#include "storage.cuh"
 
 struct Tensor {
     struct Staging {};  // weights need not pass through shared memory
@@ -11,20 +12,22 @@ struct Tensor {
     static DEVICE int pair_column(int j) { return 8 * j + 2 * Place().quad; }
 };
 
-struct Tf32 : Tensor {
+struct Tf32 : Tensor, FloatStorage {
     template <int D>
     struct Tile {
         alignas(16) u32 row[TILE][D + PAD];
     };
 
     template <int D>
-    static DEVICE void store(Tile<D>& tile, int row, int column, float4 x) {
-        *(uint4*)&tile.row[row][column] = make_uint4(tf32(x.x), tf32(x.y), tf32(x.z), tf32(x.w));
+    static DEVICE void bring(Tile<D>& tile, const float* from, i64 stride, int count) {
+        each_four<D>(from, stride, count, [&](int row, int column, float4 x) {
+            *(uint4*)&tile.row[row][column] = make_uint4(tf32(x.x), tf32(x.y), tf32(x.z), tf32(x.w));
+        });
     }
 
     // out = left · rightᵀ: 16 rows by the tile's 32.
     template <int D>
-    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Rows& left, const Tile<D>& right, int) {
+    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Left<D>& left, const Tile<D>& right, int) {
         const Place place;
 #pragma unroll
         for (int j = 0; j < EIGHTS; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
@@ -59,35 +62,81 @@ struct Tf32 : Tensor {
     }
 };
 
-template <class Format>
+DEVICE void multiply(bf16, float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_bf16(sums, a, b0, b1); }
+DEVICE void multiply(fp16, float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_fp16(sums, a, b0, b1); }
+
+// Two bytes a number, in global and in shared memory. A left operand is held in registers; where there is no room for it, it is read again
+// for each tile from the first-level cache.
+template <class Short>
 struct Halves : Tensor {
+    typedef Short Storage;
+    static constexpr int STAGES = 2;
+
+    // Rows in shared memory begin four banks after one another: eight of them are read at once.
     template <int D>
     struct Tile {
         alignas(16) u32 row[TILE][D / 2 + PAD];
     };
 
+    template <int D, bool HELD = true>
+    struct Left {
+        Rows<Short> rows;
+        u32 held[HELD ? D / 16 : 1][4];
+
+        DEVICE Left(const Rows<Short>& rows) : rows(rows) {
+#pragma unroll
+            for (int k = 0; k < (HELD ? D / 16 : 0); ++k)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) held[k][i] = read(k, i);
+        }
+
+        DEVICE u32 read(int k, int i) const { return *(const u32*)(rows.row[i % 2] + 16 * k + 8 * (i / 2) + 2 * Place().quad); }
+        DEVICE u32 get(int k, int i) const { return HELD ? held[k][i] : read(k, i); }
+    };
+
     template <int D>
-    static DEVICE void store(Tile<D>& tile, int row, int column, float4 x) {
-        *(uint2*)&tile.row[row][column / 2] = make_uint2(Format::pair(x.x, x.y), Format::pair(x.z, x.w));
+    static DEVICE void bring(Tile<D>& tile, const Short* from, i64 stride, int count) {
+#pragma unroll
+        for (int at = threadIdx.x; at < TILE * D / 8; at += THREADS) {
+            const int row = at / (D / 8), column = at % (D / 8) * 8;
+            copy_16(&tile.row[row][column / 2], from + row * stride + column, row < count);
+        }
     }
 
-    // out = left · rightᵀ: 16 rows by the tile's 32.
+    // A lane's quarter of the product of two rows.
     template <int D>
-    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Rows& left, const Tile<D>& right, int) {
-        const Place place;
+    static DEVICE float dot(const Short* a, const Short* b) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int column = 8 * Place().quad; column < D; column += 32) {
+            const uint4 x = *(const uint4*)(a + column), y = *(const uint4*)(b + column);
+            sum += pair_dot(x.x, y.x) + pair_dot(x.y, y.y) + pair_dot(x.z, y.z) + pair_dot(x.w, y.w);
+        }
+        return sum;
+    }
+
+    static DEVICE float pair_dot(u32 a, u32 b) {
+        const float2 x = Short::numbers(a), y = Short::numbers(b);
+        return fmaf(x.x, y.x, x.y * y.y);
+    }
+
+    static DEVICE void put(Short* at, float x, float y) { *(u32*)at = Short::pair(x, y); }
+
+    // out = left · rightᵀ: 16 rows by the tile's 32.
+    template <int D, bool HELD>
+    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Left<D, HELD>& left, const Tile<D>& right, int) {
+        const int lane = Place().lane;
 #pragma unroll
         for (int j = 0; j < EIGHTS; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
-#pragma unroll(UNROLLED<D>)
-        for (int k = 0; k < D; k += 16) {
-            const int at = k + 4 * place.quad;
-            const float4 low = *(const float4*)(left.row[0] + at), high = *(const float4*)(left.row[1] + at);
-            const u32 a[4] = {
-                Format::pair(low.x, low.y), Format::pair(high.x, high.y), Format::pair(low.z, low.w), Format::pair(high.z, high.w)
-            };
 #pragma unroll
-            for (int j = 0; j < EIGHTS; ++j) {
-                const uint2 b = *(const uint2*)&right.row[8 * j + place.row][at / 2];
-                Format::multiply(out[j], a, b.x, b.y);
+        for (int k = 0; k < D / 16; ++k) {
+            const u32 a[4] = {left.get(k, 0), left.get(k, 1), left.get(k, 2), left.get(k, 3)};
+#pragma unroll
+            for (int j = 0; j < EIGHTS; j += 2) {
+                u32 b[4];
+                load_along(b, &right.row[8 * (j + lane / 16) + lane % 8][8 * k + 4 * (lane / 8 % 2)]);
+                multiply(Short{}, out[j], a, b[0], b[1]);
+                multiply(Short{}, out[j + 1], a, b[2], b[3]);
             }
         }
     }
@@ -100,29 +149,19 @@ struct Halves : Tensor {
         for (int k = 0; k < EIGHTS; k += 2) {
             if (8 * k >= count) break;
             const u32 a[4] = {
-                Format::pair(weights[k][0], weights[k][1]), Format::pair(weights[k][2], weights[k][3]),
-                Format::pair(weights[k + 1][0], weights[k + 1][1]), Format::pair(weights[k + 1][2], weights[k + 1][3])
+                Short::pair(weights[k][0], weights[k][1]), Short::pair(weights[k][2], weights[k][3]),
+                Short::pair(weights[k + 1][0], weights[k + 1][1]), Short::pair(weights[k + 1][2], weights[k + 1][3])
             };
 #pragma unroll
             for (int j = 0; j < D / 8; j += 2) {
                 u32 b[4];
                 load_across(b, &right.row[8 * k + lane % 16][4 * (j + lane / 16)]);
-                Format::multiply(sums[j], a, b[0], b[1]);
-                Format::multiply(sums[j + 1], a, b[2], b[3]);
+                multiply(Short{}, sums[j], a, b[0], b[1]);
+                multiply(Short{}, sums[j + 1], a, b[2], b[3]);
             }
         }
     }
 };
 
-struct Bf16Format {
-    static DEVICE u32 pair(float x, float y) { return bf16_pair(x, y); }
-    static DEVICE void multiply(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_bf16(sums, a, b0, b1); }
-};
-
-struct Fp16Format {
-    static DEVICE u32 pair(float x, float y) { return fp16_pair(x, y); }
-    static DEVICE void multiply(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_fp16(sums, a, b0, b1); }
-};
-
-typedef Halves<Bf16Format> Bf16;
-typedef Halves<Fp16Format> Fp16;
+typedef Halves<bf16> Bf16;
+typedef Halves<fp16> Fp16;

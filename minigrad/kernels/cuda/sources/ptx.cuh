@@ -1,5 +1,6 @@
-// The instructions that only PTX has: powers of two, rounding to the short formats, products of small matrices by tensor cores, and
-// reading a matrix across its rows. Each is one function, which the tests replace where they run kernels on a CPU.
+// The instructions that only PTX has: powers of two, to the short formats and back, products of small matrices by tensor cores, reading
+// their operands from shared memory, and copies to there that go on by themselves. Each is one function, which the tests replace where
+// they run kernels on a CPU.
 //
 // Lane l has g = l / 4 and c = l % 4. A product adds to 16 x 8 sums (rows g and g + 8, columns 2c and 2c + 1). Of the left operand a lane
 // holds rows g and g + 8, of the right one column g; of their common axis, tf32: c and c + 4 of 8, halves: 2c, 2c + 1, 2c + 8, 2c + 9 of
@@ -34,6 +35,15 @@ DEVICE u32 fp16_pair(float x, float y) {
     return bits;
 }
 
+// The way back.
+DEVICE float2 bf16_numbers(u32 pair) { return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)); }
+
+DEVICE float2 fp16_numbers(u32 pair) {
+    float2 x;
+    asm("{.reg .f16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high;}" : "=f"(x.x), "=f"(x.y) : "r"(pair));
+    return x;
+}
+
 // volatile: all lanes must execute it together, so it may not be moved into a branch.
 #define MULTIPLY(name, instruction)                                                                               \
     DEVICE void name(float(&sums)[4], const u32(&a)[4], u32 b0, u32 b1) {                                         \
@@ -47,11 +57,30 @@ MULTIPLY(multiply_fp16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 #undef MULTIPLY
 
 // Four matrices of 8 x 8 halves in shared memory; lane l names the beginning of row l % 8 of matrix l / 8. Of each matrix a lane gets
-// rows 2c and 2c + 1 of column g.
-DEVICE void load_across(u32 (&pairs)[4], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])
-                 : "r"((u32)__cvta_generic_to_shared(row))
-                 : "memory");
-}
+// columns 2c and 2c + 1 of row g, or rows 2c and 2c + 1 of column g.
+#define LOAD(name, instruction)                                                          \
+    DEVICE void name(u32(&pairs)[4], const void* row) {                                  \
+        asm volatile(instruction " {%0, %1, %2, %3}, [%4];"                              \
+                     : "=r"(pairs[0]), "=r"(pairs[1]), "=r"(pairs[2]), "=r"(pairs[3])    \
+                     : "r"((u32)__cvta_generic_to_shared(row))                           \
+                     : "memory");                                                        \
+    }
+LOAD(load_along, "ldmatrix.sync.aligned.m8n8.x4.shared.b16")
+LOAD(load_across, "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16")
+#undef LOAD
+
+// Copies 16 or 4 bytes from global to shared memory, zeros unless they are `there`; both places are multiples of that. The copy is made
+// when this thread has awaited it, and other threads see it after a barrier behind that.
+#define COPY(name, instruction, bytes)                                                                          \
+    DEVICE void name(void* to, const void* from, bool there) {                                                  \
+        asm volatile(instruction " [%0], [%1], " #bytes ", %2;"                                                 \
+                     :                                                                                          \
+                     : "r"((u32)__cvta_generic_to_shared(to)), "l"(from), "r"(there ? bytes : 0)                \
+                     : "memory");                                                                               \
+    }
+COPY(copy_16, "cp.async.cg.shared.global", 16)
+COPY(copy_4, "cp.async.ca.shared.global", 4)
+#undef COPY
+
+DEVICE void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 #endif
