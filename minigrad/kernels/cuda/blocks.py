@@ -22,7 +22,7 @@ def all_float32(*arrays: Any) -> bool:
     return all(a.dtype == "float32" for a in arrays)
 
 
-def _covers(draw: Draw | None, x: Array) -> bool:
+def covers(draw: Draw | None, x: Array) -> bool:
     """Whether a draw is for rows like those of x."""
     return draw is None or x.shape == (draw.packing.rows, draw.width)
 
@@ -101,7 +101,7 @@ def _dense_add_norm(
 ) -> Any:
     if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
         return NotImplemented
-    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not _covers(draw, residual) or not 0 < len(weight) <= WIDEST:
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not covers(draw, residual) or not 0 < len(weight) <= WIDEST:
         return NotImplemented
     bias, residual, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, residual, gamma, beta))
     y = xp.matmul(x, weight.T)
@@ -136,7 +136,7 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
     weights, biases = parameters[:count], parameters[count:]
     if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         return NotImplemented
-    weight, bias = _beside(xp, weights), _beside(xp, biases)
+    weight, bias = beside(xp, weights), beside(xp, biases)
     y = xp.matmul(x, weight.T)
     launch("add_bias_float32", y.shape, y, bias, *y.shape)
     cuts, start = [], 0
@@ -151,7 +151,7 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
     return y, pullback
 
 
-def _beside(xp: Any, arrays: Sequence[Array]) -> Array:
+def beside(xp: Any, arrays: Sequence[Array]) -> Array:
     """Arrays stacked along axis 0: a view if they are neighbours in one arena, else a copy."""
     joined = neighbours(arrays)
     return xp.concatenate(arrays) if joined is None else joined
@@ -159,7 +159,7 @@ def _beside(xp: Any, arrays: Sequence[Array]) -> Array:
 
 @ops.dropout.on("cupy")
 def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
-    if x.ndim != 2 or not all_float32(x) or not _covers(draw, x):
+    if x.ndim != 2 or not all_float32(x) or not covers(draw, x):
         return NotImplemented
     drawing = row_draw(xp, draw)
 

@@ -229,6 +229,52 @@ DEVICE void store_sum(float* partial, const Strip& strip, int width, int stride,
     if (threadIdx.y == 0) store4(partial + (i64)blockIdx.x * stride, strip.at, width, w, sum);
 }
 
+// Φ(x) and e^(-x²/2) for rows that are rounded to two bytes, by a third of the instructions that float32's last digits take: Φ(-|x|) is
+// e^(-x²/2) times a polynomial of 1 / (1 + 0.31 |x|), fitted to relative errors below 5e-6, a hundredth of what rounding to fp16 loses.
+struct Bell {
+    float gate, height;
+
+    DEVICE Bell(float x) : height(power_of_two(-0.72134752044448170f * x * x)) {
+        const float t = __fdividef(1.0f, 1.0f + 0.31f * fabsf(x));
+        float tail = -0.07393603f;
+        tail = tail * t + 0.18046913f;
+        tail = tail * t + 0.01572597f;
+        tail = tail * t + 0.13343801f;
+        tail = tail * t + 0.1204398f;
+        tail = tail * t + 0.12386077f;
+        tail = tail * t * height;
+        gate = x < 0.0f ? tail : 1.0f - tail;
+    }
+};
+
+template <class T>
+DEVICE float gelu_in(float x) {
+    return x * Bell(x).gate;
+}
+template <>
+DEVICE float gelu_in<float>(float x) {
+    return gelu(x);
+}
+
+template <class T>
+DEVICE float gelu_slope_in(float x) {
+    const Bell bell(x);
+    return bell.gate + x * 0.39894228040143268f * bell.height;
+}
+template <>
+DEVICE float gelu_slope_in<float>(float x) {
+    return gelu_slope(x);
+}
+
+template <class T>
+DEVICE float4 gelu_in(float4 x) {
+    return make_float4(gelu_in<T>(x.x), gelu_in<T>(x.y), gelu_in<T>(x.z), gelu_in<T>(x.w));
+}
+template <class T>
+DEVICE float4 gelu_slope_in(float4 x) {
+    return make_float4(gelu_slope_in<T>(x.x), gelu_slope_in<T>(x.y), gelu_slope_in<T>(x.z), gelu_slope_in<T>(x.w));
+}
+
 // y += bias
 KERNEL(add_bias)(Storage* y, const float* bias, i64 rows, int width) {
     const Strip strip(rows);
@@ -248,10 +294,7 @@ KERNEL(bias_gelu)(const Storage* h, const float* bias, Storage* out, i64 rows, i
     Four<Storage> given[AHEAD];
     strip.load(given, h, width, w);
 #pragma unroll
-    for (int i = 0; i < AHEAD; ++i) {
-        const float4 x = given[i] + b;
-        strip.store(i, out, width, w, make_float4(gelu(x.x), gelu(x.y), gelu(x.z), gelu(x.w)));
-    }
+    for (int i = 0; i < AHEAD; ++i) strip.store(i, out, width, w, gelu_in<Storage>(given[i] + b));
 }
 
 // dh = g · gelu'(h + bias); dh may be g or h. partial: the sums of dh over the rows of each block, `stride` numbers from block to block.
@@ -266,8 +309,7 @@ KERNEL(bias_gelu_pullback)
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
-        const float4 x = given[i] + b;
-        const float4 found = above[i] * make_float4(gelu_slope(x.x), gelu_slope(x.y), gelu_slope(x.z), gelu_slope(x.w));
+        const float4 found = above[i] * gelu_slope_in<Storage>(given[i] + b);
         strip.store(i, dh, width, w, found);
         sum = sum + found;
     }

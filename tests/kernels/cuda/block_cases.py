@@ -1,0 +1,78 @@
+"""BERT's blocks with products of short operands, beside their bodies in float64: the cases that run on the CPU and on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.gradients import dense
+from minigrad.backend.random import Draw
+from minigrad.op import REGISTRY
+from minigrad.packing import Packing
+
+STEP = {"bf16": 2.0**-8, "fp16": 2.0**-11}
+"""The largest relative error of one number's rounding."""
+
+ROUNDINGS = {"attention_block": 5, "feed_forward": 4}
+"""A result may be off by so many roundings of its largest entry. On the way to it some eleven or seven numbers are rounded: x, the weights,
+and what lies between the products, there and back. They are independent and add up as the root of their number; the rest is for the worst
+among some thousand entries."""
+
+BLOCKS = {  # hidden, heads, width of the middle (of the feed-forward block), rate of dropout, whether first tokens are masked
+    "small": (64, 2, 96, None, False),
+    "training": (64, 2, 256, 0.1, True),
+    "wide": (128, 2, 64, 0.3, False),
+}
+
+KEYS_BIAS = 6
+"""Its place among the results of the attention block."""
+
+LENGTHS = (1, 17, 2, 40, 5)
+
+Case = tuple[str, list[np.ndarray], dict[str, Any], np.ndarray]
+"""The operation, its arrays and constants, and the gradient of its output."""
+
+
+def case(block: str, form: str, lengths: tuple[int, ...] = LENGTHS) -> Case:
+    hidden, heads, middle, rate, masked = BLOCKS[form]
+    rng = np.random.default_rng([hidden, len(lengths)])
+    packing = Packing(lengths, list(range(7, 7 + len(lengths))), [masked and n > 1 and i % 2 == 1 for i, n in enumerate(lengths)])
+
+    def matrix(rows: int, columns: int) -> np.ndarray:
+        return (rng.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
+
+    def vectors(count: int, width: int) -> list[np.ndarray]:
+        return list(rng.standard_normal((count, width)).astype(np.float32))
+
+    x, g = rng.standard_normal((2, packing.rows, hidden)).astype(np.float32)
+    draw = None if rate is None else Draw("block", rate, packing, hidden)
+    if block == "feed_forward":
+        arrays = [x, matrix(middle, hidden), *vectors(1, middle), matrix(hidden, middle), *vectors(3, hidden)]
+        return block, arrays, {"draw": draw, "eps": 1e-5}, g
+    arrays = [x, *(matrix(hidden, hidden) for _ in range(3)), *vectors(3, hidden), matrix(hidden, hidden), *vectors(3, hidden)]
+    mixing = None if rate is None else Draw("mixing", rate, packing, heads, packing)
+    return block, arrays, {"packing": packing, "heads": heads, "mixing": mixing, "draw": draw, "eps": 1e-5}, g
+
+
+def body(given: Case) -> list[np.ndarray]:
+    """The output and all gradients."""
+    block, arrays, constants, g = given
+    y, pullback = REGISTRY[block].body(numpy_namespace, *[a.astype(np.float64) for a in arrays], **constants, keep=True)
+    return [y, *results(pullback(g.astype(np.float64)), arrays)]
+
+
+def results(gradients: Any, arrays: list[np.ndarray]) -> list[Any]:
+    """Plain gradients; those of vectors summed over rows, as the engine does it."""
+    plain = [dense(gradient) for gradient in gradients]
+    return [x.sum(axis=0) if x.ndim > a.ndim else x for x, a in zip(plain, arrays, strict=True)]
+
+
+def assert_close(ours: list[np.ndarray], truths: list[np.ndarray], block: str, precision: str) -> None:
+    """The gradient of the keys' bias is 0, a sum of numbers that are not: it is measured by that of the values' bias."""
+    for i, (mine, truth) in enumerate(zip(ours, truths, strict=True)):
+        assert mine.shape == truth.shape and mine.dtype == np.float32
+        measure = truths[i + 1] if block == "attention_block" and i == KEYS_BIAS else truth
+        error = float(np.abs(mine - truth).max() / np.abs(measure).max())
+        assert error <= ROUNDINGS[block] * STEP[precision], f"result {i}: off by {error / STEP[precision]:.1f} roundings"
