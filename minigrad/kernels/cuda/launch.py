@@ -143,10 +143,11 @@ TABLE: dict[str, Entry] = {
     "drop": Entry("rows_float32.cu", f"x* out* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
     "cross_entropy": Entry(
         "loss.cu",
-        "logits* labels* losses* counts* saved* rows:i64 classes:i32 stride:i32 ignored:i64 smoothing:f32",
+        "logits* labels* losses* counts* saved* rows:i64 classes:i32 ignored:i64 smoothing:f32",
         (256, 1, 1),
         by_block,
     ),
+    "total_loss": Entry("loss.cu", "losses* counts* total* rows:i64 factor:f32 mean:i32", (1024, 1, 1), once),
     "cross_entropy_pullback": Entry(
         "loss.cu",
         "g* logits* labels* saved* count* dlogits* rows:i64 classes:i32 each:i32 ignored:i64 smoothing:f32 factor:f32",

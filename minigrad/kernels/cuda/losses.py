@@ -12,7 +12,7 @@ from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array
-from minigrad.kernels.cuda.blocks import all_float32, summed
+from minigrad.kernels.cuda.blocks import all_float32
 from minigrad.kernels.cuda.launch import launch
 from minigrad.ops.losses import REDUCTIONS
 
@@ -42,22 +42,15 @@ def _cross_entropy(
     logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(labels)
     rows, classes = logits.shape
     each = reduction == "none"
-    saved = xp.empty((rows, 2), logits.dtype)
-    losses = xp.empty((rows, 1 if each else 2), logits.dtype)
-    counts = None if each else losses.reshape(-1)[1:]
-    arrays = (logits, labels, losses, counts, saved)
-    launch("cross_entropy", (rows,), *arrays, rows, classes, losses.shape[1], ignore_index, label_smoothing)
-    count = None  # of the labels that count, where the GPU alone knows it
-    factor = 1.0 if denominator is None else 1.0 / float(denominator) if denominator else 0.0
-    if each:
-        loss = losses.reshape(-1)
-    else:
-        totals = summed(xp, losses)
-        if reduction == "mean" and denominator is None:
-            count = totals[1:]
-            loss = totals[0] / totals[1]  # without any label 0/0: NaN
-        else:
-            loss = totals[0] * (factor if denominator != 0 else nan)
+    saved, losses = xp.empty((rows, 2), logits.dtype), xp.empty(rows, logits.dtype)
+    counts = None if each else xp.empty(rows, logits.dtype)
+    launch("cross_entropy", (rows,), logits, labels, losses, counts, saved, rows, classes, ignore_index, label_smoothing)
+    loss, count = losses, None
+    factor = 1.0 if denominator is None else 1.0 / float(denominator) if denominator else 0.0  # of the gradient
+    if not each:
+        mean, total = reduction == "mean" and denominator is None, xp.empty(2, logits.dtype)
+        launch("total_loss", (), losses, counts, total, rows, nan if denominator == 0 else factor, int(mean))
+        loss, count = total[:1].reshape(()), total[1:] if mean else None  # how many labels count, the GPU alone knows
 
     def pullback(g: Array) -> Any:
         dlogits = xp.empty_like(logits)

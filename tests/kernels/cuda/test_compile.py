@@ -24,6 +24,7 @@ REGISTERS = {
     "drop": 40,
     "cross_entropy": 40,
     "cross_entropy_pullback": 40,
+    "total_loss": 40,
     "gather_rows": 32,
     "sort_ids": 32,
     "merge_runs": 48,

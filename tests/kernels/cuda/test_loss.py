@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernels.cuda.emulation import Emulator, Namespace
+from kernels.cuda.emulation import Emulator, Namespace, check_guards, guarded
 from kernels.cuda.parity import compare, declines, evaluate, normal
 
 from minigrad.kernels.cuda import launch
@@ -37,8 +37,15 @@ def test_cross_entropy(rows: int, classes: int, constants: dict[str, Any], emula
     compare("cross_entropy", [4 * normal((rows, classes))[0], labels(rows, classes)], constants, emulator)
 
 
-def test_many_rows(emulator: Emulator) -> None:
-    compare("cross_entropy", [normal((150, 3))[0], labels(150, 3)], {}, emulator)
+@pytest.mark.parametrize("constants", [{}, {"reduction": "sum"}, {"denominator": 12.5}], ids=str)
+def test_more_rows_than_the_block_has_threads_that_adds_them_up(constants: dict[str, Any], emulator: Emulator) -> None:
+    losses, counts = np.arange(1.0, 2501.0, dtype=np.float32), (np.arange(2500) % 3 > 0).astype(np.float32)
+    total = guarded(shape=(2,))
+    mean = not constants
+    launch.launch("total_loss", (), guarded(losses), guarded(counts), total, 2500, 1 / constants.get("denominator", 1), int(mean))
+    check_guards(total)
+    np.testing.assert_allclose(total, [losses.sum() * (1 / counts.sum() if mean else 1 / constants.get("denominator", 1)), counts.sum()])
+    compare("cross_entropy", [normal((150, 3))[0], labels(150, 3)], constants, emulator)
 
 
 def test_large_logits_neither_overflow_nor_lose_the_answer(emulator: Emulator) -> None:

@@ -3,11 +3,11 @@
 
 constexpr int LANES = 4;
 
-// losses: of each row; counts: 1 where the row's label counts, else 0 (both lie `stride` numbers apart). saved: the largest logit of each row
-// and the sum of e^(logit - largest). smoothing: the share of the target that is spread over all classes. Shapes: saved (rows, 2).
+// losses: of each row. counts, if it is not null: 1 where the row's label counts, else 0. saved: the largest logit of each row and the sum of
+// e^(logit - largest). smoothing: the share of the target that is spread over all classes. Shapes: saved (rows, 2).
 extern "C" __global__ void __launch_bounds__(256)
-    cross_entropy(const float* logits, const i64* labels, float* losses, float* counts, float* saved, i64 rows, int classes, int stride,
-                  i64 ignored, float smoothing) {
+    cross_entropy(const float* logits, const i64* labels, float* losses, float* counts, float* saved, i64 rows, int classes, i64 ignored,
+                  float smoothing) {
     const i64 row = blockIdx.x;
     if (row >= rows) return;
     const float* mine = logits + row * classes;
@@ -15,8 +15,8 @@ extern "C" __global__ void __launch_bounds__(256)
     const bool w = wide(logits, classes);
     if (label == ignored) {  // whatever the row holds, it does not count
         if (threadIdx.x == 0) {
-            losses[row * stride] = 0.0f;
-            if (counts) counts[row * stride] = 0.0f;
+            losses[row] = 0.0f;
+            if (counts) counts[row] = 0.0f;
             saved[2 * row] = 0.0f;
             saved[2 * row + 1] = 1.0f;
         }
@@ -49,11 +49,25 @@ extern "C" __global__ void __launch_bounds__(256)
         if (label < 0 || label >= classes) wanted = not_a_number();
         else if (smoothing < 1.0f) wanted = (1.0f - smoothing) * (mine[label] - largest);
         if (smoothing > 0.0f) wanted += smoothing / classes * shifted;
-        losses[row * stride] = logf(total) - wanted;
-        if (counts) counts[row * stride] = 1.0f;
+        losses[row] = logf(total) - wanted;
+        if (counts) counts[row] = 1.0f;
         saved[2 * row] = largest;
         saved[2 * row + 1] = total;
     }
+}
+
+// total = [loss, how many rows count]; the loss is the sum of those of the rows, times `factor` or, for the mean, over how many count. One
+// block adds up all rows, each thread in strides and then the threads in pairs: a second launch would take longer than their few numbers do.
+extern "C" __global__ void __launch_bounds__(1024)
+    total_loss(const float* losses, const float* counts, float* total, i64 rows, float factor, int mean) {
+    float sum = 0.0f, count = 0.0f;
+#pragma unroll 8
+    for (i64 row = threadIdx.x; row < rows; row += blockDim.x) sum += losses[row], count += counts[row];
+    sum = block_sum(sum);
+    count = block_sum(count);
+    if (threadIdx.x) return;
+    total[0] = mean ? sum / count : sum * factor;  // without any row 0/0: NaN
+    total[1] = count;
 }
 
 // dlogits = (softmax(logits) - target) · share, with 0 in rows that do not count. The share is g, of the row or where `each` is 0 of all,
