@@ -98,7 +98,7 @@ def warp_strips(rows: int, width: int) -> Grid:
     return ceil_div(rows, WARPS), ceil_div(width, STRIP), 1
 
 
-RUN, MERGED, BUNDLE = 2048, 4, 8
+RUN, MERGED, BUNDLE = 1024, 8, 8
 """Ids that a block sorts, sorted runs that become one at a time, and rows that are summed before their sums are."""
 
 

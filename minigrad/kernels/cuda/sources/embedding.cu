@@ -7,8 +7,8 @@
 constexpr int LANES = 4;
 constexpr int CHUNK = LANES * WARP;
 constexpr int WARPS = 8;
-constexpr int RUN = 2048;  // keys that a block sorts
-constexpr int MERGED = 4;  // sorted runs that become one
+constexpr int RUN = 1024;  // keys that a block sorts
+constexpr int MERGED = 8;  // sorted runs that become one
 constexpr int BUNDLE = 8;   // neighbours of one id that are summed before their sums are
 
 static_assert(BUNDLE <= WARPS, "a warp for each row beside a run's whole bundles");
