@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernels.cuda.block_cases import BLOCKS, STEP, Case, assert_close, body, case, results
+from kernels.cuda.block_cases import FORMS, STEP, Case, assert_close, body, case, dropping, results
 from kernels.cuda.emulation import EmulationError, Emulator, Namespace, check_guards, guarded
 from kernels.cuda.parity import declines
 
@@ -41,9 +41,8 @@ def kernels(given: Case, precision: str, emulator: Emulator, backwards: bool = F
     return [np.array(x) for x in (y, *first)]
 
 
-@pytest.mark.parametrize("form", BLOCKS)
+@pytest.mark.parametrize(("block", "form"), FORMS)
 @each_precision
-@each_block
 def test_values_and_gradients_equal_the_body(block: str, precision: str, form: str, emulator: Emulator) -> None:
     given = case(block, form)
     ours = kernels(given, precision, emulator)
@@ -81,13 +80,7 @@ def test_what_lies_between_the_products_is_short(block: str, precision: str, emu
 @each_precision
 @each_block
 def test_the_units_of_the_draw_are_dropped(block: str, precision: str, emulator: Emulator) -> None:
-    """The last product gives zeros and its bias ones: a row is above its mean where a unit survives."""
-    _, host, constants, _ = case(block, "wide")
-    last = len(host) - 4
-    for i in (0, last):
-        host[i][...] = 0
-    for i, value in ((last + 1, 1), (last + 2, 1), (last + 3, 0)):
-        host[i][...] = value
+    _, host, constants, _ = dropping(block)
     with mg.precision(precision):
         y = REGISTRY[block].overrides["cupy"](Namespace(), *host, **constants, keep=False)[0]
     np.testing.assert_array_equal(y > 0, constants["draw"].mask())
