@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from minigrad import functional as F
 from minigrad.backend import device_of, namespace_of
@@ -17,6 +17,7 @@ from minigrad.errors import IndexRangeError, ShapeError
 from minigrad.models.config import PretrainedConfig
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
 from minigrad.nn.activation import GELU_FORMS, activation
+from minigrad.op import Op
 from minigrad.ops.attention import seen_keys
 from minigrad.packing import IntArray, PackedTokens, Packing
 from minigrad.tensor import Tensor
@@ -193,10 +194,18 @@ def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
 
 
 # ---------------------------------------------------------------- a whole block in one operation
-def as_made(module: Module, kind: type[Module]) -> bool:
-    """Whether nobody has hooked, replaced or redefined a part, so that its owner may compute what it does without calling it."""
-    hooked = any(list(hooks or ()) for hooks in (module._forward_hooks, module._forward_pre_hooks))
-    return not hooked and getattr(module.forward, "__func__", None) is kind.forward
+def in_one(block: Op[Any], x: Tensor, *parts: tuple[Module, type[Module]]) -> bool:
+    """Whether a layer computes a block in one operation: where x lies there is a version of its own for it, and nobody has hooked,
+    replaced or redefined a part, each given with the class it was made of.
+
+    Elsewhere the parts are called one after the other, and on the way back each gives its memory back before the next one needs some.
+    """
+    return namespace_of(x.array).NAME in block.overrides and all(_as_made(*part) for part in parts)
+
+
+def _as_made(part: Module, kind: type[Module]) -> bool:
+    hooked = any(list(hooks or ()) for hooks in (part._forward_hooks, part._forward_pre_hooks))
+    return not hooked and getattr(part.forward, "__func__", None) is kind.forward
 
 
 def attention_block(
@@ -239,7 +248,7 @@ class Layer(Module):
 
     def _attended(self, x: Tensor, packing: Packing) -> Tensor:
         inner, end = self.attention.self, self.attention.output
-        if not (as_made(inner, SelfAttention) and as_made(end, DenseAddNorm)):
+        if not in_one(F.attention_block, x, (inner, SelfAttention), (end, DenseAddNorm)):
             return end(inner(x, packing), x, packing)  # type: ignore[no-any-return]
         draws = inner.dropout.draw(packing, inner.heads, packing), end.dropout.draw(packing, x.shape[1])
         asking = inner.query, inner.key, inner.value
@@ -248,7 +257,7 @@ class Layer(Module):
     def _fed_forward(self, x: Tensor, packing: Packing) -> Tensor:
         wide, end = self.intermediate, self.output
         form = GELU_FORMS.get(wide.hidden_act)
-        if form is None or not (as_made(wide, Intermediate) and as_made(end, DenseAddNorm)):
+        if form is None or not in_one(F.feed_forward, x, (wide, Intermediate), (end, DenseAddNorm)):
             return end(wide(x), x, packing)  # type: ignore[no-any-return]
         return feed_forward(x, wide.dense, end.dense, end.LayerNorm, form, end.dropout.draw(packing, x.shape[1]))
 

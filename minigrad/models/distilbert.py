@@ -15,11 +15,11 @@ from minigrad.models import heads
 from minigrad.models.blocks import (
     Trace,
     activated,
-    as_made,
     attention_block,
     attention_weights,
     check_length,
     feed_forward,
+    in_one,
     lay_side_by_side,
     run_layers,
     side_by_side,
@@ -132,24 +132,25 @@ class DistilBertLayer(Module):
         self.output_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
-        inner, dense, norm = self.attention, self.attention.out_lin, self.sa_layer_norm
-        if not first_only and as_made(inner, DistilBertAttention):
-            asking = inner.q_lin, inner.k_lin, inner.v_lin
-            x = attention_block(x, packing, asking, dense, norm, inner.heads, (inner.dropout.draw(packing, inner.heads, packing), None))
+        inner, ffn = self.attention, self.ffn
+        if first_only:
+            first = F.take_rows(x, packing.first_rows)
+            mixed = inner(x, packing, first, packing.first)
+            x, packing = self._after_attention(mixed, first), packing.first
+        elif in_one(F.attention_block, x, (inner, DistilBertAttention)):
+            draws = inner.dropout.draw(packing, inner.heads, packing), None
+            x = attention_block(x, packing, (inner.q_lin, inner.k_lin, inner.v_lin), inner.out_lin, self.sa_layer_norm, inner.heads, draws)
         else:
-            if first_only:
-                first = F.take_rows(x, packing.first_rows)
-                mixed = inner(x, packing, first, packing.first)
-                x, packing = first, packing.first
-            else:
-                mixed = inner(x, packing)
-            x = F.dense_add_norm(mixed, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=None, eps=norm.eps)
-        ffn, norm = self.ffn, self.output_layer_norm
-        draw, form = ffn.dropout.draw(packing, x.shape[1]), GELU_FORMS.get(ffn.hidden_act)
-        if not first_only and form is not None:
+            x = self._after_attention(inner(x, packing), x)
+        norm, draw, form = self.output_layer_norm, ffn.dropout.draw(packing, x.shape[1]), GELU_FORMS.get(ffn.hidden_act)
+        if form is not None and not first_only and in_one(F.feed_forward, x):
             return feed_forward(x, ffn.lin1, ffn.lin2, norm, form, draw)
         wide = activated(x, ffn.lin1, ffn.hidden_act)
         return F.dense_add_norm(wide, ffn.lin2.weight, ffn.lin2.bias, x, norm.weight, norm.bias, draw=draw, eps=norm.eps)
+
+    def _after_attention(self, mixed: Tensor, x: Tensor) -> Tensor:
+        dense, norm = self.attention.out_lin, self.sa_layer_norm
+        return F.dense_add_norm(mixed, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=None, eps=norm.eps)
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
         """How much each row attends to each of its sequence, before dropout. Shapes: per sequence (heads, n, n)."""

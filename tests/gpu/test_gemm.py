@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from backend.test_gemm import Memory, products
 from hypothesis import given, settings
+from kernels.cuda import short_arrays
 
 from minigrad.backend import cuda_namespace, to_numpy
 from minigrad.backend import numpy as numpy_namespace
@@ -88,3 +89,46 @@ def test_sixty_four_bits_stay_exact(device: str) -> None:
     with precision("bf16"):
         found = to_numpy(xp.matmul(*(xp.asarray(x) for x in (a, b))))
     np.testing.assert_allclose(found, a @ b, atol=1e-12)
+
+
+# ---------------------------------------------------------------- arrays of two bytes a number
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("start", [0, 1])  # at 1 the numbers do not begin at a multiple of 16 bytes
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 2049, 1 << 20])
+def test_numbers_are_rounded_as_on_the_cpu(device: str, name: str, n: int, start: int) -> None:
+    raw = np.random.default_rng(0).integers(0, 2**32, n + start).astype(np.uint32)
+    raw[: n // 2] &= 0xBFFFFFFF  # half of them below 2, where fp16 has numbers
+    x = raw.view(np.float32)
+    xp = short_arrays if device == "cpu" else cuda_namespace()
+    there = x if device == "cpu" else xp.asarray(x)
+    short = xp.shortened(there[start:], name)
+    expected = short_arrays.shortened(x[start:], name)
+    assert short.dtype == expected.dtype
+    np.testing.assert_array_equal(to_numpy(xp.widened(short)), short_arrays.widened(expected))  # NaN where NaN is
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (8, 16, 24), (257, 770, 130), (1000, 3072, 768)])
+def test_products_of_short_arrays(device: str, name: str, m: int, k: int, n: int) -> None:
+    """Into new arrays and given ones, short and long, written and added; operands as they lie and transposed."""
+    rng = np.random.default_rng(0)
+    xp = short_arrays if device == "cpu" else cuda_namespace()
+    hosts = [short_arrays.shortened(rng.standard_normal(shape).astype(np.float32), name) for shape in ((m, k), (n, k), (m, n))]
+    x, w, there = hosts if device == "cpu" else [xp.asarray(host) for host in hosts]
+    a, b, start = (short_arrays.widened(host).astype(np.float64) for host in hosts)
+    exact, sizes = a @ b.T, np.abs(a) @ np.abs(b.T) + np.abs(start)
+    step = {"bf16": 2.0**-8, "fp16": 2.0**-11}[name]  # half of what lies between two numbers, relative to them
+
+    def check(found: Any, truth: np.ndarray, short: bool) -> None:
+        assert found.dtype == (x.dtype if short else np.float32)
+        error = np.abs(to_numpy(xp.widened(found) if short else found) - truth)
+        assert (error <= LARGE[name] * sizes + (step * np.abs(truth) if short else 0.0)).all()
+
+    check(xp.matmul_short(x, w.T), exact, False)
+    check(xp.matmul_short(x, w.T, short=True), exact, True)
+    check(xp.product_short(x, w.T).dense(), exact, False)
+    check(xp.product_short(x, w.T).into(xp.widened(there), accumulate=True), exact + start, False)
+    check(xp.matmul_short(x, w.T, out=there, accumulate=True), exact + start, True)
+    check(xp.matmul_short(x, w.T, out=there), exact, True)
+    flipped = xp.matmul_short(w, x.T, short=True)  # operands whose columns are what was rows
+    check(flipped.T, exact, True)

@@ -34,6 +34,21 @@ PARTS = {
 each = pytest.mark.parametrize("part", PARTS)
 
 
+@pytest.fixture(autouse=True)
+def whole_blocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """As if the CPU had versions of its own for whole blocks, which always decline. The blocks that were asked of them."""
+    asked: list[str] = []
+    for block in (F.attention_block, F.feed_forward):
+
+        def decline(xp: Any, *arrays: Any, _name: str = block.name, **constants: Any) -> Any:
+            asked.append(_name)
+            return NotImplemented
+
+        monkeypatch.setitem(block.overrides, "numpy", decline)
+        monkeypatch.setitem(block._asks_keep, decline, False)
+    return asked
+
+
 def built(kind: Any) -> Any:
     mg.manual_seed(0)
     return kind((BertConfig if kind is BertModel else DistilBertConfig)(**SIZES))
@@ -108,6 +123,19 @@ def test_a_layer_of_which_all_rows_are_wanted_is_two_operations(kind: Any) -> No
     assert first[:2] == ["dense_add_norm", "dense_gelu"] and "feed_forward" in first
     other = kind((BertConfig if kind is BertModel else DistilBertConfig)(**SIZES, hidden_act="relu"))
     assert operations(other.encode(IDS, IDS > 0).rows)[0] == "dense_add_norm"
+
+
+@pytest.mark.parametrize("kind", [BertModel, DistilBertModel])
+def test_where_blocks_have_no_version_of_their_own_parts_are_called_to_the_same_effect(
+    kind: Any, whole_blocks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = built(kind)
+    expected = evaluated(model)
+    assert whole_blocks == ["attention_block", "feed_forward"] * 2
+    for block in (F.attention_block, F.feed_forward):
+        monkeypatch.delitem(block.overrides, "numpy")
+    assert same(evaluated(model), expected)
+    assert set(operations(model.encode(IDS, IDS > 0).rows)) >= {"dense_add_norm", "dense_gelu"} and len(whole_blocks) == 4
 
 
 def test_a_decoder_sees_nothing_ahead() -> None:
