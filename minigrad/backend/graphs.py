@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,8 @@ from minigrad.backend import transfers
 
 T = TypeVar("T")
 
-HostArrays = Mapping[str, np.ndarray[Any, Any]]
+Layout = Mapping[str, tuple[tuple[int, ...], Any]]
+"""Shape and dtype of arrays, by name."""
 
 WARM_UPS = 2
 """Runs before a recording: in them kernels are compiled, cuBLAS begins, and the pool gets its memory."""
@@ -25,34 +27,53 @@ WARM_UPS = 2
 ALIGNMENT = 256
 """Bytes to a multiple of which every array of a feed begins, as those that CuPy allocates."""
 
+BUFFERS = 3
+"""Of a feed on the host: the program writes the next ones while the GPU has not copied the last."""
+
 
 class Feed:
-    """Arrays on the GPU that are filled together, by one copy. host: their first numbers; later ones have the same shapes and dtypes."""
+    """Arrays on the GPU that are filled together, by one copy.
 
-    def __init__(self, host: HostArrays) -> None:
-        self._flat = transfers.to_gpu(_joined(host))
-        self.arrays: dict[str, Any] = {}
-        start = 0
-        for name, array in host.items():
-            self.arrays[name] = self._flat[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-            start += _room(array)
+    `arrays` holds them by name. Their next numbers are written into those that `buffer` returns, and `send` has the GPU copy them.
+    """
 
-    def fill(self, host: HostArrays) -> None:
-        """New numbers for all of the arrays."""
-        transfers.refill(self._flat, _joined(host))
+    def __init__(self, layout: Layout) -> None:
+        size = sum(_room(*described) for described in layout.values())
+        self._flat = transfers.to_gpu(np.zeros(size, np.uint8))
+        self.arrays: dict[str, Any] = _views(self._flat, layout)
+        self._buffers = [transfers.pinned((size,), np.uint8) for _ in range(BUFFERS)]
+        for buffer in self._buffers:
+            buffer.fill(0)  # between the arrays, too
+        self._views = [_views(buffer, layout) for buffer in self._buffers]
+        self._copied: list[Any] = [None] * BUFFERS
+        self._next = 0
+
+    def buffer(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Arrays of the host, to be written. Waits until the copy of what was in them is over."""
+        if self._copied[self._next] is not None:
+            self._copied[self._next].synchronize()
+        return self._views[self._next]
+
+    def send(self) -> None:
+        """New numbers for all of the arrays: those that stand in the last `buffer`."""
+        self._copied[self._next] = transfers.refill(self._flat, self._buffers[self._next])
+        self._next = (self._next + 1) % BUFFERS
 
 
-def _room(array: np.ndarray[Any, Any]) -> int:
-    return -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+def _room(shape: tuple[int, ...], dtype: Any) -> int:
+    return -(-_size(shape, dtype) // ALIGNMENT) * ALIGNMENT
 
 
-def _joined(host: HostArrays) -> np.ndarray[Any, Any]:
-    flat = np.zeros(sum(_room(array) for array in host.values()), np.uint8)
-    start = 0
-    for array in host.values():
-        flat[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        start += _room(array)
-    return flat
+def _size(shape: tuple[int, ...], dtype: Any) -> int:
+    return int(prod(shape) * np.dtype(dtype).itemsize)
+
+
+def _views(flat: Any, layout: Layout) -> dict[str, Any]:
+    found, start = {}, 0
+    for name, (shape, dtype) in layout.items():
+        found[name] = flat[start : start + _size(shape, dtype)].view(dtype).reshape(shape)
+        start += _room(shape, dtype)
+    return found
 
 
 class Recorder:

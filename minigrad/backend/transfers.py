@@ -53,13 +53,41 @@ def to_gpu(host: np.ndarray[Any, Any]) -> Any:
     return cupy.array(host)
 
 
-def refill(array: Any, host: np.ndarray[Any, Any]) -> None:
-    """New numbers in an array of the GPU, where it lies, once what was launched on this stream before has read the old ones."""
+def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """Host memory that `refill` and `fetch` copy from and to while the program goes on. What is in it at first is anything."""
+    import cupyx
+
+    found: np.ndarray[Any, Any] = cupyx.empty_pinned(shape, dtype)
+    return found
+
+
+def refill(array: Any, host: np.ndarray[Any, Any]) -> Any:
+    """Have the numbers of a pinned array copied into one of the GPU, once what was launched on this stream before is over.
+
+    Returns the copy's event: `host` must stay as it is until its `synchronize()` has returned.
+    """
     import cupy
 
     _refuse_in_recording("copies an array to the GPU")
     _count_to_gpu(host)
-    array.set(host, stream=cupy.cuda.get_current_stream())
+    stream = cupy.cuda.get_current_stream()
+    array.set(host, stream=stream)
+    return stream.record()
+
+
+def fetch(array: Any, host: np.ndarray[Any, Any]) -> Any:
+    """Have the numbers of an array of the GPU copied into a pinned one, once what was launched on this stream before is over.
+
+    Returns the copy's event: `host` holds the numbers when its `synchronize()` has returned.
+    """
+    import cupy
+
+    _refuse_in_recording("fetches numbers from the GPU")
+    _count_to_host(array)
+    stream = cupy.cuda.get_current_stream()
+    with declared():
+        array.get(stream=stream, out=host, blocking=False)
+    return stream.record()
 
 
 def _count_to_gpu(host: np.ndarray[Any, Any]) -> None:
@@ -71,11 +99,15 @@ def _count_to_gpu(host: np.ndarray[Any, Any]) -> None:
 def to_host(array: Any) -> np.ndarray[Any, Any]:
     """A copy of a GPU's array in host memory, once the GPU has computed it."""
     _refuse_in_recording("fetches numbers from the GPU")
+    _count_to_host(array)
+    with declared():
+        return np.asarray(array.get())
+
+
+def _count_to_host(array: Any) -> None:
     for counts in _counting:
         counts.to_host += 1
         counts.bytes_to_host += array.nbytes
-    with declared():
-        return np.asarray(array.get())
 
 
 @contextmanager

@@ -1,36 +1,42 @@
-"""Captured steps: forward and backward pass as CUDA graphs, one for each bucket of batches, replayed without their Python.
+"""Captured steps: a step of training as a CUDA graph, one for each bucket of batches, replayed without its Python.
 
 A small model's step is hundreds of launches, each of which Python takes longer to make than the GPU to compute. A graph makes them by one
-call. What changes from step to step lies in arrays that are filled before each replay: tokens and labels, the packing as kernels read it,
-the number of the step for dropout, and what the sum of the losses is multiplied by. The optimizer's update stays outside: it is a few
-launches, and its numbers are then arguments like any others.
+call. What changes from step to step lies in arrays that are filled before each replay (`feeding.py`): tokens and labels, the packing as
+kernels read it, the number of the step for dropout, what the sum of the losses is multiplied by, the rates of the update.
+
+There are two kinds. `backward` replays forward and backward pass, and whoever called it makes the update. `launch` replays the update too,
+and does not wait: its clipping is computed on the GPU, and so is whether there is to be an update at all. When a loss or a gradient is not
+finite, a flag is set, and no step launched after it changes anything until `resume`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
-from typing import Any
+from math import inf, isfinite, sqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minigrad.anomaly import detecting
-from minigrad.backend import random, to_number
-from minigrad.backend.graphs import Feed, HostArrays, Recorder
+from minigrad.backend import random, transfers
+from minigrad.backend.graphs import Feed, Recorder
 from minigrad.backend.precision import product_precision
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.modes import Mode
 from minigrad.optim import Optimizer
+from minigrad.optim.adam import adam
 from minigrad.optim.clip import gradient_squares
-from minigrad.packing import PackedTokens
+from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train.buckets import bucket_for, filled
+from minigrad.train.buckets import Bucket, bucket_for, filled
+from minigrad.train.feeding import kind_of, layout_of, placed, write
 from minigrad.train.objectives import LossOf
+from minigrad.train.standing import Standing
 from minigrad.workers.surroundings import Surroundings
 
 logger = logging.getLogger("minigrad")
@@ -38,16 +44,48 @@ logger = logging.getLogger("minigrad")
 KEPT = 8
 """Graphs that are kept, each with the memory of its activations; the one used longest ago goes first."""
 
+AHEAD = 2
+"""Launched steps whose results nobody has waited for, at most."""
+
+
+CHANGING = ("size", "eps", "decay")
+"""The constants of Adam that are others in every step, in the order in which its kernel reads them."""
+
+
+class _Key(NamedTuple):
+    """Equal for steps that one recording makes. max_norm: None without an update."""
+
+    bucket: Bucket
+    max_norm: float | None
+    precision: str
+    seed: int
+    kind: Hashable
+
 
 @dataclass(frozen=True)
 class _Step:
-    """A recorded step: what it reads, how it is replayed, and where its results lie on the GPU."""
+    """A recorded step. numbers: loss and squared norm, on the GPU. stretches, moments: of its update, empty where there is none."""
 
     feed: Feed
     replay: Callable[[], None]
-    loss: Any
-    squares: Any
+    numbers: Any
     touched: list[Parameter]
+    stretches: list[Hashable]
+    moments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A step on its way. before: the standing from which it was launched."""
+
+    batch: Batch
+    before: Standing
+    result: Callable[[], tuple[float, float]]
+    """(loss, norm of the gradient), once the GPU has computed them."""
+
+    def is_finite(self) -> bool:
+        """Whether the step was made."""
+        return all(map(isfinite, self.result()))
 
 
 class CapturedSteps:
@@ -55,58 +93,146 @@ class CapturedSteps:
 
     def __init__(self, loss_of: Any, optimizer: Optimizer) -> None:
         self.loss_of, self.optimizer = loss_of, optimizer
-        self._steps: OrderedDict[Any, _Step] = OrderedDict()
+        self.can_update = optimizer.kernel is adam
+        """Whether there is a kernel for the update inside of a graph."""
+        self._steps: OrderedDict[Hashable, _Step] = OrderedDict()
         self._around: Surroundings | None = None
         self._recorder: Recorder | None = None
+        self._results: deque[np.ndarray[Any, Any]] = deque()
+        self._scale: Any = None
+        self._stopped: Any = None
         self._given_up = False
         if not isinstance(loss_of, LossOf):
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
         elif not loss_of.objective.ignores:
             self._give_up(f"{type(loss_of.objective).__name__} cannot ignore an item, so batches cannot be filled up to one size")
 
+    # ---------------------------------------------------------------- steps
     def backward(self, batch: Batch, scale: float) -> tuple[float, float] | None:
         """(loss, norm of the gradient of scale times the loss), the gradient lying where `Team.backward` leaves it.
 
         None if this step must be made without a graph: it has no gradient then.
         Raises: MemoryError; GraphError (graph-owner) as the optimizer's step.
         """
-        bucket = None if self._given_up or detecting.get() else bucket_for(batch.tokens.packing.lengths)
-        count = 0.0 if bucket is None else self.loss_of.objective.count(batch)
-        if bucket is None or not count or batch.tokens.packing.masked_first is not None:
+        key = self._key(batch, None)
+        if key is None:
             return None
         self.optimizer.arena.check_ownership()
-        stream, whole = random.current(), filled(batch, bucket)
-        host = _numbers(whole, stream.step, scale / count)
-        key = product_precision.get(), stream.seed, tuple((name, array.shape, array.dtype) for name, array in host.items())
+        if self._found(key) is None and not self.record(batch, None):
+            return None
+        step = self._steps[key]
+        loss, norm = self._replayed(step, batch, key.bucket, scale)()
+        if not isfinite(loss) or not (isfinite(norm) or scale > 1):
+            return None  # an id that the model does not have may be the reason: a plain step says so
+        for p in step.touched:
+            p.leaf.grad = p.leaf.view
+        return loss, norm
+
+    def launch(self, batch: Batch, max_norm: float) -> Launched | None:
+        """Have the GPU make a whole step, once it has made those before; the host's counts say at once that it is made.
+
+        None if that step is not recorded: nothing has happened then. Raises: as `Optimizer.begin_step`, before anything changes.
+        """
+        key = self._key(batch, max_norm)
+        if key is None or (step := self._found(key)) is None:
+            return None
+        before = Standing.of(self.optimizer)
+        try:
+            for p in step.touched:
+                p.leaf.grad = p.leaf.view
+            updates = self.optimizer.begin_step()
+        finally:
+            self.optimizer.zero_grad()
+        same = list(map(id, step.moments.values())) == list(map(id, self.optimizer.moments.values()))  # loading a state makes new ones
+        if not same or step.stretches != [_unchanging(update) for update in updates]:
+            before.set_counts(self.optimizer)
+            del self._steps[key]
+            return None
+        result = self._replayed(step, batch, key.bucket, 1.0, [[update.constants[name] for name in CHANGING] for update in updates])
+        self.optimizer.end_step()
+        return Launched(batch, before, result)
+
+    def resume(self) -> None:
+        """Launched steps count again, after one that was not finite and those behind it, which are over."""
+        assert self._recorder is not None
+        with self._recorder.entered():
+            self._stopped.fill(0)
+
+    def _key(self, batch: Batch, max_norm: float | None) -> _Key | None:
+        """None for a step that cannot be recorded."""
+        packing = batch.tokens.packing
+        if self._given_up or detecting.get() or packing.masked_first is not None or not self.loss_of.objective.count(batch):
+            return None
+        bucket = bucket_for(packing.lengths)
+        return None if bucket is None else _Key(bucket, max_norm, product_precision.get(), random.current().seed, kind_of(batch))
+
+    def _found(self, key: _Key) -> _Step | None:
+        if self._around is None or self._around.changed() or key not in self._steps:
+            return None
+        self._steps.move_to_end(key)
+        return self._steps[key]
+
+    def _replayed(
+        self, step: _Step, batch: Batch, bucket: Bucket, scale: float, changing: Sequence[Sequence[float]] = ()
+    ) -> Callable[[], tuple[float, float]]:
+        """Launches a step; returns what waits for its loss and norm. changing: of each stretch of its update."""
+        assert self._recorder is not None
+        count = self.loss_of.objective.count(batch)
+        whole = filled(batch, bucket)
+        with self._recorder.entered():
+            buffer = step.feed.buffer()
+            write(whole, random.current().step, scale / count, buffer)
+            if changing:
+                buffer["changing"][: len(changing)] = changing
+            step.feed.send()
+            step.replay()
+            self._results.rotate()
+            numbers = self._results[0]
+            arrived = transfers.fetch(step.numbers, numbers)
+
+        def result() -> tuple[float, float]:
+            arrived.synchronize()
+            return float(np.float32(numbers[0]) * np.float32(1.0 / count)), sqrt(numbers[1])
+
+        return result
+
+    # ---------------------------------------------------------------- recordings
+    def record(self, batch: Batch, max_norm: float | None) -> bool:
+        """Record the step of a batch, when no step is on its way. max_norm: None without an update.
+
+        False where it cannot be done, which the log says. Raises: MemoryError.
+        """
+        key = self._key(batch, max_norm)
+        if key is None:
+            return False
         if self._around is None or self._around.changed():
             self._steps.clear()
             self._around = Surroundings(self.optimizer.steps)
         if self._recorder is None:
             self._recorder = Recorder()
+            self._results.extend(transfers.pinned((2,), np.float64) for _ in range(AHEAD + 1))
+            self._scale, self._stopped = self.optimizer.arena.allocate((), "float32"), self.optimizer.arena.allocate((), "int32")
         with self._recorder.entered():
-            step = self._steps.get(key) or self._recorded(self._recorder, self._around, whole, host)
-            if step is None:
-                return None
-            self._steps[key] = step
-            self._steps.move_to_end(key)
-            while len(self._steps) > KEPT:
-                self._steps.popitem(last=False)
-            step.feed.fill(host)
-            step.replay()
-            loss, squares = to_number(step.loss), to_number(step.squares)
-        if not isfinite(loss) or not (isfinite(squares) or scale > 1):
-            return None  # an id that the model does not have may be the reason: a plain step says so
-        for p in step.touched:
-            p.leaf.grad = p.leaf.view
-        return float(np.float32(loss) * np.float32(1.0 / count)), sqrt(squares)
+            step = self._recorded(self._recorder, self._around, filled(batch, key.bucket), max_norm)
+        if step is None:
+            return False
+        self._steps[key] = step
+        while len(self._steps) > KEPT:
+            self._steps.popitem(last=False)
+        return True
 
-    def _recorded(self, recorder: Recorder, around: Surroundings, whole: Batch, host: HostArrays) -> _Step | None:
-        """None where it cannot be done, which the log says. Raises: MemoryError."""
-        strangers = around.strangers()
+    def _recorded(self, recorder: Recorder, around: Surroundings, whole: Batch, max_norm: float | None) -> _Step | None:
+        strangers, before = around.strangers(), Standing.of(self.optimizer)
+        if max_norm is not None:
+            self.optimizer.arrays()  # moments that do not exist yet: not out of a recording's memory
         try:
-            feed = Feed(host)
-            part = _placed(whole, feed)
-            (loss, squares), replay = recorder.recorded(lambda: self._computed(part, feed))
+            feed = Feed({**layout_of(whole), "changing": ((len(self.optimizer.arena.places), len(CHANGING)), np.float32)})
+            write(whole, 0, 1.0, feed.buffer())
+            feed.send()
+            self._stopped.fill(1)  # so that runs before the recording update nothing
+            part = placed(whole, feed.arrays)
+            (numbers, updates), replay = recorder.recorded(lambda: self._computed(part, feed.arrays, max_norm))
+            self._stopped.fill(0)
             if around.changed():
                 raise ArgumentError("a step changes a buffer of the model")
             for p in strangers:
@@ -120,18 +246,35 @@ class CapturedSteps:
             return None
         finally:
             touched = [p for p in self.optimizer.steps if p.leaf.grad is not None]
+            before.set_counts(self.optimizer)
             self.optimizer.zero_grad()
-        return _Step(feed, replay, loss, squares, touched)
+        return _Step(feed, replay, numbers, touched, [_unchanging(update) for update in updates], dict(self.optimizer.moments))
 
-    def _computed(self, part: Batch, feed: Feed) -> tuple[Any, Any]:
-        """What is recorded: the sum of the losses of all items, and the squared norm of the gradient, whose arrays are the optimizer's."""
+    def _computed(self, part: Batch, arrays: dict[str, Any], max_norm: float | None) -> tuple[Any, list[Update]]:
+        """What is recorded: loss (the sum over all items) and squared norm of the gradient, which lies in the optimizer's arrays, and the
+        update if there is to be one."""
         from minigrad.kernels.cuda.draws import clock
+        from minigrad.kernels.cuda.optimizer import adam_captured, begin_captured
 
-        self.optimizer.zero_grad()
-        with Mode(clock, feed.arrays["clock"]), random.at(random.current().seed, 0):
+        optimizer = self.optimizer
+        optimizer.zero_grad()
+        with Mode(clock, arrays["clock"]), random.at(random.current().seed, 0):
             total = self.loss_of.objective.share(self.loss_of.model, part, 1.0)
-            total.backward(Tensor.wrap(feed.arrays["factor"]))
-            return total.array, gradient_squares(self.optimizer)
+            total.backward(Tensor.wrap(arrays["factor"]))
+        if total.dtype != "float32":
+            raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")
+        numbers, squares = optimizer.arena.xp.empty(2, "float64"), gradient_squares(optimizer)
+        if max_norm is None:
+            begin_captured(total.array, squares, inf, numbers, None, None)
+            return numbers, []
+        flags = self._scale, self._stopped
+        begin_captured(total.array, squares, max_norm, numbers, *flags)
+        updates = optimizer.begin_step()
+        for update, changing in zip(updates, arrays["changing"], strict=False):
+            same = {name: value for name, value in update.constants.items() if name not in CHANGING}
+            for p, g, moments in optimizer.arena.blocks(update, [optimizer.moments[name] for name in update.moments]):
+                adam_captured(p, g, moments, changing, *flags, **same)
+        return numbers, updates
 
     def _give_up(self, reason: str) -> None:
         self._given_up = True
@@ -139,22 +282,7 @@ class CapturedSteps:
         logger.warning("steps are not captured in CUDA graphs: %s", reason)
 
 
-def _numbers(whole: Batch, step: int, factor: float) -> dict[str, np.ndarray[Any, Any]]:
-    """All that changes from one step to the next."""
-    from minigrad.kernels.cuda.inputs import packing_arrays
-
-    tokens = whole.tokens
-    named = {"input_ids": tokens.input_ids, "token_type_ids": tokens.token_type_ids, "positions": tokens.positions}
-    known = {"labels": whole.labels, "token_labels": whole.token_labels}
-    named |= {name: array for name, array in known.items() if array is not None}
-    return {**named, **packing_arrays(tokens.packing), "clock": np.array(step, np.uint64), "factor": np.array(factor, np.float32)}
-
-
-def _placed(whole: Batch, feed: Feed) -> Batch:
-    """The batch with its numbers on the GPU."""
-    from minigrad.kernels.cuda.inputs import PlacedPacking
-
-    arrays = feed.arrays
-    packing = PlacedPacking(whole.tokens.packing, arrays)
-    tokens = PackedTokens(arrays["input_ids"], packing, arrays["token_type_ids"], arrays["positions"])
-    return Batch(tokens, arrays.get("labels"), arrays.get("token_labels"), whole.rows)
+def _unchanging(update: Update) -> Hashable:
+    """What a recorded stretch of an update has for good."""
+    same = [value for name, value in update.constants.items() if name not in CHANGING]
+    return update.start, update.stop, update.moments, *same

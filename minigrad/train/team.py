@@ -10,7 +10,7 @@ Processes and not threads, because between two matrix products Python holds its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import astuple
 from functools import partial
@@ -35,6 +35,7 @@ from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 from minigrad.train._shared import Shared
 from minigrad.train._workers import Desk, batch_arrays, share_of
+from minigrad.train.ahead import Ahead, StepResult
 from minigrad.train.captured import CapturedSteps
 from minigrad.train.loss_scale import LossScaler
 from minigrad.workers.process import Worker, number_of_workers, stop_all
@@ -51,14 +52,12 @@ class Team:
     scaler: multiply the loss for its backward pass, as fp16 needs it; `step` divides the gradients by the factor again, or leaves an update
     out whose gradients are not finite and makes the factor smaller. Between the two, gradients are so many times too large.
 
-    capture: on a GPU, record forward and backward pass once for every size of batches and replay them: see `captured.py`. Where that cannot
-    be done, steps are made as without it, and the log says why.
+    capture: on a GPU, record a step once for every size of batches and replay it: see `captured.py`. Where that cannot be done, steps are
+    made as without it, and the log says why.
 
-        team = mg.train.Team(loss_of, optimizer, workers="auto", max_norm=1.0)
-        for batch in loader.epoch():
-            loss = team.backward(batch)
-            team.step()
-        team.close()
+        with mg.train.Team(loss_of, optimizer, workers="auto", max_norm=1.0) as team:
+            for step in team.steps(loader.epoch()):
+                print(step.loss, step.grad_norm)
 
     With several workers all that a step touches lies in shared memory from the first step until `close` (views taken earlier do not
     follow), each process computes with one BLAS thread, and the same program gives the same numbers to the last bit every time. Workers
@@ -109,6 +108,9 @@ class Team:
         are no gradients, and the next call begins anew, with new workers. ArgumentError for parts below 1 and for a team that is closed;
         MinigradError (half-step) after a step that was not finished.
         """
+        return self._backward(batch, parts, self._captured)
+
+    def _backward(self, batch: Batch, parts: int, captured: CapturedSteps | None) -> float:
         self._check_usable()
         if parts < 1:
             raise ArgumentError(f"parts must be 1 or more, got {parts!r}")
@@ -116,7 +118,7 @@ class Team:
         self.grad_norm = None
         try:
             with nullcontext() if self.scaler is None else np.errstate(over="ignore", invalid="ignore"):  # `step` sees what overflowed
-                loss = self._backward_alone(batch, parts) if self.workers == 1 else self._backward_together(batch, parts)
+                loss = self._backward_alone(batch, parts, captured) if self.workers == 1 else self._backward_together(batch, parts)
         except BaseException:
             stop_all(self._others)  # some may still be computing
             self.optimizer.zero_grad()
@@ -153,6 +155,35 @@ class Team:
             self.scaler.update(overflowed=False)
         return True
 
+    def steps(self, batches: Iterable[Batch], parts: int = 1, check: Callable[[Batch, float], bool] | None = None) -> Iterator[StepResult]:
+        """Make a step for each batch, `backward` and `step`; yields the results in order.
+
+        With `capture` the update is part of the CUDA graph, and the next steps are launched before the results of this one are there: up
+        to `AHEAD` batches are pulled early, and parameters may have seen as many. Learning rates are read when a batch has been pulled, so
+        set them where batches come from, not where results go. Rules without a captured kernel (all but Adam and AdamW), a team with a
+        scaler, and steps in parts do not run ahead.
+
+        parts: as in `backward`. check(batch, loss): asked before an update whether to make it, when the gradient is there. Of steps that
+        run ahead only those are asked whose loss or gradient is not finite: the GPU leaves their update out, and they are made again.
+        Raises: as `backward` and `step`, and whatever `batches` raises, after the results of the steps before. Whichever way it ends,
+        closing the generator among them, steps on their way are finished first, and the optimizer counts the updates that were made.
+        """
+        self._check_usable()
+        if self._captured is not None and self._captured.can_update and self.scaler is None and parts == 1:
+            yield from Ahead(self._captured, self.max_norm, partial(self._made, parts=1, check=check)).results(batches)
+        else:
+            for batch in batches:
+                yield self._made(batch, self._captured, parts, check)
+
+    def _made(self, batch: Batch, captured: CapturedSteps | None, parts: int, check: Callable[[Batch, float], bool] | None) -> StepResult:
+        loss = self._backward(batch, parts, captured)
+        norm = self.grad_norm
+        if check is not None and not check(batch, loss):
+            self.optimizer.zero_grad()
+            random.current().advance()
+            return StepResult(batch, loss, norm, applied=False)
+        return StepResult(batch, loss, norm, self.step())
+
     @property
     def _loss_scale(self) -> float:
         return 1.0 if self.scaler is None else self.scaler.scale
@@ -182,8 +213,8 @@ class Team:
             )
 
     # ---------------------------------------------------------------- alone
-    def _backward_alone(self, batch: Batch, parts: int) -> float:
-        if self._captured is not None and parts == 1 and (found := self._captured.backward(batch, self._loss_scale)) is not None:
+    def _backward_alone(self, batch: Batch, parts: int, captured: CapturedSteps | None) -> float:
+        if captured is not None and parts == 1 and (found := captured.backward(batch, self._loss_scale)) is not None:
             loss, norm = found
             self.grad_norm = None if self.max_norm is None else norm
             return loss

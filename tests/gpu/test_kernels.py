@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernels.cuda import block_cases
 from kernels.cuda.attention_cases import FORMS, assert_close, body, sample
 from kernels.cuda.emulation import check_guards, guarded
 from kernels.cuda.parity import TOLERANCE, normal
@@ -28,6 +29,7 @@ from minigrad.kernels.cuda import launch, optimizer
 from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
 from minigrad.op import REGISTRY
 from minigrad.optim.adam import adam
+from minigrad.optim.clip import clipping
 from minigrad.packing import Packing
 
 ATTENTION = {"float32": 1e-5} | {name: MANY * step for name, step in SHORT.items()}
@@ -226,6 +228,30 @@ def test_attention_over_many_sequences(precision: str) -> None:
         assert_close(evaluate("attention", *case), body(case), ATTENTION[precision])
 
 
+# ---------------------------------------------------------------- blocks between whose products all is short
+LENGTHS = tuple(np.random.default_rng(0).integers(1, 129, 40).tolist())
+
+
+@pytest.mark.parametrize(("block", "form"), [*block_cases.FORMS, ("attention_block", "base"), ("feed_forward", "base")])
+@pytest.mark.parametrize("precision", block_cases.STEP)
+def test_short_blocks(precision: str, block: str, form: str) -> None:
+    name, host, constants, g = case = block_cases.case(block, form, LENGTHS if form == "base" else block_cases.LENGTHS)
+    with mg.precision(precision):
+        ours = evaluate(name, host, g, constants)
+        for once, again in zip(ours, evaluate(name, host, g, constants), strict=True):
+            np.testing.assert_array_equal(once, again)
+    block_cases.assert_close(ours, block_cases.body(case), block, precision)
+
+
+@pytest.mark.parametrize("precision", block_cases.STEP)
+@pytest.mark.parametrize("block", block_cases.ROUNDINGS)
+def test_short_blocks_drop_the_units_of_the_draw(block: str, precision: str) -> None:
+    name, host, constants, g = block_cases.dropping(block)
+    with mg.precision(precision):
+        y = evaluate(name, host, g, constants)[0]
+    np.testing.assert_array_equal(y > 0, constants["draw"].mask())
+
+
 # ---------------------------------------------------------------- optimizer
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("moments", [2, 3], ids=["adam", "amsgrad"])
@@ -240,23 +266,36 @@ def test_adam_is_the_optimizers_to_the_last_bit(n: int, offset: int, moments: in
         check_guards(fetched(mine))
 
 
-@pytest.mark.parametrize("found", [0, 1])
-def test_a_captured_update_is_the_same(found: int) -> None:
-    """Two launches that take the step, the rate and the factor from the device; with `found` they change nothing."""
+@pytest.mark.parametrize("max_norm", [1e-3, 1.0, float("inf")])
+def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float) -> None:
+    xp = Namespace()
+    numbers, scale, stopped = xp.zeros(2), xp.zeros((), np.float32), xp.zeros((), np.int32)
+    for squares in np.random.default_rng(0).random(100) * 10.0 ** np.arange(-50, 50):
+        optimizer.begin_captured(xp.asarray(np.float32(0.5)), xp.asarray(squares), max_norm, numbers, scale, stopped)
+        assert numbers.tolist() == [0.5, squares] and int(stopped) == 0
+        assert float(scale) == np.float32(clipping(float(np.sqrt(squares)), max_norm))
+    for loss, squares in ((np.nan, 1.0), (0.5, 1.0)):
+        optimizer.begin_captured(xp.asarray(np.float32(loss)), xp.asarray(squares), max_norm, numbers, scale, stopped)
+        assert int(stopped) == 1
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_captured_update_is_the_same(stopped: int) -> None:
+    """What changes lies on the device; once `stopped` it changes nothing."""
     host, xp = arrays(1000, 2), Namespace()
     p, g, m, v = (xp.asarray(a) for a in host)
-    step, lr, scale, now = xp.asarray(np.int64(4)), xp.asarray(1e-3), xp.asarray(np.float32(0.37)), xp.zeros(4, np.float32)
-    skip = xp.asarray(np.int32(found))
-    launch.launch("adam_now", (), step, lr, scale, skip, now, 0.9, 0.999, 1e-8, 0.01, 1)
-    launch.launch("adam_captured", (1000,), p, g, m, v, None, 1000, 0.9, 1 - 0.9, 0.999, 1 - 0.999, 0.0, now, skip)
-    if not found:
-        correction = float(np.sqrt(1 - 0.999**5))
-        rule = {"size": 1e-3 * correction / (1 - 0.9**5), "eps": 1e-8 * correction, "decay": 1 - 1e-3 * 0.01, "factor": 0.37}
+    betas, changing = {"beta1": 0.9, "beta2": 0.999, "l2": 0.0}, {"size": 1e-3, "eps": 1e-8, "decay": 0.9999}
+    row, scale, flag = (
+        xp.asarray(np.array(list(changing.values()), np.float32)),
+        xp.asarray(np.float32(0.37)),
+        xp.asarray(np.int32(stopped)),
+    )
+    optimizer.adam_captured(p, g, [m, v], row, scale, flag, **betas)
+    if not stopped:
         scratch = [np.empty_like(host[0]) for _ in range(2)]
-        adam.body(numpy_namespace, host[0], host[1], host[2:], scratch, beta1=0.9, beta2=0.999, l2=0.0, **rule)
-    assert int(step) == (4 if found else 5)
+        adam.body(numpy_namespace, host[0], host[1], host[2:], scratch, **betas, **changing, factor=0.37)
     for mine, theirs in zip((p, g, m, v), host, strict=True):
-        np.testing.assert_allclose(mine.get(), theirs, rtol=1e-6)  # a GPU's power and root may be another last bit of float64
+        np.testing.assert_array_equal(mine.get(), theirs)
 
 
 @pytest.mark.parametrize(("n", "offset"), [(0, 0), (5, 1), (40001, 1), (3_000_000, 0)])

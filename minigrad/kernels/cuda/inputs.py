@@ -6,6 +6,7 @@ batch of this size can have.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,29 +15,42 @@ from minigrad.errors import DeviceError
 from minigrad.kernels.cuda import attention, draws
 from minigrad.kernels.cuda.attention import Work, pieces
 from minigrad.kernels.cuda.launch import PIECE
-from minigrad.packing import IntArray, Packing
+from minigrad.packing import Packing
 
 IDLE = {"queries": (0, 0, 0, 1, 0, PIECE, 0, 0), "keys": (0, 1, 0, 0, 0, PIECE, 0, 0)}
 """A piece that begins behind its sequence: its block reads nothing but that row, and writes nothing."""
 
 
-def packing_arrays(packing: Packing) -> dict[str, np.ndarray[Any, Any]]:
-    """All that kernels read of a packing and of its first rows. The shapes follow from its numbers of rows and sequences alone."""
-    first, most = packing.first, packing.rows // PIECE + len(packing)
-    found: dict[str, np.ndarray[Any, Any]] = {"first_rows": packing.first_rows}
-    for name, queries in (("all", packing), ("first", first)):
-        found[f"{name}_places"] = draws.host_places(queries)
-        for owner in ("queries", "keys"):
-            found[f"{name}_{owner}"] = _with_idle(pieces(packing, queries, owner), most, owner)
+def packing_layout(rows: int, sequences: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of all that kernels read of a packing of this size and of its first rows."""
+    most = rows // PIECE + sequences
+    found: dict[str, tuple[tuple[int, ...], str]] = {"first_rows": ((sequences,), "int64")}
+    for name, places in (("all", rows), ("first", sequences)):
+        found[f"{name}_places"] = (places, 2), "int32"
+        found |= {f"{name}_{owner}": ((most, 8), "int32") for owner in IDLE}
     return found
 
 
-def _with_idle(table: IntArray, most: int, owner: str) -> IntArray:
-    return np.concatenate([table, np.full((most - len(table), 8), IDLE[owner], table.dtype)])
+def write_packing(packing: Packing, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write what kernels read of a packing, none of whose first rows is masked, into arrays of the shapes of `packing_layout`."""
+    first = packing.first
+    out["first_rows"][:] = packing.first_rows
+    for name, queries in (("all", packing), ("first", first)):
+        out[f"{name}_places"][:] = draws.host_places(queries)
+    by_query = pieces(packing, packing, "queries")
+    tables = {
+        "all_queries": by_query,
+        "all_keys": by_query,  # each sequence has as many keys as queries
+        "first_queries": pieces(packing, first, "queries"),
+        "first_keys": pieces(packing, first, "keys"),
+    }
+    for name, table in tables.items():
+        out[name][: len(table)] = table
+        out[name][len(table) :] = IDLE[name.partition("_")[2]]
 
 
 class PlacedPacking(Packing):
-    """A packing of which operations find `arrays`, named as those of `packing_arrays`, on the GPU.
+    """A packing of which operations find `arrays`, named as those of `packing_layout`, on the GPU.
 
     At the next replay its sequences have other lengths: nobody may read them on the host, and whoever does is told so.
     """

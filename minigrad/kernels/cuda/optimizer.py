@@ -1,7 +1,7 @@
 """Updates and norms over the flat arena on a GPU: each one pass over memory.
 
-An update inside a captured graph, which `train/captured.py` does not record yet, takes `adam_now` and `adam_captured` instead: the same
-update, with the numbers that change from step to step read from device memory.
+Inside of a captured graph `begin_captured` and `adam_captured` make the same update, with the numbers that change from step to step read
+from device memory.
 """
 
 from __future__ import annotations
@@ -34,6 +34,35 @@ def adam(
     largest = moments[2] if len(moments) > 2 else None
     launch("adam", (p.size,), p, g, *moments[:2], largest, p.size, beta1, 1 - beta1, beta2, 1 - beta2, size, eps, l2, decay, factor)
     return None
+
+
+def begin_captured(loss: Array, squares: Array, max_norm: float, numbers: Array, scale: Array | None, stopped: Array | None) -> None:
+    """What a captured step learns when its gradients are there, for the host and for `adam_captured`: see the source.
+
+    Shapes: loss () float32, squares () float64, numbers (2,) float64, scale () float32, stopped () int32.
+    """
+    launch("begin_captured", (), loss, squares, max_norm, numbers, scale, stopped)
+
+
+def adam_captured(
+    p: Array,
+    g: Array,
+    moments: Sequence[Array],
+    changing: Array,
+    scale: Array,
+    stopped: Array,
+    *,
+    beta1: float,
+    beta2: float,
+    l2: float,
+) -> None:
+    """`adam` inside of a graph; nothing happens once `stopped` is set.
+
+    Shapes: p, g, moments (n,) float32; changing (3,) float32: size, eps and decay; scale, stopped as in `begin_captured`.
+    """
+    largest = moments[2] if len(moments) > 2 else None
+    arrays, betas = (p, g, *moments[:2], largest), (beta1, 1 - beta1, beta2, 1 - beta2)
+    launch("adam_captured", (p.size,), *arrays, p.size, *betas, l2, changing, scale, stopped)
 
 
 def sum_of_squares(xp: Any, array: Array) -> Any:

@@ -3,6 +3,9 @@
 Arrays of the device are a class of their own. Every function of NumPy that makes or changes one is recorded with the arrays it read and the
 one it wrote, as CuPy's kernels are by a CUDA graph; kernels run in the emulator and products in NumPy, and are recorded too. Views share
 memory and are nothing to be recorded.
+
+Replays, and copies that nobody waits for, stand in a queue until somebody does, or computes anything at once: a GPU that is as late as it can
+be. So whoever overwrites what has not been copied yet, or reads what has not been computed, is found out.
 """
 
 from __future__ import annotations
@@ -31,6 +34,37 @@ tape: list[tuple[str, Callable[[], object]]] | None = None
 """What is being recorded: the name of each thing that was done, and what does it again."""
 
 
+queue: list[Callable[[], object]] = []
+"""What the GPU has not done yet."""
+
+
+def settle(past: int | None = None) -> None:
+    """Do what stands in the queue; past: so many of them."""
+    while queue and (past is None or Event.done < past):
+        queue.pop(0)()
+        Event.done += 1
+
+
+class Event:
+    """A place in the queue."""
+
+    done: ClassVar[int] = 0
+    """Of all that ever stood in it."""
+
+    def __init__(self) -> None:
+        self._past = Event.done + len(queue)
+
+    def synchronize(self) -> None:
+        settle(self._past)
+
+
+class Stream:
+    """The only one."""
+
+    def record(self) -> Event:
+        return Event()
+
+
 def note(name: str, again: Callable[[], object]) -> None:
     if tape is not None:
         tape.append((name, again))
@@ -51,13 +85,20 @@ class Device(np.ndarray):
 
     device = "the emulated GPU"
 
-    def get(self) -> np.ndarray:
-        return np.array(self.view(np.ndarray))
+    def get(self, stream: Any = None, out: Any = None, blocking: bool = True) -> np.ndarray:
+        source = self.view(np.ndarray)
+        if not blocking:
+            queue.append(lambda: np.copyto(out, source))
+            return out
+        settle()
+        return np.array(source)
 
-    def set(self, host: np.ndarray, stream: None) -> None:
-        self.view(np.ndarray)[...] = host
+    def set(self, host: np.ndarray, stream: Any) -> None:
+        target = self.view(np.ndarray)
+        queue.append(lambda: np.copyto(target, host))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        settle()
         function, given = getattr(ufunc, method), [plain(part) for part in inputs]
         if out is None and method != "at":
             return made(ufunc.__name__, function, given, options)
@@ -77,6 +118,7 @@ class Device(np.ndarray):
         return made("getitem", lambda x, k: np.asarray(x[k]), [plain(self), plain(key)], {})
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        settle()
         target, place, source = plain(self), plain(key), plain(value)
         target[place] = source
         note("setitem", lambda: target.__setitem__(place, source))
@@ -106,6 +148,7 @@ for _name in METHODS:
 
 def made(name: str, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
     """The result of a function as an array of the device; a view of an argument is one, and is not recorded."""
+    settle()
     result = function(*args, **options)
     if isinstance(result, list | tuple):
         raise AssertionError(f"{name} has several results")
@@ -165,6 +208,7 @@ class Namespace:
             with precise, np.errstate(all="ignore"):
                 numpy_namespace.matmul(left, right, target, accumulate)
 
+        settle()
         multiply()
         note("matmul", multiply)
         return found
@@ -224,10 +268,13 @@ class Recorder:
                 done, tape = tape, None
         self.lengths.append(Counter(name for name, _ in done))
 
-        def replay() -> None:
+        def again() -> None:
             with np.errstate(all="ignore"):
-                for _, again in done:
-                    again()
+                for _, work in done:
+                    work()
+
+        def replay() -> None:
+            queue.append(again)
 
         return result, replay
 
@@ -239,6 +286,7 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
         kernel = emulated(name)
 
         def run(grid: Any, block: Any, arguments: Any, shared_mem: int = 0) -> None:
+            settle()
             given = tuple(plain(value) for value in arguments)
             kernel(grid, block, given, shared_mem)
             note(name, lambda: kernel(grid, block, given, shared_mem))
@@ -251,5 +299,8 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
     patch.setattr(probe, "probe", lambda: SimpleNamespace(usable=True, cupy=None))
     patch.setattr(backend, "_prepared_cuda", lambda: xp)
     patch.setitem(backend._namespaces, Device, xp)
-    cuda = SimpleNamespace(get_current_stream=lambda: None)
+    patch.setattr(Event, "done", 0)
+    queue.clear()
+    cuda = SimpleNamespace(get_current_stream=Stream)
     patch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, array=lambda host: np.array(host).view(Device)))
+    patch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))

@@ -11,8 +11,14 @@ import minigrad as mg
 from minigrad.errors import DeviceError
 from minigrad.kernels.cuda import attention, draws
 from minigrad.kernels.cuda.attention import Work, pieces
-from minigrad.kernels.cuda.inputs import IDLE, PlacedPacking, packing_arrays
+from minigrad.kernels.cuda.inputs import IDLE, PlacedPacking, packing_layout, write_packing
 from minigrad.packing import Packing
+
+
+def packing_arrays(packing: Packing) -> dict[str, np.ndarray]:
+    found = {name: np.full(shape, -7, dtype) for name, (shape, dtype) in packing_layout(packing.rows, len(packing)).items()}
+    write_packing(packing, found)
+    return found
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -31,12 +37,19 @@ def test_idle_pieces_change_nothing(form: str, precision: str, emulator: Emulato
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_shapes_follow_from_the_size_alone() -> None:
-    shapes = [
-        {name: (array.shape, array.dtype) for name, array in packing_arrays(Packing(lengths)).items()}
-        for lengths in ([1, 1, 1, 197], [50, 50, 50, 50], [64, 64, 64, 8])
-    ]
-    assert shapes[0] == shapes[1] == shapes[2]
+@pytest.mark.parametrize("lengths", [[1, 1, 1, 197], [50, 50, 50, 50], [64, 64, 64, 8], [65, 1, 65, 69]])
+def test_tables_are_those_of_attention_and_idle_behind(lengths: list[int]) -> None:
+    packing = Packing(lengths, numbers=[7, 0, 3, 1])
+    arrays = packing_arrays(packing)
+    for name, queries in (("all", packing), ("first", packing.first)):
+        for owner, idle in IDLE.items():
+            table = pieces(packing, queries, owner)
+            np.testing.assert_array_equal(arrays[f"{name}_{owner}"][: len(table)], table)
+            assert (arrays[f"{name}_{owner}"][len(table) :] == idle).all()
+        np.testing.assert_array_equal(arrays[f"{name}_places"], draws.host_places(queries))
+
+
+def test_there_is_room_for_the_most_pieces() -> None:
     worst = packing_arrays(Packing([65, 1, 65, 69]))  # as many pieces as two hundred rows can make up
     assert (worst["all_keys"][:, 1] != IDLE["keys"][1]).sum() >= 6
 

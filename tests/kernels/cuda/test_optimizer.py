@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from math import sqrt
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import minigrad as mg
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.kernels.cuda import launch, optimizer
 from minigrad.optim import clip
-from minigrad.optim.adam import AdamW, adam
+from minigrad.optim.adam import Adam, AdamW, adam
 
 RULES: list[dict[str, float]] = [
     {"beta1": 0.9, "beta2": 0.999, "size": 1e-3, "eps": 1e-8, "l2": 0.0, "decay": 1.0},
@@ -70,40 +70,47 @@ def test_the_kernel_is_adams_on_a_gpu(emulator: Emulator) -> None:
 
 
 # ---------------------------------------------------------------- a captured step
-class Captured:
-    """What a captured step keeps in device memory, and its two launches."""
-
-    def __init__(self, p: np.ndarray, options: dict[str, Any]) -> None:
-        self.p, self.m, self.v, self.options = p, np.zeros_like(p), np.zeros_like(p), options
-        self.step, self.lr = np.zeros((), np.int64), np.zeros(())
-        self.found, self.scale, self.now = np.zeros((), np.int32), np.ones((), np.float32), guarded(shape=(4,))
-
-    def replay(self, g: np.ndarray) -> None:
-        beta1, beta2 = self.options["betas"]
-        cells = (self.step, self.lr, self.scale, self.found, self.now)
-        launch.launch("adam_now", (), *cells, beta1, beta2, self.options["eps"], self.options["weight_decay"], 1)
-        arrays, betas = (self.p, g, self.m, self.v, None), (beta1, 1 - beta1, beta2, 1 - beta2)
-        launch.launch("adam_captured", (self.p.size,), *arrays, self.p.size, *betas, 0.0, self.now, self.found)
+@pytest.mark.parametrize("max_norm", [0.0, 1e-3, 1.0, 5e7, float("inf")])
+def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float, emulator: Emulator) -> None:
+    for number, squares in enumerate(np.abs(normal((50,))[0]).astype(np.float64) * 10.0 ** np.arange(-20, 30)):
+        numbers, scale, stopped = guarded(shape=(2,), dtype=np.float64), guarded(shape=()), guarded(np.zeros((), np.int32))
+        optimizer.begin_captured(guarded(np.float32(number)), guarded(squares), max_norm, numbers, scale, stopped)
+        assert numbers.tolist() == [number, squares] and stopped == 0
+        assert scale == np.float32(clip.clipping(sqrt(squares), max_norm))
+        check_guards(numbers, scale)
 
 
-def test_a_captured_step_reads_step_and_rate_from_the_device(emulator: Emulator) -> None:
-    """Against the optimizer itself, whose constants come from the host; a gradient that is not finite is passed over by both."""
-    options = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
+@pytest.mark.parametrize(("loss", "squares"), [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf), (-np.inf, np.nan)])
+def test_what_is_not_finite_stops_all_that_come_after(loss: float, squares: float, emulator: Emulator) -> None:
+    numbers, scale, stopped = np.zeros(2), np.zeros((), np.float32), np.zeros((), np.int32)
+    for given in ((1.0, 4.0), (loss, squares), (1.0, 4.0)):
+        optimizer.begin_captured(np.array(given[0], np.float32), np.array(given[1]), 1.0, numbers, scale, stopped)
+        np.testing.assert_array_equal(numbers, given)
+        assert stopped == (1 if given[0] != 1.0 or given[1] != 4.0 or stopped else 0)
+    assert stopped == 1
+    optimizer.begin_captured(np.array(loss, np.float32), np.array(squares), 1.0, numbers, None, None)  # without an update
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_a_captured_update_is_the_optimizers(kind: type[Adam], amsgrad: bool, emulator: Emulator) -> None:
+    """With rates, corrections and clipping that change; the third step is stopped."""
     start, *gradients = normal(*[(300,)] * 5)
-    parameter = mg.Parameter(start.copy())
-    by_host, by_device = AdamW([parameter], lr=1.0, **options), Captured(start.copy(), options)
+    parameter, p = mg.Parameter(start.copy()), guarded(start)
+    by_host = kind([parameter], lr=1.0, weight_decay=0.01, amsgrad=amsgrad)
+    moments = [guarded(np.zeros_like(p)) for _ in range(2 + amsgrad)]
     for number, g in enumerate(gradients):
-        rate, scale = 1e-3 / (number + 1), 1.0 if number % 2 else 0.37
-        by_device.lr[...], by_device.scale[...], by_device.found[...] = rate, scale, number == 2
-        by_device.replay(g)
-        if number != 2:
-            by_host.param_groups[0]["lr"] = rate
+        scale, stopped = np.array(1.0 if number % 2 else 0.37, np.float32), np.array(number == 2, np.int32)
+        by_host.param_groups[0]["lr"] = 1e-3 / (number + 1)
+        same = by_host.constants(by_host.param_groups[0], by_host.steps[parameter] + 1)
+        changing = np.array([same.pop(name) for name in ("size", "eps", "decay")], np.float32)
+        optimizer.adam_captured(p, guarded(g), moments, changing, scale, stopped, **same)
+        if not stopped:
             (parameter * g).sum().backward()
-            by_host.step(scale)
+            by_host.step(float(scale))
             by_host.zero_grad()
-        np.testing.assert_array_equal(by_device.p, parameter.numpy())
-    assert by_device.step == 3
-    check_guards(by_device.now)
+        np.testing.assert_array_equal(p, parameter.numpy())
+    check_guards(p, *moments)
 
 
 # ---------------------------------------------------------------- sums of squares

@@ -29,24 +29,25 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     adam_step({beta1, rest1, beta2, rest2, size, eps, l2, decay}, factor, p, g, m, v, largest, n);
 }
 
-// For a captured graph, one thread: what changes from step to step, from what lies in device memory. A step whose gradients are not finite
-// (`found`) is not counted. now: size, eps, decay and the factor of the gradients; step: how many there were; scale: the factor, or null.
-extern "C" __global__ void adam_now(i64* step, const double* lr, const float* scale, const int* found, float* now, double beta1,
-                                    double beta2, double eps, double weight_decay, int decoupled) {
-    if (*found) return;
-    const double t = (double)++*step, correction = sqrt(1.0 - pow(beta2, t));
-    now[0] = (float)(*lr * correction / (1.0 - pow(beta1, t)));
-    now[1] = (float)(eps * correction);
-    now[2] = decoupled ? (float)(1.0 - *lr * weight_decay) : 1.0f;
-    now[3] = scale ? *scale : 1.0f;
+// For a captured graph, one thread: what only the GPU knows when an update is due, computed in float64 as `optim.clip.clipping` does.
+// numbers, for the host: the loss and the squared norm of the gradient. scale: what the gradients are multiplied by. stopped: set by the first
+// step whose loss or norm is not finite, for all that come after it, until the host clears it. The last two are null without an update.
+extern "C" __global__ void begin_captured(const float* loss, const double* squares, double max_norm, double* numbers, float* scale,
+                                          int* stopped) {
+    numbers[0] = *loss;
+    numbers[1] = *squares;
+    if (!stopped) return;
+    const double norm = sqrt(*squares), coefficient = max_norm / (norm + 1e-6);
+    *scale = coefficient >= 1.0 ? 1.0f : (float)coefficient;
+    if (!(*loss - *loss == 0.0f && norm - norm == 0.0)) *stopped = 1;
 }
 
-// The same update with what `adam_now` has written.
+// The same update. changing: size, eps and decay of this step. scale and stopped: what `begin_captured` has written.
 extern "C" __global__ void __launch_bounds__(THREADS)
     adam_captured(float* p, const float* g, float* m, float* v, float* largest, i64 n, float beta1, float rest1, float beta2, float rest2,
-                  float l2, const float* now, const int* found) {
-    if (*found) return;
-    adam_step({beta1, rest1, beta2, rest2, now[0], now[1], l2, now[2]}, now[3], p, g, m, v, largest, n);
+                  float l2, const float* changing, const float* scale, const int* stopped) {
+    if (*stopped) return;
+    adam_step({beta1, rest1, beta2, rest2, changing[0], changing[1], l2, changing[2]}, *scale, p, g, m, v, largest, n);
 }
 
 // ---------------------------------------------------------------- sums of squares

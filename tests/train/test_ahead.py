@@ -1,0 +1,304 @@
+"""Running ahead, without a GPU: steps that are launched before the results of those before them are the plain steps to the last bit.
+
+The emulated GPU does nothing before somebody waits for it, so the host is as far ahead as it ever can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda import recording
+from train import test_captured
+from train.test_captured import CONFIG, SAME_BUCKET
+
+import minigrad as mg
+from minigrad.data.loader import Batch
+from minigrad.errors import ArgumentError, IndexRangeError
+from minigrad.models import BertConfig, BertForSequenceClassification
+from minigrad.packing import PackedTokens, Packing
+from minigrad.train import captured
+from minigrad.train.ahead import StepResult
+from minigrad.train.buckets import bucket_for, filled
+from minigrad.train.captured import AHEAD
+from minigrad.train.loss_scale import LossScaler
+from minigrad.train.objectives import LossOf, SequenceClasses
+from minigrad.train.team import Team
+
+MANY = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1), (5, 9, 3), (6, 9, 2)]
+"""Of one bucket."""
+
+HUGE = 39
+"""The id of a token that makes every loss overflow."""
+
+
+def batches(lengths: list[tuple[int, ...]]) -> list[Batch]:
+    given = test_captured.batches(lengths)
+    for batch in given:
+        np.minimum(batch.tokens.input_ids, HUGE - 1, out=batch.tokens.input_ids)
+    return given
+
+
+def overflowing(*positions: int, number: int = HUGE) -> list[Batch]:
+    given = batches(MANY)
+    for position in positions:
+        given[position].tokens.input_ids[-1] = number  # of a sequence with a label
+    return given
+
+
+class Run:
+    """A model in training. Without `capture` batches are filled up before, as captured steps fill them; others are made as they are."""
+
+    def __init__(self, capture: bool, kind: Any = mg.optim.AdamW, objective: Any = None, **how: Any) -> None:
+        mg.manual_seed(3)
+        self.model = BertForSequenceClassification(BertConfig(**CONFIG)).train()
+        table = self.model.bert.embeddings.word_embeddings.weight
+        table.assign(np.where(np.arange(40)[:, None] == HUGE, np.float32(3e38), table.numpy()))
+        self.model.to("cuda")
+        self.optimizer = kind(self.model.named_parameters(), lr=1e-2)
+        self.team = Team(LossOf(self.model, objective or SequenceClasses()), self.optimizer, capture=capture, **how)
+        self.capture = capture
+        self.pulled = self.step = 0
+        self.results: list[StepResult] = []
+
+    def source(self, given: list[Batch], rates: list[float] | None = None, filling: bool = True) -> Iterator[Batch]:
+        """The batches, and before each another learning rate."""
+        for number, batch in enumerate(given):
+            self.optimizer.param_groups[0]["lr"] = 1e-2 / (number + 1) if rates is None else rates[number]
+            self.pulled += 1
+            bucket = bucket_for(batch.tokens.packing.lengths)
+            plain = batch.tokens.packing.masked_first is not None or (batch.tokens.input_ids >= HUGE).any()
+            yield batch if self.capture or plain or bucket is None or not filling else filled(batch, bucket)
+
+    def make(self, given: Any, most: int | None = None, check: Any = None) -> Run:
+        mg.manual_seed(3)
+        mg.backend.random.current().step = self.step  # where this run's random numbers stand
+        try:
+            return self._made(given, most, check)
+        finally:
+            self.step = mg.backend.random.current().step
+
+    def _made(self, given: Any, most: int | None, check: Any) -> Run:
+        steps = self.team.steps(given if isinstance(given, Iterator) else self.source(given), check=check)
+        for result in steps:
+            self.results.append(result)
+            if len(self.results) == most:
+                steps.close()
+        return self
+
+    @property
+    def numbers(self) -> list[Any]:
+        return [(result.loss, result.grad_norm, result.applied) for result in self.results]
+
+
+def check_equal(ours: Run, expected: Run, *, results: bool = True) -> None:
+    recorded = (ours.numbers, expected.numbers) if results else ([], [])
+    np.testing.assert_array_equal(*(np.array(numbers, float) for numbers in recorded))
+    assert not recording.queue
+    assert list(ours.optimizer.steps.values()) == list(expected.optimizer.steps.values())
+    assert all(p.grad is None for p in ours.optimizer.steps)
+    for (name, mine), (_, theirs) in zip(ours.model.named_parameters(), expected.model.named_parameters(), strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy(), err_msg=name)
+    for name, moment in expected.optimizer.moments.items():
+        np.testing.assert_array_equal(ours.optimizer.moments[name], moment, err_msg=name)
+
+
+# ---------------------------------------------------------------- to the last bit
+@pytest.mark.parametrize("max_norm", [0.5, None])
+def test_steps_ahead_are_plain_steps_to_the_last_bit(max_norm: float | None, gpu: type[recording.Recorder]) -> None:
+    """With dropout, clipping, and a learning rate that is another in every step."""
+    expected = Run(False, max_norm=max_norm).make(batches(MANY))
+    assert expected.pulled == len(MANY) and not gpu.lengths
+    check_equal(Run(True, max_norm=max_norm).make(batches(MANY)), expected)
+    assert len(gpu.lengths) == 1 and gpu.lengths[0]["adam_captured"]
+
+
+@pytest.mark.parametrize("options", [{"amsgrad": True}, {"weight_decay": 0.1, "betas": (0.5, 0.9)}])
+def test_other_options_of_the_rule(options: dict[str, Any], gpu: type[recording.Recorder]) -> None:
+    def kind(parameters: Any, lr: float) -> mg.optim.Optimizer:
+        named = list(parameters)
+        return mg.optim.Adam([{"params": named[:7]}, {"params": named[7:], "eps": 1e-3}], lr=lr, **options)
+
+    given = batches(MANY[:4])
+    check_equal(Run(True, kind, max_norm=1.0).make(given), Run(False, kind, max_norm=1.0).make(given))
+    assert len(gpu.lengths) == 1 and gpu.lengths[0]["adam_captured"] >= 2
+
+
+def test_other_buckets_evicted_graphs_and_batches_without_one(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "KEPT", 2)
+    given = batches([(5, 9, 3), (6, 9, 2), (1, 6), (9, 9, 9, 9), (2, 5), (7, 9, 1), (7, 9, 1)])
+    tokens = given[1].tokens
+    given[1] = Batch(
+        PackedTokens(tokens.input_ids, Packing((6, 9, 2), masked_first=(False, True, False)), tokens.token_type_ids, tokens.positions),
+        given[1].labels, None, given[1].rows,
+    )  # fmt: skip
+    ours = Run(True, max_norm=0.5).make(given)
+    check_equal(ours, Run(False, max_norm=0.5).make(given))
+    assert len(gpu.lengths) == 4  # the first goes for the third, and comes back
+    assert all(isfinite(p.numpy().sum()) for p in ours.model.parameters() if len(p) != 40)
+
+
+def test_results_are_waited_for_later(gpu: type[recording.Recorder]) -> None:
+    run, pulled = Run(True), []
+    for result in run.team.steps(run.source(batches(MANY))):
+        pulled.append(run.pulled)
+        assert isfinite(result.loss)
+    assert pulled == [min(number + AHEAD, len(MANY)) for number in range(1, len(MANY) + 1)]
+
+
+# ---------------------------------------------------------------- what is not finite
+@pytest.mark.parametrize("positions", [(0,), (1,), (2,), (3,), (4,), (5,), (1, 2), (0, 3, 5)])
+def test_a_step_that_overflows_is_left_out_and_the_others_are_made(positions: tuple[int, ...], gpu: type[recording.Recorder]) -> None:
+    given = overflowing(*positions)
+
+    def check(batch: Batch, loss: float) -> bool:
+        return isfinite(loss)
+
+    expected = Run(False, max_norm=0.5).make(given, check=check)
+    assert [number for number, result in enumerate(expected.results) if not result.applied] == list(positions)
+    ours = Run(True, max_norm=0.5).make(given, check=check)
+    check_equal(ours, expected)
+    assert [result.batch for result in ours.results] == given
+    assert len(gpu.lengths) == 1
+
+
+def test_without_a_check_it_does_what_a_plain_step_does(gpu: type[recording.Recorder]) -> None:
+    given = overflowing(2)
+    ours, expected = Run(True, max_norm=0.5).make(given), Run(False, max_norm=0.5).make(given)
+    check_equal(ours, expected)
+    assert not isfinite(ours.results[2].loss) and not isfinite(ours.results[5].loss)
+
+
+@pytest.mark.parametrize("position", [0, 2, 5])
+def test_an_id_that_the_model_does_not_have_is_named(position: int, gpu: type[recording.Recorder]) -> None:
+    given = overflowing(position, number=40)
+    ours, expected = Run(True), Run(False)
+    for run in (ours, expected):
+        with pytest.raises(IndexRangeError, match="input_ids holds 40"):
+            run.make(given)
+    check_equal(ours, expected)
+    assert len(ours.results) == position
+    after = batches(MANY[:2])
+    check_equal(ours.make(after), expected.make(after))
+
+
+# ---------------------------------------------------------------- how it ends
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_closed_early(most: int, gpu: type[recording.Recorder]) -> None:
+    """What was launched is made; what overflowed meanwhile is not, nor what came behind it."""
+    for given in (batches(MANY), overflowing(3)):
+        most = min(most, 3) if given[3].tokens.input_ids[-1] == HUGE else most
+        ours = Run(True, max_norm=0.5).make(given, most)
+        made = next(iter(ours.optimizer.steps.values()))
+        assert most <= made <= min(most + AHEAD, len(MANY))
+        expected = Run(False, max_norm=0.5).make(given[:made])
+        check_equal(ours, expected, results=False)
+        assert [loss for loss, _, _ in ours.numbers] == [loss for loss, _, _ in expected.numbers[:most]]
+        assert mg.backend.random.current().step == made
+        more = batches(MANY[:3])
+        check_equal(ours.make(more), expected.make(more), results=False)
+
+
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_an_exception_of_the_batches_comes_behind_the_results(position: int, gpu: type[recording.Recorder]) -> None:
+    def broken(run: Run) -> Iterator[Batch]:
+        yield from run.source(batches(MANY)[:position])
+        raise KeyError("no more")
+
+    ours = Run(True, max_norm=0.5)
+    with pytest.raises(KeyError, match="no more"):
+        ours.make(broken(ours))
+    check_equal(ours, Run(False, max_norm=0.5).make(batches(MANY)[:position]))
+
+
+def test_an_exception_of_the_consumer(gpu: type[recording.Recorder]) -> None:
+    ours = Run(True)
+    with pytest.raises(KeyError):
+        for _ in ours.team.steps(ours.source(batches(MANY))):
+            raise KeyError
+    made = next(iter(ours.optimizer.steps.values()))
+    check_equal(ours, Run(False).make(batches(MANY)[:made]), results=False)
+
+
+def test_an_impossible_rate_comes_behind_the_results(gpu: type[recording.Recorder]) -> None:
+    ours, expected = Run(True), Run(False)
+    for run in (ours, expected):
+        with pytest.raises(ArgumentError, match="lr must be"):
+            run.make(run.source(batches(MANY), [1e-2, 1e-2, 1e-2, -1.0, 1e-2, 1e-2]))
+    check_equal(ours, expected)
+    assert len(ours.results) == 3
+
+
+def test_memory_that_does_not_suffice_for_another_graph(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    given = batches([(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 9, 9, 9)])
+    ours, recorded = Run(True), recording.Recorder.recorded
+
+    def starving(self: Any, function: Callable[[], Any]) -> Any:
+        if gpu.lengths:
+            raise MemoryError("no room")
+        return recorded(self, function)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording.Recorder, "recorded", starving)
+        with pytest.raises(MemoryError, match="no room"):
+            ours.make(given)
+    check_equal(ours, Run(False).make(given[:3]))
+
+
+def test_a_recording_that_fails_means_plain_steps(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(self: Any, function: Callable[[], Any]) -> Any:
+        function()
+        raise RuntimeError("CUDA will not")
+
+    monkeypatch.setattr(recording.Recorder, "recorded", refusing)
+    given = batches(SAME_BUCKET)
+    ours, expected = Run(True, max_norm=0.5).make(given), Run(False, max_norm=0.5)
+    check_equal(ours, expected.make(expected.source(given, filling=False)))
+
+
+# ---------------------------------------------------------------- when it does not run ahead
+def test_what_was_loaded_is_what_is_updated(gpu: type[recording.Recorder]) -> None:
+    given, runs = batches(SAME_BUCKET), [Run(True), Run(False)]
+    for run in runs:
+        run.make(given)
+        state, kept = run.optimizer.state_dict(), [p.numpy().copy() for p in run.model.parameters()]
+        run.make(given)
+        run.optimizer.load_state_dict(state)
+        for p, numbers in zip(run.model.parameters(), kept, strict=True):
+            p.assign(numbers)
+        run.make(given)
+    check_equal(*runs)
+    assert len(gpu.lengths) == 2
+
+
+@pytest.mark.parametrize("kind", [mg.optim.SGD, mg.optim.Lion])
+def test_rules_without_a_captured_kernel(kind: type[mg.optim.Optimizer], gpu: type[recording.Recorder]) -> None:
+    given = batches(SAME_BUCKET)
+    ours, expected = Run(True, kind, max_norm=0.5).make(given), Run(False, kind, max_norm=0.5).make(given)
+    check_equal(ours, expected)
+    assert len(gpu.lengths) == 1 and not gpu.lengths[0]["adam_captured"]
+
+
+def test_a_scaler_decides_on_the_host(gpu: type[recording.Recorder]) -> None:
+    given, runs = batches(SAME_BUCKET), []
+    for capture in (True, False):
+        runs.append(Run(capture, max_norm=1.0, scaler=LossScaler(2.0**10)))
+        runs[-1].make(given)
+    check_equal(*runs)
+    assert len(gpu.lengths) == 1 and not gpu.lengths[0]["adam_captured"]
+
+
+def test_steps_of_a_cpu_and_in_parts() -> None:
+    found = []
+    for parts in (1, 2):
+        mg.manual_seed(3)
+        model = BertForSequenceClassification(BertConfig(**CONFIG)).train()
+        team = Team(LossOf(model, SequenceClasses()), mg.optim.SGD(model.named_parameters(), lr=1e-2), max_norm=1.0)
+        found.append([result.loss for result in team.steps(batches(SAME_BUCKET), parts)])
+        team.close()
+        with pytest.raises(ArgumentError, match="closed"):
+            next(team.steps([]))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)  # float32, and sums in another order
