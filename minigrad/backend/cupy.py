@@ -130,9 +130,7 @@ def widened(x: Any) -> Any:
     """The numbers of a short array, in float32."""
     if x.dtype == np.float16:
         return x.astype(np.float32)
-    bits = x.astype(np.uint32)
-    bits <<= 16
-    return bits.view(np.float32)
+    return cupy.left_shift(x, 16, dtype=np.uint32).view(np.float32)
 
 
 def matmul_short(a: Any, b: Any, out: Any = None, accumulate: bool = False, short: bool = False) -> Any:

@@ -243,8 +243,9 @@ class Layer(Module):
             first = F.take_rows(x, packing.first_rows)
             mixed = self.attention.self(x, packing, first, packing.first)
             x, packing = self.attention.output(mixed, first, packing.first), packing.first
-            return self.output(self.intermediate(x), x, packing)  # type: ignore[no-any-return]
-        return self._fed_forward(self._attended(x, packing), packing)
+        else:
+            x = self._attended(x, packing)
+        return self._fed_forward(x, packing)
 
     def _attended(self, x: Tensor, packing: Packing) -> Tensor:
         inner, end = self.attention.self, self.attention.output

@@ -143,7 +143,7 @@ class DistilBertLayer(Module):
         else:
             x = self._after_attention(inner(x, packing), x)
         norm, draw, form = self.output_layer_norm, ffn.dropout.draw(packing, x.shape[1]), GELU_FORMS.get(ffn.hidden_act)
-        if form is not None and not first_only and in_one(F.feed_forward, x):
+        if form is not None and in_one(F.feed_forward, x):
             return feed_forward(x, ffn.lin1, ffn.lin2, norm, form, draw)
         wide = activated(x, ffn.lin1, ffn.hidden_act)
         return F.dense_add_norm(wide, ffn.lin2.weight, ffn.lin2.bias, x, norm.weight, norm.bias, draw=draw, eps=norm.eps)

@@ -117,7 +117,8 @@ def test_a_lazy_product_of_short_matrices_is_float32() -> None:
 
 
 @each
-def test_short_numbers_become_wide_again(name: str) -> None:
+def test_short_numbers_become_wide_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespace.cupy, "left_shift", np.left_shift)
     bits = np.arange(2**16, dtype=np.uint16)
     x = bits if name == "bf16" else bits.view(np.float16)
     np.testing.assert_array_equal(namespace.widened(x), short_arrays.widened(x), strict=True)
