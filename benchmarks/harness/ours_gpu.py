@@ -28,13 +28,12 @@ class MinigradOnDevice(Minigrad):
         return mg.train.Team(mg.train.LossOf(self.model, self.objective), self.optimizer, capture=True)
 
     def train(self) -> float:
-        """Seconds per batch of a pass of training steps, until the last one's loss is on the host; a team reads that of every step."""
+        """Seconds per batch of a pass of training steps, until the last one's loss is on the host; a team fetches that of every step."""
         optimizer, started = self.optimizer, time.perf_counter()
         with mg.precision(self.precision):
             if self.captured:
-                for batch in self.batches:
-                    self.team.backward(batch)
-                    self.team.step()
+                for _ in self.team.steps(self.batches):
+                    pass
                 return (time.perf_counter() - started) / len(self.batches)
             for batch in self.batches:
                 loss = self.objective.loss(self.model, batch, batch)

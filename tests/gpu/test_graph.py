@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,13 @@ from minigrad.backend import graphs, transfers
 from minigrad.data.loader import Batch
 from minigrad.errors import DeviceError
 from minigrad.packing import PackedTokens
+from minigrad.train import captured
 from minigrad.train.buckets import bucket_for, filled
 from minigrad.train.objectives import LossOf, SequenceClasses
 from minigrad.train.team import Team
+
+HUGE = 4999
+"""The id of a token that makes every loss overflow."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +44,7 @@ def batches(count: int) -> list[Batch]:
     generator, found = np.random.default_rng(0), []
     for number in range(count):
         lengths = generator.permutation([30, 3, 17, 25, 9, 33, 2, 38] if number % 5 else [39, 38, 37, 36, 35, 34, 33, 32])
-        tokens = PackedTokens.of([generator.integers(5, 5000, n) for n in lengths])
+        tokens = PackedTokens.of([generator.integers(5, HUGE, n) for n in lengths])
         found.append(Batch(tokens, generator.integers(0, 2, 8), None, np.arange(8)))
     return found
 
@@ -64,8 +70,31 @@ def trained(folder: Path, given: list[Batch], capture: bool, precision: str = "f
     return losses, norms, {name: p.numpy() for name, p in model.named_parameters()}
 
 
+def made_ahead(folder: Path, given: list[Batch], capture: bool, precision: str = "float32", max_norm: float | None = 1.0) -> Any:
+    """(losses, norms, weights) of steps that run ahead, with dropout, clipping and a schedule; where a loss is not finite no update."""
+    mg.manual_seed(0)
+    model = model_from(folder, "cuda").train()
+    table = model.bert.embeddings.word_embeddings.weight
+    table.assign(np.where(np.arange(len(table))[:, None] == HUGE, np.float32(3e38), table.numpy()))
+    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3)
+    team = Team(LossOf(model, SequenceClasses()), optimizer, max_norm=max_norm, capture=capture)
+
+    def source() -> Iterator[Batch]:
+        for number, batch in enumerate(given):
+            optimizer.param_groups[0]["lr"] = 1e-3 / (1 + number % 7)
+            bucket = bucket_for(batch.tokens.packing.lengths)
+            assert bucket is not None
+            yield batch if capture or HUGE in batch.tokens.input_ids else filled(batch, bucket)
+
+    with mg.precision(precision):
+        results = list(team.steps(source(), check=lambda _, loss: isfinite(loss)))
+    assert [result.applied for result in results] == [isfinite(result.loss) for result in results]
+    weights = {name: p.numpy() for name, p in model.named_parameters()}
+    return [result.loss for result in results], [result.grad_norm for result in results], weights, optimizer
+
+
 def check_equal(ours: Any, expected: Any) -> None:
-    assert ours[:2] == expected[:2]
+    assert np.array_equal(*(np.array(numbers[:2], float) for numbers in (ours, expected)), equal_nan=True)
     for name, weight in expected[2].items():
         assert np.array_equal(ours[2][name], weight), name
 
@@ -78,6 +107,53 @@ def test_fifty_replays_are_fifty_steps(folder: Path, precision: str, caplog: pyt
         ours = trained(folder, given, True, precision)
     assert not caplog.messages  # which would say why steps were not captured
     check_equal(ours, expected)
+
+
+@pytest.mark.parametrize("max_norm", [1.0, None])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_fifty_steps_that_run_ahead(folder: Path, precision: str, max_norm: float | None, caplog: pytest.LogCaptureFixture) -> None:
+    given = batches(50)
+    expected = made_ahead(folder, given, False, precision, max_norm)
+    with caplog.at_level(logging.WARNING, "minigrad"), transfers.strict(), transfers.counting() as counts:
+        ours = made_ahead(folder, given, True, precision, max_norm)
+    assert not caplog.messages
+    check_equal(ours, expected)
+    assert counts.to_host == 50 + len(ours[2]) + 1  # results, the weights at the end, and the table that is changed before
+
+
+@pytest.mark.parametrize("positions", [(0,), (24,), (24, 25), (20, 22, 30), (49,)])
+def test_overflows_while_it_runs_ahead(folder: Path, positions: tuple[int, ...]) -> None:
+    given = batches(50)
+    for position in positions:
+        given[position].tokens.input_ids[-1] = HUGE
+    ours, expected = made_ahead(folder, given, True), made_ahead(folder, given, False)
+    check_equal(ours, expected)
+    for run in (ours, expected):
+        assert [number for number, loss in enumerate(run[0]) if not isfinite(loss)] == list(positions)
+        assert set(run[3].steps.values()) == {50 - len(positions)}
+
+
+def test_closed_while_steps_are_on_their_way(folder: Path) -> None:
+    mg.manual_seed(0)
+    model = model_from(folder, "cuda").train()
+    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3)
+    steps = Team(LossOf(model, SequenceClasses()), optimizer, capture=True).steps(batches(20))
+    losses = [next(steps).loss for _ in range(8)]
+    steps.close()
+    made = next(iter(optimizer.steps.values()))
+    assert 8 < made <= 8 + captured.AHEAD
+    again = made_plainly(folder, batches(20)[:made])
+    assert losses == again[0][:8]
+    for name, p in model.named_parameters():
+        assert np.array_equal(p.numpy(), again[1][name]), name
+
+
+def made_plainly(folder: Path, given: list[Batch]) -> Any:
+    mg.manual_seed(0)
+    model = model_from(folder, "cuda").train()
+    team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-3))
+    full = [filled(batch, bucket) for batch in given if (bucket := bucket_for(batch.tokens.packing.lengths)) is not None]
+    return [result.loss for result in team.steps(full)], {name: p.numpy() for name, p in model.named_parameters()}
 
 
 def test_each_bucket_is_captured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
