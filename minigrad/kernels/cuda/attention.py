@@ -62,7 +62,7 @@ def _attention(
     short_out, short_pullback = attend(xp, short_q, xp.shortened(_aligned(xp, kv), precision), **settings)
 
     def pullback(g: Any) -> Any:
-        return [None if x is None else xp.widened(x) for x in short_pullback(xp.shortened(_aligned(xp, g), precision))]
+        return tuple([None if x is None else xp.widened(x) for x in short_pullback(xp.shortened(_aligned(xp, g), precision))])
 
     return xp.widened(short_out), pullback
 
