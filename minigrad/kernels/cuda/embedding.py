@@ -40,7 +40,10 @@ def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = N
 
 
 class SummedRows(RowSparse):
-    """`RowSparse` on a GPU: rows of one id are added up in their order, so that two runs agree to the last bit; `NO_ROW` names none."""
+    """`RowSparse` on a GPU: rows of one id are added up in an order that their places alone decide, so that two runs agree to the last bit.
+
+    `NO_ROW` names none.
+    """
 
     __slots__ = ()
 
