@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -163,18 +162,18 @@ class Optimizer(ABC):
 
     def _stretches(self) -> list[Update]:
         """The arena's parameters that are due, counted on; neighbours that are updated alike are joined."""
-        found: list[Update] = []
+        found: list[list[int]] = []  # group, step, start, stop
         last = None
         for place in self.arena.places:
             if not self._is_due(place.parameter):
                 continue
             step = self._advance(place.parameter)
-            if found and last == (place.group, step, place.start):
-                found[-1] = replace(found[-1], stop=place.stop)
+            if last == (place.group, step, place.start):
+                found[-1][3] = place.stop
             else:
-                found.append(self._update(place.group, step, None, place.start, place.stop))
+                found.append([place.group, step, place.start, place.stop])
             last = (place.group, step, place.stop)
-        return found
+        return [self._update(group, step, None, start, stop) for group, step, start, stop in found]
 
     def _update(self, group: int, step: int, table: int | None, start: int, stop: int) -> Update:
         options = self.param_groups[group]

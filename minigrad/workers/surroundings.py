@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Protocol
 from weakref import ref
 
 from minigrad.nn.module import Module
@@ -29,16 +29,16 @@ class Surroundings:
 
     def changed(self) -> bool:
         """Whether a fork made now would know something else than one made when this object was."""
-        return any((thing := known()) is not None and mark != self._mark(thing) for known, mark in self._before)
+        for known, mark in self._before:
+            thing = known()
+            if thing is not None and not mark.fits(thing):
+                return True
+        return False
 
-    def _mark(self, thing: Module | Parameter | Buffer) -> Any:
-        """What is compared: of a module its plain attributes, and which modules and tensors are the others."""
+    def _mark(self, thing: Module | Parameter | Buffer) -> _Mark:
         if isinstance(thing, Module):
-            kept = {name: value for name, value in vars(thing).items() if isinstance(value, (*PLAIN, Module, Tensor))}
-            return {name: value if isinstance(value, PLAIN) else ref(value) for name, value in kept.items()}
-        if isinstance(thing, Parameter):
-            return thing.requires_grad, None if thing in self._shared else thing.leaf.version
-        return _Identity(thing.array)
+            return _OfModule(thing)
+        return _OfParameter(thing, thing not in self._shared) if isinstance(thing, Parameter) else _OfBuffer(thing)
 
     # ---------------------------------------------------------------- in a worker
     def strangers(self) -> list[Parameter]:
@@ -49,13 +49,59 @@ class Surroundings:
         return found
 
 
-class _Identity:
-    """Equal to an identity of the same object only; keeps it, so that no other can take its place in memory."""
+class _Mark(Protocol):
+    """What is compared. It is asked in every step, of every module and parameter there is."""
 
-    def __init__(self, thing: Any) -> None:
-        self.thing = thing
+    def fits(self, thing: Any) -> bool:
+        """Whether the thing is as it was."""
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.thing is other.thing
 
-    __hash__ = None  # type: ignore[assignment]
+class _OfModule:
+    """Its plain attributes, and which modules and tensors are the others. Mostly all are the same objects, which is seen faster."""
+
+    def __init__(self, module: Module) -> None:
+        self._kept = _kept(module)
+        attributes = vars(module)
+        self._count = len(attributes)
+        self._plain = [(name, value) for name, value in attributes.items() if isinstance(value, PLAIN)]
+        self._weak = [(name, mark) for name, mark in self._kept.items() if isinstance(mark, ref)]
+        self._others = [(name, type(value)) for name, value in attributes.items() if name not in self._kept]
+
+    def fits(self, module: Module) -> bool:
+        return self._is_untouched(vars(module)) or self._kept == _kept(module)
+
+    def _is_untouched(self, attributes: dict[str, Any]) -> bool:
+        if len(attributes) != self._count:
+            return False
+        for name, value in self._plain:
+            if attributes.get(name) is not value:
+                return False
+        for name, known in self._weak:
+            if attributes.get(name) is not known():
+                return False
+        return all(type(attributes.get(name)) is kind for name, kind in self._others)
+
+
+def _kept(module: Module) -> dict[str, Any]:
+    kept = {name: value for name, value in vars(module).items() if isinstance(value, (*PLAIN, Module, Tensor))}
+    return {name: value if isinstance(value, PLAIN) else ref(value) for name, value in kept.items()}
+
+
+class _OfParameter:
+    """Whether it is trained, and of whose numbers are not shared how often they have changed."""
+
+    def __init__(self, parameter: Parameter, alone: bool) -> None:
+        self._alone, self._trained, self._version = alone, parameter.requires_grad, parameter.leaf.version
+
+    def fits(self, parameter: Parameter) -> bool:
+        return parameter.requires_grad is self._trained and (not self._alone or parameter.leaf.version == self._version)
+
+
+class _OfBuffer:
+    """Its array, which is kept, so that no other can take its place in memory."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._array = buffer.array
+
+    def fits(self, buffer: Buffer) -> bool:
+        return buffer.array is self._array
