@@ -31,7 +31,7 @@ REGISTERS = {
     "sum_rows": 64,
     "sum_bundles": 64,
     "adam": 56,
-    "adam_now": 48,
+    "begin_captured": 48,
     "adam_captured": 56,
     "sum_of_squares": 40,
     "sum_doubles": 40,
@@ -39,12 +39,12 @@ REGISTERS = {
 REGISTERS |= {
     f"{kernel}_{storage}": float32 if storage == "float32" else short
     for kernel, float32, short in (
-        ("add_norm", 112, 96),  # a row of up to 1024 numbers in 32 of each lane, and what is added to it in as many
+        ("add_norm", 112, 104),  # a row of up to 1024 numbers in 32 of each lane, and what is added to it in as many
         ("add_norm_pullback", 112, 96),  # two such rows
         ("add_bias", 48, 40),
         ("bias_gelu", 48, 48),
         ("bias_gelu_pullback", 80, 64),
-        ("column_sums", 48, 48),
+        ("column_sums", 72, 72),
         ("norm_sums", 72, 64),
     )
     for storage in STORAGES

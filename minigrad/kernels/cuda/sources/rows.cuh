@@ -12,6 +12,7 @@ constexpr int CHUNK = LANES * WARP;  // numbers that a warp has in hand at a tim
 constexpr int CHUNKS = 8;            // chunks of the widest row
 constexpr int WARPS = 8;             // warps of a block
 constexpr int AHEAD = 4;             // rows of a strip that a thread reads at once
+constexpr int FAR_AHEAD = 16;        // the same where rows are only added
 constexpr int ROWS = WARPS * AHEAD;  // rows of a block of strips
 
 // ---------------------------------------------------------------- dropout of a row
@@ -191,18 +192,18 @@ struct Strip {
     DEVICE bool has(int i) const { return row(i) < rows; }
 
     // Zeros in rows that do not exist.
-    template <class T>
-    DEVICE void load(Four<T> (&found)[AHEAD], const T* x, int width, bool is_wide) const {
+    template <int N, class T>
+    DEVICE void load(Four<T> (&found)[N], const T* x, int width, bool is_wide) const {
         if (is_wide)
-            load_rows(found, x, width, true);
+            load_rows<N>(found, x, width, true);
         else
-            load_rows(found, x, width, false);
+            load_rows<N>(found, x, width, false);
     }
 
-    template <class T>
-    DEVICE void load_rows(Four<T> (&found)[AHEAD], const T* x, int width, bool is_wide) const {
+    template <int N, class T>
+    DEVICE void load_rows(Four<T> (&found)[N], const T* x, int width, bool is_wide) const {
 #pragma unroll
-        for (int i = 0; i < AHEAD; ++i) found[i] = load4(x + row(i) * width, has(i) ? at : width, width, is_wide);
+        for (int i = 0; i < N; ++i) found[i] = load4(x + row(i) * width, has(i) ? at : width, width, is_wide);
     }
 
     template <class T>
@@ -281,7 +282,7 @@ KERNEL(add_bias)(Storage* y, const float* bias, i64 rows, int width) {
     const bool w = wide(y, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
     Four<Storage> given[AHEAD];
-    strip.load(given, y, width, w);
+    strip.load<AHEAD>(given, y, width, w);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) strip.store(i, y, width, w, given[i] + b);
 }
@@ -292,7 +293,7 @@ KERNEL(bias_gelu)(const Storage* h, const float* bias, Storage* out, i64 rows, i
     const bool w = wide(h, width) && wide(out, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
     Four<Storage> given[AHEAD];
-    strip.load(given, h, width, w);
+    strip.load<AHEAD>(given, h, width, w);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) strip.store(i, out, width, w, gelu_in<Storage>(given[i] + b));
 }
@@ -304,8 +305,8 @@ KERNEL(bias_gelu_pullback)
     const bool w = wide(g, width) && wide(h, width) && wide(dh, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
     Four<Storage> above[AHEAD], given[AHEAD];
-    strip.load(above, g, width, w);
-    strip.load(given, h, width, w);
+    strip.load<AHEAD>(above, g, width, w);
+    strip.load<AHEAD>(given, h, width, w);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
@@ -322,11 +323,11 @@ KERNEL(column_sums)(const Storage* x, float* partial, i64 rows, int width, int e
     Strip strip(past < rows ? past : rows);
     const bool w = wide(x, width);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (strip.first = (i64)blockIdx.x * each + threadIdx.y; strip.has(0); strip.first += ROWS) {
-        Four<Storage> given[AHEAD];
-        strip.load(given, x, width, w);
+    for (strip.first = (i64)blockIdx.x * each + threadIdx.y; strip.has(0); strip.first += WARPS * FAR_AHEAD) {
+        Four<Storage> given[FAR_AHEAD];
+        strip.load<FAR_AHEAD>(given, x, width, w);
 #pragma unroll
-        for (int i = 0; i < AHEAD; ++i) sum = sum + given[i];
+        for (int i = 0; i < FAR_AHEAD; ++i) sum = sum + given[i];
     }
     store_sum(partial, strip, width, stride, over_rows(sum));
 }
@@ -338,9 +339,9 @@ KERNEL(norm_sums)(const float* g, const Storage* xhat, const Storage* dy, float*
     const bool w = wide(g, width) && wide(xhat, width) && wide(dy, width);
     float4 above[AHEAD];
     Four<Storage> along[AHEAD], below[AHEAD];
-    strip.load(above, g, width, w);
-    strip.load(along, xhat, width, w);
-    strip.load(below, dy, dy ? width : 0, w);
+    strip.load<AHEAD>(above, g, width, w);
+    strip.load<AHEAD>(along, xhat, width, w);
+    strip.load<AHEAD>(below, dy, dy ? width : 0, w);
     float4 dgamma = make_float4(0.0f, 0.0f, 0.0f, 0.0f), dbeta = dgamma, dbias = dgamma;
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
