@@ -57,7 +57,7 @@ def test_sizes_are_those_of_the_sources(source: str, name: str, value: int) -> N
 
 
 def test_the_widest_row_and_the_strip_are_those_of_the_sources() -> None:
-    text = (SOURCES / "rows.cuh").read_text(encoding="utf-8")
+    text = "".join((SOURCES / name).read_text(encoding="utf-8") for name in ("rows.cuh", "strips.cuh"))
     lanes, chunks, ahead = (int(re.findall(rf"constexpr int {name} = (\d+);", text)[0]) for name in ("LANES", "CHUNKS", "AHEAD"))
     assert lanes * 32 == launch.STRIP
     assert launch.STRIP * chunks == launch.WIDEST

@@ -1,4 +1,4 @@
-"""The kernels of `rows.cuh` in float32, run on the CPU by way of the operations that are made of them, against the bodies in float64."""
+"""Row kernels of float32, run on the CPU by way of the operations that are made of them, against the bodies in float64."""
 
 from __future__ import annotations
 
@@ -134,20 +134,26 @@ def test_what_is_not_covered_is_declined() -> None:
 
 
 # ---------------------------------------------------------------- that the checks check
-PLANTED: list[tuple[str, str, str, Callable[[], Any]]] = [
-    ("dense_gelu", "sum = sum + all[i][threadIdx.x]", "sum = sum + all[1][threadIdx.x]", lambda: normal((20, 3), (9, 3), (9,))),
-    ("layer_norm", "if (at + j >= width) numbers[j] = 0.0f;", "", lambda: normal((3, 33), (33,), (33,))),
-    ("layer_norm", "along.part[i] * mean_along", "along.part[i] * mean", lambda: normal((3, 33), (33,), (33,))),
-    ("layer_norm", "__syncthreads();  // what was summed before has been read", "", lambda: normal((130, 33), (33,), (33,))),
-    ("linears", "past < rows ? past : rows", "past", lambda: normal((300, 3), (4, 3), (4,))),
+PLANTED: list[tuple[str, str, str, str, Callable[[], Any]]] = [
+    (
+        "dense_gelu",
+        "strips.cuh",
+        "sum = sum + all[i][threadIdx.x]",
+        "sum = sum + all[1][threadIdx.x]",
+        lambda: normal((20, 3), (9, 3), (9,)),
+    ),
+    ("layer_norm", "rows.cuh", "if (at + j >= width) numbers[j] = 0.0f;", "", lambda: normal((3, 33), (33,), (33,))),
+    ("layer_norm", "rows.cuh", "along.part[i] * mean_along", "along.part[i] * mean", lambda: normal((3, 33), (33,), (33,))),
+    ("layer_norm", "strips.cuh", "__syncthreads();  // what was summed before has been read", "", lambda: normal((130, 33), (33,), (33,))),
+    ("linears", "strips.cuh", "past < rows ? past : rows", "past", lambda: normal((300, 3), (4, 3), (4,))),
 ]
 
 
-@pytest.mark.parametrize(("name", "right", "wrong", "arrays"), PLANTED, ids=[p[1][:30] for p in PLANTED])
+@pytest.mark.parametrize(("name", "source", "right", "wrong", "arrays"), PLANTED, ids=[p[2][:30] for p in PLANTED])
 def test_a_planted_error_is_caught(
-    name: str, right: str, wrong: str, arrays: Callable[[], Any], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    name: str, source: str, right: str, wrong: str, arrays: Callable[[], Any], emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planted = emulator.changed("rows.cuh", right, wrong)
+    planted = emulator.changed(source, right, wrong)
     monkeypatch.setattr(launch, "kernel_of", planted.kernel)
     with pytest.raises((AssertionError, EmulationError)):
         compare(name, arrays(), {}, planted)

@@ -1,4 +1,4 @@
-"""The kernels of `rows.cuh` for each storage, run on the CPU, against their formulas in float64 of the numbers that are stored.
+"""Row kernels for each storage, run on the CPU, against their formulas in float64 of the numbers that are stored.
 
 What is written to is poisoned and guarded; each kernel runs twice, the second time with its threads in the opposite order, and must give
 the same bits.
@@ -235,9 +235,9 @@ def test_no_rows_launch_nothing(storage: str) -> None:
 PLANTED = [
     ("storage.cuh", "Short::pair(x.z, x.w)", "Short::pair(x.w, x.z)", test_add_bias, (70, 132, 0)),
     ("storage.cuh", "found.high |= (u32)row[at + 3].bits << 16", "found.high = (u32)row[at + 3].bits << 16", test_add_bias, (70, 132, 1)),
-    ("rows.cuh", "0.31f * fabsf(x)", "0.31f * x", test_bias_gelu, (9, 33, 0, False)),
-    ("rows.cuh", "if (has(i)) store4", "store4", test_add_bias, (31, 33, 0)),
-    ("rows.cuh", "store_sum(partial + width, strip", "store_sum(partial, strip", test_norm_sums, (40, 130, 0, 3)),
+    ("strips.cuh", "0.31f * fabsf(x)", "0.31f * x", test_bias_gelu, (9, 33, 0, False)),
+    ("strips.cuh", "if (has(i)) store4", "store4", test_add_bias, (31, 33, 0)),
+    ("strips.cuh", "store_sum(partial + width, strip", "store_sum(partial, strip", test_norm_sums, (40, 130, 0, 3)),
     ("rows.cuh", "if (dy && drawing.drops)", "if (false)", test_add_norm_pullback, (9, 33, 0, 0.3)),
 ]
 

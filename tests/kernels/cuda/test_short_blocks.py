@@ -149,7 +149,7 @@ def test_another_gelu_is_declined() -> None:
 # ---------------------------------------------------------------- that the checks check
 PLANTED = [
     ("rows.cuh", "part = part + beside.part[i]", "part = part"),
-    ("rows.cuh", "gate = x < 0.0f ? tail : 1.0f - tail", "gate = 1.0f - tail"),
+    ("strips.cuh", "gate = x < 0.0f ? tail : 1.0f - tail", "gate = 1.0f - tail"),
 ]
 
 

@@ -1,9 +1,10 @@
-// The kernels of `rows.cuh` for rows that lie in memory as float32, and dropout by itself.
+// The kernels of rows.cuh and strips.cuh for rows that lie in memory as float32, and dropout by itself.
 #include "storage.cuh"
 
 using Storage = float;
 #define KERNEL(name) extern "C" __global__ void __launch_bounds__(256) name##_float32
 #include "rows.cuh"
+#include "strips.cuh"
 
 // out = dropout(x); out may be x.
 extern "C" __global__ void __launch_bounds__(256)

@@ -1,6 +1,7 @@
-// The kernels of `rows.cuh` for rows that lie in memory as fp16.
+// The kernels of rows.cuh and strips.cuh for rows that lie in memory as fp16.
 #include "storage.cuh"
 
 using Storage = fp16;
 #define KERNEL(name) extern "C" __global__ void __launch_bounds__(256) name##_fp16
 #include "rows.cuh"
+#include "strips.cuh"
