@@ -10,7 +10,7 @@ Processes and not threads, because between two matrix products Python holds its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import nullcontext
 from dataclasses import astuple
 from functools import partial
@@ -155,7 +155,9 @@ class Team:
             self.scaler.update(overflowed=False)
         return True
 
-    def steps(self, batches: Iterable[Batch], parts: int = 1, check: Callable[[Batch, float], bool] | None = None) -> Iterator[StepResult]:
+    def steps(
+        self, batches: Iterable[Batch], parts: int = 1, check: Callable[[Batch, float], bool] | None = None
+    ) -> Generator[StepResult, None, None]:
         """Make a step for each batch, `backward` and `step`; yields the results in order.
 
         With `capture` the update is part of the CUDA graph, and the next steps are launched before the results of this one are there: up

@@ -16,9 +16,10 @@ from train import test_captured
 from train.test_captured import CONFIG, SAME_BUCKET
 
 import minigrad as mg
-from minigrad.data.loader import Batch
+from minigrad.data.loader import Batch, PackedLoader
 from minigrad.errors import ArgumentError, IndexRangeError
 from minigrad.models import BertConfig, BertForSequenceClassification
+from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
 from minigrad.train import captured
 from minigrad.train.ahead import StepResult
@@ -26,7 +27,9 @@ from minigrad.train.buckets import bucket_for, filled
 from minigrad.train.captured import AHEAD
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, SequenceClasses
+from minigrad.train.settings import TrainingSettings
 from minigrad.train.team import Team
+from minigrad.train.trainer import Trainer
 
 MANY = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1), (5, 9, 3), (6, 9, 2)]
 """Of one bucket."""
@@ -302,3 +305,39 @@ def test_steps_of_a_cpu_and_in_parts() -> None:
         with pytest.raises(ArgumentError, match="closed"):
             next(team.steps([]))
     assert found[0] == pytest.approx(found[1], rel=1e-5)  # float32, and sums in another order
+
+
+# ---------------------------------------------------------------- a trainer
+def logged(capture: bool, texts: list[np.ndarray], **settings: Any) -> tuple[list[dict[str, Any]], list[np.ndarray], Any]:
+    """What a trainer tells, the weights at the end, and where its optimizer stands. Batches have the size of their bucket."""
+    mg.manual_seed(3)
+    model = BertForSequenceClassification(BertConfig(**CONFIG))
+    table = model.bert.embeddings.word_embeddings.weight
+    table.assign(np.where(np.arange(40)[:, None] == HUGE, np.float32(3e38), table.numpy()))
+    labels = [IGNORED] * 4 + [0, 1, 2, 0] * (len(texts) // 4 - 1)
+    loader, events = PackedLoader(texts, labels, batch_size=4), []
+    given = TrainingSettings(epochs=2, device="cuda", capture=capture, lr=1e-2, clip=0.5, warmup=0.3, **settings)
+
+    def evaluate() -> dict[str, float]:
+        return {"loss": float(np.abs(model.classifier.weight.numpy()).sum())}
+
+    trainer = Trainer(model, SequenceClasses(), loader, given, evaluate=evaluate, callbacks=[events.append])
+    trainer.fit()
+    stable = [{key: value for key, value in event.items() if not key.startswith(("seconds", "tokens_per", "memory"))} for event in events]
+    standing = list(trainer.optimizer.steps.values()), trainer.schedule.steps, trainer.at.skipped, mg.backend.random.current().step
+    return stable, [p.numpy() for p in model.parameters()], standing
+
+
+@pytest.mark.parametrize("settings", [{}, {"evaluate_every": 2}, {"ema": 0.9}, {"on_nonfinite": "skip"}, {"precision": "fp16"}], ids=str)
+def test_a_trainer_runs_ahead_and_tells_the_same(settings: dict[str, Any], gpu: type[recording.Recorder]) -> None:
+    """The first batch of an epoch has no labels; with "skip" the fourth overflows."""
+    generator = np.random.default_rng(0)
+    texts = [generator.integers(1, HUGE, 4) for _ in range(24)]
+    if "on_nonfinite" in settings:
+        texts[13][2] = HUGE
+    (events, weights, standing), (expected, theirs, stood) = (logged(capture, texts, **settings) for capture in (True, False))
+    assert (repr(events), standing) == (repr(expected), stood)  # as text, since a loss is not a number
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 13))
+    for mine, other in zip(weights, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    assert bool(gpu.lengths[0]["adam_captured"]) == ("precision" not in settings)
