@@ -1,27 +1,38 @@
 // Packed attention, forward and backward, without a matrix of weights in memory: softmax as one goes along, and weights computed again on
 // the way back from the saved logarithms of their sums (Dao et al., arXiv 2205.14135; Dao, arXiv 2307.08691).
 //
-// `Products` says how the products are computed (float32, or tensor cores); sums and everything else are float32. Each number is written by
-// one lane that adds in a fixed order: results are the same bits every time. A query without any key gives zeros, and its saved
-// logarithm is +∞, which makes its weights 2^-∞ = 0 on the way back.
+// `Products` says how the products are computed (float32, or tensor cores) and how queries, keys, values, outputs and their gradients are
+// stored; sums and everything else are float32. Each number is written by one lane that adds in a fixed order: results are the same bits
+// every time. A query without any key gives zeros, and its saved logarithm is +∞, which makes its weights 2^-∞ = 0 on the way back.
 #pragma once
 #include "attention_tiles.cuh"
 
 // What this block and this lane own where rows are queries. A causal query sees the keys up to its own place, the last query the last key:
-// `seen` is the first key that each of the lane's two queries does not see, and the `end`s are where that is for all of a warp or block.
+// `seen` is the first key that each of the lane's two queries does not see, the `end`s are where that is for all of a warp or block, and
+// all of the warp see the keys before `seen_by_all`.
 struct Asking {
     int head;
     Item item;
-    int first, row[2], seen[2], warp_end, block_end;
+    int first, row[2], seen[2], seen_by_all, warp_end, block_end;
 
     DEVICE Asking(const Item* items, int heads, bool causal, const Place& place)
         : head(blockIdx.x % heads), item(items[blockIdx.x / heads]) {
         const auto end = [&](int query) { return causal ? min(item.keys, query + item.keys - item.queries + 1) : item.keys; };
         first = item.start + 16 * place.warp;
         row[0] = first + place.row, row[1] = row[0] + 8;
-        seen[0] = end(row[0]), seen[1] = end(row[1]);
+        seen[0] = end(row[0]), seen[1] = end(row[1]), seen_by_all = end(first);
         warp_end = first < item.queries ? end(min(first + 16, item.queries) - 1) : 0;
         block_end = end(min(item.start + PIECE, item.queries) - 1);
+    }
+
+    // scores ← `hidden` for the keys of a tile that a query does not see.
+    DEVICE void hide(float (&scores)[EIGHTS][4], int key, float hidden) const {
+        if (key + TILE <= seen_by_all) return;
+#pragma unroll
+        for (int j = 0; j < EIGHTS; ++j)
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (key + 8 * j + 2 * Place().quad + i % 2 >= seen[i / 2]) scores[j][i] = hidden;
     }
 };
 
@@ -70,18 +81,15 @@ DEVICE void attention_forward(
         u32 kept[2];
         kept_keys(kept, draw, item, layout.heads, own.head, own.first, key);
         float weights[EIGHTS][4];
-        Products::by_rows(weights, asking, k_tile[stage], count);
+        Products::by_rows(weights, asking, k_tile[stage], 0, count);
+        own.hide(weights, key, -INFINITE);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float highest = top[half];
 #pragma unroll
             for (int j = 0; j < EIGHTS; ++j)
 #pragma unroll
-                for (int side = 0; side < 2; ++side) {
-                    float& score = weights[j][2 * half + side];
-                    if (key + 8 * j + 2 * place.quad + side >= own.seen[half]) score = -INFINITE;
-                    highest = fmaxf(highest, score);
-                }
+                for (int side = 0; side < 2; ++side) highest = fmaxf(highest, weights[j][2 * half + side]);
             highest = quad_max(highest);
             const float shift = highest == -INFINITE ? 0.0f : highest * POWER<D>;
             const float shrink = power_of_two(fmaf(top[half], POWER<D>, -shift));
@@ -102,7 +110,7 @@ DEVICE void attention_forward(
                     if (!(kept[half] >> (8 * j + side) & 1)) weight = 0.0f;
                 }
         }
-        Products::add_mixed(sums, weights, v_tile[stage], count, staging);
+        Products::add_mixed(sums, weights, v_tile[stage], 0, count, staging);
     });
     if (own.first >= item.queries) return;
 
@@ -154,20 +162,22 @@ DEVICE void attention_dq(
         const int count = min(TILE, item.keys - key);
         u32 kept[2];
         kept_keys(kept, draw, item, layout.heads, own.head, own.first, key);
-        float scores[EIGHTS][4], slopes[EIGHTS][4];
-        Products::by_rows(scores, asking, k_tile[stage], count);
-        Products::by_rows(slopes, above, v_tile[stage], count);
+        float weights[EIGHTS][4], slopes[EIGHTS][4];
+        Products::by_rows(weights, asking, k_tile[stage], 0, count);
+        Products::by_rows(slopes, above, v_tile[stage], 0, count);
+#pragma unroll
+        for (int j = 0; j < EIGHTS; ++j)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) weights[j][i] = power_of_two(fmaf(weights[j][i], POWER<D>, -logarithm[i / 2]));
+        own.hide(weights, key, 0.0f);
 #pragma unroll
         for (int j = 0; j < EIGHTS; ++j)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                const int half = i / 2, side = i % 2;
-                const bool seen = key + 8 * j + 2 * place.quad + side < own.seen[half];
-                const float weight = seen ? power_of_two(fmaf(scores[j][i], POWER<D>, -logarithm[half])) : 0.0f;
-                const float slope = kept[half] >> (8 * j + side) & 1 ? slopes[j][i] : 0.0f;
-                slopes[j][i] = weight * fmaf(slope, draw.scale, -mean[half]);
+                const float slope = kept[i / 2] >> (8 * j + i % 2) & 1 ? slopes[j][i] : 0.0f;
+                slopes[j][i] = weights[j][i] * fmaf(slope, draw.scale, -mean[i / 2]);
             }
-        Products::add_mixed(sums, slopes, k_tile[stage], count, staging);
+        Products::add_mixed(sums, slopes, k_tile[stage], 0, count, staging);
     });
     write_rows<Products, D>(dq, sums, {SCALE<D>, SCALE<D>}, own.row, item.queries, q_offset);
 }
@@ -187,11 +197,9 @@ DEVICE void attention_dkv(
     const int first = item.start + 16 * place.warp;
     const int row[2] = {first + place.row, first + place.row + 8};
     const int ahead = item.queries - item.keys;  // a causal key is seen from this many queries after its own place on
-    const int from[2] = {causal ? row[0] + ahead : 0, causal ? row[1] + ahead : 0};
     const auto k_offset = [&](int i) { return layout.k_at(item.key_first + i, head); };
     const auto v_offset = [&](int i) { return layout.v_at(item.key_first + i, head); };
-    const typename Products::template Left<D> keys = rows_of(kv, row, item.keys, k_offset);
-    const typename Products::template Left<D, D <= 64> values = rows_of(kv, row, item.keys, v_offset);
+    const typename Products::template Left<D> keys = rows_of(kv, row, item.keys, k_offset), values = rows_of(kv, row, item.keys, v_offset);
 
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     const float* const saved = (place.warp ? delta : lse) + (i64)head * rows + item.query_first + place.lane;
@@ -199,38 +207,38 @@ DEVICE void attention_dkv(
         const int count = item.queries - query;
         Products::bring(q_tile[stage], q + layout.q_at(item.query_first + query, head), layout.q_width(), count);
         Products::bring(g_tile[stage], g + layout.at(item.query_first + query, head), layout.width(), count);
-        if (place.warp < 2) {  // as many lanes as queries
+        if (place.warp < 2)  // as many lanes as queries
             copy_4((float*)(place.warp ? means : logarithms)[stage] + place.lane, saved + query, place.lane < count);
-        }
     };
-    const int begin = causal ? max(0, item.start + ahead) / TILE * TILE : 0;
-    through_tiles<Products::STAGES>(begin, item.queries, load, [&](int stage, int query) {
+    const int seeing = causal ? max(0, item.start + ahead) / TILE * TILE : 0;
+    through_tiles<Products::STAGES>(seeing, item.queries, load, [&](int stage, int query) {
         const int count = min(TILE, item.queries - query);
         if (first >= item.keys || (causal && query + count <= first + ahead)) return;
-        const u32 kept = kept_of_query(draw, item, layout.heads, head, query, first);
-        float weights[EIGHTS][4], slopes[EIGHTS][4];
-        Products::by_rows(weights, keys, q_tile[stage], count);
-        Products::by_rows(slopes, values, g_tile[stage], count);
+        const int late = causal ? first + place.row + ahead - query - 2 * place.quad : -TILE;  // before, no column of row 0 sees the key
+        const u32 kept = kept_queries(draw, item, layout.heads, head, query, first);
 #pragma unroll
-        for (int j = 0; j < EIGHTS; ++j) {
-            const float2 logarithm = logarithms[stage][4 * j + place.quad], mean = means[stage][4 * j + place.quad];
+        for (int begin = 0; begin < TILE; begin += 16) {  // there are no registers for more at a time
+            if (begin >= count) break;
+            float weights[2][4], slopes[2][4];
+            Products::by_rows(weights, keys, q_tile[stage], begin, count);
+            Products::by_rows(slopes, values, g_tile[stage], begin, count);
 #pragma unroll
-            for (int side = 0; side < 2; ++side) {
-                const int column = 8 * j + 2 * place.quad + side;
-                const u32 bits = __shfl_sync(ALL, kept, column) >> place.row;
+            for (int j = 0; j < 2; ++j) {
+                const int pair = begin / 2 + 4 * j + place.quad;
+                const float2 logarithm = logarithms[stage][pair], mean = means[stage][pair];
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const int i = 2 * half + side;
-                    const float factor = bits >> 8 * half & 1 ? draw.scale : 0.0f;
+                for (int i = 0; i < 4; ++i) {
+                    const int half = i / 2, side = i % 2;
+                    const float factor = kept >> (begin / 4 + 2 * j + side + 8 * half) & 1 ? draw.scale : 0.0f;
                     const float power = fmaf(weights[j][i], POWER<D>, -(side ? logarithm.y : logarithm.x));
-                    const float weight = query + column >= from[half] ? power_of_two(power) : 0.0f;
+                    const float weight = begin + 8 * j + side >= late + 8 * half ? power_of_two(power) : 0.0f;
                     slopes[j][i] = weight * fmaf(slopes[j][i], factor, -(side ? mean.y : mean.x));
                     weights[j][i] = weight * factor;
                 }
             }
+            Products::add_mixed(dv, weights, g_tile[stage], begin, count, staging);
+            Products::add_mixed(dk, slopes, q_tile[stage], begin, count, staging);
         }
-        Products::add_mixed(dv, weights, g_tile[stage], count, staging);
-        Products::add_mixed(dk, slopes, q_tile[stage], count, staging);
     });
     write_rows<Products, D>(dkv, dk, {SCALE<D>, SCALE<D>}, row, item.keys, k_offset);
     write_rows<Products, D>(dkv, dv, {1.0f, 1.0f}, row, item.keys, v_offset);
@@ -244,24 +252,24 @@ template <int D>
 constexpr int BACKWARD_BLOCKS = D == 128 ? 2 : 3;
 
 // The three kernels for one way of computing products and one head size.
-#define READ(T) const T* __restrict__
-#define WRITTEN(T) T* __restrict__
+#define READ(Products) const Products::Storage* __restrict__
+#define WRITTEN(Products) Products::Storage* __restrict__
 #define ITEMS const Item* __restrict__ items
 #define SETTINGS i64 rows, int parts, int heads, int causal, const u64 *clock, u64 seed, u64 site, u64 step, u32 threshold, float scale
 #define SET rows, {parts, heads}, causal != 0, draw_at(seed, site, step, clock, threshold, scale)
 #define KERNEL(name, blocks) extern "C" __global__ void __launch_bounds__(THREADS, blocks) name
-#define ATTENTION_KERNELS(precision, Products, D)                                                                               \
-    KERNEL(attention_forward_##precision##_##D, (FORWARD_BLOCKS<Products, D>))                                                               \
-    (READ(Products::Storage) q, READ(Products::Storage) kv, ITEMS, WRITTEN(Products::Storage) out, WRITTEN(float) lse, SETTINGS) { \
-        attention_forward<Products, D>(q, kv, items, out, lse, SET);                                                             \
-    }                                                                                                                            \
-    KERNEL(attention_dq_##precision##_##D, BACKWARD_BLOCKS<D>)                                                                         \
-    (READ(Products::Storage) q, READ(Products::Storage) kv, ITEMS, READ(Products::Storage) out, READ(float) lse,                 \
-     READ(Products::Storage) g, WRITTEN(Products::Storage) dq, WRITTEN(float) delta, SETTINGS) {                                 \
-        attention_dq<Products, D>(q, kv, items, out, lse, g, dq, delta, SET);                                                    \
-    }                                                                                                                            \
-    KERNEL(attention_dkv_##precision##_##D, BACKWARD_BLOCKS<D>)                                                                       \
-    (READ(Products::Storage) q, READ(Products::Storage) kv, ITEMS, READ(float) lse, READ(float) delta,                           \
-     READ(Products::Storage) g, WRITTEN(Products::Storage) dkv, SETTINGS) {                                                      \
-        attention_dkv<Products, D>(q, kv, items, lse, delta, g, dkv, SET);                                                       \
+#define ATTENTION_KERNELS(precision, Products, D)                                                                                   \
+    KERNEL(attention_forward_##precision##_##D, (FORWARD_BLOCKS<Products, D>))                                                      \
+    (READ(Products) q, READ(Products) kv, ITEMS, WRITTEN(Products) out, float* __restrict__ lse, SETTINGS) {                        \
+        attention_forward<Products, D>(q, kv, items, out, lse, SET);                                                                \
+    }                                                                                                                               \
+    KERNEL(attention_dq_##precision##_##D, BACKWARD_BLOCKS<D>)                                                                      \
+    (READ(Products) q, READ(Products) kv, ITEMS, READ(Products) out, const float* __restrict__ lse, READ(Products) g,               \
+     WRITTEN(Products) dq, float* __restrict__ delta, SETTINGS) {                                                                   \
+        attention_dq<Products, D>(q, kv, items, out, lse, g, dq, delta, SET);                                                       \
+    }                                                                                                                               \
+    KERNEL(attention_dkv_##precision##_##D, BACKWARD_BLOCKS<D>)                                                                     \
+    (READ(Products) q, READ(Products) kv, ITEMS, const float* __restrict__ lse, const float* __restrict__ delta, READ(Products) g,  \
+     WRITTEN(Products) dkv, SETTINGS) {                                                                                             \
+        attention_dkv<Products, D>(q, kv, items, lse, delta, g, dkv, SET);                                                          \
     }

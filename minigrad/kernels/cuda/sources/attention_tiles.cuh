@@ -3,8 +3,8 @@
 // A block of four warps serves one head of one piece of a sequence: 64 rows (queries, or keys in the dK/dV kernel), 16 for each warp. It
 // goes through the other side in tiles of 32 rows. Sequences of some forty tokens are the common case, hence these sizes: pieces of 64
 // rows leave few rows idle where one warp is a step of 16, tiles of 32 waste little on the last one, and a head of size 128 stays below
-// 48 KiB of shared memory, so several blocks share a multiprocessor and hide each other's loads. With 32 columns for 16 rows, one lane
-// draws one Philox block per tile in every kernel: none is drawn twice, none is idle.
+// 48 KiB of shared memory, so several blocks share a multiprocessor. With 32 columns for 16 rows, one lane draws one Philox block per tile
+// in every kernel: none is drawn twice, none is idle.
 //
 // Scores and weights of a warp lie in its lanes as the tensor cores lay them out: 16 rows by 8 columns are a `float[4]`, whose element i
 // is row lane / 4 + 8 (i / 2), column 2 (lane % 4) + i % 2. The four lanes that share a row are a quad.
@@ -25,8 +25,8 @@ struct alignas(16) Item {
     int key_first, keys, query_first, queries, number, start, spare[2];
 };
 
-// Repetitions of a loop at a time: more hide more of a load's time, but the dK/dV kernel holds D sums and 32 weights in each lane, of at
-// most 255 registers.
+// Repetitions of a loop at a time: more hide more of a load's time, but the dK/dV kernel holds D sums in each lane, of at most 255
+// registers.
 template <int D>
 constexpr int UNROLLED = D > 32 ? 2 : 4;
 
@@ -87,18 +87,19 @@ DEVICE void through_tiles(int at, int end, Load load, Use use) {
 // holds it between tiles.
 struct FloatStorage {
     typedef float Storage;
-    template <int D, bool HELD = true>
+    template <int D>
     using Left = Rows<float>;
     static constexpr int STAGES = 1;
 
     // `store(row, column, x)` for each four neighbours of a tile's rows, zeros from row `count` on.
     template <int D, class Store>
     static DEVICE void each_four(const float* from, i64 stride, int count, Store store) {
+        constexpr int STEP = THREADS * 4 / D;
+        const int row = threadIdx.x / (D / 4), column = threadIdx.x % (D / 4) * 4;
+        from += row * stride + column;
 #pragma unroll(UNROLLED<D>)
-        for (int at = threadIdx.x; at < TILE * D / 4; at += THREADS) {
-            const int row = at / (D / 4), column = at % (D / 4) * 4;
-            store(row, column, row < count ? *(const float4*)(from + row * stride + column) : make_float4(0.0f, 0.0f, 0.0f, 0.0f));
-        }
+        for (int i = 0; i < TILE; i += STEP)
+            store(row + i, column, row + i < count ? *(const float4*)(from + i * stride) : make_float4(0.0f, 0.0f, 0.0f, 0.0f));
     }
 
     // A lane's quarter of the product of two rows.
@@ -149,9 +150,18 @@ DEVICE void kept_keys(u32 (&bits)[2], const Draw& draw, const Item& item, int he
     }
 }
 
-// Which of 16 keys from `key` on survive for query `query + lane`, a bit for each.
-DEVICE u32 kept_of_query(const Draw& draw, const Item& item, int heads, int head, int query, int key) {
-    query += Place().lane;
-    if (draw.threshold == 0 || query >= item.queries) return ALL;
-    return survivors(draw, item.number, pair_block(item, heads, head, query, key));
+// Which of 32 queries from `query` on keep which of 16 keys from `key` on, where rows are keys: bit 2 j + side + 8 half says it of what
+// this lane holds in column 8 j + 2 quad + side of row `half`. Lane l draws query l.
+DEVICE u32 kept_queries(const Draw& draw, const Item& item, int heads, int head, int query, int key) {
+    if (draw.threshold == 0) return ALL;
+    const Place place;
+    const int own = query + place.lane;
+    const u32 mine = own < item.queries ? survivors(draw, item.number, pair_block(item, heads, head, own, key)) : 0;
+    u32 bits = 0;
+#pragma unroll
+    for (int i = 0; i < 2 * EIGHTS; ++i) {
+        const u32 column = __shfl_sync(ALL, mine, 8 * (i / 2) + 2 * place.quad + i % 2) >> place.row;
+        bits |= (column & 0x101) << i;
+    }
+    return bits;
 }

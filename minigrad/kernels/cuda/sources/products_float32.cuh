@@ -25,20 +25,22 @@ struct Float32 : FloatStorage {
         sum = fmaf(a.w, b.w, sum);
     }
 
-    // out = left · rightᵀ: 16 rows by `count` of the tile's 32. Every lane reads its own rows and columns; quads and columns share words.
-    template <int D>
-    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Left<D>& left, const Tile<D>& right, int count) {
+    // out = left · rightᵀ: 16 rows by 8 N of the tile's, from `begin` to `count`. Every lane reads its own rows and columns; quads and
+    // columns share words.
+    template <int D, int N>
+    static DEVICE void by_rows(float (&out)[N][4], const Left<D>& left, const Tile<D>& right, int begin, int count) {
         const Place place;
 #pragma unroll
-        for (int j = 0; j < EIGHTS; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
+        for (int j = 0; j < N; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
 #pragma unroll(UNROLLED<D> / 2)
         for (int k = 0; k < D; k += 4) {
             const float4 low = *(const float4*)(left.row[0] + k), high = *(const float4*)(left.row[1] + k);
 #pragma unroll
-            for (int j = 0; j < EIGHTS; ++j) {
-                if (8 * j >= count) break;
-                const float4 even = *(const float4*)&right.row[8 * j + 2 * place.quad][k];
-                const float4 odd = *(const float4*)&right.row[8 * j + 2 * place.quad + 1][k];
+            for (int j = 0; j < N; ++j) {
+                const int row = begin + 8 * j;
+                if (row >= count) break;
+                const float4 even = *(const float4*)&right.row[row + 2 * place.quad][k];
+                const float4 odd = *(const float4*)&right.row[row + 2 * place.quad + 1][k];
                 multiply(out[j][0], low, even);
                 multiply(out[j][1], low, odd);
                 multiply(out[j][2], high, even);
@@ -47,26 +49,27 @@ struct Float32 : FloatStorage {
         }
     }
 
-    // sums += weights · right over `count` rows of the tile. The weights of a row lie in four lanes, so they go through shared memory.
-    template <int D>
+    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`. The weights of a row lie in four lanes, so they go
+    // through shared memory.
+    template <int D, int N>
     static DEVICE void add_mixed(
-        float (&sums)[D / 8][4], const float (&weights)[EIGHTS][4], const Tile<D>& right, int count, Staging& staging
+        float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging& staging
     ) {
         const Place place;
         float(&staged)[16][TILE + PAD] = staging.row[place.warp];
         __syncwarp();  // the product before has read what it staged
 #pragma unroll
-        for (int j = 0; j < EIGHTS; ++j) {
+        for (int j = 0; j < N; ++j) {
             *(float2*)&staged[place.row][8 * j + 2 * place.quad] = make_float2(weights[j][0], weights[j][1]);
             *(float2*)&staged[place.row + 8][8 * j + 2 * place.quad] = make_float2(weights[j][2], weights[j][3]);
         }
         __syncwarp();
 #pragma unroll(UNROLLED<D> / 2)
-        for (int k = 0; k < count; ++k) {
+        for (int k = 0; k < min(8 * N, count - begin); ++k) {
             const float low = staged[place.row][k], high = staged[place.row + 8][k];
 #pragma unroll
             for (int j = 0; j < D / 8; j += 2) {
-                const float4 x = *(const float4*)&right.row[k][pair_column(j)];
+                const float4 x = *(const float4*)&right.row[begin + k][pair_column(j)];
                 sums[j][0] = fmaf(low, x.x, sums[j][0]);
                 sums[j][1] = fmaf(low, x.y, sums[j][1]);
                 sums[j][2] = fmaf(high, x.x, sums[j][2]);

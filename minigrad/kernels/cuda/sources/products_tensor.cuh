@@ -25,34 +25,36 @@ struct Tf32 : Tensor, FloatStorage {
         });
     }
 
-    // out = left · rightᵀ: 16 rows by the tile's 32.
-    template <int D>
-    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Left<D>& left, const Tile<D>& right, int) {
+    // out = left · rightᵀ: 16 rows by 8 N of the tile's, from `begin` on.
+    template <int D, int N>
+    static DEVICE void by_rows(float (&out)[N][4], const Left<D>& left, const Tile<D>& right, int begin, int) {
         const Place place;
 #pragma unroll
-        for (int j = 0; j < EIGHTS; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
+        for (int j = 0; j < N; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
 #pragma unroll(UNROLLED<D> / 2)
         for (int k = 0; k < D; k += 8) {
             const int at = k + 2 * place.quad;
             const float2 low = *(const float2*)(left.row[0] + at), high = *(const float2*)(left.row[1] + at);
             const u32 a[4] = {tf32(low.x), tf32(high.x), tf32(low.y), tf32(high.y)};
 #pragma unroll
-            for (int j = 0; j < EIGHTS; ++j) {
-                const uint2 b = *(const uint2*)&right.row[8 * j + place.row][at];
+            for (int j = 0; j < N; ++j) {
+                const uint2 b = *(const uint2*)&right.row[begin + 8 * j + place.row][at];
                 multiply_tf32(out[j], a, b.x, b.y);
             }
         }
     }
 
-    // sums += weights · right over `count` rows of the tile.
-    template <int D>
-    static DEVICE void add_mixed(float (&sums)[D / 8][4], const float (&weights)[EIGHTS][4], const Tile<D>& right, int count, Staging&) {
+    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`.
+    template <int D, int N>
+    static DEVICE void add_mixed(
+        float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging&
+    ) {
         const Place place;
 #pragma unroll
-        for (int k = 0; k < EIGHTS; ++k) {
-            if (8 * k >= count) break;
+        for (int k = 0; k < N; ++k) {
+            const int row = begin + 8 * k + 2 * place.quad;
+            if (begin + 8 * k >= count) break;
             const u32 a[4] = {tf32(weights[k][0]), tf32(weights[k][2]), tf32(weights[k][1]), tf32(weights[k][3])};
-            const int row = 8 * k + 2 * place.quad;
 #pragma unroll
             for (int j = 0; j < D / 8; ++j) {
                 const int column = 8 * j + place.row;
@@ -65,8 +67,7 @@ struct Tf32 : Tensor, FloatStorage {
 DEVICE void multiply(bf16, float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_bf16(sums, a, b0, b1); }
 DEVICE void multiply(fp16, float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_fp16(sums, a, b0, b1); }
 
-// Two bytes a number, in global and in shared memory. A left operand is held in registers; where there is no room for it, it is read again
-// for each tile from the first-level cache.
+// Two bytes a number, in global and in shared memory. A left operand is held in registers.
 template <class Short>
 struct Halves : Tensor {
     typedef Short Storage;
@@ -78,29 +79,25 @@ struct Halves : Tensor {
         alignas(16) u32 row[TILE][D / 2 + PAD];
     };
 
-    template <int D, bool HELD = true>
+    template <int D>
     struct Left {
-        Rows<Short> rows;
-        u32 held[HELD ? D / 16 : 1][4];
+        u32 pairs[D / 16][4];
 
-        DEVICE Left(const Rows<Short>& rows) : rows(rows) {
+        DEVICE Left(const Rows<Short>& rows) {
 #pragma unroll
-            for (int k = 0; k < (HELD ? D / 16 : 0); ++k)
+            for (int k = 0; k < D / 16; ++k)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) held[k][i] = read(k, i);
+                for (int i = 0; i < 4; ++i) pairs[k][i] = *(const u32*)(rows.row[i % 2] + 16 * k + 8 * (i / 2) + 2 * Place().quad);
         }
-
-        DEVICE u32 read(int k, int i) const { return *(const u32*)(rows.row[i % 2] + 16 * k + 8 * (i / 2) + 2 * Place().quad); }
-        DEVICE u32 get(int k, int i) const { return HELD ? held[k][i] : read(k, i); }
     };
 
     template <int D>
     static DEVICE void bring(Tile<D>& tile, const Short* from, i64 stride, int count) {
+        constexpr int STEP = THREADS * 8 / D;
+        const int row = threadIdx.x / (D / 8), column = threadIdx.x % (D / 8) * 8;
+        from += row * stride + column;
 #pragma unroll
-        for (int at = threadIdx.x; at < TILE * D / 8; at += THREADS) {
-            const int row = at / (D / 8), column = at % (D / 8) * 8;
-            copy_16(&tile.row[row][column / 2], from + row * stride + column, row < count);
-        }
+        for (int i = 0; i < TILE; i += STEP) copy_16(&tile.row[row + i][column / 2], from + i * stride, row + i < count);
     }
 
     // A lane's quarter of the product of two rows.
@@ -122,32 +119,32 @@ struct Halves : Tensor {
 
     static DEVICE void put(Short* at, float x, float y) { *(u32*)at = Short::pair(x, y); }
 
-    // out = left · rightᵀ: 16 rows by the tile's 32.
-    template <int D, bool HELD>
-    static DEVICE void by_rows(float (&out)[EIGHTS][4], const Left<D, HELD>& left, const Tile<D>& right, int) {
+    // out = left · rightᵀ: 16 rows by 8 N of the tile's, from `begin` on.
+    template <int D, int N>
+    static DEVICE void by_rows(float (&out)[N][4], const Left<D>& left, const Tile<D>& right, int begin, int) {
         const int lane = Place().lane;
 #pragma unroll
-        for (int j = 0; j < EIGHTS; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
+        for (int j = 0; j < N; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
 #pragma unroll
-        for (int k = 0; k < D / 16; ++k) {
-            const u32 a[4] = {left.get(k, 0), left.get(k, 1), left.get(k, 2), left.get(k, 3)};
+        for (int k = 0; k < D / 16; ++k)
 #pragma unroll
-            for (int j = 0; j < EIGHTS; j += 2) {
+            for (int j = 0; j < N; j += 2) {
                 u32 b[4];
-                load_along(b, &right.row[8 * (j + lane / 16) + lane % 8][8 * k + 4 * (lane / 8 % 2)]);
-                multiply(Short{}, out[j], a, b[0], b[1]);
-                multiply(Short{}, out[j + 1], a, b[2], b[3]);
+                load_along(b, &right.row[begin + 8 * (j + lane / 16) + lane % 8][8 * k + 4 * (lane / 8 % 2)]);
+                multiply(Short{}, out[j], left.pairs[k], b[0], b[1]);
+                multiply(Short{}, out[j + 1], left.pairs[k], b[2], b[3]);
             }
-        }
     }
 
-    // sums += weights · right over `count` rows of the tile.
-    template <int D>
-    static DEVICE void add_mixed(float (&sums)[D / 8][4], const float (&weights)[EIGHTS][4], const Tile<D>& right, int count, Staging&) {
+    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`.
+    template <int D, int N>
+    static DEVICE void add_mixed(
+        float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging&
+    ) {
         const int lane = Place().lane;
 #pragma unroll
-        for (int k = 0; k < EIGHTS; k += 2) {
-            if (8 * k >= count) break;
+        for (int k = 0; k < N; k += 2) {
+            if (begin + 8 * k >= count) break;
             const u32 a[4] = {
                 Short::pair(weights[k][0], weights[k][1]), Short::pair(weights[k][2], weights[k][3]),
                 Short::pair(weights[k + 1][0], weights[k + 1][1]), Short::pair(weights[k + 1][2], weights[k + 1][3])
@@ -155,7 +152,7 @@ struct Halves : Tensor {
 #pragma unroll
             for (int j = 0; j < D / 8; j += 2) {
                 u32 b[4];
-                load_across(b, &right.row[8 * k + lane % 16][4 * (j + lane / 16)]);
+                load_across(b, &right.row[begin + 8 * k + lane % 16][4 * (j + lane / 16)]);
                 multiply(Short{}, sums[j], a, b[0], b[1]);
                 multiply(Short{}, sums[j + 1], a, b[2], b[3]);
             }

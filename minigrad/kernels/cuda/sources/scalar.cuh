@@ -65,7 +65,7 @@ HD u32 survivors(const Draw& draw, u64 sequence, u64 block) {
     const Words drawn = philox(draw.seed, DROPOUT, block + 1, sequence, draw.site, draw.step);  // NumPy's first block is number 1
     u32 bits = 0;
 #pragma unroll
-    for (int j = 0; j < UNITS; ++j) bits |= (u32)((drawn.word[j / 4] >> (16 * (j % 4)) & 0xFFFFu) >= draw.threshold) << j;
+    for (int j = 0; j < UNITS; ++j) bits |= (u32)(((u32)(drawn.word[j / 4] >> (16 * (j % 4))) & 0xFFFFu) >= draw.threshold) << j;
     return bits;
 }
 
