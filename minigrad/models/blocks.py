@@ -214,14 +214,13 @@ def attention_block(
     asking: tuple[Linear, Linear, Linear],
     dense: Linear,
     norm: LayerNorm,
-    heads: int,
     draws: tuple[Draw | None, Draw | None],
-    causal: bool = False,
+    **asked: Any,
 ) -> Tensor:
-    """norm(dense(attention(x)) + x), all rows asking. asking: the layers of queries, keys and values; draws: what drops of the weights of
-    attention, and of dense's rows."""
+    """norm(dense(attention(x)) + x). asking: the layers of queries, keys and values; draws: what drops of the weights of attention, and of
+    dense's rows; asked: heads and more, as of `functional.attention_block`."""
     parameters = [*[layer.weight for layer in asking], *[layer.bias for layer in asking], dense.weight, dense.bias, norm.weight, norm.bias]
-    return F.attention_block(x, *parameters, packing=packing, heads=heads, mixing=draws[0], draw=draws[1], causal=causal, eps=norm.eps)
+    return F.attention_block(x, *parameters, packing=packing, mixing=draws[0], draw=draws[1], eps=norm.eps, **asked)
 
 
 def feed_forward(x: Tensor, wide: Linear, dense: Linear, norm: LayerNorm, form: str, draw: Draw | None) -> Tensor:
@@ -239,21 +238,18 @@ class Layer(Module):
         self.output = DenseAddNorm(config.intermediate_size, config)
 
     def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
-        if first_only:
-            first = F.take_rows(x, packing.first_rows)
-            mixed = self.attention.self(x, packing, first, packing.first)
-            x, packing = self.attention.output(mixed, first, packing.first), packing.first
-        else:
-            x = self._attended(x, packing)
-        return self._fed_forward(x, packing)
+        return self._fed_forward(self._attended(x, packing, first_only), packing.first if first_only else packing)
 
-    def _attended(self, x: Tensor, packing: Packing) -> Tensor:
-        inner, end = self.attention.self, self.attention.output
-        if not in_one(F.attention_block, x, (inner, SelfAttention), (end, DenseAddNorm)):
+    def _attended(self, x: Tensor, packing: Packing, first_only: bool) -> Tensor:
+        inner, end, queries = self.attention.self, self.attention.output, packing.first if first_only else packing
+        if in_one(F.attention_block, x, (inner, SelfAttention), (end, DenseAddNorm)):
+            draws = inner.dropout.draw(queries, inner.heads, packing), end.dropout.draw(queries, x.shape[1])
+            asking, asked = (inner.query, inner.key, inner.value), {"first_only": first_only, "heads": inner.heads, "causal": inner.causal}
+            return attention_block(x, packing, asking, end.dense, end.LayerNorm, draws, **asked)
+        if not first_only:
             return end(inner(x, packing), x, packing)  # type: ignore[no-any-return]
-        draws = inner.dropout.draw(packing, inner.heads, packing), end.dropout.draw(packing, x.shape[1])
-        asking = inner.query, inner.key, inner.value
-        return attention_block(x, packing, asking, end.dense, end.LayerNorm, inner.heads, draws, inner.causal)
+        first = F.take_rows(x, packing.first_rows)
+        return end(inner(x, packing, first, queries), first, queries)  # type: ignore[no-any-return]
 
     def _fed_forward(self, x: Tensor, packing: Packing) -> Tensor:
         wide, end = self.intermediate, self.output

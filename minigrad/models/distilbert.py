@@ -132,24 +132,23 @@ class DistilBertLayer(Module):
         self.output_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
-        inner, ffn = self.attention, self.ffn
-        if first_only:
-            first = F.take_rows(x, packing.first_rows)
-            mixed = inner(x, packing, first, packing.first)
-            x, packing = self._after_attention(mixed, first), packing.first
-        elif in_one(F.attention_block, x, (inner, DistilBertAttention)):
-            draws = inner.dropout.draw(packing, inner.heads, packing), None
-            x = attention_block(x, packing, (inner.q_lin, inner.k_lin, inner.v_lin), inner.out_lin, self.sa_layer_norm, inner.heads, draws)
-        else:
-            x = self._after_attention(inner(x, packing), x)
-        norm, draw, form = self.output_layer_norm, ffn.dropout.draw(packing, x.shape[1]), GELU_FORMS.get(ffn.hidden_act)
+        x, ffn, queries = self._attended(x, packing, first_only), self.ffn, packing.first if first_only else packing
+        norm, draw, form = self.output_layer_norm, ffn.dropout.draw(queries, x.shape[1]), GELU_FORMS.get(ffn.hidden_act)
         if form is not None and in_one(F.feed_forward, x):
             return feed_forward(x, ffn.lin1, ffn.lin2, norm, form, draw)
         wide = activated(x, ffn.lin1, ffn.hidden_act)
         return F.dense_add_norm(wide, ffn.lin2.weight, ffn.lin2.bias, x, norm.weight, norm.bias, draw=draw, eps=norm.eps)
 
-    def _after_attention(self, mixed: Tensor, x: Tensor) -> Tensor:
-        dense, norm = self.attention.out_lin, self.sa_layer_norm
+    def _attended(self, x: Tensor, packing: Packing, first_only: bool) -> Tensor:
+        inner, dense, norm, queries = self.attention, self.attention.out_lin, self.sa_layer_norm, packing.first if first_only else packing
+        if in_one(F.attention_block, x, (inner, DistilBertAttention)):
+            draws, asking = (inner.dropout.draw(queries, inner.heads, packing), None), (inner.q_lin, inner.k_lin, inner.v_lin)
+            return attention_block(x, packing, asking, dense, norm, draws, first_only=first_only, heads=inner.heads)
+        if first_only:
+            first = F.take_rows(x, packing.first_rows)
+            x, mixed = first, inner(x, packing, first, queries)
+        else:
+            mixed = inner(x, packing)
         return F.dense_add_norm(mixed, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=None, eps=norm.eps)
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:

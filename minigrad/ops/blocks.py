@@ -7,14 +7,16 @@ memory: what one of them has kept is free again when the way back reaches the ne
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from minigrad.backend import Array
 from minigrad.backend.random import Draw
-from minigrad.errors import ShapeError
+from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import op
 from minigrad.ops.attention import attention
 from minigrad.ops.dense import dense_add_norm, dense_gelu, linears
+from minigrad.ops.index import take_rows
 from minigrad.packing import Packing
 
 
@@ -23,7 +25,37 @@ def _check_residual(block: str, x: Array, outputs: Array) -> None:
         raise ShapeError(f"{block}: weight {tuple(outputs.shape)} (outputs, inputs) gives no rows like those of x {tuple(x.shape)}")
 
 
-@op("n d, (h d)*3, (h)*3, d h, d, d, d -> n d", promotes="float")
+Asked: TypeAlias = tuple[Array | None, Array, Array, Callable[[Array | None, Array, Array], tuple[Array, list[Array]]]]
+"""q and kv as `attention` takes them, the rows that ask, and from the gradients of these three those of x and of the parameters."""
+
+
+def _by_all_rows(xp: Any, x: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Asked:
+    qkv, through_inputs = linears.run(xp, (x, *weights, *biases), {}, keep=keep)
+
+    def pullback(dq: Array | None, dqkv: Array, dasking: Array) -> tuple[Array, list[Array]]:
+        dx, *dparameters = through_inputs(dqkv)
+        dx += dasking
+        return dx, dparameters
+
+    return None, qkv, x, pullback
+
+
+def _by_first_rows(xp: Any, x: Array, first_rows: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Asked:
+    first, (through_rows, _) = take_rows.run(xp, (x, xp.like(first_rows, x)), {}, keep=keep)
+    kv, through_keys = linears.run(xp, (x, *weights[1:], *biases[1:]), {}, keep=keep)
+    q, through_queries = linears.run(xp, (first, weights[0], biases[0]), {}, keep=keep)
+
+    def pullback(dq: Array | None, dkv: Array, dasking: Array) -> tuple[Array, list[Array]]:
+        dx, dwk, dwv, dbk, dbv = through_keys(dkv)
+        dfirst, dwq, dbq = through_queries(dq)
+        dfirst += dasking
+        dx += through_rows(dfirst)
+        return dx, [dwq, dwk, dwv, dbq, dbk, dbv]
+
+    return q, kv, first, pullback
+
+
+@op("n d, (h d)*3, (h)*3, d h, d, d, d -> n d | sequences d", promotes="float")
 def attention_block(
     xp: Any,
     x: Array,
@@ -39,6 +71,7 @@ def attention_block(
     beta: Array,
     *,
     packing: Packing,
+    first_only: bool = False,
     heads: int,
     mixing: Draw | None = None,
     draw: Draw | None = None,
@@ -48,21 +81,27 @@ def attention_block(
 ) -> Any:
     """layer_norm(dropout(attention(x Wqᵀ + bq, …) Woᵀ + bo) + x): every row asks the rows of its sequence.
 
-    mixing: what drops of attention's weights; draw: of the rows before the sum.
+    first_only: the first row of each sequence (`packing.first`) asks alone, and there is one row for each. mixing: what drops of
+    attention's weights; draw: of the rows before the sum.
     """
     _check_residual("attention_block", x, wo)
-    qkv, through_inputs = linears.run(xp, (x, wq, wk, wv, bq, bk, bv), {}, keep=keep)
-    asked = {"packing": packing, "heads": heads, "draw": mixing, "causal": causal}
-    mixed, through_attention = attention.run(xp, (None, qkv), asked, keep=keep)
-    del qkv  # whoever computes no gradients holds no more than one of these at a time
-    y, through_outputs = dense_add_norm.run(xp, (mixed, wo, bo, x, gamma, beta), {"draw": draw, "eps": eps}, keep=keep)
+    if first_only and causal:
+        raise ArgumentError("attention_block: of a causal model the first rows see themselves alone; compute all rows")
+    weights, biases = (wq, wk, wv), (bq, bk, bv)
+    if first_only:
+        queries, (q, kv, asking, through_inputs) = packing.first, _by_first_rows(xp, x, packing.first_rows, weights, biases, keep)
+    else:
+        queries, (q, kv, asking, through_inputs) = packing, _by_all_rows(xp, x, weights, biases, keep)
+    asked = {"packing": packing, "queries": queries, "heads": heads, "draw": mixing, "causal": causal}
+    mixed, through_attention = attention.run(xp, (q, kv), asked, keep=keep)
+    del q, kv  # whoever computes no gradients holds no more than one of these at a time
+    y, through_outputs = dense_add_norm.run(xp, (mixed, wo, bo, asking, gamma, beta), {"draw": draw, "eps": eps}, keep=keep)
 
     def pullback(g: Array) -> Any:
-        dmixed, dwo, dbo, dresidual, dgamma, dbeta = through_outputs(g)
-        _, dqkv = through_attention(dmixed)
+        dmixed, dwo, dbo, dasking, dgamma, dbeta = through_outputs(g)
+        dq, dkv = through_attention(dmixed)
         del dmixed
-        dx, *dinputs = through_inputs(dqkv)
-        dx += dresidual
+        dx, dinputs = through_inputs(dq, dkv, dasking)
         return dx, *dinputs, dwo, dbo, dgamma, dbeta
 
     return y, pullback

@@ -13,13 +13,21 @@ from support import cpu_kernels, without_kernels
 
 import minigrad as mg
 from minigrad import functional as F
-from minigrad.errors import ShapeError
+from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
 
-def attention_block(x: mg.Tensor, *parameters: mg.Tensor, mixing: Any, draw: Any, eps: float, **asked: Any) -> mg.Tensor:
-    mixed = F.attention(None, F.linears(x, *parameters[:6]), draw=mixing, **asked)
+def attention_block(
+    x: mg.Tensor, *parameters: mg.Tensor, first_only: bool, mixing: Any, draw: Any, eps: float, packing: Packing, **asked: Any
+) -> mg.Tensor:
+    asked |= {"packing": packing, "draw": mixing}
+    if first_only:
+        wq, wk, wv, bq, bk, bv = parameters[:6]
+        first = F.take_rows(x, packing.first_rows)
+        mixed = F.attention(F.linear(first, wq, bq), F.linears(x, wk, wv, bk, bv), queries=packing.first, **asked)
+        return F.dense_add_norm(mixed, *parameters[6:8], first, *parameters[8:], draw=draw, eps=eps)
+    mixed = F.attention(None, F.linears(x, *parameters[:6]), **asked)
     return F.dense_add_norm(mixed, *parameters[6:8], x, *parameters[8:], draw=draw, eps=eps)
 
 
@@ -95,6 +103,13 @@ def test_a_block_whose_input_and_most_weights_are_frozen(name: str) -> None:
         [(place, found)] = gradients({i}).items()
         assert place == i
         np.testing.assert_array_equal(found, everything[i])
+
+
+def test_first_rows_of_a_causal_model_are_refused() -> None:
+    """They would see what follows them."""
+    parameters = [*[np.ones((2, 2))] * 3, *[np.ones(2)] * 3, np.ones((2, 2)), *[np.ones(2)] * 3]
+    with pytest.raises(ArgumentError, match="compute all rows"):
+        F.attention_block(np.ones((3, 2)), *parameters, packing=Packing([3]), first_only=True, heads=1, causal=True)
 
 
 @each

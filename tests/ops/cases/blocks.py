@@ -68,13 +68,15 @@ def feed_forward(draw: Any) -> Sample:
 @case
 def attention_block(draw: Any) -> Sample:
     packing, heads, d = draw(packings()), draw(st.integers(1, 2)), draw(st.integers(1, 3))
-    h = heads * draw(st.integers(1, 2))
+    h, first_only = heads * draw(st.integers(1, 2)), draw(st.booleans())
+    asking: Packing = packing.first if first_only else packing
     constants = {
         "packing": packing,
+        "first_only": first_only,
         "heads": heads,
-        "mixing": draw(pair_draws(packing, packing, heads)) if draw(st.booleans()) else None,
-        "draw": draw(row_draws(packing, d)) if draw(st.booleans()) else None,
-        "causal": draw(st.booleans()),
+        "mixing": draw(pair_draws(asking, packing, heads)) if draw(st.booleans()) else None,
+        "draw": draw(row_draws(asking, d)) if draw(st.booleans()) else None,
+        "causal": not first_only and draw(st.booleans()),
         "eps": draw(epsilons),
     }
     return Sample(_of_block(draw, packing.rows, d, *[(h, d)] * 3, *[(h,)] * 3, (d, h), (d,)), constants)
