@@ -1,4 +1,4 @@
-"""BERT's blocks on a GPU in float32: the passes between matrix products, each one launch of a kernel of `rows.cu`.
+"""Parts of BERT's blocks on a GPU, from float32 to float32: the passes between matrix products, each one launch of a row kernel.
 
 The contract is that of `kernels/cpu.py`, whose bodies in `ops/` say what is computed: each function replaces the whole (output, pullback)
 pair of an operation and declines what it does not cover. Two things differ from the CPU: dropout units are drawn inside of the kernels, and
@@ -7,12 +7,14 @@ GELU's slope is computed on the way back from what GELU was computed from, becau
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array
+from minigrad.backend.gemm import SHORT
 from minigrad.backend.layout import neighbours
+from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import ROWS, WIDEST, ceil_div, launch
@@ -22,9 +24,30 @@ def all_float32(*arrays: Any) -> bool:
     return all(a.dtype == "float32" for a in arrays)
 
 
-def covers(draw: Draw | None, x: Array) -> bool:
-    """Whether a draw is for rows like those of x."""
-    return draw is None or x.shape == (draw.packing.rows, draw.width)
+def covers(draw: Draw | None, shape: tuple[int, ...]) -> bool:
+    """Whether a draw is for rows of this shape."""
+    return draw is None or shape == (draw.packing.rows, draw.width)
+
+
+# ---------------------------------------------------------------- products
+def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]]:
+    """x Wᵀ, and what makes of its gradient g that of x, and those of the rows of W that belong to some slices of g's columns: of all, if
+    none are named. Where operands are short, x, W and g are each shortened once."""
+    matmul, lazy, precision = xp.matmul, xp.product, product_precision.get()
+    if precision in SHORT:
+        matmul, lazy = xp.matmul_short, xp.product_short
+        x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
+
+    def pullback(g: Array, *cuts: slice) -> Any:
+        if precision in SHORT:
+            g = shortened(xp, g, precision)
+        return matmul(g, weight), *[lazy(g[:, cut].T, x) for cut in cuts or (slice(None),)]
+
+    return matmul(x, weight.T), pullback
+
+
+def shortened(xp: Any, x: Array, precision: str) -> Array:
+    return xp.shortened(xp.ascontiguousarray(x), precision)
 
 
 # ---------------------------------------------------------------- sums over rows
@@ -55,7 +78,7 @@ def summed(xp: Any, x: Array) -> Array:
 def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: str = "none", keep: bool) -> Any:
     if approximate != "none" or x.ndim != 2 or not all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
         return NotImplemented
-    h, bias = xp.matmul(x, weight.T), xp.ascontiguousarray(bias)
+    (h, product_pullback), bias = product(xp, x, weight), xp.ascontiguousarray(bias)
     rows, width = h.shape
     y = xp.empty_like(h) if keep else h
     launch("bias_gelu_float32", h.shape, h, bias, y, rows, width)
@@ -63,7 +86,7 @@ def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: s
     def pullback(g: Array) -> Any:
         dh, partial = xp.empty_like(h), partial_sums(xp, rows, width)
         launch("bias_gelu_pullback_float32", h.shape, xp.ascontiguousarray(g), h, bias, dh, partial, rows, width, width)
-        return xp.matmul(dh, weight), xp.product(dh.T, x), summed(xp, partial)
+        return *product_pullback(dh), summed(xp, partial)
 
     return y, pullback
 
@@ -101,10 +124,10 @@ def _dense_add_norm(
 ) -> Any:
     if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
         return NotImplemented
-    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not covers(draw, residual) or not 0 < len(weight) <= WIDEST:
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not covers(draw, residual.shape) or not 0 < len(weight) <= WIDEST:
         return NotImplemented
     bias, residual, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, residual, gamma, beta))
-    y = xp.matmul(x, weight.T)
+    y, product_pullback = product(xp, x, weight)
     out, xhat, rstd = (xp.empty_like(y), y, xp.empty(len(y), y.dtype)) if keep else (y, None, None)
     drawing = row_draw(xp, draw)
     arrays = (y, bias, residual, gamma, beta, out, xhat, rstd)
@@ -116,7 +139,7 @@ def _dense_add_norm(
         gradients = (g, gamma, xhat, rstd, gx, None if draw is None else dy)
         launch("add_norm_pullback_float32", y.shape[:1], *gradients, *y.shape, *drawing)
         dgamma, dbeta, dbias = _norm_sums(xp, g, xhat, dy)
-        return xp.matmul(dy, weight), xp.product(dy.T, x), dbias, gx, dgamma, dbeta
+        return *product_pullback(dy), dbias, gx, dgamma, dbeta
 
     return out, pullback
 
@@ -136,8 +159,8 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
     weights, biases = parameters[:count], parameters[count:]
     if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         return NotImplemented
-    weight, bias = beside(xp, weights), beside(xp, biases)
-    y = xp.matmul(x, weight.T)
+    bias = beside(xp, biases)
+    y, product_pullback = product(xp, x, beside(xp, weights))
     launch("add_bias_float32", y.shape, y, bias, *y.shape)
     cuts, start = [], 0
     for w in weights:
@@ -146,7 +169,7 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
 
     def pullback(g: Array) -> Any:
         dbias = summed(xp, xp.ascontiguousarray(g))
-        return xp.matmul(g, weight), *[xp.product(g[:, cut].T, x) for cut in cuts], *[dbias[cut] for cut in cuts]
+        return *product_pullback(g, *cuts), *[dbias[cut] for cut in cuts]
 
     return y, pullback
 
@@ -159,7 +182,7 @@ def beside(xp: Any, arrays: Sequence[Array]) -> Array:
 
 @ops.dropout.on("cupy")
 def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
-    if x.ndim != 2 or not all_float32(x) or not covers(draw, x):
+    if x.ndim != 2 or not all_float32(x) or not covers(draw, x.shape):
         return NotImplemented
     drawing = row_draw(xp, draw)
 

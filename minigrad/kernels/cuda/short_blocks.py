@@ -16,7 +16,7 @@ from minigrad.backend.gemm import SHORT
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.attention import attend
-from minigrad.kernels.cuda.blocks import all_float32, beside, covers, partial_sums, summed
+from minigrad.kernels.cuda.blocks import all_float32, beside, covers, partial_sums, shortened, summed
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import HEAD_SIZES, ROWS, WIDEST, launch
 from minigrad.packing import Packing
@@ -38,6 +38,7 @@ def _attention_block(
     beta: Array,
     *,
     packing: Packing,
+    first_only: bool = False,
     heads: int,
     mixing: Draw | None = None,
     draw: Draw | None = None,
@@ -47,41 +48,57 @@ def _attention_block(
 ) -> Any:
     precision = product_precision.get()
     weights, biases = (wq, wk, wv), (bq, bk, bv)
-    if precision not in SHORT or not all_float32(x, *weights, *biases, wo, bo, gamma, beta) or not _fits(x, wo, bo, gamma, beta, draw):
+    if precision not in SHORT or not all_float32(x, *weights, *biases, wo, bo, gamma, beta) or not _fits(x, wo, bo, gamma, beta):
         return NotImplemented
     rows, width, inner = len(x), x.shape[1], wo.shape[1]
     if rows != packing.rows or any(w.shape != (inner, width) for w in weights) or any(b.shape != (inner,) for b in biases):
         return NotImplemented
-    if inner % heads or (size := inner // heads) not in HEAD_SIZES:
+    if inner % heads or (size := inner // heads) not in HEAD_SIZES or (first_only and causal):
         return NotImplemented
-    if mixing is not None and (mixing.packing is not packing or mixing.keys is not packing or mixing.width != heads):
+    queries = packing.first if first_only else packing
+    if mixing is not None and (mixing.packing is not queries or mixing.keys is not packing or mixing.width != heads):
         return NotImplemented
-    x = xp.ascontiguousarray(x)
-    short_x, short_in, short_out = (_shortened(xp, a, precision) for a in (x, beside(xp, weights), wo))
-    qkv = xp.matmul_short(short_x, short_in.T, short=True)
-    launch(f"add_bias_{precision}", qkv.shape, qkv, beside(xp, biases), *qkv.shape)
-    settings: dict[str, Any] = {"packing": packing, "queries": packing, "heads": heads, "draw": mixing, "causal": causal}
-    mixed, mixed_pullback = attend(xp, None, qkv, **settings, size=size, precision=precision)
-    out, end_pullback = _dense_add_norm(xp, mixed, short_out, bo, x, gamma, beta, draw, eps, precision, keep)
+    if not covers(draw, (queries.rows, width)):
+        return NotImplemented
+    x, bias = xp.ascontiguousarray(x), beside(xp, biases)
+    short_x, short_in, short_out = (shortened(xp, a, precision) for a in (x, beside(xp, weights), wo))
+    asking, short_asking, own = x, short_x, 3 * inner  # columns that the rows that ask give: Q | K | V, or Q alone
+    if first_only:
+        first_rows = xp.like(packing.first_rows, x)
+        asking, short_asking, own = x[first_rows], short_x[first_rows], inner
+
+    def projected(given: Array, columns: slice) -> Array:
+        y = xp.matmul_short(given, short_in[columns].T, short=True)
+        launch(f"add_bias_{precision}", y.shape, y, bias[columns], *y.shape)
+        return y
+
+    q, kv = None, projected(short_asking, slice(own))
+    if first_only:
+        q, kv = kv, projected(short_x, slice(inner, None))
+    settings: dict[str, Any] = {"packing": packing, "queries": queries, "heads": heads, "draw": mixing, "causal": causal}
+    mixed, mixed_pullback = attend(xp, q, kv, **settings, size=size, precision=precision)
+    out, end_pullback = _dense_add_norm(xp, mixed, short_out, bo, asking, gamma, beta, draw, eps, precision, keep)
+    cuts = [slice(i * inner, (i + 1) * inner) for i in range(own // inner)]
 
     def pullback(g: Array) -> Any:
-        partial = partial_sums(xp, rows, 3 * width + 3 * inner)
-        stride, places = partial.shape[1], partial.reshape(-1)
-        gx, dy = end_pullback(xp.ascontiguousarray(g), places, stride)
-        dqkv = mixed_pullback(xp.matmul_short(dy, short_out, short=True))[1]
-        launch(f"column_sums_{precision}", (*dqkv.shape, ROWS), dqkv, places[3 * width :], *dqkv.shape, ROWS, stride)
-        sums = summed(xp, partial)
-        dgamma, dbeta, dbo = (sums[i * width : (i + 1) * width] for i in range(3))
-        cuts = [slice(i * inner, (i + 1) * inner) for i in range(3)]
-        return (
-            xp.matmul_short(dqkv, short_in, out=gx, accumulate=True),
-            *[xp.product_short(dqkv[:, cut].T, short_x) for cut in cuts],
-            *[sums[3 * width :][cut] for cut in cuts],
-            xp.product_short(dy.T, mixed),
-            dbo,
-            dgamma,
-            dbeta,
-        )
+        partial = partial_sums(xp, len(g), 3 * width + own)
+        gx, dy = end_pullback(xp.ascontiguousarray(g), partial)
+        dq, dkv = mixed_pullback(xp.matmul_short(dy, short_out, short=True))
+        down = dq if first_only else dkv
+        _add_columns(down, partial, 3 * width, precision)
+        (dgamma, dbeta, dbo), dbias = _parted(summed(xp, partial), width)
+        dx = xp.matmul_short(down, short_in[:own], out=gx, accumulate=True)
+        dweights = [xp.product_short(down[:, cut].T, short_asking) for cut in cuts]
+        dbiases = [dbias[cut] for cut in cuts]
+        if first_only:
+            dfirst, dx = dx, xp.matmul_short(dkv, short_in[inner:])
+            dx[first_rows] += dfirst
+            partial = partial_sums(xp, rows, 2 * inner)
+            _add_columns(dkv, partial, 0, precision)
+            sums = summed(xp, partial)
+            dweights += [xp.product_short(dkv[:, cut].T, short_x) for cut in (slice(inner), slice(inner, None))]
+            dbiases += [sums[:inner], sums[inner:]]
+        return dx, *dweights, *dbiases, xp.product_short(dy.T, mixed), dbo, dgamma, dbeta
 
     return out, pullback
 
@@ -105,10 +122,10 @@ def _feed_forward(
     precision = product_precision.get()
     if precision not in SHORT or approximate != "none" or not all_float32(x, w1, b1, w2, b2, gamma, beta):
         return NotImplemented
-    if not _fits(x, w2, b2, gamma, beta, draw) or w1.shape != w2.shape[::-1] or b1.shape != w1.shape[:1]:
+    if not _fits(x, w2, b2, gamma, beta) or not covers(draw, x.shape) or w1.shape != w2.shape[::-1] or b1.shape != w1.shape[:1]:
         return NotImplemented
     x, b1 = xp.ascontiguousarray(x), xp.ascontiguousarray(b1)
-    short_x, short_1, short_2 = (_shortened(xp, a, precision) for a in (x, w1, w2))
+    short_x, short_1, short_2 = (shortened(xp, a, precision) for a in (x, w1, w2))
     h = xp.matmul_short(short_x, short_1.T, short=True)
     y = xp.empty_like(h) if keep else h
     launch(f"bias_gelu_{precision}", h.shape, h, b1, y, *h.shape)
@@ -118,27 +135,33 @@ def _feed_forward(
     def pullback(g: Array) -> Any:
         rows, inner = h.shape
         partial = partial_sums(xp, rows, 3 * width + inner)
-        stride, places = partial.shape[1], partial.reshape(-1)
-        gx, dy = end_pullback(xp.ascontiguousarray(g), places, stride)
+        gx, dy = end_pullback(xp.ascontiguousarray(g), partial)
         dh = xp.matmul_short(dy, short_2, short=True)
-        launch(f"bias_gelu_pullback_{precision}", h.shape, dh, h, b1, dh, places[3 * width :], rows, inner, stride)
-        sums = summed(xp, partial)
-        dgamma, dbeta, db2 = (sums[i * width : (i + 1) * width] for i in range(3))
+        arrays = (dh, h, b1, dh, partial.reshape(-1)[3 * width :])
+        launch(f"bias_gelu_pullback_{precision}", h.shape, *arrays, rows, inner, partial.shape[1])
+        (dgamma, dbeta, db2), db1 = _parted(summed(xp, partial), width)
         dx = xp.matmul_short(dh, short_1, out=gx, accumulate=True)
-        return dx, xp.product_short(dh.T, short_x), sums[3 * width :], xp.product_short(dy.T, y), db2, dgamma, dbeta
+        return dx, xp.product_short(dh.T, short_x), db1, xp.product_short(dy.T, y), db2, dgamma, dbeta
 
     return out, pullback
 
 
 # ---------------------------------------------------------------- what both have
-def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array, draw: Draw | None) -> bool:
+def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array) -> bool:
     """Whether rows like those of x come out of a block's last product, and the kernels can normalise them."""
-    vectors = bias.shape == gamma.shape == beta.shape == x.shape[1:]
-    return x.ndim == weight.ndim == 2 and 0 < x.shape[1] <= WIDEST and len(weight) == x.shape[1] and vectors and covers(draw, x)
+    if x.ndim != 2 or weight.ndim != 2 or not 0 < x.shape[1] <= WIDEST:
+        return False
+    return bool(x.shape[1:] == weight.shape[:1] == bias.shape == gamma.shape == beta.shape)
 
 
-def _shortened(xp: Any, x: Array, precision: str) -> Array:
-    return xp.shortened(xp.ascontiguousarray(x), precision)
+def _add_columns(x: Array, partial: Array, place: int, precision: str) -> None:
+    """Sums of a short array's columns, for each block of rows, from column `place` of the partial sums on."""
+    launch(f"column_sums_{precision}", (*x.shape, ROWS), x, partial.reshape(-1)[place:], *x.shape, ROWS, partial.shape[1])
+
+
+def _parted(sums: Array, width: int) -> tuple[list[Array], Array]:
+    """The gradients of gamma, beta and the last product's bias, and what is behind them."""
+    return [sums[i * width : (i + 1) * width] for i in range(3)], sums[3 * width :]
 
 
 def _dense_add_norm(
@@ -153,11 +176,11 @@ def _dense_add_norm(
     eps: float,
     precision: str,
     keep: bool,
-) -> tuple[Array, Callable[[Array, Array, int], tuple[Array, Array]]]:
+) -> tuple[Array, Callable[[Array, Array], tuple[Array, Array]]]:
     """`ops.dense_add_norm` of short x and weight, and its way back as far as the product.
 
-    That takes the gradient g, where to put the partial sums of gamma's, beta's and the bias's gradients, and how far those of one block
-    are from the next one's; it gives the gradients of the residual, in float32, and of the product, short.
+    That takes the gradient g and where to put the partial sums of gamma's, beta's and the bias's gradients, in front of each row; it gives
+    the gradients of the residual, in float32, and of the product, short.
     """
     bias, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, gamma, beta))
     y = xp.matmul_short(x, weight.T, short=True)
@@ -166,10 +189,10 @@ def _dense_add_norm(
     arrays = (y, bias, residual, gamma, beta, out, xhat, rstd)
     launch(f"add_norm_{precision}", y.shape[:1], *arrays, *y.shape, eps, *drawing)
 
-    def pullback(g: Array, partial: Array, stride: int) -> tuple[Array, Array]:
+    def pullback(g: Array, partial: Array) -> tuple[Array, Array]:
         gx, dy = xp.empty_like(g), xp.empty_like(xhat)
         launch(f"add_norm_pullback_{precision}", g.shape[:1], g, gamma, xhat, rstd, gx, dy, *g.shape, *drawing)
-        launch(f"norm_sums_{precision}", g.shape, g, xhat, dy, partial, *g.shape, stride)
+        launch(f"norm_sums_{precision}", g.shape, g, xhat, dy, partial, *g.shape, partial.shape[1])
         return gx, dy
 
     return out, pullback

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from kernels.cuda.emulation import EmulationError, Emulator, Namespace, guarded
-from kernels.cuda.parity import compare, declines, evaluate, normal
+from kernels.cuda.parity import TOLERANCE, compare, declines, evaluate, normal
+from support import absolute_error
 
+import minigrad as mg
+from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend import random
+from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda import draws, launch
 from minigrad.op import REGISTRY
@@ -82,6 +86,33 @@ def test_inference_keeps_nothing_and_gives_the_same_bits(name: str, emulator: Em
     override = REGISTRY[name].overrides["cupy"]
     results = [override(Namespace(), *[guarded(a) for a in arrays], keep=keep)[0] for keep in (True, False)]
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", ["linears", "dense_gelu", "dense_add_norm"])
+def test_each_operand_of_short_products_is_shortened_once(name: str, precision: str, emulator: Emulator) -> None:
+    """x, the weights and the gradient; what is computed of them is what NumPy makes of operands that it rounds."""
+    sizes = {
+        "linears": [(40, 30), (20, 30), (50, 30), (20,), (50,)],
+        "dense_gelu": [(40, 30), (50, 30), (50,)],
+        "dense_add_norm": [(40, 30), (50, 30), (50,), (40, 50), (50,), (50,)],
+    }[name]
+    arrays = normal(*sizes)
+    xp, shortened = Namespace(), []
+    with mg.precision(precision):
+        ours = evaluate(name, arrays, {}, False, emulator)
+        xp.shortened = lambda x, how: shortened.append(x) or Namespace.shortened(x, how)  # type: ignore[attr-defined]
+        keep = {} if name == "linears" else {"keep": True}
+        y, pullback = REGISTRY[name].overrides["cupy"](xp, *arrays, **keep)
+        y2, gradients = REGISTRY[name].body(numpy_namespace, *arrays)
+        g = np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
+        pullback(g)
+        truths = [y2, *[dense(x) for x in gradients(g)]]
+    assert len(shortened) == 3
+    for mine, truth, exact in zip(ours, truths, [False, True, True, True], strict=False):
+        truth = truth.sum(axis=0) if truth.ndim > mine.ndim else truth
+        step = 0.0 if name == "linears" or exact is False else {"bf16": 2.0**-8, "fp16": 2.0**-11}[precision]
+        assert absolute_error(mine, truth) <= (step + 4 * TOLERANCE) * max(1.0, float(np.abs(truth).max()))
 
 
 def test_rows_with_a_large_mean_keep_their_digits(emulator: Emulator) -> None:

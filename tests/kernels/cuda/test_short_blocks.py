@@ -138,6 +138,8 @@ def test_what_attention_does_not_cover_is_declined() -> None:
     packing = given[2]["packing"]
     assert declined(given, heads=3) and declined(given, heads=4)  # 64 is 4 heads of 16
     assert declined(given, packing=Packing([3]))
+    assert declined(case("attention_block", "first rows"), causal=True)
+    assert declined(given, first_only=True)  # its draws are of all rows
     assert declined(given, mixing=Draw("a", 0.5, packing.first, 2, packing))
     assert declined(given, mixing=Draw("a", 0.5, packing, 4, packing))
 

@@ -83,7 +83,8 @@ def test_training_with_short_products_is_that_of_the_bodies(precision: str, used
     """Losses of order 1, of which products round to 8 or 11 bits: after two steps they agree to as many."""
     with mg.precision(precision):
         losses, _ = trained(2)
-        assert (used["attention_block"], used["feed_forward"], used["dense_gelu"]) == (2, 4, 0), used  # the last layer asks for few rows
+        assert used["attention_block"] == used["feed_forward"] == 4, used
+        assert not used["attention"] and not used["dense_gelu"], used
         with without_kernels():
             expected, _ = trained(2)
     np.testing.assert_allclose(losses, expected, rtol=0, atol={"bf16": 2.0**-7, "fp16": 2.0**-10}[precision])
