@@ -42,21 +42,6 @@ DEVICE Rows<T> rows_of(const T* array, const int (&row)[2], int rows, Offset off
     return {{array + offset(min(row[0], rows - 1)), array + offset(min(row[1], rows - 1))}};
 }
 
-// array ← sums · factor
-template <class Products, int D, class Offset>
-DEVICE void write_rows(
-    typename Products::Storage* array, const float (&sums)[D / 8][4], const float (&factor)[2], const int (&row)[2], int rows, Offset offset
-) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        if (row[half] >= rows) continue;
-        typename Products::Storage* const out = array + offset(row[half]);
-#pragma unroll
-        for (int j = 0; j < D / 8; ++j)
-            Products::put(out + Products::pair_column(j), sums[j][2 * half] * factor[half], sums[j][2 * half + 1] * factor[half]);
-    }
-}
-
 // out ← attention; lse (heads, rows) ← per query the logarithm, base 2, of the sum of 2^score.
 template <class Products, int D, class T = typename Products::Storage>
 DEVICE void attention_forward(
@@ -123,7 +108,8 @@ DEVICE void attention_forward(
         inverse[half] = blind ? 0.0f : draw.scale / sum;
         if (place.quad == 0 && own.row[half] < item.queries) lse[(i64)own.head * rows + item.query_first + own.row[half]] = logarithm;
     }
-    write_rows<Products, D>(out, sums, inverse, own.row, item.queries, [&](int i) { return layout.at(item.query_first + i, own.head); });
+    const auto offset = [&](int i) { return layout.at(item.query_first + i, own.head); };
+    Products::write(k_tile, out, sums, inverse, own.first, item.queries, offset);
 }
 
 // dq ← the gradient of the queries; delta (heads, rows) ← Σ over keys of weight · its gradient, which is g · out.
@@ -179,7 +165,7 @@ DEVICE void attention_dq(
             }
         Products::add_mixed(sums, slopes, k_tile[stage], 0, count, staging);
     });
-    write_rows<Products, D>(dq, sums, {SCALE<D>, SCALE<D>}, own.row, item.queries, q_offset);
+    Products::write(k_tile, dq, sums, {SCALE<D>, SCALE<D>}, own.first, item.queries, q_offset);
 }
 
 // The keys' and values' parts of dkv ← their gradients. Here a row of scores is a key, and its columns are queries.
@@ -240,8 +226,8 @@ DEVICE void attention_dkv(
             Products::add_mixed(dk, slopes, q_tile[stage], begin, count, staging);
         }
     });
-    write_rows<Products, D>(dkv, dk, {SCALE<D>, SCALE<D>}, row, item.keys, k_offset);
-    write_rows<Products, D>(dkv, dv, {1.0f, 1.0f}, row, item.keys, v_offset);
+    Products::write(q_tile, dkv, dk, {SCALE<D>, SCALE<D>}, first, item.keys, k_offset);
+    Products::write(g_tile, dkv, dv, {1.0f, 1.0f}, first, item.keys, v_offset);
 }
 
 // Blocks that share a multiprocessor at least: what the sums and weights in registers leave room for, 65536 / 128 / blocks for each lane.

@@ -81,10 +81,12 @@ DEVICE void through_tiles(int at, int end, Load load, Use use) {
         use(stage, at);
         if (STAGES == 2) stage = 1 - stage;
     }
+    __syncthreads();  // all have used the last tile
 }
 
 // What ways of computing products have in common that read and write float32. A left operand stays in global memory: the first-level cache
 // holds it between tiles.
+template <class Products>
 struct FloatStorage {
     typedef float Storage;
     template <int D>
@@ -114,7 +116,23 @@ struct FloatStorage {
         return sum;
     }
 
-    static DEVICE void put(float* at, float x, float y) { *(float2*)at = make_float2(x, y); }
+    // array ← sums · factor, for this warp's rows from `first` on, of which there are `rows` in all.
+    template <int N, class Tiles, class Offset>
+    static DEVICE void write(
+        Tiles&, float* array, const float (&sums)[N][4], const float (&factor)[2], int first, int rows, Offset offset
+    ) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = first + Place().row + 8 * half;
+            if (row >= rows) continue;
+            float* const out = array + offset(row);
+#pragma unroll
+            for (int j = 0; j < N; ++j) {
+                const float x = sums[j][2 * half] * factor[half], y = sums[j][2 * half + 1] * factor[half];
+                *(float2*)(out + Products::pair_column(j)) = make_float2(x, y);
+            }
+        }
+    }
 };
 
 DEVICE float quad_sum(float x) {

@@ -2,7 +2,7 @@
 #pragma once
 #include "attention_tiles.cuh"
 
-struct Float32 : FloatStorage {
+struct Float32 : FloatStorage<Float32> {
     template <int D>
     struct Tile {
         alignas(16) float row[TILE][D + PAD];

@@ -6,13 +6,11 @@
 #include "attention_tiles.cuh"
 #include "storage.cuh"
 
-struct Tensor {
+struct Tf32 : FloatStorage<Tf32> {
     struct Staging {};  // weights need not pass through shared memory
 
     static DEVICE int pair_column(int j) { return 8 * j + 2 * Place().quad; }
-};
 
-struct Tf32 : Tensor, FloatStorage {
     template <int D>
     struct Tile {
         alignas(16) u32 row[TILE][D + PAD];
@@ -69,8 +67,9 @@ DEVICE void multiply(fp16, float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) 
 
 // Two bytes a number, in global and in shared memory. A left operand is held in registers.
 template <class Short>
-struct Halves : Tensor {
+struct Halves {
     typedef Short Storage;
+    struct Staging {};
     static constexpr int STAGES = 2;
 
     // Rows in shared memory begin four banks after one another: eight of them are read at once.
@@ -117,7 +116,29 @@ struct Halves : Tensor {
         return fmaf(x.x, y.x, x.y * y.y);
     }
 
-    static DEVICE void put(Short* at, float x, float y) { *(u32*)at = Short::pair(x, y); }
+    // array ← sums · factor, for this warp's rows from `first` on, of which there are `rows` in all. They change places in the tiles, which
+    // nobody uses any more and of which each warp takes sixteen rows, so that a lane writes 16 bytes at a time.
+    template <int D, class Offset>
+    static DEVICE void write(
+        Tile<D> (&tiles)[STAGES], Short* array, const float (&sums)[D / 8][4], const float (&factor)[2], int first, int rows, Offset offset
+    ) {
+        static_assert(STAGES * TILE == PIECE, "sixteen rows for each warp");
+        const Place place;
+        u32(*const own)[D / 2 + PAD] = tiles[place.warp / 2].row + 16 * (place.warp % 2);
+#pragma unroll
+        for (int j = 0; j < D / 8; ++j)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const float x = sums[j][2 * half] * factor[half], y = sums[j][2 * half + 1] * factor[half];
+                own[place.row + 8 * half][4 * j + place.quad] = Short::pair(x, y);
+            }
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < 16; i += WARP * 8 / D) {
+            const int row = i + place.lane / (D / 8), column = place.lane % (D / 8) * 8;
+            if (first + row < rows) *(uint4*)(array + offset(first + row) + column) = *(const uint4*)&own[row][column / 2];
+        }
+    }
 
     // out = left · rightᵀ: 16 rows by 8 N of the tile's, from `begin` on.
     template <int D, int N>
