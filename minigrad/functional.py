@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from minigrad import ops
-from minigrad.backend import Array, device_of, to_device
+from minigrad.backend import Array, device_of
 from minigrad.backend.random import Draw
 from minigrad.backend.transfers import is_recording
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
@@ -199,25 +199,26 @@ def take_rows(x: TensorLike, rows: Array) -> Tensor:
     x = as_tensor(x)
     if x.ndim == 0:
         raise ShapeError("take_rows: a single number has no rows")
-    return ops.take_rows(x, to_device(_distinct(rows, x.shape[0]), x.device))
+    return ops.take_rows(x, _distinct(rows, x.shape[0], x.device))
 
 
-def _distinct(rows: Any, count: int) -> Array:
+def _distinct(rows: Any, count: int, device: str) -> Tensor:
+    """Checked rows on a device; those that are there while launches are recorded have been checked."""
     if is_recording() and device_of(rows) != "cpu":
-        return rows
+        return Tensor.wrap(rows)
     places = host_array("rows", rows)
     if places.ndim != 1:
         raise ShapeError(f"rows must be a list of integers, got shape {places.shape}")
     ops.check_rows("rows", places, count)
     if len(set(places.tolist())) < len(places):
         raise ArgumentError("rows must be distinct; index with x[rows] to repeat some")
-    return places
+    return Tensor(places, device=device)
 
 
 def put_rows(x: TensorLike, rows: Array, count: int) -> Tensor:
     """Zeros (count, d) with the rows of x at the distinct places `rows`: the transpose of take_rows."""
     x, count = as_tensor(x), whole("put_rows: count", count)
-    return ops.put_rows(x, to_device(_distinct(rows, count), x.device), count=count)
+    return ops.put_rows(x, _distinct(rows, count, x.device), count=count)
 
 
 # ---------------------------------------------------------------- reductions
@@ -292,7 +293,7 @@ def embedding(ids: TensorLike, weight: Tensor, padding_idx: int | None = None) -
         raise DTypeError(f"embedding: weight must be a Tensor, got {type(weight).__name__}")
     rows = weight.shape[0] if weight.ndim else 0
     places = ops.placed_rows("embedding ids", _integers("embedding ids", ids), rows, weight.device)
-    return ops.embedding(weight, places, padding_idx=padding_idx)
+    return ops.embedding(weight, Tensor.wrap(places), padding_idx=padding_idx)
 
 
 def _integers(what: str, values: TensorLike) -> Array:
@@ -342,7 +343,7 @@ def cross_entropy(
     ids = ops.label_ids("cross_entropy", given, logits, ignore_index)
     losses = ops.cross_entropy(
         logits.reshape((ids.size, logits.shape[-1])),
-        ids.reshape(-1),
+        Tensor.wrap(ids.reshape(-1)),
         weight=ops.class_weights("cross_entropy", weight, logits),
         ignore_index=ignore_index,
         reduction=reduction,

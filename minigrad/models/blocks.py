@@ -39,8 +39,9 @@ def embedded(name: str, ids: IntArray, table: Embedding, untrained: int | None =
 
     Raises: IndexRangeError for a number that the table does not have, calling the ids by `name`.
     """
-    if device_of(ids) != "cpu":  # checked before they were put there
-        return F.embedding(Tensor.wrap(ids), table.weight, table.padding_idx if untrained is None else untrained)
+    if device_of(ids) != "cpu":  # checked before they were put there, and nobody changes them before the way back
+        placed = Tensor.wrap(ids)
+        return table(placed) if untrained is None else F.embedding(placed, table.weight, untrained)
     rows = table.weight.shape[0]
     if int(ids.min()) < 0 or int(ids.max()) >= rows:
         bad = int(ids[(ids < 0) | (ids >= rows)][0])
@@ -97,8 +98,9 @@ class Embeddings(Module):
         """Shapes: → (rows, width); words (rows, width) take the place of the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
         x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id)
+        places = embedded("positions", tokens.positions, self.position_embeddings)
         types = embedded("token_type_ids", tokens.token_type_ids, self.token_type_embeddings)
-        return self.dropout(self.LayerNorm(x + self.position_embeddings(tokens.positions) + types), tokens.packing)  # type: ignore[no-any-return]
+        return self.dropout(self.LayerNorm(x + places + types), tokens.packing)  # type: ignore[no-any-return]
 
 
 class SelfAttention(Module):

@@ -18,6 +18,7 @@ from minigrad.models.blocks import (
     attention_block,
     attention_weights,
     check_length,
+    embedded,
     feed_forward,
     in_one,
     lay_side_by_side,
@@ -89,7 +90,8 @@ class DistilBertEmbeddings(Module):
     def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
         """Shapes: → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
-        x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id) + self.position_embeddings(tokens.positions)
+        x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id)
+        x = x + embedded("positions", tokens.positions, self.position_embeddings)
         return self.dropout(self.LayerNorm(x), tokens.packing)  # type: ignore[no-any-return]
 
 

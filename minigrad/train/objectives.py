@@ -94,7 +94,8 @@ class _Classes(Objective):
 
     def rows(self, logits: Tensor, part: Batch, **how: Any) -> Tensor:
         """The loss of the labels of `part`; how: as `functional.cross_entropy`."""
-        return F.cross_entropy(logits, self._labels(part), self.class_weights, IGNORED, label_smoothing=self.label_smoothing, **how)
+        labels = Tensor.wrap(self._labels(part))  # a batch stays as it is while its step is made
+        return F.cross_entropy(logits, labels, self.class_weights, IGNORED, label_smoothing=self.label_smoothing, **how)
 
 
 class SequenceClasses(_Classes):

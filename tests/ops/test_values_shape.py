@@ -315,6 +315,27 @@ CLUMSY: list[tuple[Callable[[], Any], type[MinigradError], str]] = [
 ]
 
 
+READERS: dict[str, Callable[[mg.Tensor, np.ndarray], mg.Tensor]] = {
+    "embedding": lambda x, ids: F.embedding(ids, x),
+    "take_rows": F.take_rows,
+    "put_rows": lambda x, ids: F.put_rows(x[:2], ids, 4),
+    "cross_entropy": lambda x, ids: F.cross_entropy(x[:2], ids),
+    "getitem": lambda x, ids: x[ids],
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_callers_ids_may_change_before_the_way_back(name: str) -> None:
+    def gradient(change: bool) -> np.ndarray:
+        x, ids = leaf(np.arange(12.0).reshape(4, 3)), np.array([2, 0])
+        y = READERS[name](x, ids)
+        if change:
+            ids[:] = 1
+        return grad_of((y * y).sum(), x)
+
+    np.testing.assert_array_equal(gradient(True), gradient(False))
+
+
 @pytest.mark.parametrize(("call", "kind", "message"), CLUMSY, ids=[message for _, _, message in CLUMSY])
 def test_clumsy_calls_are_explained(call: Callable[[], Any], kind: type[MinigradError], message: str) -> None:
     with pytest.raises(kind, match=message):
