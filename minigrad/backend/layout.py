@@ -7,14 +7,21 @@ multiplies by all three at once. Nothing here relies on that layout: it is looke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
+
+import numpy as np
 
 
 def address(array: Any) -> int:
     """The place of the array's first element in the memory of its device."""
-    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-    return int(interface["data"][0])
+    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr  # type: ignore[no-any-return]
+
+
+def is_contiguous(array: Any) -> bool:
+    """Whether the elements lie one after another, row by row."""
+    if isinstance(array, np.ndarray):
+        return array.flags.c_contiguous
+    return array._c_contiguous  # type: ignore[no-any-return]  # CuPy makes an object of all flags to be asked for one
 
 
 def neighbours(arrays: Sequence[Any]) -> Any | None:
@@ -23,17 +30,19 @@ def neighbours(arrays: Sequence[Any]) -> Any | None:
     Shapes: arrays (n_i, *rest) → (sum n_i, *rest).
     """
     first = arrays[0]
-    flat = first.base
-    if type(flat) is not type(first) or flat.ndim != 1 or flat.dtype != first.dtype or not flat.flags.c_contiguous or first.ndim == 0:
+    flat, dtype, rest = first.base, first.dtype, first.shape[1:]
+    if type(flat) is not type(first) or flat.ndim != 1 or flat.dtype != dtype or not is_contiguous(flat):
         return None
-    rest = first.shape[1:]
     begin = end = address(first)
+    rows = 0
     for array in arrays:
-        if array.base is not flat or array.dtype != flat.dtype or array.ndim == 0 or array.shape[1:] != rest:
+        shape = array.shape
+        if array.base is not flat or not shape or shape[1:] != rest or array.dtype != dtype or not is_contiguous(array):
             return None
-        if not array.flags.c_contiguous or address(array) != end:
+        if address(array) != end:
             return None
+        rows += shape[0]
         end += array.nbytes
-    rows = sum(len(array) for array in arrays)
-    start = (begin - address(flat)) // flat.itemsize
-    return flat[start : start + rows * prod(rest)].reshape((rows, *rest))
+    start = (begin - address(flat)) // dtype.itemsize
+    joined = flat[start : start + (end - begin) // dtype.itemsize]
+    return joined.reshape((rows, *rest)) if rest else joined

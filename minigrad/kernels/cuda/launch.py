@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from minigrad.backend.layout import is_contiguous
 from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import ContractError
 from minigrad.kernels.cuda.loaded import Loaded
@@ -245,16 +246,9 @@ def launch(name: str, sizes: tuple[int, ...], *arguments: Any) -> None:
     if grid[0] > MOST_BLOCKS[0] or grid[1] > MOST_BLOCKS[1] or grid[2] > MOST_BLOCKS[2]:
         raise ContractError(f"kernel {name} would need a grid of {grid} blocks for the sizes {sizes}; the most is {MOST_BLOCKS}")
     for i in entry.pointers:
-        if arguments[i] is not None and not _is_c_contiguous(arguments[i]):
+        if arguments[i] is not None and not is_contiguous(arguments[i]):
             raise ContractError(f"kernel {name}: {entry.types[i][0]} is not C-contiguous")
     kernel_of(name)(grid, entry.block, arguments, entry.shared)
-
-
-def _is_c_contiguous(array: Any) -> bool:
-    try:
-        return array._c_contiguous  # type: ignore[no-any-return]  # CuPy makes an object of all flags to be asked for one
-    except AttributeError:
-        return array.flags.c_contiguous  # type: ignore[no-any-return]
 
 
 _kernels: dict[tuple[str, int], Callable[..., None]] = {}
