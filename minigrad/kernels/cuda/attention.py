@@ -19,7 +19,7 @@ from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.draws import recipe
 from minigrad.kernels.cuda.launch import HEAD_SIZES, PIECE, launch
-from minigrad.packing import IntArray, Packing
+from minigrad.packing import Packing
 
 
 @ops.attention.on("cupy")
@@ -137,20 +137,21 @@ def place(packing: Packing, queries: Packing, work: Work) -> None:
     _made.setdefault(packing, WeakKeyDictionary())[queries] = work
 
 
-def pieces(packing: Packing, queries: Packing, owner: str) -> IntArray:
+def pieces(packing: Packing, queries: Packing, owner: str) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Every sequence cut into pieces of at most 64 rows of the `owner`, "queries" or "keys": `struct Item` of the kernels.
 
     The dearest come first, so that none of them begins when all others have ended. Shapes: (pieces, 8) int32: first key row, keys, first
     query row, queries, the sequence's number, the piece's first row within the sequence, and two zeros.
     """
-    key_spans, query_spans = np.array(packing.key_spans), np.array(queries.spans)
-    keys, asking = key_spans[:, 1] - key_spans[:, 0], queries.lengths
+    masked = 0 if packing.masked_first is None else np.array(packing.masked_first)
+    keys, asking = packing.lengths - masked, queries.lengths
     owned, other = (asking, keys) if owner == "queries" else (keys, asking)
     counts = -(-owned // PIECE)
     sequence = np.repeat(np.arange(len(counts)), counts)
     start = PIECE * (np.arange(len(sequence)) - np.repeat(np.cumsum(counts) - counts, counts))
-    columns = (key_spans[:, 0], keys, query_spans[:, 0], asking, queries.numbers)
-    zeros = np.zeros_like(start)
-    table = np.stack([*(column[sequence] for column in columns), start, zeros, zeros], axis=1)
     cost = np.minimum(owned[sequence] - start, PIECE) * other[sequence]
-    return table[np.argsort(-cost, kind="stable")].astype(np.int32)
+    order = np.argsort(-cost, kind="stable")
+    table = np.zeros((len(order), 8), np.int32)
+    columns = (packing.first_rows + masked, keys, queries.first_rows, asking, queries.numbers)
+    table[:, :5], table[:, 5] = np.stack(columns, axis=1)[sequence[order]], start[order]
+    return table
