@@ -24,7 +24,7 @@ PLANTED = [  # precision, form, source, what stands there, what is planted
     (FLOAT32, "training", "attention_tiles.cuh", "* heads + head)", "* heads)"),
     (FLOAT32, "training", "attention_tiles.cuh", "low | high << UNITS", "high | low << UNITS"),
     (FLOAT32, "training", "attention_tiles.cuh", "(column & 0x101) << i", "(column & 0x101) << (i ^ 1)"),
-    (FLOAT32, "decoder", "attention.cuh", "late + 8 * half", "late"),
+    (FLOAT32, "decoder", "attention.cuh", "late + 8 * (i / 2)", "late"),
     (FLOAT32, "decoder", "attention.cuh", "if (key + TILE <= seen_by_all) return;", "if (key <= seen_by_all) return;"),
     (BF16, "encoder", "attention_tiles.cuh", "        await_copies();\n", ""),
     (BF16, "encoder", "attention_tiles.cuh", "__syncthreads();  // the tile is there, and all have used the one before", ""),

@@ -16,6 +16,7 @@ from kernels.cuda.emulation import Emulator, Namespace, guarded
 import minigrad as mg
 from minigrad.backend.precision import rounded
 from minigrad.kernels.cuda import launch
+from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.build import SOURCES
 from minigrad.packing import Packing
 
@@ -72,6 +73,21 @@ def test_operands_are_rounded(precision: str, emulator: Emulator) -> None:
     with mg.precision(precision):
         out = OVERRIDE(Namespace(), None, guarded(kv), packing=packing, heads=1)[0]
     np.testing.assert_allclose(out, rounded(kv[:, 2 * size :], precision), rtol=3e-7)  # a weight that is 1 within two roundings of float32
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_arrays_of_two_bytes_are_read_and_written(precision: str, emulator: Emulator) -> None:
+    """What the operation does with float32 around them is all that is between."""
+    arrays, g, constants = sample("cross", 32, (3, 20), precision=precision)
+    with mg.precision(precision):
+        expected = kernels((arrays, g, constants), emulator)
+    xp = Namespace()
+    short = [xp.shortened(a, precision) for a in arrays]
+    out, pullback = attend(xp, *short, **constants, size=32, precision=precision)
+    for mine, theirs in zip([out, *pullback(xp.shortened(g, precision))], expected, strict=True):
+        assert mine.dtype == short[0].dtype
+        np.testing.assert_array_equal(xp.widened(mine), theirs)
+    xp.check()
 
 
 def test_the_way_back_uses_the_products_of_the_way_there(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,7 @@ DEVICE void attention_dkv(
     through_tiles<Products::STAGES>(seeing, item.queries, load, [&](int stage, int query) {
         const int count = min(TILE, item.queries - query);
         if (first >= item.keys || (causal && query + count <= first + ahead)) return;
-        const int late = causal ? first + place.row + ahead - query - 2 * place.quad : -TILE;  // before, no column of row 0 sees the key
+        const int late = first + place.row + ahead - query - 2 * place.quad;  // a causal key is not seen before
         const u32 kept = kept_queries(draw, item, layout.heads, head, query, first);
 #pragma unroll
         for (int begin = 0; begin < TILE; begin += 16) {  // there are no registers for more at a time
@@ -210,16 +210,26 @@ DEVICE void attention_dkv(
             Products::by_rows(slopes, values, g_tile[stage], begin, count);
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                const int pair = begin / 2 + 4 * j + place.quad;
-                const float2 logarithm = logarithms[stage][pair], mean = means[stage][pair];
+                const float2 logarithm = logarithms[stage][begin / 2 + 4 * j + place.quad];
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    weights[j][i] = power_of_two(fmaf(weights[j][i], POWER<D>, -(i % 2 ? logarithm.y : logarithm.x)));
+            }
+            if (causal) {
+#pragma unroll
+                for (int j = 0; j < 2; ++j)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i)
+                        if (begin + 8 * j + i % 2 < late + 8 * (i / 2)) weights[j][i] = 0.0f;
+            }
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+                const float2 mean = means[stage][begin / 2 + 4 * j + place.quad];
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
-                    const int half = i / 2, side = i % 2;
-                    const float factor = kept >> (begin / 4 + 2 * j + side + 8 * half) & 1 ? draw.scale : 0.0f;
-                    const float power = fmaf(weights[j][i], POWER<D>, -(side ? logarithm.y : logarithm.x));
-                    const float weight = begin + 8 * j + side >= late + 8 * half ? power_of_two(power) : 0.0f;
-                    slopes[j][i] = weight * fmaf(slopes[j][i], factor, -(side ? mean.y : mean.x));
-                    weights[j][i] = weight * factor;
+                    const float factor = kept >> (begin / 4 + 2 * j + i % 2 + 8 * (i / 2)) & 1 ? draw.scale : 0.0f;
+                    slopes[j][i] = weights[j][i] * fmaf(slopes[j][i], factor, -(i % 2 ? mean.y : mean.x));
+                    weights[j][i] *= factor;
                 }
             }
             Products::add_mixed(dv, weights, g_tile[stage], begin, count, staging);

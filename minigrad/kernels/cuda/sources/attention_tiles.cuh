@@ -145,7 +145,8 @@ DEVICE float quad_max(float x) {
     return fmaxf(x, __shfl_xor_sync(ALL, x, 2));
 }
 
-// The Philox block that holds (query, head, key), in the order in which `Draw.pairs` draws.
+// The Philox block that holds (query, head, key), in the order in which `Draw.pairs` draws. Of queries and keys behind the end it is some
+// other: their weights are zero, whatever is drawn for them.
 DEVICE u64 pair_block(const Item& item, int heads, int head, int query, int key) {
     const int blocks = (item.keys + UNITS - 1) / UNITS;
     return ((u64)query * heads + head) * blocks + key / UNITS;
@@ -158,8 +159,7 @@ DEVICE void kept_keys(u32 (&bits)[2], const Draw& draw, const Item& item, int he
     if (draw.threshold == 0) return;
     const Place place;
     const int query = first + place.lane / 2, own = key + place.lane % 2 * UNITS;
-    const bool there = query < item.queries && own < item.keys;
-    const u32 mine = there ? survivors(draw, item.number, pair_block(item, heads, head, query, own)) : 0;
+    const u32 mine = survivors(draw, item.number, pair_block(item, heads, head, query, own));
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int from = 2 * (place.row + 8 * half);
@@ -173,8 +173,7 @@ DEVICE void kept_keys(u32 (&bits)[2], const Draw& draw, const Item& item, int he
 DEVICE u32 kept_queries(const Draw& draw, const Item& item, int heads, int head, int query, int key) {
     if (draw.threshold == 0) return ALL;
     const Place place;
-    const int own = query + place.lane;
-    const u32 mine = own < item.queries ? survivors(draw, item.number, pair_block(item, heads, head, own, key)) : 0;
+    const u32 mine = survivors(draw, item.number, pair_block(item, heads, head, query + place.lane, key));
     u32 bits = 0;
 #pragma unroll
     for (int i = 0; i < 2 * EIGHTS; ++i) {
