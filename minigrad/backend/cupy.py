@@ -134,7 +134,7 @@ def widened(x: Any) -> Any:
 
 
 def matmul_short(a: Any, b: Any, out: Any = None, accumulate: bool = False, short: bool = False) -> Any:
-    """The product of two short arrays, added up in float32; it is written to `out`, short or float32, or added to what is there.
+    """The product of two short arrays, added up in float32; it is written to `out`, short or float32, or added to float32.
 
     short: whether a new array is as short as the operands; else it is float32.
     """

@@ -87,9 +87,11 @@ def matmul(xp: Any, run: Run, a: Any, b: Any, out: Any, accumulate: bool, operan
 
     xp: the arrays' namespace. operands, compute: as in `Gemm`, and result, which is float64 for sums in float64 and else float32 unless it
     is given: short sums are rounded once, when they are complete.
-    Raises: ShapeError; ArgumentError for sides that cuBLAS cannot count.
+    Raises: ShapeError; ArgumentError for sides that cuBLAS cannot count, and for a product to be added to short numbers.
     """
     result = result or ("float64" if compute == "float64" else "float32")
+    if accumulate and result in SHORT:  # seen on an H100 with cuBLAS 13
+        raise ArgumentError(f"matmul: cuBLAS rounds a product to {result} before it adds it: add it to float32 numbers")
     if a.ndim == 1 or b.ndim == 1:
         axes = (-2,) * (a.ndim == 1) + (-1,) * (b.ndim == 1)
         a, b = a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b

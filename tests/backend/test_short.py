@@ -101,9 +101,9 @@ def test_products_of_short_arrays_are_as_long_as_asked(
     monkeypatch.setattr(namespace.gemm, "matmul", lambda xp, run, *arguments: seen.append(arguments))
     a = np.zeros((2, 3), gemm.DTYPES[name])
     given = None if out is None else np.zeros((2, 2), gemm.DTYPES[name if out == "short" else out])
-    namespace.matmul_short(a, a.T, given, accumulate=given is not None, short=short)
+    namespace.matmul_short(a, a.T, given, accumulate=out == "float32", short=short)
     [(left, _, target, accumulate, *how)] = seen
-    assert left is a and target is given and accumulate is (given is not None)
+    assert left is a and target is given and accumulate is (out == "float32")
     assert how == [name, "float32", name if result == "short" else result]
 
 

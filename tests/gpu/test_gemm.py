@@ -110,7 +110,7 @@ def test_numbers_are_rounded_as_on_the_cpu(device: str, name: str, n: int, start
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (8, 16, 24), (257, 770, 130), (1000, 3072, 768)])
 def test_products_of_short_arrays(device: str, name: str, m: int, k: int, n: int) -> None:
-    """Into new arrays and given ones, short and long, written and added; operands as they lie and transposed."""
+    """Into new arrays and given ones, short and long, written and, to long ones, added; operands as they lie and transposed."""
     rng = np.random.default_rng(0)
     xp = short_arrays if device == "cpu" else cuda_namespace()
     hosts = [short_arrays.shortened(rng.standard_normal(shape).astype(np.float32), name) for shape in ((m, k), (n, k), (m, n))]
@@ -128,7 +128,6 @@ def test_products_of_short_arrays(device: str, name: str, m: int, k: int, n: int
     check(xp.matmul_short(x, w.T, short=True), exact, True)
     check(xp.product_short(x, w.T).dense(), exact, False)
     check(xp.product_short(x, w.T).into(xp.widened(there), accumulate=True), exact + start, False)
-    check(xp.matmul_short(x, w.T, out=there, accumulate=True), exact + start, True)
     check(xp.matmul_short(x, w.T, out=there), exact, True)
     flipped = xp.matmul_short(w, x.T, short=True)  # operands whose columns are what was rows
     check(flipped.T, exact, True)

@@ -28,11 +28,12 @@ def widened(x: np.ndarray) -> np.ndarray:
 
 
 def matmul_short(a: np.ndarray, b: np.ndarray, out: Any = None, accumulate: bool = False, short: bool = False) -> np.ndarray:
-    assert a.dtype == b.dtype and (out is None or out.dtype in (a.dtype, np.float32)) and not (accumulate and out is None)
+    assert a.dtype == b.dtype and (out is None or out.dtype in (a.dtype, np.float32))
+    assert not accumulate or (out is not None and out.dtype == np.float32)
     with np.errstate(all="ignore"):
         total = np.matmul(widened(a), widened(b))
         if accumulate:
-            total += out if out.dtype == np.float32 else widened(out)
+            total += out
     found = shortened(total, "fp16" if a.dtype == np.float16 else "bf16") if (short if out is None else out.dtype == a.dtype) else total
     if out is None:
         return found
