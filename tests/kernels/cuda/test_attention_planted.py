@@ -14,28 +14,19 @@ FLOAT32, BF16 = "float32", "bf16"
 PLANTED = [  # precision, form, source, what stands there, what is planted
     (FLOAT32, "decoder", "attention.cuh", "query + item.keys - item.queries + 1", "query + item.keys - item.queries"),
     (FLOAT32, "causal cross", "attention.cuh", "const int ahead = item.queries - item.keys", "const int ahead = 0"),
-    (FLOAT32, "encoder", "attention.cuh", "total[half] *= shrink;", ""),
-    (FLOAT32, "encoder", "attention.cuh", "sums[j][2 * half + 1] *= shrink;", ""),
     (FLOAT32, "encoder", "attention.cuh", "draw.scale, -mean[i / 2]", "draw.scale, 0.0f"),
     (FLOAT32, "training", "attention.cuh", "fmaf(slopes[j][i], factor,", "fmaf(slopes[j][i], 1.0f,"),
     (FLOAT32, "encoder", "attention_tiles.cuh", "if (row >= rows) continue;", ""),
     (FLOAT32, "encoder", "attention_tiles.cuh", "__syncthreads();  // all have used the tile before", ""),
     (FLOAT32, "encoder", "products_float32.cuh", "        __syncwarp();\n#pragma", "#pragma"),
     (FLOAT32, "training", "attention_tiles.cuh", "* heads + head)", "* heads)"),
-    (FLOAT32, "training", "attention_tiles.cuh", "low | high << UNITS", "high | low << UNITS"),
-    (FLOAT32, "training", "attention_tiles.cuh", "(column & 0x101) << i", "(column & 0x101) << (i ^ 1)"),
     (FLOAT32, "decoder", "attention.cuh", "late + 8 * (i / 2)", "late"),
     (FLOAT32, "decoder", "attention.cuh", "if (key + TILE <= seen_by_all) return;", "if (key <= seen_by_all) return;"),
     (BF16, "encoder", "attention_tiles.cuh", "        await_copies();\n", ""),
     (BF16, "encoder", "attention_tiles.cuh", "__syncthreads();  // the tile is there, and all have used the one before", ""),
-    (BF16, "encoder", "attention_tiles.cuh", "load(1 - stage, at + TILE)", "load(stage, at + TILE)"),
     (BF16, "encoder", "attention_tiles.cuh", "__syncthreads();  // all have used the last tile", ""),
     (BF16, "encoder", "products_tensor.cuh", "if (first + row < rows)", ""),
-    (BF16, "encoder", "products_tensor.cuh", "        __syncwarp();\n", ""),
     (BF16, "encoder", "products_tensor.cuh", "row + i < count);", "row + i <= count);"),
-    (BF16, "encoder", "products_tensor.cuh", "begin + 8 * k + lane % 16]", "begin + 8 * k + lane % 8]"),
-    (BF16, "encoder", "products_tensor.cuh", "4 * (lane / 8 % 2)]", "4 * (lane / 16)]"),
-    (BF16, "encoder", "products_tensor.cuh", "if (begin + 8 * k >= count) break;", "if (begin + 8 * k + 8 >= count) break;"),
 ]
 
 
