@@ -7,40 +7,33 @@ dropped units follow from (seed, epoch) and (seed, step), so a run that is kille
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minigrad.backend import to_numpy
-from minigrad.backend.precision import precision
-from minigrad.backend.random import current, manual_seed
-from minigrad.data.loader import Batch, PackedLoader
-from minigrad.errors import ArgumentError, CheckpointError, NonFiniteError
+from minigrad.backend.random import manual_seed
+from minigrad.data.loader import PackedLoader
+from minigrad.errors import ArgumentError, CheckpointError
 from minigrad.files import listing
 from minigrad.nn import Module
-from minigrad.optim import AdamW, ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, clip_grad_norm, decay_groups, layer_groups
+from minigrad.optim import AdamW, ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, decay_groups, layer_groups
 from minigrad.train._contents import Checkpoint
-from minigrad.train.ahead import StepResult
 from minigrad.train.average import Average
 from minigrad.train.checkpoints import CheckpointStore
-from minigrad.train.events import LOG_NAME, Callback, JsonLog, memory_mb, rewind
+from minigrad.train.events import LOG_NAME, Callback, JsonLog, rewind
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.objectives import LossOf, Objective
 from minigrad.train.saved import Position, restore, saved_state
 from minigrad.train.settings import TrainingSettings
 from minigrad.train.signals import Interruption
+from minigrad.train.stepping import Clock, Stepping, is_due
 from minigrad.train.team import Team
-
-MAX_SKIPPED = 3
-"""Updates that `on_nonfinite="skip"` leaves out before it stops after all."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +93,6 @@ class Trainer:
         self.store = None if output is None else CheckpointStore(output / "checkpoints", keep=settings.keep)
         self.scaler = LossScaler() if settings.precision == "fp16" else None
         self.at = Position(parts=settings.parts)
-        self._pulled: deque[Batch] = deque()
-        """Batches that the team has been given, or will be next, and whose step is not made."""
-        self._rates: deque[float] = deque()
-        """The learning rates of those that it has been given."""
         self.notices: list[str] = []
         """Told when the run begins."""
 
@@ -166,21 +155,20 @@ class Trainer:
     def _train(self, team: Team, interruption: Interruption) -> str:
         at, settings = self.at, self.settings
         self.model.train()
-        self._clock = _Clock(at.seconds, at.step)
-        self._pulled.clear()
-        self._rates.clear()
+        self.clock = Clock(at.seconds)
+        steps = Stepping(self, team, interruption)
         while at.step < self.total and not self._is_enough():
             epoch, batches = at.epoch, self.loader.epoch(at.epoch, start=at.batch)
             while at.epoch == epoch:
-                self._make(team, batches, interruption)
+                steps.make(batches)
                 over = at.batch == self.loader.batches_in(epoch)
                 if over:
                     at.epoch, at.batch = at.epoch + 1, 0
                 last = at.step == self.total
-                evaluated = self._is_evaluation_due(at.step, over)
+                evaluated = self.is_evaluation_due(at.step, over)
                 if evaluated:
                     self._evaluate()
-                if last or interruption.signal or self._is_enough() or _is_due(settings.save_every, at.step, evaluated or over):
+                if last or interruption.signal or self._is_enough() or is_due(settings.save_every, at.step, evaluated or over):
                     self._save()
                 if interruption.signal:
                     return "interrupted"
@@ -191,144 +179,9 @@ class Trainer:
     def _is_enough(self) -> bool:
         return self.settings.patience is not None and self.at.worse >= self.settings.patience
 
-    def _is_evaluation_due(self, step: int, over: bool) -> bool:
-        return self.evaluate is not None and (step == self.total or _is_due(self.settings.evaluate_every, step, over))
-
-    # ---------------------------------------------------------------- steps
-    def _make(self, team: Team, batches: Iterator[Batch], interruption: Interruption) -> None:
-        """Steps until somebody asks where exactly the training stands."""
-        while not self._try_to_make(team, self._stretch(batches, interruption)):
-            pass
-        if self._pulled:
-            message = f"no sequence of this batch has a label, so nothing is learned from rows {_rows(self._pulled[0])}"
-            self.tell("notice", message=message)
-            current().advance()
-            self._rates.append(self._rate)
-            self.schedule.step()
-            self._count(self._pulled[0], None, 0.0)
-
-    def _try_to_make(self, team: Team, stretch: Iterator[Batch]) -> bool:
-        """False if the memory did not suffice for one of the steps, which is then to be made again, in more parts."""
-        with closing(team.steps(stretch, self.at.parts, partial(self._may_update, team))) as steps:
-            while True:
-                try:
-                    result = self._next(steps)
-                except MemoryError as error:
-                    self._divide_further(error)
-                    return False
-                if result is None:
-                    return True
-                self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0)
-
-    def _divide_further(self, error: MemoryError) -> None:
-        """Once in a run. Raises: MemoryError."""
-        at = self.at
-        if not self._pulled:  # it was no step
-            raise error
-        packing = self._pulled[0].tokens.packing
-        if at.parts > self.settings.parts or len(packing) <= at.parts:
-            raise MemoryError(
-                f"step {at.step + 1}: {packing.rows} tokens in {at.parts} parts do not fit into the memory "
-                f"({error}); choose a smaller batch or more parts. The last checkpoint is untouched"
-            ) from error
-        at.parts *= 2
-        self.tell("notice", message=f"the memory did not suffice: steps are computed in {at.parts} parts from here on")
-        self.schedule.load_state_dict({**self.schedule.state_dict(), "steps": at.step})  # as for the first batch that waits
-        self._rates.clear()
-
-    def _stretch(self, batches: Iterator[Batch], interruption: Interruption) -> Iterator[Batch]:
-        """The next batches, up to the one after which all steps must have been made, or to one that has no label and stays in `_pulled`.
-
-        A team that runs ahead asks for a batch before the steps of those before it are made. So the schedule is stepped here.
-        """
-        step, first = self.at.step, self.at.step - self.at.batch
-        length = self.loader.batches_in(self.at.epoch)
-        while True:
-            if step - self.at.step == len(self._pulled):
-                self._pulled.append(next(batches))
-            batch = self._pulled[step - self.at.step]
-            if self.objective.count(batch) == 0:
-                return
-            self._rates.append(self._rate)
-            yield batch
-            step += 1
-            self.schedule.step()
-            over = step - first == length
-            evaluated = self._is_evaluation_due(step, over)
-            if step == self.total or over or evaluated or _is_due(self.settings.save_every, step, False):
-                return
-            if interruption.signal or self.average is not None:  # which takes in the weights after every step
-                return
-
-    @property
-    def _rate(self) -> float:
-        return float(max(group["lr"] for group in self.optimizer.param_groups))
-
-    def _next(self, steps: Iterator[StepResult]) -> StepResult | None:
-        skipped = self.at.skipped
-        with precision(self.settings.precision):
-            result = next(steps, None)
-        if result is not None and not result.applied and self.scaler is not None and self.at.skipped == skipped:
-            message = f"step {self.at.step + 1}: a gradient overflowed in fp16, so the update was left out"
-            self.tell("notice", message=f"{message}; the loss is multiplied by {self.scaler.scale:.0f} from here on")
-        return result
-
-    def _count(self, batch: Batch, loss: float | None, norm: float | None) -> None:
-        """After a step, be it one that was left out."""
-        at, tokens, packing = self.at, batch.tokens.packing.rows, batch.tokens.packing
-        self._pulled.popleft()
-        at.step += 1
-        if self.average is not None:
-            self.average.update()
-        self._clock.count(tokens)
-        at.seconds = self._clock.seconds
-        self.tell(
-            "step",
-            epoch=at.epoch,
-            loss=loss,
-            lr=self._rates.popleft(),
-            grad_norm=norm,
-            tokens=tokens,
-            tokens_per_second=self._clock.tokens_per_second,
-            padding_saved=1 - tokens / (len(packing) * int(packing.lengths.max())),
-            memory_mb=memory_mb(),
-            seconds_left=self._clock.seconds_for(self.total - at.step),
-            **({} if self.scaler is None else {"loss_scale": self.scaler.scale}),
-        )
-        at.batch += 1
-
-    def _may_update(self, team: Team, batch: Batch, loss: float) -> bool:
-        """Whether loss and gradient of a batch are numbers. Raises: NonFiniteError if they were not once too often."""
-        try:
-            if not isfinite(loss):
-                raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
-            assert team.grad_norm is not None  # there is a max_norm
-            if not isfinite(team.grad_norm) and (self.scaler is None or self.scaler.is_least):
-                clip_grad_norm(self.named, inf, error_if_nonfinite=True)  # says which gradient it is
-        except NonFiniteError as error:
-            self._refuse(error, batch)
-            return False
-        return True
-
-    def _refuse(self, error: NonFiniteError, batch: Batch) -> None:
-        """Leave an update out that would ruin the weights. Raises: NonFiniteError if it was one too many."""
-        message = f"step {self.at.step + 1}: {error}, in rows {_rows(batch)} of the training data"
-        self.optimizer.zero_grad()
-        if self.settings.on_nonfinite == "stop" or self.at.skipped == MAX_SKIPPED:
-            raise NonFiniteError(f"{message}. Weights and optimizer are as before it; a smaller learning rate may help") from error
-        self.at.skipped += 1
-        self.tell("notice", message=f"{message}; the update was left out ({self.at.skipped} of {MAX_SKIPPED})")
-
-    def _first_bad(self) -> str:
-        """What is not finite first: a parameter, or else a gradient."""
-        for name, parameter in self.model.named_parameters():
-            if not np.isfinite(to_numpy(parameter.array)).all():
-                return f"; the parameter {name} is not finite"
-        try:
-            clip_grad_norm(self.named, inf, error_if_nonfinite=True)
-        except NonFiniteError as error:
-            return f"; {error}"
-        return ""
+    def is_evaluation_due(self, step: int, over: bool) -> bool:
+        """After this many steps, with which an epoch may be over."""
+        return self.evaluate is not None and (step == self.total or is_due(self.settings.evaluate_every, step, over))
 
     # ---------------------------------------------------------------- evaluation
     def _evaluate(self) -> None:
@@ -346,7 +199,7 @@ class Trainer:
                     self.save_model(self.output / "best")
             else:
                 self.at.worse += 1
-        self._clock.pause(time.perf_counter() - started)
+        self.clock.pause(time.perf_counter() - started)
         self.tell("evaluation", split="dev", metrics=metrics, metric=metric, best=best, seconds=time.perf_counter() - started)
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -387,41 +240,3 @@ class Trainer:
         event = {"event": kind, "step": self.at.step, **fields}
         for callback in self.callbacks:
             callback(event)
-
-
-class _Clock:
-    """Seconds of training, without evaluations, and the speed of this process."""
-
-    def __init__(self, before: float, step: int) -> None:
-        self._before, self._started, self._steps, self._tokens = before, time.perf_counter(), 0, 0
-
-    def count(self, tokens: int) -> None:
-        self._steps, self._tokens = self._steps + 1, self._tokens + tokens
-
-    def pause(self, seconds: float) -> None:
-        """Do not count the last `seconds`."""
-        self._started += seconds
-
-    @property
-    def _elapsed(self) -> float:
-        return max(time.perf_counter() - self._started, 1e-9)
-
-    @property
-    def seconds(self) -> float:
-        return self._before + self._elapsed
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self._tokens / self._elapsed
-
-    def seconds_for(self, steps: int) -> float:
-        return self._elapsed / max(self._steps, 1) * steps
-
-
-def _is_due(every: int | None, step: int, otherwise: bool) -> bool:
-    return otherwise if every is None else step % every == 0
-
-
-def _rows(batch: Batch) -> str:
-    rows = [int(row) for row in batch.rows]
-    return ", ".join(map(str, rows[:40])) + (f" and {len(rows) - 40} more" if len(rows) > 40 else "")

@@ -1,0 +1,217 @@
+"""The steps of a trainer, between two points at which somebody asks where exactly the training stands.
+
+A team that runs ahead asks for batches before it has made the steps of those before them. So here is kept what was given to it, the
+schedule is stepped where batches are given, and everything else is counted where results come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from math import inf, isfinite
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minigrad.backend import to_numpy
+from minigrad.backend.precision import precision
+from minigrad.backend.random import current
+from minigrad.data.loader import Batch
+from minigrad.errors import NonFiniteError
+from minigrad.optim import clip_grad_norm
+from minigrad.train.ahead import StepResult
+from minigrad.train.events import memory_mb
+from minigrad.train.signals import Interruption
+from minigrad.train.team import Team
+
+if TYPE_CHECKING:
+    from minigrad.train.trainer import Trainer
+
+MAX_SKIPPED = 3
+"""Updates that `on_nonfinite="skip"` leaves out before it stops after all."""
+
+
+class Stepping:
+    """Makes the steps of a trainer by its team, counts them, and tells of each."""
+
+    def __init__(self, trainer: Trainer, team: Team, interruption: Interruption) -> None:
+        self.trainer, self.team, self.interruption, self.at = trainer, team, interruption, trainer.at
+        self._pulled: deque[Batch] = deque()
+        """Batches that the team has been given, or will be next, and whose step is not made."""
+        self._rates: deque[float] = deque()
+        """The learning rates of those that it has been given."""
+
+    def make(self, batches: Iterator[Batch]) -> None:
+        """Steps until somebody asks where exactly the training stands."""
+        while not self._try_to_make(self._stretch(batches)):
+            pass
+        if self._pulled:
+            message = f"no sequence of this batch has a label, so nothing is learned from rows {_rows(self._pulled[0])}"
+            self.trainer.tell("notice", message=message)
+            current().advance()
+            self._rates.append(self._rate)
+            self.trainer.schedule.step()
+            self._count(self._pulled[0], None, 0.0)
+
+    def _try_to_make(self, stretch: Iterator[Batch]) -> bool:
+        """False if the memory did not suffice for one of the steps, which is then to be made again, in more parts."""
+        with closing(self.team.steps(stretch, self.at.parts, self._may_update)) as steps:
+            while True:
+                try:
+                    result = self._next(steps)
+                except MemoryError as error:
+                    self._divide_further(error)
+                    return False
+                if result is None:
+                    return True
+                self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0)
+
+    def _divide_further(self, error: MemoryError) -> None:
+        """Once in a run. Raises: MemoryError."""
+        at = self.at
+        if not self._pulled:  # it was no step
+            raise error
+        packing = self._pulled[0].tokens.packing
+        if at.parts > self.trainer.settings.parts or len(packing) <= at.parts:
+            raise MemoryError(
+                f"step {at.step + 1}: {packing.rows} tokens in {at.parts} parts do not fit into the memory "
+                f"({error}); choose a smaller batch or more parts. The last checkpoint is untouched"
+            ) from error
+        at.parts *= 2
+        self.trainer.tell("notice", message=f"the memory did not suffice: steps are computed in {at.parts} parts from here on")
+        self.trainer.schedule.load_state_dict({**self.trainer.schedule.state_dict(), "steps": at.step})  # as for the first batch that waits
+        self._rates.clear()
+
+    def _stretch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The next batches, up to the one after which all steps must have been made, or to one that has no label and stays in `_pulled`.
+
+        A team that runs ahead asks for a batch before the steps of those before it are made. So the schedule is stepped here.
+        """
+        step, first = self.at.step, self.at.step - self.at.batch
+        length = self.trainer.loader.batches_in(self.at.epoch)
+        while True:
+            if step - self.at.step == len(self._pulled):
+                self._pulled.append(next(batches))
+            batch = self._pulled[step - self.at.step]
+            if self.trainer.objective.count(batch) == 0:
+                return
+            self._rates.append(self._rate)
+            yield batch
+            step += 1
+            self.trainer.schedule.step()
+            over = step - first == length
+            evaluated = self.trainer.is_evaluation_due(step, over)
+            if step == self.trainer.total or over or evaluated or is_due(self.trainer.settings.save_every, step, False):
+                return
+            if self.interruption.signal or self.trainer.average is not None:  # which takes in the weights after every step
+                return
+
+    @property
+    def _rate(self) -> float:
+        return float(max(group["lr"] for group in self.trainer.optimizer.param_groups))
+
+    def _next(self, steps: Iterator[StepResult]) -> StepResult | None:
+        skipped = self.at.skipped
+        with precision(self.trainer.settings.precision):
+            result = next(steps, None)
+        if result is not None and not result.applied and self.trainer.scaler is not None and self.at.skipped == skipped:
+            message = f"step {self.at.step + 1}: a gradient overflowed in fp16, so the update was left out"
+            self.trainer.tell("notice", message=f"{message}; the loss is multiplied by {self.trainer.scaler.scale:.0f} from here on")
+        return result
+
+    def _count(self, batch: Batch, loss: float | None, norm: float | None) -> None:
+        """After a step, be it one that was left out."""
+        at, tokens, packing = self.at, batch.tokens.packing.rows, batch.tokens.packing
+        self._pulled.popleft()
+        at.step += 1
+        if self.trainer.average is not None:
+            self.trainer.average.update()
+        self.trainer.clock.count(tokens)
+        at.seconds = self.trainer.clock.seconds
+        self.trainer.tell(
+            "step",
+            epoch=at.epoch,
+            loss=loss,
+            lr=self._rates.popleft(),
+            grad_norm=norm,
+            tokens=tokens,
+            tokens_per_second=self.trainer.clock.tokens_per_second,
+            padding_saved=1 - tokens / (len(packing) * int(packing.lengths.max())),
+            memory_mb=memory_mb(),
+            seconds_left=self.trainer.clock.seconds_for(self.trainer.total - at.step),
+            **({} if self.trainer.scaler is None else {"loss_scale": self.trainer.scaler.scale}),
+        )
+        at.batch += 1
+
+    def _may_update(self, batch: Batch, loss: float) -> bool:
+        """Whether loss and gradient of a batch are numbers. Raises: NonFiniteError if they were not once too often."""
+        try:
+            if not isfinite(loss):
+                raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
+            assert self.team.grad_norm is not None  # there is a max_norm
+            if not isfinite(self.team.grad_norm) and (self.trainer.scaler is None or self.trainer.scaler.is_least):
+                clip_grad_norm(self.trainer.named, inf, error_if_nonfinite=True)  # says which gradient it is
+        except NonFiniteError as error:
+            self._refuse(error, batch)
+            return False
+        return True
+
+    def _refuse(self, error: NonFiniteError, batch: Batch) -> None:
+        """Leave an update out that would ruin the weights. Raises: NonFiniteError if it was one too many."""
+        message = f"step {self.at.step + 1}: {error}, in rows {_rows(batch)} of the training data"
+        self.trainer.optimizer.zero_grad()
+        if self.trainer.settings.on_nonfinite == "stop" or self.at.skipped == MAX_SKIPPED:
+            raise NonFiniteError(f"{message}. Weights and optimizer are as before it; a smaller learning rate may help") from error
+        self.at.skipped += 1
+        self.trainer.tell("notice", message=f"{message}; the update was left out ({self.at.skipped} of {MAX_SKIPPED})")
+
+    def _first_bad(self) -> str:
+        """What is not finite first: a parameter, or else a gradient."""
+        for name, parameter in self.trainer.model.named_parameters():
+            if not np.isfinite(to_numpy(parameter.array)).all():
+                return f"; the parameter {name} is not finite"
+        try:
+            clip_grad_norm(self.trainer.named, inf, error_if_nonfinite=True)
+        except NonFiniteError as error:
+            return f"; {error}"
+        return ""
+
+
+class Clock:
+    """Seconds of training, without evaluations, and the speed of this process."""
+
+    def __init__(self, before: float) -> None:
+        self._before, self._started, self._steps, self._tokens = before, time.perf_counter(), 0, 0
+
+    def count(self, tokens: int) -> None:
+        self._steps, self._tokens = self._steps + 1, self._tokens + tokens
+
+    def pause(self, seconds: float) -> None:
+        """Do not count the last `seconds`."""
+        self._started += seconds
+
+    @property
+    def _elapsed(self) -> float:
+        return max(time.perf_counter() - self._started, 1e-9)
+
+    @property
+    def seconds(self) -> float:
+        return self._before + self._elapsed
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self._tokens / self._elapsed
+
+    def seconds_for(self, steps: int) -> float:
+        return self._elapsed / max(self._steps, 1) * steps
+
+
+def is_due(every: int | None, step: int, otherwise: bool) -> bool:
+    return otherwise if every is None else step % every == 0
+
+
+def _rows(batch: Batch) -> str:
+    rows = [int(row) for row in batch.rows]
+    return ", ".join(map(str, rows[:40])) + (f" and {len(rows) - 40} more" if len(rows) > 40 else "")
