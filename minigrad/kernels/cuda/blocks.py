@@ -138,14 +138,14 @@ def _dense_add_norm(
         dy = gx if draw is None else xp.empty_like(y)
         gradients = (g, gamma, xhat, rstd, gx, None if draw is None else dy)
         launch("add_norm_pullback_float32", y.shape[:1], *gradients, *y.shape, *drawing)
-        dgamma, dbeta, dbias = _norm_sums(xp, g, xhat, dy)
+        dbias, dgamma, dbeta = _norm_sums(xp, g, xhat, dy)
         return *product_pullback(dy), dbias, gx, dgamma, dbeta
 
     return out, pullback
 
 
 def _norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> Array:
-    """The gradients of gamma, of beta, and with dy of the bias. Shapes: (2 or 3, width)."""
+    """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (2 or 3, width)."""
     rows, width = g.shape
     kinds = 2 if dy is None else 3
     partial = partial_sums(xp, rows, kinds * width)

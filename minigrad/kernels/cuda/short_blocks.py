@@ -8,6 +8,7 @@ sums, parameters and their gradients. Every number that a kernel hands on is rou
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 from minigrad import ops
@@ -62,43 +63,29 @@ def _attention_block(
         return NotImplemented
     x, bias = xp.ascontiguousarray(x), beside(xp, biases)
     short_x, short_in, short_out = (shortened(xp, a, precision) for a in (x, beside(xp, weights), wo))
-    asking, short_asking, own = x, short_x, 3 * inner  # columns that the rows that ask give: Q | K | V, or Q alone
+    asking, q, start = x, None, 0  # of Q | K | V, what all rows are projected to begins at `start`
     if first_only:
-        first_rows = xp.like(packing.first_rows, x)
-        asking, short_asking, own = x[first_rows], short_x[first_rows], inner
-
-    def projected(given: Array, columns: slice) -> Array:
-        y = xp.matmul_short(given, short_in[columns].T, short=True)
-        launch(f"add_bias_{precision}", y.shape, y, bias[columns], *y.shape)
-        return y
-
-    q, kv = None, projected(short_asking, slice(own))
-    if first_only:
-        q, kv = kv, projected(short_x, slice(inner, None))
+        first_rows, start = xp.like(packing.first_rows, x), inner
+        asking = x[first_rows]
+        q, through_queries = _linears(xp, short_x[first_rows], short_in[:inner], bias[:inner], inner, precision)
+    kv, through_inputs = _linears(xp, short_x, short_in[start:], bias[start:], inner, precision)
     settings: dict[str, Any] = {"packing": packing, "queries": queries, "heads": heads, "draw": mixing, "causal": causal}
     mixed, mixed_pullback = attend(xp, q, kv, **settings, size=size, precision=precision)
     out, end_pullback = _dense_add_norm(xp, mixed, short_out, bo, asking, gamma, beta, draw, eps, precision, keep)
-    cuts = [slice(i * inner, (i + 1) * inner) for i in range(own // inner)]
 
     def pullback(g: Array) -> Any:
-        partial = partial_sums(xp, len(g), 3 * width + own)
-        gx, dy = end_pullback(xp.ascontiguousarray(g), partial)
-        dq, dkv = mixed_pullback(xp.matmul_short(dy, short_out, short=True))
-        down = dq if first_only else dkv
-        _add_columns(down, partial, 3 * width, precision)
-        (dgamma, dbeta, dbo), dbias = _parted(summed(xp, partial), width)
-        dx = xp.matmul_short(down, short_in[:own], out=gx, accumulate=True)
-        dweights = [xp.product_short(down[:, cut].T, short_asking) for cut in cuts]
-        dbiases = [dbias[cut] for cut in cuts]
+        partial = partial_sums(xp, rows, 3 * inner + 3 * width)
         if first_only:
-            dfirst, dx = dx, xp.matmul_short(dkv, short_in[inner:])
-            dx[first_rows] += dfirst
-            partial = partial_sums(xp, rows, 2 * inner)
-            _add_columns(dkv, partial, 0, precision)
-            sums = summed(xp, partial)
-            dweights += [xp.product_short(dkv[:, cut].T, short_x) for cut in (slice(inner), slice(inner, None))]
-            dbiases += [sums[:inner], sums[inner:]]
-        return dx, *dweights, *dbiases, xp.product_short(dy.T, mixed), dbo, dgamma, dbeta
+            partial.fill(0)  # first rows do not reach all of it
+        dx, dy = end_pullback(xp.ascontiguousarray(g), partial, 3 * inner)
+        dq, dkv = mixed_pullback(xp.matmul_short(dy, short_out, short=True))
+        dweights = []
+        if first_only:
+            dweights = through_queries(dq, dx, partial, 0)
+            dx = xp.put_rows(dx, first_rows, x.shape)
+        dweights += through_inputs(dkv, dx, partial, start)
+        dbq, dbk, dbv, dbo, dgamma, dbeta = _parted(summed(xp, partial), *[inner] * 3, *[width] * 3)
+        return dx, *dweights, dbq, dbk, dbv, xp.product_short(dy.T, mixed), dbo, dgamma, dbeta
 
     return out, pullback
 
@@ -134,12 +121,11 @@ def _feed_forward(
 
     def pullback(g: Array) -> Any:
         rows, inner = h.shape
-        partial = partial_sums(xp, rows, 3 * width + inner)
-        gx, dy = end_pullback(xp.ascontiguousarray(g), partial)
+        partial = partial_sums(xp, rows, inner + 3 * width)
+        gx, dy = end_pullback(xp.ascontiguousarray(g), partial, inner)
         dh = xp.matmul_short(dy, short_2, short=True)
-        arrays = (dh, h, b1, dh, partial.reshape(-1)[3 * width :])
-        launch(f"bias_gelu_pullback_{precision}", h.shape, *arrays, rows, inner, partial.shape[1])
-        (dgamma, dbeta, db2), db1 = _parted(summed(xp, partial), width)
+        launch(f"bias_gelu_pullback_{precision}", h.shape, dh, h, b1, dh, partial, rows, inner, partial.shape[1])
+        db1, db2, dgamma, dbeta = _parted(summed(xp, partial), inner, *[width] * 3)
         dx = xp.matmul_short(dh, short_1, out=gx, accumulate=True)
         return dx, xp.product_short(dh.T, short_x), db1, xp.product_short(dy.T, y), db2, dgamma, dbeta
 
@@ -154,14 +140,29 @@ def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array) -> bo
     return bool(x.shape[1:] == weight.shape[:1] == bias.shape == gamma.shape == beta.shape)
 
 
-def _add_columns(x: Array, partial: Array, place: int, precision: str) -> None:
-    """Sums of a short array's columns, for each block of rows, from column `place` of the partial sums on."""
-    launch(f"column_sums_{precision}", (*x.shape, ROWS), x, partial.reshape(-1)[place:], *x.shape, ROWS, partial.shape[1])
+def _parted(sums: Array, *widths: int) -> list[Array]:
+    """The gradients of vectors that lie one after another, in the order in which an optimizer lays out the vectors."""
+    ends = [*accumulate(widths)]
+    return [sums[end - width : end] for end, width in zip(ends, widths, strict=True)]
 
 
-def _parted(sums: Array, width: int) -> tuple[list[Array], Array]:
-    """The gradients of gamma, beta and the last product's bias, and what is behind them."""
-    return [sums[i * width : (i + 1) * width] for i in range(3)], sums[3 * width :]
+def _linears(
+    xp: Any, x: Array, weight: Array, bias: Array, each: int, precision: str
+) -> tuple[Array, Callable[[Array, Array, Array, int], list[Any]]]:
+    """Short linear layers of x, side by side, and their way back. weight, bias: of all of them; each: the width of one.
+
+    The way back takes the gradient, an array to which that of x is added, and in which columns of the partial sums those for the biases
+    begin; it gives the gradient of each layer's weight.
+    """
+    y = xp.matmul_short(x, weight.T, short=True)
+    launch(f"add_bias_{precision}", y.shape, y, bias, *y.shape)
+
+    def pullback(dy: Array, dx: Array, partial: Array, place: int) -> list[Any]:
+        launch(f"column_sums_{precision}", (*dy.shape, ROWS), dy, partial.reshape(-1)[place:], *dy.shape, ROWS, partial.shape[1])
+        xp.matmul_short(dy, weight, out=dx, accumulate=True)
+        return [xp.product_short(dy[:, start : start + each].T, x) for start in range(0, dy.shape[1], each)]
+
+    return y, pullback
 
 
 def _dense_add_norm(
@@ -176,11 +177,11 @@ def _dense_add_norm(
     eps: float,
     precision: str,
     keep: bool,
-) -> tuple[Array, Callable[[Array, Array], tuple[Array, Array]]]:
+) -> tuple[Array, Callable[[Array, Array, int], tuple[Array, Array]]]:
     """`ops.dense_add_norm` of short x and weight, and its way back as far as the product.
 
-    That takes the gradient g and where to put the partial sums of gamma's, beta's and the bias's gradients, in front of each row; it gives
-    the gradients of the residual, in float32, and of the product, short.
+    That takes the gradient g, and in which columns of the partial sums those for the gradients of bias, gamma and beta begin; it gives the
+    gradients of the residual, in float32, and of the product, short.
     """
     bias, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, gamma, beta))
     y = xp.matmul_short(x, weight.T, short=True)
@@ -189,10 +190,10 @@ def _dense_add_norm(
     arrays = (y, bias, residual, gamma, beta, out, xhat, rstd)
     launch(f"add_norm_{precision}", y.shape[:1], *arrays, *y.shape, eps, *drawing)
 
-    def pullback(g: Array, partial: Array) -> tuple[Array, Array]:
+    def pullback(g: Array, partial: Array, place: int) -> tuple[Array, Array]:
         gx, dy = xp.empty_like(g), xp.empty_like(xhat)
         launch(f"add_norm_pullback_{precision}", g.shape[:1], g, gamma, xhat, rstd, gx, dy, *g.shape, *drawing)
-        launch(f"norm_sums_{precision}", g.shape, g, xhat, dy, partial, *g.shape, partial.shape[1])
+        launch(f"norm_sums_{precision}", g.shape, g, xhat, dy, partial.reshape(-1)[place:], *g.shape, partial.shape[1])
         return gx, dy
 
     return out, pullback

@@ -156,7 +156,7 @@ def test_norm_sums(storage: str, rows: int, width: int, offset: int, kinds: int,
         launch.launch(f"norm_sums_{storage}", g.shape, *arrays, partial, rows, width, kinds * width)
         return [partial]
 
-    parts = [g * numbers(stored(xhat, storage)), g.astype(np.float64), numbers(stored(dy, storage))][:kinds]
+    parts = [numbers(stored(dy, storage)), g * numbers(stored(xhat, storage)), g.astype(np.float64)][-kinds:]
     truth = np.add.reduceat(np.concatenate(parts, axis=1), np.arange(0, rows, launch.ROWS), axis=0)
     assert_stored(twice(run, emulator)[0], truth, "float32")
 

@@ -159,7 +159,7 @@ KERNEL(column_sums)(const Storage* x, float* partial, i64 rows, int width, int e
     store_sum(partial, strip, width, stride, over_rows(sum));
 }
 
-// partial = the sums over the rows of each block of g · x̂, of g, and of dy unless that is null, side by side; from block to block it is
+// partial = the sums over the rows of each block of dy unless that is null, of g · x̂ and of g, side by side; from block to block it is
 // `stride` numbers.
 KERNEL(norm_sums)(const float* g, const Storage* xhat, const Storage* dy, float* partial, i64 rows, int width, int stride) {
     const Strip strip(rows);
@@ -176,7 +176,10 @@ KERNEL(norm_sums)(const float* g, const Storage* xhat, const Storage* dy, float*
         dbeta = dbeta + above[i];
         dbias = dbias + below[i];
     }
+    if (dy) {
+        store_sum(partial, strip, width, stride, over_rows(dbias));
+        partial += width;
+    }
     store_sum(partial, strip, width, stride, over_rows(dgamma));
     store_sum(partial + width, strip, width, stride, over_rows(dbeta));
-    if (dy) store_sum(partial + 2 * width, strip, width, stride, over_rows(dbias));
 }
