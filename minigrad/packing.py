@@ -155,6 +155,10 @@ class PackedTokens:
                 raise ShapeError(f"sequence {i} has {len(part)} token ids but {len(kinds)} token type ids")
         return cls(ids, packing, np.concatenate(types), packing.positions)
 
+    def arrays(self) -> dict[str, IntArray]:
+        """What a model reads of each token, by name. Shapes: (rows,) each."""
+        return {"input_ids": self.input_ids, "token_type_ids": self.token_type_ids, "positions": self.positions}
+
     def dealt(self, parts: int) -> list[IntArray]:
         """The numbers (places in this batch) of the sequences of each of at most `parts` parts of about equal cost, none empty.
 

@@ -29,7 +29,7 @@ class Minigrad:
         self.model = (BertForTokenClassification if on_tokens else BertForSequenceClassification)(config)
         self.objective = mg.train.TokenClasses() if on_tokens else mg.train.SequenceClasses()
         self.workers = workers
-        self.logits_of = mg.workers.Replicas(lambda tokens: self.model(tokens).logits.numpy(), workers)
+        self.logits_of = mg.workers.Replicas(lambda tokens: self.model(tokens).logits, workers)
         self.batches = []
         for texts, labels in zip(work.batches, work.labels(), strict=True):
             tokens = mg.data.PackedTokens.of([np.array(text) for text in texts])

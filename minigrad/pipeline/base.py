@@ -26,6 +26,7 @@ from minigrad.errors import ArgumentError, NonFiniteError, WeightFileError
 from minigrad.files import listing
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import LOOK_ALIKES, forecast, load, max_tokens, named_head
+from minigrad.tensor import Tensor
 from minigrad.workers import Replicas
 
 T = TypeVar("T")
@@ -128,9 +129,9 @@ class Pipeline(ABC):
                 )
         return encodings
 
-    def _rows_of(self, tokens: PackedTokens) -> Rows:
+    def _rows_of(self, tokens: PackedTokens) -> Tensor:
         """What the task reads from the model, a row for each sequence or each token."""
-        return np.asarray(self.model(tokens).logits.numpy())
+        return self.model(tokens).logits  # type: ignore[no-any-return]
 
     def _rows(self, tokens: PackedTokens) -> Rows:
         """`_rows_of`, by all workers. Raises: NonFiniteError, because what could be read off a NaN is no answer."""

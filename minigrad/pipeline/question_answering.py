@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minigrad import functional as F
 from minigrad.data import Encoding
 from minigrad.data.checks import check_count
 from minigrad.data.tokenization import checked_texts
@@ -18,6 +19,7 @@ from minigrad.data.windows import window, windows
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
 from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax, split_rows
+from minigrad.tensor import Tensor
 
 WINDOW = 384
 """Tokens of a window unless max_length says otherwise: what published models were trained on."""
@@ -86,9 +88,9 @@ class QuestionAnswering(Pipeline):
     def _logits(self, tokens: PackedTokens) -> list[tuple[Rows, Rows]]:
         return [(rows[:, 0], rows[:, 1]) for rows in split_rows(self._rows(tokens), tokens)]
 
-    def _rows_of(self, tokens: PackedTokens) -> Rows:
+    def _rows_of(self, tokens: PackedTokens) -> Tensor:
         output = self.model(tokens)
-        return np.stack([output.start_logits.numpy(), output.end_logits.numpy()], axis=1)
+        return F.stack([output.start_logits, output.end_logits], axis=1)
 
 
 def _words(encoding: Encoding) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from minigrad.errors import ArgumentError
 from minigrad.models.sentence import SentenceEncoder
 from minigrad.packing import PackedTokens
 from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, finite, split_rows
+from minigrad.tensor import Tensor
 
 
 class FeatureExtraction(Pipeline):
@@ -24,8 +25,8 @@ class FeatureExtraction(Pipeline):
         """The last hidden state of each text, special tokens included; of one text its own alone. Shapes: per text (tokens, hidden)."""
         return self._answers(inputs, self._vectors)
 
-    def _rows_of(self, tokens: PackedTokens) -> Rows:
-        return np.asarray(self.model(tokens).last_hidden_state.numpy())
+    def _rows_of(self, tokens: PackedTokens) -> Tensor:
+        return self.model(tokens).last_hidden_state  # type: ignore[no-any-return]
 
     def _vectors(self, chunk: Chunk) -> list[Rows]:
         encodings = self._encode(chunk, chunk.inputs)

@@ -33,10 +33,10 @@ from minigrad.optim.clip import gradient_squares
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train.buckets import Bucket, bucket_for, filled
-from minigrad.train.feeding import kind_of, layout_of, placed, write
+from minigrad.train.feeding import filled, kind_of, layout_of, placed, write
 from minigrad.train.objectives import LossOf
 from minigrad.train.standing import Standing
+from minigrad.workers.buckets import Bucket, bucket_for
 from minigrad.workers.surroundings import Surroundings
 
 logger = logging.getLogger("minigrad")

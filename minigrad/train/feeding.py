@@ -1,52 +1,68 @@
-"""What a captured step reads: all that changes from one step to the next, as arrays that are filled before each replay."""
+"""What a captured step reads: all that changes from one step to the next, as arrays that are filled before each replay.
+
+A batch is filled up to its bucket's size by sequences whose labels are ignored. An item without a label adds nothing to the loss, so loss,
+gradient and dropped units of the others stay what they were.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend.graphs import Layout
 from minigrad.data.loader import Batch
-from minigrad.packing import PackedTokens
+from minigrad.models.losses import IGNORED
+from minigrad.workers.buckets import Bucket, extended, filled_tokens
+
+
+def filled(batch: Batch, bucket: Bucket) -> Batch:
+    """The batch with sequences behind its own that make it the bucket's size. Labels are classes; those of the others are ignored."""
+    missing, count = bucket.tokens - batch.tokens.packing.rows, bucket.sequences - len(batch.tokens.packing)
+    if count == 0:
+        return batch
+    return replace(
+        batch,
+        tokens=filled_tokens(batch.tokens, bucket),
+        labels=None if batch.labels is None else extended(batch.labels, count, IGNORED),
+        token_labels=None if batch.token_labels is None else extended(batch.token_labels, missing, IGNORED),
+        rows=extended(batch.rows, count, -1),
+    )
 
 
 def layout_of(whole: Batch) -> Layout:
     """Shapes and dtypes of what `write` writes for a batch that is filled up."""
-    from minigrad.kernels.cuda.inputs import packing_layout
+    from minigrad.kernels.cuda.inputs import tokens_layout
 
-    named = {name: (array.shape, array.dtype) for name, array in _arrays(whole).items()}
-    packing = whole.tokens.packing
-    return {**named, **packing_layout(packing.rows, len(packing)), "clock": ((), np.uint64), "factor": ((), np.float32)}
+    labels = {name: (array.shape, array.dtype) for name, array in _labels(whole).items()}
+    return {**tokens_layout(whole.tokens), **labels, "clock": ((), np.uint64), "factor": ((), np.float32)}
 
 
 def kind_of(batch: Batch) -> Hashable:
     """Equal for batches that have the same layout in the same bucket."""
-    return tuple([(name, array.shape[1:], array.dtype.char) for name, array in _arrays(batch).items()])
+    arrays = {**batch.tokens.arrays(), **_labels(batch)}
+    return tuple([(name, array.shape[1:], array.dtype.char) for name, array in arrays.items()])
 
 
 def write(whole: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """whole: the batch, filled up. step: of the random numbers. factor: what the sum of the losses is multiplied by."""
-    from minigrad.kernels.cuda.inputs import write_packing
+    from minigrad.kernels.cuda.inputs import write_tokens
 
-    for name, array in _arrays(whole).items():
+    write_tokens(whole.tokens, out)
+    for name, array in _labels(whole).items():
         out[name][...] = array
-    write_packing(whole.tokens.packing, out)
     out["clock"][...], out["factor"][...] = step, factor
 
 
 def placed(whole: Batch, arrays: Mapping[str, Any]) -> Batch:
     """The batch with its numbers on the GPU."""
-    from minigrad.kernels.cuda.inputs import PlacedPacking
+    from minigrad.kernels.cuda.inputs import placed_tokens
 
-    packing = PlacedPacking(whole.tokens.packing, dict(arrays))
-    tokens = PackedTokens(arrays["input_ids"], packing, arrays["token_type_ids"], arrays["positions"])
-    return Batch(tokens, arrays.get("labels"), arrays.get("token_labels"), whole.rows)
+    return Batch(placed_tokens(whole.tokens, arrays), arrays.get("labels"), arrays.get("token_labels"), whole.rows)
 
 
-def _arrays(batch: Batch) -> dict[str, np.ndarray[Any, Any]]:
-    tokens = batch.tokens
-    found = {"input_ids": tokens.input_ids, "token_type_ids": tokens.token_type_ids, "positions": tokens.positions}
+def _labels(batch: Batch) -> dict[str, np.ndarray[Any, Any]]:
     known = {"labels": batch.labels, "token_labels": batch.token_labels}
-    return {**found, **{name: array for name, array in known.items() if array is not None}}
+    return {name: array for name, array in known.items() if array is not None}

@@ -319,7 +319,7 @@ def _logits(model: Any, loader: PackedLoader, workers: int | str, of_sequences: 
     """
     lengths = np.cumsum([len(sequence) for sequence in loader.sequences])
     start = 0
-    with Replicas(lambda tokens: model(tokens).logits.numpy(), workers) as logits_of:
+    with Replicas(lambda tokens: model(tokens).logits, workers) as logits_of:
         while start < len(lengths):  # as many sequences as fill a batch, at least one
             before = 0 if start == 0 else lengths[start - 1]
             stop = max(start + 1, int(np.searchsorted(lengths, before + BATCH_TOKENS, side="right")))

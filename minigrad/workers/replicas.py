@@ -1,4 +1,4 @@
-"""Inference by several processes: each computes the same function for some of the sequences of a batch.
+"""Inference by several processes: each computes the same function for some of the sequences of a batch. On a GPU: by CUDA graphs.
 
 Processes and not threads, because between two matrix products Python holds its global lock. Nothing is copied: a fork shares the weights
 with its parent.
@@ -22,21 +22,24 @@ from minigrad.backend.precision import precision, product_precision
 from minigrad.backend.threads import blas_threads
 from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, PackedTokens
+from minigrad.tensor import Tensor
+from minigrad.workers.captured import CapturedFunction
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of
 from minigrad.workers.process import Reply, Worker, number_of_workers, stop_all
 from minigrad.workers.surroundings import Surroundings
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Function: TypeAlias = Callable[[PackedTokens], Numbers]
+Function: TypeAlias = Callable[[PackedTokens], Tensor | Numbers]
 
 
 class Replicas:
     """Computes function(tokens), in this process alone or together with forked workers; no graph is recorded.
 
-    function: gives an array with one row for each sequence, or one for each token; rows must not depend on other sequences.
+    function: gives a tensor or an array with one row for each sequence, or one for each token; rows must not depend on other sequences.
+    A tensor on a GPU lets its launches be recorded for batches of one size: see `captured.py`.
     workers: processes that compute, this one among them; "auto": as many as there are processors to use.
 
-        with mg.workers.Replicas(lambda tokens: model(tokens).logits.numpy(), workers="auto") as logits_of:
+        with mg.workers.Replicas(lambda tokens: model(tokens).logits, workers="auto") as logits_of:
             logits = logits_of(tokens)
 
     Workers are forked at the first call with more than one sequence, and again when parameters, buffers or plain attributes of a module
@@ -51,6 +54,7 @@ class Replicas:
         self.workers = number_of_workers(workers, "a GPU is in use, which a fork cannot share" if cuda_in_use() else None)
         self._others: list[Worker] = []
         self._around: Surroundings | None = None
+        self._captured: CapturedFunction | None = None
         self._lock = Lock()  # one question at a time, whoever asks
         finalize(self, stop_all, self._others)
 
@@ -63,7 +67,7 @@ class Replicas:
         parts = tokens.dealt(self.workers)
         if len(parts) == 1:
             with no_grad():
-                return self.function(tokens)
+                return self._alone(tokens)
         with self._lock:
             try:
                 with blas_threads(1):
@@ -71,6 +75,16 @@ class Replicas:
             except BaseException:
                 stop_all(self._others)  # some may still be computing
                 raise
+
+    def _alone(self, tokens: PackedTokens) -> Numbers:
+        if self._captured is not None:
+            with self._lock:
+                if (found := self._captured(tokens)) is not None:
+                    return found
+        result = self.function(tokens)
+        if self._captured is None and isinstance(result, Tensor) and result.device != "cpu":
+            self._captured = CapturedFunction(self.function)
+        return _numbers(result)
 
     def _together(self, tokens: PackedTokens, parts: list[IntArray]) -> Numbers:
         if self._around is not None and self._around.changed():
@@ -84,13 +98,14 @@ class Replicas:
         for worker, chosen in zip(asked, parts[1:], strict=True):
             worker.ask({"precision": product_precision.get()}, token_arrays(tokens.part(chosen)))
         with no_grad():
-            found = [self.function(tokens.part(parts[0]))]
+            found = [_numbers(self.function(tokens.part(parts[0])))]
         found += [worker.answer()[1]["result"] for worker in asked]
         return _joined(tokens, parts, found)
 
     def close(self) -> None:
-        """End the workers; a later call starts new ones."""
+        """End the workers, and forget the graphs; a later call starts new ones."""
         stop_all(self._others)
+        self._captured = None
 
     def __enter__(self) -> Self:
         return self
@@ -104,9 +119,13 @@ def _answering(function: Function) -> Callable[[dict[str, Any], Arrays], Reply]:
 
     def answer(content: dict[str, Any], arrays: Arrays) -> Reply:
         with no_grad(), precision(content["precision"]):
-            return {}, {"result": function(tokens_of(arrays))}
+            return {}, {"result": _numbers(function(tokens_of(arrays)))}
 
     return answer
+
+
+def _numbers(result: Tensor | Numbers) -> Numbers:
+    return result.numpy() if isinstance(result, Tensor) else result
 
 
 def _joined(tokens: PackedTokens, parts: list[IntArray], found: list[Numbers]) -> Numbers:

@@ -40,6 +40,10 @@ class Surroundings:
             return _OfModule(thing)
         return _OfParameter(thing, thing not in self._shared) if isinstance(thing, Parameter) else _OfBuffer(thing)
 
+    def parameters(self) -> list[Parameter]:
+        """All that there were, and still are."""
+        return [p for known, _ in self._before if isinstance(p := known(), Parameter)]
+
     # ---------------------------------------------------------------- in a worker
     def strangers(self) -> list[Parameter]:
         """The parameters that are not shared, without their gradients."""

@@ -19,7 +19,8 @@ from minigrad.data.loader import Batch
 from minigrad.errors import DeviceError
 from minigrad.packing import PackedTokens
 from minigrad.train import captured
-from minigrad.train.buckets import bucket_for, filled
+from minigrad.train.feeding import filled
+from minigrad.workers.buckets import bucket_for
 from minigrad.train.objectives import LossOf, SequenceClasses
 from minigrad.train.team import Team
 

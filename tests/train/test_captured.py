@@ -27,7 +27,8 @@ from minigrad.models import (
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
 from minigrad.train import captured
-from minigrad.train.buckets import bucket_for, filled
+from minigrad.train.feeding import filled
+from minigrad.workers.buckets import bucket_for
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, SequenceClasses, SequenceNumbers, TokenClasses
 from minigrad.train.team import Team

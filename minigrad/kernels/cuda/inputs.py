@@ -15,10 +15,29 @@ from minigrad.errors import DeviceError
 from minigrad.kernels.cuda import attention, draws
 from minigrad.kernels.cuda.attention import Work, pieces
 from minigrad.kernels.cuda.launch import PIECE
-from minigrad.packing import Packing
+from minigrad.packing import PackedTokens, Packing
 
 IDLE = {"queries": (0, 0, 0, 1, 0, PIECE, 0, 0), "keys": (0, 1, 0, 0, 0, PIECE, 0, 0)}
 """A piece that begins behind its sequence: its block reads nothing but that row, and writes nothing."""
+
+
+def tokens_layout(tokens: PackedTokens) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of all that a model reads of tokens, none of whose first rows is masked."""
+    arrays = {name: (array.shape, array.dtype) for name, array in tokens.arrays().items()}
+    return {**arrays, **packing_layout(tokens.packing.rows, len(tokens.packing))}
+
+
+def write_tokens(tokens: PackedTokens, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write it into arrays of those shapes."""
+    for name, array in tokens.arrays().items():
+        out[name][...] = array
+    write_packing(tokens.packing, out)
+
+
+def placed_tokens(tokens: PackedTokens, arrays: Mapping[str, Any]) -> PackedTokens:
+    """The tokens with all that a model reads in `arrays` on the GPU."""
+    packing = PlacedPacking(tokens.packing, dict(arrays))
+    return PackedTokens(arrays["input_ids"], packing, arrays["token_type_ids"], arrays["positions"])
 
 
 def packing_layout(rows: int, sequences: int) -> dict[str, tuple[tuple[int, ...], str]]:

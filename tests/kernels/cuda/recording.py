@@ -4,8 +4,8 @@ Arrays of the device are a class of their own. Every function of NumPy that make
 one it wrote, as CuPy's kernels are by a CUDA graph; kernels run in the emulator and products in NumPy, and are recorded too. Views share
 memory and are nothing to be recorded.
 
-Replays, and copies that nobody waits for, stand in a queue until somebody does, or computes anything at once: a GPU that is as late as it can
-be. So whoever overwrites what has not been copied yet, or reads what has not been computed, is found out.
+Replays, and copies that nobody waits for, stand in a queue until somebody does, or computes anything at once: a GPU that is as late as it
+can be. So whoever overwrites what has not been copied yet, or reads what has not been computed, is found out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from kernels.cuda import short_arrays
@@ -84,6 +86,18 @@ class Device(np.ndarray):
     """An array on the GPU."""
 
     device = "the emulated GPU"
+    _wholes: ClassVar[WeakValueDictionary[int, Device]] = WeakValueDictionary()
+
+    @property
+    def base(self) -> Device:
+        """One and the same array for all views of its memory, as in CuPy; NumPy would name the array that each was made of."""
+        owner: Any = self
+        while (beneath := np.ndarray.base.__get__(owner)) is not None:
+            owner = beneath
+        whole = self._wholes.get(id(owner))
+        if whole is None:
+            whole = self._wholes[id(owner)] = owner.view(Device)
+        return whole
 
     def get(self, stream: Any = None, out: Any = None, blocking: bool = True) -> np.ndarray:
         source = self.view(np.ndarray)
@@ -297,7 +311,9 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
     patch.setattr(graphs, "Recorder", Recorder)
     patch.setattr(Recorder, "lengths", [])
     patch.setattr(probe, "probe", lambda: SimpleNamespace(usable=True, cupy=None))
-    patch.setattr(backend, "_prepared_cuda", lambda: xp)
+    prepared = cache(lambda: xp)
+    prepared()
+    patch.setattr(backend, "_prepared_cuda", prepared)
     patch.setitem(backend._namespaces, Device, xp)
     patch.setattr(Event, "done", 0)
     queue.clear()

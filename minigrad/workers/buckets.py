@@ -1,19 +1,15 @@
-"""Buckets: batches filled up to one of few sizes, so that steps that are captured in a CUDA graph have the same shapes.
+"""Buckets: batches filled up to one of few sizes, so that what is captured in a CUDA graph has the same shapes.
 
-A batch is filled with sequences of its own first token, whose labels are ignored. Packed sequences never see each other, and an item
-without a label adds nothing to the loss, so loss, gradient and dropped units of the others stay what they were: exactly, but for the order
-in which a matrix product adds up its rows.
+A batch is filled with sequences of its own first token. Packed sequences never see each other, so those of the batch stay what they were:
+exactly, but for the order in which a matrix product adds up its rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.data.loader import Batch
-from minigrad.models.losses import IGNORED
 from minigrad.packing import IntArray, PackedTokens, Packing
 
 STEPS = 8
@@ -48,30 +44,22 @@ def bucket_for(lengths: IntArray) -> Bucket | None:
     return None
 
 
-def filled(batch: Batch, bucket: Bucket) -> Batch:
-    """The batch with sequences behind its own that make it the bucket's size. Labels are classes; those of the others are ignored."""
-    packing, tokens = batch.tokens.packing, batch.tokens
+def filled_tokens(tokens: PackedTokens, bucket: Bucket) -> PackedTokens:
+    """The tokens with sequences behind them that make them the bucket's size."""
+    packing = tokens.packing
     missing, count = bucket.tokens - packing.rows, bucket.sequences - len(packing)
     if count == 0:
-        return batch
+        return tokens
     edges = np.arange(count + 1) * missing // count  # as equal as they can be: none is longer than needed
     numbers = int(packing.numbers.max()) + 1 + np.arange(count)
     lengths = np.concatenate([packing.lengths, np.diff(edges)])
-    together = Packing(lengths, np.concatenate([packing.numbers, numbers]), _and_none(packing, count))
+    none_masked = None if packing.masked_first is None else [*packing.masked_first, *[False] * count]
+    together = Packing(lengths, np.concatenate([packing.numbers, numbers]), none_masked)
     positions = np.concatenate([tokens.positions, together.positions[packing.rows :]])
-    ids, types = (_extended(given, missing, int(given[0])) for given in (tokens.input_ids, tokens.token_type_ids))
-    return replace(
-        batch,
-        tokens=PackedTokens(ids, together, types, positions),
-        labels=None if batch.labels is None else _extended(batch.labels, count, IGNORED),
-        token_labels=None if batch.token_labels is None else _extended(batch.token_labels, missing, IGNORED),
-        rows=_extended(batch.rows, count, -1),
-    )
+    ids, types = (extended(given, missing, int(given[0])) for given in (tokens.input_ids, tokens.token_type_ids))
+    return PackedTokens(ids, together, types, positions)
 
 
-def _and_none(packing: Packing, count: int) -> list[bool] | None:
-    return None if packing.masked_first is None else [*packing.masked_first, *[False] * count]
-
-
-def _extended(given: np.ndarray[Any, Any], count: int, value: int) -> np.ndarray[Any, Any]:
+def extended(given: np.ndarray[Any, Any], count: int, value: int) -> np.ndarray[Any, Any]:
+    """An array with a number so many times behind it. Shapes: (n,) → (n + count,)."""
     return np.concatenate([given, np.full(count, value, given.dtype)])
