@@ -1,6 +1,7 @@
 """The whole life of a fine-tune: settings, objectives, tasks, the trainer, its checkpoints and events, metrics and reports."""
 
 from minigrad.train._contents import Checkpoint
+from minigrad.train.ahead import StepResult
 from minigrad.train.average import Average
 from minigrad.train.checkpoints import CheckpointStore
 from minigrad.train.config import RunConfig
@@ -31,7 +32,7 @@ from minigrad.train.trainer import Trainer, TrainingResult
 __all__ = [
     "Average", "Checkpoint", "CheckpointStore", "ClassificationReport", "JsonLog", "LossOf", "LossScaler", "Mixed", "NerReport",
     "Objective", "Progress", "Regression", "Run", "RunConfig", "SequenceChoices", "SequenceClasses", "SequenceClassification",
-    "SequenceNumbers", "Task", "Team", "TensorBoard", "TokenClasses", "TokenClassification", "Trainer", "TrainingResult",
+    "SequenceNumbers", "StepResult", "Task", "Team", "TensorBoard", "TokenClasses", "TokenClassification", "Trainer", "TrainingResult",
     "TrainingSettings", "accuracy", "bootstrap", "by_group", "classification_metrics", "classification_report", "mcnemar", "ner_metrics",
     "ner_report", "paired_bootstrap", "regression_metrics", "task_of", "write_report",
 ]  # fmt: skip
