@@ -8,7 +8,8 @@ frees each pullback right after use, and adds gradients up in place where it own
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from contextvars import ContextVar
 from math import prod
 from operator import attrgetter
@@ -20,6 +21,7 @@ import numpy as np
 from minigrad.anomaly import Call, check_gradient, check_pulled, detecting
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import LAZY, RowSparse, dense, read_only
+from minigrad.backend.layout import neighbours
 from minigrad.errors import ContractError, GraphError, MinigradError
 from minigrad.hooks import HookHandle, Hooks
 from minigrad.modes import Mode
@@ -130,6 +132,34 @@ class Leaf(Node):
                 self.grad = earlier.into(dense(gradient).copy(), accumulate=True)
             else:
                 self.grad = earlier + dense(gradient)
+
+
+def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[Gradient]) -> Collection[int]:
+    """Copy the gradients of all vectors among the parents at once, where they lie side by side and so do the places that they go to.
+
+    Returns which of them: none if anything is in the way, and all are to be accumulated one by one. On a GPU each copy is a launch.
+    """
+    found: dict[int, tuple[Leaf, Array]] = {}
+    for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
+        if type(parent) is Leaf and parent.hooks is None and parent.view is not None and len(parent.shape) == 1:
+            if gradient is None or gradient.shape != parent.shape or gradient.dtype != parent.dtype:
+                return ()
+            found[i] = parent, gradient
+    if len(found) < 2:
+        return ()
+    leaves = [leaf for leaf, _ in found.values()]
+    views, copied = neighbours([leaf.view for leaf in leaves]), neighbours([gradient for _, gradient in found.values()])
+    if views is None or copied is None:
+        return ()
+    with ExitStack() as locks:
+        for leaf in leaves:  # in the order of their addresses, so that no two threads wait for each other
+            locks.enter_context(leaf.lock)
+        if any(leaf.grad is not None for leaf in leaves):
+            return ()
+        views[...] = copied
+        for leaf in leaves:
+            leaf.grad = leaf.view
+    return found
 
 
 def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
@@ -269,8 +299,11 @@ def propagate(
                     f"the pullback of {node.name} gave {len(gradients)} gradients for {len(node.parents)} inputs: each has one, or None",
                     code="contract-pullback",
                 )
+            at_once: Collection[int] = ()
+            if not (type(g) is np.ndarray or separate or checking or create_graph or targets is not None):
+                at_once = accumulate_side_by_side(node.parents, gradients)
             for i, parent in enumerate(node.parents):
-                if parent is None or parent not in wanted:
+                if parent is None or parent not in wanted or i in at_once:
                     continue
                 contribution = gradients[i]
                 if separate and contribution is not None:

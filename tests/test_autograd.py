@@ -16,7 +16,7 @@ from support import accumulated, leaf
 
 import minigrad as mg
 from minigrad import functional as F
-from minigrad.autograd import recording, replayable
+from minigrad.autograd import Leaf, Node, accumulate_side_by_side, recording, replayable
 from minigrad.errors import ArgumentError, ContractError, DTypeError, GraphError, MinigradError, ShapeError
 from minigrad.op import REGISTRY, op
 from minigrad.parameter import Parameter
@@ -514,3 +514,50 @@ def test_a_gradient_of_another_shape_is_refused(pull: Any) -> None:
     x = mg.Tensor(np.ones(3), requires_grad=True)
     with pytest.raises(ContractError, match=r"gradient of shape .* for an input of shape \(3,\)"):
         shapeless(x).sum().backward()
+
+
+# ---------------------------------------------------------------- gradients side by side
+def laid_out(*sizes: int) -> tuple[list[Leaf], np.ndarray, list[np.ndarray]]:
+    """Leaves whose views lie one after another, all of their memory, and gradients that do so too."""
+    ends = np.cumsum(sizes)
+    memory, numbers = np.zeros(ends[-1]), np.arange(1.0, ends[-1] + 1)
+    leaves = [Leaf(f"p{i}", (size,), np.dtype(float)) for i, size in enumerate(sizes)]
+    for leaf_, size, end in zip(leaves, sizes, ends, strict=True):
+        leaf_.view = memory[end - size : end]
+    return leaves, memory, [numbers[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def test_gradients_side_by_side_are_copied_at_once() -> None:
+    leaves, memory, gradients = laid_out(3, 1, 2)
+    matrix, inner = Leaf("w", (2, 2), np.dtype(float)), Node("n", (3,), np.dtype(float), (), None)
+    found = accumulate_side_by_side(
+        [matrix, leaves[0], None, leaves[1], inner, leaves[2]], [memory, gradients[0], None, gradients[1], None, gradients[2]]
+    )
+    assert sorted(found) == [1, 3, 5]
+    assert memory.tolist() == [1, 2, 3, 4, 5, 6]
+    assert all(leaf_.grad is leaf_.view for leaf_ in leaves) and matrix.grad is None
+    assert not any(np.shares_memory(leaf_.grad, gradient) for leaf_, gradient in zip(leaves, gradients, strict=True))
+    assert not accumulate_side_by_side(leaves, gradients)  # there is something to add to
+    assert memory.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+IN_THE_WAY: dict[str, Any] = {
+    "another order": lambda leaves, gradients: (leaves[::-1], gradients[::-1]),
+    "gradients that lie apart": lambda leaves, gradients: (leaves, [gradients[0], gradients[1].copy(), gradients[2]]),
+    "one leaf twice": lambda leaves, gradients: ([leaves[0], leaves[0]], [gradients[0], gradients[0]]),
+    "one that is not summed yet": lambda leaves, gradients: (leaves, [gradients[0][None], *gradients[1:]]),
+    "another dtype": lambda leaves, gradients: (leaves, [g.astype(np.float32) for g in gradients]),
+    "no gradient": lambda leaves, gradients: (leaves, [*gradients[:2], None]),
+    "one alone": lambda leaves, gradients: (leaves[:1], gradients[:1]),
+    "one left out": lambda leaves, gradients: (leaves[::2], gradients[::2]),
+    "a hook": lambda leaves, gradients: (leaves[1].register_hook(lambda g: g) and leaves, gradients),
+    "no place": lambda leaves, gradients: (setattr(leaves[1], "view", None) or leaves, gradients),
+    "an earlier gradient": lambda leaves, gradients: (setattr(leaves[1], "grad", leaves[1].view) or leaves, gradients),
+}
+
+
+@pytest.mark.parametrize("how", IN_THE_WAY)
+def test_otherwise_each_is_left_to_be_accumulated(how: str) -> None:
+    leaves, memory, gradients = laid_out(2, 2, 2)
+    assert not accumulate_side_by_side(*IN_THE_WAY[how](leaves, gradients))
+    assert not memory.any()

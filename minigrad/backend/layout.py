@@ -25,13 +25,13 @@ def is_contiguous(array: Any) -> bool:
 
 
 def neighbours(arrays: Sequence[Any]) -> Any | None:
-    """The arrays stacked along their first axis, as a view; None unless they are adjacent pieces, in this order, of one flat buffer.
+    """The arrays stacked along their first axis, as a view; None unless they are adjacent pieces, in this order, of one buffer.
 
     Shapes: arrays (n_i, *rest) → (sum n_i, *rest).
     """
     first = arrays[0]
     flat, dtype, rest = first.base, first.dtype, first.shape[1:]
-    if type(flat) is not type(first) or flat.ndim != 1 or flat.dtype != dtype or not is_contiguous(flat):
+    if type(flat) is not type(first) or flat.dtype != dtype or not is_contiguous(flat):
         return None
     begin = end = address(first)
     rows = 0
@@ -44,5 +44,5 @@ def neighbours(arrays: Sequence[Any]) -> Any | None:
         rows += shape[0]
         end += array.nbytes
     start = (begin - address(flat)) // dtype.itemsize
-    joined = flat[start : start + (end - begin) // dtype.itemsize]
+    joined = (flat if flat.ndim == 1 else flat.reshape(-1))[start : start + (end - begin) // dtype.itemsize]
     return joined.reshape((rows, *rest)) if rest else joined

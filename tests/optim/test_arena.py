@@ -84,6 +84,13 @@ def test_neighbours_of_a_buffer_in_shared_memory() -> None:
     assert joined.tolist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
 
 
+def test_rows_of_a_matrix_are_neighbours() -> None:
+    matrix = np.ones((3, 4))
+    joined = neighbours([matrix[1], matrix[2]])
+    assert joined is not None and joined.shape == (8,)
+    assert np.shares_memory(joined, matrix[1:]) and not np.shares_memory(joined, matrix[0])
+
+
 def test_two_buffers_are_no_neighbourhood_though_their_memory_is_adjacent() -> None:
     memory = mmap.mmap(-1, 64)
     first, second = np.frombuffer(memory, count=4), np.frombuffer(memory, count=4, offset=32)
@@ -91,6 +98,7 @@ def test_two_buffers_are_no_neighbourhood_though_their_memory_is_adjacent() -> N
 
 
 FLAT, OTHER = np.arange(12.0), np.arange(12.0)
+BY_COLUMNS = np.ones((3, 4), order="F")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +118,7 @@ FLAT, OTHER = np.arange(12.0), np.arange(12.0)
         [FLAT[:2].view("int64"), FLAT[2:4].view("int64")],  # another dtype
         [FLAT[:2], FLAT[2:4].view("int64")],
         [np.arange(12.0).reshape(3, 4)[:1], np.arange(12.0).reshape(3, 4)[1:]],
-        [np.ones((3, 4))[:1], np.ones((3, 4))[1:]],  # the base is not flat
+        [BY_COLUMNS[:, 0], BY_COLUMNS[:, 1]],  # the base is not contiguous
     ],
     ids=range(15),
 )
