@@ -1,0 +1,129 @@
+"""Inference by CUDA graphs: what a function of tokens launches is recorded for each size of batches, and made again by one call.
+
+A batch is filled up to one of few sizes by sequences of which nobody asks the result. A size is recorded when it comes for the second time:
+a recording costs as much as some batches, and many sizes come only once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from weakref import ref
+
+import numpy as np
+
+from minigrad.anomaly import detecting
+from minigrad.backend import random, to_numpy
+from minigrad.backend.graphs import Feed, Recorder
+from minigrad.backend.layout import address
+from minigrad.backend.precision import product_precision
+from minigrad.errors import ArgumentError
+from minigrad.packing import PackedTokens
+from minigrad.parameter import Parameter
+from minigrad.workers.buckets import Bucket, bucket_for, filled_tokens
+from minigrad.workers.surroundings import Surroundings
+
+logger = logging.getLogger("minigrad")
+
+KEPT = 8
+"""Graphs that are kept, each with the memory of its activations; the one used longest ago goes first."""
+
+Function: TypeAlias = Callable[[PackedTokens], Any]
+
+
+@dataclass(frozen=True)
+class _Recording:
+    feed: Feed
+    replay: Callable[[], None]
+    output: Any
+
+
+class CapturedFunction:
+    """Computes function(tokens) by graphs. function: gives a tensor on the GPU with a row for each sequence, or one for each token."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
+        self._seen: set[Hashable] = set()
+        self._around: Surroundings | None = None
+        self._places: list[tuple[ref[Parameter], int]] = []
+        self._recorder: Recorder | None = None
+        self._given_up = False
+
+    def __call__(self, tokens: PackedTokens) -> np.ndarray[Any, Any] | None:
+        """The rows, on the host. None if they must be computed without a graph: a size is new or cannot be recorded, or not all is finite.
+
+        Called where no gradients are recorded.
+        """
+        bucket = None if self._given_up or detecting.get() else bucket_for(tokens.packing.lengths)
+        if bucket is None or tokens.packing.masked_first is not None:
+            return None
+        if self._around is None or self._around.changed() or self._moved():
+            self.forget()
+            self._around = Surroundings()
+            self._places = [(ref(p), address(p.array)) for p in self._around.parameters() if p.device != "cpu"]
+        key = bucket, product_precision.get()
+        if key not in self._seen:
+            self._seen.add(key)
+            return None
+        if self._recorder is None:
+            self._recorder = Recorder()
+        whole = filled_tokens(tokens, bucket)
+        with self._recorder.entered():
+            recording = self._recordings.get(key) or self._recorded(self._recorder, whole)
+            if recording is None:
+                return None
+            self._keep(key, recording)
+            self._write(whole, recording.feed)
+            recording.replay()
+            rows = len(tokens.packing) if len(recording.output) == bucket.sequences else tokens.packing.rows
+            found = to_numpy(recording.output[:rows])
+        return found if np.isfinite(found).all() else None  # an id that the model does not have may be the reason, which a plain run says
+
+    def forget(self) -> None:
+        """Give the graphs' memory back."""
+        self._recordings.clear()
+        self._seen.clear()
+
+    def _moved(self) -> bool:
+        """Whether parameters lie elsewhere than when the graphs were recorded, which read them where they lay."""
+        return any((p := known()) is not None and address(p.array) != place for known, place in self._places)
+
+    def _keep(self, key: Hashable, recording: _Recording) -> None:
+        self._recordings[key] = recording
+        self._recordings.move_to_end(key)
+        while len(self._recordings) > KEPT:
+            self._seen.discard(self._recordings.popitem(last=False)[0])
+
+    def _recorded(self, recorder: Recorder, whole: PackedTokens) -> _Recording | None:
+        """None where it cannot be done, which the log says."""
+        from minigrad.kernels.cuda.inputs import placed_tokens, tokens_layout
+
+        try:
+            feed = Feed(tokens_layout(whole))
+            self._write(whole, feed)
+            part = placed_tokens(whole, feed.arrays)
+            with random.at(0, 0):
+                output, replay = recorder.recorded(lambda: self.function(part).array)
+                if random.current().ordinals:
+                    raise ArgumentError("the function draws random numbers, which would be the same in every replay")
+            if len(output) not in Bucket(whole.packing.rows, len(whole.packing)):
+                raise ArgumentError(
+                    f"the function gives {len(output)} rows for {len(whole.packing)} sequences of {whole.packing.rows} tokens"
+                )
+        except Exception as error:  # whatever it is: a plain run has it too, or does without graphs
+            self.forget()
+            self._given_up = True
+            logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, error)
+            return None
+        return _Recording(feed, replay, output)
+
+    @staticmethod
+    def _write(whole: PackedTokens, feed: Feed) -> None:
+        from minigrad.kernels.cuda.inputs import write_tokens
+
+        write_tokens(whole, feed.buffer())
+        feed.send()

@@ -1,0 +1,114 @@
+"""Inference by CUDA graphs, without a GPU: what a replay gives is what the function gives for the batch when it is filled up."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda import recording
+
+import minigrad as mg
+from minigrad.errors import IndexRangeError
+from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from minigrad.packing import PackedTokens
+from minigrad.workers import Replicas, captured
+from minigrad.workers.buckets import bucket_for, filled_tokens
+
+CONFIG = {
+    "vocab_size": 40, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 80, "id2label": {0: "a", 1: "b", 2: "c"},
+}  # fmt: skip
+
+
+def tokens_of(*lengths: int, seed: int = 0) -> PackedTokens:
+    generator = np.random.default_rng(seed)
+    return PackedTokens.of([generator.integers(0, 40, n) for n in lengths])
+
+
+def model_of(kind: Any = BertForSequenceClassification) -> Any:
+    mg.manual_seed(0)
+    return kind(BertConfig(**CONFIG)).eval().to("cuda")
+
+
+def plain(model: Any, tokens: PackedTokens, rows: int) -> np.ndarray:
+    """What the model gives for the batch filled up, without a graph."""
+    bucket = bucket_for(tokens.packing.lengths)
+    assert bucket is not None
+    with mg.no_grad():
+        return np.array(model(filled_tokens(tokens, bucket)).logits.numpy())[:rows]
+
+
+@pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForTokenClassification])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_replays_give_what_the_function_gives(kind: type, precision: str, gpu: type[recording.Recorder]) -> None:
+    """The first batch of a size is computed plainly, the second recorded; the third has other lengths and ids."""
+    model = model_of(kind)
+    with Replicas(lambda tokens: model(tokens).logits, workers=1) as logits_of, mg.precision(precision):
+        logits_of(tokens_of(5, 9, 3))
+        for number, lengths in enumerate([(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]):
+            tokens = tokens_of(*lengths, seed=number)
+            rows = sum(lengths) if kind is BertForTokenClassification else len(lengths)
+            found = np.array(logits_of(tokens))
+            assert len(gpu.lengths) == int(number > 0)
+            np.testing.assert_array_equal(found, plain(model, tokens, rows) if number else found)
+    assert found.shape == (rows, 3)
+
+
+def test_new_weights_in_the_same_place_are_seen_and_other_places_are_recorded_anew(gpu: type[recording.Recorder]) -> None:
+    model, tokens = model_of(), tokens_of(5, 9, 3)
+    logits_of = Replicas(lambda given: model(given).logits, workers=1)
+    before = [np.array(logits_of(tokens)) for _ in range(3)][-1]
+    assert len(gpu.lengths) == 1
+    optimizer = mg.optim.SGD(model.parameters(), lr=0.5)  # moves the parameters to its arena, with the same numbers
+    same = [np.array(logits_of(tokens)) for _ in range(3)][-1]
+    np.testing.assert_array_equal(same, before)
+    assert len(gpu.lengths) == 2
+    model(tokens, labels=np.array([0, 1, 2])).loss.backward()
+    optimizer.step()
+    after = [np.array(logits_of(tokens)) for _ in range(3)][-1]
+    np.testing.assert_array_equal(after, plain(model, tokens, 3))
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_an_id_that_the_model_does_not_have_is_named_by_a_plain_run(gpu: type[recording.Recorder]) -> None:
+    model = model_of()
+    logits_of = Replicas(lambda given: model(given).logits, workers=1)
+    for _ in range(2):
+        logits_of(tokens_of(5, 9, 3))
+    wrong = tokens_of(5, 9, 3)
+    wrong.input_ids[4] = 40
+    with pytest.raises(IndexRangeError, match="input_ids holds 40"):
+        logits_of(wrong)
+    assert len(gpu.lengths) == 1
+
+
+def test_only_so_many_graphs_are_kept(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "KEPT", 1)
+    model = model_of()
+    logits_of = Replicas(lambda given: model(given).logits, workers=1)
+    for lengths in [*[(5, 9, 3)] * 3, *[(20, 9)] * 2, *[(5, 9, 3)] * 2]:
+        np.testing.assert_allclose(logits_of(tokens_of(*lengths)), plain(model, tokens_of(*lengths), len(lengths)), rtol=0, atol=1e-6)
+    assert len(gpu.lengths) == 3  # the first size again, because the second had taken its place
+
+
+@pytest.mark.parametrize("reason", ["draws", "rows", "lengths"])
+def test_what_no_graph_can_hold_is_computed_plainly(reason: str, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    model = model_of()
+    if reason == "draws":
+        model.train()
+
+    def function(tokens: PackedTokens) -> mg.Tensor:
+        logits = model(tokens).logits
+        if reason == "lengths":
+            return logits * float(tokens.packing.lengths.max())
+        return logits[:2] if reason == "rows" else logits
+
+    logits_of, tokens = Replicas(function, workers=1), tokens_of(5, 9, 3)
+    with caplog.at_level(logging.INFO, "minigrad"):
+        found = [np.array(logits_of(tokens)) for _ in range(4)]
+    assert len([record for record in caplog.records if "inference without CUDA graphs" in record.message]) == 1
+    assert all(len(rows) == (2 if reason == "rows" else 3) for rows in found)
+    if reason == "draws":
+        assert not np.array_equal(found[2], found[3])
