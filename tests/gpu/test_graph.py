@@ -20,9 +20,9 @@ from minigrad.errors import DeviceError
 from minigrad.packing import PackedTokens
 from minigrad.train import captured
 from minigrad.train.feeding import filled
-from minigrad.workers.buckets import bucket_for
 from minigrad.train.objectives import LossOf, SequenceClasses
 from minigrad.train.team import Team
+from minigrad.workers.buckets import bucket_for
 
 HUGE = 4999
 """The id of a token that makes every loss overflow."""

@@ -23,14 +23,14 @@ from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
 from minigrad.train import captured
 from minigrad.train.ahead import StepResult
-from minigrad.train.feeding import filled
-from minigrad.workers.buckets import bucket_for
 from minigrad.train.captured import AHEAD
+from minigrad.train.feeding import filled
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, SequenceClasses
 from minigrad.train.settings import TrainingSettings
 from minigrad.train.team import Team
 from minigrad.train.trainer import Trainer
+from minigrad.workers.buckets import bucket_for
 
 MANY = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1), (5, 9, 3), (6, 9, 2)]
 """Of one bucket."""

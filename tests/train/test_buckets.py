@@ -17,8 +17,8 @@ from minigrad.data.loader import Batch
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
 from minigrad.train.feeding import filled
-from minigrad.workers.buckets import Bucket, bucket_for, size_above
 from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses
+from minigrad.workers.buckets import Bucket, bucket_for, size_above
 
 LENGTHS = (5, 9, 1, 3, 7, 2, 9)
 

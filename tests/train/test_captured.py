@@ -28,10 +28,10 @@ from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
 from minigrad.train import captured
 from minigrad.train.feeding import filled
-from minigrad.workers.buckets import bucket_for
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, SequenceClasses, SequenceNumbers, TokenClasses
 from minigrad.train.team import Team
+from minigrad.workers.buckets import bucket_for
 
 CONFIG = {
     "vocab_size": 40, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
