@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 from weakref import ref
 
@@ -156,6 +156,14 @@ class Parameter(Tensor):
             self.leaf = Leaf(old.name, self.shape, self.dtype)
             self.leaf.hooks = old.hooks
             self.node = self.leaf if trained else None
+
+
+def lay_out(flat: Array, parameters: Sequence[Parameter]) -> None:
+    """Have parameters point to pieces of a flat array, one after another, that holds their numbers or what these are converted to."""
+    start = 0
+    for parameter in parameters:
+        parameter.replace_storage(flat[start : start + parameter.size].reshape(parameter.shape))
+        start += parameter.size
 
 
 class Buffer(Tensor):

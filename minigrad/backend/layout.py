@@ -46,3 +46,14 @@ def neighbours(arrays: Sequence[Any]) -> Any | None:
     start = (begin - address(flat)) // dtype.itemsize
     joined = (flat if flat.ndim == 1 else flat.reshape(-1))[start : start + (end - begin) // dtype.itemsize]
     return joined.reshape((rows, *rest)) if rest else joined
+
+
+def runs(arrays: Sequence[Any]) -> list[list[int]]:
+    """The numbers of the arrays, in the order of their addresses; those that lie one after another in one buffer are together."""
+    found: list[list[int]] = []
+    for i in sorted(range(len(arrays)), key=lambda i: address(arrays[i])):
+        if found and neighbours([arrays[j].reshape(-1) for j in (found[-1][-1], i)]) is not None:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found

@@ -20,6 +20,7 @@ from minigrad.nn.activation import GELU_FORMS, activation
 from minigrad.op import Op
 from minigrad.ops.attention import seen_keys
 from minigrad.packing import IntArray, PackedTokens, Packing
+from minigrad.parameter import lay_out
 from minigrad.tensor import Tensor
 
 
@@ -143,11 +144,7 @@ def lay_side_by_side(*layers: Linear) -> None:
     For new layers: views of the numbers that somebody took before do not follow.
     """
     for parameters in ([layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]):
-        flat = namespace_of(parameters[0].array).concatenate([p.array.reshape(-1) for p in parameters])
-        start = 0
-        for p in parameters:
-            p.replace_storage(flat[start : start + p.size].reshape(p.shape))
-            start += p.size
+        lay_out(namespace_of(parameters[0].array).concatenate([p.array.reshape(-1) for p in parameters]), parameters)
 
 
 def side_by_side(x: Tensor, *layers: Linear) -> Tensor:

@@ -15,9 +15,10 @@ from typing import Any, Self
 from minigrad.autograd import Leaf
 from minigrad.backend import FLOAT_DTYPES, Array, check_device, names_device
 from minigrad.backend.dtypes import as_dtype
+from minigrad.backend.layout import neighbours, runs
 from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
 from minigrad.hooks import HookHandle, Hooks
-from minigrad.parameter import Buffer, Parameter
+from minigrad.parameter import Buffer, Parameter, lay_out
 from minigrad.tensor import Tensor
 
 
@@ -222,8 +223,11 @@ class Module:
                 raise GraphError(
                     f"{name} belongs to an optimizer: move or convert the module before building the optimizer", code="graph-owner"
                 )
-        for parameter in self.parameters():
-            parameter.replace_storage(Tensor.wrap(parameter.array).to(target).array)
+        parameters = self.parameters()
+        for run in runs([p.array for p in parameters]):  # what lies side by side stays so, and is read as one afterwards, too
+            together = [parameters[i] for i in run]
+            flat = neighbours([p.array.reshape(-1) for p in together]) if len(run) > 1 else together[0].array.reshape(-1)
+            lay_out(Tensor.wrap(flat).to(target).array, together)
         for _, buffer in self.named_buffers():
             if buffer.dtype.kind == "f" or names_device(target):
                 buffer.replace_storage(Tensor.wrap(buffer.array).to(target).array)

@@ -313,7 +313,7 @@ def test_a_tensorflow_checkpoint_loads_by_its_own_names(shared_data: Path, caplo
 # ---------------------------------------------------------------- memory
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_queries_keys_and_values_are_read_as_one_matrix(family: str, tmp_path: Path) -> None:
-    """New or loaded: nobody has to put their weights together at each call."""
+    """New, loaded or converted: nobody has to put their weights together at each call."""
     built = (
         BertModel(config())
         if family == "bert"
@@ -323,7 +323,7 @@ def test_queries_keys_and_values_are_read_as_one_matrix(family: str, tmp_path: P
     )
     names = ("query", "key", "value") if family == "bert" else ("q_lin", "k_lin", "v_lin")
     built.save_pretrained(tmp_path)
-    for model in (built, type(built).from_pretrained(tmp_path)):
+    for model in (built, type(built).from_pretrained(tmp_path), type(built)(built.config).to("float64")):
         found = [module for _, module in model.named_modules() if hasattr(module, names[0])]
         assert len(found) == 2
         for what in ("weight", "bias"):

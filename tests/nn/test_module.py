@@ -11,9 +11,11 @@ import pytest
 
 import minigrad as mg
 from minigrad.backend import random
+from minigrad.backend.layout import neighbours
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError, StateDictError
 from minigrad.nn import Dropout, LayerNorm, Linear, Module, MultiHeadAttention, Parameter, Sequential, TransformerEncoder
 from minigrad.optim import SGD
+from minigrad.parameter import lay_out
 
 
 class Tree(Module):
@@ -394,6 +396,17 @@ def test_to_forgets_the_gradients_of_what_it_converts() -> None:
     assert layer.to("float32").weight.grad is not None
     assert layer.to("float64").weight.grad is None
     assert layer.bias.grad is None
+
+
+def test_to_keeps_together_what_lies_side_by_side() -> None:
+    tree = Tree()
+    arranged = [tree.by_name["left"].weight, tree.first.bias, tree.pair[0]]
+    lay_out(np.arange(7, dtype=np.float32), arranged)
+    tree.to("float64")
+    assert all(p.dtype == np.float64 for p in tree.parameters())
+    joined = neighbours([p.array.reshape(-1) for p in arranged])
+    assert joined is not None and joined.tolist() == list(range(7))
+    assert [p.shape for p in arranged] == [(1, 3), (3,), (1,)]
 
 
 def test_to_refuses_parameters_of_an_optimizer() -> None:
