@@ -174,6 +174,11 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
     return y, pullback
 
 
+@ops.linear.on("cupy")
+def _linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
+    return NotImplemented if bias is None else _linears(xp, x, weight, bias)
+
+
 def beside(xp: Any, arrays: Sequence[Array]) -> Array:
     """Arrays stacked along axis 0: a view if they are neighbours in one arena, else a copy."""
     joined = neighbours(arrays)

@@ -55,6 +55,11 @@ def test_linears(rows: int, emulator: Emulator) -> None:
     compare("linears", normal((rows, 3), (5, 3), (132, 3), (5,), (132,)), {}, emulator)
 
 
+@pytest.mark.parametrize("rows", [1, 300])
+def test_linear(rows: int, emulator: Emulator) -> None:
+    compare("linear", normal((rows, 3), (132, 3), (132,)), {}, emulator)
+
+
 @pytest.mark.parametrize("width", [*WIDTHS, 1600])
 def test_dropout_drops_the_units_of_the_draw(width: int, emulator: Emulator) -> None:
     packing = Packing([3, 1, 4], numbers=[7, 0, 1 << 19])
@@ -64,11 +69,12 @@ def test_dropout_drops_the_units_of_the_draw(width: int, emulator: Emulator) -> 
     np.testing.assert_array_equal(out, draw.mask() * np.float32(draw.scale))
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "dense_gelu", "linears", "dense_add_norm", "dropout"])
+@pytest.mark.parametrize("name", ["layer_norm", "dense_gelu", "linear", "linears", "dense_add_norm", "dropout"])
 def test_no_rows_at_all(name: str, emulator: Emulator) -> None:
     sizes = {
         "layer_norm": [(0, 4), (4,), (4,)],
         "dense_gelu": [(0, 3), (4, 3), (4,)],
+        "linear": [(0, 3), (4, 3), (4,)],
         "linears": [(0, 3), (4, 3), (4,)],
         "dense_add_norm": [(0, 3), (4, 3), (4,), (0, 4), (4,), (4,)],
         "dropout": [(0, 4)],
@@ -157,6 +163,9 @@ def test_what_is_not_covered_is_declined() -> None:
     assert declines("layer_norm", x, b, b)
     assert declines("layer_norm", wide[0], wide[1], wide[1])
     assert declines("linears", x, w, v)
+    assert declines("linear", x, w, v)
+    assert declines("linear", x[None], w, b)
+    assert declines("linear", x, w, None)
     assert declines("dense_add_norm", x, w, b, x, b, b)
     assert declines("dropout", x, draw=Draw("a", 0.5, Packing([3]), 6))
     assert declines("dropout", x[:, ::2].astype(np.float64), draw=Draw("a", 0.5, Packing([4]), 3))
