@@ -156,7 +156,7 @@ def test_linear(rows: int) -> None:
     compare("linear", normal((rows, 3), (132, 3), (132,)), {})
 
 
-@pytest.mark.parametrize("rows", [1, 128, 129, 300])
+@pytest.mark.parametrize("rows", [1, 129, 20000])
 def test_linears(rows: int) -> None:
     compare("linears", normal((rows, 3), (5, 3), (132, 3), (5,), (132,)), {})
 
