@@ -58,7 +58,7 @@ class TrainingSettings:
     on_nonfinite: str = "stop"
     precision: str = "float32"
     device: str | None = None
-    capture: bool = False
+    capture: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
