@@ -74,7 +74,7 @@ class Measured:
     failed: Mapping[str, str]
 
 
-def contenders_of(case: str, precision: str, device: str, batches: int) -> tuple[Work, dict[str, dict[str, Any]]]:
+def contenders_of(case: str, precision: str, names: Sequence[str], device: str, batches: int) -> tuple[Work, dict[str, dict[str, Any]]]:
     """The work of a case, and every contender by name, described as `harness.contender` reads it."""
     name, batch, lengths = CASES[case]
     work = make_work(replace(SIZES[name], batch=batch), "sequence", lengths, count=batches)
@@ -82,7 +82,7 @@ def contenders_of(case: str, precision: str, device: str, batches: int) -> tuple
     found: dict[str, dict[str, Any]] = {PEAK: {"kind": "large product"}}
     found |= {ours: {"kind": "minigrad on device", "captured": captured} for ours, captured in OURS.items()}
     found |= {theirs: {"kind": "torch on device", "attention": "sdpa", "compiled": compiled} for theirs, compiled in THEIRS.items()}
-    return work, {contender: shared | description for contender, description in found.items()}
+    return work, {contender: shared | description for contender, description in found.items() if contender in (PEAK, *names)}
 
 
 def started(description: dict[str, Any], whats: Sequence[str]) -> Contender | str:
@@ -100,12 +100,14 @@ def started(description: dict[str, Any], whats: Sequence[str]) -> Contender | st
     return one
 
 
-def measure(pairs: Sequence[Pair], whats: Sequence[str], device: str, *, rounds: int, batches: int) -> Iterator[Measured]:
+def measure(
+    pairs: Sequence[Pair], whats: Sequence[str], names: Sequence[str], device: str, *, rounds: int, batches: int
+) -> Iterator[Measured]:
     """The contenders of all pairs get ready side by side, since compilers take longest, and are timed one at a time.
 
     Raises: SystemExit if minigrad cannot do it.
     """
-    described = {pair: contenders_of(*pair, device, batches) for pair in pairs}
+    described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
     with ExitStack() as stack, ThreadPoolExecutor(max(1, usable_cpus() // 2)) as pool:
         ready = {
             (pair, name): pool.submit(started, description, whats)
@@ -122,7 +124,7 @@ def measure(pairs: Sequence[Pair], whats: Sequence[str], device: str, *, rounds:
             if broken := [f"{name}: {why}" for name, why in failed.items() if name in OURS and device != "cpu"]:
                 sys.exit(f"error: {pair.case}, {pair.precision}: {'; '.join(broken)}")
             for what in whats:
-                seconds = take_turns(processes, what, rounds)
+                seconds = take_turns(processes, what, rounds, pause=0.0)
                 yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
 
 
@@ -161,6 +163,7 @@ def main() -> None:
     several("--cases", "tiny-full,tiny-mixed,mini-mixed,base-128,base-512,base-mixed", list(CASES))
     several("--precisions", "bf16,tf32", PRECISIONS)
     several("--what", "train,infer", ["train", "infer"])
+    several("--contenders", ",".join([*OURS, *THEIRS]), [*OURS, *THEIRS])
     parser.add_argument("--rounds", type=int, default=5, help="passes of each contender that are timed (5)")
     parser.add_argument("--batches", type=int, default=16, help="batches of a pass (16)")
     parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
@@ -178,7 +181,7 @@ def main() -> None:
     for start in range(0, len(pairs), options.at_once):
         group = pairs[start : start + options.at_once]
         print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
-        for one in measure(group, options.what, options.device, rounds=options.rounds, batches=options.batches):
+        for one in measure(group, options.what, options.contenders, options.device, rounds=options.rounds, batches=options.batches):
             measured.append(one)
             tables = [table(measured, what) for what in options.what]
             report = Report("gpu_step.py", sys.argv[1:], here, [asdict(m) for m in measured], tables, NOTES)

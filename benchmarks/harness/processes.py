@@ -97,12 +97,12 @@ class Contender:
         return float(content["seconds"])
 
 
-def take_turns(contenders: Mapping[str, Contender], what: str, rounds: int) -> dict[str, list[float]]:
+def take_turns(contenders: Mapping[str, Contender], what: str, rounds: int, pause: float = PAUSE) -> dict[str, list[float]]:
     """Seconds per batch of every contender in every round."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for order in rotated(list(contenders), rounds):
         for name in order:
-            time.sleep(PAUSE)
+            time.sleep(pause)
             found[name].append(contenders[name].time(what))
     return found
 
