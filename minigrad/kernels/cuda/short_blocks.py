@@ -7,13 +7,14 @@ sums, parameters and their gradients. Every number that a kernel hands on is rou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gemm import SHORT
+from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.attention import attend
@@ -62,7 +63,7 @@ def _attention_block(
     if not covers(draw, (queries.rows, width)):
         return NotImplemented
     x, bias = xp.ascontiguousarray(x), beside(xp, biases)
-    short_x, short_in, short_out = (shortened(xp, a, precision) for a in (x, beside(xp, weights), wo))
+    short_x, (short_in, short_out) = shortened(xp, x, precision), _shortened_weights(xp, (beside(xp, weights), wo), precision)
     asking, q, start = x, None, 0  # of Q | K | V, what all rows are projected to begins at `start`
     if first_only:
         first_rows, start = xp.like(packing.first_rows, x), inner
@@ -84,6 +85,7 @@ def _attention_block(
             dweights = through_queries(dq, dx, partial, 0)
             dx = xp.put_rows(dx, first_rows, x.shape)
         dweights += through_inputs(dkv, dx, partial, start)
+        # In the order in which an optimizer lays vectors out, so that they go there at once.
         dbq, dbk, dbv, dbo, dgamma, dbeta = _parted(summed(xp, partial), *[inner] * 3, *[width] * 3)
         return dx, *dweights, dbq, dbk, dbv, xp.product_short(dy.T, mixed), dbo, dgamma, dbeta
 
@@ -112,7 +114,7 @@ def _feed_forward(
     if not _fits(x, w2, b2, gamma, beta) or not covers(draw, x.shape) or w1.shape != w2.shape[::-1] or b1.shape != w1.shape[:1]:
         return NotImplemented
     x, b1 = xp.ascontiguousarray(x), xp.ascontiguousarray(b1)
-    short_x, short_1, short_2 = (shortened(xp, a, precision) for a in (x, w1, w2))
+    short_x, (short_1, short_2) = shortened(xp, x, precision), _shortened_weights(xp, (w1, w2), precision)
     h = xp.matmul_short(short_x, short_1.T, short=True)
     y = xp.empty_like(h) if keep else h
     launch(f"bias_gelu_{precision}", h.shape, h, b1, y, *h.shape)
@@ -140,10 +142,18 @@ def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array) -> bo
     return bool(x.shape[1:] == weight.shape[:1] == bias.shape == gamma.shape == beta.shape)
 
 
-def _parted(sums: Array, *widths: int) -> list[Array]:
-    """The gradients of vectors that lie one after another, in the order in which an optimizer lays out the vectors."""
-    ends = [*accumulate(widths)]
-    return [sums[end - width : end] for end, width in zip(ends, widths, strict=True)]
+def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> list[Array]:
+    """Each weight shortened; those that an optimizer has laid side by side, by one launch."""
+    flat = neighbours([w.reshape(-1) for w in weights])
+    if flat is None:
+        return [shortened(xp, w, precision) for w in weights]
+    parts = _parted(xp.shortened(flat, precision), *[w.size for w in weights])
+    return [part.reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
+
+
+def _parted(flat: Array, *sizes: int) -> list[Array]:
+    """Pieces that lie one after another."""
+    return [flat[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
 def _linears(

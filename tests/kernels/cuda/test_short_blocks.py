@@ -93,6 +93,23 @@ def test_no_rows_at_all(precision: str, emulator: Emulator) -> None:
     assert all(not np.any(x) for x in found)
 
 
+@each_block
+def test_weights_side_by_side_are_shortened_at_once(block: str, emulator: Emulator) -> None:
+    """As an optimizer lays them out: all matrices, then all vectors."""
+    _, host, constants, _ = given = case(block, "training")
+    places = sorted(range(1, len(host)), key=lambda i: host[i].ndim == 1)
+    flat, start = np.concatenate([host[i].reshape(-1) for i in places]), 0
+    arrays, given_sizes, xp = list(host), [], Namespace()
+    for i in places:
+        arrays[i] = flat[start : start + host[i].size].reshape(host[i].shape)
+        start += host[i].size
+    xp.shortened = lambda x, how: given_sizes.append(x.size) or Namespace.shortened(x, how)  # type: ignore[attr-defined]
+    with mg.precision("bf16"):
+        y = REGISTRY[block].overrides["cupy"](xp, *arrays, **constants, keep=True)[0]
+    assert given_sizes == [host[0].size, sum(a.size for a in host[1:] if a.ndim == 2)]
+    np.testing.assert_array_equal(y, kernels(given, "bf16", emulator)[0])
+
+
 def test_weights_side_by_side_are_read_where_they_lie(emulator: Emulator) -> None:
     """Those of queries, keys and values, as an optimizer lays them out."""
     block, host, constants, _ = given = case("attention_block", "small")
