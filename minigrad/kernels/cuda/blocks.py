@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 from minigrad import ops
 from minigrad.backend import Array
-from minigrad.backend.gemm import SHORT
+from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
@@ -46,7 +47,19 @@ def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]
     return matmul(x, weight.T), pullback
 
 
+_shorts: dict[int, tuple[ref[Array], Array]] = {}
+
+
+def note_short(x: Array, short: Array) -> None:
+    """Have `shortened` find what a kernel has written in two bytes a number beside x, for as long as x lives. Nobody may change x."""
+    key = id(x)
+    _shorts[key] = ref(x, lambda _: _shorts.pop(key, None)), short
+
+
 def shortened(xp: Any, x: Array, precision: str) -> Array:
+    noted = _shorts.get(id(x))
+    if noted is not None and noted[0]() is x and noted[1].dtype == DTYPES[precision]:
+        return noted[1]
     return xp.shortened(xp.ascontiguousarray(x), precision)
 
 
@@ -97,7 +110,7 @@ def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1
         return NotImplemented
     x, gamma = xp.ascontiguousarray(x), xp.ascontiguousarray(weight)
     out, xhat, rstd = xp.empty_like(x), xp.empty_like(x) if keep else None, xp.empty(len(x), x.dtype) if keep else None
-    arrays = (x, None, None, gamma, xp.ascontiguousarray(bias), out, xhat, rstd)
+    arrays = (x, None, None, gamma, xp.ascontiguousarray(bias), out, None, xhat, rstd)
     launch("add_norm_float32", x.shape[:1], *arrays, *x.shape, eps, *row_draw(xp, None))
 
     def pullback(g: Array) -> Any:
@@ -130,7 +143,7 @@ def _dense_add_norm(
     y, product_pullback = product(xp, x, weight)
     out, xhat, rstd = (xp.empty_like(y), y, xp.empty(len(y), y.dtype)) if keep else (y, None, None)
     drawing = row_draw(xp, draw)
-    arrays = (y, bias, residual, gamma, beta, out, xhat, rstd)
+    arrays = (y, bias, residual, gamma, beta, out, None, xhat, rstd)
     launch("add_norm_float32", y.shape[:1], *arrays, *y.shape, eps, *drawing)
 
     def pullback(g: Array) -> Any:

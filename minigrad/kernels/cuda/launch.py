@@ -184,7 +184,7 @@ STORAGES = ("float32", "bf16", "fp16")
 def _rows() -> Iterator[tuple[str, Entry]]:
     kernels: dict[str, tuple[str, Grid, Callable[..., Grid]]] = {
         "add_norm": (
-            f"y* bias* residual* gamma* beta* out* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
+            f"y* bias* residual* gamma* beta* out* rounded* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
             WARP_ROWS,
             by_warp,
         ),

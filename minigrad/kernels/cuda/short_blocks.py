@@ -1,8 +1,9 @@
 """BERT's layer on a GPU where products have operands of bf16 or fp16: all that lies between the products of a block is stored as short.
 
-The block's input is shortened once, and so are its weights in each forward pass; the way back takes both as they are. Products read and
-write two bytes a number and add in float32. What stays float32: the input that is added at the end, the output, the gradients of both,
-sums, parameters and their gradients. Every number that a kernel hands on is rounded once. The contract is that of `blocks.py`.
+The block's input is shortened once, by the block that made it where there is one, and so are its weights in each forward pass; the way
+back takes both as they are. Products read and write two bytes a number and add in float32. What stays float32: the input that is added at
+the end, the output, the gradients of both, sums, parameters and their gradients. Every number that a kernel hands on is rounded once. The
+contract is that of `blocks.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.attention import attend
-from minigrad.kernels.cuda.blocks import all_float32, beside, covers, partial_sums, shortened, summed
+from minigrad.kernels.cuda.blocks import all_float32, beside, covers, note_short, partial_sums, shortened, summed
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import HEAD_SIZES, ROWS, WIDEST, launch
 from minigrad.packing import Packing
@@ -195,10 +196,10 @@ def _dense_add_norm(
     """
     bias, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, gamma, beta))
     y = xp.matmul_short(x, weight.T, short=True)
-    out, xhat, rstd = xp.empty(y.shape, "float32"), y if keep else None, xp.empty(len(y), "float32") if keep else None
-    drawing = row_draw(xp, draw)
-    arrays = (y, bias, residual, gamma, beta, out, xhat, rstd)
-    launch(f"add_norm_{precision}", y.shape[:1], *arrays, *y.shape, eps, *drawing)
+    out, rounded = xp.empty(y.shape, "float32"), xp.empty_like(y)
+    xhat, rstd, drawing = y if keep else None, xp.empty(len(y), "float32") if keep else None, row_draw(xp, draw)
+    launch(f"add_norm_{precision}", y.shape[:1], y, bias, residual, gamma, beta, out, rounded, xhat, rstd, *y.shape, eps, *drawing)
+    note_short(out, rounded)
 
     def pullback(g: Array, partial: Array, place: int) -> tuple[Array, Array]:
         gx, dy = xp.empty_like(g), xp.empty_like(xhat)

@@ -179,15 +179,16 @@ def test_add_norm(storage: str, rows: int, width: int, offset: int, rate: float 
     eps = 1e-5 if width > 1 else 1.0
 
     def run(keep: bool = True) -> list[np.ndarray]:
-        given, out, rstd = stored(y, storage, offset), room(y.shape), room((rows,))
-        kept = (given, rstd) if keep else (None, None)  # x̂ takes the place of y
+        given, out, rounded, rstd = stored(y, storage, offset), room(y.shape), room(y.shape, storage), room((rows,))
+        kept = (rounded, given, rstd) if keep else (None, None, None)  # x̂ takes the place of y
         arrays = (given, *(guarded(a) for a in (bias, residual, gamma, beta)), out, *kept)
         launch.launch(f"add_norm_{storage}", (rows,), *arrays, rows, width, eps, *drawing)
-        return [out, given, rstd] if keep else [out]
+        return [out, *kept] if keep else [out]
 
-    out, xhat, rstd = twice(run, emulator)
+    out, rounded, xhat, rstd = twice(run, emulator)
     true_xhat, true_rstd = normalise(numpy_namespace, (numbers(stored(y, storage)) + bias) * factor + residual, eps)
     assert_stored(out, true_xhat * gamma + beta, "float32")
+    np.testing.assert_array_equal(rounded, numbers(stored(out.astype(np.float32), storage)))
     assert_stored(xhat, true_xhat, storage)
     assert_stored(rstd, true_rstd[:, 0], "float32")
     np.testing.assert_array_equal(run(keep=False)[0], out.astype(np.float32))

@@ -13,7 +13,7 @@ from kernels.cuda.parity import declines
 import minigrad as mg
 from minigrad.backend.random import Draw
 from minigrad.kernels import register_cuda
-from minigrad.kernels.cuda import launch
+from minigrad.kernels.cuda import blocks, launch
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -108,6 +108,31 @@ def test_weights_side_by_side_are_shortened_at_once(block: str, emulator: Emulat
         y = REGISTRY[block].overrides["cupy"](xp, *arrays, **constants, keep=True)[0]
     assert given_sizes == [host[0].size, sum(a.size for a in host[1:] if a.ndim == 2)]
     np.testing.assert_array_equal(y, kernels(given, "bf16", emulator)[0])
+
+
+def test_a_block_leaves_its_output_short_to_the_next(emulator: Emulator) -> None:
+    """As short as the next one's products ask, as long as the output lives, and with the same bits as if that were shortened again."""
+    _, host, constants, _ = case("attention_block", "training")
+    after, xp, given = case("feed_forward", "training")[1][1:], Namespace(), []
+    xp.shortened = lambda x, how: given.append(x.shape) or Namespace.shortened(x, how)  # type: ignore[attr-defined]
+
+    def following(x: np.ndarray) -> tuple[np.ndarray, bool]:
+        """The output, and whether x was shortened."""
+        given.clear()
+        y = REGISTRY["feed_forward"].overrides["cupy"](xp, x, *after, keep=False)[0]
+        return np.array(y), x.shape in given
+
+    kept = len(blocks._shorts)
+    with mg.precision("bf16"):
+        out = REGISTRY["attention_block"].overrides["cupy"](xp, *host, **constants, keep=False)[0]
+        (ours, again), (expected, shortened) = following(out), following(out.copy())
+    np.testing.assert_array_equal(ours, expected)
+    assert not again and shortened
+    with mg.precision("fp16"):
+        assert following(out)[1]
+    xp._made.clear()
+    del out
+    assert len(blocks._shorts) == kept
 
 
 def test_weights_side_by_side_are_read_where_they_lie(emulator: Emulator) -> None:

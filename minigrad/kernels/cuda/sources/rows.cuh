@@ -78,17 +78,17 @@ DEVICE float sum(const Row<float>& row) {
 }
 
 // out = x̂ · gamma + beta, where x̂ are the normalised rows of dropout(y + bias) + residual. Kept for the way back: x̂, which may be y, and
-// rstd = 1/σ of each row. Of float32, out may be y. Null pointers: bias and residual, where there is none; xhat and rstd, where nothing is
-// kept; places, where nothing is dropped.
+// rstd = 1/σ of each row. rounded: out once more, as `Storage`. Of float32, out may be y. Null pointers: bias and residual, where there is
+// none; rounded, where nobody wants it; xhat and rstd, where nothing is kept; places, where nothing is dropped.
 KERNEL(add_norm)
-(const Storage* y, const float* bias, const float* residual, const float* gamma, const float* beta, float* out, Storage* xhat, float* rstd,
- i64 rows, int width, float eps, const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
+(const Storage* y, const float* bias, const float* residual, const float* gamma, const float* beta, float* out, Storage* rounded, Storage* xhat,
+ float* rstd, i64 rows, int width, float eps, const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
     const i64 row = row_of_warp();
     if (row >= rows) return;
     const RowDraw drawing(places, draw_at(seed, site, step, clock, threshold, scale), row, width);
     const int lane_at = threadIdx.x % WARP * LANES;
     const i64 start = row * width;
-    const bool w = wide(y, width) && wide(residual, width) && wide(out, width) && wide(xhat, width);
+    const bool w = wide(y, width) && wide(residual, width) && wide(out, width) && wide(rounded, width) && wide(xhat, width);
     const bool wp = wide(bias, width) && wide(gamma, width) && wide(beta, width);
     Row<Storage> given;
     Row<float> beside, v;
@@ -131,7 +131,9 @@ KERNEL(add_norm)
             const int at = i * CHUNK + lane_at;
             const float4 normal = v.part[i] * inverse;
             if (xhat) store4(xhat + start, at, width, w, normal);
-            store4(out + start, at, width, w, normal * load4(gamma, at, width, wp) + load4(beta, at, width, wp));
+            const float4 found = normal * load4(gamma, at, width, wp) + load4(beta, at, width, wp);
+            store4(out + start, at, width, w, found);
+            if (rounded) store4(rounded + start, at, width, w, found);
         }
     if (rstd && threadIdx.x % WARP == 0) rstd[row] = inverse;
 }
