@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from small_models import directory
 
 import minigrad as mg
 from minigrad import ops
+from minigrad.autograd import accumulate_side_by_side
 from minigrad.backend import to_numpy
+from minigrad.backend.layout import neighbours
 from minigrad.backend.random import Draw
+from minigrad.backend.transfers import to_gpu
 from minigrad.data import PackedTokens
 from minigrad.packing import Packing
 
@@ -54,6 +58,24 @@ def trained(folder: Path, device: str, optimizer: str = "AdamW") -> tuple[list[f
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 5000}  # a table of its own
     return directory(tmp_path_factory.mktemp("bert"), "BertForSequenceClassification", scale=0.05, **sizes)
+
+
+def test_what_is_read_or_written_at_once_lies_side_by_side(folder: Path, device: str) -> None:
+    """Queries, keys and values of a model that has been moved; under an optimizer the gradients of a layer's vectors."""
+    model = model_from(folder, device)
+    layer = model.bert.encoder.layer[0]
+    inner, end = layer.attention.self, layer.attention.output
+    asking = (inner.query, inner.key, inner.value)
+    for together in ([part.weight for part in asking], [part.bias for part in asking]):
+        assert neighbours([p.array for p in together]) is not None
+    optimizer = mg.optim.AdamW(model.named_parameters())
+    vectors = [p.leaf for p in (*[part.bias for part in asking], end.dense.bias, end.LayerNorm.weight, end.LayerNorm.bias)]
+    sizes = np.cumsum([0, *[leaf.shape[0] for leaf in vectors]])
+    sums = to_gpu(np.arange(sizes[-1], dtype=np.float32).reshape(1, -1))[0]
+    pieces = [sums[start:stop] for start, stop in pairwise(sizes.tolist())]
+    assert sorted(accumulate_side_by_side(vectors, pieces)) == list(range(6))
+    np.testing.assert_array_equal(np.concatenate([to_numpy(leaf.grad) for leaf in vectors]), np.arange(sizes[-1]))
+    optimizer.zero_grad()
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "Adam", "SGD", "Adagrad", "RMSprop", "Lion"])
