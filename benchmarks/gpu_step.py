@@ -108,7 +108,7 @@ def measure(
     Raises: SystemExit if minigrad cannot do it.
     """
     described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
-    with ExitStack() as stack, ThreadPoolExecutor(max(1, usable_cpus() // 2)) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(usable_cpus()) as pool:
         ready = {
             (pair, name): pool.submit(started, description, whats)
             for pair, (_, contenders) in described.items()

@@ -23,7 +23,7 @@ class TorchOnDevice(Torch):
         if compiled != "no":
             shapes = {batch["input_ids"].shape for batch in self.batches}
             mode = "reduce-overhead" if compiled == "with graphs" else None
-            self.model = torch.compile(self.plain, dynamic=len(shapes) > 1 and mode is None, mode=mode)
+            self.model = torch.compile(self.plain, dynamic=len(shapes) > 1, mode=mode)
         self.device, self.precision = device, precision
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self.plain.to(device)
