@@ -121,7 +121,7 @@ class CapturedSteps:
         if self._found(key) is None and not self.record(batch, None):
             return None
         step = self._steps[key]
-        loss, norm = self._replayed(step, batch, key.bucket, scale)()
+        loss, norm = self._replayed(step, batch, scale)()
         if not isfinite(loss) or not (isfinite(norm) or scale > 1):
             return None  # an id that the model does not have may be the reason: a plain step says so
         for p in step.touched:
@@ -148,7 +148,7 @@ class CapturedSteps:
             before.set_counts(self.optimizer)
             del self._steps[key]
             return None
-        result = self._replayed(step, batch, key.bucket, 1.0, [[update.constants[name] for name in CHANGING] for update in updates])
+        result = self._replayed(step, batch, 1.0, [[update.constants[name] for name in CHANGING] for update in updates])
         self.optimizer.end_step()
         return Launched(batch, before, result)
 
@@ -173,15 +173,14 @@ class CapturedSteps:
         return self._steps[key]
 
     def _replayed(
-        self, step: _Step, batch: Batch, bucket: Bucket, scale: float, changing: Sequence[Sequence[float]] = ()
+        self, step: _Step, batch: Batch, scale: float, changing: Sequence[Sequence[float]] = ()
     ) -> Callable[[], tuple[float, float]]:
         """Launches a step; returns what waits for its loss and norm. changing: of each stretch of its update."""
         assert self._recorder is not None
         count = self.loss_of.objective.count(batch)
-        whole = filled(batch, bucket)
         with self._recorder.entered():
             buffer = step.feed.buffer()
-            write(whole, random.current().step, scale / count, buffer)
+            write(batch, random.current().step, scale / count, buffer)
             if changing:
                 buffer["changing"][: len(changing)] = changing
             step.feed.send()

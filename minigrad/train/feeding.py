@@ -15,7 +15,7 @@ import numpy as np
 from minigrad.backend.graphs import Layout
 from minigrad.data.loader import Batch
 from minigrad.models.losses import IGNORED
-from minigrad.workers.buckets import Bucket, extended, filled_tokens
+from minigrad.workers.buckets import Bucket, extended, filled_tokens, write_extended, write_filled
 
 
 def filled(batch: Batch, bucket: Bucket) -> Batch:
@@ -46,13 +46,12 @@ def kind_of(batch: Batch) -> Hashable:
     return tuple([(name, array.shape[1:], array.dtype.char) for name, array in arrays.items()])
 
 
-def write(whole: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """whole: the batch, filled up. step: of the random numbers. factor: what the sum of the losses is multiplied by."""
-    from minigrad.kernels.cuda.inputs import write_tokens
-
-    write_tokens(whole.tokens, out)
-    for name, array in _labels(whole).items():
-        out[name][...] = array
+def write(batch: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write the batch, filled up to the size of the arrays. step: of the random numbers. factor: what the sum of the losses is multiplied
+    by."""
+    write_filled(batch.tokens, out)
+    for name, array in _labels(batch).items():
+        write_extended(array, IGNORED, out[name])
     out["clock"][...], out["factor"][...] = step, factor
 
 

@@ -6,7 +6,8 @@ exactly, but for the order in which a matrix product adds up its rows.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -44,17 +45,34 @@ def bucket_for(lengths: IntArray) -> Bucket | None:
     return None
 
 
+class Filled(NamedTuple):
+    """The sequences of a batch and those that fill it up. Shapes: (n,) each."""
+
+    lengths: IntArray
+    numbers: IntArray
+
+    @classmethod
+    def of(cls, packing: Packing, bucket: Bucket) -> Self:
+        """Those behind the batch's own are as equal as they can be: none is longer than needed."""
+        count, missing = len(packing), bucket.tokens - packing.rows
+        if count == bucket.sequences:
+            return cls(packing.lengths, packing.numbers)
+        first, added = int(packing.numbers.max()) + 1, bucket.sequences - count
+        edges = np.arange(added + 1) * missing // added
+        lengths, numbers = np.empty(bucket.sequences, np.int64), np.empty(bucket.sequences, np.int64)
+        lengths[:count], lengths[count:] = packing.lengths, edges[1:] - edges[:-1]
+        numbers[:count], numbers[count:] = packing.numbers, np.arange(first, first + added)
+        return cls(lengths, numbers)
+
+
 def filled_tokens(tokens: PackedTokens, bucket: Bucket) -> PackedTokens:
     """The tokens with sequences behind them that make them the bucket's size."""
     packing = tokens.packing
     missing, count = bucket.tokens - packing.rows, bucket.sequences - len(packing)
     if count == 0:
         return tokens
-    edges = np.arange(count + 1) * missing // count  # as equal as they can be: none is longer than needed
-    numbers = int(packing.numbers.max()) + 1 + np.arange(count)
-    lengths = np.concatenate([packing.lengths, np.diff(edges)])
     none_masked = None if packing.masked_first is None else [*packing.masked_first, *[False] * count]
-    together = Packing(lengths, np.concatenate([packing.numbers, numbers]), none_masked)
+    together = Packing(*Filled.of(packing, bucket), none_masked)
     positions = np.concatenate([tokens.positions, together.positions[packing.rows :]])
     ids, types = (extended(given, missing, int(given[0])) for given in (tokens.input_ids, tokens.token_type_ids))
     return PackedTokens(ids, together, types, positions)
@@ -62,4 +80,24 @@ def filled_tokens(tokens: PackedTokens, bucket: Bucket) -> PackedTokens:
 
 def extended(given: np.ndarray[Any, Any], count: int, value: int) -> np.ndarray[Any, Any]:
     """An array with a number so many times behind it. Shapes: (n,) → (n + count,)."""
-    return np.concatenate([given, np.full(count, value, given.dtype)])
+    out = np.empty(len(given) + count, given.dtype)
+    write_extended(given, value, out)
+    return out
+
+
+def write_extended(given: np.ndarray[Any, Any], value: Any, out: np.ndarray[Any, Any]) -> None:
+    """As `extended`, into an array; value: one, or all that stand behind. Shapes: given (n, …), out (n + count, …)."""
+    out[: len(given)], out[len(given) :] = given, value
+
+
+def write_filled(tokens: PackedTokens, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write all that a model reads of `filled_tokens` into arrays of `tokens_layout`, whose size is that of the bucket.
+
+    No first row is masked.
+    """
+    from minigrad.kernels.cuda.inputs import write_packing
+
+    write_packing(Filled.of(tokens.packing, Bucket(len(out["input_ids"]), len(out["first_rows"]))), out)
+    write_extended(tokens.input_ids, tokens.input_ids[0], out["input_ids"])
+    write_extended(tokens.token_type_ids, tokens.token_type_ids[0], out["token_type_ids"])
+    write_extended(tokens.positions, out["all_places"][tokens.packing.rows :, 1], out["positions"])

@@ -23,7 +23,7 @@ from minigrad.backend.precision import product_precision
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
 from minigrad.parameter import Parameter
-from minigrad.workers.buckets import Bucket, bucket_for, filled_tokens
+from minigrad.workers.buckets import Bucket, bucket_for, filled_tokens, write_filled
 from minigrad.workers.surroundings import Surroundings
 
 logger = logging.getLogger("minigrad")
@@ -71,13 +71,13 @@ class CapturedFunction:
             return None
         if self._recorder is None:
             self._recorder = Recorder()
-        whole = filled_tokens(tokens, bucket)
         with self._recorder.entered():
-            recording = self._recordings.get(key) or self._recorded(self._recorder, whole)
+            recording = self._recordings.get(key) or self._recorded(self._recorder, filled_tokens(tokens, bucket))
             if recording is None:
                 return None
             self._keep(key, recording)
-            self._write(whole, recording.feed)
+            write_filled(tokens, recording.feed.buffer())
+            recording.feed.send()
             recording.replay()
             rows = len(tokens.packing) if len(recording.output) == bucket.sequences else tokens.packing.rows
             found = to_numpy(recording.output[:rows])
@@ -104,7 +104,8 @@ class CapturedFunction:
 
         try:
             feed = Feed(tokens_layout(whole))
-            self._write(whole, feed)
+            write_filled(whole, feed.buffer())
+            feed.send()
             part = placed_tokens(whole, feed.arrays)
             with random.at(0, 0):
                 output, replay = recorder.recorded(lambda: self.function(part).array)
@@ -120,10 +121,3 @@ class CapturedFunction:
             logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, error)
             return None
         return _Recording(feed, replay, output)
-
-    @staticmethod
-    def _write(whole: PackedTokens, feed: Feed) -> None:
-        from minigrad.kernels.cuda.inputs import write_tokens
-
-        write_tokens(whole, feed.buffer())
-        feed.send()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from support import gradients_of
 import minigrad as mg
 from minigrad.backend.random import Draw
 from minigrad.data.loader import Batch
+from minigrad.kernels.cuda.attention import pieces
+from minigrad.kernels.cuda.draws import host_places
+from minigrad.kernels.cuda.inputs import IDLE
 from minigrad.models.losses import IGNORED
-from minigrad.packing import PackedTokens
-from minigrad.train.feeding import filled
+from minigrad.packing import PackedTokens, Packing
+from minigrad.train.feeding import filled, layout_of, write
 from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses
 from minigrad.workers.buckets import Bucket, bucket_for, size_above
 
@@ -53,6 +57,29 @@ def test_a_batch_fits_its_bucket(lengths: list[int]) -> None:
     assert (packing.rows, len(packing)) == bucket
     assert packing.lengths.max() == max(lengths)
     assert len(batch.tokens.input_ids) == len(batch.tokens.token_type_ids) == len(batch.tokens.positions) == packing.rows
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_a_batch_is_written_as_it_is_filled(lengths: list[int], random: Any) -> None:
+    bucket = bucket_for(np.array(lengths))
+    if bucket is None:
+        return
+    batch = batch_of(lengths)
+    numbers = random.sample(range(100), len(lengths))
+    tokens = replace(batch.tokens, packing=Packing(lengths, numbers), positions=batch.tokens.positions + 2)
+    batch = replace(batch, tokens=tokens)
+    whole = filled(batch, bucket)
+    out = {name: np.full(shape, 77, dtype) for name, (shape, dtype) in layout_of(whole).items()}
+    write(batch, 5, 0.25, out)
+    expected = {**whole.tokens.arrays(), "labels": whole.labels, "token_labels": whole.token_labels, "clock": 5, "factor": 0.25}
+    expected |= {"first_rows": whole.tokens.packing.first_rows, "all_places": host_places(whole.tokens.packing)}
+    for name, array in expected.items():
+        np.testing.assert_array_equal(out[name], array, err_msg=name)
+    for name, queries in (("all", whole.tokens.packing), ("first", whole.tokens.packing.first)):
+        for owner, idle in IDLE.items():
+            table, found = pieces(whole.tokens.packing, queries, owner), out[f"{name}_{owner}"]
+            np.testing.assert_array_equal(found[: len(table)], table)
+            assert (found[len(table) :] == idle).all()
 
 
 def test_typical_batches_waste_little_and_share_their_buckets() -> None:

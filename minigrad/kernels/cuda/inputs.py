@@ -7,31 +7,36 @@ batch of this size can have.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from minigrad.errors import DeviceError
 from minigrad.kernels.cuda import attention, draws
-from minigrad.kernels.cuda.attention import Work, pieces
+from minigrad.kernels.cuda.attention import Work
 from minigrad.kernels.cuda.launch import PIECE
-from minigrad.packing import PackedTokens, Packing
+from minigrad.packing import IntArray, PackedTokens, Packing
 
-IDLE = {"queries": (0, 0, 0, 1, 0, PIECE, 0, 0), "keys": (0, 1, 0, 0, 0, PIECE, 0, 0)}
+IDLE = {"queries": np.array([0, 0, 0, 1, 0, PIECE, 0, 0], np.int32), "keys": np.array([0, 1, 0, 0, 0, PIECE, 0, 0], np.int32)}
 """A piece that begins behind its sequence: its block reads nothing but that row, and writes nothing."""
+
+
+class Sequences(Protocol):
+    """The sequences of a packing, none of whose first rows is masked. Shapes: (n,) each."""
+
+    @property
+    def lengths(self) -> IntArray:
+        """Rows of each."""
+
+    @property
+    def numbers(self) -> IntArray:
+        """Its number within the whole training step."""
 
 
 def tokens_layout(tokens: PackedTokens) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and dtype of all that a model reads of tokens, none of whose first rows is masked."""
     arrays = {name: (array.shape, array.dtype) for name, array in tokens.arrays().items()}
     return {**arrays, **packing_layout(tokens.packing.rows, len(tokens.packing))}
-
-
-def write_tokens(tokens: PackedTokens, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write it into arrays of those shapes."""
-    for name, array in tokens.arrays().items():
-        out[name][...] = array
-    write_packing(tokens.packing, out)
 
 
 def placed_tokens(tokens: PackedTokens, arrays: Mapping[str, Any]) -> PackedTokens:
@@ -50,22 +55,45 @@ def packing_layout(rows: int, sequences: int) -> dict[str, tuple[tuple[int, ...]
     return found
 
 
-def write_packing(packing: Packing, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write what kernels read of a packing, none of whose first rows is masked, into arrays of the shapes of `packing_layout`."""
-    first = packing.first
-    out["first_rows"][:] = packing.first_rows
-    for name, queries in (("all", packing), ("first", first)):
-        out[f"{name}_places"][:] = draws.host_places(queries)
-    by_query = pieces(packing, packing, "queries")
-    tables = {
-        "all_queries": by_query,
-        "all_keys": by_query,  # each sequence has as many keys as queries
-        "first_queries": pieces(packing, first, "queries"),
-        "first_keys": pieces(packing, first, "keys"),
-    }
-    for name, table in tables.items():
-        out[name][: len(table)] = table
-        out[name][len(table) :] = IDLE[name.partition("_")[2]]
+def write_packing(sequences: Sequences, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write what kernels read of sequences into arrays of the shapes of `packing_layout`.
+
+    The numbers are those of `draws.host_places` and `attention.pieces`, with idle pieces behind them. This is done before every replay,
+    while the GPU waits, so it is done by as few calls of NumPy as can be.
+    """
+    lengths, numbers = sequences.lengths, sequences.numbers
+    first_rows, places = out["first_rows"], out["all_places"]
+    first_rows[0] = 0
+    np.add.accumulate(lengths[:-1], out=first_rows[1:])
+    pairs = np.empty((len(lengths), 2), np.int32)
+    pairs[:, 0], pairs[:, 1] = numbers, first_rows
+    places[...] = pairs.repeat(lengths, axis=0)
+    np.subtract(np.arange(len(places), dtype=np.int32), places[:, 1], out=places[:, 1])
+    out["first_places"][:, 0], out["first_places"][:, 1] = numbers, 0
+
+    counts = (lengths + (PIECE - 1)) // PIECE
+    ends = counts.cumsum()
+    whole = np.zeros((len(lengths), 8), np.int32)  # every sequence as one piece
+    whole[:, 0], whole[:, 1], whole[:, 4] = first_rows, lengths, numbers
+    first = whole.copy()
+    first[:, 2], first[:, 3] = np.arange(len(lengths)), 1
+    whole[:, 2:4] = whole[:, :2]
+    start = PIECE * (np.arange(ends[-1]) - (ends - counts).repeat(counts))
+    cut, first_cut = whole.repeat(counts, axis=0), first.repeat(counts, axis=0)
+    cut[:, 5] = first_cut[:, 5] = start
+    owned = np.minimum(cut[:, 1] - start, PIECE)
+    by_product = owned * cut[:, 1]  # each sequence has as many keys as queries
+    _write_pieces(cut, by_product, "queries", out["all_queries"])
+    _write_pieces(cut, by_product, "keys", out["all_keys"])
+    _write_pieces(first, lengths, "queries", out["first_queries"])
+    _write_pieces(first_cut, owned, "keys", out["first_keys"])
+
+
+def _write_pieces(table: np.ndarray[Any, Any], cost: IntArray, owner: str, out: np.ndarray[Any, Any]) -> None:
+    """The dearest first."""
+    order = (-cost).argsort(kind="stable")
+    table.take(order, axis=0, out=out[: len(table)], mode="clip")  # which writes at once, since no index can be wrong
+    out[len(table) :] = IDLE[owner]
 
 
 class PlacedPacking(Packing):
