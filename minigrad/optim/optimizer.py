@@ -163,16 +163,16 @@ class Optimizer(ABC):
     def _stretches(self) -> list[Update]:
         """The arena's parameters that are due, counted on; neighbours that are updated alike are joined."""
         found: list[list[int]] = []  # group, step, start, stop
-        last = None
+        group = step = stop = -1
         for place in self.arena.places:
             if not self._is_due(place.parameter):
                 continue
-            step = self._advance(place.parameter)
-            if last == (place.group, step, place.start):
+            before, step = step, self._advance(place.parameter)
+            if (place.group, step, place.start) == (group, before, stop):
                 found[-1][3] = place.stop
             else:
                 found.append([place.group, step, place.start, place.stop])
-            last = (place.group, step, place.stop)
+            group, stop = place.group, place.stop
         return [self._update(group, step, None, start, stop) for group, step, start, stop in found]
 
     def _update(self, group: int, step: int, table: int | None, start: int, stop: int) -> Update:

@@ -27,6 +27,7 @@ from minigrad.backend.precision import product_precision
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.modes import Mode
+from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
 from minigrad.optim.adam import adam
 from minigrad.optim.clip import gradient_squares
@@ -206,7 +207,9 @@ class CapturedSteps:
             return False
         if self._around is None or self._around.changed():
             self._steps.clear()
-            self._around = Surroundings(self.optimizer.steps)
+            model = self.loss_of.model
+            modules = [module for _, module in model.named_modules()] if isinstance(model, Module) else []
+            self._around = Surroundings(self.optimizer.steps, modules)
         if self._recorder is None:
             self._recorder = Recorder()
             self._results.extend(transfers.pinned((2,), np.float64) for _ in range(AHEAD + 1))

@@ -64,7 +64,7 @@ class CapturedFunction:
         if self._around is None or self._around.changed() or self._moved():
             self.forget()
             self._around = Surroundings()
-            self._places = [(ref(p), address(p.array)) for p in self._around.parameters() if p.device != "cpu"]
+            self._places = [(ref(p), address(p.array)) for p in self._around.others() if p.device != "cpu"]
         key = bucket, product_precision.get()
         if key not in self._seen:
             self._seen.add(key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from operator import attrgetter
 from typing import Any, Protocol
 from weakref import ref
 
@@ -14,21 +15,34 @@ from minigrad.tensor import Tensor
 PLAIN = (bool, int, float, str)
 """Types of the attributes of modules that are compared: the mode, a dropout's rate."""
 
+SIMPLE = (*PLAIN, type(None), Module, Tensor)
+"""Types whose comparison by `==` is what is meant: modules and tensors are only equal to themselves."""
+
+_TRAINED = attrgetter("requires_grad")
+
 
 class Surroundings:
     """What a function may read, as it was at a fork: all modules, parameters, buffers. A function does not say what it calls, so all that
     exist are looked at.
 
-    shared: parameters whose numbers the processes share, so that a change of these is no news.
+    shared: parameters whose numbers the processes share, so that a change of these is no news. held: modules that whoever has this object
+    has anyway; they are compared faster.
     """
 
-    def __init__(self, shared: Collection[Parameter] = ()) -> None:
+    def __init__(self, shared: Collection[Parameter] = (), held: Iterable[Module] = ()) -> None:
         self._shared = shared
+        self._trained = list(map(_TRAINED, shared))
+        simple = [module for module in held if all(isinstance(value, SIMPLE) for value in vars(module).values())]
+        self._attributes, self._were = [vars(module) for module in simple], [dict(vars(module)) for module in simple]
+        apart = set(map(id, simple))
         found = [o for o in gc.get_objects() if issubclass(type(o), Module | Parameter | Buffer)]  # type(): proxies may lie to isinstance
-        self._before = [(ref(o), self._mark(o)) for o in found]  # weak: models that nobody else holds may go
+        marked = [o for o in found if id(o) not in apart and not (isinstance(o, Parameter) and o in shared)]
+        self._before = [(ref(o), self._mark(o)) for o in marked]  # weak: models that nobody else holds may go
 
     def changed(self) -> bool:
         """Whether a fork made now would know something else than one made when this object was."""
+        if self._attributes != self._were or list(map(_TRAINED, self._shared)) != self._trained:
+            return True
         for known, mark in self._before:
             thing = known()
             if thing is not None and not mark.fits(thing):
@@ -38,16 +52,16 @@ class Surroundings:
     def _mark(self, thing: Module | Parameter | Buffer) -> _Mark:
         if isinstance(thing, Module):
             return _OfModule(thing)
-        return _OfParameter(thing, thing not in self._shared) if isinstance(thing, Parameter) else _OfBuffer(thing)
+        return _OfParameter(thing) if isinstance(thing, Parameter) else _OfBuffer(thing)
 
-    def parameters(self) -> list[Parameter]:
-        """All that there were, and still are."""
+    def others(self) -> list[Parameter]:
+        """The parameters that are not shared, as far as they still are."""
         return [p for known, _ in self._before if isinstance(p := known(), Parameter)]
 
     # ---------------------------------------------------------------- in a worker
     def strangers(self) -> list[Parameter]:
-        """The parameters that are not shared, without their gradients."""
-        found = [p for known, _ in self._before if isinstance(p := known(), Parameter) and p not in self._shared]
+        """`others`, without their gradients."""
+        found = self.others()
         for p in found:
             p.zero_grad()
         return found
@@ -83,7 +97,7 @@ class _OfModule:
         for name, known in self._weak:
             if attributes.get(name) is not known():
                 return False
-        return all(type(attributes.get(name)) is kind for name, kind in self._others)
+        return not self._others or all(type(attributes.get(name)) is kind for name, kind in self._others)  # mostly there is none
 
 
 def _kept(module: Module) -> dict[str, Any]:
@@ -92,13 +106,13 @@ def _kept(module: Module) -> dict[str, Any]:
 
 
 class _OfParameter:
-    """Whether it is trained, and of whose numbers are not shared how often they have changed."""
+    """Whether it is trained, and how often its numbers have changed."""
 
-    def __init__(self, parameter: Parameter, alone: bool) -> None:
-        self._alone, self._trained, self._version = alone, parameter.requires_grad, parameter.leaf.version
+    def __init__(self, parameter: Parameter) -> None:
+        self._trained, self._version = parameter.requires_grad, parameter.leaf.version
 
     def fits(self, parameter: Parameter) -> bool:
-        return parameter.requires_grad is self._trained and (not self._alone or parameter.leaf.version == self._version)
+        return parameter.requires_grad is self._trained and parameter.leaf.version == self._version
 
 
 class _OfBuffer:

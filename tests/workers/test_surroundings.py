@@ -1,0 +1,82 @@
+"""Whether what a function may read is as it was, which is asked in every step."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+import numpy as np
+import pytest
+
+from minigrad import nn
+from minigrad.workers.surroundings import Surroundings
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        self.dense, self.norm, self.dropout = nn.Linear(3, 3), nn.LayerNorm(3), nn.Dropout(0.1)
+        self.many = [nn.Linear(3, 3), nn.Dropout(0.2)]
+        self.mean = nn.Buffer(np.zeros(3, np.float32))
+
+
+def around(model: Net, held: bool) -> Surroundings:
+    return Surroundings(dict.fromkeys(model.parameters()), [module for _, module in model.named_modules()] if held else ())
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "mode": lambda model: model.eval(),
+    "mode of one": lambda model: model.many[1].eval(),
+    "rate": lambda model: setattr(model.dropout, "p", 0.5),
+    "rate in a list": lambda model: setattr(model.many[1], "p", 0.5),
+    "frozen": lambda model: model.freeze("dense*"),
+    "another module": lambda model: setattr(model, "dense", nn.Linear(3, 3)),
+    "another parameter": lambda model: setattr(model.dense, "bias", nn.Parameter(model.dense.bias.numpy())),
+    "another buffer": lambda model: setattr(model, "mean", nn.Buffer(np.zeros(3, np.float32))),
+    "numbers of a buffer": lambda model: model.mean.assign(np.ones(3)),
+    "a new attribute": lambda model: setattr(model.norm, "weight2", model.norm.weight),
+    "one less": lambda model: delattr(model.norm, "eps"),
+    "swapped": lambda model: vars(model.norm).update(weight=model.norm.bias, bias=model.norm.weight),
+    "renamed": lambda model: setattr(model.dropout, "q", vars(model.dropout).pop("p")),
+}
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen(change: str, held: bool) -> None:
+    model = Net().train()
+    seen = around(model, held)
+    assert not seen.changed()
+    CHANGES[change](model)
+    assert seen.changed()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_what_is_no_change(held: bool) -> None:
+    """Numbers of shared parameters, values that are equal, modules that came later."""
+    model = Net().train()
+    seen = around(model, held)
+    model.dense.bias.assign(np.ones(3))
+    model.train().dropout.p = float("0.1")
+    model.freeze("dense*")
+    model.unfreeze()
+    Net().eval()
+    assert not seen.changed()
+
+
+def test_parameters_of_others() -> None:
+    model, other = Net(), Net()
+    seen = around(model, True)
+    assert {id(p) for p in other.parameters()} <= {id(p) for p in seen.others()}
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in seen.others()}
+    other.dense.bias.assign(np.ones(3))
+    assert seen.changed()
+
+
+def test_models_that_nobody_else_holds_may_go() -> None:
+    model, other = Net(), Net()
+    seen, gone = around(model, True), ref(other)
+    del other
+    gc.collect()
+    assert gone() is None and not seen.changed()
