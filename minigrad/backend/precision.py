@@ -1,9 +1,10 @@
 """How exactly float32 matrices are multiplied: as they are, or with operands rounded to a shorter format.
 
-Parameters, what tensors hold and sums stay float32. Only the numbers that a product multiplies are rounded, once, on their way into it: tensor
-cores multiply short numbers many times as fast, and add the products in float32. (On a GPU a block of BERT that runs as one operation keeps
-in two bytes what goes from one of its products to the next: `kernels/cuda/short_blocks.py`.) `matmul` of each namespace asks here; NumPy's
-rounds the operands by itself, so that a program computes on a CPU what it will on a GPU, up to the order of sums (and not faster).
+Parameters, what tensors hold and sums stay float32. Only the numbers that a product multiplies are rounded, once, on their way into it:
+tensor cores multiply short numbers many times as fast, and add the products in float32. (On a GPU a block of BERT that runs as one
+operation keeps in two bytes what goes from one of its products to the next: `kernels/cuda/short_blocks.py`.) `matmul` of each namespace
+asks here; NumPy's rounds the operands by itself, so that a program computes on a CPU what it will on a GPU, up to the order of sums (and
+not faster).
 
 Formats: tf32 is float32 with 10 bits of fraction in place of 23; bf16 (bfloat16) with 7; fp16 (IEEE binary16) has 10 and a shorter
 exponent too: from 65520 on it is infinite, below 6e-5 it loses digits, below 3e-8 it is zero.
