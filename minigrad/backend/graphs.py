@@ -56,7 +56,7 @@ class Feed:
 
     def send(self) -> None:
         """New numbers for all of the arrays: those that stand in the last `buffer`."""
-        self._copied[self._next] = transfers.refill(self._flat, self._buffers[self._next])
+        self._copied[self._next] = transfers.refill(self._flat, self._buffers[self._next], self._copied[self._next])
         self._next = (self._next + 1) % BUFFERS
 
 
@@ -87,6 +87,7 @@ class Recorder:
         import cupy
 
         self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))  # who waits, waits for the last record
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -94,12 +95,12 @@ class Recorder:
         import cupy
 
         outside = cupy.cuda.get_current_stream()
-        self._stream.wait_event(outside.record())
+        self._stream.wait_event(outside.record(self._before))
         try:
             with self._stream:
                 yield
         finally:
-            outside.wait_event(self._stream.record())
+            outside.wait_event(self._stream.record(self._after))
 
     def recorded(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         """What `function` returns, which may be arrays, and what makes its launches again. Nothing is computed before that is called.

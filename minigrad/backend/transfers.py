@@ -27,6 +27,10 @@ _recording: ContextVar[bool] = ContextVar("recording_launches", default=False)
 """Whether launches are being recorded (`graphs`), or run as they will be."""
 
 
+_noting: ContextVar[list[tuple[Any, int]] | None] = ContextVar("noting_ids", default=None)
+"""Where ids that nobody has checked are noted."""
+
+
 @dataclass
 class Counts:
     """How many arrays and bytes went to the GPU and came back."""
@@ -61,10 +65,11 @@ def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     return found
 
 
-def refill(array: Any, host: np.ndarray[Any, Any]) -> Any:
+def refill(array: Any, host: np.ndarray[Any, Any], event: Any = None) -> Any:
     """Have the numbers of a pinned array copied into one of the GPU, once what was launched on this stream before is over.
 
-    Returns the copy's event: `host` must stay as it is until its `synchronize()` has returned.
+    Returns the copy's event: `host` must stay as it is until its `synchronize()` has returned. event: one that was returned before and that
+    nobody waits for any more, to be used again.
     """
     import cupy
 
@@ -72,22 +77,25 @@ def refill(array: Any, host: np.ndarray[Any, Any]) -> Any:
     _count_to_gpu(host)
     stream = cupy.cuda.get_current_stream()
     array.set(host, stream=stream)
-    return stream.record()
+    return stream.record(event)
 
 
-def fetch(array: Any, host: np.ndarray[Any, Any]) -> Any:
+def fetch(array: Any, host: np.ndarray[Any, Any], event: Any = None) -> Any:
     """Have the numbers of an array of the GPU copied into a pinned one, once what was launched on this stream before is over.
 
-    Returns the copy's event: `host` holds the numbers when its `synchronize()` has returned.
+    Returns the copy's event: `host` holds the numbers when its `synchronize()` has returned. event: as in `refill`.
     """
     import cupy
 
     _refuse_in_recording("fetches numbers from the GPU")
     _count_to_host(array)
     stream = cupy.cuda.get_current_stream()
-    with declared():
+    token = _declared.set(True)  # as in `declared`, which is slower, and this is done in every step
+    try:
         array.get(stream=stream, out=host, blocking=False)
-    return stream.record()
+    finally:
+        _declared.reset(token)
+    return stream.record(event)
 
 
 def _count_to_gpu(host: np.ndarray[Any, Any]) -> None:
@@ -143,6 +151,23 @@ def recording() -> Iterator[None]:
         yield
     finally:
         _recording.reset(token)
+
+
+@contextmanager
+def noting_ids() -> Iterator[list[tuple[Any, int]]]:
+    """Inside: ids on the GPU, by which operations read unchecked, are noted in what it yields, with how many rows there are to read."""
+    found: list[tuple[Any, int]] = []
+    token = _noting.set(found)
+    try:
+        yield found
+    finally:
+        _noting.reset(token)
+
+
+def note_ids(ids: Any, rows: int) -> None:
+    found = _noting.get()
+    if found is not None:
+        found.append((ids, rows))
 
 
 def is_recording() -> bool:

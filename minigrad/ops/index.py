@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from minigrad.backend import Array, device_of, namespace_of, to_device, to_number
-from minigrad.backend.transfers import declared, is_recording
+from minigrad.backend.transfers import declared, is_recording, note_ids
 from minigrad.errors import DTypeError, IndexRangeError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.axes import axis_of, whole
@@ -29,13 +29,15 @@ def zeros_at(xp: Any, g: Array, *, key: Any, shape: tuple[int, ...]) -> Any:
 def check_rows(what: str, ids: Array, rows: int) -> None:
     """Refuse ids that are no integers or lie outside 0..rows-1, naming the first of them.
 
-    Ids on a GPU are not looked at, which would wait for it: whoever puts them there has checked them (`placed_rows`).
+    Ids on a GPU are not looked at, which would wait for it: whoever puts them there has checked them (`placed_rows`), or has them noted.
     Raises: DTypeError; IndexRangeError.
     """
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"{what} must be integers, got {ids.dtype}")
     if device_of(ids) == "cpu":
         refuse_outside(what, ids, rows)
+    else:
+        note_ids(ids, rows)
 
 
 def placed_rows(what: str, ids: Array, rows: int, device: str) -> Array:

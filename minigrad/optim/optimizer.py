@@ -101,10 +101,10 @@ class Optimizer(ABC):
         self.arena.check_ownership()
         updates = self._stretches()
         for number, table in enumerate(self.tables.values()):
-            if self._is_due(table.parameter):
+            if step := self._counted(table.parameter):
                 group = self._group_of[table.parameter]
                 table.begin(table.parameter.leaf.grad, self.idle_factor(self.param_groups[group]))
-                updates.append(self._update(group, self._advance(table.parameter), number, 0, table.used))
+                updates.append(self._update(group, step, number, 0, table.used))
         return updates
 
     def apply(self, update: Update, scale: float = 1.0) -> None:
@@ -152,27 +152,28 @@ class Optimizer(ABC):
             except ArgumentError as cause:
                 raise error(f"parameter group {number}: {cause}") from cause
 
-    def _is_due(self, p: Parameter) -> bool:
-        return p.requires_grad and p.leaf.grad is not None
-
-    def _advance(self, p: Parameter) -> int:
-        p.leaf.version += 1
-        self.steps[p] += 1
-        return self.steps[p]
+    def _counted(self, p: Parameter) -> int:
+        """The number of this step of a parameter, which counts from now on; 0 for one that is not due."""
+        leaf = p.leaf
+        if leaf.grad is None or not p.requires_grad:
+            return 0
+        leaf.version += 1
+        step = self.steps[p] = self.steps[p] + 1
+        return step
 
     def _stretches(self) -> list[Update]:
         """The arena's parameters that are due, counted on; neighbours that are updated alike are joined."""
         found: list[list[int]] = []  # group, step, start, stop
-        group = step = stop = -1
+        group = before = stop = -1
         for place in self.arena.places:
-            if not self._is_due(place.parameter):
+            step = self._counted(place.parameter)
+            if step == 0:
                 continue
-            before, step = step, self._advance(place.parameter)
             if (place.group, step, place.start) == (group, before, stop):
                 found[-1][3] = place.stop
             else:
                 found.append([place.group, step, place.start, place.stop])
-            group, stop = place.group, place.stop
+            group, before, stop = place.group, step, place.stop
         return [self._update(group, step, None, start, stop) for group, step, start, stop in found]
 
     def _update(self, group: int, step: int, table: int | None, start: int, stop: int) -> Update:

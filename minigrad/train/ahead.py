@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from math import inf
 
 from minigrad.data.loader import Batch
 from minigrad.train.captured import AHEAD, CapturedSteps, Launched
@@ -28,9 +27,9 @@ class StepResult:
 
 
 class Ahead:
-    """The steps of some batches. plain: makes one at once, with graphs or (None) without. max_norm: as of `Team`."""
+    """The steps of some batches. plain: makes one at once, without a graph. max_norm: as of `Team`."""
 
-    def __init__(self, captured: CapturedSteps, max_norm: float | None, plain: Callable[[Batch, CapturedSteps | None], StepResult]) -> None:
+    def __init__(self, captured: CapturedSteps, max_norm: float | None, plain: Callable[[Batch], StepResult]) -> None:
         self.captured, self.optimizer, self.max_norm, self.plain = captured, captured.optimizer, max_norm, plain
         self._launched: deque[Launched] = deque()
         self._waiting: deque[tuple[Batch, Standing]] = deque()
@@ -59,9 +58,9 @@ class Ahead:
                     yield self._delivered()
                 elif self._waiting:
                     batch = self._waiting[0][0]
-                    if not (self.captured.record(batch, self._clipped_to) and self._launch_next()):
+                    if not (self.captured.record(batch, self.max_norm) and self._launch_next()):
                         self._waiting.popleft()
-                        yield self.plain(batch, self.captured)
+                        yield self.plain(batch)
                 elif error is not None:
                     raise error
                 else:
@@ -75,7 +74,7 @@ class Ahead:
         came.set_options(self.optimizer)
         came.set_random()
         try:
-            step = self.captured.launch(batch, self._clipped_to)
+            step = self.captured.launch(batch, self.max_norm)
         except Exception:
             if self._launched:  # whose results come first; then it is raised again
                 return False
@@ -99,7 +98,7 @@ class Ahead:
         self._launched.clear()
         first.before.set_options(self.optimizer)
         try:
-            return self.plain(first.batch, None)
+            return self.plain(first.batch)
         finally:
             now.set_options(self.optimizer)
 
@@ -116,7 +115,3 @@ class Ahead:
         if failed is not None:
             self._take_back(failed)
         self._launched.clear()
-
-    @property
-    def _clipped_to(self) -> float:
-        return inf if self.max_norm is None else self.max_norm

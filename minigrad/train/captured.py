@@ -5,15 +5,16 @@ call. What changes from step to step lies in arrays that are filled before each 
 kernels read it, the number of the step for dropout, what the sum of the losses is multiplied by, the rates of the update.
 
 There are two kinds. `backward` replays forward and backward pass, and whoever called it makes the update. `launch` replays the update too,
-and does not wait: its clipping is computed on the GPU, and so is whether there is to be an update at all. When a loss or a gradient is not
-finite, a flag is set, and no step launched after it changes anything until `resume`.
+and does not wait: its clipping is computed on the GPU, and so is whether there is to be an update at all. When a loss is not finite, or the
+norm of a gradient where it is asked for, a flag is set, and no step launched after it changes anything until `resume`. An id that the model
+does not have would show in neither if nobody asks for the norm and its sequence has no label, so the host looks at ids.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from minigrad.optim.clip import gradient_squares
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train.feeding import filled, kind_of, layout_of, placed, write
+from minigrad.train.feeding import are_below, filled, kind_of, layout_of, placed, rows_by_name, write
 from minigrad.train.objectives import LossOf
 from minigrad.train.standing import Standing
 from minigrad.workers.buckets import Bucket, bucket_for
@@ -53,10 +54,15 @@ CHANGING = ("size", "eps", "decay")
 """The constants of Adam that are others in every step, in the order in which its kernel reads them."""
 
 
+IDS = ("input_ids", "token_type_ids", "positions")
+"""What a step reads of which some may be none that the model has."""
+
+
 class _Key(NamedTuple):
-    """Equal for steps that one recording makes. max_norm: None without an update."""
+    """Equal for steps that one recording makes. updates: whether the update is part of it. max_norm: None if no norm is asked for."""
 
     bucket: Bucket
+    updates: bool
     max_norm: float | None
     precision: str
     seed: int
@@ -65,14 +71,24 @@ class _Key(NamedTuple):
 
 @dataclass(frozen=True)
 class _Step:
-    """A recorded step. numbers: loss and squared norm, on the GPU. stretches, moments: of its update, empty where there is none."""
+    """A recorded step. numbers: loss and squared norm (0 where it is not computed), on the GPU. rows: how many there are for which of
+    `IDS`. stretches, moments: of its update, empty where there is none."""
 
     feed: Feed
     replay: Callable[[], None]
     numbers: Any
+    rows: dict[str, int]
     touched: list[Parameter]
     stretches: list[Hashable]
     moments: dict[str, Any]
+
+
+@dataclass
+class _Slot:
+    """Where the numbers of a step arrive."""
+
+    numbers: np.ndarray[Any, Any]
+    arrived: Any = None
 
 
 @dataclass(frozen=True)
@@ -99,9 +115,10 @@ class CapturedSteps:
         self._steps: OrderedDict[Hashable, _Step] = OrderedDict()
         self._around: Surroundings | None = None
         self._recorder: Recorder | None = None
-        self._results: deque[np.ndarray[Any, Any]] = deque()
+        self._results: deque[_Slot] = deque()
         self._scale: Any = None
         self._stopped: Any = None
+        self._nothing: Any = None
         self._given_up = False
         if not isinstance(loss_of, LossOf):
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
@@ -115,27 +132,30 @@ class CapturedSteps:
         None if this step must be made without a graph: it has no gradient then.
         Raises: MemoryError; GraphError (graph-owner) as the optimizer's step.
         """
-        key = self._key(batch, None)
+        count, key = self._key(batch, False, inf)
         if key is None:
             return None
         self.optimizer.arena.check_ownership()
-        if self._found(key) is None and not self.record(batch, None):
+        if self._found(key) is None and not self._record(batch, key):
             return None
         step = self._steps[key]
-        loss, norm = self._replayed(step, batch, scale)()
+        if self._written(step, batch, scale / count) is None:
+            return None
+        loss, norm = self._replayed(step, count)()
         if not isfinite(loss) or not (isfinite(norm) or scale > 1):
             return None  # an id that the model does not have may be the reason: a plain step says so
         for p in step.touched:
             p.leaf.grad = p.leaf.view
         return loss, norm
 
-    def launch(self, batch: Batch, max_norm: float) -> Launched | None:
+    def launch(self, batch: Batch, max_norm: float | None) -> Launched | None:
         """Have the GPU make a whole step, once it has made those before; the host's counts say at once that it is made.
 
-        None if that step is not recorded: nothing has happened then. Raises: as `Optimizer.begin_step`, before anything changes.
+        None if that step is not recorded, or an id is none that the model has: nothing has happened then.
+        Raises: as `Optimizer.begin_step`, before anything changes.
         """
-        key = self._key(batch, max_norm)
-        if key is None or (step := self._found(key)) is None:
+        count, key = self._key(batch, True, max_norm)
+        if key is None or (step := self._found(key)) is None or (buffer := self._written(step, batch, 1.0 / count)) is None:
             return None
         before = Standing.of(self.optimizer)
         try:
@@ -149,7 +169,8 @@ class CapturedSteps:
             before.set_counts(self.optimizer)
             del self._steps[key]
             return None
-        result = self._replayed(step, batch, 1.0, [[update.constants[name] for name in CHANGING] for update in updates])
+        buffer["changing"][: len(updates)] = [[update.constants[name] for name in CHANGING] for update in updates]
+        result = self._replayed(step, count)
         self.optimizer.end_step()
         return Launched(batch, before, result)
 
@@ -159,13 +180,15 @@ class CapturedSteps:
         with self._recorder.entered():
             self._stopped.fill(0)
 
-    def _key(self, batch: Batch, max_norm: float | None) -> _Key | None:
-        """None for a step that cannot be recorded."""
+    def _key(self, batch: Batch, updates: bool, max_norm: float | None) -> tuple[float, _Key | None]:
+        """What the sum of the losses is divided by, and the key, which is None for a step that cannot be recorded."""
         packing = batch.tokens.packing
-        if self._given_up or detecting.get() or packing.masked_first is not None or not self.loss_of.objective.count(batch):
-            return None
-        bucket = bucket_for(packing.lengths)
-        return None if bucket is None else _Key(bucket, max_norm, product_precision.get(), random.current().seed, kind_of(batch))
+        if self._given_up or detecting.get() or packing.masked_first is not None:
+            return 0.0, None
+        count, bucket = self.loss_of.objective.count(batch), bucket_for(packing.lengths)
+        if not count or bucket is None:
+            return count, None
+        return count, _Key(bucket, updates, max_norm, product_precision.get(), random.current().seed, kind_of(batch))
 
     def _found(self, key: _Key) -> _Step | None:
         if self._around is None or self._around.changed() or key not in self._steps:
@@ -173,38 +196,38 @@ class CapturedSteps:
         self._steps.move_to_end(key)
         return self._steps[key]
 
-    def _replayed(
-        self, step: _Step, batch: Batch, scale: float, changing: Sequence[Sequence[float]] = ()
-    ) -> Callable[[], tuple[float, float]]:
-        """Launches a step; returns what waits for its loss and norm. changing: of each stretch of its update."""
+    def _written(self, step: _Step, batch: Batch, factor: float) -> dict[str, np.ndarray[Any, Any]] | None:
+        """What the step reads next, written where it is sent from. None if an id is none that the model has."""
+        buffer = step.feed.buffer()
+        write(batch, random.current().step, factor, buffer)
+        return buffer if all(are_below(buffer[name], rows) for name, rows in step.rows.items()) else None
+
+    def _replayed(self, step: _Step, count: float) -> Callable[[], tuple[float, float]]:
+        """Launches a step that is written; returns what waits for its loss and norm."""
         assert self._recorder is not None
-        count = self.loss_of.objective.count(batch)
+        self._results.rotate()
+        slot = self._results[0]
         with self._recorder.entered():
-            buffer = step.feed.buffer()
-            write(batch, random.current().step, scale / count, buffer)
-            if changing:
-                buffer["changing"][: len(changing)] = changing
             step.feed.send()
             step.replay()
-            self._results.rotate()
-            numbers = self._results[0]
-            arrived = transfers.fetch(step.numbers, numbers)
+            slot.arrived = transfers.fetch(step.numbers, slot.numbers, slot.arrived)
 
         def result() -> tuple[float, float]:
-            arrived.synchronize()
-            return float(np.float32(numbers[0]) * np.float32(1.0 / count)), sqrt(numbers[1])
+            slot.arrived.synchronize()
+            return float(np.float32(slot.numbers[0]) * np.float32(1.0 / count)), sqrt(slot.numbers[1])
 
         return result
 
     # ---------------------------------------------------------------- recordings
     def record(self, batch: Batch, max_norm: float | None) -> bool:
-        """Record the step of a batch, when no step is on its way. max_norm: None without an update.
+        """Record the step of a batch, when no step is on its way.
 
-        False where it cannot be done, which the log says. Raises: MemoryError.
+        False where it cannot be done, which the log says, or is of no use, since it has been done. Raises: MemoryError.
         """
-        key = self._key(batch, max_norm)
-        if key is None:
-            return False
+        _, key = self._key(batch, True, max_norm)
+        return key is not None and self._found(key) is None and self._record(batch, key)
+
+    def _record(self, batch: Batch, key: _Key) -> bool:
         if self._around is None or self._around.changed():
             self._steps.clear()
             model = self.loss_of.model
@@ -212,10 +235,10 @@ class CapturedSteps:
             self._around = Surroundings(self.optimizer.steps, modules)
         if self._recorder is None:
             self._recorder = Recorder()
-            self._results.extend(transfers.pinned((2,), np.float64) for _ in range(AHEAD + 1))
-            self._scale, self._stopped = self.optimizer.arena.allocate((), "float32"), self.optimizer.arena.allocate((), "int32")
+            self._results.extend(_Slot(transfers.pinned((2,), np.float64)) for _ in range(AHEAD + 1))
+            self._scale, self._stopped, self._nothing = map(self.optimizer.arena.allocate, [()] * 3, ["float32", "int32", "float64"])
         with self._recorder.entered():
-            step = self._recorded(self._recorder, self._around, filled(batch, key.bucket), max_norm)
+            step = self._recorded(self._recorder, self._around, filled(batch, key.bucket), key)
         if step is None:
             return False
         self._steps[key] = step
@@ -223,9 +246,9 @@ class CapturedSteps:
             self._steps.popitem(last=False)
         return True
 
-    def _recorded(self, recorder: Recorder, around: Surroundings, whole: Batch, max_norm: float | None) -> _Step | None:
+    def _recorded(self, recorder: Recorder, around: Surroundings, whole: Batch, key: _Key) -> _Step | None:
         strangers, before = around.strangers(), Standing.of(self.optimizer)
-        if max_norm is not None:
+        if key.updates:
             self.optimizer.arrays()  # moments that do not exist yet: not out of a recording's memory
         try:
             feed = Feed({**layout_of(whole), "changing": ((len(self.optimizer.arena.places), len(CHANGING)), np.float32)})
@@ -233,7 +256,7 @@ class CapturedSteps:
             feed.send()
             self._stopped.fill(1)  # so that runs before the recording update nothing
             part = placed(whole, feed.arrays)
-            (numbers, updates), replay = recorder.recorded(lambda: self._computed(part, feed.arrays, max_norm))
+            (numbers, rows, updates), replay = recorder.recorded(lambda: self._computed(part, feed.arrays, key))
             self._stopped.fill(0)
             if around.changed():
                 raise ArgumentError("a step changes a buffer of the model")
@@ -250,33 +273,35 @@ class CapturedSteps:
             touched = [p for p in self.optimizer.steps if p.leaf.grad is not None]
             before.set_counts(self.optimizer)
             self.optimizer.zero_grad()
-        return _Step(feed, replay, numbers, touched, [_unchanging(update) for update in updates], dict(self.optimizer.moments))
+        return _Step(feed, replay, numbers, rows, touched, [_unchanging(update) for update in updates], dict(self.optimizer.moments))
 
-    def _computed(self, part: Batch, arrays: dict[str, Any], max_norm: float | None) -> tuple[Any, list[Update]]:
-        """What is recorded: loss (the sum over all items) and squared norm of the gradient, which lies in the optimizer's arrays, and the
-        update if there is to be one."""
+    def _computed(self, part: Batch, arrays: dict[str, Any], key: _Key) -> tuple[Any, dict[str, int], list[Update]]:
+        """What is recorded: loss (the sum over all items) and squared norm of the gradient, which lies in the optimizer's arrays; how many
+        rows there are for the ids; and the update if there is to be one."""
         from minigrad.kernels.cuda.draws import clock
         from minigrad.kernels.cuda.optimizer import adam_captured, begin_captured
 
         optimizer = self.optimizer
         optimizer.zero_grad()
-        with Mode(clock, arrays["clock"]), random.at(random.current().seed, 0):
+        with Mode(clock, arrays["clock"]), random.at(random.current().seed, 0), transfers.noting_ids() as noted:
             total = self.loss_of.objective.share(self.loss_of.model, part, 1.0)
             total.backward(Tensor.wrap(arrays["factor"]))
         if total.dtype != "float32":
             raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")
-        numbers, squares = optimizer.arena.xp.empty(2, "float64"), gradient_squares(optimizer)
-        if max_norm is None:
+        rows, others = rows_by_name({name: arrays[name] for name in IDS}, noted)
+        numbers = optimizer.arena.xp.empty(2, "float64")
+        squares = gradient_squares(optimizer) if others or key.max_norm is not None else self._nothing
+        if not key.updates:
             begin_captured(total.array, squares, inf, numbers, None, None)
-            return numbers, []
+            return numbers, rows, []
         flags = self._scale, self._stopped
-        begin_captured(total.array, squares, max_norm, numbers, *flags)
+        begin_captured(total.array, squares, inf if key.max_norm is None else key.max_norm, numbers, *flags)
         updates = optimizer.begin_step()
         for update, changing in zip(updates, arrays["changing"], strict=False):
             same = {name: value for name, value in update.constants.items() if name not in CHANGING}
             for p, g, moments in optimizer.arena.blocks(update, [optimizer.moments[name] for name in update.moments]):
                 adam_captured(p, g, moments, changing, *flags, **same)
-        return numbers, updates
+        return numbers, rows, updates
 
     def _give_up(self, reason: str) -> None:
         self._given_up = True

@@ -166,13 +166,14 @@ class Team:
         scaler, and steps in parts do not run ahead.
 
         parts: as in `backward`. check(batch, loss): asked before an update whether to make it, when the gradient is there. Of steps that
-        run ahead only those are asked whose loss or gradient is not finite: the GPU leaves their update out, and they are made again.
+        run ahead only those are asked whose loss is not finite or, with a max_norm, whose gradient is not: the GPU leaves their update out,
+        and they are made again.
         Raises: as `backward` and `step`, and whatever `batches` raises, after the results of the steps before. Whichever way it ends,
         closing the generator among them, steps on their way are finished first, and the optimizer counts the updates that were made.
         """
         self._check_usable()
         if self._captured is not None and self._captured.can_update and self.scaler is None and parts == 1:
-            yield from Ahead(self._captured, self.max_norm, partial(self._made, parts=1, check=check)).results(batches)
+            yield from Ahead(self._captured, self.max_norm, partial(self._made, captured=None, parts=1, check=check)).results(batches)
         else:
             for batch in batches:
                 yield self._made(batch, self._captured, parts, check)

@@ -18,7 +18,6 @@ import numpy as np
 from minigrad.anomaly import detecting
 from minigrad.backend import random, to_numpy
 from minigrad.backend.graphs import Feed, Recorder
-from minigrad.backend.layout import address
 from minigrad.backend.precision import product_precision
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
@@ -49,7 +48,7 @@ class CapturedFunction:
         self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
         self._seen: set[Hashable] = set()
         self._around: Surroundings | None = None
-        self._places: list[tuple[ref[Parameter], int]] = []
+        self._places: list[tuple[ref[Parameter], ref[Any]]] = []
         self._recorder: Recorder | None = None
         self._given_up = False
 
@@ -64,7 +63,7 @@ class CapturedFunction:
         if self._around is None or self._around.changed() or self._moved():
             self.forget()
             self._around = Surroundings()
-            self._places = [(ref(p), address(p.array)) for p in self._around.others() if p.device != "cpu"]
+            self._places = [(ref(p), ref(p.array)) for p in self._around.others() if p.device != "cpu"]
         key = bucket, product_precision.get()
         if key not in self._seen:
             self._seen.add(key)
@@ -89,8 +88,8 @@ class CapturedFunction:
         self._seen.clear()
 
     def _moved(self) -> bool:
-        """Whether parameters lie elsewhere than when the graphs were recorded, which read them where they lay."""
-        return any((p := known()) is not None and address(p.array) != place for known, place in self._places)
+        """Whether parameters lie in other arrays than when the graphs were recorded, which read them where they lay."""
+        return any((p := known()) is not None and p.array is not array() for known, array in self._places)
 
     def _keep(self, key: Hashable, recording: _Recording) -> None:
         self._recordings[key] = recording

@@ -24,7 +24,7 @@ class Stream:
         self.queue: list[Callable[[], None]] = []
         self.waits = 0
 
-    def record(self) -> SimpleNamespace:
+    def record(self, event: SimpleNamespace | None = None) -> SimpleNamespace:
         return SimpleNamespace(synchronize=partial(self._until, len(self.queue)))
 
     def _until(self, past: int) -> None:

@@ -16,7 +16,8 @@ from small_models import directory
 import minigrad as mg
 from minigrad.backend import graphs, transfers
 from minigrad.data.loader import Batch
-from minigrad.errors import DeviceError
+from minigrad.errors import DeviceError, IndexRangeError
+from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
 from minigrad.train import captured
 from minigrad.train.feeding import filled
@@ -145,6 +146,22 @@ def test_closed_while_steps_are_on_their_way(folder: Path) -> None:
     assert 8 < made <= 8 + captured.AHEAD
     again = made_plainly(folder, batches(20)[:made])
     assert losses == again[0][:8]
+    for name, p in model.named_parameters():
+        assert np.array_equal(p.numpy(), again[1][name]), name
+
+
+def test_a_wrong_id_where_no_label_is(folder: Path) -> None:
+    """The loss stays finite, and no norm is computed: the host sees it before the step is launched."""
+    given = batches(10)
+    given[6].labels[0], given[6].tokens.input_ids[1] = IGNORED, 5000
+    mg.manual_seed(0)
+    model, losses = model_from(folder, "cuda").train(), []
+    team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-3), capture=True)
+    with pytest.raises(IndexRangeError, match="input_ids holds 5000"):
+        for step in team.steps(given):
+            losses.append(step.loss)
+    again = made_plainly(folder, batches(10)[:6])
+    assert losses == again[0]
     for name, p in model.named_parameters():
         assert np.array_equal(p.numpy(), again[1][name]), name
 

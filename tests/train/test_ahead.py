@@ -6,7 +6,8 @@ The emulated GPU does nothing before somebody waits for it, so the host is as fa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import isfinite
+from dataclasses import replace
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from train.test_captured import CONFIG, SAME_BUCKET
 
 import minigrad as mg
 from minigrad.data.loader import Batch, PackedLoader
-from minigrad.errors import ArgumentError, IndexRangeError
+from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
@@ -187,6 +188,38 @@ def test_an_id_that_the_model_does_not_have_is_named(position: int, gpu: type[re
     assert len(ours.results) == position
     after = batches(MANY[:2])
     check_equal(ours.make(after), expected.make(after))
+
+
+@pytest.mark.parametrize("position", [0, 3])
+@pytest.mark.parametrize(("name", "number"), [("input_ids", 40), ("input_ids", -1), ("token_type_ids", 2), ("positions", 80)])
+def test_a_wrong_id_where_no_label_is(name: str, number: int, position: int, gpu: type[recording.Recorder]) -> None:
+    """The loss stays finite then, and the norm, which would not, is not computed."""
+    given = batches(MANY)
+    getattr(given[position].tokens, name)[1] = number
+    assert given[position].labels[0] == IGNORED
+    ours, expected = Run(True), Run(False)
+    for run in (ours, expected):
+        with pytest.raises((IndexRangeError, ShapeError), match=f"(holds|position) {number}"):
+            run.make(given)
+    check_equal(ours, expected)
+    assert len(ours.results) == position and len(gpu.lengths) == 1
+
+
+class Elsewhere(SequenceClasses):
+    """Computes the ids on the GPU, where nobody sees them."""
+
+    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+        return super().share(model, replace(part, tokens=replace(part.tokens, input_ids=part.tokens.input_ids + 0)), count)
+
+
+@pytest.mark.parametrize(("objective", "max_norm", "is_computed"), [(None, None, False), (None, inf, True), (Elsewhere(), None, True)])
+def test_a_norm_is_computed_where_somebody_reads_it(
+    objective: Any, max_norm: float | None, is_computed: bool, gpu: type[recording.Recorder]
+) -> None:
+    given = batches(MANY[:3])
+    ours, expected = Run(True, objective=objective, max_norm=max_norm), Run(False, objective=objective, max_norm=max_norm)
+    check_equal(ours.make(given), expected.make(given))
+    assert bool(gpu.lengths[0]["sum_of_squares"]) == is_computed
 
 
 # ---------------------------------------------------------------- how it ends

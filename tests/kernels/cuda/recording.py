@@ -54,7 +54,11 @@ class Event:
     """Of all that ever stood in it."""
 
     def __init__(self) -> None:
+        self.again()
+
+    def again(self) -> Event:
         self._past = Event.done + len(queue)
+        return self
 
     def synchronize(self) -> None:
         settle(self._past)
@@ -63,8 +67,8 @@ class Event:
 class Stream:
     """The only one."""
 
-    def record(self) -> Event:
-        return Event()
+    def record(self, event: Event | None = None) -> Event:
+        return Event() if event is None else event.again()
 
 
 def note(name: str, again: Callable[[], object]) -> None:
