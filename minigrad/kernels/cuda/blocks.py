@@ -65,7 +65,7 @@ def shortened(xp: Any, x: Array, precision: str) -> Array:
 
 # ---------------------------------------------------------------- sums over rows
 AT_ONCE = 256
-"""Up to so many rows are added by one block for each strip of columns: a second launch would take longer."""
+"""Up to so many rows are added by one launch: a second one would take longer."""
 
 
 def partial_sums(xp: Any, rows: int, width: int) -> Array:
@@ -80,9 +80,12 @@ def summed(xp: Any, x: Array) -> Array:
         return xp.zeros(width, "float32")
     if rows == 1:
         return x[0]
-    each = rows if rows <= AT_ONCE else ROWS
-    fewer = xp.empty((ceil_div(rows, each), width), "float32")
-    launch("column_sums_float32", (rows, width, each), x, fewer, rows, width, each, width)
+    if rows <= AT_ONCE:
+        total = xp.empty(width, "float32")
+        launch("total_rows", (width,), x, total, rows, width)
+        return total
+    fewer = partial_sums(xp, rows, width)
+    launch("column_sums_float32", x.shape, x, fewer, rows, width, width)
     return summed(xp, fewer)
 
 

@@ -81,9 +81,12 @@ def strips(rows: int, width: int) -> Grid:
     return ceil_div(rows, ROWS), ceil_div(width, STRIP), 1
 
 
-def strips_of(rows: int, width: int, each: int) -> Grid:
-    """Strips of `each` rows."""
-    return ceil_div(rows, each), ceil_div(width, STRIP), 1
+COLUMNS = 32
+"""Of a block that sums all rows."""
+
+
+def by_columns(width: int) -> Grid:
+    return ceil_div(width, COLUMNS), 1, 1
 
 
 def by_block(rows: int) -> Grid:
@@ -142,6 +145,7 @@ WARP_ROWS, STRIPS = (32 * WARPS, 1, 1), (32, WARPS, 1)
 
 TABLE: dict[str, Entry] = {
     "drop": Entry("rows_float32.cu", f"x* out* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+    "total_rows": Entry("rows_float32.cu", "x* out* rows:i64 width:i32", (8, 32, 1), by_columns),
     "cross_entropy": Entry(
         "loss.cu",
         "logits* labels* losses* counts* saved* rows:i64 classes:i32 ignored:i64 smoothing:f32",
@@ -192,7 +196,7 @@ def _rows() -> Iterator[tuple[str, Entry]]:
         "add_bias": ("y* bias* rows:i64 width:i32", STRIPS, strips),
         "bias_gelu": ("h* bias* out* rows:i64 width:i32", STRIPS, strips),
         "bias_gelu_pullback": ("g* h* bias* dh* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
-        "column_sums": ("x* partial* rows:i64 width:i32 each:i32 stride:i32", STRIPS, strips_of),
+        "column_sums": ("x* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
         "norm_sums": ("g* xhat* dy* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
     }
     for storage in STORAGES:

@@ -21,7 +21,7 @@ from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.blocks import all_float32, beside, covers, note_short, partial_sums, shortened, summed
 from minigrad.kernels.cuda.draws import row_draw
-from minigrad.kernels.cuda.launch import HEAD_SIZES, ROWS, WIDEST, launch
+from minigrad.kernels.cuda.launch import HEAD_SIZES, WIDEST, launch
 from minigrad.packing import Packing
 
 
@@ -169,7 +169,7 @@ def _linears(
     launch(f"add_bias_{precision}", y.shape, y, bias, *y.shape)
 
     def pullback(dy: Array, dx: Array, partial: Array, place: int) -> list[Any]:
-        launch(f"column_sums_{precision}", (*dy.shape, ROWS), dy, partial.reshape(-1)[place:], *dy.shape, ROWS, partial.shape[1])
+        launch(f"column_sums_{precision}", dy.shape, dy, partial.reshape(-1)[place:], *dy.shape, partial.shape[1])
         xp.matmul_short(dy, weight, out=dx, accumulate=True)
         return [xp.product_short(dy[:, start : start + each].T, x) for start in range(0, dy.shape[1], each)]
 

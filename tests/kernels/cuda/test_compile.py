@@ -22,6 +22,7 @@ from minigrad.kernels.cuda.launch import HEAD_SIZES, STORAGES, TABLE
 
 REGISTERS = {
     "drop": 40,
+    "total_rows": 64,
     "cross_entropy": 40,
     "cross_entropy_pullback": 40,
     "total_loss": 40,
@@ -39,13 +40,13 @@ REGISTERS = {
 REGISTERS |= {
     f"{kernel}_{storage}": float32 if storage == "float32" else short
     for kernel, float32, short in (
-        ("add_norm", 112, 104),  # a row of up to 1024 numbers in 32 of each lane, and what is added to it in as many
-        ("add_norm_pullback", 112, 96),  # two such rows
-        ("add_bias", 48, 40),
+        ("add_norm", 128, 80),  # a row of up to 1024 numbers in 32 of each lane, and what is added to it in as many
+        ("add_norm_pullback", 128, 80),  # two such rows
+        ("add_bias", 40, 40),
         ("bias_gelu", 48, 48),
-        ("bias_gelu_pullback", 80, 64),
-        ("column_sums", 72, 72),
-        ("norm_sums", 72, 64),
+        ("bias_gelu_pullback", 80, 48),
+        ("column_sums", 40, 40),
+        ("norm_sums", 64, 64),
     )
     for storage in STORAGES
 }

@@ -31,8 +31,9 @@ counts = st.integers(0, 1 << 40) | st.integers(0, 300)
 def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
     assert covered(launch.by_warp(rows)[0], launch.WARPS, rows)
     assert launch.by_block(rows)[0] == rows
-    for grid, each in ((launch.strips(rows, width), launch.ROWS), (launch.strips_of(rows, width, 7), 7)):
-        assert covered(grid[0], each, rows) and covered(grid[1], launch.STRIP, width) and grid[2] == 1
+    grid = launch.strips(rows, width)
+    assert covered(grid[0], launch.ROWS, rows) and covered(grid[1], launch.STRIP, width) and grid[2] == 1
+    assert covered(launch.by_columns(width)[0], launch.COLUMNS, width)
     assert covered(launch.quads(rows)[0], 1024, rows)
     assert covered(launch.by_thread(rows)[0], 256, rows)
     assert covered(launch.squares(rows)[0], launch.SQUARES, rows)
@@ -126,7 +127,7 @@ def declared(name: str) -> list[tuple[str, str]]:
     source = (SOURCES / entry.source).read_text(encoding="utf-8")
     text = re.sub(r"//[^\n]*", "", "\n".join([source, *headers(source).values()]))
     stem = name.rpartition("_")[0]  # a macro puts the storage behind it
-    found = re.search(rf"(?:__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?{name}|KERNEL\({stem}\))\s*\(([^)]*)\)", text)
+    found = re.search(rf"(?:__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?{name}|KERNEL\({stem},[^)]*\))\s*\(([^)]*)\)", text)
     if found is None:
         return []
     parts = [" ".join(part.replace("__restrict__", "").split()) for part in found[1].split(",")]

@@ -180,10 +180,27 @@ PLANTED: list[tuple[str, str, str, str, Callable[[], Any]]] = [
         "sum = sum + all[1][threadIdx.x]",
         lambda: normal((20, 3), (9, 3), (9,)),
     ),
-    ("layer_norm", "rows.cuh", "if (at + j >= width) numbers[j] = 0.0f;", "", lambda: normal((3, 33), (33,), (33,))),
-    ("layer_norm", "rows.cuh", "along.part[i] * mean_along", "along.part[i] * mean", lambda: normal((3, 33), (33,), (33,))),
+    (
+        "layer_norm",
+        "rows.cuh",
+        "if (at >= end<SURE>(i, at, width))",
+        "if (at > end<SURE>(i, at, width))",
+        lambda: normal((3, 33), (33,), (33,)),
+    ),
+    ("layer_norm", "rows.cuh", "along.part[i] * -mean_along", "along.part[i] * -mean", lambda: normal((3, 33), (33,), (33,))),
+    (
+        "layer_norm",
+        "rows.cuh",
+        "less = __shfl_sync(ALL, v.part[0].x, 0)",
+        "less = 0.0f",
+        lambda: [a + 1e4 for a in normal((3, 384))] + normal((384,), (384,)),
+    ),
+    ("layer_norm", "rows.cuh", "run<4, 2>", "run<4, 3>", lambda: normal((3, 260), (260,), (260,))),
+    ("layer_norm", "rows.cuh", "width <= 4 * CHUNK", "width <= 5 * CHUNK", lambda: normal((3, 516), (516,), (516,))),
     ("layer_norm", "strips.cuh", "__syncthreads();  // what was summed before has been read", "", lambda: normal((130, 33), (33,), (33,))),
-    ("linears", "strips.cuh", "past < rows ? past : rows", "past", lambda: normal((300, 3), (4, 3), (4,))),
+    ("linears", "rows_float32.cu", "__syncthreads();", "", lambda: normal((300, 3), (4, 3), (4,))),
+    ("linears", "rows_float32.cu", "row < rows ? width : 0", "width", lambda: normal((300, 3), (4, 3), (4,))),
+    ("linears", "rows_float32.cu", "half = GROUPS / 2", "half = GROUPS / 4", lambda: normal((20, 3), (4, 3), (4,))),
 ]
 
 

@@ -29,7 +29,7 @@ STEP = {"float32": 0.0, "bf16": 2.0**-8, "fp16": 2.0**-11}
 GELU = 1e-5
 """Relative to GELU, or to the gradient that its slope is multiplied by: where rows are short, Φ is within 5e-6 of its value."""
 
-SHAPES = [(1, 1, 0), (9, 33, 0), (40, 130, 0), (70, 132, 0), (70, 132, 1), (3, 770, 1), (2, 1024, 0)]
+SHAPES = [(1, 1, 0), (9, 33, 0), (5, 128, 0), (40, 130, 0), (70, 132, 0), (70, 132, 1), (3, 388, 0), (3, 640, 0), (3, 770, 1), (2, 1024, 0)]
 """Rows, width, and the numbers by which arrays begin behind a multiple of what is read at once."""
 
 each_storage = pytest.mark.parametrize("storage", launch.STORAGES)
@@ -127,19 +127,32 @@ def test_bias_gelu_pullback(storage: str, rows: int, width: int, offset: int, in
     assert_stored(partial, sums, "float32", np.add.reduceat(np.broadcast_to(extra, truth.shape), starts, axis=0))
 
 
-@pytest.mark.parametrize("each", [launch.ROWS, 45, 70])
 @each_shape
 @each_storage
-def test_column_sums(storage: str, rows: int, width: int, offset: int, each: int, emulator: Emulator) -> None:
+def test_column_sums(storage: str, rows: int, width: int, offset: int, emulator: Emulator) -> None:
     [x] = normal((rows, width))
 
     def run() -> list[np.ndarray]:
-        partial = room((launch.ceil_div(rows, each), width))
-        launch.launch(f"column_sums_{storage}", (rows, width, each), stored(x, storage, offset), partial, rows, width, each, width)
+        partial = room((launch.ceil_div(rows, launch.ROWS), width))
+        launch.launch(f"column_sums_{storage}", x.shape, stored(x, storage, offset), partial, rows, width, width)
         return [partial]
 
-    truth = np.add.reduceat(numbers(stored(x, storage)), np.arange(0, rows, each), axis=0)
+    truth = np.add.reduceat(numbers(stored(x, storage)), np.arange(0, rows, launch.ROWS), axis=0)
     assert_stored(twice(run, emulator)[0], truth, "float32")
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "offset"), [*SHAPES, (32, 4, 0), (33, 36, 0), (256, 40, 0), (600, 5, 0), (600, 64, 1), (600, 64, 0)]
+)
+def test_total_rows(rows: int, width: int, offset: int, emulator: Emulator) -> None:
+    [x] = normal((rows, width))
+
+    def run() -> list[np.ndarray]:
+        out = room((width,))
+        launch.launch("total_rows", (width,), guarded(x, offset=offset), out, rows, width)
+        return [out]
+
+    assert_stored(twice(run, emulator)[0], x.astype(np.float64).sum(axis=0), "float32")
 
 
 @pytest.mark.parametrize("kinds", [2, 3])
@@ -228,7 +241,7 @@ def test_what_is_too_large_becomes_infinite_and_nan_stays(storage: str, emulator
 def test_no_rows_launch_nothing(storage: str) -> None:
     """There is no emulator here that could run anything."""
     launch.launch(f"add_bias_{storage}", (0, 4), None, None, 0, 4)
-    launch.launch(f"column_sums_{storage}", (0, 4, 32), None, None, 0, 4, 32, 4)
+    launch.launch(f"column_sums_{storage}", (0, 4), None, None, 0, 4, 4)
     launch.launch(f"norm_sums_{storage}", (0, 4), *[None] * 4, 0, 4, 12)
 
 
@@ -238,8 +251,10 @@ PLANTED = [
     ("storage.cuh", "found.high |= (u32)row[at + 3].bits << 16", "found.high = (u32)row[at + 3].bits << 16", test_add_bias, (70, 132, 1)),
     ("strips.cuh", "0.31f * fabsf(x)", "0.31f * x", test_bias_gelu, (9, 33, 0, False)),
     ("strips.cuh", "if (has(i)) store4", "store4", test_add_bias, (31, 33, 0)),
+    ("strips.cuh", "x && has(i) ? width : 0", "x ? width : 0", test_column_sums, (70, 132, 0)),
+    ("strips.cuh", "all - first < ROWS", "false", test_column_sums, (70, 132, 0)),
     ("strips.cuh", "store_sum(partial + width, strip", "store_sum(partial, strip", test_norm_sums, (40, 130, 0, 3)),
-    ("rows.cuh", "if (dy && drawing.drops)", "if (false)", test_add_norm_pullback, (9, 33, 0, 0.3)),
+    ("rows.cuh", "found * factors(drawing, kept, i)", "found", test_add_norm_pullback, (9, 33, 0, 0.3)),
 ]
 
 

@@ -74,7 +74,7 @@ def test_what_lies_between_the_products_is_short(block: str, precision: str, emu
     heads = constants.get("heads", 1)
     long = [a for a in xp._made if a.dtype == np.float32 and a.size > heads * len(y)]
     blocks = launch.ceil_div(len(y), launch.ROWS)
-    assert sorted(a.shape for a in long if len(a) > blocks) == [y.shape, y.shape]
+    assert sorted(a.shape for a in long if a.ndim > 1 and len(a) > blocks) == [y.shape, y.shape]
 
 
 @each_precision
@@ -192,7 +192,7 @@ def test_another_gelu_is_declined() -> None:
 
 # ---------------------------------------------------------------- that the checks check
 PLANTED = [
-    ("rows.cuh", "part = part + beside.part[i]", "part = part"),
+    ("rows.cuh", "v.part[i] + (given.part[i] + b)", "(given.part[i] + b)"),
     ("strips.cuh", "gate = x < 0.0f ? tail : 1.0f - tail", "gate = 1.0f - tail"),
 ]
 

@@ -2,6 +2,6 @@
 #include "storage.cuh"
 
 using Storage = bf16;
-#define KERNEL(name) extern "C" __global__ void __launch_bounds__(256) name##_bf16
+#define KERNEL(name, blocks) extern "C" __global__ void __launch_bounds__(256, blocks) name##_bf16
 #include "rows.cuh"
 #include "strips.cuh"

@@ -2,6 +2,6 @@
 #include "storage.cuh"
 
 using Storage = fp16;
-#define KERNEL(name) extern "C" __global__ void __launch_bounds__(256) name##_fp16
+#define KERNEL(name, blocks) extern "C" __global__ void __launch_bounds__(256, blocks) name##_fp16
 #include "rows.cuh"
 #include "strips.cuh"

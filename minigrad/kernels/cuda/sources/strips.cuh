@@ -3,37 +3,39 @@
 #include "rows.cuh"
 
 constexpr int AHEAD = 4;             // rows that a thread reads at once
-constexpr int FAR_AHEAD = 16;        // the same where rows are only added
 constexpr int ROWS = WARPS * AHEAD;  // rows of a block
 
 // The strip of a thread: four columns, and every eighth row of the block's.
 struct Strip {
-    int at;
-    i64 first, rows;
+    int at, width, rows;  // rows: how many there are from the first one of the thread on, as far as the block's go
+    i64 start, step;      // where that row begins, and how far it is to the next
 
-    DEVICE Strip(i64 rows) : at(blockIdx.y * CHUNK + threadIdx.x * LANES), first((i64)blockIdx.x * ROWS + threadIdx.y), rows(rows) {}
-
-    DEVICE i64 row(int i) const { return first + i * WARPS; }
-    DEVICE bool has(int i) const { return row(i) < rows; }
-
-    // Zeros in rows that do not exist.
-    template <int N, class T>
-    DEVICE void load(Four<T> (&found)[N], const T* x, int width, bool is_wide) const {
-        if (is_wide)
-            load_rows<N>(found, x, width, true);
-        else
-            load_rows<N>(found, x, width, false);
+    DEVICE Strip(i64 all, int width) : at(blockIdx.y * CHUNK + threadIdx.x * LANES), width(width), step((i64)WARPS * width) {
+        const i64 first = (i64)blockIdx.x * ROWS + threadIdx.y;
+        rows = all - first < ROWS ? (int)(all - first) : ROWS;
+        start = first * width;
     }
 
-    template <int N, class T>
-    DEVICE void load_rows(Four<T> (&found)[N], const T* x, int width, bool is_wide) const {
-#pragma unroll
-        for (int i = 0; i < N; ++i) found[i] = load4(x + row(i) * width, has(i) ? at : width, width, is_wide);
+    DEVICE bool has(int i) const { return i * WARPS < rows; }
+
+    // Zeros in rows that do not exist, and where x is null.
+    template <class T>
+    DEVICE void load(Four<T> (&found)[AHEAD], const T* x, bool is_wide) const {
+        if (is_wide)
+            load_rows(found, x, true);
+        else
+            load_rows(found, x, false);
     }
 
     template <class T>
-    DEVICE void store(int i, T* x, int width, bool is_wide, float4 numbers) const {
-        if (has(i)) store4(x + row(i) * width, at, width, is_wide, numbers);
+    DEVICE void load_rows(Four<T> (&found)[AHEAD], const T* x, bool is_wide) const {
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) found[i] = load4(x + start + i * step, at, x && has(i) ? width : 0, is_wide);
+    }
+
+    template <class T>
+    DEVICE void store(int i, T* x, bool is_wide, float4 numbers) const {
+        if (has(i)) store4(x + start + i * step, at, width, is_wide, numbers);
     }
 };
 
@@ -50,9 +52,9 @@ DEVICE float4 over_rows(float4 mine) {
 }
 
 // Writes what the first row of threads has got of a block's sums.
-DEVICE void store_sum(float* partial, const Strip& strip, int width, int stride, float4 sum) {
-    const bool w = wide(partial, width) && wide(partial, stride);
-    if (threadIdx.y == 0) store4(partial + (i64)blockIdx.x * stride, strip.at, width, w, sum);
+DEVICE void store_sum(float* partial, const Strip& strip, int stride, float4 sum) {
+    const bool w = wide(partial, strip.width) && wide(partial, stride);
+    if (threadIdx.y == 0) store4(partial + (i64)blockIdx.x * stride, strip.at, strip.width, w, sum);
 }
 
 // ---------------------------------------------------------------- bias and GELU
@@ -103,72 +105,68 @@ DEVICE float4 gelu_slope_in(float4 x) {
 }
 
 // y += bias
-KERNEL(add_bias)(Storage* y, const float* bias, i64 rows, int width) {
-    const Strip strip(rows);
+KERNEL(add_bias, 6)(Storage* y, const float* bias, i64 rows, int width) {
+    const Strip strip(rows, width);
     const bool w = wide(y, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
     Four<Storage> given[AHEAD];
-    strip.load<AHEAD>(given, y, width, w);
+    strip.load(given, y, w);
 #pragma unroll
-    for (int i = 0; i < AHEAD; ++i) strip.store(i, y, width, w, given[i] + b);
+    for (int i = 0; i < AHEAD; ++i) strip.store(i, y, w, given[i] + b);
 }
 
 // out = gelu(h + bias); out may be h.
-KERNEL(bias_gelu)(const Storage* h, const float* bias, Storage* out, i64 rows, int width) {
-    const Strip strip(rows);
+KERNEL(bias_gelu, 5)(const Storage* h, const float* bias, Storage* out, i64 rows, int width) {
+    const Strip strip(rows, width);
     const bool w = wide(h, width) && wide(out, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
     Four<Storage> given[AHEAD];
-    strip.load<AHEAD>(given, h, width, w);
+    strip.load(given, h, w);
 #pragma unroll
-    for (int i = 0; i < AHEAD; ++i) strip.store(i, out, width, w, gelu_in<Storage>(given[i] + b));
+    for (int i = 0; i < AHEAD; ++i) strip.store(i, out, w, gelu_in<Storage>(given[i] + b));
 }
 
 // dh = g · gelu'(h + bias); dh may be g or h. partial: the sums of dh over the rows of each block, `stride` numbers from block to block.
-KERNEL(bias_gelu_pullback)
+KERNEL(bias_gelu_pullback, SHORT ? 5 : 3)
 (const Storage* g, const Storage* h, const float* bias, Storage* dh, float* partial, i64 rows, int width, int stride) {
-    const Strip strip(rows);
+    const Strip strip(rows, width);
     const bool w = wide(g, width) && wide(h, width) && wide(dh, width);
     const float4 b = load4(bias, strip.at, width, wide(bias, width));
     Four<Storage> above[AHEAD], given[AHEAD];
-    strip.load<AHEAD>(above, g, width, w);
-    strip.load<AHEAD>(given, h, width, w);
+    strip.load(above, g, w);
+    strip.load(given, h, w);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
         const float4 found = above[i] * gelu_slope_in<Storage>(given[i] + b);
-        strip.store(i, dh, width, w, found);
+        strip.store(i, dh, w, found);
         sum = sum + found;
     }
-    store_sum(partial, strip, width, stride, over_rows(sum));
+    store_sum(partial, strip, stride, over_rows(sum));
 }
 
 // ---------------------------------------------------------------- sums over rows
-// partial = the sums of x over the rows of each block, `each` of them, `stride` numbers from block to block.
-KERNEL(column_sums)(const Storage* x, float* partial, i64 rows, int width, int each, int stride) {
-    const i64 past = ((i64)blockIdx.x + 1) * each;
-    Strip strip(past < rows ? past : rows);
-    const bool w = wide(x, width);
+// partial = the sums of x over the rows of each block, `stride` numbers from block to block.
+KERNEL(column_sums, 6)(const Storage* x, float* partial, i64 rows, int width, int stride) {
+    const Strip strip(rows, width);
+    Four<Storage> given[AHEAD];
+    strip.load(given, x, wide(x, width));
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (strip.first = (i64)blockIdx.x * each + threadIdx.y; strip.has(0); strip.first += WARPS * FAR_AHEAD) {
-        Four<Storage> given[FAR_AHEAD];
-        strip.load<FAR_AHEAD>(given, x, width, w);
 #pragma unroll
-        for (int i = 0; i < FAR_AHEAD; ++i) sum = sum + given[i];
-    }
-    store_sum(partial, strip, width, stride, over_rows(sum));
+    for (int i = 0; i < AHEAD; ++i) sum = sum + given[i];
+    store_sum(partial, strip, stride, over_rows(sum));
 }
 
 // partial = the sums over the rows of each block of dy unless that is null, of g · x̂ and of g, side by side; from block to block it is
 // `stride` numbers.
-KERNEL(norm_sums)(const float* g, const Storage* xhat, const Storage* dy, float* partial, i64 rows, int width, int stride) {
-    const Strip strip(rows);
+KERNEL(norm_sums, 4)(const float* g, const Storage* xhat, const Storage* dy, float* partial, i64 rows, int width, int stride) {
+    const Strip strip(rows, width);
     const bool w = wide(g, width) && wide(xhat, width) && wide(dy, width);
     float4 above[AHEAD];
     Four<Storage> along[AHEAD], below[AHEAD];
-    strip.load<AHEAD>(above, g, width, w);
-    strip.load<AHEAD>(along, xhat, width, w);
-    strip.load<AHEAD>(below, dy, dy ? width : 0, w);
+    strip.load(above, g, w);
+    strip.load(along, xhat, w);
+    strip.load(below, dy, w);
     float4 dgamma = make_float4(0.0f, 0.0f, 0.0f, 0.0f), dbeta = dgamma, dbias = dgamma;
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
@@ -177,9 +175,9 @@ KERNEL(norm_sums)(const float* g, const Storage* xhat, const Storage* dy, float*
         dbias = dbias + below[i];
     }
     if (dy) {
-        store_sum(partial, strip, width, stride, over_rows(dbias));
+        store_sum(partial, strip, stride, over_rows(dbias));
         partial += width;
     }
-    store_sum(partial, strip, width, stride, over_rows(dgamma));
-    store_sum(partial + width, strip, width, stride, over_rows(dbeta));
+    store_sum(partial, strip, stride, over_rows(dgamma));
+    store_sum(partial + width, strip, stride, over_rows(dbeta));
 }
