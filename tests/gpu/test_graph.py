@@ -77,7 +77,8 @@ def made_ahead(folder: Path, given: list[Batch], capture: bool, precision: str =
     mg.manual_seed(0)
     model = model_from(folder, "cuda").train()
     table = model.bert.embeddings.word_embeddings.weight
-    table.assign(np.where(np.arange(len(table))[:, None] == HUGE, np.float32(3e38), table.numpy()))
+    overflowing = np.resize(np.array([3e38, -3e38], np.float32), table.shape[1])  # numbers that normalisation cannot subtract
+    table.assign(np.where(np.arange(len(table))[:, None] == HUGE, overflowing, table.numpy()))
     optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3)
     team = Team(LossOf(model, SequenceClasses()), optimizer, max_norm=max_norm, capture=capture)
 

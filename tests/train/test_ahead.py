@@ -39,6 +39,9 @@ MANY = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1), (5, 9, 3), (6, 9, 2)]
 HUGE = 39
 """The id of a token that makes every loss overflow."""
 
+OVERFLOWING = np.resize(np.array([3e38, -3e38], np.float32), CONFIG["hidden_size"])
+"""Its embedding: normalisation cannot subtract these numbers, as it could if all were the same."""
+
 
 def batches(lengths: list[tuple[int, ...]]) -> list[Batch]:
     given = test_captured.batches(lengths)
@@ -61,7 +64,7 @@ class Run:
         mg.manual_seed(3)
         self.model = BertForSequenceClassification(BertConfig(**CONFIG)).train()
         table = self.model.bert.embeddings.word_embeddings.weight
-        table.assign(np.where(np.arange(40)[:, None] == HUGE, np.float32(3e38), table.numpy()))
+        table.assign(np.where(np.arange(40)[:, None] == HUGE, OVERFLOWING, table.numpy()))
         self.model.to("cuda")
         self.optimizer = kind(self.model.named_parameters(), lr=1e-2)
         self.team = Team(LossOf(self.model, objective or SequenceClasses()), self.optimizer, capture=capture, **how)
@@ -347,7 +350,7 @@ def logged(capture: bool, texts: list[np.ndarray], **settings: Any) -> tuple[lis
     mg.manual_seed(3)
     model = BertForSequenceClassification(BertConfig(**CONFIG))
     table = model.bert.embeddings.word_embeddings.weight
-    table.assign(np.where(np.arange(40)[:, None] == HUGE, np.float32(3e38), table.numpy()))
+    table.assign(np.where(np.arange(40)[:, None] == HUGE, OVERFLOWING, table.numpy()))
     labels = [IGNORED] * 4 + [0, 1, 2, 0] * (len(texts) // 4 - 1)
     loader, events = PackedLoader(texts, labels, batch_size=4), []
     given = TrainingSettings(epochs=2, device="cuda", capture=capture, lr=1e-2, clip=0.5, warmup=0.3, **settings)
