@@ -85,11 +85,11 @@ def contenders_of(case: str, precision: str, names: Sequence[str], device: str, 
     return work, {contender: shared | description for contender, description in found.items() if contender in (PEAK, *names)}
 
 
-def started(description: dict[str, Any], whats: Sequence[str]) -> Contender | str:
+def started(description: dict[str, Any], whats: Sequence[str], patience: float) -> Contender | str:
     """A contender that is ready to be timed, or why it cannot be."""
     one = None
     try:
-        one = Contender(description, {})
+        one = Contender(description, {}, patience)
         for what in whats:
             for _ in range(WARM_UPS):
                 one.time(what)
@@ -101,7 +101,7 @@ def started(description: dict[str, Any], whats: Sequence[str]) -> Contender | st
 
 
 def measure(
-    pairs: Sequence[Pair], whats: Sequence[str], names: Sequence[str], device: str, *, rounds: int, batches: int
+    pairs: Sequence[Pair], whats: Sequence[str], names: Sequence[str], device: str, *, rounds: int, batches: int, patience: float
 ) -> Iterator[Measured]:
     """The contenders of all pairs get ready side by side, since compilers take longest, and are timed one at a time.
 
@@ -110,7 +110,7 @@ def measure(
     described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
     with ExitStack() as stack, ThreadPoolExecutor(usable_cpus()) as pool:
         ready = {
-            (pair, name): pool.submit(started, description, whats)
+            (pair, name): pool.submit(started, description, whats, patience)
             for pair, (_, contenders) in described.items()
             for name, description in contenders.items()
         }
@@ -139,6 +139,8 @@ def table(measured: Sequence[Measured], what: str) -> Table:
             if best is not None:
                 ratios = [a / b for a, b in zip(m.seconds[best], ours, strict=True)]
                 ratio, theirs = spread(ratios, 2), f"{spread([s * 1e3 for s in m.seconds[best]], 2)} {best.removeprefix('torch ')}"
+                if absent := [name.removeprefix("torch ") for name in THEIRS if name in m.failed]:
+                    theirs += f" (without {', '.join(absent)})"
                 values[f"{m.case} {m.precision}{contender.removeprefix('minigrad')}"] = quartiles(ratios)[1]
             if PEAK in m.seconds:
                 share = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
@@ -166,6 +168,9 @@ def main() -> None:
     several("--contenders", ",".join([*OURS, *THEIRS]), [*OURS, *THEIRS])
     parser.add_argument("--rounds", type=int, default=5, help="passes of each contender that are timed (5)")
     parser.add_argument("--batches", type=int, default=16, help="batches of a pass (16)")
+    parser.add_argument(
+        "--patience", type=float, default=600.0, help="seconds that a contender's first passes may take, compilation included, each (600)"
+    )
     parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
     parser.add_argument(
         "--at-once", type=int, default=6, help="cases × precisions whose contenders lie in the GPU's memory at the same time (6)"
@@ -181,7 +186,8 @@ def main() -> None:
     for start in range(0, len(pairs), options.at_once):
         group = pairs[start : start + options.at_once]
         print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
-        for one in measure(group, options.what, options.contenders, options.device, rounds=options.rounds, batches=options.batches):
+        how = {"rounds": options.rounds, "batches": options.batches, "patience": options.patience}
+        for one in measure(group, options.what, options.contenders, options.device, **how):
             measured.append(one)
             tables = [table(measured, what) for what in options.what]
             report = Report("gpu_step.py", sys.argv[1:], here, [asdict(m) for m in measured], tables, NOTES)

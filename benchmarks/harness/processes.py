@@ -41,9 +41,13 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Contender:
-    """One contender, described as `harness.contender` reads it, in a process of its own. Raises: ContenderFailed."""
+    """One contender, described as `harness.contender` reads it, in a process of its own.
 
-    def __init__(self, description: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+    patience: seconds that an answer may take, compilation included; None: as long as it takes. Raises: ContenderFailed.
+    """
+
+    def __init__(self, description: Mapping[str, Any], variables: Mapping[str, str], patience: float | None = None) -> None:
+        self.patience = patience
         self.process = subprocess.Popen(
             [sys.executable, "-m", "harness.contender"],
             stdin=subprocess.PIPE,
@@ -90,6 +94,9 @@ class Contender:
 
     def _answer(self) -> float:
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], self.patience)[0]:
+            self.process.kill()
+            raise ContenderFailed(f"no answer within {self.patience:.0f} s")
         line = self.process.stdout.readline()
         content = json.loads(line) if line else {"error": f"the process ended with status {self.process.wait()}"}
         if "error" in content:

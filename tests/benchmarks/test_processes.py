@@ -34,6 +34,11 @@ def test_a_contender_trains_and_predicts_in_turns() -> None:
     assert one.process.returncode == 0
 
 
+def test_nobody_waits_for_a_contender_beyond_patience() -> None:
+    with pytest.raises(ContenderFailed, match="no answer within 0 s"):  # a process takes longer to begin
+        Contender({"kind": "sgemm", "size": asdict(Size(1, 8, 2, 16, 2)), "head": "token", "batches": [[[1, 2]]]}, {}, patience=0.001)
+
+
 def test_a_contender_that_cannot_work_says_why() -> None:
     with pytest.raises(ContenderFailed, match="TypeError"):
         Contender({"kind": "minigrad", "size": {"legs": 4}, "head": "token", "batches": []}, {})
