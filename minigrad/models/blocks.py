@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from minigrad import functional as F
 from minigrad.backend import device_of, namespace_of
+from minigrad.backend.gemm import SHORT
+from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.errors import IndexRangeError, ShapeError
 from minigrad.models.config import PretrainedConfig
@@ -194,12 +196,14 @@ def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
 
 # ---------------------------------------------------------------- a whole block in one operation
 def in_one(block: Op[Any], x: Tensor, *parts: tuple[Module, type[Module]]) -> bool:
-    """Whether a layer computes a block in one operation: where x lies there is a version of its own for it, and nobody has hooked,
-    replaced or redefined a part, each given with the class it was made of.
+    """Whether a layer computes a block in one operation: products have short operands, where x lies there is a version of its own for
+    it, and nobody has hooked, replaced or redefined a part, each given with the class it was made of.
 
     Elsewhere the parts are called one after the other, and on the way back each gives its memory back before the next one needs some.
     """
-    return namespace_of(x.array).NAME in block.overrides and all(_as_made(*part) for part in parts)
+    if product_precision.get() not in SHORT or namespace_of(x.array).NAME not in block.overrides:
+        return False
+    return all(_as_made(*part) for part in parts)
 
 
 def _as_made(part: Module, kind: type[Module]) -> bool:

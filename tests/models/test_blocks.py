@@ -9,7 +9,9 @@ import pytest
 
 import minigrad as mg
 from minigrad import functional as F
-from minigrad.models import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+from minigrad.backend.gemm import SHORT
+from minigrad.backend.precision import PRECISIONS
+from minigrad.models import BertConfig, BertModel, DistilBertConfig, DistilBertModel, blocks
 from minigrad.models.blocks import DenseAddNorm, Intermediate, SelfAttention
 from minigrad.models.distilbert import DistilBertAttention
 
@@ -36,8 +38,9 @@ each = pytest.mark.parametrize("part", PARTS)
 
 @pytest.fixture(autouse=True)
 def whole_blocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """As if the CPU had versions of its own for whole blocks, which always decline. The blocks that were asked of them."""
+    """As if the CPU had versions of its own for whole blocks, which always decline, at every precision. The blocks that were asked of them."""
     asked: list[str] = []
+    monkeypatch.setattr(blocks, "SHORT", PRECISIONS)
     for block in (F.attention_block, F.feed_forward):
 
         def decline(xp: Any, *arrays: Any, _name: str = block.name, **constants: Any) -> Any:
@@ -117,9 +120,9 @@ def operations(y: mg.Tensor) -> list[str]:
 @pytest.mark.parametrize("kind", [BertModel, DistilBertModel])
 def test_a_layer_is_two_operations(kind: Any) -> None:
     model = built(kind)
-    blocks = ["feed_forward", "attention_block"]
-    assert operations(model.encode(IDS, IDS > 0).rows)[:4] == blocks * 2
-    assert operations(model.encode(IDS, IDS > 0, first_only=True).first)[:4] == blocks * 2
+    names = ["feed_forward", "attention_block"]
+    assert operations(model.encode(IDS, IDS > 0).rows)[:4] == names * 2
+    assert operations(model.encode(IDS, IDS > 0, first_only=True).first)[:4] == names * 2
     other = kind((BertConfig if kind is BertModel else DistilBertConfig)(**SIZES, hidden_act="relu"))
     assert operations(other.encode(IDS, IDS > 0).rows)[0] == "dense_add_norm"
 
@@ -136,6 +139,14 @@ def test_where_blocks_have_no_version_of_their_own_parts_are_called_to_the_same_
         monkeypatch.delitem(block.overrides, "numpy")
     assert same(evaluated(model, first_only), expected)
     assert set(operations(model.encode(IDS, IDS > 0).rows)) >= {"dense_add_norm", "dense_gelu"} and len(whole_blocks) == 4
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_long_operands_leave_a_block_nothing_to_win(precision: str, whole_blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "SHORT", SHORT)
+    with mg.precision(precision):
+        built(BertModel)(IDS, attention_mask=IDS > 0)
+    assert whole_blocks == (["attention_block", "feed_forward"] * 2 if precision in SHORT else [])
 
 
 def test_a_decoder_sees_nothing_ahead() -> None:

@@ -84,7 +84,7 @@ def _attention_block(
         dweights = []
         if first_only:
             dweights = through_queries(dq, dx, partial, 0)
-            dx = xp.put_rows(dx, first_rows, x.shape)
+            dx = xp.put_rows(dx, first_rows, (rows, width))
         dweights += through_inputs(dkv, dx, partial, start)
         # In the order in which an optimizer lays vectors out, so that they go there at once.
         dbq, dbk, dbv, dbo, dgamma, dbeta = _parted(summed(xp, partial), *[inner] * 3, *[width] * 3)
