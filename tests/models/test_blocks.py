@@ -38,7 +38,7 @@ each = pytest.mark.parametrize("part", PARTS)
 
 @pytest.fixture(autouse=True)
 def whole_blocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """As if the CPU had versions of its own for whole blocks, which always decline, at every precision. The blocks that were asked of them."""
+    """As if the CPU had versions of its own for whole blocks at every precision, which decline. The blocks that were asked of them."""
     asked: list[str] = []
     monkeypatch.setattr(blocks, "SHORT", PRECISIONS)
     for block in (F.attention_block, F.feed_forward):

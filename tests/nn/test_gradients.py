@@ -30,7 +30,7 @@ FEW = max(3, BROAD // 5)
 smooth = st.sampled_from(["gelu", "gelu_new", "tanh", "sigmoid", "silu"])  # relu has a kink, where differences cannot judge
 rates = st.sampled_from([0.0, 0.4])
 EPS = 0.1
-"""Of the norms of encoders. Rows of three numbers may be nearly constant, and a row's third derivative, which spoils differences, is about
+"""Of the norms of encoders and decoders. Rows of three numbers may be nearly constant, and a row's third derivative, which spoils differences, is about
 eps^(-3/2) for each norm it passes through."""
 
 
@@ -343,14 +343,14 @@ def TransformerEncoder(draw: Any) -> Sample:
 
 @row(examples=FEW)
 def TransformerDecoderLayer(draw: Any) -> Sample:
-    layer = nn.TransformerDecoderLayer(3, draw(st.sampled_from([1, 3])), 2, draw(rates), draw(smooth), draw(st.booleans()), 1e-2)
+    layer = nn.TransformerDecoderLayer(3, draw(st.sampled_from([1, 3])), 2, draw(rates), draw(smooth), draw(st.booleans()), EPS)
     return beside_a_memory(draw, layer, 3)
 
 
 @row(examples=max(2, FEW // 2))
 def TransformerDecoder(draw: Any) -> Sample:
     layers, heads = draw(st.integers(1, 2)), draw(st.sampled_from([1, 3]))
-    decoder = nn.TransformerDecoder(layers, 3, heads, 2, draw(rates), draw(smooth), draw(st.booleans()), 1e-2)
+    decoder = nn.TransformerDecoder(layers, 3, heads, 2, draw(rates), draw(smooth), draw(st.booleans()), EPS)
     return beside_a_memory(draw, decoder, 3)
 
 
