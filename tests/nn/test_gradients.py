@@ -30,8 +30,8 @@ FEW = max(3, BROAD // 5)
 smooth = st.sampled_from(["gelu", "gelu_new", "tanh", "sigmoid", "silu"])  # relu has a kink, where differences cannot judge
 rates = st.sampled_from([0.0, 0.4])
 EPS = 0.1
-"""Of the norms of encoders and decoders. Rows of three numbers may be nearly constant, and a row's third derivative, which spoils differences, is about
-eps^(-3/2) for each norm it passes through."""
+"""Of the norms of encoders and decoders. Rows of three numbers may be nearly constant, and a row's third derivative, which spoils
+differences, is about eps^(-3/2) for each norm it passes through."""
 
 
 @dataclass(frozen=True)
