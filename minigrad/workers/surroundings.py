@@ -95,7 +95,8 @@ class _OfModule:
             if attributes.get(name) is not value:
                 return False
         for name, known in self._weak:
-            if attributes.get(name) is not known():
+            value = known()
+            if value is None or attributes.get(name) is not value:  # None would be equal to an attribute that is None now
                 return False
         return not self._others or all(type(attributes.get(name)) is kind for name, kind in self._others)  # mostly there is none
 

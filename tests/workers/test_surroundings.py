@@ -33,6 +33,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "frozen": lambda model: model.freeze("dense*"),
     "another module": lambda model: setattr(model, "dense", nn.Linear(3, 3)),
     "another parameter": lambda model: setattr(model.dense, "bias", nn.Parameter(model.dense.bias.numpy())),
+    "a part replaced by None": lambda model: setattr(model, "norm", None),
     "another buffer": lambda model: setattr(model, "mean", nn.Buffer(np.zeros(3, np.float32))),
     "numbers of a buffer": lambda model: model.mean.assign(np.ones(3)),
     "a new attribute": lambda model: setattr(model.norm, "weight2", model.norm.weight),
