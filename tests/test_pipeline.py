@@ -98,6 +98,15 @@ def test_workers_know_weights_that_have_changed_in_between(folders: dict[str, Pa
     assert close(after, one(TEXTS)) and not close(after, before)
 
 
+def test_workers_know_another_model_whose_parameters_have_changed_as_often(folders: dict[str, Path]) -> None:
+    one, two = (mg.pipeline("text-classification", folders["text-classification"], workers=n) for n in (1, 2))
+    for predict, factor in ((one, 1.5), (two, 1.0)):
+        predict.model.load_state_dict({name: factor * array for name, array in predict.model.state_dict().items()})
+    before = two(TEXTS)
+    two.model = one.model
+    assert close(two(TEXTS), one(TEXTS)) and not close(one(TEXTS), before)
+
+
 @pytest.mark.parametrize("task", ["token-classification", "fill-mask", "feature-extraction"])
 def test_one_text_gives_its_result_alone(task: str, folders: dict[str, Path]) -> None:
     predict = mg.pipeline(task, folders[task])

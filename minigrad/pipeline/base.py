@@ -26,6 +26,7 @@ from minigrad.errors import ArgumentError, NonFiniteError, WeightFileError
 from minigrad.files import listing
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import LOOK_ALIKES, forecast, load, max_tokens, named_head
+from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 from minigrad.workers import Replicas
 
@@ -67,7 +68,7 @@ class Pipeline(ABC):
         self.max_length = None if max_length is None else check_count("max_length", max_length)
         self.batch_tokens, self.progress = batch_tokens, progress
         self._replicas = Replicas(self._rows_of, workers)
-        self._known: list[int] = []  # the versions of the parameters that the replicas have
+        self._known: list[tuple[Parameter, int]] = []  # the parameters that the replicas have, and their versions
         self.options = options
         self._check_options(options)
 
@@ -135,10 +136,10 @@ class Pipeline(ABC):
 
     def _rows(self, tokens: PackedTokens) -> Rows:
         """`_rows_of`, by all workers. Raises: NonFiniteError, because what could be read off a NaN is no answer."""
-        versions = [p.leaf.version for p in self.model.parameters()]
-        if versions != self._known:
+        now = [(p, p.leaf.version) for p in self.model.parameters()]
+        if now != self._known:  # parameters are only equal to themselves
             self._replicas.close()
-            self._known = versions
+            self._known = now
         return finite(self._replicas(tokens))
 
     def _longest(self) -> int:

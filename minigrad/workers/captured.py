@@ -88,8 +88,8 @@ class CapturedFunction:
         self._seen.clear()
 
     def _moved(self) -> bool:
-        """Whether parameters lie in other arrays than when the graphs were recorded, which read them where they lay."""
-        return any((p := known()) is not None and p.array is not array() for known, array in self._places)
+        """Whether parameters are gone or lie in other arrays than when the graphs were recorded, which read them where they lay."""
+        return any((p := known()) is None or p.array is not array() for known, array in self._places)
 
     def _keep(self, key: Hashable, recording: _Recording) -> None:
         self._recordings[key] = recording

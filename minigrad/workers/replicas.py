@@ -33,7 +33,7 @@ Function: TypeAlias = Callable[[PackedTokens], Tensor | Numbers]
 
 
 class Replicas:
-    """Computes function(tokens), in this process alone or together with forked workers; no graph is recorded.
+    """Computes function(tokens), in this process alone or together with forked workers; no gradients can be computed of it.
 
     function: gives a tensor or an array with one row for each sequence, or one for each token; rows must not depend on other sequences.
     A tensor on a GPU lets its launches be recorded for batches of one size: see `captured.py`.
@@ -44,7 +44,7 @@ class Replicas:
 
     Workers are forked at the first call with more than one sequence, and again when parameters, buffers or plain attributes of a module
     (its mode, a dropout's rate) have changed; of other changes (to hooks, to variables that the function closes over) they know nothing
-    until `close` is called. With several workers each process computes with one BLAS thread.
+    until `close` is called. Graphs know as little of them. With several workers each process computes with one BLAS thread.
 
     Raises: ArgumentError for an impossible number of workers, and for several without `os.fork` or beside a GPU.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -70,6 +71,17 @@ def test_new_weights_in_the_same_place_are_seen_and_other_places_are_recorded_an
     after = [np.array(logits_of(tokens)) for _ in range(3)][-1]
     np.testing.assert_array_equal(after, plain(model, tokens, 3))
     assert np.abs(after - before).max() > 1e-3
+
+
+def test_a_model_in_the_place_of_one_that_is_gone(gpu: type[recording.Recorder]) -> None:
+    models, tokens = [model_of(), model_of()], tokens_of(5, 9, 3)
+    models[1].classifier.weight.assign(2 * models[1].classifier.weight.numpy())
+    with Replicas(lambda given: models[0](given).logits, workers=1) as logits_of:
+        for _ in range(3):
+            logits_of(tokens)
+        del models[0]
+        gc.collect()
+        np.testing.assert_allclose(logits_of(tokens), plain(models[0], tokens, 3), rtol=0, atol=1e-6)
 
 
 def test_an_id_that_the_model_does_not_have_is_named_by_a_plain_run(gpu: type[recording.Recorder]) -> None:
