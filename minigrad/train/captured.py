@@ -36,7 +36,7 @@ from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 from minigrad.train.feeding import are_below, filled, kind_of, layout_of, placed, rows_by_name, write
-from minigrad.train.objectives import LossOf
+from minigrad.train.objectives import LossOf, Objective
 from minigrad.train.standing import Standing
 from minigrad.workers.buckets import Bucket, bucket_for
 from minigrad.workers.surroundings import Surroundings
@@ -122,8 +122,12 @@ class CapturedSteps:
         self._given_up = False
         if not isinstance(loss_of, LossOf):
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
-        elif not loss_of.objective.ignores:
-            self._give_up(f"{type(loss_of.objective).__name__} cannot ignore an item, so batches cannot be filled up to one size")
+            return
+        kind = type(loss_of.objective)
+        if not kind.ignores:
+            self._give_up(f"{kind.__name__} cannot ignore an item, so batches cannot be filled up to one size", logging.INFO)
+        elif kind.loss is not Objective.loss:
+            self._give_up(f"{kind.__name__} has a `loss` of its own, and what is recorded is `share`", logging.INFO)
 
     # ---------------------------------------------------------------- steps
     def backward(self, batch: Batch, scale: float) -> tuple[float, float] | None:
@@ -303,10 +307,11 @@ class CapturedSteps:
                 adam_captured(p, g, moments, changing, *flags, **same)
         return numbers, rows, updates
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, level: int = logging.WARNING) -> None:
+        """level: of the log's line; INFO for what lies in the objective, since trainings capture without being asked."""
         self._given_up = True
         self._steps.clear()
-        logger.warning("steps are not captured in CUDA graphs: %s", reason)
+        logger.log(level, "steps are not captured in CUDA graphs: %s", reason)
 
 
 def _unchanging(update: Update) -> Hashable:

@@ -34,7 +34,12 @@ class Objective(ABC):
 
     @abstractmethod
     def share(self, model: Any, part: Batch, count: float) -> Tensor:
-        """The sum over the items of `part`, divided by `count`. Shapes: → ()."""
+        """The sum over the items of `part`, divided by `count`. Shapes: → ().
+
+        It is linear in 1 / count, adds nothing for an item with the label -100 where `ignores` is set, and depends on the model, the part
+        and the objective's attributes alone: a captured step computes it once with the count 1, on a batch filled up with such items, and
+        replays that with other batches. A class with a `loss` of its own is not captured.
+        """
 
     def loss(self, model: Any, part: Batch, whole: Batch) -> Tensor:
         """The part's share of the loss of the whole step. Shapes: → ()."""

@@ -188,23 +188,39 @@ def test_what_is_frozen_stays(gpu: type[recording.Recorder]) -> None:
 
 
 # ---------------------------------------------------------------- when it cannot be done
-def refused(team: Team, batch: Batch, caplog: pytest.LogCaptureFixture) -> str:
+def refused(team: Team, batch: Batch, caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> str:
     """The one line of the log about two steps that were made all the same."""
-    with caplog.at_level(logging.WARNING, "minigrad"):
+    with caplog.at_level(logging.INFO, "minigrad"):
         assert all(np.isfinite(made(team, batch)) for _ in range(2))
-    messages = [message for message in caplog.messages if "not captured" in message]
-    assert len(messages) == 1
-    return messages[0]
+    records = [record for record in caplog.records if "not captured" in record.getMessage()]
+    assert [record.levelno for record in records] == [level]
+    return records[0].getMessage()
 
 
 def test_an_objective_that_cannot_ignore_items(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "minigrad")
     mg.manual_seed(3)
     model = BertForSequenceClassification(BertConfig(**CONFIG | {"id2label": {0: "x"}})).train().to("cuda")
     team = Team(LossOf(model, SequenceNumbers()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
     batch = batches([(5, 9)])[0]
     numbers = Batch(batch.tokens, np.array([0.5, 1.0], np.float32), None, batch.rows)
-    assert "SequenceNumbers cannot ignore an item" in refused(team, numbers, caplog)
+    assert "SequenceNumbers cannot ignore an item" in refused(team, numbers, caplog, logging.INFO)
     assert not gpu.lengths
+
+
+class Penalised(SequenceClasses):
+    """More than the sum over the items of a part."""
+
+    def loss(self, model: Any, part: Batch, whole: Batch) -> mg.Tensor:
+        return super().loss(model, part, whole) + 10.0
+
+
+def test_an_objective_with_a_loss_of_its_own(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "minigrad")
+    batch = batches([(5, 9, 3)])[0]
+    _, team = team_of(Penalised())
+    assert "Penalised has a `loss` of its own" in refused(team, batch, caplog, logging.INFO)
+    assert team.backward(batch) > 10 and not gpu.lengths
 
 
 def test_a_loss_of_ones_own(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
