@@ -53,7 +53,8 @@ class CapturedFunction:
         self._given_up = False
 
     def __call__(self, tokens: PackedTokens) -> np.ndarray[Any, Any] | None:
-        """The rows, on the host. None if they must be computed without a graph: a size is new or cannot be recorded, or not all is finite.
+        """The rows, on the host. None if they must be computed without a graph: a size is new or cannot be recorded, a module has hooks, or
+        not all is finite.
 
         Called where no gradients are recorded.
         """
@@ -62,8 +63,10 @@ class CapturedFunction:
             return None
         if self._around is None or self._around.changed() or self._moved():
             self.forget()
-            self._around = Surroundings()
+            self._around = Surroundings(numbers=False)
             self._places = [(ref(p), ref(p.array)) for p in self._around.others() if p.device != "cpu"]
+        if self._around.hooked():
+            return None
         key = bucket, product_precision.get()
         if key not in self._seen:
             self._seen.add(key)

@@ -43,8 +43,9 @@ class Replicas:
             logits = logits_of(tokens)
 
     Workers are forked at the first call with more than one sequence, and again when parameters, buffers or plain attributes of a module
-    (its mode, a dropout's rate) have changed; of other changes (to hooks, to variables that the function closes over) they know nothing
-    until `close` is called. Graphs know as little of them. With several workers each process computes with one BLAS thread.
+    (its mode, a dropout's rate), its layers or the number of its hooks have changed; of other changes (to variables that the function
+    closes over) they know nothing until `close` is called. Graphs know as little of them. With several workers each process computes with
+    one BLAS thread.
 
     Raises: ArgumentError for an impossible number of workers, and for several without `os.fork` or beside a GPU.
     """

@@ -8,12 +8,16 @@ from operator import attrgetter
 from typing import Any, Protocol
 from weakref import ref
 
+from minigrad.hooks import Hooks
 from minigrad.nn.module import Module
 from minigrad.parameter import Buffer, Parameter
 from minigrad.tensor import Tensor
 
 PLAIN = (bool, int, float, str)
 """Types of the attributes of modules that are compared: the mode, a dropout's rate."""
+
+SEVERAL = (list, tuple, dict)
+"""Types of attributes in which modules and tensors are found."""
 
 SIMPLE = (*PLAIN, type(None), Module, Tensor)
 """Types whose comparison by `==` is what is meant: modules and tensors are only equal to themselves."""
@@ -26,10 +30,10 @@ class Surroundings:
     exist are looked at.
 
     shared: parameters whose numbers the processes share, so that a change of these is no news. held: modules that whoever has this object
-    has anyway; they are compared faster.
+    has anyway; they are compared faster. numbers: whether new numbers of the other parameters are news.
     """
 
-    def __init__(self, shared: Collection[Parameter] = (), held: Iterable[Module] = ()) -> None:
+    def __init__(self, shared: Collection[Parameter] = (), held: Iterable[Module] = (), numbers: bool = True) -> None:
         self._shared = shared
         self._trained = list(map(_TRAINED, shared))
         simple = [module for module in held if all(isinstance(value, SIMPLE) for value in vars(module).values())]
@@ -37,7 +41,8 @@ class Surroundings:
         apart = set(map(id, simple))
         found = [o for o in gc.get_objects() if issubclass(type(o), Module | Parameter | Buffer)]  # type(): proxies may lie to isinstance
         marked = [o for o in found if id(o) not in apart and not (isinstance(o, Parameter) and o in shared)]
-        self._before = [(ref(o), self._mark(o)) for o in marked]  # weak: models that nobody else holds may go
+        self._before = [(ref(o), _mark(o, numbers)) for o in marked]  # weak: models that nobody else holds may go
+        self._hooked = any(list(hooks or ()) for o in found if isinstance(o, Module) for hooks in (o._forward_hooks, o._forward_pre_hooks))
 
     def changed(self) -> bool:
         """Whether a fork made now would know something else than one made when this object was."""
@@ -49,10 +54,9 @@ class Surroundings:
                 return True
         return False
 
-    def _mark(self, thing: Module | Parameter | Buffer) -> _Mark:
-        if isinstance(thing, Module):
-            return _OfModule(thing)
-        return _OfParameter(thing) if isinstance(thing, Parameter) else _OfBuffer(thing)
+    def hooked(self) -> bool:
+        """Whether modules had hooks, which what is recorded would not call."""
+        return self._hooked
 
     def others(self) -> list[Parameter]:
         """The parameters that are not shared, as far as they still are."""
@@ -67,6 +71,12 @@ class Surroundings:
         return found
 
 
+def _mark(thing: Module | Parameter | Buffer, numbers: bool) -> _Mark:
+    if isinstance(thing, Module):
+        return _OfModule(thing)
+    return _OfParameter(thing, numbers) if isinstance(thing, Parameter) else _OfBuffer(thing)
+
+
 class _Mark(Protocol):
     """What is compared. It is asked in every step, of every module and parameter there is."""
 
@@ -75,7 +85,10 @@ class _Mark(Protocol):
 
 
 class _OfModule:
-    """Its plain attributes, and which modules and tensors are the others. Mostly all are the same objects, which is seen faster."""
+    """Its plain attributes, how many hooks it has, and which modules and tensors are the others or lie in them.
+
+    Mostly all are the same objects, which is seen faster.
+    """
 
     def __init__(self, module: Module) -> None:
         self._kept = _kept(module)
@@ -83,6 +96,8 @@ class _OfModule:
         self._count = len(attributes)
         self._plain = [(name, value) for name, value in attributes.items() if isinstance(value, PLAIN)]
         self._weak = [(name, mark) for name, mark in self._kept.items() if isinstance(mark, ref)]
+        self._several = [(name, len(attributes[name]), mark) for name, mark in self._kept.items() if isinstance(mark, list)]
+        self._hooks = [(name, len(list(value))) for name, value in attributes.items() if isinstance(value, Hooks)]
         self._others = [(name, type(value)) for name, value in attributes.items() if name not in self._kept]
 
     def fits(self, module: Module) -> bool:
@@ -95,25 +110,55 @@ class _OfModule:
             if attributes.get(name) is not value:
                 return False
         for name, known in self._weak:
-            value = known()
-            if value is None or attributes.get(name) is not value:  # None would be equal to an attribute that is None now
+            part = known()
+            if part is None or attributes.get(name) is not part:  # None would be equal to an attribute that is None now
+                return False
+        for name, count, members in self._several:
+            several = attributes.get(name)
+            if not isinstance(several, SEVERAL) or len(several) != count or (members and members != _members(several)):
+                return False
+        for name, count in self._hooks:
+            if len(list(attributes.get(name) or ())) != count:
                 return False
         return not self._others or all(type(attributes.get(name)) is kind for name, kind in self._others)  # mostly there is none
 
 
 def _kept(module: Module) -> dict[str, Any]:
-    kept = {name: value for name, value in vars(module).items() if isinstance(value, (*PLAIN, Module, Tensor))}
-    return {name: value if isinstance(value, PLAIN) else ref(value) for name, value in kept.items()}
+    kept: dict[str, Any] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, PLAIN):
+            kept[name] = value
+        elif isinstance(value, Module | Tensor):
+            kept[name] = ref(value)
+        elif isinstance(value, SEVERAL):
+            kept[name] = _members(value)
+        elif isinstance(value, Hooks) and (count := len(list(value))):
+            kept[name] = count
+    return kept
+
+
+def _members(several: Any) -> list[ref[Any]]:
+    """The modules and tensors in a list, tuple or dict, also deeper down."""
+    found: list[ref[Any]] = []
+    waiting, seen = [several], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Module | Tensor):
+            found.append(ref(value))
+        elif isinstance(value, SEVERAL) and id(value) not in seen:  # a list may hold itself
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+    return found
 
 
 class _OfParameter:
-    """Whether it is trained, and how often its numbers have changed."""
+    """Whether it is trained, and how often its numbers have changed if that is news."""
 
-    def __init__(self, parameter: Parameter) -> None:
-        self._trained, self._version = parameter.requires_grad, parameter.leaf.version
+    def __init__(self, parameter: Parameter, numbers: bool) -> None:
+        self._trained, self._version = parameter.requires_grad, parameter.leaf.version if numbers else None
 
     def fits(self, parameter: Parameter) -> bool:
-        return parameter.requires_grad is self._trained and parameter.leaf.version == self._version
+        return parameter.requires_grad is self._trained and self._version in (None, parameter.leaf.version)
 
 
 class _OfBuffer:

@@ -84,6 +84,37 @@ def test_a_model_in_the_place_of_one_that_is_gone(gpu: type[recording.Recorder])
         np.testing.assert_allclose(logits_of(tokens), plain(models[0], tokens, 3), rtol=0, atol=1e-6)
 
 
+def test_hooks_are_called_and_new_layers_seen(gpu: type[recording.Recorder]) -> None:
+    model, tokens, seen = model_of(), tokens_of(5, 9, 3), []
+    layers = model.bert.encoder.layer
+
+    def halved(module: Any, args: Any, output: mg.Tensor) -> mg.Tensor:
+        seen.append(module)
+        return output * 0.5
+
+    with Replicas(lambda given: model(given).logits, workers=1) as logits_of:
+        before = [np.array(logits_of(tokens)) for _ in range(3)][-1]
+        with layers[0].register_forward_hook(halved):
+            for calls in range(1, 4):
+                hooked = np.array(logits_of(tokens))
+                assert len(seen) == calls and not np.allclose(hooked, before)
+        assert len(gpu.lengths) == 1
+        for _ in range(3):
+            np.testing.assert_allclose(logits_of(tokens), before, rtol=0, atol=1e-6)
+        assert len(gpu.lengths) == 2
+        layers.append(layers[0])
+        np.testing.assert_allclose(logits_of(tokens), plain(model, tokens, 3), rtol=0, atol=1e-6)
+
+
+def test_a_student_that_trains_forgets_no_graph_of_its_teacher(gpu: type[recording.Recorder]) -> None:
+    teacher, student, tokens = model_of(), model_of(), tokens_of(5, 9, 3)
+    with Replicas(lambda given: teacher(given).logits, workers=1) as logits_of:
+        for _ in range(5):
+            logits_of(tokens)
+            student.classifier.bias.assign(student.classifier.bias.numpy() + 1)
+    assert len(gpu.lengths) == 1
+
+
 def test_an_id_that_the_model_does_not_have_is_named_by_a_plain_run(gpu: type[recording.Recorder]) -> None:
     model = model_of()
     logits_of = Replicas(lambda given: model(given).logits, workers=1)

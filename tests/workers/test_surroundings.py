@@ -18,6 +18,7 @@ class Net(nn.Module):
     def __init__(self) -> None:
         self.dense, self.norm, self.dropout = nn.Linear(3, 3), nn.LayerNorm(3), nn.Dropout(0.1)
         self.many = [nn.Linear(3, 3), nn.Dropout(0.2)]
+        self.deep = {"a": ([nn.LayerNorm(3)],), "b": []}
         self.mean = nn.Buffer(np.zeros(3, np.float32))
 
 
@@ -34,6 +35,11 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "another module": lambda model: setattr(model, "dense", nn.Linear(3, 3)),
     "another parameter": lambda model: setattr(model.dense, "bias", nn.Parameter(model.dense.bias.numpy())),
     "a part replaced by None": lambda model: setattr(model, "norm", None),
+    "one less in a list": lambda model: model.many.pop(),
+    "another in a list": lambda model: model.many.__setitem__(0, nn.Linear(3, 3)),
+    "another in a dict": lambda model: model.deep["a"][0].__setitem__(0, nn.LayerNorm(3)),
+    "a list's order": lambda model: model.many.reverse(),
+    "a hook": lambda model: model.norm.register_forward_hook(lambda module, args, output: None),
     "another buffer": lambda model: setattr(model, "mean", nn.Buffer(np.zeros(3, np.float32))),
     "numbers of a buffer": lambda model: model.mean.assign(np.ones(3)),
     "a new attribute": lambda model: setattr(model.norm, "weight2", model.norm.weight),
@@ -64,6 +70,29 @@ def test_what_is_no_change(held: bool) -> None:
     model.unfreeze()
     Net().eval()
     assert not seen.changed()
+
+
+def test_hooks_are_counted() -> None:
+    model = Net()
+    assert not around(model, True).hooked()
+    handle = model.dense.register_forward_pre_hook(lambda module, args: None)
+    seen = around(model, True)
+    assert seen.hooked() and not seen.changed()
+    handle.remove()
+    assert seen.changed() and not around(model, True).hooked()
+    seen = around(model, False)
+    with model.dense.register_forward_pre_hook(lambda module, args: None):
+        assert seen.changed()
+    assert not seen.changed()
+
+
+def test_new_numbers_may_be_no_news() -> None:
+    model = Net()
+    seen = Surroundings(numbers=False)
+    model.dense.bias.assign(np.ones(3))
+    assert not seen.changed()
+    model.freeze("dense*")
+    assert seen.changed()
 
 
 def test_parameters_of_others() -> None:
