@@ -102,6 +102,12 @@ class Recorder:
         finally:
             outside.wait_event(self._stream.record(self._after))
 
+    def free_unused(self) -> None:
+        """Give the memory back that CuPy's own pool keeps and nobody uses, which no recording can take from there."""
+        import cupy
+
+        cupy.get_default_memory_pool().free_all_blocks()
+
     def recorded(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         """What `function` returns, which may be arrays, and what makes its launches again. Nothing is computed before that is called.
 

@@ -275,6 +275,9 @@ class Recorder:
     def entered(self) -> Iterator[None]:
         yield
 
+    def free_unused(self) -> None:
+        pass
+
     def recorded(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         global tape
         with transfers.recording():
