@@ -39,7 +39,7 @@ from minigrad.train.feeding import are_below, filled, kind_of, layout_of, placed
 from minigrad.train.objectives import LossOf, Objective
 from minigrad.train.standing import Standing
 from minigrad.workers.buckets import Bucket, bucket_for
-from minigrad.workers.surroundings import Surroundings
+from minigrad.workers.surroundings import PLAIN, Surroundings
 
 logger = logging.getLogger("minigrad")
 
@@ -113,7 +113,10 @@ class CapturedSteps:
         self.can_update = optimizer.kernel is adam
         """Whether there is a kernel for the update inside of a graph."""
         self._steps: OrderedDict[Hashable, _Step] = OrderedDict()
+        self._too_large: set[Hashable] = set()
+        """Keys of steps whose graph had no room in the memory even when there was no other."""
         self._around: Surroundings | None = None
+        self._attributes: dict[str, Any] = {}
         self._recorder: Recorder | None = None
         self._results: deque[_Slot] = deque()
         self._scale: Any = None
@@ -134,7 +137,7 @@ class CapturedSteps:
         """(loss, norm of the gradient of scale times the loss), the gradient lying where `Team.backward` leaves it.
 
         None if this step must be made without a graph: it has no gradient then.
-        Raises: MemoryError; GraphError (graph-owner) as the optimizer's step.
+        Raises: GraphError (graph-owner) as the optimizer's step.
         """
         count, key = self._key(batch, False, inf)
         if key is None:
@@ -195,10 +198,14 @@ class CapturedSteps:
         return count, _Key(bucket, updates, max_norm, product_precision.get(), random.current().seed, kind_of(batch))
 
     def _found(self, key: _Key) -> _Step | None:
-        if self._around is None or self._around.changed() or key not in self._steps:
+        if self._is_old() or key not in self._steps:
             return None
         self._steps.move_to_end(key)
         return self._steps[key]
+
+    def _is_old(self) -> bool:
+        """Whether the model or the objective computes another thing now than was recorded."""
+        return self._around is None or self._around.changed() or not _are_same(vars(self.loss_of.objective), self._attributes)
 
     def _written(self, step: _Step, batch: Batch, factor: float) -> dict[str, np.ndarray[Any, Any]] | None:
         """What the step reads next, written where it is sent from. None if an id is none that the model has."""
@@ -226,26 +233,38 @@ class CapturedSteps:
     def record(self, batch: Batch, max_norm: float | None) -> bool:
         """Record the step of a batch, when no step is on its way.
 
-        False where it cannot be done, which the log says, or is of no use, since it has been done. Raises: MemoryError.
+        False where it cannot be done, which the log says, or is of no use, since it has been done.
         """
         _, key = self._key(batch, True, max_norm)
         return key is not None and self._found(key) is None and self._record(batch, key)
 
     def _record(self, batch: Batch, key: _Key) -> bool:
-        if self._around is None or self._around.changed():
+        if self._around is None or self._is_old():
             self._steps.clear()
+            self._too_large.clear()
             model = self.loss_of.model
             modules = [module for _, module in model.named_modules()] if isinstance(model, Module) else []
             self._around = Surroundings(self.optimizer.steps, modules)
+            self._attributes = dict(vars(self.loss_of.objective))
         if self._around.hooked():  # a replay would not call them
             return False
         if self._recorder is None:
             self._recorder = Recorder()
             self._results.extend(_Slot(transfers.pinned((2,), np.float64)) for _ in range(AHEAD + 1))
             self._scale, self._stopped, self._nothing = map(self.optimizer.arena.allocate, [()] * 3, ["float32", "int32", "float64"])
+        if key in self._too_large:
+            return False
+        whole = filled(batch, key.bucket)
         with self._recorder.entered():
-            step = self._recorded(self._recorder, self._around, filled(batch, key.bucket), key)
+            step = self._recorded(self._recorder, self._around, whole, key)
+            if step is None and not self._given_up:
+                self._steps.clear()
+                self._recorder.free_unused()
+                step = self._recorded(self._recorder, self._around, whole, key)
         if step is None:
+            if not self._given_up:
+                self._too_large.add(key)
+                logger.warning("a step of %d tokens is not captured: the memory does not suffice for its graph", whole.tokens.packing.rows)
             return False
         self._steps[key] = step
         while len(self._steps) > KEPT:
@@ -253,10 +272,11 @@ class CapturedSteps:
         return True
 
     def _recorded(self, recorder: Recorder, around: Surroundings, whole: Batch, key: _Key) -> _Step | None:
+        """None if the memory does not suffice, or no step can be recorded, which is given up then."""
         strangers, before = around.strangers(), Standing.of(self.optimizer)
-        if key.updates:
-            self.optimizer.arrays()  # moments that do not exist yet: not out of a recording's memory
         try:
+            if key.updates:
+                self.optimizer.arrays()  # moments that do not exist yet: not out of a recording's memory
             feed = Feed({**layout_of(whole), "changing": ((len(self.optimizer.arena.places), len(CHANGING)), np.float32)})
             write(whole, 0, 1.0, feed.buffer())
             feed.send()
@@ -264,14 +284,13 @@ class CapturedSteps:
             part = placed(whole, feed.arrays)
             (numbers, rows, updates), replay = recorder.recorded(lambda: self._computed(part, feed.arrays, key))
             self._stopped.fill(0)
-            if around.changed():
-                raise ArgumentError("a step changes a buffer of the model")
+            if self._is_old():
+                raise ArgumentError("a step changes a buffer of the model or an attribute of the objective")
             for p in strangers:
                 if p.leaf.grad is not None:
                     raise ArgumentError(f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's")
         except MemoryError:
-            self._steps.clear()
-            raise
+            return None  # outside, where the error no longer holds what had been computed, it is tried again
         except Exception as error:  # whatever it is: a plain step has it too, or does without graphs
             self._give_up(f"{type(error).__name__}: {error}")
             return None
@@ -314,6 +333,14 @@ class CapturedSteps:
         self._given_up = True
         self._steps.clear()
         logger.log(level, "steps are not captured in CUDA graphs: %s", reason)
+
+
+def _are_same(attributes: dict[str, Any], were: dict[str, Any]) -> bool:
+    """Whether they are the same objects, or equal where they are plain values."""
+    return attributes.keys() == were.keys() and all(
+        value is were[name] or (isinstance(value, PLAIN) and type(value) is type(were[name]) and value == were[name])
+        for name, value in attributes.items()
+    )
 
 
 def _unchanging(update: Update) -> Hashable:

@@ -176,6 +176,31 @@ def test_a_change_of_the_model_means_a_new_recording(gpu: type[recording.Recorde
     assert len(gpu.lengths) == len(changes) + 1
 
 
+def test_a_change_of_the_objective_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+    batch, objective = batches([(5, 9, 3)])[0], SequenceClasses()
+    model, team = team_of(objective)
+    model.eval()
+    for number, smoothing in enumerate([0.0, 0.5, 0.9], 1):
+        objective.label_smoothing = smoothing
+        losses = [team.backward(batch) for _ in range(2)]
+        assert len(gpu.lengths) == number
+        assert losses == pytest.approx([objective.loss(model, batch, batch).item()] * 2, rel=1e-6)  # float32, sums in another order
+
+
+class Counting(SequenceClasses):
+    """Another thing in every step."""
+
+    steps = 0
+
+    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+        self.steps += 1
+        return super().share(model, part, count) * self.steps
+
+
+def test_an_objective_that_changes_itself(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    assert "an attribute of the objective" in refused(team_of(Counting())[1], batches([(5, 9)])[0], caplog)
+
+
 def test_hooks_are_called_in_every_step(gpu: type[recording.Recorder]) -> None:
     model, team = team_of()
     batch, seen = batches([(5, 9, 3)])[0], []
@@ -288,21 +313,46 @@ def test_an_id_that_the_model_does_not_have_is_named(gpu: type[recording.Recorde
     assert np.isfinite(made(team, good))
 
 
-def test_memory_that_does_not_suffice_is_the_callers_business(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batches([(5, 9, 3)])[0]
+def test_memory_that_does_not_suffice_for_a_graph(
+    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again once what was free is given back, then the plain step is made; other sizes have their graphs."""
+    large, small = batches([(5, 20, 13, 9, 9), (5, 9, 3)])
     _, team = team_of()
+    done: list[str] = []
 
     def starving(self: Any, function: Any) -> None:
+        done.append("recorded")
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
         patch.setattr(recording.Recorder, "recorded", starving)
-        with pytest.raises(MemoryError, match="no room"):
-            team.backward(batch)
-        assert np.isfinite(team.backward(batch, parts=2))
-    assert not gpu.lengths
-    made(team, batch)
+        patch.setattr(recording.Recorder, "free_unused", lambda self: done.append("freed"))
+        assert all(np.isfinite(made(team, large)) for _ in range(2))
+    assert done == ["recorded", "freed", "recorded"] and not gpu.lengths
+    assert sum("memory does not suffice" in message for message in caplog.messages) == 1
+    made(team, small)
     assert len(gpu.lengths) == 1
+
+
+def test_memory_that_does_not_suffice_for_a_plain_step_is_the_callers_business(
+    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batches([(5, 9, 3)])[0]
+    _, team = team_of(Starving())
+    with pytest.raises(MemoryError, match="no room for 3 sequences"):
+        team.backward(batch)
+    assert np.isfinite(team.backward(batch, parts=2))
+    assert not gpu.lengths
+
+
+class Starving(SequenceClasses):
+    """Has room for two sequences."""
+
+    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+        if len(part.tokens.packing) > 2:
+            raise MemoryError(f"no room for {len(part.tokens.packing)} sequences")
+        return super().share(model, part, count)
 
 
 def test_a_cpu_makes_no_graphs() -> None:
