@@ -35,10 +35,11 @@ from minigrad.optim.clip import gradient_squares
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train.feeding import are_below, filled, kind_of, layout_of, placed, rows_by_name, write
+from minigrad.train.feeding import filled, kind_of, layout_of, placed, write
 from minigrad.train.objectives import LossOf, Objective
 from minigrad.train.standing import Standing
 from minigrad.workers.buckets import Bucket, bucket_for
+from minigrad.workers.ids import IDS, are_below, rows_by_name
 from minigrad.workers.surroundings import PLAIN, Surroundings
 
 logger = logging.getLogger("minigrad")
@@ -52,10 +53,6 @@ AHEAD = 2
 
 CHANGING = ("size", "eps", "decay")
 """The constants of Adam that are others in every step, in the order in which its kernel reads them."""
-
-
-IDS = ("input_ids", "token_type_ids", "positions")
-"""What a step reads of which some may be none that the model has."""
 
 
 class _Key(NamedTuple):

@@ -6,14 +6,13 @@ gradient and dropped units of the others stay what they were.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend.graphs import Layout
-from minigrad.backend.layout import address
 from minigrad.data.loader import Batch
 from minigrad.models.losses import IGNORED
 from minigrad.workers.buckets import Bucket, extended, filled_tokens, write_extended, write_filled
@@ -54,26 +53,6 @@ def write(batch: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[A
     for name, array in _labels(batch).items():
         write_extended(array, IGNORED, out[name])
     out["clock"][...], out["factor"][...] = step, factor
-
-
-def rows_by_name(arrays: Mapping[str, Any], noted: Iterable[tuple[Any, int]]) -> tuple[dict[str, int], bool]:
-    """How many rows there are to read by each of some arrays of ids, as `transfers.noting_ids` has noted it, and whether rows are read by
-    others too."""
-    names = {address(array): name for name, array in arrays.items()}
-    found: dict[str, int] = {}
-    others = False
-    for ids, rows in noted:
-        name = names.get(address(ids))
-        if name is None:
-            others = True
-        else:
-            found[name] = min(rows, found.get(name, rows))
-    return found, others
-
-
-def are_below(ids: np.ndarray[Any, Any], rows: int) -> bool:
-    """Whether all ids lie in 0..rows-1. Seen as unsigned, a negative number is larger than any table has rows."""
-    return bool(np.maximum.reduce(ids.view(f"u{ids.itemsize}")) < rows)
 
 
 def placed(whole: Batch, arrays: Mapping[str, Any]) -> Batch:

@@ -16,13 +16,14 @@ from weakref import ref
 import numpy as np
 
 from minigrad.anomaly import detecting
-from minigrad.backend import random, to_numpy
+from minigrad.backend import random, to_numpy, transfers
 from minigrad.backend.graphs import Feed, Recorder
 from minigrad.backend.precision import product_precision
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
 from minigrad.parameter import Parameter
 from minigrad.workers.buckets import Bucket, bucket_for, filled_tokens, write_filled
+from minigrad.workers.ids import IDS, are_below, rows_by_name
 from minigrad.workers.surroundings import Surroundings
 
 logger = logging.getLogger("minigrad")
@@ -38,6 +39,8 @@ class _Recording:
     feed: Feed
     replay: Callable[[], None]
     output: Any
+    rows: dict[str, int]
+    """How many there are for which of `IDS`."""
 
 
 class CapturedFunction:
@@ -54,7 +57,7 @@ class CapturedFunction:
 
     def __call__(self, tokens: PackedTokens) -> np.ndarray[Any, Any] | None:
         """The rows, on the host. None if they must be computed without a graph: a size is new or cannot be recorded, a module has hooks, or
-        not all is finite.
+        an id is none that the model has, which a plain run says.
 
         Called where no gradients are recorded.
         """
@@ -78,12 +81,14 @@ class CapturedFunction:
             if recording is None:
                 return None
             self._keep(key, recording)
-            write_filled(tokens, recording.feed.buffer())
+            buffer = recording.feed.buffer()
+            write_filled(tokens, buffer)
+            if not all(are_below(buffer[name], rows) for name, rows in recording.rows.items()):
+                return None
             recording.feed.send()
             recording.replay()
-            rows = len(tokens.packing) if len(recording.output) == bucket.sequences else tokens.packing.rows
-            found = to_numpy(recording.output[:rows])
-        return found if np.isfinite(found).all() else None  # an id that the model does not have may be the reason, which a plain run says
+            count = len(tokens.packing) if len(recording.output) == bucket.sequences else tokens.packing.rows
+            return to_numpy(recording.output[:count])
 
     def forget(self) -> None:
         """Give the graphs' memory back."""
@@ -110,9 +115,11 @@ class CapturedFunction:
             feed.send()
             part = placed_tokens(whole, feed.arrays)
             with random.at(0, 0):
-                output, replay = recorder.recorded(lambda: self.function(part).array)
+                (output, (rows, others)), replay = recorder.recorded(lambda: self._computed(part, feed.arrays))
                 if random.current().ordinals:
                     raise ArgumentError("the function draws random numbers, which would be the same in every replay")
+            if others:
+                raise ArgumentError("the function reads rows by ids that it computes, which nobody would check in a replay")
             if len(output) not in Bucket(whole.packing.rows, len(whole.packing)):
                 raise ArgumentError(
                     f"the function gives {len(output)} rows for {len(whole.packing)} sequences of {whole.packing.rows} tokens"
@@ -122,4 +129,10 @@ class CapturedFunction:
             self._given_up = True
             logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, error)
             return None
-        return _Recording(feed, replay, output)
+        return _Recording(feed, replay, output, rows)
+
+    def _computed(self, part: PackedTokens, arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:
+        """What is recorded; and how many rows there are for the ids, and whether rows are read by other ids."""
+        with transfers.noting_ids() as noted:
+            output = self.function(part).array
+        return output, rows_by_name({name: arrays[name] for name in IDS}, noted)

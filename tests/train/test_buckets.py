@@ -20,7 +20,7 @@ from minigrad.kernels.cuda.draws import host_places
 from minigrad.kernels.cuda.inputs import IDLE
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
-from minigrad.train.feeding import are_below, filled, layout_of, rows_by_name, write
+from minigrad.train.feeding import filled, layout_of, write
 from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses
 from minigrad.workers.buckets import Bucket, bucket_for, size_above
 
@@ -80,18 +80,6 @@ def test_a_batch_is_written_as_it_is_filled(lengths: list[int], random: Any) -> 
             table, found = pieces(whole.tokens.packing, queries, owner), out[f"{name}_{owner}"]
             np.testing.assert_array_equal(found[: len(table)], table)
             assert (found[len(table) :] == idle).all()
-
-
-@given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-2, 6), min_size=1), st.integers(1, 1 << 40) | st.integers(1, 7))
-def test_ids_below(ids: list[int], rows: int) -> None:
-    assert are_below(np.array(ids, np.int64), rows) == all(0 <= number < rows for number in ids)
-
-
-def test_rows_that_are_read_by_name() -> None:
-    arrays = {"a": np.zeros(3, np.int64), "b": np.zeros(4, np.int64), "c": np.zeros(5, np.int64)}
-    noted = [(arrays["a"], 7), (arrays["b"].reshape(2, 2), 5), (arrays["a"], 6), (arrays["a"], 8)]
-    assert rows_by_name(arrays, noted) == ({"a": 6, "b": 5}, False)
-    assert rows_by_name(arrays, [*noted, (arrays["a"] + 0, 9)]) == ({"a": 6, "b": 5}, True)
 
 
 def test_typical_batches_waste_little_and_share_their_buckets() -> None:

@@ -11,6 +11,7 @@ import pytest
 from kernels.cuda import recording
 
 import minigrad as mg
+from minigrad import functional as F
 from minigrad.errors import IndexRangeError
 from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
 from minigrad.packing import PackedTokens
@@ -115,15 +116,24 @@ def test_a_student_that_trains_forgets_no_graph_of_its_teacher(gpu: type[recordi
     assert len(gpu.lengths) == 1
 
 
-def test_an_id_that_the_model_does_not_have_is_named_by_a_plain_run(gpu: type[recording.Recorder]) -> None:
+@pytest.mark.parametrize("shown", ["logits", "argmax"])
+def test_an_id_that_the_model_does_not_have_is_named_by_a_plain_run(shown: str, gpu: type[recording.Recorder]) -> None:
+    """Also where the result would not show the NaN that is read by it."""
     model = model_of()
-    logits_of = Replicas(lambda given: model(given).logits, workers=1)
-    for _ in range(2):
-        logits_of(tokens_of(5, 9, 3))
-    wrong = tokens_of(5, 9, 3)
-    wrong.input_ids[4] = 40
-    with pytest.raises(IndexRangeError, match="input_ids holds 40"):
-        logits_of(wrong)
+
+    def function(tokens: PackedTokens) -> mg.Tensor:
+        logits = model(tokens).logits
+        return logits if shown == "logits" else F.argmax(logits, axis=-1)
+
+    rows_of = Replicas(function, workers=1)
+    for _ in range(3):
+        rows_of(tokens_of(5, 9, 3))
+    for name, number in (("input_ids", 40), ("input_ids", -1), ("token_type_ids", 2)):
+        wrong = tokens_of(5, 9, 3)
+        getattr(wrong, name)[4] = number
+        with pytest.raises(IndexRangeError, match=f"{name} holds {number}"):
+            rows_of(wrong)
+    assert len(rows_of(tokens_of(5, 9, 3))) == 3
     assert len(gpu.lengths) == 1
 
 
@@ -136,7 +146,7 @@ def test_only_so_many_graphs_are_kept(gpu: type[recording.Recorder], monkeypatch
     assert len(gpu.lengths) == 3  # the first size again, because the second had taken its place
 
 
-@pytest.mark.parametrize("reason", ["draws", "rows", "lengths"])
+@pytest.mark.parametrize("reason", ["draws", "rows", "lengths", "ids"])
 def test_what_no_graph_can_hold_is_computed_plainly(reason: str, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
     model = model_of()
     if reason == "draws":
@@ -146,6 +156,8 @@ def test_what_no_graph_can_hold_is_computed_plainly(reason: str, gpu: type[recor
         logits = model(tokens).logits
         if reason == "lengths":
             return logits * float(tokens.packing.lengths.max())
+        if reason == "ids":
+            return F.embedding(F.argmax(logits, axis=-1), model.classifier.weight)
         return logits[:2] if reason == "rows" else logits
 
     logits_of, tokens = Replicas(function, workers=1), tokens_of(5, 9, 3)
