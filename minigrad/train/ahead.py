@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from minigrad.data.loader import Batch
@@ -57,10 +58,14 @@ class Ahead:
                 elif self._launched:
                     yield self._delivered()
                 elif self._waiting:
-                    batch = self._waiting[0][0]
-                    if not (self.captured.record(batch, self.max_norm) and self._launch_next()):
+                    batch, came = self._waiting[0]
+                    with self._options_of(came):
+                        recorded = self.captured.record(batch, self.max_norm)
+                    if not (recorded and self._launch_next()):
                         self._waiting.popleft()
-                        yield self.plain(batch)
+                        with self._options_of(came):
+                            result = self.plain(batch)
+                        yield result
                 elif error is not None:
                     raise error
                 else:
@@ -71,10 +76,10 @@ class Ahead:
     def _launch_next(self) -> bool:
         """Whether the first of those that wait could be launched: its step is recorded."""
         batch, came = self._waiting[0]
-        came.set_options(self.optimizer)
         came.set_random()
         try:
-            step = self.captured.launch(batch, self.max_norm)
+            with self._options_of(came):
+                step = self.captured.launch(batch, self.max_norm)
         except Exception:
             if self._launched:  # whose results come first; then it is raised again
                 return False
@@ -92,13 +97,19 @@ class Ahead:
         if first.is_finite():
             self._launched.popleft()
             return StepResult(first.batch, loss, None if self.max_norm is None else norm, True)
-        now = Standing.of(self.optimizer)
         self._take_back(first)
         self._waiting.extendleft((step.batch, step.before) for step in reversed(self._launched) if step is not first)
         self._launched.clear()
-        first.before.set_options(self.optimizer)
-        try:
+        with self._options_of(first.before):
             return self.plain(first.batch)
+
+    @contextmanager
+    def _options_of(self, came: Standing) -> Iterator[None]:
+        """Inside: the options with which a batch came. Afterwards the newest, be they set where batches come from or where results go."""
+        now = Standing.of(self.optimizer)
+        came.set_options(self.optimizer)
+        try:
+            yield
         finally:
             now.set_options(self.optimizer)
 

@@ -162,8 +162,8 @@ class Team:
 
         With `capture` the update is part of the CUDA graph, and the next steps are launched before the results of this one are there: up
         to `AHEAD` batches are pulled early, and parameters may have seen as many. Learning rates are read when a batch has been pulled, so
-        set them where batches come from, not where results go. Rules without a captured kernel (all but Adam and AdamW), a team with a
-        scaler, and steps in parts do not run ahead.
+        set them where batches come from, not where results go: options that are set there count from the next batch that is pulled. Rules
+        without a captured kernel (all but Adam and AdamW), a team with a scaler, and steps in parts do not run ahead.
 
         parts: as in `backward`. check(batch, loss): asked before an update whether to make it, when the gradient is there. Of steps that
         run ahead only those are asked whose loss is not finite or, with a max_norm, whose gradient is not: the GPU leaves their update out,

@@ -273,6 +273,26 @@ def test_an_impossible_rate_comes_behind_the_results(gpu: type[recording.Recorde
     assert len(ours.results) == 3
 
 
+@pytest.mark.parametrize("at", range(3))
+def test_options_of_the_consumer_count_from_the_next_batch_that_is_pulled(at: int, gpu: type[recording.Recorder]) -> None:
+    """Also when a batch that was pulled before waits for its recording."""
+    given = batches([*MANY[:3], (5, 20, 13, 9, 9), (5, 20, 13, 9, 9), (6, 9, 2)])
+    ours, expected, changed_from = Run(True), Run(False), 0
+    for number, _ in enumerate(ours.team.steps(ours.source(given))):
+        if number == at:
+            ours.optimizer.param_groups[0]["weight_decay"], changed_from = 0.5, ours.pulled
+
+    def changing() -> Iterator[Batch]:
+        for number, batch in enumerate(expected.source(given)):
+            if number == changed_from:
+                expected.optimizer.param_groups[0]["weight_decay"] = 0.5
+            yield batch
+
+    expected.make(changing())
+    assert ours.optimizer.param_groups[0]["weight_decay"] == 0.5 and changed_from < len(given)
+    check_equal(ours, expected, results=False)
+
+
 def test_memory_that_does_not_suffice_for_another_graph(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     """There is room for one at a time: the first goes for the other, and comes back."""
     given = batches([(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 9, 9, 9), (5, 9, 3)])
