@@ -77,7 +77,7 @@ class CapturedFunction:
         if self._recorder is None:
             self._recorder = Recorder()
         with self._recorder.entered():
-            recording = self._recordings.get(key) or self._recorded(self._recorder, filled_tokens(tokens, bucket))
+            recording = self._recordings.get(key) or self._recorded(self._recorder, self._around, filled_tokens(tokens, bucket))
             if recording is None:
                 return None
             self._keep(key, recording)
@@ -105,7 +105,7 @@ class CapturedFunction:
         while len(self._recordings) > KEPT:
             self._seen.discard(self._recordings.popitem(last=False)[0])
 
-    def _recorded(self, recorder: Recorder, whole: PackedTokens) -> _Recording | None:
+    def _recorded(self, recorder: Recorder, around: Surroundings, whole: PackedTokens) -> _Recording | None:
         """None where it cannot be done, which the log says."""
         from minigrad.kernels.cuda.inputs import placed_tokens, tokens_layout
 
@@ -118,6 +118,8 @@ class CapturedFunction:
                 (output, (rows, others)), replay = recorder.recorded(lambda: self._computed(part, feed.arrays))
                 if random.current().ordinals:
                     raise ArgumentError("the function draws random numbers, which would be the same in every replay")
+            if around.changed():
+                raise ArgumentError("the function changes a buffer or an attribute of a module, which a replay would not do again")
             if others:
                 raise ArgumentError("the function reads rows by ids that it computes, which nobody would check in a replay")
             if len(output) not in Bucket(whole.packing.rows, len(whole.packing)):
@@ -129,6 +131,8 @@ class CapturedFunction:
             self._given_up = True
             logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, error)
             return None
+        finally:
+            around.put_back()
         return _Recording(feed, replay, output, rows)
 
     def _computed(self, part: PackedTokens, arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from weakref import finalize
@@ -56,7 +56,7 @@ class Replicas:
         self._others: list[Worker] = []
         self._around: Surroundings | None = None
         self._captured: CapturedFunction | None = None
-        self._lock = Lock()  # one question at a time, whoever asks
+        self._lock = RLock()  # one question at a time, whoever asks; a signal's handler may close in the midst of one
         finalize(self, stop_all, self._others)
 
     def __call__(self, tokens: PackedTokens) -> Numbers:
@@ -78,10 +78,10 @@ class Replicas:
                 raise
 
     def _alone(self, tokens: PackedTokens) -> Numbers:
-        if self._captured is not None:
-            with self._lock:
-                if (found := self._captured(tokens)) is not None:
-                    return found
+        with self._lock:
+            found = None if self._captured is None else self._captured(tokens)
+        if found is not None:
+            return found
         result = self.function(tokens)
         if self._captured is None and isinstance(result, Tensor) and result.device != "cpu":
             self._captured = CapturedFunction(self.function)
@@ -105,8 +105,9 @@ class Replicas:
 
     def close(self) -> None:
         """End the workers, and forget the graphs; a later call starts new ones."""
-        stop_all(self._others)
-        self._captured = None
+        with self._lock:
+            stop_all(self._others)
+            self._captured = None
 
     def __enter__(self) -> Self:
         return self

@@ -58,6 +58,12 @@ class Surroundings:
         """Whether modules had hooks, which what is recorded would not call."""
         return self._hooked
 
+    def put_back(self) -> None:
+        """Give buffers the arrays again that they had: others may lie in memory of a recording, in which nothing has been computed."""
+        for known, mark in self._before:
+            if isinstance(mark, _OfBuffer) and isinstance(buffer := known(), Buffer):
+                mark.put_back(buffer)
+
     def others(self) -> list[Parameter]:
         """The parameters that are not shared, as far as they still are."""
         return [p for known, _ in self._before if isinstance(p := known(), Parameter)]
@@ -169,3 +175,7 @@ class _OfBuffer:
 
     def fits(self, buffer: Buffer) -> bool:
         return buffer.array is self._array
+
+    def put_back(self, buffer: Buffer) -> None:
+        if not self.fits(buffer):
+            buffer.replace_storage(self._array)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from kernels.cuda import recording
 
 import minigrad as mg
 from minigrad import functional as F
+from minigrad import nn
 from minigrad.errors import IndexRangeError
 from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
 from minigrad.packing import PackedTokens
@@ -137,6 +139,33 @@ def test_an_id_that_the_model_does_not_have_is_named_by_a_plain_run(shown: str, 
     assert len(gpu.lengths) == 1
 
 
+class Free:
+    """A lock that is free once another thread has done something. states: whether there were graphs when it was given back."""
+
+    def __init__(self, replicas: Replicas, before: Callable[[], None] = lambda: None) -> None:
+        self.replicas, self.before, self.states = replicas, before, list[bool]()
+
+    def __enter__(self) -> None:
+        self.before()
+
+    def __exit__(self, *error: object) -> None:
+        self.states.append(self.replicas._captured is not None)
+
+
+def test_closing_while_another_thread_asks(gpu: type[recording.Recorder]) -> None:
+    model, tokens = model_of(), tokens_of(5, 9, 3)
+    replicas = Replicas(lambda given: model(given).logits, workers=1)
+    expected = [np.array(replicas(tokens)) for _ in range(3)][-1]
+    closing = Free(replicas)
+    replicas._lock = closing  # type: ignore[assignment]
+    replicas(tokens)
+    replicas.close()
+    assert closing.states == [True, False]
+    replicas(tokens)
+    replicas._lock = Free(replicas, lambda: setattr(replicas, "_captured", None))  # type: ignore[assignment]
+    np.testing.assert_allclose(replicas(tokens), expected, rtol=0, atol=1e-6)
+
+
 def test_only_so_many_graphs_are_kept(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured, "KEPT", 1)
     model = model_of()
@@ -144,6 +173,28 @@ def test_only_so_many_graphs_are_kept(gpu: type[recording.Recorder], monkeypatch
     for lengths in [*[(5, 9, 3)] * 3, *[(20, 9)] * 2, *[(5, 9, 3)] * 2]:
         np.testing.assert_allclose(logits_of(tokens_of(*lengths)), plain(model, tokens_of(*lengths), len(lengths)), rtol=0, atol=1e-6)
     assert len(gpu.lengths) == 3  # the first size again, because the second had taken its place
+
+
+def test_a_function_that_changes_a_buffer_is_computed_plainly(gpu: type[recording.Recorder]) -> None:
+    """It begins to do so when its size is to be recorded, and the recording leaves the buffer as it was."""
+    model, tokens = model_of(), tokens_of(5, 9, 3)
+    model.calls = nn.Buffer(np.zeros((), np.float32))
+    model.to("cuda")
+    counting = [False]
+
+    def function(given: PackedTokens) -> mg.Tensor:
+        if counting[0]:
+            model.calls.assign(model.calls + 1)
+        return model(given).logits
+
+    with Replicas(function, workers=1) as rows_of:
+        rows_of(tokens)
+        rows_of(tokens)
+        counting[0] = True
+        for calls in range(1, 4):
+            rows_of(tokens)
+            assert model.calls.item() == calls
+    assert len(gpu.lengths) == 1  # which was refused
 
 
 @pytest.mark.parametrize("reason", ["draws", "rows", "lengths", "ids"])
