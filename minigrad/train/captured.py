@@ -23,7 +23,7 @@ import numpy as np
 
 from minigrad.anomaly import detecting
 from minigrad.backend import random, transfers
-from minigrad.backend.graphs import Feed, Recorder
+from minigrad.backend.graphs import KEPT, Feed, Recorder
 from minigrad.backend.precision import product_precision
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
@@ -43,9 +43,6 @@ from minigrad.workers.ids import IDS, are_below, rows_by_name
 from minigrad.workers.surroundings import PLAIN, Surroundings
 
 logger = logging.getLogger("minigrad")
-
-KEPT = 8
-"""Graphs that are kept, each with the memory of its activations; the one used longest ago goes first."""
 
 AHEAD = 2
 """Launched steps whose results nobody has waited for, at most."""
@@ -292,6 +289,7 @@ class CapturedSteps:
             self._give_up(f"{type(error).__name__}: {error}")
             return None
         finally:
+            around.put_back()
             touched = [p for p in self.optimizer.steps if p.leaf.grad is not None]
             before.set_counts(self.optimizer)
             self.optimizer.zero_grad()

@@ -17,7 +17,7 @@ import numpy as np
 
 from minigrad.anomaly import detecting
 from minigrad.backend import random, to_numpy, transfers
-from minigrad.backend.graphs import Feed, Recorder
+from minigrad.backend.graphs import KEPT, Feed, Recorder
 from minigrad.backend.precision import product_precision
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
@@ -27,9 +27,6 @@ from minigrad.workers.ids import IDS, are_below, rows_by_name
 from minigrad.workers.surroundings import Surroundings
 
 logger = logging.getLogger("minigrad")
-
-KEPT = 8
-"""Graphs that are kept, each with the memory of its activations; the one used longest ago goes first."""
 
 Function: TypeAlias = Callable[[PackedTokens], Any]
 

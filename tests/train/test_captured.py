@@ -284,6 +284,22 @@ def test_positions_that_follow_from_the_ids(gpu: type[recording.Recorder], caplo
     assert "different in every replay" in refused(team, batches([(5, 9)])[0], caplog)
 
 
+class Measuring(SequenceClasses):
+    """Changes a buffer in every step."""
+
+    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+        model.steps.assign(model.steps + 1)
+        return super().share(model, part, count)
+
+
+def test_a_step_that_changes_a_buffer_changes_it_once(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    model, team = team_of(Measuring())
+    model.steps = mg.nn.Buffer(np.zeros((), np.float32))
+    model.steps.replace_storage(model.steps.to("cuda").array)
+    assert "changes a buffer" in refused(team, batches([(5, 9)])[0], caplog)
+    assert model.steps.item() == 2
+
+
 class Fetching(SequenceClasses):
     """Looks at a number in every step."""
 
