@@ -120,10 +120,10 @@ class CapturedSteps:
         if not isinstance(loss_of, LossOf):
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
             return
-        kind = type(loss_of.objective)
-        if not kind.ignores:
+        objective, kind = loss_of.objective, type(loss_of.objective)
+        if not objective.ignores:
             self._give_up(f"{kind.__name__} cannot ignore an item, so batches cannot be filled up to one size", logging.INFO)
-        elif kind.loss is not Objective.loss:
+        elif getattr(objective.loss, "__func__", None) is not Objective.loss:
             self._give_up(f"{kind.__name__} has a `loss` of its own, and what is recorded is `share`", logging.INFO)
 
     # ---------------------------------------------------------------- steps

@@ -47,7 +47,7 @@ class Stepping:
         """Steps until somebody asks where exactly the training stands."""
         while not self._try_to_make(self._stretch(batches)):
             pass
-        if self._pulled:
+        if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # others wait, which a signal kept from being made
             message = f"no sequence of this batch has a label, so nothing is learned from rows {_rows(self._pulled[0])}"
             self.trainer.tell("notice", message=message)
             current().advance()

@@ -5,6 +5,8 @@ The emulated GPU does nothing before somebody waits for it, so the host is as fa
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import inf, isfinite
@@ -400,3 +402,23 @@ def test_a_trainer_runs_ahead_and_tells_the_same(settings: dict[str, Any], gpu: 
     for mine, other in zip(weights, theirs, strict=True):
         np.testing.assert_array_equal(mine, other)
     assert bool(gpu.lengths[0]["adam_captured"]) == ("precision" not in settings)
+
+
+def test_batches_that_were_pulled_when_a_signal_came_are_not_counted(
+    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step before them overflowed, and the memory did not suffice to make it again but in parts."""
+    generator, plain = np.random.default_rng(0), Team._backward
+    texts = [generator.integers(1, HUGE, 4) for _ in range(24)]
+    texts[13][2] = HUGE
+
+    def starving(self: Team, batch: Batch, parts: int, captured: Any) -> float:
+        if parts == 1 and (batch.tokens.input_ids == HUGE).any():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise MemoryError("no room")
+        return plain(self, batch, parts, captured)
+
+    monkeypatch.setattr(Team, "_backward", starving)
+    events, _, (counts, scheduled, skipped, drawn) = logged(True, texts, on_nonfinite="skip")
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]
+    assert events[-1]["reason"] == "interrupted" and (counts[0], scheduled, skipped, drawn) == (2, 4, 1, 4)

@@ -254,11 +254,18 @@ class Penalised(SequenceClasses):
         return super().loss(model, part, whole) + 10.0
 
 
-def test_an_objective_with_a_loss_of_its_own(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("of_the_class", [True, False])
+def test_an_objective_with_a_loss_of_its_own(
+    of_the_class: bool, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO, "minigrad")
     batch = batches([(5, 9, 3)])[0]
-    _, team = team_of(Penalised())
-    assert "Penalised has a `loss` of its own" in refused(team, batch, caplog, logging.INFO)
+    objective: SequenceClasses = Penalised()
+    if not of_the_class:
+        objective = SequenceClasses()
+        monkeypatch.setattr(objective, "loss", Penalised().loss)
+    _, team = team_of(objective)
+    assert f"{type(objective).__name__} has a `loss` of its own" in refused(team, batch, caplog, logging.INFO)
     assert team.backward(batch) > 10 and not gpu.lengths
 
 
