@@ -215,6 +215,18 @@ def test_hooks_are_called_in_every_step(gpu: type[recording.Recorder]) -> None:
     assert len(seen) == 3 and len(gpu.lengths) == 2
 
 
+def test_hooks_of_gradients_are_called_in_every_step(gpu: type[recording.Recorder]) -> None:
+    model, team = team_of()
+    batch, seen = batches([(5, 9, 3)])[0], []
+    made(team, batch)
+    with model.classifier.bias.register_hook(lambda gradient: seen.append(gradient.shape)):
+        for calls in range(1, 4):
+            made(team, batch)
+            assert len(seen) == calls
+    made(team, batch)
+    assert len(seen) == 3 and len(gpu.lengths) == 1
+
+
 def test_what_is_frozen_stays(gpu: type[recording.Recorder]) -> None:
     model, team = team_of()
     model.freeze("bert.embeddings*")
