@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
 
 @pytest.fixture
 def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[recording.Recorder]]:
+    gc.collect()  # parameters of earlier tests that die during this one would let graphs be recorded anew
     recording.install(compiled.kernel, monkeypatch)
     monkeypatch.setattr(captured, "Recorder", recording.Recorder)
     yield recording.Recorder
