@@ -177,6 +177,9 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each case and at the end")
     options = parser.parse_args()
+    for name in ("rounds", "batches", "at_once", "patience"):
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0, got {getattr(options, name)}")
     gpu = probe()
     if options.device != "cpu" and not gpu.usable:
         sys.exit(f"error: {gpu.reason}")

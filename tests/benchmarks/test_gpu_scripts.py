@@ -25,6 +25,12 @@ def test_the_benchmark_says_why_it_cannot_run() -> None:
     assert (done.returncode, done.stderr) == (1, f"error: {probe().reason}\n")
 
 
+@pytest.mark.parametrize("option", ["--at-once", "--patience", "--rounds", "--batches"])
+def test_numbers_that_cannot_be_are_refused_in_one_line(option: str) -> None:
+    done = run("gpu_step.py", "--device", "cpu", option, "0")
+    assert done.returncode == 2 and f"{option} must be above 0, got 0" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_archive_holds_what_the_run_needs(tmp_path: Path) -> None:
     pytest.importorskip("cupy", reason="compiling kernels needs CuPy")
     if subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True).returncode:

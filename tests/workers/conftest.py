@@ -8,16 +8,9 @@ from collections.abc import Iterator
 import pytest
 from kernels.cuda import recording
 from kernels.cuda.emulation import Emulator
+from train.conftest import compiled as compiled
 
-from minigrad.kernels import register_cuda
 from minigrad.workers import captured
-
-register_cuda()
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator(tmp_path_factory.mktemp("emulated"))
 
 
 @pytest.fixture
