@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu.test_training import model_from
+from models.cases import head
 from small_models import directory
 
 import minigrad as mg
@@ -173,6 +174,31 @@ def made_plainly(folder: Path, given: list[Batch]) -> Any:
     team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-3))
     full = [filled(batch, bucket) for batch in given if (bucket := bucket_for(batch.tokens.packing.lengths)) is not None]
     return [result.loss for result in team.steps(full)], {name: p.numpy() for name, p in model.named_parameters()}
+
+
+def test_batches_are_prepared_while_the_gpu_computes() -> None:
+    """By events: whenever a batch is pulled, after those whose step was made without running ahead, the step before it is not over."""
+    import cupy
+
+    sizes = {
+        "hidden_size": 512,
+        "num_attention_heads": 8,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 6,
+        "max_position_embeddings": 128,
+    }
+    model = head("BertForSequenceClassification", "float32", **sizes).to("cuda")  # a step takes some hundred times what a launch does
+    tokens = PackedTokens.of([np.arange(128) % 20 + 5 for _ in range(64)])
+    busy: list[bool] = []
+
+    def source() -> Iterator[Batch]:
+        for _ in range(12):
+            busy.append(not cupy.cuda.get_current_stream().record().done)
+            yield Batch(tokens, np.zeros(64, np.int64), None, np.arange(64))
+
+    team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-4), capture=True)
+    assert all(isfinite(step.loss) for step in team.steps(source()))
+    assert all(busy[2:]), busy
 
 
 def test_each_bucket_is_captured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
