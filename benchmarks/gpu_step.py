@@ -4,13 +4,16 @@ PyTorch's side is the fastest of three: sdpa as it is, under torch.compile, and 
 for bf16 and fp16, autocast. Losses are read at the end of a pass, not in every step. Needs CuPy, PyTorch and transformers.
 
     python benchmarks/gpu_step.py --json gpu.json
-    python benchmarks/gpu_step.py --cases tiny-mixed,base-mixed --precisions bf16 --rounds 3
+    python benchmarks/gpu_step.py --cases tiny-mixed,base-mixed --precisions bf16 --rounds 3 --minutes 20
+
+It ends after about so many `--minutes`: compilers take nearly all of them, and what they have not made by then is named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -39,10 +42,17 @@ CASES = {
 }
 """Size of the model, texts of a batch, their lengths as `bert_step.py` takes them."""
 
+ALONE = ("base-large",)
+"""Cases of which only the share of the peak is asked: the GPU has no room for PyTorch's side three times."""
+
 PRECISIONS = ("bf16", "tf32", "float32", "fp16")
 PEAK = "product"
 WARM_UPS = 3
 """Passes before the first that is timed: compilation, recording of graphs."""
+TIMED = 12.0
+"""Seconds that are kept for timing what is ready, for each line of the table."""
+STUCK = 120.0
+"""Seconds after which a pass that is timed will not end any more."""
 OURS = {"minigrad": False, "minigrad captured": True}
 THEIRS = {"torch": "no", "torch compile": "yes", "torch graphs": "with graphs"}
 NOTHING = "–"
@@ -59,6 +69,15 @@ class Pair(NamedTuple):
 
     case: str
     precision: str
+
+
+LINES = [
+    *[Pair(case, "bf16") for case in ("tiny-mixed", "mini-mixed", "base-mixed", "base-128", "base-512")],
+    *[Pair(case, "tf32") for case in ("base-128", "base-mixed", "tiny-mixed")],
+    Pair("base-128", "float32"),
+    Pair("base-large", "bf16"),
+]
+"""Measured unless cases or precisions are named."""
 
 
 @dataclass(frozen=True)
@@ -82,35 +101,42 @@ def contenders_of(case: str, precision: str, names: Sequence[str], device: str, 
     found: dict[str, dict[str, Any]] = {PEAK: {"kind": "large product"}}
     found |= {ours: {"kind": "minigrad on device", "captured": captured} for ours, captured in OURS.items()}
     found |= {theirs: {"kind": "torch on device", "attention": "sdpa", "compiled": compiled} for theirs, compiled in THEIRS.items()}
-    return work, {contender: shared | description for contender, description in found.items() if contender in (PEAK, *names)}
+    wanted = [PEAK, *[one for one in names if one in OURS or case not in ALONE]]
+    return work, {contender: shared | found[contender] for contender in found if contender in wanted}
 
 
-def started(description: dict[str, Any], whats: Sequence[str], patience: float) -> Contender | str:
-    """A contender that is ready to be timed, or why it cannot be."""
+def started(description: dict[str, Any], whats: Sequence[str], deadline: float) -> Contender | str:
+    """A contender that is ready to be timed, or why it cannot be. deadline: by `time.monotonic`."""
     one = None
     try:
-        one = Contender(description, {}, patience)
+        one = Contender(description, {}, left(deadline))
         for what in whats:
             for _ in range(WARM_UPS):
+                one.patience = left(deadline)
                 one.time(what)
     except ContenderFailed as error:
         if one is not None:
             one.close()
-        return str(error).strip().splitlines()[0][:200]
+        return "not ready in time" if time.monotonic() >= deadline else str(error).strip().splitlines()[0][:200]
+    one.patience = STUCK
     return one
 
 
-def measure(
-    pairs: Sequence[Pair], whats: Sequence[str], names: Sequence[str], device: str, *, rounds: int, batches: int, patience: float
-) -> Iterator[Measured]:
-    """The contenders of all pairs get ready side by side, since compilers take longest, and are timed one at a time.
+def left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
-    Raises: SystemExit if minigrad cannot do it.
+
+def measure(
+    pairs: Sequence[Pair], whats: Sequence[str], names: Sequence[str], device: str, *, rounds: int, batches: int, deadline: float
+) -> Iterator[Measured]:
+    """The contenders of all pairs get ready side by side, since compilers take longest, until `deadline`, and are timed one at a time.
+
+    Raises: SystemExit if minigrad cannot do it, or nobody is ready.
     """
     described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
     with ExitStack() as stack, ThreadPoolExecutor(usable_cpus()) as pool:
         ready = {
-            (pair, name): pool.submit(started, description, whats, patience)
+            (pair, name): pool.submit(started, description, whats, deadline)
             for pair, (_, contenders) in described.items()
             for name, description in contenders.items()
         }
@@ -123,6 +149,8 @@ def measure(
             failed = {name: one for name in contenders if isinstance(one := found[pair, name], str)}
             if broken := [f"{name}: {why}" for name, why in failed.items() if name in OURS and device != "cpu"]:
                 sys.exit(f"error: {pair.case}, {pair.precision}: {'; '.join(broken)}")
+            if not processes:
+                sys.exit(f"error: {pair.case}, {pair.precision}: nobody was ready; give them more --minutes")
             for what in whats:
                 seconds = take_turns(processes, what, rounds, pause=0.0)
                 yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
@@ -154,30 +182,28 @@ def table(measured: Sequence[Measured], what: str) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def several(name: str, default: str, choices: Sequence[str]) -> None:
+    def several(name: str, default: str | None, choices: Sequence[str]) -> None:
         def listed(text: str) -> list[str]:
             if wrong := [one for one in text.split(",") if one not in choices]:
                 raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: choose from {', '.join(choices)}")
             return text.split(",")
 
-        parser.add_argument(name, type=listed, default=listed(default), metavar="A,B", help=f"{', '.join(choices)} ({default})")
+        usual = default or "the lines that are claimed; bf16 and all cases if only one is named"
+        known = None if default is None else listed(default)
+        parser.add_argument(name, type=listed, default=known, metavar="A,B", help=f"{', '.join(choices)} ({usual})")
 
-    several("--cases", "tiny-full,tiny-mixed,mini-mixed,base-128,base-512,base-mixed", list(CASES))
-    several("--precisions", "bf16,tf32", PRECISIONS)
-    several("--what", "train,infer", ["train", "infer"])
+    several("--cases", None, list(CASES))
+    several("--precisions", None, PRECISIONS)
+    several("--what", "train", ["train", "infer"])
     several("--contenders", ",".join([*OURS, *THEIRS]), [*OURS, *THEIRS])
     parser.add_argument("--rounds", type=int, default=5, help="passes of each contender that are timed (5)")
     parser.add_argument("--batches", type=int, default=16, help="batches of a pass (16)")
-    parser.add_argument(
-        "--patience", type=float, default=600.0, help="seconds that a contender's first passes may take, compilation included, each (600)"
-    )
+    parser.add_argument("--minutes", type=float, default=8.0, help="what it may take altogether, nearly all of it for compilers (8)")
     parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
-    parser.add_argument(
-        "--at-once", type=int, default=6, help="cases × precisions whose contenders lie in the GPU's memory at the same time (6)"
-    )
+    parser.add_argument("--at-once", type=int, default=5, help="lines whose contenders lie in the GPU's memory at the same time (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each case and at the end")
     options = parser.parse_args()
-    for name in ("rounds", "batches", "at_once", "patience"):
+    for name in ("rounds", "batches", "at_once", "minutes"):
         if not getattr(options, name) > 0:
             parser.error(f"--{name.replace('_', '-')} must be above 0, got {getattr(options, name)}")
     gpu = probe()
@@ -185,11 +211,16 @@ def main() -> None:
         sys.exit(f"error: {gpu.reason}")
     here = machine() | {"GPU": gpu.gpus[0].name if gpu.usable else options.device}
     measured: list[Measured] = []
-    pairs = [Pair(case, precision) for case in options.cases for precision in options.precisions]
+    pairs = LINES
+    if options.cases or options.precisions:
+        pairs = [Pair(case, precision) for case in options.cases or CASES for precision in options.precisions or ["bf16"]]
+    end = time.monotonic() + 60 * options.minutes
     for start in range(0, len(pairs), options.at_once):
         group = pairs[start : start + options.at_once]
         print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
-        how = {"rounds": options.rounds, "batches": options.batches, "patience": options.patience}
+        share = left(end) * len(group) / len(pairs[start:])
+        deadline = time.monotonic() + max(share - TIMED * len(group) * len(options.what), share / 2)
+        how = {"rounds": options.rounds, "batches": options.batches, "deadline": deadline}
         for one in measure(group, options.what, options.contenders, options.device, **how):
             measured.append(one)
             tables = [table(measured, what) for what in options.what]

@@ -25,7 +25,7 @@ def test_the_benchmark_says_why_it_cannot_run() -> None:
     assert (done.returncode, done.stderr) == (1, f"error: {probe().reason}\n")
 
 
-@pytest.mark.parametrize("option", ["--at-once", "--patience", "--rounds", "--batches"])
+@pytest.mark.parametrize("option", ["--at-once", "--minutes", "--rounds", "--batches"])
 def test_numbers_that_cannot_be_are_refused_in_one_line(option: str) -> None:
     done = run("gpu_step.py", "--device", "cpu", option, "0")
     assert done.returncode == 2 and f"{option} must be above 0, got 0" in done.stderr and "Traceback" not in done.stderr
