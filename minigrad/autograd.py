@@ -20,7 +20,7 @@ import numpy as np
 
 from minigrad.anomaly import Call, check_gradient, check_pulled, detecting
 from minigrad.backend import Array, namespace_of
-from minigrad.backend.gradients import LAZY, RowSparse, dense, read_only
+from minigrad.backend.gradients import LAZY, Product, RowSparse, dense, joined, read_only
 from minigrad.backend.layout import neighbours
 from minigrad.errors import ContractError, GraphError, MinigradError
 from minigrad.hooks import HookHandle, Hooks
@@ -117,12 +117,7 @@ class Leaf(Node):
         with self.lock:
             earlier, view = self.grad, self.view
             if view is not None:
-                if isinstance(gradient, LAZY):
-                    gradient.into(view, accumulate=earlier is not None)
-                elif earlier is None:
-                    view[...] = gradient
-                else:
-                    view += gradient
+                _put(gradient, view, earlier is not None)
                 self.grad = view
             elif isinstance(gradient, RowSparse) and (earlier is None or isinstance(earlier, RowSparse)):
                 self.grad = gradient if earlier is None else earlier.joined(gradient)
@@ -134,32 +129,48 @@ class Leaf(Node):
                 self.grad = earlier + dense(gradient)
 
 
-def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[Gradient]) -> Collection[int]:
-    """Copy the gradients of all vectors among the parents at once, where they lie side by side and so do the places that they go to.
+def _put(gradient: Gradient, view: Array, accumulate: bool) -> None:
+    """Write to a part of an optimizer's buffer, or add to what is there."""
+    if isinstance(gradient, LAZY):
+        gradient.into(view, accumulate=accumulate)
+    elif accumulate:
+        view += gradient
+    else:
+        view[...] = gradient
 
-    Returns which of them: none if anything is in the way, and all are to be accumulated one by one. On a GPU each copy is a launch.
+
+def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[Gradient]) -> Collection[int]:
+    """Accumulate by one launch what lies side by side and goes to places that do so too: all vectors, and the parts of a product.
+
+    Returns which of the gradients; the others are to be accumulated one by one.
     """
-    found: dict[int, tuple[Leaf, Array]] = {}
+    together: dict[Product | None, list[int]] = {}  # by the product that they are parts of; None for vectors
     for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
-        if type(parent) is Leaf and parent.hooks is None and parent.view is not None and len(parent.shape) == 1:
-            if gradient is None or gradient.shape != parent.shape or gradient.dtype != parent.dtype:
-                return ()
-            found[i] = parent, gradient
-    if len(found) < 2:
-        return ()
-    leaves = [leaf for leaf, _ in found.values()]
-    views, copied = neighbours([leaf.view for leaf in leaves]), neighbours([gradient for _, gradient in found.values()])
-    if views is None or copied is None:
-        return ()
+        if type(parent) is Leaf and parent.hooks is None and parent.view is not None:
+            whole = gradient.whole if isinstance(gradient, Product) else None
+            if whole is not None or len(parent.shape) == 1:
+                together.setdefault(whole, []).append(i)
+    return {i for some in together.values() if _at_once([(parents[i], gradients[i]) for i in some]) for i in some}
+
+
+def _at_once(pairs: Sequence[tuple[Any, Gradient]]) -> bool:
+    """Accumulate these leaves' gradients by one launch; False if anything is in the way."""
+    if len(pairs) < 2 or any(g is None or g.shape != leaf.shape or g.dtype != leaf.dtype for leaf, g in pairs):
+        return False
+    leaves = [leaf for leaf, _ in pairs]
+    views, gradient = neighbours([leaf.view for leaf in leaves]), joined([g for _, g in pairs])
+    if views is None or gradient is None:
+        return False
     with ExitStack() as locks:
         for leaf in leaves:  # in the order of their addresses, so that no two threads wait for each other
             locks.enter_context(leaf.lock)
-        if any(leaf.grad is not None for leaf in leaves):
-            return ()
-        views[...] = copied
+        earlier = [leaf.grad is not None for leaf in leaves]
+        if any(earlier) and not all(earlier):
+            return False
+        _put(gradient, views, all(earlier))
         for leaf in leaves:
             leaf.grad = leaf.view
-    return found
+    return True
 
 
 def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:

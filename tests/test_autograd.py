@@ -17,6 +17,8 @@ from support import accumulated, leaf
 import minigrad as mg
 from minigrad import functional as F
 from minigrad.autograd import Leaf, Node, accumulate_side_by_side, recording, replayable
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.gradients import Product
 from minigrad.errors import ArgumentError, ContractError, DTypeError, GraphError, MinigradError, ShapeError
 from minigrad.op import REGISTRY, op
 from minigrad.parameter import Parameter
@@ -537,8 +539,8 @@ def test_gradients_side_by_side_are_copied_at_once() -> None:
     assert memory.tolist() == [1, 2, 3, 4, 5, 6]
     assert all(leaf_.grad is leaf_.view for leaf_ in leaves) and matrix.grad is None
     assert not any(np.shares_memory(leaf_.grad, gradient) for leaf_, gradient in zip(leaves, gradients, strict=True))
-    assert not accumulate_side_by_side(leaves, gradients)  # there is something to add to
-    assert memory.tolist() == [1, 2, 3, 4, 5, 6]
+    assert sorted(accumulate_side_by_side(leaves, gradients)) == [0, 1, 2]  # added to what is there
+    assert memory.tolist() == [2, 4, 6, 8, 10, 12]
 
 
 IN_THE_WAY: dict[str, Any] = {
@@ -561,3 +563,55 @@ def test_otherwise_each_is_left_to_be_accumulated(how: str) -> None:
     leaves, memory, gradients = laid_out(2, 2, 2)
     assert not accumulate_side_by_side(*IN_THE_WAY[how](leaves, gradients))
     assert not memory.any()
+
+
+def parts_of_a_product() -> tuple[list[Leaf], np.ndarray, list[Product], np.ndarray, list[int]]:
+    """Matrices side by side, all of their memory, the parts of a product for them, that product, and how many rows were computed when."""
+    memory, stops, computed = np.full((6, 4), 99.0), [3, 4, 6], []
+    leaves = [Leaf("w", (rows, 4), np.dtype(float)) for rows in (3, 1, 2)]
+    for leaf_, stop in zip(leaves, stops, strict=True):
+        leaf_.view = memory.reshape(-1)[4 * (stop - leaf_.shape[0]) : 4 * stop].reshape(leaf_.shape)
+
+    def matmul(a: np.ndarray, *others: Any, **how: Any) -> np.ndarray:
+        computed.append(len(a))
+        return numpy_namespace.matmul(a, *others, **how)
+
+    a, b = np.arange(30.0).reshape(5, 6).T, np.cos(np.arange(20.0)).reshape(5, 4)
+    return leaves, memory, Product(a, b, matmul).parts(3, 1, 2), a @ b, computed
+
+
+def test_parts_of_a_product_go_side_by_side_by_one_product() -> None:
+    leaves, memory, gradients, expected, computed = parts_of_a_product()
+    for times in (1, 2):
+        assert sorted(accumulate_side_by_side(leaves, gradients)) == [0, 1, 2]
+        assert computed == times * [6] and all(leaf_.grad is leaf_.view for leaf_ in leaves)
+        np.testing.assert_allclose(memory, times * expected, rtol=1e-12)
+
+
+APART: dict[str, tuple[list[int], Any]] = {  # which are computed at once nevertheless
+    "the first frozen": ([1, 2], lambda leaves, gradients: ([None, *leaves[1:]], gradients)),
+    "the second frozen": ([], lambda leaves, gradients: ([leaves[0], None, leaves[2]], gradients)),
+    "the last frozen": ([0, 1], lambda leaves, gradients: ([*leaves[:2], None], gradients)),
+    "a hook": ([1, 2], lambda leaves, gradients: leaves[0].register_hook(lambda g: g) and (leaves, gradients)),
+    "an earlier gradient": ([], lambda leaves, gradients: setattr(leaves[0], "grad", leaves[0].view) or (leaves, gradients)),
+    "no place": ([], lambda leaves, gradients: setattr(leaves[1], "view", None) or (leaves, gradients)),
+    "another dtype": ([], lambda leaves, gradients: setattr(gradients[0], "dtype", np.dtype(np.float32)) or (leaves, gradients)),
+    "another order": ([], lambda leaves, gradients: (leaves[::-1], gradients[::-1])),
+    "places that lie otherwise": ([], lambda leaves, gradients: (leaves, [gradients[0], gradients[2], gradients[1]])),
+    "two products": ([1, 2], lambda leaves, gradients: (leaves, [parts_of_a_product()[2][0], *gradients[1:]])),
+    "products that are no parts": ([], lambda leaves, gradients: (leaves, [Product(g.a, g.b, g.matmul) for g in gradients])),
+}
+
+
+@pytest.mark.parametrize("how", APART)
+def test_parts_that_are_no_neighbours_are_left_to_be_accumulated(how: str) -> None:
+    leaves, memory, gradients, expected, computed = parts_of_a_product()
+    at_once, change = APART[how]
+    parents, given = change(leaves, gradients)
+    assert sorted(accumulate_side_by_side(parents, given)) == at_once
+    assert len(computed) == bool(at_once)
+    done = np.concatenate(
+        [np.full(len(g.a), leaf_ is not None and i in at_once) for i, (leaf_, g) in enumerate(zip(parents, given, strict=True))]
+    )
+    np.testing.assert_allclose(memory[done], expected[done], rtol=1e-12)
+    assert (memory[~done] == 99.0).all()

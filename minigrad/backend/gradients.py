@@ -7,10 +7,13 @@ and a word-embedding table is never filled with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
+
+from minigrad.backend.layout import neighbours
 
 FEW = 24
 """Rows that share an id: up to this many are added in vectorised rounds, larger groups are summed one by one."""
@@ -80,16 +83,28 @@ class RowSparse:
 
 class Product:
     """The matrix product a @ b, not yet computed. matmul: the function of the arrays' namespace that will; dtype: of what it gives, if
-    that is not a's.
+    that is not a's. A part of another product knows of which one, and at which of its rows it starts.
 
     Shapes: a (m, k), b (k, n).
     """
 
-    __slots__ = ("a", "b", "dtype", "matmul", "shape")
+    __slots__ = ("a", "b", "dtype", "matmul", "shape", "start", "whole")
 
     def __init__(self, a: Any, b: Any, matmul: Callable[..., Any], dtype: Any = None) -> None:
         self.a, self.b, self.matmul, self.shape = a, b, matmul, (a.shape[0], b.shape[1])
         self.dtype = a.dtype if dtype is None else dtype
+        self.whole: Product | None = None
+        self.start = 0
+
+    def part(self, start: int, stop: int) -> Product:
+        """Some rows of it."""
+        found = type(self)(self.a[start:stop], self.b, self.matmul, self.dtype)
+        found.whole, found.start = self, start
+        return found
+
+    def parts(self, *sizes: int) -> list[Product]:
+        """Its rows in pieces, one after another; whoever wants several that are neighbours computes them by one product (`joined`)."""
+        return [self.part(stop - size, stop) for stop, size in zip(accumulate(sizes), sizes, strict=True)]
 
     def astype(self, dtype: Any) -> Any:
         return self.dense().astype(dtype)
@@ -102,6 +117,20 @@ class Product:
 
 
 LAZY = (RowSparse, Product)
+
+
+def joined(gradients: Sequence[Any]) -> Any | None:
+    """The gradients stacked along their first axis: arrays as a view, parts of one product as a product. None unless they are
+    neighbours, in this order."""
+    first = gradients[0]
+    if not isinstance(first, Product):
+        return neighbours(gradients)
+    stop = first.start
+    for part in gradients:
+        if not isinstance(part, Product) or part.whole is not first.whole or part.start != stop:
+            return None
+        stop += part.shape[0]
+    return None if first.whole is None else first.whole.part(first.start, stop)
 
 
 def dense(gradient: Any) -> Any:

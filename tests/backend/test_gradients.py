@@ -10,7 +10,8 @@ from support import accumulated, leaf
 
 from minigrad import functional as F
 from minigrad import ops
-from minigrad.backend.gradients import Product, RowSparse
+from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.gradients import Product, RowSparse, joined
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 
@@ -104,6 +105,22 @@ def test_a_product_is_computed_into_the_buffer_of_an_arena(products: list[tuple[
     (weight * 1.0).sum().backward()
     np.testing.assert_array_equal(arena, np.full(6, 9.0))
     assert weight.leaf.grad is weight.leaf.view
+
+
+def test_the_parts_of_a_product_are_one_product_again() -> None:
+    a, b = np.arange(12.0).reshape(2, 6).T, np.arange(8.0).reshape(2, 4)
+    whole = Product(a, b, numpy_namespace.matmul, np.dtype(np.float32))
+    first, second, third = parts = whole.parts(3, 1, 2)
+    np.testing.assert_array_equal(np.concatenate([part.dense() for part in parts]), whole.dense())
+    for some, rows in ((parts, slice(0, 6)), (parts[1:], slice(3, 6)), (parts[:1], slice(0, 3))):
+        found = joined(some)
+        assert found is not None and (found.shape, found.dtype) == ((rows.stop - rows.start, 4), np.float32)
+        np.testing.assert_array_equal(found.dense(), whole.dense()[rows])
+    assert joined([second, first]) is None and joined([first, third]) is None
+    assert joined([first, whole.parts(3, 3)[1]]) is not None and joined([first, Product(a, b, whole.matmul).parts(3, 3)[1]]) is None
+    assert joined([whole]) is None and joined([first, np.ones((1, 4))]) is None
+    rows = np.arange(6.0).reshape(3, 2)
+    assert np.shares_memory(joined([rows[:1], rows[1:]]), rows) and joined([rows[1:], rows[:1]]) is None
 
 
 def test_a_row_gradient_goes_into_the_buffer_of_an_arena() -> None:

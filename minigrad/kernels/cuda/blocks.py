@@ -8,6 +8,7 @@ GELU's slope is computed on the way back from what GELU was computed from, becau
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 from weakref import ref
 
@@ -32,17 +33,18 @@ def covers(draw: Draw | None, shape: tuple[int, ...]) -> bool:
 
 # ---------------------------------------------------------------- products
 def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]]:
-    """x Wᵀ, and what makes of its gradient g that of x, and those of the rows of W that belong to some slices of g's columns: of all, if
-    none are named. Where operands are short, x, W and g are each shortened once."""
+    """x Wᵀ, and what makes of its gradient g that of x, and those of W's rows in pieces of some sizes: in one, if none are named. Where
+    operands are short, x, W and g are each shortened once."""
     matmul, lazy, precision = xp.matmul, xp.product, product_precision.get()
     if precision in SHORT:
         matmul, lazy = xp.matmul_short, xp.product_short
         x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
 
-    def pullback(g: Array, *cuts: slice) -> Any:
+    def pullback(g: Array, *sizes: int) -> Any:
         if precision in SHORT:
             g = shortened(xp, g, precision)
-        return matmul(g, weight), *[lazy(g[:, cut].T, x) for cut in cuts or (slice(None),)]
+        dweight = lazy(g.T, x)
+        return matmul(g, weight), *(dweight.parts(*sizes) if sizes else [dweight])
 
     return matmul(x, weight.T), pullback
 
@@ -178,14 +180,10 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
     bias = beside(xp, biases)
     y, product_pullback = product(xp, x, beside(xp, weights))
     launch("add_bias_float32", y.shape, y, bias, *y.shape)
-    cuts, start = [], 0
-    for w in weights:
-        cuts.append(slice(start, start + len(w)))
-        start += len(w)
+    sizes = [len(w) for w in weights]
 
     def pullback(g: Array) -> Any:
-        dbias = summed(xp, xp.ascontiguousarray(g))
-        return *product_pullback(g, *cuts), *[dbias[cut] for cut in cuts]
+        return *product_pullback(g, *sizes), *parted(summed(xp, xp.ascontiguousarray(g)), *sizes)
 
     return y, pullback
 
@@ -199,6 +197,11 @@ def beside(xp: Any, arrays: Sequence[Array]) -> Array:
     """Arrays stacked along axis 0: a view if they are neighbours in one arena, else a copy."""
     joined = neighbours(arrays)
     return xp.concatenate(arrays) if joined is None else joined
+
+
+def parted(flat: Array, *sizes: int) -> list[Array]:
+    """Pieces that lie one after another."""
+    return [flat[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
 @ops.dropout.on("cupy")

@@ -9,7 +9,6 @@ contract is that of `blocks.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any
 
 from minigrad import ops
@@ -19,7 +18,7 @@ from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.attention import attend
-from minigrad.kernels.cuda.blocks import all_float32, beside, covers, note_short, partial_sums, shortened, summed
+from minigrad.kernels.cuda.blocks import all_float32, beside, covers, note_short, parted, partial_sums, shortened, summed
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import HEAD_SIZES, WIDEST, launch
 from minigrad.packing import Packing
@@ -87,7 +86,7 @@ def _attention_block(
             dx = xp.put_rows(dx, first_rows, (rows, width))
         dweights += through_inputs(dkv, dx, partial, start)
         # In the order in which an optimizer lays vectors out, so that they go there at once.
-        dbq, dbk, dbv, dbo, dgamma, dbeta = _parted(summed(xp, partial), *[inner] * 3, *[width] * 3)
+        dbq, dbk, dbv, dbo, dgamma, dbeta = parted(summed(xp, partial), *[inner] * 3, *[width] * 3)
         return dx, *dweights, dbq, dbk, dbv, xp.product_short(dy.T, mixed), dbo, dgamma, dbeta
 
     return out, pullback
@@ -128,7 +127,7 @@ def _feed_forward(
         gx, dy = end_pullback(xp.ascontiguousarray(g), partial, inner)
         dh = xp.matmul_short(dy, short_2, short=True)
         launch(f"bias_gelu_pullback_{precision}", h.shape, dh, h, b1, dh, partial, rows, inner, partial.shape[1])
-        db1, db2, dgamma, dbeta = _parted(summed(xp, partial), inner, *[width] * 3)
+        db1, db2, dgamma, dbeta = parted(summed(xp, partial), inner, *[width] * 3)
         dx = xp.matmul_short(dh, short_1, out=gx, accumulate=True)
         return dx, xp.product_short(dh.T, short_x), db1, xp.product_short(dy.T, y), db2, dgamma, dbeta
 
@@ -148,13 +147,8 @@ def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> lis
     flat = neighbours([w.reshape(-1) for w in weights])
     if flat is None:
         return [shortened(xp, w, precision) for w in weights]
-    parts = _parted(xp.shortened(flat, precision), *[w.size for w in weights])
+    parts = parted(xp.shortened(flat, precision), *[w.size for w in weights])
     return [part.reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
-
-
-def _parted(flat: Array, *sizes: int) -> list[Array]:
-    """Pieces that lie one after another."""
-    return [flat[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
 def _linears(
@@ -171,7 +165,7 @@ def _linears(
     def pullback(dy: Array, dx: Array, partial: Array, place: int) -> list[Any]:
         launch(f"column_sums_{precision}", dy.shape, dy, partial.reshape(-1)[place:], *dy.shape, partial.shape[1])
         xp.matmul_short(dy, weight, out=dx, accumulate=True)
-        return [xp.product_short(dy[:, start : start + each].T, x) for start in range(0, dy.shape[1], each)]
+        return xp.product_short(dy.T, x).parts(*[each] * (dy.shape[1] // each))  # type: ignore[no-any-return]
 
     return y, pullback
 
