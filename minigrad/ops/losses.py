@@ -116,13 +116,14 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-    denominator: float | None = None,
+    denominator: float | Array | None = None,
 ) -> Any:
     """-log softmax(logits)[label] over the rows whose label is not `ignore_index`, times the weight of the label's class.
 
-    The mean divides by the sum of the labels' weights (their number without weights), or by `denominator` when these rows are only part
-    of a step; without any label it is NaN and its gradient 0, as in PyTorch. Label smoothing ε makes the target (1 - ε) · one-hot + ε / c
-    (Szegedy et al., arXiv 1512.00567), each class with its weight. Reduction "none" gives (n,), with 0 for ignored rows.
+    The mean divides by the sum of the labels' weights (their number without weights), or by `denominator`, a number or an array () with
+    one, when these rows are only part of a step; without any label it is NaN and its gradient 0, as in PyTorch. Label smoothing ε makes
+    the target (1 - ε) · one-hot + ε / c (Szegedy et al., arXiv 1512.00567), each class with its weight. Reduction "none" gives (n,), with
+    0 for ignored rows.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(f"cross_entropy takes logits (n, classes) and labels (n,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
@@ -143,7 +144,9 @@ def cross_entropy(
         weight = weight.astype(logits.dtype)
         target *= weight
         mass, counted = target.sum(axis=-1, keepdims=True), weight[ids] * valid
-    n = 1.0 if reduction == "sum" else float(to_number(counted.sum()) if denominator is None else denominator)
+    if denominator is None and reduction != "sum":
+        denominator = counted.sum()
+    n = 1.0 if denominator is None else float(denominator if isinstance(denominator, Real) else to_number(denominator))
     kept = xp.where(valid[:, None], logits, 0.0)  # whatever an ignored row holds, it must not count
     shifted = kept - xp.constant(kept).max(axis=-1, keepdims=True)
     e = xp.exp(shifted)

@@ -93,6 +93,7 @@ def evaluate(name: str, host: list[Any], g: np.ndarray | None, constants: dict[s
     """The output and all gradients by the kernels; inputs lie among poison, `offset` numbers off their alignment, and are left alone."""
     xp, override = Namespace(), REGISTRY[name].overrides["cupy"]
     given = [None if a is None else uploaded(guarded(a, offset=offset)) for a in host]
+    constants = {name: uploaded(guarded(value)) if isinstance(value, np.ndarray) else value for name, value in constants.items()}
     keep = {"keep": True} if REGISTRY[name]._asks_keep[override] else {}
     y, pullback = override(xp, *given, **constants, **keep)
     found = [y, *gradients(pullback, xp.asarray(cosines(y.shape) if g is None else g))]
@@ -175,6 +176,13 @@ def test_dropout_drops_the_units_of_the_draw(width: int) -> None:
 @pytest.mark.parametrize(("rows", "classes"), [(1, 1), (8, 9), (1000, 2), (333, 30522)])
 def test_cross_entropy(rows: int, classes: int, constants: dict[str, Any]) -> None:
     compare("cross_entropy", [4 * normal((rows, classes))[0], labels(rows, classes)], constants)
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(8, 9), (1000, 2), (333, 30522)])
+def test_cross_entropy_with_class_weights(rows: int, classes: int) -> None:
+    weight, denominator = 1 + normal((classes,))[0] ** 2, np.array(12.5, np.float32)
+    for constants in ({"label_smoothing": 0.1}, {"denominator": denominator}, {"reduction": "none"}):
+        compare("cross_entropy", [4 * normal((rows, classes))[0], labels(rows, classes)], {"weight": weight, **constants})
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(8, 11, 1), (1000, 11, 132), (5000, 30522, 768), (4096, 4, 768), (70000, 50, 64)])

@@ -148,14 +148,14 @@ TABLE: dict[str, Entry] = {
     "total_rows": Entry("rows_float32.cu", "x* out* rows:i64 width:i32", (8, 32, 1), by_columns),
     "cross_entropy": Entry(
         "loss.cu",
-        "logits* labels* losses* counts* saved* rows:i64 classes:i32 ignored:i64 smoothing:f32",
+        "logits* labels* weights* losses* counts* saved* rows:i64 classes:i32 ignored:i64 smoothing:f32",
         (256, 1, 1),
         by_block,
     ),
-    "total_loss": Entry("loss.cu", "losses* counts* total* rows:i64 factor:f32 mean:i32", (1024, 1, 1), once),
+    "total_loss": Entry("loss.cu", "losses* counts* denominator* total* rows:i64 divisor:f32 mean:i32", (1024, 1, 1), once),
     "cross_entropy_pullback": Entry(
         "loss.cu",
-        "g* logits* labels* saved* count* dlogits* rows:i64 classes:i32 each:i32 ignored:i64 smoothing:f32 factor:f32",
+        "g* logits* labels* weights* saved* factor* dlogits* rows:i64 classes:i32 each:i32 ignored:i64 smoothing:f32",
         (256, 1, 1),
         by_block,
     ),

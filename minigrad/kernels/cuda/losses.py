@@ -1,12 +1,11 @@
 """The classification loss on a GPU: two passes over each row of logits, and one for the gradient, whatever the number of classes.
 
-How many labels count is summed on the GPU and stays there. Whoever puts labels on a GPU has checked them (`ops.losses.label_ids`); the loss
-of one that names no class is NaN.
+What a mean divides by, the weights of the labels' classes, is summed on the GPU and stays there. Whoever puts labels on a GPU has checked
+them (`ops.losses.label_ids`); the loss of one that names no class is NaN.
 """
 
 from __future__ import annotations
 
-from math import nan
 from numbers import Real
 from typing import Any
 
@@ -31,31 +30,35 @@ def _cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-    denominator: float | None = None,
+    denominator: float | Array | None = None,
 ) -> Any:
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not all_float32(logits) or labels.dtype != "int64" or weight is not None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not all_float32(logits) or labels.dtype != "int64":
         return NotImplemented
-    if logits.shape[1] == 0:
+    if logits.shape[1] == 0 or (weight is not None and (not all_float32(weight) or weight.shape != logits.shape[1:])):
         return NotImplemented
     if reduction not in REDUCTIONS or not _is_share(label_smoothing) or (denominator is not None and reduction != "mean"):
         return NotImplemented
+    given = None if denominator is None or isinstance(denominator, Real) else denominator
+    if given is not None and (not all_float32(given) or given.shape != ()):
+        return NotImplemented
     logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(labels)
+    weights = None if weight is None else xp.ascontiguousarray(weight)
     rows, classes = logits.shape
     each = reduction == "none"
     saved, losses = xp.empty((rows, 2), logits.dtype), xp.empty(rows, logits.dtype)
     counts = None if each else xp.empty(rows, logits.dtype)
-    launch("cross_entropy", (rows,), logits, labels, losses, counts, saved, rows, classes, ignore_index, label_smoothing)
-    loss, count = losses, None
-    factor = 1.0 if denominator is None else 1.0 / float(denominator) if denominator else 0.0  # of the gradient
+    launch("cross_entropy", (rows,), logits, labels, weights, losses, counts, saved, rows, classes, ignore_index, label_smoothing)
+    loss, factor = losses, None
     if not each:
         mean, total = reduction == "mean" and denominator is None, xp.empty(2, logits.dtype)
-        launch("total_loss", (), losses, counts, total, rows, nan if denominator == 0 else factor, int(mean))
-        loss, count = total[:1].reshape(()), total[1:] if mean else None  # how many labels count, the GPU alone knows
+        divisor = 1.0 if denominator is None or given is not None else float(denominator)
+        launch("total_loss", (), losses, counts, given, total, rows, divisor, int(mean))
+        loss, factor = total[:1].reshape(()), total[1:]
 
     def pullback(g: Array) -> Any:
         dlogits = xp.empty_like(logits)
-        given = (xp.ascontiguousarray(g), logits, labels, saved, count, dlogits)
-        launch("cross_entropy_pullback", (rows,), *given, rows, classes, int(each), ignore_index, label_smoothing, factor)
+        arrays = (xp.ascontiguousarray(g), logits, labels, weights, saved, factor, dlogits)
+        launch("cross_entropy_pullback", (rows,), *arrays, rows, classes, int(each), ignore_index, label_smoothing)
         return dlogits, None
 
     return loss, pullback
