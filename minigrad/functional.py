@@ -91,6 +91,8 @@ from minigrad.ops import (
     rsqrt,
     scaled_dot_product_attention,
     scatter_add,
+    segment_max,
+    segment_mean,
     sigmoid,
     sign,
     silu,
@@ -128,10 +130,10 @@ __all__ = [
     "isnan", "kl_div", "l1_loss", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log", "log1p", "log_softmax",
     "logsumexp", "lstm", "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min", "minimum", "moveaxis",
     "mse_loss", "multiply", "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "power", "prod", "put_rows", "relu",
-    "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "sigmoid", "sign", "silu",
-    "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk", "transpose", "tril", "triu", "unfold", "var",
-    "where",
+    "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "segment_max", "segment_mean",
+    "sigmoid", "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split", "sqrt", "square",
+    "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk", "transpose", "tril",
+    "triu", "unfold", "var", "where",
 ]  # fmt: skip
 
 

@@ -115,6 +115,16 @@ class Packing:
         """The row at which each sequence begins. Shapes: (n,)."""
         return self.offsets[:-1]
 
+    def counted(self, ids: IntArray, skipped: int, start: int) -> IntArray:
+        """start + how many ids of the sequence there are up to each, itself among them, that are not `skipped`; start for one that is.
+
+        Shapes: ids (rows,) → (rows,).
+        """
+        counts = ids != skipped
+        count, firsts = counts.cumsum(), self.first_rows
+        before = (count[firsts] - counts[firsts]).repeat(self.lengths)
+        return (count - before) * counts + start  # type: ignore[no-any-return]
+
 
 @dataclass(frozen=True)
 class PackedTokens:

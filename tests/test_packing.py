@@ -25,6 +25,12 @@ def test_a_small_packing() -> None:
     assert repr(packing) == "Packing(3 sequences, 6 rows, longest 3)"
 
 
+def test_ids_are_counted_sequence_by_sequence() -> None:
+    packing, ids = Packing([4, 1, 3]), np.array([5, 1, 1, 7, 1, 1, 8, 5])
+    assert packing.counted(ids, 1, 1).tolist() == [2, 1, 1, 3, 1, 1, 2, 3]
+    assert packing.counted(ids, 9, 0).tolist() == [1, 2, 3, 4, 1, 1, 2, 3]
+
+
 @given(packings(max_sequences=5))
 def test_spans_cover_every_row_once(packing: Packing) -> None:
     rows = [row for a, b in packing.spans for row in range(a, b)]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,16 @@ _recording: ContextVar[bool] = ContextVar("recording_launches", default=False)
 """Whether launches are being recorded (`graphs`), or run as they will be."""
 
 
-_noting: ContextVar[list[tuple[Any, int]] | None] = ContextVar("noting_ids", default=None)
+@dataclass
+class Noted:
+    """Ids on the GPU, by which operations read unchecked. read: with how many rows there are to read. bounds: arrays of which no number is
+    larger than the largest of another array by more than so much, nor any below 0."""
+
+    read: list[tuple[Any, int]] = field(default_factory=list)
+    bounds: list[tuple[Any, Any, int]] = field(default_factory=list)
+
+
+_noting: ContextVar[Noted | None] = ContextVar("noting_ids", default=None)
 """Where ids that nobody has checked are noted."""
 
 
@@ -154,9 +163,9 @@ def recording() -> Iterator[None]:
 
 
 @contextmanager
-def noting_ids() -> Iterator[list[tuple[Any, int]]]:
-    """Inside: ids on the GPU, by which operations read unchecked, are noted in what it yields, with how many rows there are to read."""
-    found: list[tuple[Any, int]] = []
+def noting_ids() -> Iterator[Noted]:
+    """Inside: ids on the GPU, by which operations read unchecked, are noted in what it yields."""
+    found = Noted()
     token = _noting.set(found)
     try:
         yield found
@@ -167,7 +176,14 @@ def noting_ids() -> Iterator[list[tuple[Any, int]]]:
 def note_ids(ids: Any, rows: int) -> None:
     found = _noting.get()
     if found is not None:
-        found.append((ids, rows))
+        found.read.append((ids, rows))
+
+
+def note_bound(ids: Any, by: Any, above: int) -> None:
+    """Say of ids that are computed on the GPU that none is negative, nor larger than the largest of `by` plus `above`."""
+    found = _noting.get()
+    if found is not None:
+        found.bounds.append((ids, by, above))
 
 
 def is_recording() -> bool:

@@ -82,11 +82,7 @@ def position_ids(tokens: PackedTokens, padded_ids: Any, pad_token_id: int) -> In
     if padded_ids is not None:
         real = host_array("input_ids", padded_ids) != pad_token_id
         return (real.cumsum(axis=1) * real + pad_token_id).reshape(-1)[tokens.places()]  # type: ignore[no-any-return]
-    real = tokens.input_ids != pad_token_id
-    count = real.cumsum()
-    firsts = tokens.packing.first_rows
-    before = (count[firsts] - real[firsts]).repeat(tokens.packing.lengths)
-    return (count - before) * real + pad_token_id  # type: ignore[no-any-return]
+    return tokens.packing.counted(tokens.input_ids, pad_token_id, pad_token_id)
 
 
 class RobertaPretrained(PretrainedModel):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigrad import functional as F
-from minigrad.autograd import no_grad
 from minigrad.backend import Array
 from minigrad.creation import zeros
 from minigrad.data import Tokenizer, batches_by_length
@@ -24,8 +23,9 @@ from minigrad.models.auto import load, max_tokens
 from minigrad.models.config import MAX_JSON_BYTES, MAX_SIZE, read_json_object
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Module
-from minigrad.packing import PackedTokens
+from minigrad.packing import PackedTokens, Packing
 from minigrad.tensor import Tensor
+from minigrad.workers import Replicas
 
 MODULES_NAME = "modules.json"
 POOLING_NAME = "1_Pooling/config.json"
@@ -36,12 +36,12 @@ SENTENCE_FILES = (MODULES_NAME, POOLING_NAME, LIMITS_NAME, "config_sentence_tran
 _STAGES = ("Transformer", "Pooling", "Normalize")
 _FOLDERS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 
-POOLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda rows: rows.mean(axis=0),
-    "cls": lambda rows: rows[0],
-    "max": lambda rows: rows.max(axis=0),
+POOLINGS: Mapping[str, Callable[[Tensor, Packing], Tensor]] = {
+    "mean": lambda rows, packing: F.segment_mean(rows, packing=packing),
+    "cls": lambda rows, packing: F.take_rows(rows, packing.first_rows),
+    "max": lambda rows, packing: F.segment_max(rows, packing=packing),
 }
-"""One vector from a text's token vectors, special tokens included. Shapes: (tokens, hidden) → (hidden,)."""
+"""One vector from each text's token vectors, special tokens included. Shapes: (rows, hidden) → (sequences, hidden)."""
 
 _PUBLISHED_POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
 
@@ -71,6 +71,7 @@ class SentenceEncoder(Module):
 
     def __init__(self, encoder: PretrainedModel, tokenizer: Tokenizer, settings: SentenceSettings) -> None:
         self.encoder, self.tokenizer, self.settings = encoder, tokenizer, settings
+        self._vectors = Replicas(self, workers=1)
 
     @classmethod
     def from_pretrained(
@@ -99,8 +100,7 @@ class SentenceEncoder(Module):
     def forward(self, tokens: PackedTokens) -> Tensor:
         """Shapes: → (sequences, hidden)."""
         rows = self.encoder(tokens).last_hidden_state
-        pool = POOLINGS[self.settings.pooling]
-        vectors = F.stack([pool(rows[first:last]) for first, last in tokens.packing.spans])
+        vectors = POOLINGS[self.settings.pooling](rows, tokens.packing)
         if not self.settings.normalise:
             return vectors
         return vectors / F.maximum(F.norm(vectors, axis=-1, keepdims=True), 1e-12)  # a vector of zeros stays one
@@ -115,9 +115,9 @@ class SentenceEncoder(Module):
             texts = [text.lower() if isinstance(text, str) else text for text in texts]
         encodings = self.tokenizer.encode(texts, max_length=self.settings.max_length)
         found: Array = zeros((len(encodings), self.encoder.config.hidden_size), dtype=self.encoder.parameters()[0].dtype).array
-        with self.evaluating(), no_grad():
+        with self.evaluating():
             for numbers, tokens in batches_by_length(encodings, batch_tokens, progress):
-                found[numbers] = self(tokens).numpy()
+                found[numbers] = self._vectors(tokens)
         return found
 
 

@@ -77,6 +77,7 @@ from minigrad.ops.padding import pad
 from minigrad.ops.pool import avg_pool1d, avg_pool2d, max_pool1d, max_pool2d
 from minigrad.ops.recurrent import gru, lstm, rnn
 from minigrad.ops.reduce import cumsum, logsumexp, max, mean, min, norm, prod, std, sum, var
+from minigrad.ops.segments import segment_max, segment_mean
 from minigrad.ops.shape import (
     broadcast_to,
     concatenate,
@@ -108,8 +109,8 @@ __all__ = [
     "label_ids", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log", "log1p", "log_softmax", "logsumexp", "lstm",
     "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min", "minimum", "moveaxis", "mse_loss", "multiply",
     "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "placed_rows", "power", "prod", "put_rows", "relu", "repeat",
-    "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "sigmoid", "sign", "silu", "sin",
-    "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split", "sqrt", "square", "squeeze", "stack", "standardise",
-    "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk", "transfer", "transpose", "tril", "triu",
-    "unfold", "var", "where", "zeros_at",
+    "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "segment_max", "segment_mean", "sigmoid",
+    "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split", "sqrt", "square", "squeeze",
+    "stack", "standardise", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk", "transfer",
+    "transpose", "tril", "triu", "unfold", "var", "where", "zeros_at",
 ]  # fmt: skip

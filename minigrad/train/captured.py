@@ -39,7 +39,7 @@ from minigrad.train.feeding import filled, kind_of, layout_of, placed, write
 from minigrad.train.objectives import LossOf, Objective
 from minigrad.train.standing import Standing
 from minigrad.workers.buckets import Bucket, bucket_for
-from minigrad.workers.ids import IDS, are_below, rows_by_name
+from minigrad.workers.ids import all_below, rows_by_name
 from minigrad.workers.surroundings import PLAIN, Surroundings
 
 logger = logging.getLogger("minigrad")
@@ -65,8 +65,8 @@ class _Key(NamedTuple):
 
 @dataclass(frozen=True)
 class _Step:
-    """A recorded step. numbers: loss and squared norm (0 where it is not computed), on the GPU. rows: how many there are for which of
-    `IDS`. stretches, moments: of its update, empty where there is none."""
+    """A recorded step. numbers: loss and squared norm (0 where it is not computed), on the GPU. rows: how many there are for which ids.
+    stretches, moments: of its update, empty where there is none."""
 
     feed: Feed
     replay: Callable[[], None]
@@ -207,7 +207,7 @@ class CapturedSteps:
         """What the step reads next, written where it is sent from. None if an id is none that the model has."""
         buffer = step.feed.buffer()
         write(batch, random.current().step, factor, buffer)
-        return buffer if all(are_below(buffer[name], rows) for name, rows in step.rows.items()) else None
+        return buffer if all_below(buffer, step.rows) else None
 
     def _replayed(self, step: _Step, count: float) -> Callable[[], tuple[float, float]]:
         """Launches a step that is written; returns what waits for its loss and norm."""
@@ -310,7 +310,7 @@ class CapturedSteps:
             total.backward(Tensor.wrap(arrays["factor"]))
         if total.dtype != "float32":
             raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")
-        rows, others = rows_by_name({name: arrays[name] for name in IDS}, noted)
+        rows, others = rows_by_name(arrays, noted)
         numbers = optimizer.arena.xp.empty(2, "float64")
         squares = gradient_squares(optimizer) if others or key.max_norm is not None else self._nothing
         if not key.updates:

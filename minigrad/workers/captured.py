@@ -23,7 +23,7 @@ from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
 from minigrad.parameter import Parameter
 from minigrad.workers.buckets import Bucket, bucket_for, filled_tokens, write_filled
-from minigrad.workers.ids import IDS, are_below, rows_by_name
+from minigrad.workers.ids import all_below, rows_by_name
 from minigrad.workers.surroundings import Surroundings
 
 logger = logging.getLogger("minigrad")
@@ -37,7 +37,7 @@ class _Recording:
     replay: Callable[[], None]
     output: Any
     rows: dict[str, int]
-    """How many there are for which of `IDS`."""
+    """How many there are for which ids."""
 
 
 class CapturedFunction:
@@ -80,7 +80,7 @@ class CapturedFunction:
             self._keep(key, recording)
             buffer = recording.feed.buffer()
             write_filled(tokens, buffer)
-            if not all(are_below(buffer[name], rows) for name, rows in recording.rows.items()):
+            if not all_below(buffer, recording.rows):
                 return None
             recording.feed.send()
             recording.replay()
@@ -136,4 +136,4 @@ class CapturedFunction:
         """What is recorded; and how many rows there are for the ids, and whether rows are read by other ids."""
         with transfers.noting_ids() as noted:
             output = self.function(part).array
-        return output, rows_by_name({name: arrays[name] for name in IDS}, noted)
+        return output, rows_by_name(arrays, noted)

@@ -21,6 +21,7 @@ from minigrad import functional as F
 from minigrad import ops
 from minigrad.errors import ShapeError
 from minigrad.op import REGISTRY
+from minigrad.packing import Packing
 
 DTYPES = (np.float32, np.float64, np.int64, np.int32, np.bool_)
 
@@ -253,6 +254,30 @@ def test_attention_is_softmax_of_scores_sequence_by_sequence(sample: Sample) -> 
                 weights = weights * recipe.pairs(i)[h] * recipe.scale
             expected[rows, part] = weights @ kv[keys, heads * d :][:, part]
     same(ops.attention(*sample.args, **c), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mean", "max"])
+@given(data=st.data())
+def test_segments_are_reduced_as_each_would_be_alone(name: str, data: st.DataObject) -> None:
+    sample = data.draw(CASES[f"segment_{name}"])
+    (x,), packing = sample.args, sample.constants["packing"]
+    for dtype in (np.float64, np.float32):
+        rows = mg.Tensor(x, dtype=dtype)
+        expected = [getattr(rows[first:last], name)(axis=0).numpy() for first, last in packing.spans]
+        np.testing.assert_array_equal(REGISTRY[f"segment_{name}"](rows, **sample.constants).numpy(), expected)
+
+
+def test_equal_maxima_of_a_segment_share_the_gradient() -> None:
+    x = mg.Tensor([[1.0, 5.0], [3.0, 5.0], [3.0, 5.0], [2.0, 0.0]], requires_grad=True)
+    F.segment_max(x, packing=Packing([3, 1])).backward(np.array([[6.0, 6.0], [1.0, 2.0]], np.float32))
+    np.testing.assert_array_equal(x.grad.numpy(), [[0, 2], [3, 2], [3, 2], [1, 2]])
+
+
+@pytest.mark.parametrize("name", ["mean", "max"])
+@pytest.mark.parametrize("shape", [(3, 2), (4,), (2, 2, 2)])
+def test_segments_are_of_all_rows(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=r"rows of shape .* do not fit Packing\(2 sequences, 4 rows, longest 3\)"):
+        REGISTRY[f"segment_{name}"](np.zeros(shape, np.float32), packing=Packing([3, 1]))
 
 
 @given(CASES["dropout"])

@@ -15,7 +15,7 @@ from kernels.cuda import recording
 
 import minigrad as mg
 from minigrad.data.loader import Batch
-from minigrad.errors import ArgumentError, IndexRangeError
+from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models import (
     BertConfig,
     BertForSequenceClassification,
@@ -86,6 +86,7 @@ SAME_BUCKET = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
         (BertForTokenClassification, TokenClasses()),
         (DistilBertForSequenceClassification, SequenceClasses()),
         (ElectraForSequenceClassification, SequenceClasses()),
+        (RobertaForSequenceClassification, SequenceClasses()),
     ],
 )
 def test_replays_are_the_steps_to_the_last_bit(kind: type, objective: Any, gpu: type[recording.Recorder]) -> None:
@@ -298,11 +299,6 @@ def test_an_operation_that_needs_lengths_on_the_host(gpu: type[recording.Recorde
     assert "different in every replay" in caplog.text
 
 
-def test_positions_that_follow_from_the_ids(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    _, team = team_of(kind=RobertaForSequenceClassification)
-    assert "different in every replay" in refused(team, batches([(5, 9)])[0], caplog)
-
-
 class Measuring(SequenceClasses):
     """Changes a buffer in every step."""
 
@@ -346,6 +342,20 @@ def test_an_id_that_the_model_does_not_have_is_named(gpu: type[recording.Recorde
     with pytest.raises(IndexRangeError, match="input_ids holds 40"):
         team.backward(bad)
     assert np.isfinite(made(team, good))
+
+
+def test_a_sequence_that_is_too_long_is_named(gpu: type[recording.Recorder]) -> None:
+    """Positions of RoBERTa are computed on the GPU, and begin behind that of [PAD], which is 1: of 80 there are 78 left."""
+    longest, longer = batches([(78, 2), (79, 1)])
+    longer.labels[:] = 1
+    _, team = team_of(kind=RobertaForSequenceClassification)
+    made(team, longest)
+    longer.tokens.input_ids[:] = np.maximum(longer.tokens.input_ids, 2)
+    with pytest.raises(ShapeError, match="sequence 0 reaches position 78, this model has 78"):
+        team.backward(longer)
+    longer.tokens.input_ids[40] = 1  # which has no position of its own
+    assert np.isfinite(made(team, longer)) and np.isfinite(made(team, longest))
+    assert len(gpu.lengths) == 1
 
 
 def test_memory_that_does_not_suffice_for_a_graph(

@@ -14,8 +14,22 @@ from kernels.cuda import recording
 import minigrad as mg
 from minigrad import functional as F
 from minigrad import nn
-from minigrad.errors import IndexRangeError
-from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from minigrad.errors import IndexRangeError, ShapeError
+from minigrad.models import (
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertLMHeadModel,
+    BertModel,
+    DistilBertForTokenClassification,
+    ElectraForSequenceClassification,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+    RobertaModel,
+    SentenceEncoder,
+)
+from minigrad.models.sentence import POOLINGS, SentenceSettings
 from minigrad.packing import PackedTokens
 from minigrad.workers import Replicas, captured
 from minigrad.workers.buckets import bucket_for, filled_tokens
@@ -33,7 +47,7 @@ def tokens_of(*lengths: int, seed: int = 0) -> PackedTokens:
 
 def model_of(kind: Any = BertForSequenceClassification) -> Any:
     mg.manual_seed(0)
-    return kind(BertConfig(**CONFIG)).eval().to("cuda")
+    return kind(kind.config_class(**CONFIG)).eval().to("cuda")
 
 
 def plain(model: Any, tokens: PackedTokens, rows: int) -> np.ndarray:
@@ -44,7 +58,10 @@ def plain(model: Any, tokens: PackedTokens, rows: int) -> np.ndarray:
         return np.array(model(filled_tokens(tokens, bucket)).logits.numpy())[:rows]
 
 
-@pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForTokenClassification])
+KINDS = [BertForSequenceClassification, BertForTokenClassification, RobertaForSequenceClassification, RobertaForTokenClassification]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_replays_give_what_the_function_gives(kind: type, precision: str, gpu: type[recording.Recorder]) -> None:
     """The first batch of a size is computed plainly, the second recorded; the third has other lengths and ids."""
@@ -53,11 +70,69 @@ def test_replays_give_what_the_function_gives(kind: type, precision: str, gpu: t
         logits_of(tokens_of(5, 9, 3))
         for number, lengths in enumerate([(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]):
             tokens = tokens_of(*lengths, seed=number)
-            rows = sum(lengths) if kind is BertForTokenClassification else len(lengths)
+            rows = sum(lengths) if "Token" in kind.__name__ else len(lengths)
             found = np.array(logits_of(tokens))
             assert len(gpu.lengths) == int(number > 0)
             np.testing.assert_array_equal(found, plain(model, tokens, rows) if number else found)
     assert found.shape == (rows, 3)
+
+
+Answer = Callable[[Any, PackedTokens], mg.Tensor]
+
+READ: dict[Any, Answer] = {
+    BertForMaskedLM: lambda model, tokens: model(tokens).logits,
+    BertForQuestionAnswering: lambda model, tokens: F.stack([(found := model(tokens)).start_logits, found.end_logits], axis=1),
+    BertLMHeadModel: lambda model, tokens: model(tokens).logits,
+    BertModel: lambda model, tokens: model(tokens).pooler_output,
+    DistilBertForTokenClassification: lambda model, tokens: model(tokens).logits,
+    ElectraForSequenceClassification: lambda model, tokens: model(tokens).logits,
+    RobertaModel: lambda model, tokens: model(tokens).last_hidden_state,
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_what_is_read_of_other_models(kind: Any, gpu: type[recording.Recorder]) -> None:
+    mg.manual_seed(0)
+    sizes = CONFIG | {"is_decoder": True} if kind is BertLMHeadModel else CONFIG
+    model = kind(kind.config_class(**sizes)).eval().to("cuda")
+    check_replays(lambda tokens: READ[kind](model, tokens), gpu)
+
+
+def check_replays(function: Callable[[PackedTokens], mg.Tensor], gpu: type[recording.Recorder]) -> None:
+    """Batches of one size, of which the first two are computed plainly and the third is recorded."""
+    with Replicas(function, workers=1) as rows_of:
+        rows_of(tokens_of(5, 9, 3))
+        for number, lengths in enumerate([(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]):
+            tokens = tokens_of(*lengths, seed=number)
+            bucket = bucket_for(tokens.packing.lengths)
+            assert bucket is not None
+            found = np.array(rows_of(tokens))
+            with mg.no_grad():
+                expected = function(filled_tokens(tokens, bucket)).numpy()
+            if number:
+                np.testing.assert_array_equal(found, expected[: len(found)])
+            assert len(found) in (3, sum(lengths)) and len(gpu.lengths) == int(number > 0)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_vectors_of_sentences(pooling: str, normalise: bool, gpu: type[recording.Recorder]) -> None:
+    tokenizer: Any = None  # which is not asked for tokens
+    check_replays(SentenceEncoder(model_of(RobertaModel), tokenizer, SentenceSettings(pooling, normalise)).eval(), gpu)
+
+
+def test_a_sequence_that_is_too_long_is_named(gpu: type[recording.Recorder]) -> None:
+    """Positions of RoBERTa are computed on the GPU, and begin behind that of [PAD], which is 1: of 80 there are 78 left."""
+    model = model_of(RobertaForSequenceClassification)
+    logits_of = Replicas(lambda tokens: model(tokens).logits, workers=1)
+    for _ in range(3):
+        logits_of(tokens_of(78, 2))
+    longer = tokens_of(79, 1)
+    longer.input_ids[:] = np.maximum(longer.input_ids, 2)
+    with pytest.raises(ShapeError, match="sequence 0 reaches position 78, this model has 78"):
+        logits_of(longer)
+    assert np.isfinite(logits_of(tokens_of(78, 2))).all()
+    assert len(gpu.lengths) == 1
 
 
 def test_new_weights_in_the_same_place_are_seen_and_other_places_are_recorded_anew(gpu: type[recording.Recorder]) -> None:

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minigrad.backend.transfers import note_bound
 from minigrad.errors import DeviceError
 from minigrad.kernels.cuda import attention, draws
 from minigrad.kernels.cuda.attention import Work
 from minigrad.kernels.cuda.launch import PIECE
+from minigrad.kernels.cuda.sequences import count_ids
 from minigrad.packing import IntArray, PackedTokens, Packing
 
 IDLE = {"queries": np.array([0, 0, 0, 1, 0, PIECE, 0, 0], np.int32), "keys": np.array([0, 1, 0, 0, 0, PIECE, 0, 0], np.int32)}
@@ -102,8 +104,12 @@ class PlacedPacking(Packing):
     At the next replay its sequences have other lengths: nobody may read them on the host, and whoever does is told so.
     """
 
+    positions: Any
+    """Each row's place in its sequence, on the GPU. Shapes: (rows,) int32."""
+
     def __init__(self, packing: Packing, arrays: dict[str, Any]) -> None:
         self._size, self._first_rows = (packing.rows, len(packing)), arrays["first_rows"]
+        self.positions = arrays["all_places"][:, 1]
         super().__init__(packing.lengths, packing.numbers)
         for name, queries in (("all", self), ("first", self.first)):
             draws.place(queries, arrays[f"{name}_places"])
@@ -130,3 +136,9 @@ class PlacedPacking(Packing):
     def first_rows(self) -> Any:
         """The row at which each sequence begins, on the GPU. Shapes: (n,)."""
         return self._first_rows
+
+    def counted(self, ids: Any, skipped: int, start: int) -> Any:
+        """As `Packing.counted`, of ids on the GPU."""
+        found = count_ids(ids, self._first_rows, skipped, start)
+        note_bound(found, self.positions, start + 1)
+        return found

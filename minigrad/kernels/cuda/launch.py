@@ -164,6 +164,11 @@ TABLE: dict[str, Entry] = {
     "merge_runs": Entry("embedding.cu", "keys* merged* run:i64 n:i64", (256, 1, 1), by_thread),
     "sum_rows": Entry("embedding.cu", "values* keys* out* bundles* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, warp_strips),
     "sum_bundles": Entry("embedding.cu", "values* keys* bundles* out* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, row_strips),
+    "segment_mean": Entry("sequences.cu", "x* first_rows* out* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
+    "segment_mean_pullback": Entry("sequences.cu", "g* first_rows* dx* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
+    "segment_max": Entry("sequences.cu", "x* first_rows* out* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
+    "segment_max_pullback": Entry("sequences.cu", "g* x* out* first_rows* dx* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
+    "count_ids": Entry("sequences.cu", "ids* first_rows* out* rows:i64 sequences:i64 skipped:i64 start:i64", WARP_ROWS, by_warp),
     "adam": Entry(
         "optimizer.cu",
         f"p* g* m* v* largest* n:i64 {BETAS} size:f32 eps:f32 l2:f32 decay:f32 factor:f32",

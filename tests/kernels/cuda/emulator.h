@@ -276,6 +276,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin
 
 inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) { return __ballot_sync(mask, predicate, line) != 0; }
 
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return ((unsigned __int128)a * b) >> 64; }
 template <class T> T __ldg(const T* place) { return *place; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }

@@ -8,6 +8,7 @@ from kernels.cuda.attention_cases import kernels, sample
 from kernels.cuda.emulation import Emulator
 
 import minigrad as mg
+from minigrad.backend import transfers
 from minigrad.errors import DeviceError
 from minigrad.kernels.cuda import attention, draws
 from minigrad.kernels.cuda.attention import Work, pieces
@@ -62,12 +63,25 @@ def test_operations_find_what_was_placed() -> None:
     assert draws.places(None, placed) is arrays["all_places"] and draws.places(None, placed.first) is arrays["first_places"]
     np.testing.assert_array_equal(arrays["first_places"], [[4, 0], [2, 0]])
     np.testing.assert_array_equal(arrays["all_places"][3:5], [[2, 0], [2, 1]])
+    assert placed.positions.base is arrays["all_places"]
+    np.testing.assert_array_equal(placed.positions, packing.positions)
     work = attention._work(None, placed, placed.first)
     assert work.by_query is arrays["first_queries"] and work.by_key is arrays["first_keys"]
     assert (placed.rows, len(placed), placed.first.rows) == (73, 2, 2)
 
 
-@pytest.mark.parametrize("name", ["lengths", "offsets", "spans", "key_spans", "positions"])
+def test_counting_ids_says_how_far_it_goes(emulator: Emulator) -> None:
+    packing = Packing([3, 70])
+    placed, ids = PlacedPacking(packing, packing_arrays(packing)), np.arange(73) % 5
+    with transfers.noting_ids() as noted:
+        found = placed.counted(ids, 4, 9)
+    np.testing.assert_array_equal(found, packing.counted(ids, 4, 9))
+    ((computed, by, above),) = noted.bounds
+    assert computed is found and by is placed.positions
+    np.testing.assert_array_equal(packing.counted(ids, 5, 9), packing.positions + above)  # as far as it can, where none is skipped
+
+
+@pytest.mark.parametrize("name", ["lengths", "offsets", "spans", "key_spans"])
 def test_nobody_reads_what_is_different_in_every_replay(name: str) -> None:
     packing = Packing([3, 70])
     with pytest.raises(DeviceError, match="different in every replay"):

@@ -4,7 +4,7 @@
 without a row fails the suite.
 """
 
-from ops.cases import blocks, conv, elementwise, index, linalg, losses, normalisation, recurrent, reduce, shape, sorting  # noqa: F401 - each fills the table
+from ops.cases import blocks, conv, elementwise, index, linalg, losses, normalisation, recurrent, reduce, segments, shape, sorting  # noqa: F401 - each fills the table
 from ops.cases.base import CASES as CASES
 from ops.cases.base import PUBLIC as PUBLIC
 from ops.cases.base import Sample as Sample

@@ -1,0 +1,127 @@
+// What is computed of whole sequences: the mean and the largest of their rows, and a number for each of their tokens.
+//
+// Where sequences begin is read from device memory, so that a captured graph is of use for sequences of other lengths. Every sum runs in one
+// order. A sequence has one row or more. Shapes: first_rows (sequences,), x (rows, width).
+#include "warp.cuh"
+
+constexpr int LANES = 4;
+constexpr int CHUNK = LANES * WARP;
+constexpr int WARPS = 8;
+
+struct Span {
+    i64 first, end;
+
+    DEVICE Span(const i64* first_rows, i64 sequence, i64 sequences, i64 rows)
+        : first(first_rows[sequence]), end(sequence + 1 < sequences ? first_rows[sequence + 1] : rows) {}
+};
+
+DEVICE float larger(float a, float b) { return b > a || b != b ? b : a; }  // NaN wins, as in NumPy
+
+struct Sum {
+    static DEVICE float4 nothing() { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
+    static DEVICE float4 of(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+};
+
+struct Largest {
+    static DEVICE float4 nothing() {
+        const float least = __uint_as_float(0xFF800000u);  // minus infinity
+        return make_float4(least, least, least, least);
+    }
+    static DEVICE float4 of(float4 a, float4 b) { return make_float4(larger(a.x, b.x), larger(a.y, b.y), larger(a.z, b.z), larger(a.w, b.w)); }
+};
+
+// What the eight threads of a block have that hold the same columns, put together: every one of them gets it.
+template <class Together>
+DEVICE float4 over_warps(float4 mine) {
+    __shared__ float4 all[WARPS][WARP];
+    all[threadIdx.y][threadIdx.x] = mine;
+    __syncthreads();
+    float4 found = all[0][threadIdx.x];
+#pragma unroll
+    for (int i = 1; i < WARPS; ++i) found = Together::of(found, all[i][threadIdx.x]);
+    return found;
+}
+
+// Of this thread's columns, what the rows of a span are together.
+template <class Together>
+DEVICE float4 over_rows(const float* x, const Span& span, int at, int width, bool w) {
+    float4 found = Together::nothing();
+#pragma unroll 8
+    for (i64 row = span.first + threadIdx.y; row < span.end; row += WARPS) found = Together::of(found, load4(x + row * width, at, width, w));
+    return over_warps<Together>(found);
+}
+
+// out = the mean of the rows of each sequence. A block for each, for a strip of columns; each of its warps reads every eighth row.
+extern "C" __global__ void __launch_bounds__(256)
+    segment_mean(const float* x, const i64* first_rows, float* out, i64 rows, i64 sequences, int width) {
+    const Span span(first_rows, blockIdx.x, sequences, rows);
+    const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
+    const bool w = wide(x, width) && wide(out, width);
+    const float4 sum = over_rows<Sum>(x, span, at, width, w);
+    const float share = 1.0f / (float)(span.end - span.first);
+    if (threadIdx.y == 0)
+        store4(out + (i64)blockIdx.x * width, at, width, w, make_float4(sum.x * share, sum.y * share, sum.z * share, sum.w * share));
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    segment_mean_pullback(const float* g, const i64* first_rows, float* dx, i64 rows, i64 sequences, int width) {
+    const Span span(first_rows, blockIdx.x, sequences, rows);
+    const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
+    const bool w = wide(g, width) && wide(dx, width);
+    const float share = 1.0f / (float)(span.end - span.first);
+    const float4 above = load4(g + (i64)blockIdx.x * width, at, width, w);
+    const float4 each = make_float4(above.x * share, above.y * share, above.z * share, above.w * share);
+#pragma unroll 4
+    for (i64 row = span.first + threadIdx.y; row < span.end; row += WARPS) store4(dx + row * width, at, width, w, each);
+}
+
+// out = the largest of each column among the rows of each sequence.
+extern "C" __global__ void __launch_bounds__(256)
+    segment_max(const float* x, const i64* first_rows, float* out, i64 rows, i64 sequences, int width) {
+    const Span span(first_rows, blockIdx.x, sequences, rows);
+    const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
+    const bool w = wide(x, width) && wide(out, width);
+    const float4 largest = over_rows<Largest>(x, span, at, width, w);
+    if (threadIdx.y == 0) store4(out + (i64)blockIdx.x * width, at, width, w, largest);
+}
+
+DEVICE float4 hits(float4 x, float4 largest) {
+    return make_float4(x.x == largest.x, x.y == largest.y, x.z == largest.z, x.w == largest.w);
+}
+
+// Equal ones share the gradient evenly. Where the largest is NaN no number equals it, and 0/0 makes the gradient NaN.
+extern "C" __global__ void __launch_bounds__(256) segment_max_pullback(const float* g, const float* x, const float* out, const i64* first_rows,
+                                                                       float* dx, i64 rows, i64 sequences, int width) {
+    const Span span(first_rows, blockIdx.x, sequences, rows);
+    const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
+    const bool w = wide(g, width) && wide(x, width) && wide(out, width) && wide(dx, width);
+    const float4 above = load4(g + (i64)blockIdx.x * width, at, width, w), largest = load4(out + (i64)blockIdx.x * width, at, width, w);
+    float4 count = Sum::nothing();
+#pragma unroll 4
+    for (i64 row = span.first + threadIdx.y; row < span.end; row += WARPS)
+        count = Sum::of(count, hits(load4(x + row * width, at, width, w), largest));
+    count = over_warps<Sum>(count);
+#pragma unroll 4
+    for (i64 row = span.first + threadIdx.y; row < span.end; row += WARPS) {
+        const float4 hit = hits(load4(x + row * width, at, width, w), largest);
+        store4(dx + row * width, at, width, w,
+               make_float4(above.x * (hit.x / count.x), above.y * (hit.y / count.y), above.z * (hit.z / count.z), above.w * (hit.w / count.w)));
+    }
+}
+
+// out = start + how many ids of the sequence there are up to each, itself among them, that are not `skipped`; start for one that is. A warp
+// for each sequence, 32 ids at a time.
+extern "C" __global__ void __launch_bounds__(256)
+    count_ids(const i64* ids, const i64* first_rows, i64* out, i64 rows, i64 sequences, i64 skipped, i64 start) {
+    const i64 sequence = (i64)blockIdx.x * WARPS + threadIdx.x / WARP;
+    if (sequence >= sequences) return;
+    const Span span(first_rows, sequence, sequences, rows);
+    const int lane = threadIdx.x % WARP;
+    i64 before = start;
+    for (i64 row = span.first + lane; row - lane < span.end; row += WARP) {
+        const bool counts = row < span.end && ids[row] != skipped;
+        const u32 all = __ballot_sync(ALL, counts);
+        if (row < span.end) out[row] = counts ? before + __popc(all & ((2u << lane) - 1)) : start;
+        before += __popc(all);
+    }
+}

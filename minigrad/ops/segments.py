@@ -1,0 +1,42 @@
+"""Operations that sum up the rows of each sequence of a packing: pooling, by which a sequence of vectors becomes one.
+
+Conventions are those of `ops/reduce.py`, whose operations the bodies run on one sequence after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.backend import Array
+from minigrad.errors import ShapeError
+from minigrad.op import Op, op
+from minigrad.ops.reduce import max, mean
+from minigrad.packing import Packing
+
+
+def _each(reduction: Op[Any], xp: Any, x: Array, packing: Packing, keep: bool) -> Any:
+    if x.ndim != 2 or x.shape[0] != packing.rows:
+        raise ShapeError(f"rows of shape {tuple(x.shape)} do not fit {packing}")
+    outputs, pullbacks = [], []
+    for first, last in packing.spans:
+        output, (back,) = reduction.body(xp, x[first:last], axis=0)
+        outputs.append(output[None])
+        if keep:
+            pullbacks.append(back)
+
+    def pullback(g: Array) -> Array:
+        return xp.concatenate([back(g[i]) for i, back in enumerate(pullbacks)], axis=0)
+
+    return xp.concatenate(outputs, axis=0), (pullback,)
+
+
+@op("rows d -> sequences d", promotes="float")
+def segment_mean(xp: Any, x: Array, *, packing: Packing, keep: bool = True) -> Any:
+    """The mean of the rows of each sequence."""
+    return _each(mean, xp, x, packing, keep)
+
+
+@op("rows d -> sequences d", promotes="float")
+def segment_max(xp: Any, x: Array, *, packing: Packing, keep: bool = True) -> Any:
+    """The largest number of each column among the rows of each sequence; equal ones share the gradient evenly."""
+    return _each(max, xp, x, packing, keep)
