@@ -59,9 +59,6 @@ class Replicas:
         self._lock = RLock()  # one question at a time, whoever asks; a signal's handler may close in the midst of one
         finalize(self, stop_all, self._others)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.function, self.workers)  # a copy begins without workers and graphs
-
     def __call__(self, tokens: PackedTokens) -> Numbers:
         """The function's array for all sequences, in their order.
 

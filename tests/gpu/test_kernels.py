@@ -27,6 +27,7 @@ from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda import launch, optimizer
 from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
+from minigrad.kernels.cuda.sequences import count_ids
 from minigrad.op import REGISTRY
 from minigrad.optim.adam import adam
 from minigrad.optim.clip import clipping
@@ -217,6 +218,25 @@ def test_ids_are_ordered_and_equal_ones_stay_as_they_came(n: int) -> None:
     keys = SummedRows(xp.asarray(ids), xp.zeros((n, 1), np.float32), (1, 1))._keys().get()
     np.testing.assert_array_equal(keys & 0xFFFFFFFF, np.argsort(ids, kind="stable"))
     np.testing.assert_array_equal(keys >> 32, np.sort(ids))
+
+
+# ---------------------------------------------------------------- whole sequences
+@pytest.mark.parametrize("lengths", [(1,), (7, 1, 8, 9), (3, 64, 65, 1, 200), (512,) * 40])
+@pytest.mark.parametrize("width", [1, 33, 384, 770])
+@pytest.mark.parametrize("name", ["segment_mean", "segment_max"])
+def test_rows_of_sequences_are_pooled(name: str, width: int, lengths: tuple[int, ...]) -> None:
+    packing = Packing(lengths)
+    x = normal((packing.rows, width))[0]
+    compare(name, [x], {"packing": packing})
+    compare(name, [np.round(x)], {"packing": packing}, offset=1)  # equal maxima
+
+
+@pytest.mark.parametrize("lengths", [(1,), (7, 1, 32, 33, 64), (512, 511, 5) * 40])
+def test_ids_are_counted(lengths: tuple[int, ...]) -> None:
+    packing = Packing(lengths)
+    ids = np.random.default_rng(0).integers(0, 3, packing.rows)
+    found = count_ids(*(cuda_namespace().asarray(array) for array in (ids, packing.first_rows)), 1, 5)
+    np.testing.assert_array_equal(found.get(), packing.counted(ids, 1, 5))
 
 
 # ---------------------------------------------------------------- attention

@@ -15,7 +15,9 @@ from test_pipeline import KINDS, MASKED, call, close
 from train.runs import last_digest, log_of, run_folder
 
 import minigrad as mg
-from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from minigrad.backend import graphs
+from minigrad.models import BertForSequenceClassification, BertForTokenClassification, RobertaForSequenceClassification, SentenceEncoder
+from minigrad.models.sentence import POOLINGS
 from minigrad.packing import PackedTokens
 from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
@@ -84,19 +86,20 @@ def near(a: Any, b: Any) -> bool:
     return bool(np.allclose(a, b, atol=1e-3)) if isinstance(a, float | np.ndarray) else close(a, b)
 
 
-@pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForTokenClassification])
+@pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForTokenClassification, RobertaForSequenceClassification])
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "fp16"])
-def test_replayed_inference_is_that_of_the_filled_batch(kind: type, precision: str, device: str) -> None:
+def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: str, device: str) -> None:
     """Batches of one size with other lengths and ids; in between the weights are trained in place, and the allocator is kept busy."""
     mg.manual_seed(0)
-    model: Any = kind(BertConfig(vocab_size=40, num_hidden_layers=2, intermediate_size=128, id2label=LABELS, **SIZES))
+    config = kind.config_class(vocab_size=40, num_hidden_layers=2, intermediate_size=128, id2label=LABELS, **SIZES)
+    model: Any = kind(config)
     model.eval().to(device)
     optimizer = mg.optim.SGD(model.parameters(), lr=0.1)
     generator = np.random.default_rng(0)
     with Replicas(lambda tokens: model(tokens).logits, workers=1) as logits_of, mg.precision(precision):
         for number in range(12):
             lengths = generator.permutation([30, 3, 17, 25, 9, 33, 2, 38])
-            tokens = PackedTokens.of([generator.integers(5, 40, n) for n in lengths])
+            tokens = PackedTokens.of([generator.integers(0, 40, n) for n in lengths])
             bucket = bucket_for(tokens.packing.lengths)
             assert bucket is not None
             found = logits_of(tokens)
@@ -110,3 +113,18 @@ def test_replayed_inference_is_that_of_the_filled_batch(kind: type, precision: s
                 optimizer.step()
                 optimizer.zero_grad()
                 logits_of(tokens)  # once more before its size is recorded again
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_sentence_embeddings_are_those_of_the_cpu_and_replayed(
+    pooling: str, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same texts five times: computed plainly, then recorded, then replayed."""
+    made, recorded = [], graphs.Recorder.recorded
+    monkeypatch.setattr(graphs.Recorder, "recorded", lambda self, function: made.append(1) or recorded(self, function))
+    encoder = SentenceEncoder.from_pretrained(directory(tmp_path, "BertModel", **SIZES), pooling=pooling, normalise=True)
+    expected = encoder.encode(TEXTS)
+    encoder.to(device)
+    for _ in range(5):
+        np.testing.assert_allclose(encoder.encode(TEXTS), expected, rtol=0, atol=1e-4)  # vectors of length 1, sums in another order
+    assert len(made) == int(device != "cpu")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from kernels.cuda import recording
+from small_models import TEXTS, directory
 
 import minigrad as mg
 from minigrad import functional as F
@@ -119,6 +121,21 @@ def check_replays(function: Callable[[PackedTokens], mg.Tensor], gpu: type[recor
 def test_vectors_of_sentences(pooling: str, normalise: bool, gpu: type[recording.Recorder]) -> None:
     tokenizer: Any = None  # which is not asked for tokens
     check_replays(SentenceEncoder(model_of(RobertaModel), tokenizer, SentenceSettings(pooling, normalise)).eval(), gpu)
+
+
+def test_texts_are_encoded_by_replays(tmp_path: Path, gpu: type[recording.Recorder]) -> None:
+    """Also from one call to the next, and while the model is trained in between."""
+    folder = directory(tmp_path, "BertModel", hidden_size=64, num_attention_heads=2, num_hidden_layers=1)
+    encoder = SentenceEncoder.from_pretrained(folder, pooling="mean", normalise=True).train()
+    expected = encoder.encode(TEXTS)
+    encoder.to("cuda")
+    for calls in range(1, 6):
+        np.testing.assert_allclose(encoder.encode(TEXTS), expected, rtol=0, atol=1e-5)  # float32, sums in another order
+        assert len(gpu.lengths) == int(calls > 2)
+    weight = encoder.encoder.embeddings.LayerNorm.weight
+    weight.assign(-2 * weight.numpy())
+    assert np.abs(encoder.encode(TEXTS) - expected).max() > 0.1
+    assert len(gpu.lengths) == 1
 
 
 def test_a_sequence_that_is_too_long_is_named(gpu: type[recording.Recorder]) -> None:
