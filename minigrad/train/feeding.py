@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,18 @@ from minigrad.models.losses import IGNORED
 from minigrad.workers.buckets import Bucket, extended, filled_tokens, write_extended, write_filled
 
 
-def filled(batch: Batch, bucket: Bucket) -> Batch:
-    """The batch with sequences behind its own that make it the bucket's size. Labels are classes; those of the others are ignored."""
+def filled(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
+    """The batch with sequences behind its own that make it the bucket's size. ignored: the labels of the others; for NaN all labels are
+    floats."""
+    if batch.labels is not None and isnan(ignored) and batch.labels.dtype.kind != "f":
+        batch = replace(batch, labels=batch.labels.astype(np.float32))
     missing, count = bucket.tokens - batch.tokens.packing.rows, bucket.sequences - len(batch.tokens.packing)
     if count == 0:
         return batch
     return replace(
         batch,
         tokens=filled_tokens(batch.tokens, bucket),
-        labels=None if batch.labels is None else extended(batch.labels, count, IGNORED),
+        labels=None if batch.labels is None else extended(batch.labels, count, ignored),
         token_labels=None if batch.token_labels is None else extended(batch.token_labels, missing, IGNORED),
         rows=extended(batch.rows, count, -1),
     )
@@ -47,11 +51,11 @@ def kind_of(batch: Batch) -> Hashable:
 
 
 def write(batch: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write the batch, filled up to the size of the arrays. step: of the random numbers. factor: what the sum of the losses is multiplied
-    by."""
+    """Write the batch, filled up to the size of the arrays. step: of the random numbers. factor: what the loss is multiplied by for its
+    backward pass."""
     write_filled(batch.tokens, out)
     for name, array in _labels(batch).items():
-        write_extended(array, IGNORED, out[name])
+        write_extended(array, nan if out[name].dtype.kind == "f" else IGNORED, out[name])
     out["clock"][...], out["factor"][...] = step, factor
 
 

@@ -2,6 +2,8 @@
 
 The loss of a step is the sum over its items divided by how many there are. A part of the step contributes its own sum, divided by the
 count of the whole, so the parts' losses and gradients add up to those of the step, however unequal the parts are.
+
+An item without a label counts nowhere: its label is -100 where labels are classes, and NaN where they are numbers.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from math import isnan, nan
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,29 +24,58 @@ from minigrad.files import quoted
 from minigrad.models.losses import IGNORED
 from minigrad.tensor import Tensor
 
+Count: TypeAlias = float | Tensor
+"""What a sum is divided by: a number, or in a captured step a tensor () on the GPU."""
+
 
 class Objective(ABC):
     """A loss that is a mean over items."""
 
-    ignores: ClassVar[bool] = False
-    """Whether an item with the label -100 adds nothing, so that batches can be filled up with such."""
+    ignored: ClassVar[float | None] = None
+    """The label of an item that adds nothing and is not counted, with which batches can be filled up; None where there is none."""
 
     @abstractmethod
     def count(self, batch: Batch) -> float:
         """What the sum over the items of `batch` is divided by; 0 if it has none."""
 
     @abstractmethod
-    def share(self, model: Any, part: Batch, count: float) -> Tensor:
+    def share(self, model: Any, part: Batch, count: Count) -> Tensor:
         """The sum over the items of `part`, divided by `count`. Shapes: → ().
 
-        It is linear in 1 / count, adds nothing for an item with the label -100 where `ignores` is set, and depends on the model, the part
-        and the objective's attributes alone: a captured step computes it once with the count 1, on a batch filled up with such items, and
-        replays that with other batches. A class with a `loss` of its own is not captured.
+        It adds nothing for an item with the label `ignored`, and depends on the model, the part and the objective's attributes alone: a
+        captured step records it once, on a batch filled up with such items, and replays that with other batches and other counts. A class
+        with a `loss` of its own is not captured.
         """
 
     def loss(self, model: Any, part: Batch, whole: Batch) -> Tensor:
         """The part's share of the loss of the whole step. Shapes: → ()."""
         return self.share(model, part, self.count(whole))
+
+    def terms(self) -> Sequence[tuple[float, Objective]]:
+        """(weight, objective) pairs whose weighted sum it is: itself alone, but for a mixture."""
+        return [(1.0, self)]
+
+    def place(self, device: str) -> None:  # noqa: B027 - most have no arrays
+        """Put the arrays that `share` reads where the model is; nothing can be copied there while a step is recorded."""
+
+
+def weighted(shares: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """The sum of weights times shares. Shapes: () each → ()."""
+    parts = [share if weight == 1 else share * weight for weight, share in shares]
+    return parts[0] if len(parts) == 1 else F.stack(parts).sum()
+
+
+def has_own_loss(objective: Objective) -> bool:
+    """Whether its loss may be another than the weighted sum of its terms' shares."""
+    own, *others = (getattr(one.loss, "__func__", None) for one in (objective, *(term for _, term in objective.terms())))
+    return own not in (Objective.loss, Mixed.loss) or any(other is not Objective.loss for other in others)
+
+
+def fill_label(terms: Sequence[tuple[float, Objective]]) -> float | None:
+    """The label, in `Batch.labels`, that none of the terms counts. None if one of them has none."""
+    labels = [objective.ignored for _, objective in terms]
+    known = [label for label in labels if label is not None]
+    return None if len(known) < len(labels) else next(filter(isnan, known), IGNORED)
 
 
 @dataclass(frozen=True)
@@ -65,10 +97,10 @@ class _Classes(Objective):
     Raises: ArgumentError for weights that are negative, not finite or all 0, and a smoothing outside 0 … 1.
     """
 
-    ignores = True
+    ignored = IGNORED
 
     def __init__(self, class_weights: ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
-        self.class_weights = None if class_weights is None else np.asarray(class_weights, np.float32)
+        self.class_weights = None if class_weights is None else np.array(class_weights, np.float32)  # a copy that stays as it is
         if self.class_weights is not None and not (
             self.class_weights.ndim == 1
             and np.isfinite(self.class_weights).all()
@@ -78,7 +110,14 @@ class _Classes(Objective):
             raise ArgumentError(f"class_weights must be finite numbers of at least 0, one a class, not all 0; got {quoted(class_weights)}")
         if not 0 <= label_smoothing <= 1:
             raise ArgumentError(f"label_smoothing lies between 0 and 1, got {label_smoothing!r}")
+        if self.class_weights is not None:
+            self.class_weights.setflags(write=False)
         self.label_smoothing = label_smoothing
+        self._placed: tuple[NDArray[np.float32], Tensor] | None = None
+
+    def place(self, device: str) -> None:
+        if self.class_weights is not None and device != "cpu":
+            self._placed = self.class_weights, Tensor(self.class_weights, device=device)
 
     @abstractmethod
     def _labels(self, batch: Batch) -> NDArray[np.int64]:
@@ -94,13 +133,16 @@ class _Classes(Objective):
             raise IndexRangeError(f"the label {wrong[0]} is none of the {len(self.class_weights)} classes that have a weight")
         return float(self.class_weights[labels].sum(dtype=np.float64))
 
-    def share(self, model: Any, part: Batch, count: float) -> Tensor:
-        return self.rows(model(part.tokens).logits, part, denominator=count)
+    def share(self, model: Any, part: Batch, count: Count) -> Tensor:
+        return self.rows(model(part.tokens).logits, part, denominator=count.array if isinstance(count, Tensor) else count)
 
     def rows(self, logits: Tensor, part: Batch, **how: Any) -> Tensor:
         """The loss of the labels of `part`; how: as `functional.cross_entropy`."""
         labels = Tensor.wrap(self._labels(part))  # a batch stays as it is while its step is made
-        return F.cross_entropy(logits, labels, self.class_weights, IGNORED, label_smoothing=self.label_smoothing, **how)
+        weights: Any = self.class_weights
+        if self._placed is not None and self._placed[0] is weights and logits.device != "cpu":
+            weights = self._placed[1]
+        return F.cross_entropy(logits, labels, weights, IGNORED, label_smoothing=self.label_smoothing, **how)
 
 
 class SequenceClasses(_Classes):
@@ -121,30 +163,55 @@ class TokenClasses(_Classes):
         return batch.token_labels
 
 
+def _known(logits: Tensor, labels: NDArray[Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits and labels, both 0 where the label is NaN; and where it is. Shapes: (*s), (*s) → (*s) each."""
+    given = Tensor(labels, dtype=logits.dtype, device=logits.device)
+    missing = F.isnan(given)
+    return F.where(missing, 0.0, logits), F.where(missing, 0.0, given), missing
+
+
 class SequenceNumbers(Objective):
-    """The squared difference from one number for each sequence: Batch.labels (sequences,). The model gives logits (sequences, 1)."""
+    """The squared difference from one number for each sequence: Batch.labels (sequences,), NaN for none. The model gives logits
+    (sequences, 1)."""
+
+    ignored = nan
 
     def count(self, batch: Batch) -> float:
-        return float(len(batch.tokens.packing))
+        return float(len(batch.tokens.packing) if batch.labels is None else np.count_nonzero(~np.isnan(batch.labels)))
 
-    def share(self, model: Any, part: Batch, count: float) -> Tensor:
+    def share(self, model: Any, part: Batch, count: Count) -> Tensor:
         logits = model(part.tokens).logits.reshape((-1,))
         if part.labels is None or part.labels.shape != logits.shape:
             raise ShapeError("this objective needs a batch with labels, one number for each sequence, and a model with one label")
-        return F.mse_loss(logits, Tensor(part.labels, dtype=logits.dtype, device=logits.device), reduction="sum") / count
+        logits, labels, _ = _known(logits, part.labels)
+        return F.mse_loss(logits, labels, reduction="sum") / count
+
+
+_CHOICES = "this objective needs a batch with labels, zeros and ones for each sequence and class"
 
 
 class SequenceChoices(Objective):
-    """Several classes at once, yes or no for each: Batch.labels (sequences, classes) of zeros and ones. Binary cross-entropy."""
+    """Several classes at once, yes or no for each: Batch.labels (sequences, classes) of zeros and ones, NaN for neither. Binary
+    cross-entropy."""
+
+    ignored = nan
 
     def count(self, batch: Batch) -> float:
         if batch.labels is None or batch.labels.ndim != 2:
-            raise ShapeError("this objective needs a batch with labels, zeros and ones for each sequence and class")
-        return float(batch.labels.size)
+            raise ShapeError(_CHOICES)
+        wrong = batch.labels[(batch.labels < 0) | (batch.labels > 1)]
+        if wrong.size:
+            raise IndexRangeError(
+                f"a label of several classes at once lies between 0 (no) and 1 (yes), or is NaN for neither; got {wrong[0]}"
+            )
+        return float(np.count_nonzero(~np.isnan(batch.labels)))
 
-    def share(self, model: Any, part: Batch, count: float) -> Tensor:
+    def share(self, model: Any, part: Batch, count: Count) -> Tensor:
         logits = model(part.tokens).logits
-        return F.bce_with_logits(logits, Tensor(part.labels, dtype=logits.dtype, device=logits.device), reduction="sum") / count
+        if part.labels is None or part.labels.shape != logits.shape:
+            raise ShapeError(f"{_CHOICES}, and a model with as many classes")
+        logits, labels, missing = _known(logits, part.labels)
+        return F.where(missing, 0.0, F.bce_with_logits(logits, labels, reduction="none")).sum() / count
 
 
 class Mixed(Objective):
@@ -155,16 +222,22 @@ class Mixed(Objective):
     """
 
     def __init__(self, parts: Sequence[tuple[float, Objective]]) -> None:
-        self.parts = list(parts)
+        self.parts = tuple(parts)
         if not self.parts or not all(np.isfinite(weight) and weight > 0 for weight, _ in self.parts):
             raise ArgumentError(f"Mixed takes (weight, objective) pairs with weights above 0, got {parts!r:.120}")
 
     def count(self, batch: Batch) -> float:
         return sum(objective.count(batch) for _, objective in self.parts)
 
-    def share(self, model: Any, part: Batch, count: float) -> Tensor:
+    def share(self, model: Any, part: Batch, count: Count) -> Tensor:
         raise ArgumentError("the parts of a Mixed objective count their own items: call loss(model, part, whole)")
 
     def loss(self, model: Any, part: Batch, whole: Batch) -> Tensor:
-        shares = [objective.loss(model, part, whole) * weight for weight, objective in self.parts if objective.count(whole) > 0]
-        return F.stack(shares).sum()
+        return weighted([(weight, objective.loss(model, part, whole)) for weight, objective in self.parts if objective.count(whole) > 0])
+
+    def terms(self) -> Sequence[tuple[float, Objective]]:
+        return self.parts
+
+    def place(self, device: str) -> None:
+        for _, objective in self.parts:
+            objective.place(device)

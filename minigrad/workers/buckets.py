@@ -78,9 +78,9 @@ def filled_tokens(tokens: PackedTokens, bucket: Bucket) -> PackedTokens:
     return PackedTokens(ids, together, types, positions)
 
 
-def extended(given: np.ndarray[Any, Any], count: int, value: int) -> np.ndarray[Any, Any]:
-    """An array with a number so many times behind it. Shapes: (n,) → (n + count,)."""
-    out = np.empty(len(given) + count, given.dtype)
+def extended(given: np.ndarray[Any, Any], count: int, value: float) -> np.ndarray[Any, Any]:
+    """An array with a number so many times behind it. Shapes: (n, …) → (n + count, …)."""
+    out = np.empty((len(given) + count, *given.shape[1:]), given.dtype)
     write_extended(given, value, out)
     return out
 

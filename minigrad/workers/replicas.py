@@ -11,7 +11,7 @@ from functools import partial
 from threading import RLock
 from types import TracebackType
 from typing import Any, Self, TypeAlias
-from weakref import finalize
+from weakref import WeakSet, finalize
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Replicas:
         self._captured: CapturedFunction | None = None
         self._lock = RLock()  # one question at a time, whoever asks; a signal's handler may close in the midst of one
         finalize(self, stop_all, self._others)
+        _all.add(self)
 
     def __call__(self, tokens: PackedTokens) -> Numbers:
         """The function's array for all sequences, in their order.
@@ -107,13 +108,27 @@ class Replicas:
         """End the workers, and forget the graphs; a later call starts new ones."""
         with self._lock:
             stop_all(self._others)
-            self._captured = None
+            self.forget_graphs()
+
+    def forget_graphs(self) -> bool:
+        """Give the memory of the graphs back, which are recorded anew when they are of use again. Whether there were any."""
+        with self._lock:
+            had, self._captured = self._captured is not None, None
+        return had
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+_all: WeakSet[Replicas] = WeakSet()
+
+
+def forget_graphs() -> bool:
+    """Give the memory of all graphs for inference back, for a step of training that lacks it. Whether there were any."""
+    return any([replicas.forget_graphs() for replicas in list(_all)])
 
 
 def _answering(function: Function) -> Callable[[dict[str, Any], Arrays], Reply]:

@@ -9,7 +9,7 @@ from kernels.cuda import recording
 from kernels.cuda.emulation import Emulator
 
 from minigrad.kernels import register_cuda
-from minigrad.train import captured
+from minigrad.train import recordings
 
 register_cuda()
 
@@ -22,5 +22,5 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
 @pytest.fixture
 def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[recording.Recorder]]:
     recording.install(compiled.kernel, monkeypatch)
-    monkeypatch.setattr(captured, "Recorder", recording.Recorder)
+    monkeypatch.setattr(recordings, "Recorder", recording.Recorder)
     yield recording.Recorder

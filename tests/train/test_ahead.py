@@ -25,7 +25,7 @@ from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
-from minigrad.train import captured
+from minigrad.train import recordings
 from minigrad.train.ahead import StepResult
 from minigrad.train.captured import AHEAD
 from minigrad.train.feeding import filled
@@ -139,7 +139,7 @@ def test_other_options_of_the_rule(options: dict[str, Any], gpu: type[recording.
 
 
 def test_other_buckets_evicted_graphs_and_batches_without_one(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captured, "KEPT", 2)
+    monkeypatch.setattr(recordings, "KEPT", 2)
     given = batches([(5, 9, 3), (6, 9, 2), (1, 6), (9, 9, 9, 9), (2, 5), (7, 9, 1), (7, 9, 1)])
     tokens = given[1].tokens
     given[1] = Batch(

@@ -21,7 +21,7 @@ from minigrad.kernels.cuda.inputs import IDLE
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
 from minigrad.train.feeding import filled, layout_of, write
-from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses
+from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses, fill_label
 from minigrad.workers.buckets import Bucket, bucket_for, size_above
 
 LENGTHS = (5, 9, 1, 3, 7, 2, 9)
@@ -129,6 +129,21 @@ def test_the_same_units_drop() -> None:
     np.testing.assert_array_equal(masks[1][: len(masks[0])], masks[0])
 
 
-def test_who_ignores_items() -> None:
-    assert SequenceClasses().ignores and TokenClasses().ignores
-    assert not any(objective.ignores for objective in (SequenceNumbers(), SequenceChoices(), Mixed([(1.0, TokenClasses())])))
+@pytest.mark.parametrize("labels", [np.array([0.5, np.nan, -100.0]), np.array([3, -100, 7])], ids=["floats", "whole numbers"])
+def test_labels_that_are_numbers_are_filled_up_with_nan(labels: np.ndarray) -> None:
+    batch = replace(batch_of([4, 4, 9]), labels=labels)
+    whole = filled(batch, Bucket(20, 4), np.nan)
+    assert whole.labels is not None and whole.labels.dtype.kind == "f"
+    np.testing.assert_array_equal(whole.labels, [*labels, np.nan])
+    out = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout_of(whole).items()}
+    write(batch, 0, 1.0, out)
+    np.testing.assert_array_equal(out["labels"], whole.labels)
+    assert filled(replace(batch, labels=np.array([1, 2, 3])), Bucket(17, 3), np.nan).labels.dtype == np.float32  # of its size already
+
+
+def test_the_labels_that_fill_batches_up() -> None:
+    classes, numbers = SequenceClasses(), SequenceNumbers()
+    assert {fill_label(objective.terms()) for objective in (classes, TokenClasses(), Mixed([(1.0, classes)]))} == {IGNORED}
+    for objective in (numbers, SequenceChoices(), Mixed([(1.0, TokenClasses()), (1.0, numbers)])):
+        assert np.isnan(fill_label(objective.terms()) or 0)
+    assert fill_label(Mixed([(1.0, classes), (1.0, Mixed([(1.0, classes)]))]).terms()) is None

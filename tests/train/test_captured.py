@@ -26,10 +26,10 @@ from minigrad.models import (
 )
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
-from minigrad.train import captured
+from minigrad.train import captured, recordings
 from minigrad.train.feeding import filled
 from minigrad.train.loss_scale import LossScaler
-from minigrad.train.objectives import LossOf, SequenceClasses, SequenceNumbers, TokenClasses
+from minigrad.train.objectives import Count, LossOf, Mixed, SequenceClasses, TokenClasses
 from minigrad.train.team import Team
 from minigrad.workers.buckets import bucket_for
 
@@ -115,7 +115,7 @@ def test_precision_and_an_overflow(precision: str, gpu: type[recording.Recorder]
 
 
 def test_every_bucket_has_its_recording_and_the_oldest_goes(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captured, "KEPT", 2)
+    monkeypatch.setattr(recordings, "KEPT", 2)
     sizes = [(5, 9, 3), (1, 6), (6, 9, 2), (9, 9, 9, 9), (2, 5), (7, 9, 1)]
     given = batches(sizes)
     expected = trained(BertForTokenClassification, TokenClasses(), given, False)
@@ -128,18 +128,20 @@ def test_every_bucket_has_its_recording_and_the_oldest_goes(gpu: type[recording.
 
 @pytest.mark.parametrize(
     "forgotten",
-    ["clock", "factor", "labels", "input_ids", "token_type_ids", "positions", "all_places", "all_keys", "first_keys", "first_rows"],
+    ["clock", "counts", "labels", "input_ids", "token_type_ids", "positions", "all_places", "all_keys", "first_keys", "first_rows"],
 )
 def test_whatever_is_not_filled_would_be_seen(forgotten: str, gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     given, layers = batches(SAME_BUCKET[:2]), 2 if forgotten == "all_keys" else 1  # the last layer computes first rows alone
     expected = trained(BertForSequenceClassification, SequenceClasses(), given, False, layers=layers)
-    whole, first = captured.write, {}
+    whole, first = captured._written, {}
 
-    def stale(batch: Batch, step: int, factor: float, out: dict[str, np.ndarray]) -> None:
-        whole(batch, step, factor, out)
+    def stale(*given: Any) -> dict[str, np.ndarray]:
+        out = whole(*given)
+        assert out is not None
         out[forgotten][...] = first.setdefault(forgotten, out[forgotten].copy())
+        return out
 
-    monkeypatch.setattr(captured, "write", stale)
+    monkeypatch.setattr(captured, "_written", stale)
     ours = trained(BertForSequenceClassification, SequenceClasses(), given, True, layers=layers)
     assert ours[0][0] == expected[0][0] and any((ours[3][name] != weight).any() for name, weight in expected[3].items())
 
@@ -188,12 +190,25 @@ def test_a_change_of_the_objective_means_a_new_recording(gpu: type[recording.Rec
         assert losses == pytest.approx([objective.loss(model, batch, batch).item()] * 2, rel=1e-6)  # float32, sums in another order
 
 
+def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+    batch, part = batches([(5, 9, 3)])[0], SequenceClasses([1.0, 2.0, 3.0])
+    model, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, part)]))
+    model.eval()
+    losses = [team.backward(batch) for _ in range(2)]
+    part.class_weights = np.array([3.0, 2.0, 0.5], np.float32)
+    losses += [team.backward(batch) for _ in range(2)]
+    assert len(gpu.lengths) == 2
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+    with pytest.raises(ValueError, match="read-only"):  # a copy on the GPU would not see it
+        SequenceClasses([1.0, 2.0]).class_weights[0] = 5.0
+
+
 class Counting(SequenceClasses):
     """Another thing in every step."""
 
     steps = 0
 
-    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
         self.steps += 1
         return super().share(model, part, count) * self.steps
 
@@ -249,14 +264,18 @@ def refused(team: Team, batch: Batch, caplog: pytest.LogCaptureFixture, level: i
     return records[0].getMessage()
 
 
+class Counted(SequenceClasses):
+    """Every sequence counts, labelled or not."""
+
+    ignored = None
+
+
 def test_an_objective_that_cannot_ignore_items(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "minigrad")
-    mg.manual_seed(3)
-    model = BertForSequenceClassification(BertConfig(**CONFIG | {"id2label": {0: "x"}})).train().to("cuda")
-    team = Team(LossOf(model, SequenceNumbers()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
-    batch = batches([(5, 9)])[0]
-    numbers = Batch(batch.tokens, np.array([0.5, 1.0], np.float32), None, batch.rows)
-    assert "SequenceNumbers cannot ignore an item" in refused(team, numbers, caplog, logging.INFO)
+    for objective in (Counted(), Mixed([(1.0, SequenceClasses()), (2.0, Counted())])):
+        caplog.clear()
+        message = refused(team_of(objective)[1], batches([(5, 9, 3)])[0], caplog, logging.INFO)
+        assert f"{type(objective).__name__} cannot ignore an item" in message
     assert not gpu.lengths
 
 
@@ -282,6 +301,14 @@ def test_an_objective_with_a_loss_of_its_own(
     assert team.backward(batch) > 10 and not gpu.lengths
 
 
+@pytest.mark.parametrize("part", [Penalised(), Mixed([(1.0, SequenceClasses())])], ids=["a loss of its own", "a mixture"])
+def test_a_mixture_of_which_a_part_has_one(part: Any, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "minigrad")
+    _, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, part)]))
+    assert "Mixed has a `loss` of its own" in refused(team, batches([(5, 9, 3)])[0], caplog, logging.INFO)
+    assert not gpu.lengths
+
+
 def test_a_loss_of_ones_own(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
     model = BertForSequenceClassification(BertConfig(**CONFIG)).train().to("cuda")
     optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
@@ -302,7 +329,7 @@ def test_an_operation_that_needs_lengths_on_the_host(gpu: type[recording.Recorde
 class Measuring(SequenceClasses):
     """Changes a buffer in every step."""
 
-    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
         model.steps.assign(model.steps + 1)
         return super().share(model, part, count)
 
@@ -318,7 +345,7 @@ def test_a_step_that_changes_a_buffer_changes_it_once(gpu: type[recording.Record
 class Fetching(SequenceClasses):
     """Looks at a number in every step."""
 
-    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
         loss = super().share(model, part, count)
         assert loss.item() > 0
         return loss
@@ -329,8 +356,15 @@ def test_a_fetch_inside_of_a_step(gpu: type[recording.Recorder], caplog: pytest.
     assert "fetches numbers from the GPU while launches are recorded" in message
 
 
+class Copying(SequenceClasses):
+    """Takes a number along from the host in every step."""
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        return super().share(model, part, count) * mg.tensor(2.0, device="cuda")
+
+
 def test_a_copy_to_the_gpu_inside_of_a_step(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    message = refused(team_of(SequenceClasses(class_weights=[1.0, 2.0, 3.0]))[1], batches([(5, 9)])[0], caplog)
+    message = refused(team_of(Copying())[1], batches([(5, 9)])[0], caplog)
     assert "copies an array to the GPU while launches are recorded" in message
 
 
@@ -394,7 +428,7 @@ def test_memory_that_does_not_suffice_for_a_plain_step_is_the_callers_business(
 class Starving(SequenceClasses):
     """Has room for two sequences."""
 
-    def share(self, model: Any, part: Batch, count: float) -> mg.Tensor:
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
         if len(part.tokens.packing) > 2:
             raise MemoryError(f"no room for {len(part.tokens.packing)} sequences")
         return super().share(model, part, count)

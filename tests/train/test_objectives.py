@@ -129,6 +129,35 @@ def test_numbers_and_choices_are_the_formulas() -> None:
     assert SequenceChoices().loss(model, batch, batch).item() == pytest.approx(wanted, rel=EPSILON)
 
 
+@pytest.mark.parametrize("case", ["numbers", "choices"])
+def test_what_has_the_label_nan_counts_nowhere(case: str) -> None:
+    """Whatever the model makes of it."""
+    objective, options = CASES[case]
+    model, batch = Scores(**options), batch_for(case, 3)
+    labels = np.asarray(batch.labels, np.float32)
+    missing = np.zeros(labels.shape, bool)
+    missing.reshape(-1)[::3] = missing[1] = True
+    batch = replace(batch, labels=np.where(missing, np.nan, labels))
+    first = batch.tokens.input_ids[batch.tokens.packing.offsets[1]]
+    model.table.weight.assign(np.where(np.arange(50)[:, None] == first, np.inf, model.table.weight.numpy()))
+    x = model.expected(batch).reshape(labels.shape)[~missing]
+    y = labels[~missing]
+    wanted = np.mean((x - y) ** 2) if case == "numbers" else np.mean(np.log1p(np.exp(x)) - x * y)
+    loss = objective.loss(model, batch, batch)
+    assert objective.count(batch) == len(y) and loss.item() == pytest.approx(wanted, rel=EPSILON)
+    loss.backward()
+    gradient = model.table.weight.grad.numpy()
+    assert np.isfinite(gradient).all() and not gradient[first].any()
+    assert objective.count(replace(batch, labels=np.full_like(labels, np.nan))) == 0
+
+
+@pytest.mark.parametrize("label", [-100, 1.5])
+def test_a_choice_that_is_none(label: float) -> None:
+    batch = replace(batch_of(0), labels=np.full((7, CLASSES), label))
+    with pytest.raises(IndexRangeError, match=f"between 0 .no. and 1 .yes., or is NaN for neither; got {label}"):
+        SequenceChoices().loss(Scores(), batch, batch)
+
+
 def test_what_the_sum_is_divided_by() -> None:
     batch = batch_of(0)
     assert batch.labels is not None and batch.token_labels is not None

@@ -38,7 +38,7 @@ def _cross_entropy(
         return NotImplemented
     if reduction not in REDUCTIONS or not _is_share(label_smoothing) or (denominator is not None and reduction != "mean"):
         return NotImplemented
-    given = None if denominator is None or isinstance(denominator, Real) else denominator
+    given: Any = None if denominator is None or isinstance(denominator, Real) else denominator
     if given is not None and (not all_float32(given) or given.shape != ()):
         return NotImplemented
     logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(labels)
