@@ -38,6 +38,7 @@ from minigrad.ops import (
     dense_gelu,
     divide,
     einsum,
+    embed_norm,
     equal,
     erf,
     erfc,
@@ -125,15 +126,15 @@ from minigrad.tensor import Tensor, TensorLike, as_tensor
 __all__ = [
     "absolute", "add", "argmax", "argmin", "argsort", "as_tensor", "attention", "attention_block", "avg_pool1d", "avg_pool2d", "batch_norm",
     "bce_with_logits", "broadcast_to", "ceil", "clip", "concatenate", "conv1d", "conv2d", "cos", "cosine_similarity", "cross_entropy",
-    "cumsum", "dense_add_norm", "dense_gelu", "divide", "dropout", "einsum", "embedding", "equal", "erf", "erfc", "exp", "expand_dims",
-    "expm1", "feed_forward", "flip", "floor", "fold", "gelu", "greater", "greater_equal", "group_norm", "gru", "huber_loss", "isfinite",
-    "isnan", "kl_div", "l1_loss", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log", "log1p", "log_softmax",
-    "logsumexp", "lstm", "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min", "minimum", "moveaxis",
-    "mse_loss", "multiply", "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "power", "prod", "put_rows", "relu",
-    "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "segment_max", "segment_mean",
-    "sigmoid", "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split", "sqrt", "square",
-    "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk", "transpose", "tril",
-    "triu", "unfold", "var", "where",
+    "cumsum", "dense_add_norm", "dense_gelu", "divide", "dropout", "einsum", "embed_norm", "embedding", "equal", "erf", "erfc", "exp",
+    "expand_dims", "expm1", "feed_forward", "flip", "floor", "fold", "gelu", "greater", "greater_equal", "group_norm", "gru", "huber_loss",
+    "isfinite", "isnan", "kl_div", "l1_loss", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log", "log1p",
+    "log_softmax", "logsumexp", "lstm", "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min", "minimum",
+    "moveaxis", "mse_loss", "multiply", "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "power", "prod", "put_rows",
+    "relu", "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "segment_max",
+    "segment_mean", "sigmoid", "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split",
+    "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk",
+    "transpose", "tril", "triu", "unfold", "var", "where",
 ]  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from typing import Any, Unpack
 from minigrad import functional as F
 from minigrad.errors import ArgumentError
 from minigrad.models import heads
-from minigrad.models.blocks import Embeddings, Encoder, Pooler, activated
+from minigrad.models.blocks import Encoder, Pooler, activated
 from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import BertConfig
+from minigrad.models.embeddings import Embeddings
 from minigrad.models.losses import token_labels, token_loss
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, PreTrainingOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel

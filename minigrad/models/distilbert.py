@@ -17,17 +17,15 @@ from minigrad.models.blocks import (
     activated,
     attention_block,
     attention_weights,
-    check_length,
-    embedded,
     feed_forward,
     in_one,
     lay_side_by_side,
     run_layers,
     side_by_side,
-    word_vectors,
 )
 from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
+from minigrad.models.embeddings import Read, check_length, embeddings
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module, init
@@ -90,9 +88,14 @@ class DistilBertEmbeddings(Module):
     def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
         """Shapes: → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
-        x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id)
-        x = x + embedded("positions", tokens.positions, self.position_embeddings)
-        return self.dropout(self.LayerNorm(x), tokens.packing)  # type: ignore[no-any-return]
+        return embeddings(
+            words,
+            tokens.packing,
+            self.LayerNorm,
+            self.dropout,
+            Read("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
+            Read("positions", tokens.positions, self.position_embeddings),
+        )
 
 
 class DistilBertAttention(Module):

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Unpack
 
 from minigrad import functional as F
 from minigrad.models import heads
-from minigrad.models.blocks import Embeddings, Encoder, activated
+from minigrad.models.blocks import Encoder, activated
 from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import WORDS, PretrainedConfig
+from minigrad.models.embeddings import Embeddings
 from minigrad.models.losses import IGNORED, checked_count, token_labels
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel

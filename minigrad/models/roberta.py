@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
 from minigrad.models import heads
-from minigrad.models.blocks import Encoder, Pooler, activated, check_length, embedded, word_vectors
+from minigrad.models.blocks import Encoder, Pooler, activated
 from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
+from minigrad.models.embeddings import Read, check_length, embeddings
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
@@ -67,10 +68,15 @@ class RobertaEmbeddings(Module):
     def forward(self, tokens: PackedTokens, positions: IntArray, words: Tensor | None = None) -> Tensor:
         """Shapes: positions (rows,) → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
         check_length(tokens, positions, self.position_embeddings, first=self.pad_token_id + 1)
-        x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id)
-        x = x + embedded("token_type_ids", tokens.token_type_ids, self.token_type_embeddings)
-        x = x + embedded("positions", positions, self.position_embeddings, self.pad_token_id)
-        return self.dropout(self.LayerNorm(x), tokens.packing)  # type: ignore[no-any-return]
+        return embeddings(
+            words,
+            tokens.packing,
+            self.LayerNorm,
+            self.dropout,
+            Read("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
+            Read("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
+            Read("positions", positions, self.position_embeddings, self.pad_token_id),
+        )
 
 
 def position_ids(tokens: PackedTokens, padded_ids: Any, pad_token_id: int) -> IntArray:

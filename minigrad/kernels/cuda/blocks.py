@@ -121,7 +121,7 @@ def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1
     def pullback(g: Array) -> Any:
         g, gx = xp.ascontiguousarray(g), xp.empty_like(x)
         launch("add_norm_pullback_float32", x.shape[:1], g, gamma, xhat, rstd, gx, None, *x.shape, *row_draw(xp, None))
-        return gx, *_norm_sums(xp, g, xhat, None)
+        return gx, *norm_sums(xp, g, xhat, None)
 
     return out, pullback
 
@@ -156,13 +156,13 @@ def _dense_add_norm(
         dy = gx if draw is None else xp.empty_like(y)
         gradients = (g, gamma, xhat, rstd, gx, None if draw is None else dy)
         launch("add_norm_pullback_float32", y.shape[:1], *gradients, *y.shape, *drawing)
-        dbias, dgamma, dbeta = _norm_sums(xp, g, xhat, dy)
+        dbias, dgamma, dbeta = norm_sums(xp, g, xhat, dy)
         return *product_pullback(dy), dbias, gx, dgamma, dbeta
 
     return out, pullback
 
 
-def _norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> Array:
+def norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> Array:
     """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (2 or 3, width)."""
     rows, width = g.shape
     kinds = 2 if dy is None else 3

@@ -1,15 +1,21 @@
-"""Rows of a table on a GPU: gathered by a kernel, and their gradient summed in an order that does not depend on how threads run."""
+"""Rows of tables on a GPU: gathered by a kernel, and their gradient summed in an order that does not depend on how threads run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array, namespace_of
+from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.gradients import RowSparse
+from minigrad.backend.precision import product_precision
+from minigrad.backend.random import Draw
 from minigrad.backend.transfers import declared
-from minigrad.kernels.cuda.blocks import all_float32
-from minigrad.kernels.cuda.launch import BUNDLE, MERGED, RUN, launch
+from minigrad.kernels.cuda.blocks import all_float32, covers, norm_sums, note_short
+from minigrad.kernels.cuda.draws import row_draw
+from minigrad.kernels.cuda.launch import BUNDLE, MERGED, RUN, TABLES, WIDEST, launch
 
 NO_ROW = -1
 """The id of a gradient that no row gets."""
@@ -18,13 +24,16 @@ MOST_ROWS = 1 << 31
 """Of a table: an id is half of a key by which it is sorted."""
 
 
+def readable(table: Array, ids: Array, untrained: int | None) -> bool:
+    """Whether kernels can read rows of the table by these ids."""
+    if table.ndim != 2 or not all_float32(table) or ids.dtype != "int64" or not table.flags.c_contiguous or len(table) > MOST_ROWS:
+        return False
+    return untrained is None or 0 <= untrained < len(table)
+
+
 @ops.embedding.on("cupy")
 def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None, keep: bool) -> Any:
-    if table.ndim != 2 or not all_float32(table) or ids.dtype != "int64" or not table.flags.c_contiguous:
-        return NotImplemented
-    if len(table) > MOST_ROWS:
-        return NotImplemented
-    if padding_idx is not None and not 0 <= padding_idx < len(table):
+    if not readable(table, ids, padding_idx):
         return NotImplemented
     ops.check_rows("embedding ids", ids, len(table))
     flat, width = xp.ascontiguousarray(ids).reshape(-1), table.shape[1]
@@ -39,49 +48,129 @@ def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = N
     return out, (by_table, None)
 
 
-class SummedRows(RowSparse):
-    """`RowSparse` on a GPU: rows of one id are added up in an order that their places alone decide, so that two runs agree to the last bit.
+@ops.embed_norm.on("cupy")
+def _embed_norm(
+    xp: Any,
+    gamma: Array,
+    beta: Array,
+    *parts: Array,
+    untrained: Sequence[int | None],
+    draw: Draw | None = None,
+    eps: float = 1e-12,
+    keep: bool,
+) -> Any:
+    """The output is also written short, where products read it so."""
+    count, precision = len(untrained), product_precision.get()
+    tables, ids = parts[:count], [*parts[count:]]
+    if not 0 < count <= TABLES or len(ids) != count or not all(map(readable, tables, ids, untrained)) or not all_float32(gamma, beta):
+        return NotImplemented
+    shape = *ids[0].shape, *gamma.shape
+    if len(shape) != 2 or not 0 < shape[1] <= WIDEST or beta.shape != gamma.shape or not covers(draw, shape):
+        return NotImplemented
+    if any(places.shape != shape[:1] for places in ids) or any(table.shape[1:] != shape[1:] for table in tables):
+        return NotImplemented
+    for table, places in zip(tables, ids, strict=True):
+        ops.check_rows("embedding ids", places, len(table))
+    ids, gamma, beta = [xp.ascontiguousarray(places) for places in ids], xp.ascontiguousarray(gamma), xp.ascontiguousarray(beta)
+    out, xhat, rstd = xp.empty(shape, gamma.dtype), None, None
+    trained: Any = None
+    if keep:
+        xhat, rstd, trained = xp.empty_like(out), xp.empty(shape[:1], out.dtype), xp.empty((count, shape[0]), "int64")
+    rounded = {name: xp.empty(shape, DTYPES[name]) if name == precision else None for name in SHORT}
+    missing, drawing = TABLES - count, row_draw(xp, draw)
+    launch(
+        "embed_norm",
+        shape[:1],
+        *[*tables, *[None] * missing],
+        *[*ids, *[None] * missing],
+        *[*map(len, tables), *[0] * missing],
+        *[*[NO_ROW if row is None else row for row in untrained], *[NO_ROW] * missing],
+        *(gamma, beta, out, rounded["bf16"], rounded["fp16"], trained, xhat, rstd, *shape, eps, *drawing),
+    )
+    if precision in SHORT:
+        note_short(out, rounded[precision])
 
-    `NO_ROW` names none.
+    def pullback(g: Array) -> Any:
+        gx, dropped = xp.empty_like(xhat), None if draw is None else xp.empty_like(xhat)
+        g = xp.ascontiguousarray(g)
+        launch("embed_norm_pullback", shape[:1], g, gamma, xhat, rstd, gx, dropped, *shape, *drawing)
+        order = Order(trained, gx)
+        rows = [SummedRows(trained[i], gx, table.shape, order=order, table=i) for i, table in enumerate(tables)]
+        return *norm_sums(xp, g if dropped is None else dropped, xhat, None), *rows, *[None] * count
+
+    return out, pullback
+
+
+class Order:
+    """In which order rows of an array are added to rows of tables. What it takes is made when the first table's gradient is asked for, by
+    as many launches as for one table. Shapes: ids (tables, n) int64, values (n, width).
     """
 
-    __slots__ = ()
+    def __init__(self, ids: Array, values: Array) -> None:
+        self.ids, self.values = ids, namespace_of(values).ascontiguousarray(values)
 
-    def into(self, out: Array, accumulate: bool) -> Array:
-        """Without asking the GPU how many rows there are."""
-        if not accumulate:
-            out.fill(0)
-        self._add(self._keys(), out, accumulate)
-        return out
-
-    def _keys(self) -> Array:
-        """Every id · 2³² + its place, in ascending order."""
-        xp, n, run = namespace_of(self.values), len(self.ids), RUN
-        keys = xp.empty(n, "int64")
-        launch("sort_ids", (n,), self.ids, keys, n)
+    @cached_property
+    def keys(self) -> Array:
+        """Every id · 2³² + its place, in ascending order. Shapes: (tables, n)."""
+        (tables, n), run = self.ids.shape, RUN
+        keys = self._empty(self.ids.shape, "int64")
+        launch("sort_ids", (n, tables), self.ids, keys, n)
         while run < n:
-            merged = xp.empty(n, "int64")
-            launch("merge_runs", (n,), keys, merged, run, n)
+            merged = self._empty(self.ids.shape, "int64")
+            launch("merge_runs", (n, tables), keys, merged, run, n)
             keys, run = merged, run * MERGED
         return keys
 
-    def _add(self, keys: Array, out: Array, accumulate: bool) -> None:
-        """Sums of rows in place of, or added to, those of `out` whose number some key has."""
-        xp, (n, width) = namespace_of(self.values), self.values.shape
-        values, bundles = xp.ascontiguousarray(self.values), xp.empty((n // BUNDLE, width), self.dtype)
-        sizes = (n, *out.shape, int(accumulate))
-        launch("sum_rows", (n, width), values, keys, out, bundles, *sizes)
-        launch("sum_bundles", bundles.shape, values, keys, bundles, out, *sizes)
+    @cached_property
+    def bundles(self) -> Array:
+        """The sum of each `BUNDLE` neighbours that have one id, in the order of the keys. Shapes: (tables, n // BUNDLE, width)."""
+        (tables, n), width = self.ids.shape, self.values.shape[1]
+        bundles = self._empty((tables, n // BUNDLE, width), self.values.dtype)
+        launch("sum_bundles", bundles.shape, self.values, self.keys, bundles, n, width)
+        return bundles
+
+    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return namespace_of(self.values).empty(shape, dtype)
+
+
+class SummedRows(RowSparse):
+    """`RowSparse` on a GPU: rows of one id are added up in an order that their places alone decide, so that two runs agree to the last bit.
+
+    `NO_ROW` names none. order: that of several tables, of which this one is number `table`; by default that of these ids alone.
+    """
+
+    __slots__ = ("_order", "_table")
+
+    def __init__(
+        self, ids: Array, values: Array, shape: tuple[int, int], *, coalesced: bool = False, order: Order | None = None, table: int = 0
+    ) -> None:
+        super().__init__(ids, values, shape, coalesced=coalesced)
+        self._order, self._table = Order(ids.reshape((1, len(ids))), values) if order is None else order, table
+
+    @property
+    def keys(self) -> Array:
+        """As `Order.keys`, of this table. Shapes: (n,)."""
+        return self._order.keys[self._table]
+
+    def into(self, out: Array, accumulate: bool) -> Array:
+        """Without asking the GPU how many rows there are."""
+        self._sum(self.keys, out, accumulate)
+        return out
+
+    def _sum(self, keys: Array, out: Array, accumulate: bool) -> None:
+        """The sum of the values whose keys have its number, in place of each row of `out`, or added to it."""
+        bundles = self._order.bundles[self._table]
+        launch("sum_rows", out.shape, self._order.values, keys, bundles, out, len(keys), *out.shape, int(accumulate))
 
     def _sum_equal_ids(self) -> tuple[Array, Array]:
-        xp, keys = namespace_of(self.values), self._keys()
+        xp, keys = namespace_of(self.values), self.keys
         ids = keys >> 32
         is_first = ids != NO_ROW
         is_first[1:] &= ids[1:] != ids[:-1]
         with declared():  # how many ids are distinct
             firsts = xp.flatnonzero(is_first)
         out = xp.empty((len(firsts), self.shape[1]), self.dtype)
-        self._add((xp.cumsum(is_first) - 1 << 32) + (keys & 0xFFFFFFFF), out, accumulate=False)
+        self._sum((xp.cumsum(is_first) - 1 << 32) + (keys & 0xFFFFFFFF), out, accumulate=False)
         return ids[firsts], out
 
     def astype(self, dtype: Any) -> RowSparse:
@@ -94,4 +183,4 @@ class SummedRows(RowSparse):
         return SummedRows(xp.concatenate([self.ids, other.ids]), xp.concatenate([self.values, other.values]), self.shape)
 
     def dense(self) -> Array:
-        return self.into(namespace_of(self.values).zeros(self.shape, self.dtype), accumulate=True)
+        return self.into(namespace_of(self.values).empty(self.shape, self.dtype), accumulate=False)

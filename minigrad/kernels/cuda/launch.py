@@ -102,12 +102,25 @@ def warp_strips(rows: int, width: int) -> Grid:
     return ceil_div(rows, WARPS), ceil_div(width, STRIP), 1
 
 
-RUN, MERGED, BUNDLE = 1024, 8, 8
-"""Ids that a block sorts, sorted runs that become one at a time, and rows that are summed before their sums are."""
+RUN, MERGED, BUNDLE = 2048, 8, 16
+"""Ids that are sorted among themselves, sorted runs that become one at a time, and rows that are summed before their sums are."""
 
 
-def runs(n: int) -> Grid:
-    return ceil_div(n, RUN), 1, 1
+TABLES = 3
+"""Whose rows a kernel adds up."""
+
+
+def warp_keys(n: int, tables: int) -> Grid:
+    """A block for as many ids as a warp has threads."""
+    return ceil_div(n, 32), tables, 1
+
+
+def thread_keys(n: int, tables: int) -> Grid:
+    return ceil_div(n, 256), tables, 1
+
+
+def bundle_strips(tables: int, bundles: int, width: int) -> Grid:
+    return ceil_div(bundles, WARPS), ceil_div(width, STRIP), tables
 
 
 def quads(n: int) -> Grid:
@@ -121,10 +134,6 @@ SQUARES = 16384
 
 def squares(n: int) -> Grid:
     return ceil_div(n, SQUARES), 1, 1
-
-
-def by_thread(n: int) -> Grid:
-    return ceil_div(n, 256), 1, 1
 
 
 def once(n: int = 1) -> Grid:
@@ -160,10 +169,18 @@ TABLE: dict[str, Entry] = {
         by_block,
     ),
     "gather_rows": Entry("embedding.cu", "table* ids* out* trained* rows:i64 height:i64 width:i32 untrained:i64", WARP_ROWS, by_warp),
-    "sort_ids": Entry("embedding.cu", "ids* keys* n:i64", (RUN // 2, 1, 1), runs),
-    "merge_runs": Entry("embedding.cu", "keys* merged* run:i64 n:i64", (256, 1, 1), by_thread),
-    "sum_rows": Entry("embedding.cu", "values* keys* out* bundles* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, warp_strips),
-    "sum_bundles": Entry("embedding.cu", "values* keys* bundles* out* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, row_strips),
+    "sort_ids": Entry("embedding.cu", "ids* keys* n:i64", STRIPS, warp_keys),
+    "merge_runs": Entry("embedding.cu", "keys* merged* run:i64 n:i64", (256, 1, 1), thread_keys),
+    "sum_bundles": Entry("embedding.cu", "values* keys* bundles* n:i64 width:i32", STRIPS, bundle_strips),
+    "sum_rows": Entry("embedding.cu", "values* keys* bundles* out* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, warp_strips),
+    "embed_norm": Entry(
+        "embed_norm.cu",
+        "table1* table2* table3* ids1* ids2* ids3* height1:i64 height2:i64 height3:i64 untrained1:i64 untrained2:i64 untrained3:i64 "
+        f"gamma* beta* out* rounded_bf16* rounded_fp16* trained* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
+        WARP_ROWS,
+        by_warp,
+    ),
+    "embed_norm_pullback": Entry("embed_norm.cu", f"g* gamma* xhat* rstd* gx* dropped* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
     "segment_mean": Entry("sequences.cu", "x* first_rows* out* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
     "segment_mean_pullback": Entry("sequences.cu", "g* first_rows* dx* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
     "segment_max": Entry("sequences.cu", "x* first_rows* out* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),

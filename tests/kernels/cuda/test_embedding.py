@@ -8,9 +8,12 @@ from kernels.cuda.emulation import Emulator, check_guards, guarded
 from kernels.cuda.parity import compare, declines, normal
 
 from minigrad.errors import IndexRangeError
-from minigrad.kernels.cuda import launch
-from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
+from minigrad.kernels.cuda import embedding, launch
+from minigrad.kernels.cuda.embedding import NO_ROW, Order, SummedRows
 from minigrad.kernels.cuda.launch import BUNDLE, MERGED, RUN
+
+LONG = 64
+"""In embedding.cu: the most keys of one id that a warp adds up alone."""
 
 WIDTHS = [1, 3, 4, 128, 132, 770]
 
@@ -65,10 +68,10 @@ def test_gradients_of_two_batches_are_joined_and_stay_by_rows(emulator: Emulator
     assert isinstance(joined.scaled(2.0), SummedRows)
 
 
-@pytest.mark.parametrize("copies", [1, 2, BUNDLE - 1, BUNDLE, BUNDLE + 1, 2 * BUNDLE - 2, 2 * BUNDLE - 1, 2 * BUNDLE + 1, 100])
+@pytest.mark.parametrize("copies", [1, 2, BUNDLE - 1, BUNDLE, BUNDLE + 1, 31, 32, 2 * BUNDLE + 1, LONG - 1, LONG, LONG + 1, 300])
 @pytest.mark.parametrize("width", [6, 130])
 def test_rows_are_added_to_a_gradient_without_a_count(copies: int, width: int, emulator: Emulator) -> None:
-    """Runs of every length that a search by doubling and halving can trip over, one of them at the end; the row NO_ROW is nobody's."""
+    """Runs of one key and of many bundles, one of them at the end; the row NO_ROW is nobody's."""
     ids = np.concatenate([np.full(copies, 2), [0, NO_ROW], np.full(copies + 1, 4), [NO_ROW]])
     order = np.random.default_rng(0).permutation(len(ids))
     values, ids = normal((len(ids), width))[0], ids[order]
@@ -85,15 +88,42 @@ def test_rows_are_added_to_a_gradient_without_a_count(copies: int, width: int, e
 
 
 @pytest.mark.parametrize("start", range(BUNDLE))
-def test_a_run_that_starts_anywhere_in_a_piece_is_summed_once(start: int, emulator: Emulator) -> None:
+def test_a_run_that_starts_anywhere_in_a_bundle_is_summed_once(start: int, emulator: Emulator) -> None:
     """Whole numbers, whose sums are exact. Two runs: bundles may hold the end of one and the start of another."""
-    for length in range(1, 3 * BUNDLE + 1):
+    for length in [*range(1, 2 * BUNDLE + 2, 3), *range(LONG - 1, LONG + BUNDLE, 5)]:
         ids = np.repeat([0, 1, 2, 3], [start, length, length, 1])
         values = np.arange(len(ids), dtype=np.float32)[:, None]
         expected = np.zeros((4, 1), np.float32)
         np.add.at(expected, ids, values)
         np.testing.assert_array_equal(SummedRows(ids, values, (4, 1)).into(guarded(shape=(4, 1)), accumulate=False), expected)
         np.testing.assert_array_equal(SummedRows(ids, values, (4, 1)).into(guarded(expected), accumulate=True), 2 * expected)
+
+
+def test_rows_without_an_id_are_zeros_or_stay_as_they_are(emulator: Emulator) -> None:
+    """Also the last of a table, which ends within a block."""
+    rows = SummedRows(np.array([3, 12]), np.ones((2, 5), np.float32), (13, 5))
+    fresh, added_to = guarded(shape=(13, 5)), guarded(np.full((13, 5), 7, np.float32))
+    rows.into(fresh, accumulate=False)
+    rows.into(added_to, accumulate=True)
+    check_guards(fresh, added_to)
+    np.testing.assert_array_equal(fresh[:, 0], [*[0] * 3, 1, *[0] * 8, 1])
+    np.testing.assert_array_equal(added_to, 7 + fresh)
+
+
+@pytest.mark.parametrize("n", [1, 3 * BUNDLE + 2])
+def test_tables_that_are_read_side_by_side_share_one_order(n: int, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets the gradient that it would get alone, to the last bit, and all are sorted by one launch."""
+    rng = np.random.default_rng(n)
+    ids, values = np.stack([rng.integers(NO_ROW, height, n) for height in (40, 9, 1)]), normal((n, 6))[0]
+    order, launches = Order(ids, values), []
+    monkeypatch.setattr(embedding, "launch", lambda name, *arguments: (launches.append(name), launch.launch(name, *arguments)))
+    for i, height in enumerate((40, 9, 1)):
+        alone = SummedRows(ids[i], values, (height, 6)).dense()
+        launches.clear()
+        shared = SummedRows(ids[i], values, (height, 6), order=order, table=i)
+        np.testing.assert_array_equal(shared.dense(), alone)
+        assert launches == ([] if i else ["sort_ids", "sum_bundles"]) + ["sum_rows"]
+        np.testing.assert_array_equal(shared.coalesce().dense(), alone)
 
 
 def test_ids_that_the_table_does_not_have_are_nobodys(emulator: Emulator) -> None:
@@ -107,13 +137,13 @@ def test_ids_that_the_table_does_not_have_are_nobodys(emulator: Emulator) -> Non
 # ---------------------------------------------------------------- order
 def sorted_places(ids: np.ndarray) -> np.ndarray:
     """The places of ids in the order of the keys, which are checked to be of these ids."""
-    keys = SummedRows(ids, np.zeros((len(ids), 1), np.float32), (1, 1))._keys()
+    keys = SummedRows(ids, np.zeros((len(ids), 1), np.float32), (1, 1)).keys
     places = keys & 0xFFFFFFFF
     np.testing.assert_array_equal(keys >> 32, ids[places])
     return places
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 31, 64, 65, 500, RUN - 1, RUN, RUN + 1, 2 * RUN + 1])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 31, 64, 65, 500, RUN, RUN + 1])
 def test_ids_are_ordered_and_equal_ones_stay_as_they_came(n: int, emulator: Emulator) -> None:
     ids = np.random.default_rng(n).integers(NO_ROW, 40, n)
     np.testing.assert_array_equal(sorted_places(ids), np.argsort(ids, kind="stable"))
@@ -136,17 +166,24 @@ def test_runs_become_one(run: int, parts: int, emulator: Emulator) -> None:
         keys[start : start + run].sort()
     while run < n:
         merged = guarded(shape=(n,), dtype=np.int64)
-        launch.launch("merge_runs", (n,), keys, merged, run, n)
+        launch.launch("merge_runs", (n, 1), keys, merged, run, n)
         check_guards(keys, merged)
         keys, run = merged, run * MERGED
     np.testing.assert_array_equal(keys, np.arange(n))
 
 
 def test_sorting_writes_its_keys_alone(emulator: Emulator) -> None:
-    ids, keys = guarded(np.array([7, 0, 7])), guarded(shape=(3,), dtype=np.int64)
-    launch.launch("sort_ids", (3,), ids, keys, 3)
+    ids, keys = guarded(np.array([[7, 0, 7], [2, 1, 0]])), guarded(shape=(2, 3), dtype=np.int64)
+    launch.launch("sort_ids", (3, 2), ids, keys, 3)
     check_guards(ids, keys)
-    assert keys.tolist() == [1, 7 << 32, (7 << 32) + 2]
+    assert keys.tolist() == [[1, 7 << 32, (7 << 32) + 2], [2, (1 << 32) + 1, 2 << 32]]
+
+
+def test_runs_of_each_table_become_one(emulator: Emulator) -> None:
+    keys, merged = guarded(np.array([[1, 4, 0, 3], [2, 9, 1, 8]])), guarded(shape=(2, 4), dtype=np.int64)
+    launch.launch("merge_runs", (4, 2), keys, merged, 2, 4)
+    check_guards(keys, merged)
+    assert merged.tolist() == [[0, 1, 3, 4], [1, 2, 8, 9]]
 
 
 def test_other_dtypes_are_summed_as_the_backend_does(emulator: Emulator) -> None:
@@ -158,11 +195,13 @@ def test_other_dtypes_are_summed_as_the_backend_does(emulator: Emulator) -> None
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("return inside + 1", "return first + 1"),
+        ("key_of(ids[first + i], first + i)", "key_of(ids[first + i], count - 1 - i)"),
         ("table + id * width", "table + row * width"),
-        ("if (stride < WARP) __syncwarp();", "if (stride > 1) __syncwarp();"),
-        ("first + BUNDLE : end_of_run", "first + 1 : end_of_run"),
-        ("first > 0 && id_of(keys[first - 1]) == id", "false"),
+        ("left - passed : step - 1", "left - passed : step - 2"),
+        ("count < WARP ? first + count", "count <= WARP ? first + count"),
+        ("(first + BUNDLE - 1) / BUNDLE", "first / BUNDLE"),
+        ("last * BUNDLE + mine", "last * BUNDLE + 1 + mine"),
+        ("run.count() || !accumulate", "run.count()"),
     ],
 )
 def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,10 +35,11 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
     assert covered(grid[0], launch.ROWS, rows) and covered(grid[1], launch.STRIP, width) and grid[2] == 1
     assert covered(launch.by_columns(width)[0], launch.COLUMNS, width)
     assert covered(launch.quads(rows)[0], 1024, rows)
-    assert covered(launch.by_thread(rows)[0], 256, rows)
+    assert covered(launch.thread_keys(rows, 3)[0], 256, rows) and covered(launch.warp_keys(rows, 3)[0], 32, rows)
+    assert launch.thread_keys(rows, 3)[1:] == launch.warp_keys(rows, 3)[1:] == (3, 1)
     assert covered(launch.squares(rows)[0], launch.SQUARES, rows)
-    assert covered(launch.runs(rows)[0], launch.RUN, rows)
     assert launch.warp_strips(rows, width) == (launch.by_warp(rows)[0], launch.strips(rows, width)[1], 1)
+    assert launch.bundle_strips(3, rows, width) == (*launch.warp_strips(rows, width)[:2], 3)
     assert launch.row_strips(rows, width)[0] == rows and covered(launch.row_strips(rows, width)[1], launch.STRIP, width)
 
 
@@ -50,6 +51,7 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
         ("embedding.cu", "RUN", launch.RUN),
         ("embedding.cu", "MERGED", launch.MERGED),
         ("embedding.cu", "BUNDLE", launch.BUNDLE),
+        ("embed_norm.cu", "TABLES", launch.TABLES),
         ("optimizer.cu", "SQUARES", launch.SQUARES),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rows of the building blocks: `ops/normalisation.py`, `ops/dense.py`, `ops/attention.py`."""
+"""Rows of the building blocks: `ops/normalisation.py`, `ops/dense.py`, `ops/attention.py`, `ops/blocks.py`, `ops/embeddings.py`."""
 
 from __future__ import annotations
 
@@ -80,6 +80,23 @@ def attention_block(draw: Any) -> Sample:
         "eps": draw(epsilons),
     }
     return Sample(_of_block(draw, packing.rows, d, *[(h, d)] * 3, *[(h,)] * 3, (d, h), (d,)), constants)
+
+
+@case
+def embed_norm(draw: Any) -> Sample:
+    """The numbers of the first table lie far apart, as in `_of_block`; an untrained row that is read has none to compare."""
+    packing, d, count = draw(packings()), draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    rows, heights = generator(draw), [draw(st.integers(1, 4)) for _ in range(count)]
+    ids = [rows.integers(0, height, packing.rows) for height in heights]
+    unused = [sorted(set(range(height)) - set(places.tolist())) for height, places in zip(heights, ids, strict=True)]
+    tables = [draw(arrays((height, d), "small")) for height in heights[1:]]
+    constants = {
+        "untrained": tuple(draw(st.sampled_from([None, *rest])) for rest in unused),
+        "draw": draw(row_draws(packing, d)) if draw(st.booleans()) else None,
+        "eps": draw(epsilons),
+    }
+    first = draw(arrays((heights[0], d), "distinct")) * 4.0
+    return Sample((draw(arrays((d,))), draw(arrays((d,))), first, *tables, *ids), constants)
 
 
 @case

@@ -1,19 +1,20 @@
-// Rows of a table: gathered, and for the gradient summed by the row of the table that they came from, always in the same order.
+// Rows of tables: gathered, and for the gradient summed by the row of the table that they came from, always in the same order.
 //
 // Ids are sorted as keys: the id in the upper half, its place in the lower. No two keys are equal, so that every way of sorting gives one
-// order, in which equal ids come as they came. Nothing here waits for the GPU or asks how many ids differ: a captured graph could not.
+// order, in which equal ids come as they came. Several tables that are read side by side have as many ids each, which are sorted together.
+// Nothing here waits for the GPU or asks how many ids differ: a captured graph could not.
 #include "warp.cuh"
 
 constexpr int LANES = 4;
 constexpr int CHUNK = LANES * WARP;
 constexpr int WARPS = 8;
-constexpr int RUN = 1024;  // keys that a block sorts
-constexpr int MERGED = 8;  // sorted runs that become one
-constexpr int BUNDLE = 8;   // neighbours of one id that are summed before their sums are
+constexpr int RUN = 2048;   // keys that are sorted among themselves
+constexpr int MERGED = 8;   // sorted runs that become one
+constexpr int BUNDLE = 16;  // neighbours of one id that are summed before their sums are
+constexpr int LONG = 64;    // of one id: up to so many keys are a warp's own, a block shares more
+constexpr int AT_ONCE = 8;  // rows that a thread reads at once
 
-static_assert(BUNDLE <= WARPS, "a warp for each row beside a run's whole bundles");
-
-constexpr i64 LAST = 0x7FFFFFFFFFFFFFFFll;  // behind every key
+static_assert(RUN % WARP == 0, "the keys of a warp are of one run");
 
 DEVICE i64 key_of(i64 id, i64 place) { return (0 <= id && id <= 0x7FFFFFFF ? id : -1) * (1ll << 32) + place; }
 DEVICE i64 id_of(i64 key) { return key >> 32; }
@@ -40,30 +41,33 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // ---------------------------------------------------------------- order
-// The keys of ids, each RUN of them in ascending order, by Batcher's bitonic sort (AFIPS 1968). An id that no table has becomes -1.
-extern "C" __global__ void __launch_bounds__(RUN / 2) sort_ids(const i64* ids, i64* keys, i64 n) {
+// The keys of ids, each RUN of them in ascending order: a key's place is how many of its run are below it. Each of a block's warps counts for
+// the same WARP keys, in an eighth of the run. An id that no table has becomes -1. Shapes: ids, keys (tables, n).
+extern "C" __global__ void __launch_bounds__(256) sort_ids(const i64* ids, i64* keys, i64 n) {
     __shared__ i64 run[RUN];
-    const i64 first = (i64)blockIdx.x * RUN;
+    __shared__ int below[WARPS][WARP];
+    const i64 mine = (i64)blockIdx.x * WARP + threadIdx.x, first = mine - mine % RUN;
     const int count = n - first < RUN ? n - first : RUN;
-    for (int i = threadIdx.x; i < RUN; i += RUN / 2) run[i] = i < count ? key_of(ids[first + i], first + i) : LAST;
+    ids += blockIdx.y * n, keys += blockIdx.y * n;
+    for (int i = threadIdx.y * WARP + threadIdx.x; i < count; i += WARPS * WARP) run[i] = key_of(ids[first + i], first + i);
     __syncthreads();
-    for (int size = 2; size < 2 * count; size *= 2)
-        for (int stride = size / 2; stride; stride /= 2) {
-            if (stride < WARP) __syncwarp();  // pairs so near lie within the keys of one warp
-            else __syncthreads();
-            const int low = 2 * threadIdx.x - (threadIdx.x & (stride - 1)), high = low + stride;
-            const i64 a = run[low], b = run[high];
-            if ((a > b) == ((low & size) == 0)) run[low] = b, run[high] = a;
-        }
+    const i64 key = mine < n ? run[mine - first] : 0;
+    int place = 0;
+#pragma unroll 8
+    for (int i = threadIdx.y; i < count; i += WARPS) place += run[i] < key;
+    below[threadIdx.y][threadIdx.x] = place;
     __syncthreads();
-    for (int i = threadIdx.x; i < count; i += RUN / 2) keys[first + i] = run[i];
+    if (threadIdx.y || mine >= n) return;
+    for (int i = 1; i < WARPS; ++i) place += below[i][threadIdx.x];
+    keys[first + place] = key;
 }
 
 // Each MERGED neighbouring runs of `run` ascending keys become one: a key's place is how many are below it in all of them. The searches in
-// these runs go on side by side, because each waits for memory at each step. run: a power of two.
+// these runs go on side by side, because each waits for memory at each step. run: a power of two. Shapes: keys, merged (tables, n).
 extern "C" __global__ void __launch_bounds__(256) merge_runs(const i64* keys, i64* merged, i64 run, i64 n) {
     const i64 mine = (i64)blockIdx.x * 256 + threadIdx.x;
     if (mine >= n) return;
+    keys += blockIdx.y * n, merged += blockIdx.y * n;
     const i64 key = keys[mine], first = mine - mine % (MERGED * run);
     i64 below[MERGED] = {};
     for (i64 step = run; step; step /= 2)
@@ -78,65 +82,113 @@ extern "C" __global__ void __launch_bounds__(256) merge_runs(const i64* keys, i6
     merged[place] = key;
 }
 
-// ---------------------------------------------------------------- sums
-// Where the run of an id ends that is at `first` of n ascending keys: steps that double, then halve. One look if it has one key.
-DEVICE i64 end_of_run(const i64* keys, i64 first, i64 n) {
-    const i64 id = id_of(keys[first]);
-    i64 inside = first, step = 1;
-    while (inside + step < n && id_of(keys[inside + step]) == id) inside += step, step *= 2;
-    for (i64 outside = inside + step < n ? inside + step : n; outside - inside > 1;) {
-        const i64 middle = inside + (outside - inside) / 2;
-        (id_of(keys[middle]) == id ? inside : outside) = middle;
+// How many of n ascending keys are below `key`, which all lanes of a warp ask for together: each step leaves a part of WARP.
+DEVICE i64 count_below(const i64* keys, i64 n, i64 key) {
+    i64 first = 0, left = n;  // the answer lies in first .. first + left
+    while (left > 0) {
+        const i64 step = (left + WARP - 1) / WARP, last = (threadIdx.x + 1) * step;
+        const i64 passed = __popc(__ballot_sync(ALL, last <= left && keys[first + last - 1] < key)) * step;
+        first += passed;
+        left = left - passed < step ? left - passed : step - 1;
     }
-    return inside + 1;
+    return first;
 }
 
-// out[id] = or += the sum of the values of each id, if no bundle is wholly of it; and the sum of each bundle that is of one id. Bundles are
-// each BUNDLE neighbouring keys. An id outside of the table has no row there, and no sum. Each key has a warp, for a strip of columns: the one
-// at the start of a run or a bundle does the work. Shapes: out (height, width), bundles (n / BUNDLE, width).
-extern "C" __global__ void __launch_bounds__(256)
-    sum_rows(const float* values, const i64* keys, float* out, float* bundles, i64 n, i64 height, int width, int accumulate) {
-    const i64 first = (i64)blockIdx.x * WARPS + threadIdx.y;
-    if (first >= n) return;
-    const i64 id = id_of(keys[first]), next = (first + BUNDLE - 1) / BUNDLE;
-    if (id < 0 || id >= height) return;
-    const bool begins = first == 0 || id_of(keys[first - 1]) != id;
-    const bool holds_next = (next + 1) * BUNDLE <= n && id_of(keys[(next + 1) * BUNDLE - 1]) == id;
-    const bool is_bundle = holds_next && first == next * BUNDLE;
-    if (!is_bundle && (holds_next || !begins)) return;
-    const i64 end = is_bundle ? first + BUNDLE : end_of_run(keys, first, n);
-    const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
-    const bool w = wide(values, width) && wide(out, width) && wide(bundles, width);
-    float* target = is_bundle ? bundles + next * width : out + id * width;
-    float4 sum = accumulate && !is_bundle ? load4(target, at, width, w) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 4
-    for (i64 i = first; i < end; ++i) add(sum, load4(values + place_of(keys[i]) * width, at, width, w));
-    store4(target, at, width, w, sum);
+// The keys of one id: those from `first` to before `end`.
+struct Run {
+    i64 first, end;
+
+    DEVICE i64 count() const { return end - first; }
+
+    // Bundles that lie wholly in it.
+    DEVICE i64 first_bundle() const { return (first + BUNDLE - 1) / BUNDLE; }
+    DEVICE i64 end_bundle() const { return end / BUNDLE; }
+};
+
+DEVICE Run run_of(const i64* keys, i64 n, i64 id) {
+    const i64 first = count_below(keys, n, key_of(id, 0)), mine = first + threadIdx.x;
+    const int count = __popc(__ballot_sync(ALL, mine < n && id_of(keys[mine]) == id));
+    return {first, count < WARP ? first + count : count_below(keys, n, key_of(id, 0xFFFFFFFF))};
 }
 
-// The rest of `sum_rows`: runs that hold whole bundles. A block for each bundle, for a strip of columns: that of a run's first bundle adds up
-// what lies before it, the sums of all bundles, and what lies behind them.
+// ---------------------------------------------------------------- sums
+// Four columns of rows of `values`: those whose places the keys from `first` to before `end` hold, each `step`-th; without keys, those rows.
+DEVICE void add_rows(float4& sum, const float* values, const i64* keys, i64 first, i64 end, int step, int at, int width, bool w) {
+    for (i64 next = first; next < end; next += AT_ONCE * step) {
+        float4 given[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) {
+            const i64 mine = next + i * step;
+            const i64 row = mine >= end ? 0 : keys ? place_of(keys[mine]) : mine;
+            given[i] = load4(values + row * width, at, mine < end ? width : 0, w);
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) add(sum, given[i]);
+    }
+}
+
+// The sum of each bundle that is of one id. Bundles are each BUNDLE neighbouring keys. Each has a warp, for a strip of columns. Shapes: values
+// (n, width), keys (tables, n), bundles (tables, n / BUNDLE, width).
 extern "C" __global__ void __launch_bounds__(256)
-    sum_bundles(const float* values, const i64* keys, const float* bundles, float* out, i64 n, i64 height, int width, int accumulate) {
-    __shared__ float4 all[WARPS][WARP];
-    const i64 bundle = blockIdx.x, id = id_of(keys[bundle * BUNDLE]);
-    if (id < 0 || id >= height || id_of(keys[(bundle + 1) * BUNDLE - 1]) != id) return;
-    if (bundle > 0 && id_of(keys[(bundle - 1) * BUNDLE]) == id) return;
-    i64 first = bundle * BUNDLE;
-    while (first > 0 && id_of(keys[first - 1]) == id) --first;
-    const i64 end = end_of_run(keys, bundle * BUNDLE, n), behind = end / BUNDLE;
+    sum_bundles(const float* values, const i64* keys, float* bundles, i64 n, int width) {
+    const i64 bundle = (i64)blockIdx.x * WARPS + threadIdx.y, count = n / BUNDLE;
+    if (bundle >= count) return;
+    keys += blockIdx.z * n, bundles += blockIdx.z * count * width;
+    const i64 first = bundle * BUNDLE, end = first + BUNDLE;
+    if (id_of(keys[first]) != id_of(keys[end - 1])) return;
     const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
-    const bool w = wide(values, width) && wide(out, width) && wide(bundles, width);
-    const i64 before = first + threadIdx.y, after = behind * BUNDLE + threadIdx.y;
+    const bool w = wide(values, width) && wide(bundles, width);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (before < bundle * BUNDLE) add(sum, load4(values + place_of(keys[before]) * width, at, width, w));
-#pragma unroll 8
-    for (i64 i = bundle + threadIdx.y; i < behind; i += WARPS) add(sum, load4(bundles + i * width, at, width, w));
-    if (after < end) add(sum, load4(values + place_of(keys[after]) * width, at, width, w));
-    all[threadIdx.y][threadIdx.x] = sum;
+    add_rows(sum, values, keys, first, end, 1, at, width, w);
+    store4(bundles + bundle * width, at, width, w, sum);
+}
+
+// The share `mine` of `shares` in the sum of a run: what lies before its bundles, their sums, and what lies behind them.
+DEVICE float4 share_of(const Run& run, const float* values, const i64* keys, const float* bundles, int mine, int shares, int at, int width,
+                       bool w) {
+    const i64 next = run.first_bundle(), last = run.end_bundle();
+    const bool has_bundles = next < last;
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    add_rows(sum, values, keys, run.first + mine, has_bundles ? next * BUNDLE : run.end, shares, at, width, w);
+    if (has_bundles) {
+        add_rows(sum, bundles, nullptr, next + mine, last, shares, at, width, w);
+        add_rows(sum, values, keys, last * BUNDLE + mine, run.end, shares, at, width, w);
+    }
+    return sum;
+}
+
+// out = or += the sum of the values of each row's id: where it has none, 0 or nothing. Ids that are no row of the table are nobody's. Each
+// row has a warp, for a strip of columns; the block's warps share long runs. Shapes: values (n, width), keys (n,), bundles (n / BUNDLE,
+// width), out (height, width).
+extern "C" __global__ void __launch_bounds__(256, 4)
+    sum_rows(const float* values, const i64* keys, const float* bundles, float* out, i64 n, i64 height, int width, int accumulate) {
+    __shared__ Run runs[WARPS];
+    __shared__ float4 shares[WARPS][WARP];
+    const i64 top = (i64)blockIdx.x * WARPS, row = top + threadIdx.y;
+    const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
+    const bool w = wide(values, width) && wide(out, width) && wide(bundles, width);
+    Run run = {0, 0};
+    if (row < height) {
+        run = run_of(keys, n, row);
+        if (run.count() <= LONG && (run.count() || !accumulate)) {
+            float4 sum = share_of(run, values, keys, bundles, 0, 1, at, width, w);
+            if (accumulate) add(sum, load4(out + row * width, at, width, w));
+            store4(out + row * width, at, width, w, sum);
+        }
+    }
+    if (threadIdx.x == 0) runs[threadIdx.y] = run;
     __syncthreads();
-    if (threadIdx.y) return;
-    for (int i = 1; i < WARPS; ++i) add(sum, all[i][threadIdx.x]);
-    if (accumulate) add(sum, load4(out + id * width, at, width, w));
-    store4(out + id * width, at, width, w, sum);
+    for (int i = 0; i < WARPS; ++i) {
+        run = runs[i];
+        if (run.count() <= LONG) continue;
+        shares[threadIdx.y][threadIdx.x] = share_of(run, values, keys, bundles, threadIdx.y, WARPS, at, width, w);
+        __syncthreads();
+        if (threadIdx.y == 0) {
+            float4 sum = shares[0][threadIdx.x];
+            for (int j = 1; j < WARPS; ++j) add(sum, shares[j][threadIdx.x]);
+            if (accumulate) add(sum, load4(out + (top + i) * width, at, width, w));
+            store4(out + (top + i) * width, at, width, w, sum);
+        }
+        __syncthreads();  // before the shares of another run take their place
+    }
 }
