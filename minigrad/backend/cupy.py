@@ -133,19 +133,22 @@ def widened(x: Any) -> Any:
     return cupy.left_shift(x, 16, dtype=np.uint32).view(np.float32)
 
 
-def matmul_short(a: Any, b: Any, out: Any = None, accumulate: bool = False, short: bool = False) -> Any:
-    """The product of two short arrays, added up in float32; it is written to `out`, short or float32, or added to float32.
+def matmul_stored(a: Any, b: Any, out: Any = None, accumulate: bool = False, alike: bool = False) -> Any:
+    """The product of two arrays as blocks store them: float32, which `matmul` multiplies, or short, which are added up in float32.
 
-    short: whether a new array is as short as the operands; else it is float32.
+    It is written to `out`, stored as they are or float32, or added to float32. alike: whether a new array is stored as they are; else it
+    is float32.
     """
+    if a.dtype == np.float32:
+        return matmul(a, b, out, accumulate)
     operands = "fp16" if a.dtype == np.float16 else "bf16"
-    result = operands if (short if out is None else out.dtype == a.dtype) else "float32"
+    result = operands if (alike if out is None else out.dtype == a.dtype) else "float32"
     return gemm.matmul(cupy, cublas.run, a, b, out, accumulate, operands, "float32", result)
 
 
-def product_short(a: Any, b: Any) -> Product:
-    """The product of two short matrices as a gradient in float32 that is computed only when (and where) somebody wants it."""
-    return Product(a, b, matmul_short, np.dtype(np.float32))
+def product_stored(a: Any, b: Any) -> Product:
+    """The same of two matrices as a gradient in float32 that is computed only when (and where) somebody wants it."""
+    return Product(a, b, matmul_stored, np.dtype(np.float32))
 
 
 # ---------------------------------------------------------------- the words of every namespace

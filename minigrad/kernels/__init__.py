@@ -61,7 +61,7 @@ def in_use() -> str:
 
 def register_cuda() -> None:
     """Import the GPU's kernels, which register themselves with the operations."""
-    from minigrad.kernels.cuda import attention, blocks, embedding, losses, sequences, short_blocks  # noqa: F401
+    from minigrad.kernels.cuda import attention, blocks, embedding, layer_blocks, losses, sequences  # noqa: F401
 
 
 if chosen != "off":

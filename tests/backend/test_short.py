@@ -92,16 +92,16 @@ def test_the_kernels_compile_and_read_sixteen_bytes_at_a_time(architecture: int)
 
 @each
 @pytest.mark.parametrize(
-    ("out", "short", "result"), [(None, False, "float32"), (None, True, "short"), ("float32", False, "float32"), ("short", False, "short")]
+    ("out", "alike", "result"), [(None, False, "float32"), (None, True, "short"), ("float32", False, "float32"), ("short", False, "short")]
 )
 def test_products_of_short_arrays_are_as_long_as_asked(
-    name: str, out: str | None, short: bool, result: str, monkeypatch: pytest.MonkeyPatch
+    name: str, out: str | None, alike: bool, result: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(namespace.gemm, "matmul", lambda xp, run, *arguments: seen.append(arguments))
     a = np.zeros((2, 3), gemm.DTYPES[name])
     given = None if out is None else np.zeros((2, 2), gemm.DTYPES[name if out == "short" else out])
-    namespace.matmul_short(a, a.T, given, accumulate=out == "float32", short=short)
+    namespace.matmul_stored(a, a.T, given, accumulate=out == "float32", alike=alike)
     [(left, _, target, accumulate, *how)] = seen
     assert left is a and target is given and accumulate is (out == "float32")
     assert how == [name, "float32", name if result == "short" else result]
@@ -109,9 +109,9 @@ def test_products_of_short_arrays_are_as_long_as_asked(
 
 def test_a_lazy_product_of_short_matrices_is_float32() -> None:
     a, b = (short_arrays.shortened(np.ones(shape, np.float32), "bf16") for shape in ((2, 3), (3, 4)))
-    product = namespace.product_short(a, b)
-    assert product.dtype == np.float32 and product.shape == (2, 4) and product.matmul is namespace.matmul_short
-    ours = Product(a, b, short_arrays.matmul_short, np.dtype(np.float32))
+    product = namespace.product_stored(a, b)
+    assert product.dtype == np.float32 and product.shape == (2, 4) and product.matmul is namespace.matmul_stored
+    ours = Product(a, b, short_arrays.matmul_stored, np.dtype(np.float32))
     np.testing.assert_array_equal(ours.into(np.ones((2, 4), np.float32), accumulate=True), np.full((2, 4), 4.0))
     assert ours.astype(np.float64).dtype == np.float64
 

@@ -124,10 +124,10 @@ def test_products_of_short_arrays(device: str, name: str, m: int, k: int, n: int
         error = np.abs(to_numpy(xp.widened(found) if short else found) - truth)
         assert (error <= LARGE[name] * sizes + (step * np.abs(truth) if short else 0.0)).all()
 
-    check(xp.matmul_short(x, w.T), exact, False)
-    check(xp.matmul_short(x, w.T, short=True), exact, True)
-    check(xp.product_short(x, w.T).dense(), exact, False)
-    check(xp.product_short(x, w.T).into(xp.widened(there), accumulate=True), exact + start, False)
-    check(xp.matmul_short(x, w.T, out=there), exact, True)
-    flipped = xp.matmul_short(w, x.T, short=True)  # operands whose columns are what was rows
+    check(xp.matmul_stored(x, w.T), exact, False)
+    check(xp.matmul_stored(x, w.T, alike=True), exact, True)
+    check(xp.product_stored(x, w.T).dense(), exact, False)
+    check(xp.product_stored(x, w.T).into(xp.widened(there), accumulate=True), exact + start, False)
+    check(xp.matmul_stored(x, w.T, out=there), exact, True)
+    flipped = xp.matmul_stored(w, x.T, alike=True)  # operands whose columns are what was rows
     check(flipped.T, exact, True)

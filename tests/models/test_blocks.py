@@ -9,9 +9,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import functional as F
-from minigrad.backend.gemm import SHORT
 from minigrad.backend.precision import PRECISIONS
-from minigrad.models import BertConfig, BertModel, DistilBertConfig, DistilBertModel, blocks
+from minigrad.models import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 from minigrad.models.blocks import DenseAddNorm, Intermediate, SelfAttention
 from minigrad.models.distilbert import DistilBertAttention
 
@@ -38,9 +37,8 @@ each = pytest.mark.parametrize("part", PARTS)
 
 @pytest.fixture(autouse=True)
 def whole_blocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """As if the CPU had versions of its own for whole blocks at every precision, which decline. The blocks that were asked of them."""
+    """As if the CPU had versions of its own for whole blocks, which decline. The blocks that were asked of them."""
     asked: list[str] = []
-    monkeypatch.setattr(blocks, "SHORT", PRECISIONS)
     for block in (F.attention_block, F.feed_forward):
 
         def decline(xp: Any, *arrays: Any, _name: str = block.name, **constants: Any) -> Any:
@@ -142,11 +140,10 @@ def test_where_blocks_have_no_version_of_their_own_parts_are_called_to_the_same_
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_long_operands_leave_a_block_nothing_to_win(precision: str, whole_blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "SHORT", SHORT)
+def test_blocks_are_one_operation_in_every_precision(precision: str, whole_blocks: list[str]) -> None:
     with mg.precision(precision):
         built(BertModel)(IDS, attention_mask=IDS > 0)
-    assert whole_blocks == (["attention_block", "feed_forward"] * 2 if precision in SHORT else [])
+    assert whole_blocks == ["attention_block", "feed_forward"] * 2
 
 
 def test_a_decoder_sees_nothing_ahead() -> None:

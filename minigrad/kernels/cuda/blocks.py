@@ -35,18 +35,15 @@ def covers(draw: Draw | None, shape: tuple[int, ...]) -> bool:
 def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]]:
     """x Wᵀ, and what makes of its gradient g that of x, and those of W's rows in pieces of some sizes: in one, if none are named. Where
     operands are short, x, W and g are each shortened once."""
-    matmul, lazy, precision = xp.matmul, xp.product, product_precision.get()
-    if precision in SHORT:
-        matmul, lazy = xp.matmul_short, xp.product_short
-        x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
+    precision = product_precision.get()
+    x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
 
     def pullback(g: Array, *sizes: int) -> Any:
-        if precision in SHORT:
-            g = shortened(xp, g, precision)
-        dweight = lazy(g.T, x)
-        return matmul(g, weight), *(dweight.parts(*sizes) if sizes else [dweight])
+        g = shortened(xp, g, precision)
+        dweight = xp.product_stored(g.T, x)
+        return xp.matmul_stored(g, weight), *(dweight.parts(*sizes) if sizes else [dweight])
 
-    return matmul(x, weight.T), pullback
+    return xp.matmul_stored(x, weight.T), pullback
 
 
 _shorts: dict[int, tuple[ref[Array], Array]] = {}
@@ -59,6 +56,9 @@ def note_short(x: Array, short: Array) -> None:
 
 
 def shortened(xp: Any, x: Array, precision: str) -> Array:
+    """x as products of this precision take it: float32 as it is, or in two bytes a number."""
+    if precision not in SHORT:
+        return x
     noted = _shorts.get(id(x))
     if noted is not None and noted[0]() is x and noted[1].dtype == DTYPES[precision]:
         return noted[1]

@@ -101,7 +101,7 @@ class Namespace:
 
     NAME = "cupy"
     shortened, widened = staticmethod(short_arrays.shortened), staticmethod(short_arrays.widened)
-    matmul_short, product_short = staticmethod(short_arrays.matmul_short), staticmethod(short_arrays.product_short)
+    matmul_stored, product_stored = staticmethod(short_arrays.matmul_stored), staticmethod(short_arrays.product_stored)
 
     def __init__(self) -> None:
         self._made: list[np.ndarray] = []

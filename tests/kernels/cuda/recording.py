@@ -237,16 +237,18 @@ class Namespace:
     def widened(self, x: Device) -> Device:
         return made("widened", short_arrays.widened, [plain(x)], {})
 
-    def matmul_short(self, a: Device, b: Device, out: Any = None, accumulate: bool = False, short: bool = False) -> Device:
+    def matmul_stored(self, a: Device, b: Device, out: Any = None, accumulate: bool = False, alike: bool = False) -> Device:
+        if a.dtype == np.float32:
+            return self.matmul(a, b, out, accumulate)
         if out is None:
-            return made("matmul", short_arrays.matmul_short, [plain(a), plain(b)], {"short": short})
+            return made("matmul", short_arrays.matmul_stored, [plain(a), plain(b)], {"alike": alike})
         operands = plain(a), plain(b), plain(out), accumulate
-        short_arrays.matmul_short(*operands)
-        note("matmul", lambda: short_arrays.matmul_short(*operands))
+        short_arrays.matmul_stored(*operands)
+        note("matmul", lambda: short_arrays.matmul_stored(*operands))
         return out
 
-    def product_short(self, a: Device, b: Device) -> Product:
-        return Product(a, b, self.matmul_short, np.dtype(np.float32))
+    def product_stored(self, a: Device, b: Device) -> Product:
+        return Product(a, b, self.matmul_stored, np.dtype(np.float32))
 
     def product(self, a: Device, b: Device) -> Product:
         return Product(a, b, self.matmul)

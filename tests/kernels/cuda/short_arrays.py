@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.gradients import Product
 from minigrad.backend.precision import rounded
 
@@ -27,19 +28,21 @@ def widened(x: np.ndarray) -> np.ndarray:
     return (x.astype(np.uint32) << 16).view(np.float32)
 
 
-def matmul_short(a: np.ndarray, b: np.ndarray, out: Any = None, accumulate: bool = False, short: bool = False) -> np.ndarray:
+def matmul_stored(a: np.ndarray, b: np.ndarray, out: Any = None, accumulate: bool = False, alike: bool = False) -> np.ndarray:
+    if a.dtype == np.float32:
+        return numpy_namespace.matmul(a, b, out, accumulate)
     assert a.dtype == b.dtype and (out is None or out.dtype in (a.dtype, np.float32))
     assert not accumulate or (out is not None and out.dtype == np.float32)
     with np.errstate(all="ignore"):
         total = np.matmul(widened(a), widened(b))
         if accumulate:
             total += out
-    found = shortened(total, "fp16" if a.dtype == np.float16 else "bf16") if (short if out is None else out.dtype == a.dtype) else total
+    found = shortened(total, "fp16" if a.dtype == np.float16 else "bf16") if (alike if out is None else out.dtype == a.dtype) else total
     if out is None:
         return found
     out[...] = found
     return out
 
 
-def product_short(a: np.ndarray, b: np.ndarray) -> Product:
-    return Product(a, b, matmul_short, np.dtype(np.float32))
+def product_stored(a: np.ndarray, b: np.ndarray) -> Product:
+    return Product(a, b, matmul_stored, np.dtype(np.float32))

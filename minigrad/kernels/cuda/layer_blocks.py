@@ -1,9 +1,11 @@
-"""BERT's layer on a GPU where products have operands of bf16 or fp16: all that lies between the products of a block is stored as short.
+"""BERT's two blocks on a GPU, each in one operation: what a single product or pass cannot do.
 
-The block's input is shortened once, by the block that made it where there is one, and so are its weights in each forward pass; the way
-back takes both as they are. Products read and write two bytes a number and add in float32. What stays float32: the input that is added at
-the end, the output, the gradients of both, sums, parameters and their gradients. Every number that a kernel hands on is rounded once. The
-contract is that of `blocks.py`.
+The gradient of the sum at a block's end becomes that of its input where it lies: products add to it. All sums over rows are finished by one
+launch. And where products have operands of bf16 or fp16, all that lies between them is stored as short, by products that read and write two
+bytes a number and add in float32: the block's input is shortened once, by the block that made it where there is one, and so are its weights
+in each forward pass; the way back takes both as they are. What stays float32 then: the input that is added at the end, the output, the
+gradients of both, sums, parameters and their gradients. Every number that a kernel hands on is rounded once. In float32 and tf32 everything
+is float32. The contract is that of `blocks.py`.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def _attention_block(
     keep: bool,
 ) -> Any:
     precision = product_precision.get()
-    weights, biases = (wq, wk, wv), (bq, bk, bv)
-    if precision not in SHORT or not all_float32(x, *weights, *biases, wo, bo, gamma, beta) or not _fits(x, wo, bo, gamma, beta):
+    storage, weights, biases = _storage(precision), (wq, wk, wv), (bq, bk, bv)
+    if not all_float32(x, *weights, *biases, wo, bo, gamma, beta) or not _fits(x, wo, bo, gamma, beta):
         return NotImplemented
     rows, width, inner = len(x), x.shape[1], wo.shape[1]
     if rows != packing.rows or any(w.shape != (inner, width) for w in weights) or any(b.shape != (inner,) for b in biases):
@@ -63,23 +65,26 @@ def _attention_block(
     if not covers(draw, (queries.rows, width)):
         return NotImplemented
     x, bias = xp.ascontiguousarray(x), beside(xp, biases)
-    short_x, (short_in, short_out) = shortened(xp, x, precision), _shortened_weights(xp, (beside(xp, weights), wo), precision)
+    stored_x, (stored_in, stored_out) = shortened(xp, x, precision), _shortened_weights(xp, (beside(xp, weights), wo), precision)
     asking, q, start = x, None, 0  # of Q | K | V, what all rows are projected to begins at `start`
     if first_only:
         first_rows, start = xp.like(packing.first_rows, x), inner
         asking = x[first_rows]
-        q, through_queries = _linears(xp, short_x[first_rows], short_in[:inner], bias[:inner], inner, precision)
-    kv, through_inputs = _linears(xp, short_x, short_in[start:], bias[start:], inner, precision)
+        stored_asking = asking if stored_x is x else stored_x[first_rows]
+        q, through_queries = _linears(xp, stored_asking, stored_in[:inner], bias[:inner], inner, storage)
+    kv, through_inputs = _linears(xp, stored_x, stored_in[start:], bias[start:], inner, storage)
     settings: dict[str, Any] = {"packing": packing, "queries": queries, "heads": heads, "draw": mixing, "causal": causal}
     mixed, mixed_pullback = attend(xp, q, kv, **settings, size=size, precision=precision)
-    out, end_pullback = _dense_add_norm(xp, mixed, short_out, bo, asking, gamma, beta, draw, eps, precision, keep)
+    if not keep:
+        del q, kv, mixed_pullback  # so that their memory is free again
+    out, end_pullback = _dense_add_norm(xp, mixed, stored_out, bo, asking, gamma, beta, draw, eps, storage, keep)
 
     def pullback(g: Array) -> Any:
         partial = partial_sums(xp, rows, 3 * inner + 3 * width)
         if first_only:
             partial.fill(0)  # first rows do not reach all of it
         dx, dy = end_pullback(xp.ascontiguousarray(g), partial, 3 * inner)
-        dq, dkv = mixed_pullback(xp.matmul_short(dy, short_out, short=True))
+        dq, dkv = mixed_pullback(xp.matmul_stored(dy, stored_out, alike=True))
         dweights = []
         if first_only:
             dweights = through_queries(dq, dx, partial, 0)
@@ -87,7 +92,7 @@ def _attention_block(
         dweights += through_inputs(dkv, dx, partial, start)
         # In the order in which an optimizer lays vectors out, so that they go there at once.
         dbq, dbk, dbv, dbo, dgamma, dbeta = parted(summed(xp, partial), *[inner] * 3, *[width] * 3)
-        return dx, *dweights, dbq, dbk, dbv, xp.product_short(dy.T, mixed), dbo, dgamma, dbeta
+        return dx, *dweights, dbq, dbk, dbv, xp.product_stored(dy.T, mixed), dbo, dgamma, dbeta
 
     return out, pullback
 
@@ -109,27 +114,28 @@ def _feed_forward(
     keep: bool,
 ) -> Any:
     precision = product_precision.get()
-    if precision not in SHORT or approximate != "none" or not all_float32(x, w1, b1, w2, b2, gamma, beta):
+    storage = _storage(precision)
+    if approximate != "none" or not all_float32(x, w1, b1, w2, b2, gamma, beta):
         return NotImplemented
     if not _fits(x, w2, b2, gamma, beta) or not covers(draw, x.shape) or w1.shape != w2.shape[::-1] or b1.shape != w1.shape[:1]:
         return NotImplemented
     x, b1 = xp.ascontiguousarray(x), xp.ascontiguousarray(b1)
-    short_x, (short_1, short_2) = shortened(xp, x, precision), _shortened_weights(xp, (w1, w2), precision)
-    h = xp.matmul_short(short_x, short_1.T, short=True)
+    stored_x, (stored_1, stored_2) = shortened(xp, x, precision), _shortened_weights(xp, (w1, w2), precision)
+    h = xp.matmul_stored(stored_x, stored_1.T, alike=True)
     y = xp.empty_like(h) if keep else h
-    launch(f"bias_gelu_{precision}", h.shape, h, b1, y, *h.shape)
-    out, end_pullback = _dense_add_norm(xp, y, short_2, b2, x, gamma, beta, draw, eps, precision, keep)
+    launch(f"bias_gelu_{storage}", h.shape, h, b1, y, *h.shape)
+    out, end_pullback = _dense_add_norm(xp, y, stored_2, b2, x, gamma, beta, draw, eps, storage, keep)
     width = x.shape[1]
 
     def pullback(g: Array) -> Any:
         rows, inner = h.shape
         partial = partial_sums(xp, rows, inner + 3 * width)
         gx, dy = end_pullback(xp.ascontiguousarray(g), partial, inner)
-        dh = xp.matmul_short(dy, short_2, short=True)
-        launch(f"bias_gelu_pullback_{precision}", h.shape, dh, h, b1, dh, partial, rows, inner, partial.shape[1])
+        dh = xp.matmul_stored(dy, stored_2, alike=True)
+        launch(f"bias_gelu_pullback_{storage}", h.shape, dh, h, b1, dh, partial, rows, inner, partial.shape[1])
         db1, db2, dgamma, dbeta = parted(summed(xp, partial), inner, *[width] * 3)
-        dx = xp.matmul_short(dh, short_1, out=gx, accumulate=True)
-        return dx, xp.product_short(dh.T, short_x), db1, xp.product_short(dy.T, y), db2, dgamma, dbeta
+        dx = xp.matmul_stored(dh, stored_1, out=gx, accumulate=True)
+        return dx, xp.product_stored(dh.T, stored_x), db1, xp.product_stored(dy.T, y), db2, dgamma, dbeta
 
     return out, pullback
 
@@ -142,30 +148,35 @@ def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array) -> bo
     return bool(x.shape[1:] == weight.shape[:1] == bias.shape == gamma.shape == beta.shape)
 
 
+def _storage(precision: str) -> str:
+    """How what lies between products of this precision is stored: one of `launch.STORAGES`."""
+    return precision if precision in SHORT else "float32"
+
+
 def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> list[Array]:
-    """Each weight shortened; those that an optimizer has laid side by side, by one launch."""
+    """Each weight as `shortened`; those that an optimizer has laid side by side, by one launch."""
     flat = neighbours([w.reshape(-1) for w in weights])
     if flat is None:
         return [shortened(xp, w, precision) for w in weights]
-    parts = parted(xp.shortened(flat, precision), *[w.size for w in weights])
+    parts = parted(shortened(xp, flat, precision), *[w.size for w in weights])
     return [part.reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
 
 
 def _linears(
-    xp: Any, x: Array, weight: Array, bias: Array, each: int, precision: str
+    xp: Any, x: Array, weight: Array, bias: Array, each: int, storage: str
 ) -> tuple[Array, Callable[[Array, Array, Array, int], list[Any]]]:
-    """Short linear layers of x, side by side, and their way back. weight, bias: of all of them; each: the width of one.
+    """Linear layers of x, side by side, and their way back. weight, bias: of all of them; each: the width of one.
 
     The way back takes the gradient, an array to which that of x is added, and in which columns of the partial sums those for the biases
     begin; it gives the gradient of each layer's weight.
     """
-    y = xp.matmul_short(x, weight.T, short=True)
-    launch(f"add_bias_{precision}", y.shape, y, bias, *y.shape)
+    y = xp.matmul_stored(x, weight.T, alike=True)
+    launch(f"add_bias_{storage}", y.shape, y, bias, *y.shape)
 
     def pullback(dy: Array, dx: Array, partial: Array, place: int) -> list[Any]:
-        launch(f"column_sums_{precision}", dy.shape, dy, partial.reshape(-1)[place:], *dy.shape, partial.shape[1])
-        xp.matmul_short(dy, weight, out=dx, accumulate=True)
-        return xp.product_short(dy.T, x).parts(*[each] * (dy.shape[1] // each))  # type: ignore[no-any-return]
+        launch(f"column_sums_{storage}", dy.shape, dy, partial.reshape(-1)[place:], *dy.shape, partial.shape[1])
+        xp.matmul_stored(dy, weight, out=dx, accumulate=True)
+        return xp.product_stored(dy.T, x).parts(*[each] * (dy.shape[1] // each))  # type: ignore[no-any-return]
 
     return y, pullback
 
@@ -180,25 +191,28 @@ def _dense_add_norm(
     beta: Array,
     draw: Draw | None,
     eps: float,
-    precision: str,
+    storage: str,
     keep: bool,
 ) -> tuple[Array, Callable[[Array, Array, int], tuple[Array, Array]]]:
-    """`ops.dense_add_norm` of short x and weight, and its way back as far as the product.
+    """`ops.dense_add_norm` of x and weight that are stored alike, and its way back as far as the product.
 
     That takes the gradient g, and in which columns of the partial sums those for the gradients of bias, gamma and beta begin; it gives the
-    gradients of the residual, in float32, and of the product, short.
+    gradients of the residual, in float32, and of the product. They are two arrays: the first is for the caller to add to, and the second is
+    read when gradients of weights are computed, which is later.
     """
     bias, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, gamma, beta))
-    y = xp.matmul_short(x, weight.T, short=True)
-    out, rounded = xp.empty(y.shape, "float32"), xp.empty_like(y)
+    y = xp.matmul_stored(x, weight.T, alike=True)
+    rounded = xp.empty_like(y) if storage in SHORT else None
+    out = y if rounded is None and not keep else xp.empty(y.shape, "float32")
     xhat, rstd, drawing = y if keep else None, xp.empty(len(y), "float32") if keep else None, row_draw(xp, draw)
-    launch(f"add_norm_{precision}", y.shape[:1], y, bias, residual, gamma, beta, out, rounded, xhat, rstd, *y.shape, eps, *drawing)
-    note_short(out, rounded)
+    launch(f"add_norm_{storage}", y.shape[:1], y, bias, residual, gamma, beta, out, rounded, xhat, rstd, *y.shape, eps, *drawing)
+    if rounded is not None:
+        note_short(out, rounded)
 
     def pullback(g: Array, partial: Array, place: int) -> tuple[Array, Array]:
         gx, dy = xp.empty_like(g), xp.empty_like(xhat)
-        launch(f"add_norm_pullback_{precision}", g.shape[:1], g, gamma, xhat, rstd, gx, dy, *g.shape, *drawing)
-        launch(f"norm_sums_{precision}", g.shape, g, xhat, dy, partial.reshape(-1)[place:], *g.shape, partial.shape[1])
+        launch(f"add_norm_pullback_{storage}", g.shape[:1], g, gamma, xhat, rstd, gx, dy, *g.shape, *drawing)
+        launch(f"norm_sums_{storage}", g.shape, g, xhat, dy, partial.reshape(-1)[place:], *g.shape, partial.shape[1])
         return gx, dy
 
     return out, pullback
