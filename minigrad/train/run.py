@@ -99,7 +99,8 @@ class Run:
             message = f"holds a {CONFIG_NAME} that no run wrote, and a run would write over it: name another directory"
             raise ConfigError(self.directory, message, code="exists")
         self.trainer.notices += [f"left out: {error}" for error in self.skipped]
-        result = self.trainer.fit(resume=resume, force=force)
+        with self.task.keeping_graphs(self.model):
+            result = self.trainer.fit(resume=resume, force=force)
         if result.exit_code == 0:
             self._finish()
         return result

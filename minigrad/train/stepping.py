@@ -25,6 +25,7 @@ from minigrad.train.ahead import StepResult
 from minigrad.train.events import memory_mb
 from minigrad.train.signals import Interruption
 from minigrad.train.team import Team
+from minigrad.workers.replicas import forget_graphs
 
 if TYPE_CHECKING:
     from minigrad.train.trainer import Trainer
@@ -62,17 +63,24 @@ class Stepping:
                 try:
                     result = self._next(steps)
                 except MemoryError as error:
-                    self._divide_further(error)
+                    self._make_room(error)
                     return False
                 if result is None:
                     return True
                 self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0)
 
+    def _make_room(self, error: MemoryError) -> None:
+        """For the step that is made again: what evaluations keep is given up first. Raises: MemoryError."""
+        if not self._pulled:  # it was no step
+            raise error
+        if not forget_graphs():
+            self._divide_further(error)
+        self.trainer.schedule.load_state_dict({**self.trainer.schedule.state_dict(), "steps": self.at.step})  # that of the first that waits
+        self._rates.clear()
+
     def _divide_further(self, error: MemoryError) -> None:
         """Once in a run. Raises: MemoryError."""
         at = self.at
-        if not self._pulled:  # it was no step
-            raise error
         packing = self._pulled[0].tokens.packing
         if at.parts > self.trainer.settings.parts or len(packing) <= at.parts:
             raise MemoryError(
@@ -81,8 +89,6 @@ class Stepping:
             ) from error
         at.parts *= 2
         self.trainer.tell("notice", message=f"the memory did not suffice: steps are computed in {at.parts} parts from here on")
-        self.trainer.schedule.load_state_dict({**self.trainer.schedule.state_dict(), "steps": at.step})  # as for the first batch that waits
-        self._rates.clear()
 
     def _stretch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The next batches, up to the one after which all steps must have been made, or to one that has no label and stays in `_pulled`.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,17 +16,15 @@ from numpy.typing import NDArray
 
 from minigrad.autograd import no_grad
 from minigrad.data.alignment import Place, Window, encode_words, join_words, tags_of_words, token_labels
-from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.data.loader import PackedLoader
 from minigrad.data.records import LabelMap, Record, numbers
 from minigrad.data.tokenization import Tokenizer
-from minigrad.errors import ArgumentError, DataError, NonFiniteError
+from minigrad.errors import ArgumentError, DataError
 from minigrad.files import listing, quoted
 from minigrad.train.metrics import classification_metrics, ner_metrics, regression_metrics
 from minigrad.train.objectives import Objective, SequenceClasses, SequenceNumbers, TokenClasses
+from minigrad.train.scores import Numbers, log_softmax, scores_of
 from minigrad.workers import Replicas
-
-Numbers = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,9 @@ class Task(ABC):
     workers: int | str = 1
     """Processes that compute predictions, as `Replicas` takes it."""
 
+    _kept: tuple[Any, Replicas] | None = None
+    """The model of `keeping_graphs`, and what computes its scores."""
+
     @abstractmethod
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
         """The records in the form that the model takes. max_length: in tokens; dealing: as PackedLoader takes it."""
@@ -93,6 +95,31 @@ class Task(ABC):
         with model.evaluating(), no_grad():
             predictions = self.predict(model, examples)
         return Evaluation(self.metrics(predictions), predictions)
+
+    @contextmanager
+    def keeping_graphs(self, model: Any) -> Iterator[None]:
+        """Inside: on a GPU, evaluations of this model replay the CUDA graphs of those before, and weights may change in between.
+
+        On a CPU the workers end with each evaluation, as ever: they know the weights of the moment when they were forked.
+        """
+        if all(p.device == "cpu" for p in model.parameters()):
+            yield
+            return
+        with self._replicas(model) as replicas:
+            self._kept = model, replicas
+            try:
+                yield
+            finally:
+                self._kept = None
+
+    def _replicas(self, model: Any) -> Replicas:
+        return Replicas(lambda tokens: model(tokens).logits, self.workers)
+
+    def _scores(self, model: Any, examples: Examples, of_sequences: bool = True) -> Iterator[Numbers]:
+        """What the model gives for each sequence, or for the tokens of each: see `scores_of`."""
+        kept = self._kept[1] if self._kept is not None and self._kept[0] is model else None
+        with self._replicas(model) if kept is None else nullcontext(kept) as replicas:
+            yield from scores_of(replicas, examples.loader, of_sequences)
 
     def options(self) -> dict[str, Any]:
         """What `minigrad.models.load` is told of the labels."""
@@ -130,8 +157,8 @@ class SequenceClassification(Task):
         assert self.labels is not None
         names, rows = self.labels.names, []
         gold = examples.loader.labels
-        for i, (record, scores) in enumerate(zip(examples.records, _logits(model, examples.loader, self.workers), strict=True)):
-            logs = _log_softmax(scores)
+        for i, (record, scores) in enumerate(zip(examples.records, self._scores(model, examples), strict=True)):
+            logs = log_softmax(scores)
             best = int(logs.argmax())
             row = _texts_of(i, record)
             if gold is not None:
@@ -164,7 +191,7 @@ class Regression(Task):
 
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
         rows, gold = [], examples.loader.labels
-        for i, (record, scores) in enumerate(zip(examples.records, _logits(model, examples.loader, self.workers), strict=True)):
+        for i, (record, scores) in enumerate(zip(examples.records, self._scores(model, examples), strict=True)):
             row = _texts_of(i, record)
             if gold is not None:
                 row |= {"label": float(gold[i]), "loss": float((scores[0] - gold[i]) ** 2)}
@@ -220,10 +247,10 @@ class TokenClassification(Task):
         assert self.labels is not None
         names, rows = self.labels.names, []
         counts = [len(words) for words in examples.places]
-        scores = join_words(examples.windows, list(_logits(model, examples.loader, self.workers, of_sequences=False)), counts)
+        scores = join_words(examples.windows, list(self._scores(model, examples, of_sequences=False)), counts)
         gold = self._ids(examples.records, examples.places) if examples.loader.token_labels is not None else None
         for i, (record, words) in enumerate(zip(examples.records, examples.places, strict=True)):
-            logs = _log_softmax(scores[i])
+            logs = log_softmax(scores[i])
             row: dict[str, Any] = _texts_of(i, record) | {"words": [list(place) for place in words]}
             if gold is not None:
                 row |= {"tags": [names[t] for t in gold[i]], "loss": float(-logs[np.arange(len(words)), gold[i]].sum())}
@@ -310,30 +337,6 @@ def _texts(tokenizer: Tokenizer, records: Sequence[Record], max_length: int, lab
     )
     ids, types = [e.ids for e in encodings], [e.type_ids for e in encodings]
     return Examples(records, PackedLoader(ids, labels, token_types=types, **dealing), sum(e.truncated for e in encodings))
-
-
-def _logits(model: Any, loader: PackedLoader, workers: int | str, of_sequences: bool = True) -> Iterator[Numbers]:
-    """What the model gives for each sequence, in the data's order. Shapes: per sequence (labels,), of a head on tokens (tokens, labels).
-
-    Raises: NonFiniteError, which no figure and no prediction should be made of.
-    """
-    lengths = np.cumsum([len(sequence) for sequence in loader.sequences])
-    start = 0
-    with Replicas(lambda tokens: model(tokens).logits, workers) as logits_of:
-        while start < len(lengths):  # as many sequences as fill a batch, at least one
-            before = 0 if start == 0 else lengths[start - 1]
-            stop = max(start + 1, int(np.searchsorted(lengths, before + BATCH_TOKENS, side="right")))
-            tokens = loader.batch(np.arange(start, stop)).tokens
-            rows = logits_of(tokens).astype(np.float64)
-            if not np.isfinite(rows).all():
-                raise NonFiniteError("the model's scores are not finite: its weights are broken, or have grown too far in training")
-            yield from rows if of_sequences else (rows[first:past] for first, past in tokens.packing.spans)
-            start = stop
-
-
-def _log_softmax(scores: Numbers) -> Numbers:
-    shifted = scores - scores.max(axis=-1, keepdims=True, initial=-np.inf) if scores.size else scores
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))) if scores.size else scores
 
 
 def _texts_of(number: int, record: Record) -> dict[str, Any]:

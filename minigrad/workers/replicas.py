@@ -108,7 +108,7 @@ class Replicas:
         """End the workers, and forget the graphs; a later call starts new ones."""
         with self._lock:
             stop_all(self._others)
-            self.forget_graphs()
+            self._captured = None
 
     def forget_graphs(self) -> bool:
         """Give the memory of the graphs back, which are recorded anew when they are of use again. Whether there were any."""

@@ -10,6 +10,7 @@ from kernels.cuda.emulation import Emulator
 
 from minigrad.kernels import register_cuda
 from minigrad.train import recordings
+from minigrad.workers import captured
 
 register_cuda()
 
@@ -22,5 +23,6 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
 @pytest.fixture
 def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[recording.Recorder]]:
     recording.install(compiled.kernel, monkeypatch)
-    monkeypatch.setattr(recordings, "Recorder", recording.Recorder)
+    for module in (recordings, captured):
+        monkeypatch.setattr(module, "Recorder", recording.Recorder)
     yield recording.Recorder

@@ -29,7 +29,9 @@ from minigrad.train.objectives import (
     fill_label,
 )
 from minigrad.train.team import Team
+from minigrad.workers import Replicas
 from minigrad.workers.buckets import bucket_for
+from minigrad.workers.replicas import forget_graphs
 
 LENGTHS = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
 """Of one bucket, of which 15 tokens in 3 sequences would be missing one: so all are filled up."""
@@ -119,3 +121,23 @@ def test_a_term_without_items_is_left_out(gpu: type[recording.Recorder]) -> None
     )  # with all terms, without one, and again with all once their parameters have had unequal numbers of updates
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_memory_that_evaluations_keep_is_given_up_first(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = model_of(3), batches(LENGTHS)[0]
+    replicas = Replicas(lambda tokens: model(tokens).logits, workers=1)
+    for _ in range(3):
+        replicas(batch.tokens)
+    assert len(gpu.lengths) == 1
+    whole = recording.Recorder.recorded
+
+    def recorded(self: Any, function: Any) -> Any:
+        if replicas._captured is not None:
+            raise MemoryError("no room beside the graphs of evaluations")
+        return whole(self, function)
+
+    monkeypatch.setattr(recording.Recorder, "recorded", recorded)
+    team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
+    for _ in range(2):
+        team.backward(batch)
+    assert len(gpu.lengths) == 2 and not forget_graphs()

@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernels.cuda import recording
 from small_models import directory
 from train.runs import records as rows_of
+from train.test_captured import CONFIG
 
 import minigrad as mg
 from minigrad.data import Record, Tokenizer
+from minigrad.data.loader import PackedLoader
 from minigrad.data.records import Entity, LabelMap
 from minigrad.errors import ArgumentError, DataError, NonFiniteError
+from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.packing import PackedTokens
-from minigrad.train.tasks import KINDS, Task, task_of
+from minigrad.train.tasks import KINDS, Examples, Task, task_of
+from minigrad.workers.replicas import forget_graphs
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +153,22 @@ def test_scores_that_are_no_numbers(model_directory: Path, tokenizer: Tokenizer,
     model.classifier.bias.assign(np.full(model.classifier.bias.shape, np.nan, np.float32))
     with pytest.raises(NonFiniteError, match="scores are not finite"):
         task.evaluate(model, task.examples(tokenizer, records, 64))
+
+
+def test_evaluations_in_a_row_share_their_graphs(gpu: type[recording.Recorder]) -> None:
+    """A graph sees the weights that a training has changed; on the way out it goes, also after an error."""
+    records, labels = some(4), LabelMap(("person", "thing", "plant"))
+    task, model = task_of("sequence-classification", labels=labels), BertForSequenceClassification(BertConfig(**CONFIG)).train().to("cuda")
+    examples = Examples(records, PackedLoader([range(n) for n in (5, 9, 3, 4)], labels.ids(records)))
+    with pytest.raises(ArgumentError, match="over"), task.keeping_graphs(model):
+        for evaluation in range(5):
+            model.classifier.bias.assign(np.arange(3, dtype=np.float32) * evaluation)
+            found = task.evaluate(model, examples).metrics["loss"]
+        assert len(gpu.lengths) == 1
+        raise ArgumentError("over")
+    assert not forget_graphs()
+    assert found == pytest.approx(task.evaluate(model, examples).metrics["loss"], rel=1e-6)  # float32, of a batch that is filled up or not
+    assert len(gpu.lengths) == 1
 
 
 def test_labels_that_training_does_not_know(tokenizer: Tokenizer) -> None:

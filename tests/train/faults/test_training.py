@@ -21,6 +21,7 @@ import minigrad as mg
 from minigrad.data.loader import Batch
 from minigrad.errors import CheckpointError, DataError, NonFiniteError
 from minigrad.tensor import Tensor
+from minigrad.train import stepping
 from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 
@@ -170,6 +171,29 @@ def test_F16_memory_that_does_not_suffice_halves_the_parts_once(tmp_path: Path, 
     with pytest.raises(MemoryError, match=r"tokens in 2 parts do not fit.*1 GiB"):
         again.trainer.fit()
     assert digest(again.model) == before
+
+
+def test_what_evaluations_keep_is_given_up_before_steps_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_folder(tmp_path)
+    undisturbed = Run(replace(config, output=replace(config.output, directory=str(tmp_path / "undisturbed"))))
+    undisturbed.trainer.fit()
+    run = Run(config)
+    plain, kept = run.trainer.objective.loss, [True]
+
+    def hungry(model: Any, part: Batch, of: Batch) -> Tensor:
+        if kept[0] and run.trainer.at.step == 5:
+            raise MemoryError("1 GiB for an array")
+        return plain(model, part, of)
+
+    def forget_graphs() -> bool:
+        had, kept[0] = kept[0], False
+        return had
+
+    monkeypatch.setattr(run.trainer.objective, "loss", hungry)
+    monkeypatch.setattr(stepping, "forget_graphs", forget_graphs)
+    run.trainer.fit()
+    assert not kept[0] and digest(run.model) == digest(undisturbed.model)
+    assert run.trainer.at.parts == 1 and not notices(tmp_path)
 
 
 def test_F17_a_limit_of_the_address_space(tmp_path: Path) -> None:
