@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from minigrad import functional as F
-from minigrad.backend import device_of, namespace_of
+from minigrad.backend import namespace_of
 from minigrad.backend.random import Draw
-from minigrad.errors import IndexRangeError, ShapeError
 from minigrad.models.config import PretrainedConfig
-from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
+from minigrad.nn import Dropout, LayerNorm, Linear, Module
 from minigrad.nn.activation import GELU_FORMS, activation
 from minigrad.op import Op
 from minigrad.ops.attention import seen_keys
-from minigrad.packing import IntArray, PackedTokens, Packing
+from minigrad.packing import Packing
 from minigrad.parameter import lay_out
 from minigrad.tensor import Tensor
 
@@ -33,75 +32,6 @@ class Trace:
 
     hidden_states: list[Tensor] | None = None
     attentions: list[tuple[Tensor, ...]] | None = None
-
-
-def embedded(name: str, ids: IntArray, table: Embedding, untrained: int | None = None) -> Tensor:
-    """Rows of a table by number; the row `untrained` receives no gradient. Shapes: ids (rows,) → (rows, width).
-
-    Raises: IndexRangeError for a number that the table does not have, calling the ids by `name`.
-    """
-    if device_of(ids) != "cpu":  # checked before they were put there, and nobody changes them before the way back
-        placed = Tensor.wrap(ids)
-        return table(placed) if untrained is None else F.embedding(placed, table.weight, untrained)
-    rows = table.weight.shape[0]
-    if int(ids.min()) < 0 or int(ids.max()) >= rows:
-        bad = int(ids[(ids < 0) | (ids >= rows)][0])
-        raise IndexRangeError(f"{name} holds {bad}, this model knows 0..{rows - 1}: was it encoded with this model's tokenizer?")
-    found, left = table(ids), ids == untrained
-    if not left.any():
-        return found  # type: ignore[no-any-return]
-    return F.where(Tensor(left[:, None], device=found.device), found.detach(), found)
-
-
-def word_vectors(tokens: PackedTokens, table: Embedding, words: Tensor | None, pad_token_id: int) -> Tensor:
-    """The word embeddings of tokens, or the caller's `words` in their place. Shapes: → (rows, width).
-
-    [PAD] is not trained, as in the published models: a first token may be padding and yet read by a pooled head.
-    Raises: ShapeError for words of another shape; IndexRangeError for ids that the table does not have.
-    """
-    if words is None:
-        return embedded("input_ids", tokens.input_ids, table, pad_token_id)
-    wanted = (len(tokens.input_ids), table.weight.shape[1])
-    if words.shape != wanted:
-        raise ShapeError(f"inputs_embeds holds rows of shape {words.shape}, these tokens and this model need {wanted}")
-    return words.astype(table.weight.dtype)  # NumPy's float64 would make all that follows float64
-
-
-def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, first: int = 0) -> None:
-    """Refuse sequences that a table of positions is too short for. positions: of each row; first: of a sequence's first token.
-
-    Raises: ShapeError naming the sequence, with the code too-long.
-    """
-    longest = table.weight.shape[0] - first
-    if device_of(positions) != "cpu":  # as in `embedded`
-        return
-    if int(positions.max()) - first >= longest:
-        row = int((tokens.packing.offsets <= positions.argmax()).sum()) - 1
-        raise ShapeError(
-            f"sequence {row} reaches position {int(positions.max()) - first}, this model has {longest}: truncate it (max_length={longest})",
-            code="too-long",
-        )
-
-
-class Embeddings(Module):
-    """Word + position + segment embeddings, normalised. `width`: of the vectors, if it is not the encoder's."""
-
-    def __init__(self, config: PretrainedConfig, width: int | None = None) -> None:
-        width, std = width or config.hidden_size, config.initializer_range
-        self.word_embeddings = Embedding(config.vocab_size, width, std=std)
-        self.position_embeddings = Embedding(config.max_position_embeddings, width, std=std)
-        self.token_type_embeddings = Embedding(config.type_vocab_size, width, std=std)
-        self.LayerNorm = LayerNorm(width, config.layer_norm_eps)
-        self.dropout = Dropout(config.hidden_dropout_prob)
-        self.pad_token_id = config.pad_token_id
-
-    def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
-        """Shapes: → (rows, width); words (rows, width) take the place of the word embeddings."""
-        check_length(tokens, tokens.positions, self.position_embeddings)
-        x = word_vectors(tokens, self.word_embeddings, words, self.pad_token_id)
-        places = embedded("positions", tokens.positions, self.position_embeddings)
-        types = embedded("token_type_ids", tokens.token_type_ids, self.token_type_embeddings)
-        return self.dropout(self.LayerNorm(x + places + types), tokens.packing)  # type: ignore[no-any-return]
 
 
 class SelfAttention(Module):

@@ -67,15 +67,17 @@ def trained(steps: int) -> tuple[list[float], dict[str, np.ndarray]]:
     return losses, {name: np.array(parameter.numpy()) for name, parameter in model.named_parameters()}
 
 
-BLOCKS, PARTS = ("attention_block", "feed_forward"), ("linears", "attention", "dense_gelu", "dense_add_norm")
+BLOCKS = ("embed_norm", "attention_block", "feed_forward")
+PARTS = ("embedding", "layer_norm", "linears", "attention", "dense_gelu", "dense_add_norm")
 
 
 @pytest.mark.parametrize("in_parts", [False, True])
 def test_training_is_that_of_the_bodies(in_parts: bool, used: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     if in_parts:
-        monkeypatch.setattr(models.blocks, "in_one", lambda *_: False)
+        for module in (models.blocks, models.embeddings):
+            monkeypatch.setattr(module, "in_one", lambda *_: False)
     losses, weights = trained(2)
-    operations = ("dropout", "linear", "cross_entropy", "embedding", "adam")
+    operations = ("dropout", "cross_entropy", "adam")
     assert all(used[name] for name in (*(PARTS if in_parts else BLOCKS), *operations)), used
     assert not any(used[name] for name in (BLOCKS if in_parts else PARTS)), used
     with without_kernels():
