@@ -25,7 +25,7 @@ from minigrad.backend import cuda_namespace
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
-from minigrad.kernels.cuda import launch, optimizer
+from minigrad.kernels.cuda import blocks, launch, optimizer
 from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
 from minigrad.kernels.cuda.sequences import count_ids
 from minigrad.op import REGISTRY
@@ -194,6 +194,30 @@ def test_embedding(count: int, height: int, width: int) -> None:
     compare("embedding", [normal((height, width))[0], ids], {"padding_idx": 3})
 
 
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (300, 132), (5000, 128), (4097, 768)])
+@pytest.mark.parametrize("rate", [None, 0.1])
+@pytest.mark.parametrize("tables", [2, 3])
+def test_embed_norm(tables: int, rate: float | None, rows: int, width: int) -> None:
+    """A vocabulary of which most words are not there, positions that many rows share, and two types that nearly all do."""
+    rng, heights = np.random.default_rng(rows), (30522, 512, 2)[:tables]
+    ids = [rng.integers(0, min(height, 1 + rows // 4), rows) for height in heights]
+    draw = None if rate is None else Draw("embeddings", rate, Packing([rows]), width)
+    told = {"untrained": (3, None, None)[:tables], "draw": draw, "eps": 1e-5 if width > 1 else 1.0}
+    arrays = [*normal((width,), (width,), *[(height, width) for height in heights]), *ids]
+    compare("embed_norm", arrays, told)
+    compare("embed_norm", arrays, told, offset=1)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_products_find_the_rows_of_embed_norm_rounded(precision: str) -> None:
+    xp, ids = cuda_namespace(), np.arange(40) % 7
+    given = [xp.asarray(a) for a in (*normal((128,), (128,), (9, 128)), ids)]
+    with mg.precision(precision):
+        out, _ = REGISTRY["embed_norm"].overrides["cupy"](xp, *given, untrained=(None,), keep=True)
+    found = blocks.shortened(None, out, precision)  # no namespace: it is there
+    np.testing.assert_array_equal(found.get(), xp.shortened(out, precision).get())
+
+
 def test_an_id_that_nobody_has_checked_reads_nothing() -> None:
     xp, table = Namespace(), uploaded(guarded(normal((4, 6))[0]))
     out = xp.empty((3, 6), np.float32)
@@ -211,11 +235,11 @@ def test_rows_are_added_to_what_is_there() -> None:
     np.testing.assert_allclose(out.get(), expected, rtol=1e-6, atol=1e-6)  # three numbers of order 1 are added
 
 
-@pytest.mark.parametrize("n", [1, 1023, 1025, 8192, 8193, 100_000])
+@pytest.mark.parametrize("n", [1, 1023, 2048, 2049, 16384, 16385, 150_000])
 def test_ids_are_ordered_and_equal_ones_stay_as_they_came(n: int) -> None:
     ids = np.random.default_rng(n).integers(NO_ROW, 1 + n // 3, n)
     xp = cuda_namespace()
-    keys = SummedRows(xp.asarray(ids), xp.zeros((n, 1), np.float32), (1, 1))._keys().get()
+    keys = SummedRows(xp.asarray(ids), xp.zeros((n, 1), np.float32), (1, 1)).keys.get()
     np.testing.assert_array_equal(keys & 0xFFFFFFFF, np.argsort(ids, kind="stable"))
     np.testing.assert_array_equal(keys >> 32, np.sort(ids))
 

@@ -22,6 +22,7 @@ SHARING = " or ".join(
         "linears[129]",
         "ids_are_ordered",
         "embedding[1000-11-132]",
+        "(embed_norm and 300-132)",
         "rows_are_added",
         "sum_of_squares[40001-1]",
         "captured_update",
