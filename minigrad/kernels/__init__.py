@@ -20,8 +20,12 @@ logger = logging.getLogger("minigrad")
 CHOICES = ("", "numpy", "off")
 
 chosen = os.environ.get("MINIGRAD_KERNELS", "")
-if chosen not in CHOICES:
-    raise ArgumentError(f'the environment variable MINIGRAD_KERNELS must be "off", "numpy" or empty, got {chosen!r}')
+
+
+def check_choice() -> None:
+    """Raises: ArgumentError for an unknown word. Asked when kernels are first wanted: an import could not say it in one line."""
+    if chosen not in CHOICES:
+        raise ArgumentError(f'the environment variable MINIGRAD_KERNELS must be "off", "numpy" or empty, got {chosen!r}')
 
 
 @cache
@@ -29,7 +33,9 @@ def compiled_passes() -> ModuleType | None:
     """The module of compiled functions, or None where Numba is not wanted, not installed or broken.
 
     Decided once, when a function is first wanted: Numba takes half a second to import, and each function some tenths to compile.
+    Raises: as `check_choice`.
     """
+    check_choice()
     if chosen or find_spec("numba") is None:
         return None
     try:
@@ -54,13 +60,17 @@ def prepare(training: bool) -> None:
         compiled.prepare(training)
 
 
-def in_use() -> str:
-    """What runs, for the records of a run: "off", "numpy" or "compiled"."""
+def in_use(device: str = "cpu") -> str:
+    """What runs there, for the records of a run: "off", or "numpy" or "compiled" on a CPU, "cuda" on a GPU. Raises: as `check_choice`."""
+    check_choice()
+    if device != "cpu":
+        return chosen if chosen == "off" else "cuda"
     return chosen or ("numpy" if compiled_passes() is None else "compiled")
 
 
 def register_cuda() -> None:
-    """Import the GPU's kernels, which register themselves with the operations."""
+    """Import the GPU's kernels, which register themselves with the operations. Raises: as `check_choice`."""
+    check_choice()
     from minigrad.kernels.cuda import attention, blocks, embedding, layer_blocks, losses, sequences  # noqa: F401
 
 

@@ -231,7 +231,7 @@ def environment(device: str) -> dict[str, Any]:
         "minigrad": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "kernels": kernels.in_use(),
+        "kernels": kernels.in_use(device),
         "device": device if device == "cpu" else probe.probe().gpus[0].name,
         "platform": platform.platform(),
         "executable": sys.executable,

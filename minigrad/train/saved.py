@@ -128,7 +128,7 @@ def machine(device: str) -> dict[str, Any]:
         "cpus": usable_cpus(),
         "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", ""),
         "numpy": np.__version__,
-        "kernels": kernels.in_use(),
+        "kernels": kernels.in_use(device),
         "machine": platform.machine(),
         "gpu": probe.probe().gpus[0].name if device == "cuda" else None,
     }

@@ -26,8 +26,10 @@ from minigrad.anomaly import detecting
 from minigrad.backend import device_of, random
 from minigrad.backend.precision import product_precision
 from minigrad.backend.threads import blas_threads
+from minigrad.data.checks import check_count
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, MinigradError
+from minigrad.files import quoted
 from minigrad.optim import Optimizer
 from minigrad.optim.clip import check_max_norm, clipping, gradient_norm, squared_norm
 from minigrad.optim.updates import Update, divide
@@ -112,8 +114,7 @@ class Team:
 
     def _backward(self, batch: Batch, parts: int, captured: CapturedSteps | None) -> float:
         self._check_usable()
-        if parts < 1:
-            raise ArgumentError(f"parts must be 1 or more, got {parts!r}")
+        check_count("parts", parts)
         self.optimizer.zero_grad()
         self.grad_norm = None
         try:
@@ -168,9 +169,18 @@ class Team:
         parts: as in `backward`. check(batch, loss): asked before an update whether to make it, when the gradient is there. Of steps that
         run ahead only those are asked whose loss is not finite or, with a max_norm, whose gradient is not: the GPU leaves their update out,
         and they are made again.
-        Raises: as `backward` and `step`, and whatever `batches` raises, after the results of the steps before. Whichever way it ends,
-        closing the generator among them, steps on their way are finished first, and the optimizer counts the updates that were made.
+        Raises: at once ArgumentError for parts below 1, and for what gives no batches. Later as `backward` and `step`, and whatever
+        `batches` raises, after the results of the steps before. Whichever way it ends, closing the generator among them, steps on their way
+        are finished first, and the optimizer counts the updates that were made.
         """
+        check_count("parts", parts)
+        if not isinstance(batches, Iterable):
+            raise ArgumentError(f"steps takes batches, as loader.epoch() gives them, and not {quoted(batches)}")
+        return self._steps(batches, parts, check)
+
+    def _steps(
+        self, batches: Iterable[Batch], parts: int, check: Callable[[Batch, float], bool] | None
+    ) -> Generator[StepResult, None, None]:
         self._check_usable()
         if self._captured is not None and self._captured.can_update and self.scaler is None and parts == 1:
             yield from Ahead(self._captured, self.max_norm, partial(self._made, captured=None, parts=1, check=check)).results(batches)

@@ -32,11 +32,11 @@ def passes_used() -> None:
     """Nothing here depends on it."""
 
 
-def fresh(choice: str, *paths: Path) -> str:
+def fresh(choice: str, *paths: Path, program: str = PROGRAM) -> str:
     """What the program prints; warnings are errors there too."""
     environment = {**os.environ, "MINIGRAD_KERNELS": choice, "PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT]))}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM], capture_output=True, text=True, env=environment, timeout=120, check=False
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, env=environment, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -61,6 +61,31 @@ def test_a_broken_numba_is_one_warning(tmp_path: Path) -> None:
     before, warning, after = fresh("", tmp_path).splitlines()
     assert (before, after) == ("before False", "after False False 1.225")
     assert warning == "WARNING Numba is installed but cannot be imported, so NumPy's passes run: Numba needs NumPy 2.3 or less"
+
+
+MISSPELT = """
+import minigrad as mg
+print(mg.ones(3).sum().item())
+for wanted in (mg.kernels.in_use, mg.kernels.register_cuda, lambda: mg.functional.layer_norm(mg.ones((2, 3)), mg.ones(3), mg.zeros(3))):
+    try:
+        wanted()
+    except mg.errors.ArgumentError as error:
+        print(error)
+"""
+
+
+def test_an_unknown_word_is_an_error_when_kernels_are_first_wanted() -> None:
+    """And not when minigrad is imported, where the command line could not say it in one line."""
+    first, *errors = fresh("of", program=MISSPELT).splitlines()
+    assert first == "3.0"
+    assert errors == ['the environment variable MINIGRAD_KERNELS must be "off", "numpy" or empty, got \'of\''] * 3
+
+
+@pytest.mark.parametrize(("choice", "on_gpu"), [("", "cuda"), ("numpy", "cuda"), ("off", "off")])
+def test_what_is_in_use(choice: str, on_gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "chosen", choice)
+    monkeypatch.setattr(kernels, "compiled_passes", lambda: None)
+    assert (kernels.in_use(), kernels.in_use("cuda")) == (choice or "numpy", on_gpu)
 
 
 def test_without_numba_numpys_passes_run(monkeypatch: pytest.MonkeyPatch) -> None:

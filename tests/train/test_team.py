@@ -748,6 +748,17 @@ def test_impossible_numbers_of_workers(workers: Any) -> None:
         Team(token_loss(model), adamw(model), workers=workers)
 
 
+@pytest.mark.parametrize("batches", [5, None])
+def test_steps_of_what_gives_no_batches(batches: Any) -> None:
+    model = tagger()
+    team = Team(token_loss(model), adamw(model))
+    with pytest.raises(ArgumentError, match=f"takes batches, as loader.epoch.. gives them, and not {batches}"):
+        team.steps(batches)  # and not when the first of them is asked for
+    with pytest.raises(ArgumentError, match="parts must be an integer of at least 1, got 0"):
+        team.steps([], parts=0)
+    assert list(team.steps([])) == []
+
+
 def test_impossible_parts_and_losses() -> None:
     model = tagger()
     with pytest.raises(ArgumentError, match="parts"):
