@@ -14,6 +14,7 @@ import pytest
 from kernels.cuda import recording
 
 import minigrad as mg
+from minigrad import functional as F
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models import (
@@ -22,9 +23,12 @@ from minigrad.models import (
     BertForTokenClassification,
     DistilBertForSequenceClassification,
     ElectraForSequenceClassification,
+    RobertaConfig,
     RobertaForSequenceClassification,
+    RobertaModel,
 )
 from minigrad.models.losses import IGNORED
+from minigrad.models.outputs import LogitsOutput
 from minigrad.packing import PackedTokens
 from minigrad.train import captured, recordings
 from minigrad.train.feeding import filled
@@ -75,6 +79,21 @@ def check_equal(ours: Any, expected: Any) -> None:
         np.testing.assert_array_equal(ours[3][name], weight, err_msg=name)
 
 
+class PooledRoberta(mg.nn.Module):
+    """Classifies sequences by all of their rows."""
+
+    config_class = RobertaConfig
+
+    def __init__(self, config: RobertaConfig) -> None:
+        self.encoder = RobertaModel(config, add_pooling_layer=False)
+        self.classifier = mg.nn.Linear(2 * config.hidden_size, config.num_labels)
+
+    def forward(self, tokens: PackedTokens) -> LogitsOutput:
+        rows = self.encoder(tokens).last_hidden_state
+        pooled = [pool(rows, packing=tokens.packing) for pool in (F.segment_mean, F.segment_max)]
+        return LogitsOutput(self.classifier(F.concatenate(pooled, axis=1)))
+
+
 # ---------------------------------------------------------------- to the last bit
 SAME_BUCKET = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
 
@@ -87,6 +106,7 @@ SAME_BUCKET = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
         (DistilBertForSequenceClassification, SequenceClasses()),
         (ElectraForSequenceClassification, SequenceClasses()),
         (RobertaForSequenceClassification, SequenceClasses()),
+        (PooledRoberta, SequenceClasses()),
     ],
 )
 def test_replays_are_the_steps_to_the_last_bit(kind: type, objective: Any, gpu: type[recording.Recorder]) -> None:
