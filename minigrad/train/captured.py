@@ -1,9 +1,9 @@
 """Captured steps: a step of training as a CUDA graph, one for each bucket of batches, replayed without its Python.
 
 A small model's step is hundreds of launches, each of which Python takes longer to make than the GPU to compute. A graph makes them by one
-call. How one is recorded is in `recordings.py`. What changes from step to step lies in arrays that are filled before each replay
-(`feeding.py`): tokens and labels, the packing as kernels read it, the number of the step for dropout, what the sums of losses are divided
-by, the rates of the update.
+call. What is recorded stands in `recorded_step.py`, how long it is kept in `recordings.py`. What changes from step to step lies in arrays
+that are filled before each replay (`feeding.py`): tokens and labels, the packing as kernels read it, the number of the step for dropout,
+what the sums of losses are divided by, the rates of the update.
 
 There are two kinds. `backward` replays forward and backward pass, and whoever called it makes the update. `launch` replays the update too,
 and does not wait: its clipping is computed on the GPU, and so is whether there is to be an update at all. When a loss is not finite, or the
@@ -26,7 +26,8 @@ from minigrad.data.loader import Batch
 from minigrad.optim import Optimizer
 from minigrad.optim.adam import adam
 from minigrad.train.feeding import write
-from minigrad.train.recordings import CHANGING, RecordedStep, Recordings, unchanging
+from minigrad.train.recorded_step import CHANGING, RecordedStep, unchanging
+from minigrad.train.recordings import Recordings
 from minigrad.train.standing import Standing
 from minigrad.workers.ids import all_below
 

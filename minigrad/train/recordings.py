@@ -1,4 +1,4 @@
-"""What is recorded of training steps: a CUDA graph for each bucket of batches, with what its replay needs, until it is old.
+"""The recordings of training steps: a CUDA graph for each bucket of batches, with what its replay needs, until it is old.
 
 A recording is old when the model or the objective would compute another thing now. Where a step cannot be recorded, the log says why, once,
 and nothing is recorded any more; where only the memory does not suffice, other steps still are.
@@ -8,67 +8,27 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minigrad.anomaly import detecting
-from minigrad.backend import device_of, random, transfers
+from minigrad.backend import device_of, random
 from minigrad.backend.graphs import KEPT, Feed, Recorder
 from minigrad.backend.precision import product_precision
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
-from minigrad.modes import Mode
 from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
-from minigrad.optim.clip import gradient_squares
-from minigrad.optim.updates import Update
-from minigrad.parameter import Parameter
-from minigrad.tensor import Tensor
 from minigrad.train.feeding import filled, kind_of, layout_of, placed, write
-from minigrad.train.objectives import LossOf, fill_label, has_own_loss, weighted
+from minigrad.train.objectives import LossOf, fill_label, has_own_loss
+from minigrad.train.recorded_step import CHANGING, Control, Key, RecordedStep, computed, unchanging
 from minigrad.train.standing import Standing
-from minigrad.workers.buckets import Bucket, bucket_for
-from minigrad.workers.ids import rows_by_name
+from minigrad.workers.buckets import bucket_for
 from minigrad.workers.replicas import forget_graphs
 from minigrad.workers.surroundings import PLAIN, Surroundings
 
 logger = logging.getLogger("minigrad")
-
-CHANGING = ("size", "eps", "decay")
-"""The constants of Adam that are others in every step, in the order in which its kernel reads them."""
-
-
-class Key(NamedTuple):
-    """Equal for steps that one recording makes.
-
-    updates: whether the update is part of it. max_norm: None if no norm is asked for. counted: which terms of the objective have items.
-    """
-
-    bucket: Bucket
-    updates: bool
-    max_norm: float | None
-    counted: tuple[bool, ...]
-    precision: str
-    seed: int
-    kind: Hashable
-
-
-@dataclass(frozen=True)
-class RecordedStep:
-    """numbers: loss and squared norm (0 where it is not computed), on the GPU. rows: how many there are for which ids. stretches, moments:
-    of its update, empty where there is none."""
-
-    feed: Feed
-    replay: Callable[[], None]
-    numbers: Any
-    rows: dict[str, int]
-    touched: list[Parameter]
-    stretches: list[Hashable]
-    moments: dict[str, Any]
 
 
 class Recordings:
@@ -81,13 +41,12 @@ class Recordings:
         """Keys of steps whose graph had no room in the memory even when there was no other."""
         self._around: Surroundings | None = None
         self._attributes: list[dict[str, Any]] = []
-        self._scale, self._stopped, self._nothing = map(optimizer.arena.allocate, [()] * 3, ["float32", "int32", "float64"])
+        self._control = Control(optimizer)
         self._given_up = False
         if not isinstance(loss_of, LossOf):
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
             return
-        self._terms, kind = tuple(loss_of.objective.terms()), type(loss_of.objective).__name__
-        self._ignored = fill_label(self._terms)
+        self._ignored, kind = fill_label(loss_of.objective.terms()), type(loss_of.objective).__name__
         if has_own_loss(loss_of.objective):
             self._give_up(f"{kind} has a `loss` of its own, and what is recorded is `share`", logging.INFO)
         elif self._ignored is None:
@@ -100,7 +59,7 @@ class Recordings:
             return [], None
         if any(p.leaf.hooks is not None and any(True for _ in p.leaf.hooks) for p in self.optimizer.steps):  # a replay would not call them
             return [], None
-        counts, bucket = [objective.count(batch) for _, objective in self._terms], bucket_for(packing.lengths)
+        counts, bucket = [objective.count(batch) for _, objective in self.loss_of.objective.terms()], bucket_for(packing.lengths)
         counted = tuple([count > 0 for count in counts])
         if bucket is None or not any(counted):
             return counts, None
@@ -120,7 +79,7 @@ class Recordings:
     def restart(self) -> None:
         """Replays update again, after one whose loss or gradient was not finite."""
         with self.recorder.entered():
-            self._stopped.fill(0)
+            self._control.stopped.fill(0)
 
     # ---------------------------------------------------------------- when it is old
     def _is_old(self) -> bool:
@@ -128,7 +87,7 @@ class Recordings:
         return self._around is None or self._around.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
 
     def _attributes_now(self) -> list[dict[str, Any]]:
-        return [vars(objective) for objective in (self.loss_of.objective, *(term for _, term in self._terms))]
+        return [vars(objective) for objective in (self.loss_of.objective, *(term for _, term in self.loss_of.objective.terms()))]
 
     def _begin(self) -> Surroundings:
         """Forget what is old, and note what is recorded from here on."""
@@ -170,15 +129,17 @@ class Recordings:
         try:
             if key.updates:
                 self.optimizer.arrays()  # moments that do not exist yet: not out of a recording's memory
-            counts, changing = (len(self._terms),), (len(self.optimizer.arena.places), len(CHANGING))
+            counts, changing = (len(key.counted),), (len(self.optimizer.arena.places), len(CHANGING))
             feed = Feed({**layout_of(whole), "counts": (counts, np.float32), "changing": (changing, np.float32)})
             write(whole, 0, 1.0, buffer := feed.buffer())
             buffer["counts"].fill(1)
             feed.send()
-            self._stopped.fill(1)  # so that runs before the recording update nothing
+            self._control.stopped.fill(1)  # so that runs before the recording update nothing
             part = placed(whole, feed.arrays)
-            (numbers, rows, updates), replay = self.recorder.recorded(lambda: self._computed(part, feed.arrays, key))
-            self._stopped.fill(0)
+            (numbers, rows, updates), replay = self.recorder.recorded(
+                lambda: computed(self.loss_of, self.optimizer, self._control, part, feed.arrays, key)
+            )
+            self._control.stopped.fill(0)
             if self._is_old():
                 raise ArgumentError("a step changes a buffer of the model or an attribute of the objective")
             for p in strangers:
@@ -196,54 +157,11 @@ class Recordings:
             self.optimizer.zero_grad()
         return RecordedStep(feed, replay, numbers, rows, touched, list(map(unchanging, updates)), dict(self.optimizer.moments))
 
-    def _computed(self, part: Batch, arrays: dict[str, Any], key: Key) -> tuple[Any, dict[str, int], list[Update]]:
-        """What is recorded: loss and squared norm of the gradient, which lies in the optimizer's arrays; how many rows there are for the
-        ids; and the update if there is to be one."""
-        from minigrad.kernels.cuda.draws import clock
-        from minigrad.kernels.cuda.optimizer import adam_captured, begin_captured
-
-        optimizer = self.optimizer
-        optimizer.zero_grad()
-        with Mode(clock, arrays["clock"]), random.at(random.current().seed, 0), transfers.noting_ids() as noted:
-            total = self._loss(part, arrays["counts"], key)
-            total.backward(Tensor.wrap(arrays["factor"]))
-        if total.dtype != "float32":
-            raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")
-        rows, others = rows_by_name(arrays, noted)
-        numbers = optimizer.arena.xp.empty(2, "float64")
-        squares = gradient_squares(optimizer) if others or key.max_norm is not None else self._nothing
-        if not key.updates:
-            begin_captured(total.array, squares, inf, numbers, None, None)
-            return numbers, rows, []
-        flags = self._scale, self._stopped
-        begin_captured(total.array, squares, inf if key.max_norm is None else key.max_norm, numbers, *flags)
-        updates = optimizer.begin_step()
-        for update, changing in zip(updates, arrays["changing"], strict=False):
-            same = {name: value for name, value in update.constants.items() if name not in CHANGING}
-            for p, g, moments in optimizer.arena.blocks(update, [optimizer.moments[name] for name in update.moments]):
-                adam_captured(p, g, moments, changing, *flags, **same)
-        return numbers, rows, updates
-
-    def _loss(self, part: Batch, counts: Any, key: Key) -> Tensor:
-        """The objective's loss. A term without items is left out, as in a plain step: it gives no parameter a gradient."""
-        shares = []
-        for place, (weight, objective) in enumerate(self._terms):
-            if key.counted[place]:
-                count = Tensor.wrap(counts[place : place + 1].reshape(()))
-                shares.append((weight, objective.share(self.loss_of.model, part, count)))
-        return weighted(shares)
-
     def _give_up(self, reason: str, level: int = logging.WARNING) -> None:
         """level: of the log's line; INFO for what lies in the objective, since trainings capture without being asked."""
         self._given_up = True
         self._steps.clear()
         logger.log(level, "steps are not captured in CUDA graphs: %s", reason)
-
-
-def unchanging(update: Update) -> Hashable:
-    """What a recorded stretch of an update has for good."""
-    same = [value for name, value in update.constants.items() if name not in CHANGING]
-    return update.start, update.stop, update.moments, *same
 
 
 def _are_same(attributes: dict[str, Any], were: dict[str, Any]) -> bool:

@@ -6,7 +6,6 @@ outside of the arrays that are filled.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from minigrad.packing import PackedTokens
 from minigrad.train import captured, recordings
 from minigrad.train.feeding import filled
 from minigrad.train.loss_scale import LossScaler
-from minigrad.train.objectives import Count, LossOf, Mixed, SequenceClasses, TokenClasses
+from minigrad.train.objectives import Count, LossOf, SequenceClasses, TokenClasses
 from minigrad.train.team import Team
 from minigrad.workers.buckets import bucket_for
 
@@ -77,6 +76,18 @@ def check_equal(ours: Any, expected: Any) -> None:
     np.testing.assert_array_equal(np.array(ours[1], float), np.array(expected[1], float))  # NaN, where a gradient overflowed
     for name, weight in expected[3].items():
         np.testing.assert_array_equal(ours[3][name], weight, err_msg=name)
+
+
+def team_of(objective: Any = None, kind: Any = BertForSequenceClassification) -> tuple[Any, Team]:
+    mg.manual_seed(3)
+    model = kind(kind.config_class(**CONFIG)).train().to("cuda")
+    return model, Team(LossOf(model, objective or SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
+
+
+def made(team: Team, batch: Batch) -> float:
+    loss = team.backward(batch)
+    team.step()
+    return loss
 
 
 class PooledRoberta(mg.nn.Module):
@@ -166,228 +177,7 @@ def test_whatever_is_not_filled_would_be_seen(forgotten: str, gpu: type[recordin
     assert ours[0][0] == expected[0][0] and any((ours[3][name] != weight).any() for name, weight in expected[3].items())
 
 
-# ---------------------------------------------------------------- when a recording is of no use any more
-def team_of(objective: Any = None, kind: Any = BertForSequenceClassification) -> tuple[Any, Team]:
-    mg.manual_seed(3)
-    model = kind(kind.config_class(**CONFIG)).train().to("cuda")
-    return model, Team(LossOf(model, objective or SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
-
-
-def made(team: Team, batch: Batch) -> float:
-    loss = team.backward(batch)
-    team.step()
-    return loss
-
-
-def test_a_change_of_the_model_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
-    batch = batches([(5, 9, 3)])[0]
-    model, team = team_of()
-    changes = [
-        lambda: None,
-        lambda: model.freeze("bert.embeddings*"),
-        lambda: model.eval(),
-        lambda: setattr(model.train().dropout, "p", 0.5),
-        lambda: mg.manual_seed(4),
-    ]
-    for number, change in enumerate(changes, 1):
-        change()
-        for _ in range(2):
-            made(team, batch)
-        assert len(gpu.lengths) == number
-    with mg.precision("bf16"):
-        made(team, batch)
-    assert len(gpu.lengths) == len(changes) + 1
-
-
-def test_a_change_of_the_objective_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
-    batch, objective = batches([(5, 9, 3)])[0], SequenceClasses()
-    model, team = team_of(objective)
-    model.eval()
-    for number, smoothing in enumerate([0.0, 0.5, 0.9], 1):
-        objective.label_smoothing = smoothing
-        losses = [team.backward(batch) for _ in range(2)]
-        assert len(gpu.lengths) == number
-        assert losses == pytest.approx([objective.loss(model, batch, batch).item()] * 2, rel=1e-6)  # float32, sums in another order
-
-
-def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
-    batch, part = batches([(5, 9, 3)])[0], SequenceClasses([1.0, 2.0, 3.0])
-    model, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, part)]))
-    model.eval()
-    losses = [team.backward(batch) for _ in range(2)]
-    part.class_weights = np.array([3.0, 2.0, 0.5], np.float32)
-    losses += [team.backward(batch) for _ in range(2)]
-    assert len(gpu.lengths) == 2
-    assert losses[0] == losses[1] != losses[2] == losses[3]
-    with pytest.raises(ValueError, match="read-only"):  # a copy on the GPU would not see it
-        SequenceClasses([1.0, 2.0]).class_weights[0] = 5.0
-
-
-class Counting(SequenceClasses):
-    """Another thing in every step."""
-
-    steps = 0
-
-    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
-        self.steps += 1
-        return super().share(model, part, count) * self.steps
-
-
-def test_an_objective_that_changes_itself(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    assert "an attribute of the objective" in refused(team_of(Counting())[1], batches([(5, 9)])[0], caplog)
-
-
-def test_hooks_are_called_in_every_step(gpu: type[recording.Recorder]) -> None:
-    model, team = team_of()
-    batch, seen = batches([(5, 9, 3)])[0], []
-    made(team, batch)
-    with model.register_forward_hook(lambda module, args, output: seen.append(module)):
-        for calls in range(1, 4):
-            made(team, batch)
-            assert len(seen) == calls
-    assert len(gpu.lengths) == 1
-    made(team, batch)
-    made(team, batch)
-    assert len(seen) == 3 and len(gpu.lengths) == 2
-
-
-def test_hooks_of_gradients_are_called_in_every_step(gpu: type[recording.Recorder]) -> None:
-    model, team = team_of()
-    batch, seen = batches([(5, 9, 3)])[0], []
-    made(team, batch)
-    with model.classifier.bias.register_hook(lambda gradient: seen.append(gradient.shape)):
-        for calls in range(1, 4):
-            made(team, batch)
-            assert len(seen) == calls
-    made(team, batch)
-    assert len(seen) == 3 and len(gpu.lengths) == 1
-
-
-def test_what_is_frozen_stays(gpu: type[recording.Recorder]) -> None:
-    model, team = team_of()
-    model.freeze("bert.embeddings*")
-    table = model.bert.embeddings.word_embeddings.weight
-    before = table.numpy().copy()
-    for batch in batches(SAME_BUCKET[:2]):
-        made(team, batch)
-    np.testing.assert_array_equal(table.numpy(), before)
-    assert len(gpu.lengths) == 1
-
-
 # ---------------------------------------------------------------- when it cannot be done
-def refused(team: Team, batch: Batch, caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> str:
-    """The one line of the log about two steps that were made all the same."""
-    with caplog.at_level(logging.INFO, "minigrad"):
-        assert all(np.isfinite(made(team, batch)) for _ in range(2))
-    records = [record for record in caplog.records if "not captured" in record.getMessage()]
-    assert [record.levelno for record in records] == [level]
-    return records[0].getMessage()
-
-
-class Counted(SequenceClasses):
-    """Every sequence counts, labelled or not."""
-
-    ignored = None
-
-
-def test_an_objective_that_cannot_ignore_items(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "minigrad")
-    for objective in (Counted(), Mixed([(1.0, SequenceClasses()), (2.0, Counted())])):
-        caplog.clear()
-        message = refused(team_of(objective)[1], batches([(5, 9, 3)])[0], caplog, logging.INFO)
-        assert f"{type(objective).__name__} cannot ignore an item" in message
-    assert not gpu.lengths
-
-
-class Penalised(SequenceClasses):
-    """More than the sum over the items of a part."""
-
-    def loss(self, model: Any, part: Batch, whole: Batch) -> mg.Tensor:
-        return super().loss(model, part, whole) + 10.0
-
-
-@pytest.mark.parametrize("of_the_class", [True, False])
-def test_an_objective_with_a_loss_of_its_own(
-    of_the_class: bool, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caplog.set_level(logging.INFO, "minigrad")
-    batch = batches([(5, 9, 3)])[0]
-    objective: SequenceClasses = Penalised()
-    if not of_the_class:
-        objective = SequenceClasses()
-        monkeypatch.setattr(objective, "loss", Penalised().loss)
-    _, team = team_of(objective)
-    assert f"{type(objective).__name__} has a `loss` of its own" in refused(team, batch, caplog, logging.INFO)
-    assert team.backward(batch) > 10 and not gpu.lengths
-
-
-@pytest.mark.parametrize("part", [Penalised(), Mixed([(1.0, SequenceClasses())])], ids=["a loss of its own", "a mixture"])
-def test_a_mixture_of_which_a_part_has_one(part: Any, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "minigrad")
-    _, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, part)]))
-    assert "Mixed has a `loss` of its own" in refused(team, batches([(5, 9, 3)])[0], caplog, logging.INFO)
-    assert not gpu.lengths
-
-
-def test_a_loss_of_ones_own(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    model = BertForSequenceClassification(BertConfig(**CONFIG)).train().to("cuda")
-    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
-    team = Team(lambda part, whole: SequenceClasses().loss(model, part, whole), optimizer, capture=True)
-    assert "LossOf" in refused(team, batches([(5, 9)])[0], caplog)
-
-
-def test_an_operation_that_needs_lengths_on_the_host(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    """Heads of a size that attention's kernel does not know."""
-    mg.manual_seed(3)
-    model = BertForTokenClassification(BertConfig(**CONFIG | {"num_attention_heads": 1, "hidden_size": 48})).eval().to("cuda")
-    team = Team(LossOf(model, TokenClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
-    with caplog.at_level(logging.WARNING, "minigrad"):
-        assert team._captured is not None and team._captured.backward(batches([(5, 9)])[0], 1.0) is None
-    assert "different in every replay" in caplog.text
-
-
-class Measuring(SequenceClasses):
-    """Changes a buffer in every step."""
-
-    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
-        model.steps.assign(model.steps + 1)
-        return super().share(model, part, count)
-
-
-def test_a_step_that_changes_a_buffer_changes_it_once(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    model, team = team_of(Measuring())
-    model.steps = mg.nn.Buffer(np.zeros((), np.float32))
-    model.steps.replace_storage(model.steps.to("cuda").array)
-    assert "changes a buffer" in refused(team, batches([(5, 9)])[0], caplog)
-    assert model.steps.item() == 2
-
-
-class Fetching(SequenceClasses):
-    """Looks at a number in every step."""
-
-    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
-        loss = super().share(model, part, count)
-        assert loss.item() > 0
-        return loss
-
-
-def test_a_fetch_inside_of_a_step(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    message = refused(team_of(Fetching())[1], batches([(5, 9)])[0], caplog)
-    assert "fetches numbers from the GPU while launches are recorded" in message
-
-
-class Copying(SequenceClasses):
-    """Takes a number along from the host in every step."""
-
-    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
-        return super().share(model, part, count) * mg.tensor(2.0, device="cuda")
-
-
-def test_a_copy_to_the_gpu_inside_of_a_step(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
-    message = refused(team_of(Copying())[1], batches([(5, 9)])[0], caplog)
-    assert "copies an array to the GPU while launches are recorded" in message
-
-
 def test_an_id_that_the_model_does_not_have_is_named(gpu: type[recording.Recorder]) -> None:
     good, bad = batches([(5, 9, 3), (5, 9, 3)])
     _, team = team_of()
@@ -409,28 +199,6 @@ def test_a_sequence_that_is_too_long_is_named(gpu: type[recording.Recorder]) -> 
         team.backward(longer)
     longer.tokens.input_ids[40] = 1  # which has no position of its own
     assert np.isfinite(made(team, longer)) and np.isfinite(made(team, longest))
-    assert len(gpu.lengths) == 1
-
-
-def test_memory_that_does_not_suffice_for_a_graph(
-    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is tried again once what was free is given back, then the plain step is made; other sizes have their graphs."""
-    large, small = batches([(5, 20, 13, 9, 9), (5, 9, 3)])
-    _, team = team_of()
-    done: list[str] = []
-
-    def starving(self: Any, function: Any) -> None:
-        done.append("recorded")
-        raise MemoryError("no room")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(recording.Recorder, "recorded", starving)
-        patch.setattr(recording.Recorder, "free_unused", lambda self: done.append("freed"))
-        assert all(np.isfinite(made(team, large)) for _ in range(2))
-    assert done == ["recorded", "freed", "recorded"] and not gpu.lengths
-    assert sum("memory does not suffice" in message for message in caplog.messages) == 1
-    made(team, small)
     assert len(gpu.lengths) == 1
 
 

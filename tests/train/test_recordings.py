@@ -1,130 +1,259 @@
-"""What is recorded of every kind of objective, without a GPU: steps that are replayed are the plain steps to the last bit."""
+"""How long recordings are kept, without a GPU: steps are recorded anew when they are old, and made plainly where that cannot be done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from types import SimpleNamespace
+import logging
 from typing import Any
 
 import numpy as np
 import pytest
 from kernels.cuda import recording
-from train.test_captured import CONFIG, batches
+from train.test_captured import CONFIG, SAME_BUCKET, batches, made, team_of
 
 import minigrad as mg
 from minigrad.data.loader import Batch
-from minigrad.models import BertConfig, BertForSequenceClassification
-from minigrad.models.losses import IGNORED
-from minigrad.train.feeding import filled
-from minigrad.train.objectives import (
-    Count,
-    LossOf,
-    Mixed,
-    Objective,
-    SequenceChoices,
-    SequenceClasses,
-    SequenceNumbers,
-    TokenClasses,
-    fill_label,
-)
+from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from minigrad.train.objectives import Count, LossOf, Mixed, SequenceClasses, TokenClasses
 from minigrad.train.team import Team
 from minigrad.workers import Replicas
-from minigrad.workers.buckets import bucket_for
 from minigrad.workers.replicas import forget_graphs
 
-LENGTHS = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
-"""Of one bucket, of which 15 tokens in 3 sequences would be missing one: so all are filled up."""
 
-WEIGHTS = [0.5, 2.0, 1.3]
+# ---------------------------------------------------------------- when a recording is of no use any more
+def test_a_change_of_the_model_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+    batch = batches([(5, 9, 3)])[0]
+    model, team = team_of()
+    changes = [
+        lambda: None,
+        lambda: model.freeze("bert.embeddings*"),
+        lambda: model.eval(),
+        lambda: setattr(model.train().dropout, "p", 0.5),
+        lambda: mg.manual_seed(4),
+    ]
+    for number, change in enumerate(changes, 1):
+        change()
+        for _ in range(2):
+            made(team, batch)
+        assert len(gpu.lengths) == number
+    with mg.precision("bf16"):
+        made(team, batch)
+    assert len(gpu.lengths) == len(changes) + 1
 
 
-class Tags(TokenClasses):
-    """A second head of the same model."""
+def test_a_change_of_the_objective_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+    batch, objective = batches([(5, 9, 3)])[0], SequenceClasses()
+    model, team = team_of(objective)
+    model.eval()
+    for number, smoothing in enumerate([0.0, 0.5, 0.9], 1):
+        objective.label_smoothing = smoothing
+        losses = [team.backward(batch) for _ in range(2)]
+        assert len(gpu.lengths) == number
+        assert losses == pytest.approx([objective.loss(model, batch, batch).item()] * 2, rel=1e-6)  # float32, sums in another order
+
+
+def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+    batch, part = batches([(5, 9, 3)])[0], SequenceClasses([1.0, 2.0, 3.0])
+    model, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, part)]))
+    model.eval()
+    losses = [team.backward(batch) for _ in range(2)]
+    part.class_weights = np.array([3.0, 2.0, 0.5], np.float32)
+    losses += [team.backward(batch) for _ in range(2)]
+    assert len(gpu.lengths) == 2
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+    with pytest.raises(ValueError, match="read-only"):  # a copy on the GPU would not see it
+        SequenceClasses([1.0, 2.0]).class_weights[0] = 5.0
+
+
+class Counting(SequenceClasses):
+    """Another thing in every step."""
+
+    steps = 0
 
     def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
-        return super().share(lambda tokens: SimpleNamespace(logits=model.tags(model.bert(tokens).last_hidden_state)), part, count)
+        self.steps += 1
+        return super().share(model, part, count) * self.steps
 
 
-def model_of(classes: int) -> Any:
-    mg.manual_seed(3)
-    model: Any = BertForSequenceClassification(BertConfig(**CONFIG | {"id2label": {i: str(i) for i in range(classes)}})).train()
-    model.tags = mg.nn.Linear(CONFIG["hidden_size"], 3)
-    return model.to("cuda")
+def test_an_objective_that_changes_itself(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    assert "an attribute of the objective" in refused(team_of(Counting())[1], batches([(5, 9)])[0], caplog)
 
 
-def made(objective: Objective, given: list[Batch], capture: bool, ahead: bool) -> Any:
-    """(loss, norm) of a step for each batch, filled up in both cases, and the weights and moments afterwards."""
-    model = model_of(1 if isinstance(objective, SequenceNumbers) else 3)
-    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
-    team = Team(LossOf(model, objective), optimizer, max_norm=0.5, capture=capture)
-    label = fill_label(objective.terms())
-    assert label is not None
-    if not capture:
-        given = [filled(batch, bucket_for(batch.tokens.packing.lengths) or pytest.fail(), label) for batch in given]
-    if ahead:
-        numbers = [(step.loss, step.grad_norm) for step in team.steps(given)]
-    else:
-        numbers = [(team.backward(batch), team.grad_norm, team.step())[:2] for batch in given]
-    arrays = {name: p.numpy().copy() for name, p in model.named_parameters()}
-    return numbers, arrays | {name: np.array(moment) for name, moment in optimizer.moments.items()}
-
-
-def with_labels(draw: Callable[[np.random.Generator, int], np.ndarray]) -> list[Batch]:
-    generator = np.random.default_rng(1)
-    return [replace(batch, labels=draw(generator, len(batch.rows))) for batch in batches(LENGTHS)]
-
-
-def numbers_with_gaps(generator: np.random.Generator, count: int) -> np.ndarray:
-    return np.where(np.arange(count) == 1, np.nan, generator.standard_normal(count))
-
-
-def choices_with_gaps(generator: np.random.Generator, count: int) -> np.ndarray:
-    found = generator.integers(0, 2, (count, 3)).astype(np.float32)
-    found[0, 1] = found[1] = np.nan
-    return found
-
-
-CASES: dict[str, tuple[Objective, list[Batch]]] = {
-    "weighted smooth classes": (SequenceClasses(WEIGHTS, 0.1), batches(LENGTHS)),
-    "numbers": (SequenceNumbers(), with_labels(numbers_with_gaps)),
-    "whole numbers, of which -100 is one": (SequenceNumbers(), with_labels(lambda generator, count: np.arange(count) - 100)),
-    "choices": (SequenceChoices(), with_labels(choices_with_gaps)),
-    "whole choices": (SequenceChoices(), with_labels(lambda generator, count: generator.integers(0, 2, (count, 3)))),
-    "mixed": (Mixed([(0.3, SequenceClasses(WEIGHTS, 0.1)), (1.7, Tags(WEIGHTS))]), batches(LENGTHS)),
-}
-
-
-@pytest.mark.parametrize(("case", "ahead"), [*((case, True) for case in CASES), ("mixed", False)])
-def test_every_objective_to_the_last_bit(case: str, ahead: bool, gpu: type[recording.Recorder]) -> None:
-    """Dropout, clipping, other lengths, labels and counts in every step."""
-    objective, given = CASES[case]
-    numbers, arrays = made(objective, given, False, ahead)
-    assert not gpu.lengths
-    ours, found = made(objective, given, True, ahead)
+def test_hooks_are_called_in_every_step(gpu: type[recording.Recorder]) -> None:
+    model, team = team_of()
+    batch, seen = batches([(5, 9, 3)])[0], []
+    made(team, batch)
+    with model.register_forward_hook(lambda module, args, output: seen.append(module)):
+        for calls in range(1, 4):
+            made(team, batch)
+            assert len(seen) == calls
     assert len(gpu.lengths) == 1
-    assert ours == numbers and len({loss for loss, _ in ours}) == len(given)
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    made(team, batch)
+    made(team, batch)
+    assert len(seen) == 3 and len(gpu.lengths) == 2
 
 
-def test_a_term_without_items_is_left_out(gpu: type[recording.Recorder]) -> None:
-    """Its head gets no gradient then, and no update, which would not be 0 by Adam's rule."""
-    objective, given = CASES["mixed"][0], batches([*LENGTHS, LENGTHS[0], LENGTHS[1]])
-    for position in (1, 4):
-        given[position] = replace(given[position], labels=np.full(3, IGNORED))
-    numbers, arrays = made(objective, given, False, True)
-    ours, found = made(objective, given, True, True)
-    assert ours == numbers
-    assert (
-        len(gpu.lengths) == 3
-    )  # with all terms, without one, and again with all once their parameters have had unequal numbers of updates
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+def test_hooks_of_gradients_are_called_in_every_step(gpu: type[recording.Recorder]) -> None:
+    model, team = team_of()
+    batch, seen = batches([(5, 9, 3)])[0], []
+    made(team, batch)
+    with model.classifier.bias.register_hook(lambda gradient: seen.append(gradient.shape)):
+        for calls in range(1, 4):
+            made(team, batch)
+            assert len(seen) == calls
+    made(team, batch)
+    assert len(seen) == 3 and len(gpu.lengths) == 1
+
+
+def test_what_is_frozen_stays(gpu: type[recording.Recorder]) -> None:
+    model, team = team_of()
+    model.freeze("bert.embeddings*")
+    table = model.bert.embeddings.word_embeddings.weight
+    before = table.numpy().copy()
+    for batch in batches(SAME_BUCKET[:2]):
+        made(team, batch)
+    np.testing.assert_array_equal(table.numpy(), before)
+    assert len(gpu.lengths) == 1
+
+
+# ---------------------------------------------------------------- when it cannot be done
+def refused(team: Team, batch: Batch, caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> str:
+    """The one line of the log about two steps that were made all the same."""
+    with caplog.at_level(logging.INFO, "minigrad"):
+        assert all(np.isfinite(made(team, batch)) for _ in range(2))
+    records = [record for record in caplog.records if "not captured" in record.getMessage()]
+    assert [record.levelno for record in records] == [level]
+    return records[0].getMessage()
+
+
+class Counted(SequenceClasses):
+    """Every sequence counts, labelled or not."""
+
+    ignored = None
+
+
+def test_an_objective_that_cannot_ignore_items(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "minigrad")
+    for objective in (Counted(), Mixed([(1.0, SequenceClasses()), (2.0, Counted())])):
+        caplog.clear()
+        message = refused(team_of(objective)[1], batches([(5, 9, 3)])[0], caplog, logging.INFO)
+        assert f"{type(objective).__name__} cannot ignore an item" in message
+    assert not gpu.lengths
+
+
+class Penalised(SequenceClasses):
+    """More than the sum over the items of a part."""
+
+    def loss(self, model: Any, part: Batch, whole: Batch) -> mg.Tensor:
+        return super().loss(model, part, whole) + 10.0
+
+
+@pytest.mark.parametrize("of_the_class", [True, False])
+def test_an_objective_with_a_loss_of_its_own(
+    of_the_class: bool, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "minigrad")
+    batch = batches([(5, 9, 3)])[0]
+    objective: SequenceClasses = Penalised()
+    if not of_the_class:
+        objective = SequenceClasses()
+        monkeypatch.setattr(objective, "loss", Penalised().loss)
+    _, team = team_of(objective)
+    assert f"{type(objective).__name__} has a `loss` of its own" in refused(team, batch, caplog, logging.INFO)
+    assert team.backward(batch) > 10 and not gpu.lengths
+
+
+@pytest.mark.parametrize("part", [Penalised(), Mixed([(1.0, SequenceClasses())])], ids=["a loss of its own", "a mixture"])
+def test_a_mixture_of_which_a_part_has_one(part: Any, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "minigrad")
+    _, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, part)]))
+    assert "Mixed has a `loss` of its own" in refused(team, batches([(5, 9, 3)])[0], caplog, logging.INFO)
+    assert not gpu.lengths
+
+
+def test_a_loss_of_ones_own(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    model = BertForSequenceClassification(BertConfig(**CONFIG)).train().to("cuda")
+    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
+    team = Team(lambda part, whole: SequenceClasses().loss(model, part, whole), optimizer, capture=True)
+    assert "LossOf" in refused(team, batches([(5, 9)])[0], caplog)
+
+
+def test_an_operation_that_needs_lengths_on_the_host(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    """Heads of a size that attention's kernel does not know."""
+    mg.manual_seed(3)
+    model = BertForTokenClassification(BertConfig(**CONFIG | {"num_attention_heads": 1, "hidden_size": 48})).eval().to("cuda")
+    team = Team(LossOf(model, TokenClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
+    with caplog.at_level(logging.WARNING, "minigrad"):
+        assert team._captured is not None and team._captured.backward(batches([(5, 9)])[0], 1.0) is None
+    assert "different in every replay" in caplog.text
+
+
+class Measuring(SequenceClasses):
+    """Changes a buffer in every step."""
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        model.steps.assign(model.steps + 1)
+        return super().share(model, part, count)
+
+
+def test_a_step_that_changes_a_buffer_changes_it_once(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    model, team = team_of(Measuring())
+    model.steps = mg.nn.Buffer(np.zeros((), np.float32))
+    model.steps.replace_storage(model.steps.to("cuda").array)
+    assert "changes a buffer" in refused(team, batches([(5, 9)])[0], caplog)
+    assert model.steps.item() == 2
+
+
+class Fetching(SequenceClasses):
+    """Looks at a number in every step."""
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        loss = super().share(model, part, count)
+        assert loss.item() > 0
+        return loss
+
+
+def test_a_fetch_inside_of_a_step(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    message = refused(team_of(Fetching())[1], batches([(5, 9)])[0], caplog)
+    assert "fetches numbers from the GPU while launches are recorded" in message
+
+
+class Copying(SequenceClasses):
+    """Takes a number along from the host in every step."""
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        return super().share(model, part, count) * mg.tensor(2.0, device="cuda")
+
+
+def test_a_copy_to_the_gpu_inside_of_a_step(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    message = refused(team_of(Copying())[1], batches([(5, 9)])[0], caplog)
+    assert "copies an array to the GPU while launches are recorded" in message
+
+
+def test_memory_that_does_not_suffice_for_a_graph(
+    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again once what was free is given back, then the plain step is made; other sizes have their graphs."""
+    large, small = batches([(5, 20, 13, 9, 9), (5, 9, 3)])
+    _, team = team_of()
+    done: list[str] = []
+
+    def starving(self: Any, function: Any) -> None:
+        done.append("recorded")
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording.Recorder, "recorded", starving)
+        patch.setattr(recording.Recorder, "free_unused", lambda self: done.append("freed"))
+        assert all(np.isfinite(made(team, large)) for _ in range(2))
+    assert done == ["recorded", "freed", "recorded"] and not gpu.lengths
+    assert sum("memory does not suffice" in message for message in caplog.messages) == 1
+    made(team, small)
+    assert len(gpu.lengths) == 1
 
 
 def test_memory_that_evaluations_keep_is_given_up_first(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch = model_of(3), batches(LENGTHS)[0]
+    batch = batches([(5, 9, 3)])[0]
+    model, team = team_of()
     replicas = Replicas(lambda tokens: model(tokens).logits, workers=1)
     for _ in range(3):
         replicas(batch.tokens)
@@ -137,7 +266,6 @@ def test_memory_that_evaluations_keep_is_given_up_first(gpu: type[recording.Reco
         return whole(self, function)
 
     monkeypatch.setattr(recording.Recorder, "recorded", recorded)
-    team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
     for _ in range(2):
-        team.backward(batch)
+        made(team, batch)
     assert len(gpu.lengths) == 2 and not forget_graphs()

@@ -1,0 +1,121 @@
+"""What is recorded of a step, for every kind of objective and without a GPU: a replay is the plain step to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.cuda import recording
+from train.test_captured import CONFIG, batches
+
+import minigrad as mg
+from minigrad.data.loader import Batch
+from minigrad.models import BertConfig, BertForSequenceClassification
+from minigrad.models.losses import IGNORED
+from minigrad.train.feeding import filled
+from minigrad.train.objectives import (
+    Count,
+    LossOf,
+    Mixed,
+    Objective,
+    SequenceChoices,
+    SequenceClasses,
+    SequenceNumbers,
+    TokenClasses,
+    fill_label,
+)
+from minigrad.train.team import Team
+from minigrad.workers.buckets import bucket_for
+
+LENGTHS = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
+"""Of one bucket, of which 15 tokens in 3 sequences would be missing one: so all are filled up."""
+
+WEIGHTS = [0.5, 2.0, 1.3]
+
+
+class Tags(TokenClasses):
+    """A second head of the same model."""
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        return super().share(lambda tokens: SimpleNamespace(logits=model.tags(model.bert(tokens).last_hidden_state)), part, count)
+
+
+def model_of(classes: int) -> Any:
+    mg.manual_seed(3)
+    model: Any = BertForSequenceClassification(BertConfig(**CONFIG | {"id2label": {i: str(i) for i in range(classes)}})).train()
+    model.tags = mg.nn.Linear(CONFIG["hidden_size"], 3)
+    return model.to("cuda")
+
+
+def made(objective: Objective, given: list[Batch], capture: bool, ahead: bool) -> Any:
+    """(loss, norm) of a step for each batch, filled up in both cases, and the weights and moments afterwards."""
+    model = model_of(1 if isinstance(objective, SequenceNumbers) else 3)
+    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
+    team = Team(LossOf(model, objective), optimizer, max_norm=0.5, capture=capture)
+    label = fill_label(objective.terms())
+    assert label is not None
+    if not capture:
+        given = [filled(batch, bucket_for(batch.tokens.packing.lengths) or pytest.fail(), label) for batch in given]
+    if ahead:
+        numbers = [(step.loss, step.grad_norm) for step in team.steps(given)]
+    else:
+        numbers = [(team.backward(batch), team.grad_norm, team.step())[:2] for batch in given]
+    arrays = {name: p.numpy().copy() for name, p in model.named_parameters()}
+    return numbers, arrays | {name: np.array(moment) for name, moment in optimizer.moments.items()}
+
+
+def with_labels(draw: Callable[[np.random.Generator, int], np.ndarray]) -> list[Batch]:
+    generator = np.random.default_rng(1)
+    return [replace(batch, labels=draw(generator, len(batch.rows))) for batch in batches(LENGTHS)]
+
+
+def numbers_with_gaps(generator: np.random.Generator, count: int) -> np.ndarray:
+    return np.where(np.arange(count) == 1, np.nan, generator.standard_normal(count))
+
+
+def choices_with_gaps(generator: np.random.Generator, count: int) -> np.ndarray:
+    found = generator.integers(0, 2, (count, 3)).astype(np.float32)
+    found[0, 1] = found[1] = np.nan
+    return found
+
+
+CASES: dict[str, tuple[Objective, list[Batch]]] = {
+    "weighted smooth classes": (SequenceClasses(WEIGHTS, 0.1), batches(LENGTHS)),
+    "numbers": (SequenceNumbers(), with_labels(numbers_with_gaps)),
+    "whole numbers, of which -100 is one": (SequenceNumbers(), with_labels(lambda generator, count: np.arange(count) - 100)),
+    "choices": (SequenceChoices(), with_labels(choices_with_gaps)),
+    "whole choices": (SequenceChoices(), with_labels(lambda generator, count: generator.integers(0, 2, (count, 3)))),
+    "mixed": (Mixed([(0.3, SequenceClasses(WEIGHTS, 0.1)), (1.7, Tags(WEIGHTS))]), batches(LENGTHS)),
+}
+
+
+@pytest.mark.parametrize(("case", "ahead"), [*((case, True) for case in CASES), ("mixed", False)])
+def test_every_objective_to_the_last_bit(case: str, ahead: bool, gpu: type[recording.Recorder]) -> None:
+    """Dropout, clipping, other lengths, labels and counts in every step."""
+    objective, given = CASES[case]
+    numbers, arrays = made(objective, given, False, ahead)
+    assert not gpu.lengths
+    ours, found = made(objective, given, True, ahead)
+    assert len(gpu.lengths) == 1
+    assert ours == numbers and len({loss for loss, _ in ours}) == len(given)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_a_term_without_items_is_left_out(gpu: type[recording.Recorder]) -> None:
+    """Its head gets no gradient then, and no update, which would not be 0 by Adam's rule."""
+    objective, given = CASES["mixed"][0], batches([*LENGTHS, LENGTHS[0], LENGTHS[1]])
+    for position in (1, 4):
+        given[position] = replace(given[position], labels=np.full(3, IGNORED))
+    numbers, arrays = made(objective, given, False, True)
+    ours, found = made(objective, given, True, True)
+    assert ours == numbers
+    assert (
+        len(gpu.lengths) == 3
+    )  # with all terms, without one, and again with all once their parameters have had unequal numbers of updates
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
