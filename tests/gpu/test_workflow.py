@@ -88,7 +88,7 @@ def near(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForTokenClassification, RobertaForSequenceClassification])
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "fp16"])
-def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: str, device: str) -> None:
+def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: str, device: str, caplog: pytest.LogCaptureFixture) -> None:
     """Batches of one size with other lengths and ids; in between the weights are trained in place, and the allocator is kept busy."""
     mg.manual_seed(0)
     config = kind.config_class(vocab_size=40, num_hidden_layers=2, intermediate_size=128, id2label=LABELS, **SIZES)
@@ -96,6 +96,7 @@ def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: st
     model.eval().to(device)
     optimizer = mg.optim.SGD(model.parameters(), lr=0.1)
     generator = np.random.default_rng(0)
+    caplog.set_level(logging.INFO, "minigrad")
     with Replicas(lambda tokens: model(tokens).logits, workers=1) as logits_of, mg.precision(precision):
         for number in range(12):
             lengths = generator.permutation([30, 3, 17, 25, 9, 33, 2, 38])
@@ -113,11 +114,12 @@ def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: st
                 optimizer.step()
                 optimizer.zero_grad()
                 logits_of(tokens)  # once more before its size is recorded again
+    assert "without CUDA graphs" not in caplog.text
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_sentence_embeddings_are_those_of_the_cpu_and_replayed(
-    pooling: str, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
+    pooling: str, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The same texts five times: computed plainly, then recorded, then replayed."""
     made, recorded = [], graphs.Recorder.recorded
@@ -125,6 +127,7 @@ def test_sentence_embeddings_are_those_of_the_cpu_and_replayed(
     encoder = SentenceEncoder.from_pretrained(directory(tmp_path, "BertModel", **SIZES), pooling=pooling, normalise=True)
     expected = encoder.encode(TEXTS)
     encoder.to(device)
+    caplog.set_level(logging.INFO, "minigrad")
     for _ in range(5):
         np.testing.assert_allclose(encoder.encode(TEXTS), expected, rtol=0, atol=1e-4)  # vectors of length 1, sums in another order
-    assert len(made) == int(device != "cpu")
+    assert len(made) == int(device != "cpu") and "without CUDA graphs" not in caplog.text
