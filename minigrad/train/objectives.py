@@ -9,7 +9,7 @@ An item without a label counts nowhere: its label is -100 where labels are class
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any, ClassVar, TypeAlias
@@ -60,9 +60,11 @@ class Objective(ABC):
 
 
 def weighted(shares: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """The sum of weights times shares. Shapes: () each → ()."""
-    parts = [share if weight == 1 else share * weight for weight, share in shares]
-    return parts[0] if len(parts) == 1 else F.stack(parts).sum()
+    """The sum of weights times shares, added one after the other. Shapes: () each → (). Raises: ArgumentError without any."""
+    if not shares:
+        raise ArgumentError("no part of this mixture has an item in the batch, so there is no loss")
+    first, *others = (share if weight == 1 else share * weight for weight, share in shares)
+    return sum(others, first)
 
 
 def has_own_loss(objective: Objective) -> bool:
@@ -163,11 +165,14 @@ class TokenClasses(_Classes):
         return batch.token_labels
 
 
-def _known(logits: Tensor, labels: NDArray[Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and labels, both 0 where the label is NaN; and where it is. Shapes: (*s), (*s) → (*s) each."""
+def _sum_of_known(loss: Callable[..., Tensor], logits: Tensor, labels: NDArray[Any]) -> Tensor:
+    """The sum of the losses of logits whose label is not NaN, whatever the others are. Shapes: (*s), (*s) → ()."""
     given = Tensor(labels, dtype=logits.dtype, device=logits.device)
+    if logits.device == "cpu" and not np.isnan(labels).any():
+        return loss(logits, given, reduction="sum")
     missing = F.isnan(given)
-    return F.where(missing, 0.0, logits), F.where(missing, 0.0, given), missing
+    losses = loss(F.where(missing, 0.0, logits), F.where(missing, 0.0, given), reduction="none")
+    return F.where(missing, 0.0, losses).sum()
 
 
 class SequenceNumbers(Objective):
@@ -183,8 +188,7 @@ class SequenceNumbers(Objective):
         logits = model(part.tokens).logits.reshape((-1,))
         if part.labels is None or part.labels.shape != logits.shape:
             raise ShapeError("this objective needs a batch with labels, one number for each sequence, and a model with one label")
-        logits, labels, _ = _known(logits, part.labels)
-        return F.mse_loss(logits, labels, reduction="sum") / count
+        return _sum_of_known(F.mse_loss, logits, part.labels) / count
 
 
 _CHOICES = "this objective needs a batch with labels, zeros and ones for each sequence and class"
@@ -210,8 +214,7 @@ class SequenceChoices(Objective):
         logits = model(part.tokens).logits
         if part.labels is None or part.labels.shape != logits.shape:
             raise ShapeError(f"{_CHOICES}, and a model with as many classes")
-        logits, labels, missing = _known(logits, part.labels)
-        return F.where(missing, 0.0, F.bce_with_logits(logits, labels, reduction="none")).sum() / count
+        return _sum_of_known(F.bce_with_logits, logits, part.labels) / count
 
 
 class Mixed(Objective):

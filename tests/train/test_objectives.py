@@ -247,6 +247,12 @@ def test_impossible_mixtures(parts: Any) -> None:
         Mixed(parts)
 
 
+def test_a_mixture_without_items_has_no_loss() -> None:
+    bare = replace(batch_of(0), labels=np.full(7, -100))
+    with pytest.raises(ArgumentError, match="no part of this mixture has an item"):
+        Mixed([(1.0, SequenceClasses())]).loss(Scores(), bare, bare)
+
+
 def test_a_mixture_has_no_one_count() -> None:
     with pytest.raises(ArgumentError, match="count their own items"):
         MIXED.share(TwoHeads(), batch_of(0), 1.0)
