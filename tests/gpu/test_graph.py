@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
 from minigrad.train import captured
 from minigrad.train.feeding import filled
-from minigrad.train.objectives import LossOf, SequenceClasses
+from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, fill_label
 from minigrad.train.team import Team
 from minigrad.workers.buckets import bucket_for
 
@@ -112,6 +113,44 @@ def test_fifty_replays_are_fifty_steps(folder: Path, precision: str, caplog: pyt
         ours = trained(folder, given, True, precision)
     assert not caplog.messages  # which would say why steps were not captured
     check_equal(ours, expected)
+
+
+def labels_of(case: str, generator: np.random.Generator) -> np.ndarray:
+    """Of eight sequences, of which the first has none."""
+    if case == "numbers":
+        return np.append(np.nan, generator.standard_normal(7))
+    if case == "choices":
+        return np.vstack([[np.nan] * 3, generator.integers(0, 2, (7, 3))])
+    return np.append(IGNORED, generator.integers(0, 3, 7))
+
+
+@pytest.mark.parametrize(
+    ("case", "objective"),
+    [
+        ("weighted classes", SequenceClasses([0.5, 2.0, 1.3], 0.1)),
+        ("numbers", SequenceNumbers()),
+        ("choices", SequenceChoices()),
+        ("mixed", Mixed([(0.3, SequenceClasses([0.5, 2.0, 1.3])), (1.7, SequenceClasses(label_smoothing=0.2))])),
+    ],
+)
+def test_steps_of_every_objective(case: str, objective: Objective, caplog: pytest.LogCaptureFixture) -> None:
+    generator, given, runs = np.random.default_rng(0), [], []
+    for batch in batches(20):
+        tokens = replace(batch.tokens, input_ids=batch.tokens.input_ids % 30)
+        given.append(replace(batch, tokens=tokens, labels=labels_of(case, generator)))
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "vocab_size": 30, "max_position_embeddings": 40}
+    names = {i: str(i) for i in range(1 if case == "numbers" else 3)}
+    for capture in (False, True):
+        model = head("BertForSequenceClassification", "float32", 0.1, **sizes, id2label=names).to("cuda")
+        team = Team(LossOf(model, objective), mg.optim.AdamW(model.named_parameters(), lr=1e-3), max_norm=1.0, capture=capture)
+        label = fill_label(objective.terms())
+        assert label is not None
+        full = [filled(one, bucket_for(one.tokens.packing.lengths) or pytest.fail(), label) for one in given]
+        with caplog.at_level(logging.INFO, "minigrad"):
+            steps = [(step.loss, step.grad_norm) for step in team.steps(given if capture else full)]
+        runs.append((*zip(*steps, strict=True), {name: p.numpy() for name, p in model.named_parameters()}))
+    assert "captured" not in caplog.text
+    check_equal(runs[1], runs[0])
 
 
 @pytest.mark.parametrize("max_norm", [1.0, None])

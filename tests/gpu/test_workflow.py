@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from minigrad.models.sentence import POOLINGS
 from minigrad.packing import PackedTokens
 from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
-from minigrad.workers import Replicas
+from minigrad.workers import Replicas, captured
 from minigrad.workers.buckets import bucket_for, filled_tokens
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 2}  # heads that there are kernels for
@@ -65,6 +66,19 @@ def test_a_run_is_that_of_the_cpu_and_resumes_to_the_last_bit(
     print(f"\n{precision}: losses differ from the CPU's by {difference:.1e} at most")
     # float32: sums in another order, which training with a rate of 1e-3 lets grow; bf16 has steps of 4e-3, and blocks round once more
     assert difference < {"float32": 1e-3, "bf16": 3e-2, "fp16": 1e-2}[precision]
+
+
+def test_evaluations_of_a_run_share_their_graphs(
+    tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One after each of twelve steps, all in one batch of the same size; with class weights, which keep no step from being captured."""
+    made, recorded = [], captured.CapturedFunction._recorded
+    monkeypatch.setattr(captured.CapturedFunction, "_recorded", lambda self, *args: made.append(1) or recorded(self, *args))
+    config = prepared(tmp_path / "run", device=device, evaluate_every=1)
+    caplog.set_level(logging.INFO, "minigrad")
+    Run(replace(config, task=replace(config.task, class_weights="balanced"))).fit()
+    assert len(made) == (device != "cpu")
+    assert "not captured" not in caplog.text and "without CUDA graphs" not in caplog.text
 
 
 # ---------------------------------------------------------------- inference
