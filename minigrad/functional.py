@@ -328,12 +328,13 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-    denominator: float | None = None,
+    denominator: float | Tensor | None = None,
 ) -> Tensor:
     """-log softmax(logits)[label] over rows whose label is not `ignore_index`, times the weight of the label's class.
 
-    The mean divides by the sum of those weights (the number of labels without weights), or by `denominator`, which makes the losses of
-    parts of a batch add up to that of the whole. Without a single valid label the mean is NaN and its gradient 0.
+    The mean divides by the sum of those weights (the number of labels without weights), or by `denominator`, a number or a constant tensor
+    () where the logits are, which makes the losses of parts of a batch add up to that of the whole. Without a single valid label the mean
+    is NaN and its gradient 0.
     Floating labels of the logits' shape are probabilities: see `soft_cross_entropy`.
     Shapes: logits (*b, classes), labels (*b) integers, weight (classes,) → (), or (*b) with reduction="none".
     Raises: IndexRangeError naming the row for a label outside 0..classes-1; ShapeError; DTypeError; ArgumentError.
@@ -351,6 +352,6 @@ def cross_entropy(
         ignore_index=ignore_index,
         reduction=reduction,
         label_smoothing=label_smoothing,
-        denominator=denominator,
+        denominator=denominator.array if isinstance(denominator, Tensor) else denominator,
     )
     return losses.reshape(ids.shape) if reduction == "none" else losses

@@ -136,7 +136,7 @@ class _Classes(Objective):
         return float(self.class_weights[labels].sum(dtype=np.float64))
 
     def share(self, model: Any, part: Batch, count: Count) -> Tensor:
-        return self.rows(model(part.tokens).logits, part, denominator=count.array if isinstance(count, Tensor) else count)
+        return self.rows(model(part.tokens).logits, part, denominator=count)
 
     def rows(self, logits: Tensor, part: Batch, **how: Any) -> Tensor:
         """The loss of the labels of `part`; how: as `functional.cross_entropy`."""

@@ -130,6 +130,11 @@ def test_weighted_losses_of_parts_with_a_common_denominator_add_up() -> None:
     np.testing.assert_allclose(grad_of(total, parts), grad_of(expected, whole), rtol=1e-12, atol=1e-15)
 
 
+def test_a_denominator_may_be_a_tensor() -> None:
+    found = [F.cross_entropy(Z, [0, 1], denominator=denominator).item() for denominator in (5.0, mg.tensor(5.0), mg.tensor(5))]
+    assert found[0] == found[1] == found[2]
+
+
 def test_nll_loss_ignores_whatever_an_ignored_row_holds() -> None:
     scores = leaf([[-np.inf, np.nan], [-1.0, -2.0]])
     loss = F.nll_loss(scores, [-100, 1])

@@ -44,6 +44,13 @@ class Tags(TokenClasses):
         return super().share(lambda tokens: SimpleNamespace(logits=model.tags(model.bert(tokens).last_hidden_state)), part, count)
 
 
+class Divided(SequenceClasses):
+    """Divides by the count itself, as objectives of users may."""
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        return super().share(model, part, 1.0) / count
+
+
 def model_of(classes: int) -> Any:
     mg.manual_seed(3)
     model: Any = BertForSequenceClassification(BertConfig(**CONFIG | {"id2label": {i: str(i) for i in range(classes)}})).train()
@@ -85,6 +92,7 @@ def choices_with_gaps(generator: np.random.Generator, count: int) -> np.ndarray:
 
 CASES: dict[str, tuple[Objective, list[Batch]]] = {
     "weighted smooth classes": (SequenceClasses(WEIGHTS, 0.1), batches(LENGTHS)),
+    "classes of one's own": (Divided(), batches(LENGTHS)),
     "numbers": (SequenceNumbers(), with_labels(numbers_with_gaps)),
     "whole numbers, of which -100 is one": (SequenceNumbers(), with_labels(lambda generator, count: np.arange(count) - 100)),
     "choices": (SequenceChoices(), with_labels(choices_with_gaps)),
