@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernels.cuda.attention_cases import OVERRIDE, Sample, assert_close, body, kernels, sample
+from kernels.cuda.attention_cases import OVERRIDE, assert_close, body, finer, kernels, sample
 from kernels.cuda.emulation import Emulator, Namespace, guarded
 
 import minigrad as mg
@@ -47,21 +47,52 @@ def test_the_same_bits_every_time(precision: str, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("precision", SHORT)
 def test_no_rounding_but_that_of_operands_and_results(precision: str, emulator: Emulator) -> None:
-    """Operands that are short already, and weights that are powers of two: what is left are sums in float32, and how results are stored."""
+    """Weights that are powers of two: what is left are operands rounded once, sums in float32, and how results are stored."""
     size, packing = 64, Packing([32, 64, 16])
     rng = np.random.default_rng(0)
-    kv = rounded(rng.standard_normal((packing.rows, 3 * size)).astype(np.float32), precision)
+    kv, g = (rng.standard_normal((packing.rows, width)).astype(np.float32) for width in (3 * size, size))
     kv[:, :size] = 0  # equal scores
-    case: Sample = (
-        [None, kv],
-        rounded(rng.standard_normal((packing.rows, size)).astype(np.float32), precision),
-        {"packing": packing, "heads": 1},
-    )
     with mg.precision(precision):
-        ours = kernels(case, emulator)
-    truth = body(case)
+        ours = kernels(([None, kv], g, {"packing": packing, "heads": 1}), emulator)
+    truth = body(([None, rounded(kv, precision)], rounded(g, precision), {"packing": packing, "heads": 1}))
     stored = 0.0 if precision == "tf32" else SHORT[precision]
     assert_close([ours[0], ours[1][:, 2 * size :]], [truth[0], truth[1][:, 2 * size :]], stored + 1e-6)  # a few roundings of float32
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("precision", SHORT)
+def test_any_number_of_tiles(precision: str, masked: bool, emulator: Emulator) -> None:
+    """None, where the only key is masked, one, two, three and four, of which the last holds one row, some, or as many as can be."""
+    case = sample("encoder", 32, (1, 2, 31, 32, 33, 48, 64, 65, 96, 97), precision=precision)
+    packing = case[2]["packing"]
+    case[2]["packing"] = case[2]["queries"] = Packing(packing.lengths, packing.numbers, [masked] * len(packing))
+    with mg.precision(precision):
+        ours = kernels(case, emulator)
+        for once, again in zip(ours, kernels(case, emulator, backwards=True), strict=True):
+            np.testing.assert_array_equal(once, again)
+    assert_close(ours, body(case), MANY * SHORT[precision])
+
+
+@pytest.mark.parametrize("form", ["training", "causal cross"])
+@pytest.mark.parametrize("size", launch.HEAD_SIZES)
+def test_tiles_and_left_operands_are_rounded_to_tf32(size: int, form: str, emulator: Emulator) -> None:
+    """One rounding more is that of the gradient, whose product with the output takes it as it is, and one that of the output's operands."""
+    case, short = finer(form, size, (1, 33, 66), "tf32")
+    with mg.precision("tf32"):
+        assert_close(kernels(case, emulator), body(short), (MANY + 2) * SHORT["tf32"])
+
+
+def test_weights_are_rounded_to_tf32(emulator: Emulator) -> None:
+    """Of two keys the first has the larger score, so that its weight is 1 before they are divided by their sum, and a value of 0."""
+    packing, size = Packing([2] * 300), 32
+    kv = np.zeros((packing.rows, 3, size), np.float32)
+    kv[:, 0, 0] = np.repeat(rounded(np.random.default_rng(2).uniform(0.1, 9, 300).astype(np.float32), "tf32"), 2)
+    kv[1::2, 1, 0], kv[1::2, 2] = -1, 1
+    with mg.precision("tf32"):
+        out = OVERRIDE(Namespace(), None, guarded(kv.reshape(packing.rows, -1)), packing=packing, heads=1)[0]
+    weight = np.exp(-kv[::2, 0, 0].astype(np.float64) / np.sqrt(size))
+    expected = rounded(weight.astype(np.float32), "tf32") / (1 + weight)
+    assert np.median(np.abs(out[::2, 0] / expected - 1)) < 1e-6  # a few roundings of float32, which may tip the rounding of a few weights
 
 
 @pytest.mark.parametrize("precision", SHORT)

@@ -7,39 +7,47 @@
 #pragma once
 #include "attention_tiles.cuh"
 
-// What this block and this lane own where rows are queries. A causal query sees the keys up to its own place, the last query the last key:
-// `seen` is the first key that each of the lane's two queries does not see, the `end`s are where that is for all of a warp or block, and
-// all of the warp see the keys before `seen_by_all`.
+// The two tiles of a stage: of keys and values, or of queries and gradients of the output.
+enum { K, V, Q = 0, G };
+
+// What this block and this warp own where rows are queries. A causal query sees the keys up to its own place, the last query the last key.
 struct Asking {
     int head;
     Item item;
-    int first, row[2], seen[2], seen_by_all, warp_end, block_end;
+    int ahead, first;
 
     DEVICE Asking(const Item* items, int heads, bool causal, const Place& place)
         : head(blockIdx.x % heads), item(items[blockIdx.x / heads]) {
-        const auto end = [&](int query) { return causal ? min(item.keys, query + item.keys - item.queries + 1) : item.keys; };
+        ahead = causal ? item.keys - item.queries + 1 : item.keys;
         first = item.start + 16 * place.warp;
-        row[0] = first + place.row, row[1] = row[0] + 8;
-        seen[0] = end(row[0]), seen[1] = end(row[1]), seen_by_all = end(first);
-        warp_end = first < item.queries ? end(min(first + 16, item.queries) - 1) : 0;
-        block_end = end(min(item.start + PIECE, item.queries) - 1);
     }
 
-    // scores ← `hidden` for the keys of a tile that a query does not see.
-    DEVICE void hide(float (&scores)[EIGHTS][4], int key, float hidden) const {
-        if (key + TILE <= seen_by_all) return;
+    // The first key that a query does not see, and that no query of this warp, or of the block, sees.
+    DEVICE int end(int query) const { return min(item.keys, query + ahead); }
+    DEVICE int warp_end() const { return first < item.queries ? end(min(first + 16, item.queries) - 1) : 0; }
+    DEVICE int block_end() const { return end(min(item.start + PIECE, item.queries) - 1); }
+
+    // The number of this lane's query in the first or second half of the warp's.
+    DEVICE int row(int half) const { return first + Place().row + 8 * half; }
+
+    // scores ← `hidden` for the keys, from `key` on, that a query does not see.
+    template <int N>
+    DEVICE void hide(float (&scores)[N][4], int key, float hidden) const {
+        if (key + 8 * N <= end(first)) return;  // all of the warp see them
 #pragma unroll
-        for (int j = 0; j < EIGHTS; ++j)
+        for (int j = 0; j < N; ++j)
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                if (key + 8 * j + 2 * Place().quad + i % 2 >= seen[i / 2]) scores[j][i] = hidden;
+                if (key + 8 * j + 2 * Place().quad + i % 2 >= end(row(i / 2))) scores[j][i] = hidden;
     }
 };
 
-// The rows that this lane reads; past the end it is the last row again, whose results are not stored.
+// The rows of an array that this lane reads, of its warp's from `first` on; past the end it is the last row again, whose results are not
+// stored.
 template <class T, class Offset>
-DEVICE Rows<T> rows_of(const T* array, const int (&row)[2], int rows, Offset offset) {
-    return {{array + offset(min(row[0], rows - 1)), array + offset(min(row[1], rows - 1))}};
+DEVICE Rows<T> rows_of(const T* array, int first, int rows, Offset offset) {
+    const int row = first + Place().row;
+    return {{array + offset(min(row, rows - 1)), array + offset(min(row + 8, rows - 1))}};
 }
 
 // out ← attention; lse (heads, rows) ← per query the logarithm, base 2, of the sum of 2^score.
@@ -47,27 +55,31 @@ template <class Products, int D, class T = typename Products::Storage>
 DEVICE void attention_forward(
     const T* q, const T* kv, const Item* items, T* out, float* lse, i64 rows, Layout<D> layout, bool causal, Draw draw
 ) {
-    __shared__ typename Products::template Tile<D> k_tile[Products::STAGES], v_tile[Products::STAGES];
+    constexpr int STAGES = Products::template STAGES<D>;
+    __shared__ typename Products::template Tile<D> tiles[STAGES][2];
     __shared__ typename Products::Staging staging;
     const Place place;
     const Asking own(items, layout.heads, causal, place);
     const Item& item = own.item;
+    const auto load = [&](int stage, int key) {
+        Products::bring(tiles[stage][K], kv + layout.k_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
+        Products::bring(tiles[stage][V], kv + layout.v_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
+    };
+    begin_tiles<STAGES>(0, own.block_end(), load);
     const typename Products::template Left<D> asking =
-        rows_of(q, own.row, item.queries, [&](int i) { return layout.q_at(item.query_first + i, own.head); });
+        rows_of(q, own.first, item.queries, [&](int i) { return layout.q_at(item.query_first + i, own.head); });
 
     float sums[D / 8][4] = {}, top[2] = {-INFINITE, -INFINITE}, total[2] = {0.0f, 0.0f};
-    const auto load = [&](int stage, int key) {
-        Products::bring(k_tile[stage], kv + layout.k_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
-        Products::bring(v_tile[stage], kv + layout.v_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
-    };
-    through_tiles<Products::STAGES>(0, own.block_end, load, [&](int stage, int key) {
-        if (key >= own.warp_end) return;
+    const auto arrived = [&](int stage) { Products::round(tiles[stage]); };
+    through_tiles<STAGES>(0, own.block_end(), load, arrived, [&](int stage, int key) {
+        if (key >= own.warp_end()) return;
         const int count = min(TILE, item.keys - key);
         u32 kept[2];
         kept_keys(kept, draw, item, layout.heads, own.head, own.first, key);
         float weights[EIGHTS][4];
-        Products::by_rows(weights, asking, k_tile[stage], 0, count);
+        Products::by_rows(weights, asking, tiles[stage][K], 0, count);
         own.hide(weights, key, -INFINITE);
+        float shrink[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float highest = top[half];
@@ -77,14 +89,9 @@ DEVICE void attention_forward(
                 for (int side = 0; side < 2; ++side) highest = fmaxf(highest, weights[j][2 * half + side]);
             highest = quad_max(highest);
             const float shift = highest == -INFINITE ? 0.0f : highest * POWER<D>;
-            const float shrink = power_of_two(fmaf(top[half], POWER<D>, -shift));
+            shrink[half] = power_of_two(fmaf(top[half], POWER<D>, -shift));
             top[half] = highest;
-            total[half] *= shrink;
-#pragma unroll
-            for (int j = 0; j < D / 8; ++j) {
-                sums[j][2 * half] *= shrink;
-                sums[j][2 * half + 1] *= shrink;
-            }
+            total[half] *= shrink[half];
 #pragma unroll
             for (int j = 0; j < EIGHTS; ++j)
 #pragma unroll
@@ -95,7 +102,8 @@ DEVICE void attention_forward(
                     if (!(kept[half] >> (8 * j + side) & 1)) weight = 0.0f;
                 }
         }
-        Products::add_mixed(sums, weights, v_tile[stage], 0, count, staging);
+        Products::scale(sums, shrink);
+        Products::add_mixed(sums, weights, tiles[stage][V], 0, count, staging);
     });
     if (own.first >= item.queries) return;
 
@@ -106,10 +114,11 @@ DEVICE void attention_forward(
         const bool blind = sum == 0.0f && (causal || item.keys == 0);
         const float logarithm = blind ? INFINITE : fmaf(top[half], POWER<D>, log2f(sum));
         inverse[half] = blind ? 0.0f : draw.scale / sum;
-        if (place.quad == 0 && own.row[half] < item.queries) lse[(i64)own.head * rows + item.query_first + own.row[half]] = logarithm;
+        if (place.quad == 0 && own.row(half) < item.queries) lse[(i64)own.head * rows + item.query_first + own.row(half)] = logarithm;
     }
     const auto offset = [&](int i) { return layout.at(item.query_first + i, own.head); };
-    Products::write(k_tile, out, sums, inverse, own.first, item.queries, offset);
+    Products::scale(sums, inverse);
+    Products::write(tiles[0], out, sums, own.first, item.queries, offset);
 }
 
 // dq ← the gradient of the queries; delta (heads, rows) ← Σ over keys of weight · its gradient, which is g · out.
@@ -119,53 +128,62 @@ DEVICE void attention_dq(
     Layout<D> layout, bool causal, Draw draw
 ) {
     typedef typename Products::template Left<D> Left;
-    __shared__ typename Products::template Tile<D> k_tile[Products::STAGES], v_tile[Products::STAGES];
+    constexpr int STAGES = Products::template STAGES<D>;
+    constexpr int N = Products::SPARING ? 2 : EIGHTS;  // groups of eight columns at a time
+    __shared__ typename Products::template Tile<D> tiles[STAGES][2];
     __shared__ typename Products::Staging staging;
     const Place place;
     const Asking own(items, layout.heads, causal, place);
     const Item& item = own.item;
     const auto q_offset = [&](int i) { return layout.q_at(item.query_first + i, own.head); };
     const auto offset = [&](int i) { return layout.at(item.query_first + i, own.head); };
-    const Rows<T> gradients = rows_of(g, own.row, item.queries, offset), outputs = rows_of(out, own.row, item.queries, offset);
-    const Left asking = rows_of(q, own.row, item.queries, q_offset), above = gradients;
+    const auto load = [&](int stage, int key) {
+        Products::bring(tiles[stage][K], kv + layout.k_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
+        Products::bring(tiles[stage][V], kv + layout.v_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
+    };
+    begin_tiles<STAGES>(0, own.block_end(), load);
+    const Rows<T> gradients = rows_of(g, own.first, item.queries, offset), outputs = rows_of(out, own.first, item.queries, offset);
+    const Left asking = rows_of(q, own.first, item.queries, q_offset), above = gradients;
 
     float mean[2], logarithm[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         mean[half] = quad_sum(Products::template dot<D>(gradients.row[half], outputs.row[half]));
-        const i64 at = (i64)own.head * rows + item.query_first + min(own.row[half], item.queries - 1);
+        const i64 at = (i64)own.head * rows + item.query_first + min(own.row(half), item.queries - 1);
         logarithm[half] = lse[at];
-        if (place.quad == 0 && own.row[half] < item.queries) delta[at] = mean[half];
+        if (place.quad == 0 && own.row(half) < item.queries) delta[at] = mean[half];
     }
 
     float sums[D / 8][4] = {};
-    const auto load = [&](int stage, int key) {
-        Products::bring(k_tile[stage], kv + layout.k_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
-        Products::bring(v_tile[stage], kv + layout.v_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
-    };
-    through_tiles<Products::STAGES>(0, own.block_end, load, [&](int stage, int key) {
-        if (key >= own.warp_end) return;
+    const auto arrived = [&](int stage) { Products::round(tiles[stage]); };
+    through_tiles<STAGES>(0, own.block_end(), load, arrived, [&](int stage, int key) {
+        if (key >= own.warp_end()) return;
         const int count = min(TILE, item.keys - key);
         u32 kept[2];
         kept_keys(kept, draw, item, layout.heads, own.head, own.first, key);
-        float weights[EIGHTS][4], slopes[EIGHTS][4];
-        Products::by_rows(weights, asking, k_tile[stage], 0, count);
-        Products::by_rows(slopes, above, v_tile[stage], 0, count);
 #pragma unroll
-        for (int j = 0; j < EIGHTS; ++j)
+        for (int begin = 0; begin < TILE; begin += 8 * N) {
+            if (begin > 0 && begin >= count) break;
+            float weights[N][4], slopes[N][4];
+            Products::by_rows(weights, asking, tiles[stage][K], begin, count);
+            Products::by_rows(slopes, above, tiles[stage][V], begin, count);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) weights[j][i] = power_of_two(fmaf(weights[j][i], POWER<D>, -logarithm[i / 2]));
-        own.hide(weights, key, 0.0f);
+            for (int j = 0; j < N; ++j)
 #pragma unroll
-        for (int j = 0; j < EIGHTS; ++j)
+                for (int i = 0; i < 4; ++i) weights[j][i] = power_of_two(fmaf(weights[j][i], POWER<D>, -logarithm[i / 2]));
+            own.hide(weights, key + begin, 0.0f);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const float slope = kept[i / 2] >> (8 * j + i % 2) & 1 ? slopes[j][i] : 0.0f;
-                slopes[j][i] = weights[j][i] * fmaf(slope, draw.scale, -mean[i / 2]);
-            }
-        Products::add_mixed(sums, slopes, k_tile[stage], 0, count, staging);
+            for (int j = 0; j < N; ++j)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const float slope = kept[i / 2] >> (begin + 8 * j + i % 2) & 1 ? slopes[j][i] : 0.0f;
+                    slopes[j][i] = weights[j][i] * fmaf(slope, draw.scale, -mean[i / 2]);
+                }
+            Products::add_mixed(sums, slopes, tiles[stage][K], begin, count, staging);
+        }
     });
-    Products::write(k_tile, dq, sums, {SCALE<D>, SCALE<D>}, own.first, item.queries, q_offset);
+    scale_all(sums, SCALE<D>);
+    Products::write(tiles[0], dq, sums, own.first, item.queries, q_offset);
 }
 
 // The keys' and values' parts of dkv ← their gradients. Here a row of scores is a key, and its columns are queries.
@@ -174,43 +192,46 @@ DEVICE void attention_dkv(
     const T* q, const T* kv, const Item* items, const float* lse, const float* delta, const T* g, T* dkv, i64 rows, Layout<D> layout,
     bool causal, Draw draw
 ) {
-    __shared__ typename Products::template Tile<D> q_tile[Products::STAGES], g_tile[Products::STAGES];
+    typedef typename Products::template Left<D> Left;
+    constexpr int STAGES = Products::template STAGES<D>;
+    __shared__ typename Products::template Tile<D> tiles[STAGES][2];
     __shared__ typename Products::Staging staging;
-    __shared__ float2 logarithms[Products::STAGES][TILE / 2], means[Products::STAGES][TILE / 2];
+    __shared__ float2 saved_of[STAGES][2][TILE / 2];  // logarithms, and means
     const Place place;
     const int head = blockIdx.x % layout.heads;
     const Item item = items[blockIdx.x / layout.heads];
     const int first = item.start + 16 * place.warp;
-    const int row[2] = {first + place.row, first + place.row + 8};
     const int ahead = item.queries - item.keys;  // a causal key is seen from this many queries after its own place on
     const auto k_offset = [&](int i) { return layout.k_at(item.key_first + i, head); };
     const auto v_offset = [&](int i) { return layout.v_at(item.key_first + i, head); };
-    const typename Products::template Left<D> keys = rows_of(kv, row, item.keys, k_offset), values = rows_of(kv, row, item.keys, v_offset);
-
-    float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     const float* const saved = (place.warp ? delta : lse) + (i64)head * rows + item.query_first + place.lane;
     const auto load = [&](int stage, int query) {
         const int count = item.queries - query;
-        Products::bring(q_tile[stage], q + layout.q_at(item.query_first + query, head), layout.q_width(), count);
-        Products::bring(g_tile[stage], g + layout.at(item.query_first + query, head), layout.width(), count);
+        Products::bring(tiles[stage][Q], q + layout.q_at(item.query_first + query, head), layout.q_width(), count);
+        Products::bring(tiles[stage][G], g + layout.at(item.query_first + query, head), layout.width(), count);
         if (place.warp < 2)  // as many lanes as queries
-            copy_4((float*)(place.warp ? means : logarithms)[stage] + place.lane, saved + query, place.lane < count);
+            copy_4((float*)saved_of[stage] + threadIdx.x, saved + query, place.lane < count);
     };
     const int seeing = causal ? max(0, item.start + ahead) / TILE * TILE : 0;
-    through_tiles<Products::STAGES>(seeing, item.queries, load, [&](int stage, int query) {
+    begin_tiles<STAGES>(seeing, item.queries, load);
+    const Left keys = rows_of(kv, first, item.keys, k_offset), values = rows_of(kv, first, item.keys, v_offset);
+
+    float dk[D / 8][4] = {}, dv[D / 8][4] = {};
+    const auto arrived = [&](int stage) { Products::round(tiles[stage]); };
+    through_tiles<STAGES>(seeing, item.queries, load, arrived, [&](int stage, int query) {
         const int count = min(TILE, item.queries - query);
         if (first >= item.keys || (causal && query + count <= first + ahead)) return;
         const int late = first + place.row + ahead - query - 2 * place.quad;  // a causal key is not seen before
         const u32 kept = kept_queries(draw, item, layout.heads, head, query, first);
 #pragma unroll
         for (int begin = 0; begin < TILE; begin += 16) {  // there are no registers for more at a time
-            if (begin >= count) break;
-            float weights[2][4], slopes[2][4];
-            Products::by_rows(weights, keys, q_tile[stage], begin, count);
-            Products::by_rows(slopes, values, g_tile[stage], begin, count);
+            if (begin > 0 && begin >= count) break;
+            float weights[2][4], slopes[2][4], kept_weights[2][4];
+            Products::by_rows(weights, keys, tiles[stage][Q], begin, count);
+            if (!Products::SPARING) Products::by_rows(slopes, values, tiles[stage][G], begin, count);
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                const float2 logarithm = logarithms[stage][begin / 2 + 4 * j + place.quad];
+                const float2 logarithm = saved_of[stage][0][begin / 2 + 4 * j + place.quad];
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
                     weights[j][i] = power_of_two(fmaf(weights[j][i], POWER<D>, -(i % 2 ? logarithm.y : logarithm.x)));
@@ -222,28 +243,34 @@ DEVICE void attention_dkv(
                     for (int i = 0; i < 4; ++i)
                         if (begin + 8 * j + i % 2 < late + 8 * (i / 2)) weights[j][i] = 0.0f;
             }
+            const auto factor = [&](int j, int i) {
+                return kept >> (begin / 4 + 2 * j + i % 2 + 8 * (i / 2)) & 1 ? draw.scale : 0.0f;
+            };
+#pragma unroll
+            for (int j = 0; j < 2; ++j)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) kept_weights[j][i] = weights[j][i] * factor(j, i);
+            Products::add_mixed(dv, kept_weights, tiles[stage][G], begin, count, staging);
+            if (Products::SPARING) Products::by_rows(slopes, values, tiles[stage][G], begin, count);
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                const float2 mean = means[stage][begin / 2 + 4 * j + place.quad];
+                const float2 mean = saved_of[stage][1][begin / 2 + 4 * j + place.quad];
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const float factor = kept >> (begin / 4 + 2 * j + i % 2 + 8 * (i / 2)) & 1 ? draw.scale : 0.0f;
-                    slopes[j][i] = weights[j][i] * fmaf(slopes[j][i], factor, -(i % 2 ? mean.y : mean.x));
-                    weights[j][i] *= factor;
-                }
+                for (int i = 0; i < 4; ++i)
+                    slopes[j][i] = weights[j][i] * fmaf(slopes[j][i], factor(j, i), -(i % 2 ? mean.y : mean.x));
             }
-            Products::add_mixed(dv, weights, g_tile[stage], begin, count, staging);
-            Products::add_mixed(dk, slopes, q_tile[stage], begin, count, staging);
+            Products::add_mixed(dk, slopes, tiles[stage][Q], begin, count, staging);
         }
     });
-    Products::write(q_tile, dkv, dk, {SCALE<D>, SCALE<D>}, first, item.keys, k_offset);
-    Products::write(g_tile, dkv, dv, {1.0f, 1.0f}, first, item.keys, v_offset);
+    scale_all(dk, SCALE<D>);
+    Products::write(tiles[0], dkv, dk, first, item.keys, k_offset);
+    Products::write(tiles[STAGES - 1], dkv, dv, first, item.keys, v_offset);
 }
 
 // Blocks that share a multiprocessor at least: what the sums and weights in registers leave room for, 65536 / 128 / blocks for each lane.
 // Said here because the compiler, left to itself, may rather spill a few bytes than go beyond a step of occupancy.
-template <class Products, int D>
-constexpr int FORWARD_BLOCKS = D == 32 || (D == 64 && Products::STAGES == 2) ? 4 : 3;
+template <int D>
+constexpr int FORWARD_BLOCKS = D == 128 ? 3 : 4;
 template <int D>
 constexpr int BACKWARD_BLOCKS = D == 128 ? 2 : 3;
 
@@ -255,7 +282,7 @@ constexpr int BACKWARD_BLOCKS = D == 128 ? 2 : 3;
 #define SET rows, {parts, heads}, causal != 0, draw_at(seed, site, step, clock, threshold, scale)
 #define KERNEL(name, blocks) extern "C" __global__ void __launch_bounds__(THREADS, blocks) name
 #define ATTENTION_KERNELS(precision, Products, D)                                                                                   \
-    KERNEL(attention_forward_##precision##_##D, (FORWARD_BLOCKS<Products, D>))                                                      \
+    KERNEL(attention_forward_##precision##_##D, FORWARD_BLOCKS<D>)                                                                  \
     (READ(Products) q, READ(Products) kv, ITEMS, WRITTEN(Products) out, float* __restrict__ lse, SETTINGS) {                        \
         attention_forward<Products, D>(q, kv, items, out, lse, SET);                                                                \
     }                                                                                                                               \

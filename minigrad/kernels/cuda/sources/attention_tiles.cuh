@@ -16,7 +16,7 @@ constexpr int THREADS = WARP * WARPS;
 constexpr int PIECE = 16 * WARPS;  // rows of a block
 constexpr int TILE = 32;           // rows of the other side in shared memory at a time
 constexpr int EIGHTS = TILE / 8;   // groups of eight columns in a row of scores
-constexpr int PAD = 4;             // words after each row of a tile: rows that are read together begin in different banks
+constexpr int PAD = 4;             // words after each row of most tiles: rows that are read together begin in different banks
 
 #define INFINITE __int_as_float(0x7F800000)
 
@@ -43,13 +43,13 @@ template <int D>
 struct Layout {
     int parts, heads;
 
-    __device__ i64 kv_width() const { return (i64)parts * heads * D; }
-    __device__ i64 q_width() const { return parts == 3 ? kv_width() : width(); }
-    __device__ i64 width() const { return (i64)heads * D; }
-    __device__ i64 q_at(i64 row, int head) const { return row * q_width() + head * D; }
-    __device__ i64 k_at(i64 row, int head) const { return row * kv_width() + (parts - 2) * width() + head * D; }
-    __device__ i64 v_at(i64 row, int head) const { return k_at(row, head) + width(); }
-    __device__ i64 at(i64 row, int head) const { return row * width() + head * D; }
+    __device__ int kv_width() const { return parts * heads * D; }
+    __device__ int q_width() const { return parts == 3 ? kv_width() : width(); }
+    __device__ int width() const { return heads * D; }
+    __device__ i64 q_at(int row, int head) const { return (i64)row * q_width() + head * D; }
+    __device__ i64 k_at(int row, int head) const { return (i64)row * kv_width() + (parts - 2) * width() + head * D; }
+    __device__ i64 v_at(int row, int head) const { return k_at(row, head) + width(); }
+    __device__ i64 at(int row, int head) const { return (i64)row * width() + head * D; }
 };
 
 // A lane's place: its warp's first row within the piece, its first row within the warp (the second is 8 later), its place in the quad.
@@ -65,43 +65,49 @@ struct Rows {
     const T* row[2];
 };
 
-// For each tile, from the rows `at` on to `end`: `load(stage, at)` begins to bring it to shared memory, `use(stage, at)` finds it there. Of
-// two stages, one is filled while the other is used.
-template <int STAGES, class Load, class Use>
-DEVICE void through_tiles(int at, int end, Load load, Use use) {
-    if (STAGES == 2 && at < end) load(0, at);
-    for (int stage = 0; at < end; at += TILE) {
+// Of two stages the first tile is on its way while a kernel reads what it holds in registers.
+template <int STAGES, class Load>
+DEVICE void begin_tiles(int at, int end, Load load) {
+    if (STAGES == 2 && at < end) load(at / TILE % 2, at);
+}
+
+// For each tile, from the rows `at` on to `end`, of which the first has been begun: `load(stage, at)` begins to bring it to shared memory,
+// `arrived(stage)` finds there what this thread has brought, `use(stage, at)` all of it. Of two stages, one is filled while the other is
+// used.
+template <int STAGES, class Load, class Arrived, class Use>
+DEVICE void through_tiles(int at, int end, Load load, Arrived arrived, Use use) {
+    for (; at < end; at += TILE) {
+        const int stage = at / TILE % STAGES;
         if (STAGES == 1) {
             __syncthreads();  // all have used the tile before
             load(stage, at);
         }
         await_copies();
+        arrived(stage);
         __syncthreads();  // the tile is there, and all have used the one before
         if (STAGES == 2 && at + TILE < end) load(1 - stage, at + TILE);
         use(stage, at);
-        if (STAGES == 2) stage = 1 - stage;
     }
     __syncthreads();  // all have used the last tile
 }
 
-// What ways of computing products have in common that read and write float32. A left operand stays in global memory: the first-level cache
-// holds it between tiles.
-template <class Products>
+// What ways of computing products have in common that read and write float32.
 struct FloatStorage {
     typedef float Storage;
-    template <int D>
-    using Left = Rows<float>;
-    static constexpr int STAGES = 1;
 
-    // `store(row, column, x)` for each four neighbours of a tile's rows, zeros from row `count` on.
-    template <int D, class Store>
-    static DEVICE void each_four(const float* from, i64 stride, int count, Store store) {
-        constexpr int STEP = THREADS * 4 / D;
+    // `use(i, four)` for each four neighbours of a tile that this thread brings, i rows after its first.
+    template <template <int> class Tile, int D, class Use>
+    static DEVICE void each_four(Tile<D>& tile, Use use) {
+        float* const own = tile.at(threadIdx.x / (D / 4), threadIdx.x % (D / 4) * 4);
+#pragma unroll
+        for (int i = 0; i < TILE; i += THREADS * 4 / D) use(i, *(float4*)(own + i * Tile<D>::WIDTH));
+    }
+
+    template <template <int> class Tile, int D>
+    static DEVICE void bring(Tile<D>& tile, const float* from, int stride, int count) {
         const int row = threadIdx.x / (D / 4), column = threadIdx.x % (D / 4) * 4;
-        from += row * stride + column;
-#pragma unroll(UNROLLED<D>)
-        for (int i = 0; i < TILE; i += STEP)
-            store(row + i, column, row + i < count ? *(const float4*)(from + i * stride) : make_float4(0.0f, 0.0f, 0.0f, 0.0f));
+        from += (i64)row * stride + column;
+        each_four(tile, [&](int i, float4& four) { copy_16(&four, from + (i64)i * stride, row + i < count); });
     }
 
     // A lane's quarter of the product of two rows.
@@ -115,25 +121,32 @@ struct FloatStorage {
         }
         return sum;
     }
+};
 
-    // array ← sums · factor, for this warp's rows from `first` on, of which there are `rows` in all.
-    template <int N, class Tiles, class Offset>
-    static DEVICE void write(
-        Tiles&, float* array, const float (&sums)[N][4], const float (&factor)[2], int first, int rows, Offset offset
-    ) {
+// What they have in common where a lane's sums are of its own two rows, and tiles are used as they have been brought.
+struct SumsByRow {
+    static constexpr bool SPARING = false;
+
+    template <class Tile>
+    static DEVICE void round(Tile (&)[2]) {}
+
+    // sums ← sums · factor of each row
+    template <int N>
+    static DEVICE void scale(float (&sums)[N][4], const float (&factor)[2]) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int row = first + Place().row + 8 * half;
-            if (row >= rows) continue;
-            float* const out = array + offset(row);
+        for (int j = 0; j < N; ++j)
 #pragma unroll
-            for (int j = 0; j < N; ++j) {
-                const float x = sums[j][2 * half] * factor[half], y = sums[j][2 * half + 1] * factor[half];
-                *(float2*)(out + Products::pair_column(j)) = make_float2(x, y);
-            }
-        }
+            for (int i = 0; i < 4; ++i) sums[j][i] *= factor[i / 2];
     }
 };
+
+template <int N>
+DEVICE void scale_all(float (&sums)[N][4], float factor) {
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[j][i] *= factor;
+}
 
 DEVICE float quad_sum(float x) {
     x += __shfl_xor_sync(ALL, x, 1);
@@ -148,8 +161,8 @@ DEVICE float quad_max(float x) {
 // The Philox block that holds (query, head, key), in the order in which `Draw.pairs` draws. Of queries and keys behind the end it is some
 // other: their weights are zero, whatever is drawn for them.
 DEVICE u64 pair_block(const Item& item, int heads, int head, int query, int key) {
-    const int blocks = (item.keys + UNITS - 1) / UNITS;
-    return ((u64)query * heads + head) * blocks + key / UNITS;
+    const u32 blocks = (item.keys + UNITS - 1u) / UNITS;
+    return ((u64)query * heads + head) * blocks + (u32)key / UNITS;
 }
 
 // Which of 32 keys from `key` on survive for this lane's two queries: bit b says it of key `key + 2 quad + b`, so that it knows of its own

@@ -2,21 +2,26 @@
 #pragma once
 #include "attention_tiles.cuh"
 
-struct Float32 : FloatStorage<Float32> {
+struct Float32 : FloatStorage, SumsByRow {
+    // A left operand stays in global memory: the first-level cache holds it between tiles, which a second stage would leave little of.
+    template <int D>
+    using Left = Rows<float>;
+
+    template <int D>
+    static constexpr int STAGES = 1;
+
     template <int D>
     struct Tile {
-        alignas(16) float row[TILE][D + PAD];
+        static constexpr int WIDTH = D + PAD;
+        alignas(16) float row[TILE][WIDTH];
+
+        DEVICE float* at(int r, int column) { return &row[r][column]; }
     };
 
     // Weights on their way to being a left operand, 16 rows for each warp.
     struct Staging {
         alignas(16) float row[WARPS][16][TILE + PAD];
     };
-
-    template <int D>
-    static DEVICE void bring(Tile<D>& tile, const float* from, i64 stride, int count) {
-        each_four<D>(from, stride, count, [&](int row, int column, float4 x) { *(float4*)&tile.row[row][column] = x; });
-    }
 
     static DEVICE void multiply(float& sum, const float4& a, const float4& b) {
         sum = fmaf(a.x, b.x, sum);
@@ -84,4 +89,19 @@ struct Float32 : FloatStorage<Float32> {
 
     // The first of the two columns that sums[j] holds: four neighbours for each lane, so that 16 bytes are read at a time.
     static DEVICE int pair_column(int j) { return 16 * (j / 2) + 4 * Place().quad + 2 * (j % 2); }
+
+    // array ← sums, for this warp's rows from `first` on, of which there are `rows` in all.
+    template <int N, class Tiles, class Offset>
+    static DEVICE void write(Tiles&, float* array, const float (&sums)[N][4], int first, int rows, Offset offset) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = first + Place().row + 8 * half;
+            if (row >= rows) continue;
+            float* const out = array + offset(row);
+#pragma unroll
+            for (int j = 0; j < N; j += 2)
+                *(float4*)(out + pair_column(j)) =
+                    make_float4(sums[j][2 * half], sums[j][2 * half + 1], sums[j + 1][2 * half], sums[j + 1][2 * half + 1]);
+        }
+    }
 };

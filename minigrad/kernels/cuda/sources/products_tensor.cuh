@@ -1,63 +1,139 @@
 // The products of attention on tensor cores: operands in tf32, bfloat16 or float16, sums in float32.
 //
-// Weights are a left operand where they lie: a lane holds in its sums the very rows. In tf32 it chooses which places of the common axis are
-// whose, as long as both operands agree: neighbours in memory, two at a time.
+// Weights are an operand where they lie: a lane holds in its sums the very rows. In tf32 it chooses which places of the common axis are
+// whose, as long as both operands agree: neighbours in memory.
 #pragma once
 #include "attention_tiles.cuh"
 #include "storage.cuh"
 
-struct Tf32 : FloatStorage<Tf32> {
+// Tiles are copied as they are, and each thread rounds what it has brought: once, not whenever it is used.
+struct Tf32 : FloatStorage {
     struct Staging {};  // weights need not pass through shared memory
 
-    static DEVICE int pair_column(int j) { return 8 * j + 2 * Place().quad; }
+    // Left operands take registers that others have for more columns at a time.
+    static constexpr bool SPARING = true;
 
+    // Two of a head of size 128 would go beyond 48 KiB.
+    template <int D>
+    static constexpr int STAGES = D < 128 ? 2 : 1;
+
+    // In `by_rows` eight lanes read 16 words of two rows at once; in `add_mixed` sixteen lanes read 8 words of every other of eight rows.
+    // That all of these are in different banks takes 12 words after each row, and odd rows that begin 4 words later.
     template <int D>
     struct Tile {
-        alignas(16) u32 row[TILE][D + PAD];
+        static constexpr int WIDTH = D + 12;
+        alignas(16) float words[TILE * WIDTH];
+
+        DEVICE float* at(int row, int column) { return words + row * WIDTH + row % 2 * 4 + column; }
+        DEVICE const float* at(int row, int column) const { return words + row * WIDTH + row % 2 * 4 + column; }
+    };
+
+    static DEVICE float rounded(float x) { return __uint_as_float(tf32(x)); }
+    static DEVICE float4 rounded(const float4& x) { return make_float4(rounded(x.x), rounded(x.y), rounded(x.z), rounded(x.w)); }
+
+    // What this thread has brought is rounded where it lies.
+    template <int D>
+    static DEVICE void round(Tile<D> (&tiles)[2]) {
+        const auto in_place = [](int, float4& four) { four = rounded(four); };
+        each_four(tiles[0], in_place);
+        each_four(tiles[1], in_place);
+    }
+
+    // Of each sixteen columns of its two rows a lane reads columns 4 quad … 4 quad + 3: they are rounded once and held in registers or,
+    // where there are too few of these, read and rounded whenever they are used.
+    template <int D, bool HELD = D < 128>
+    struct Left {
+        float4 held[D / 16][2];
+
+        DEVICE Left(const Rows<float>& rows) {
+#pragma unroll
+            for (int k = 0; k < D / 16; ++k)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) held[k][half] = Left<D, false>(rows).four(k, half);
+        }
+
+        DEVICE float4 four(int k, int half) const { return held[k][half]; }
     };
 
     template <int D>
-    static DEVICE void bring(Tile<D>& tile, const float* from, i64 stride, int count) {
-        each_four<D>(from, stride, count, [&](int row, int column, float4 x) {
-            *(uint4*)&tile.row[row][column] = make_uint4(tf32(x.x), tf32(x.y), tf32(x.z), tf32(x.w));
-        });
+    struct Left<D, false> : Rows<float> {
+        DEVICE Left(const Rows<float>& rows) : Rows<float>(rows) {}
+
+        DEVICE float4 four(int k, int half) const { return rounded(*(const float4*)(row[half] + 16 * k + 4 * Place().quad)); }
+    };
+
+    static DEVICE void multiply(float (&sums)[4], float a0, float a1, float a2, float a3, float b0, float b1) {
+        const u32 a[4] = {__float_as_uint(a0), __float_as_uint(a1), __float_as_uint(a2), __float_as_uint(a3)};
+        multiply_tf32(sums, a, __float_as_uint(b0), __float_as_uint(b1));
     }
 
     // out = left · rightᵀ: 16 rows by 8 N of the tile's, from `begin` on.
     template <int D, int N>
     static DEVICE void by_rows(float (&out)[N][4], const Left<D>& left, const Tile<D>& right, int begin, int) {
-        const Place place;
+        const float* const own = right.at(Place().row, 4 * Place().quad) + begin * Tile<D>::WIDTH;
 #pragma unroll
         for (int j = 0; j < N; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
-#pragma unroll(UNROLLED<D> / 2)
-        for (int k = 0; k < D; k += 8) {
-            const int at = k + 2 * place.quad;
-            const float2 low = *(const float2*)(left.row[0] + at), high = *(const float2*)(left.row[1] + at);
-            const u32 a[4] = {tf32(low.x), tf32(high.x), tf32(low.y), tf32(high.y)};
+#pragma unroll(D < 128 ? D / 16 : 1)  // what is held has no address
+        for (int k = 0; k < D / 16; ++k) {
+            const float4 low = left.four(k, 0), high = left.four(k, 1);
 #pragma unroll
             for (int j = 0; j < N; ++j) {
-                const uint2 b = *(const uint2*)&right.row[begin + 8 * j + place.row][at];
-                multiply_tf32(out[j], a, b.x, b.y);
+                const float4 b = *(const float4*)(own + 8 * j * Tile<D>::WIDTH + 16 * k);
+                multiply(out[j], low.x, high.x, low.y, high.y, b.x, b.y);
+                multiply(out[j], low.z, high.z, low.w, high.w, b.z, b.w);
             }
         }
     }
 
-    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`.
+    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`, which is behind. It is computed as rightᵀ · weightsᵀ, so
+    // that the left operand is read from rows of the tile, two neighbours at a time, and serves two products: sums[j][i] is of column
+    // 8 (j - j % 2) + 2 (lane / 4) + i / 2 and of the warp's row 8 (j % 2) + 2 quad + i % 2.
     template <int D, int N>
     static DEVICE void add_mixed(
         float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging&
     ) {
-        const Place place;
+        const float* const own = right.at(2 * Place().quad, 2 * Place().row) + begin * Tile<D>::WIDTH;
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-            const int row = begin + 8 * k + 2 * place.quad;
-            if (begin + 8 * k >= count) break;
-            const u32 a[4] = {tf32(weights[k][0]), tf32(weights[k][2]), tf32(weights[k][1]), tf32(weights[k][3])};
+            if (k > 0 && k % 2 == 0 && begin + 8 * k >= count) break;
+            float b[4];
 #pragma unroll
-            for (int j = 0; j < D / 8; ++j) {
-                const int column = 8 * j + place.row;
-                multiply_tf32(sums[j], a, right.row[row][column], right.row[row + 1][column]);
+            for (int i = 0; i < 4; ++i) b[i] = rounded(weights[k][i]);
+#pragma unroll
+            for (int j = 0; j < D / 8; j += 2) {
+                const float* const from = own + 8 * k * Tile<D>::WIDTH + 8 * j;
+                const float2 even = *(const float2*)from, odd = *(const float2*)(from + Tile<D>::WIDTH + 4);
+                multiply(sums[j], even.x, even.y, odd.x, odd.y, b[0], b[1]);
+                multiply(sums[j + 1], even.x, even.y, odd.x, odd.y, b[2], b[3]);
             }
+        }
+    }
+
+    // sums ← sums · factor of each row
+    template <int N>
+    static DEVICE void scale(float (&sums)[N][4], const float (&factor)[2]) {
+        float of_column[2][2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+            for (int side = 0; side < 2; ++side) of_column[half][side] = __shfl_sync(ALL, factor[half], 8 * Place().quad + 4 * side);
+#pragma unroll
+        for (int j = 0; j < N; ++j)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sums[j][i] *= of_column[j % 2][i % 2];
+    }
+
+    // array ← sums, for this warp's rows from `first` on, of which there are `rows` in all.
+    template <int N, class Tiles, class Offset>
+    static DEVICE void write(Tiles&, float* array, const float (&sums)[N][4], int first, int rows, Offset offset) {
+        const Place place;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int row = first + 8 * (i / 2) + 2 * place.quad + i % 2;
+            if (row >= rows) continue;
+            float* const out = array + offset(row) + 2 * place.row;
+#pragma unroll
+            for (int j = i / 2; j < N; j += 2) *(float2*)(out + 8 * (j - i / 2)) = make_float2(sums[j][i % 2], sums[j][i % 2 + 2]);
         }
     }
 };
@@ -67,9 +143,10 @@ DEVICE void multiply(fp16, float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) 
 
 // Two bytes a number, in global and in shared memory. A left operand is held in registers.
 template <class Short>
-struct Halves {
+struct Halves : SumsByRow {
     typedef Short Storage;
     struct Staging {};
+    template <int D>
     static constexpr int STAGES = 2;
 
     // Rows in shared memory begin four banks after one another: eight of them are read at once.
@@ -91,12 +168,12 @@ struct Halves {
     };
 
     template <int D>
-    static DEVICE void bring(Tile<D>& tile, const Short* from, i64 stride, int count) {
+    static DEVICE void bring(Tile<D>& tile, const Short* from, int stride, int count) {
         constexpr int STEP = THREADS * 8 / D;
         const int row = threadIdx.x / (D / 8), column = threadIdx.x % (D / 8) * 8;
-        from += row * stride + column;
+        from += (i64)row * stride + column;
 #pragma unroll
-        for (int i = 0; i < TILE; i += STEP) copy_16(&tile.row[row + i][column / 2], from + i * stride, row + i < count);
+        for (int i = 0; i < TILE; i += STEP) copy_16(&tile.row[row + i][column / 2], from + (i64)i * stride, row + i < count);
     }
 
     // A lane's quarter of the product of two rows.
@@ -116,22 +193,20 @@ struct Halves {
         return fmaf(x.x, y.x, x.y * y.y);
     }
 
-    // array ← sums · factor, for this warp's rows from `first` on, of which there are `rows` in all. They change places in the tiles, which
+    // array ← sums, for this warp's rows from `first` on, of which there are `rows` in all. They change places in the tiles, which
     // nobody uses any more and of which each warp takes sixteen rows, so that a lane writes 16 bytes at a time.
     template <int D, class Offset>
     static DEVICE void write(
-        Tile<D> (&tiles)[STAGES], Short* array, const float (&sums)[D / 8][4], const float (&factor)[2], int first, int rows, Offset offset
+        Tile<D> (&tiles)[2], Short* array, const float (&sums)[D / 8][4], int first, int rows, Offset offset
     ) {
-        static_assert(STAGES * TILE == PIECE, "sixteen rows for each warp");
+        static_assert(2 * TILE == PIECE, "sixteen rows for each warp");
         const Place place;
         u32(*const own)[D / 2 + PAD] = tiles[place.warp / 2].row + 16 * (place.warp % 2);
 #pragma unroll
         for (int j = 0; j < D / 8; ++j)
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const float x = sums[j][2 * half] * factor[half], y = sums[j][2 * half + 1] * factor[half];
-                own[place.row + 8 * half][4 * j + place.quad] = Short::pair(x, y);
-            }
+            for (int half = 0; half < 2; ++half)
+                own[place.row + 8 * half][4 * j + place.quad] = Short::pair(sums[j][2 * half], sums[j][2 * half + 1]);
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < 16; i += WARP * 8 / D) {
@@ -157,7 +232,7 @@ struct Halves {
             }
     }
 
-    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`.
+    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`, which is behind.
     template <int D, int N>
     static DEVICE void add_mixed(
         float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging&
@@ -165,7 +240,7 @@ struct Halves {
         const int lane = Place().lane;
 #pragma unroll
         for (int k = 0; k < N; k += 2) {
-            if (begin + 8 * k >= count) break;
+            if (k > 0 && begin + 8 * k >= count) break;
             const u32 a[4] = {
                 Short::pair(weights[k][0], weights[k][1]), Short::pair(weights[k][2], weights[k][3]),
                 Short::pair(weights[k + 1][0], weights[k + 1][1]), Short::pair(weights[k + 1][2], weights[k + 1][3])
