@@ -20,7 +20,7 @@ from minigrad.kernels.cuda import draws, launch
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
-WIDTHS = [1, 3, 4, 31, 33, 127, 128, 132, 384, 513, 770]
+WIDTHS = [1, 3, 4, 31, 33, 127, 128, 132, 256, 384, 512, 513, 768, 770]
 
 
 # ---------------------------------------------------------------- the operations
@@ -37,7 +37,7 @@ def packing_of(rows: int) -> Packing:
 
 
 @pytest.mark.parametrize("rate", [None, 0.0, 0.1, 1.0])
-@pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 5), (9, 130), (7, 770), (4, 1024)])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 5), (9, 130), (3, 512), (5, 768), (7, 770), (4, 1024)])
 def test_dense_add_norm(rows: int, width: int, rate: float | None, emulator: Emulator) -> None:
     x, weight, bias, residual, gamma, beta = normal((rows, 3), (width, 3), (width,), (rows, width), (width,), (width,))
     draw = None if rate is None else Draw("a", rate, packing_of(rows), width)
@@ -183,20 +183,21 @@ PLANTED: list[tuple[str, str, str, str, Callable[[], Any]]] = [
     (
         "layer_norm",
         "rows.cuh",
-        "if (at >= end<SURE>(i, at, width))",
-        "if (at > end<SURE>(i, at, width))",
+        "if (!N && i * CHUNK + j >= lane.left)",
+        "if (!N && i * CHUNK + j > lane.left)",
         lambda: normal((3, 33), (33,), (33,)),
     ),
-    ("layer_norm", "rows.cuh", "along.part[i] * -mean_along", "along.part[i] * -mean", lambda: normal((3, 33), (33,), (33,))),
+    ("layer_norm", "rows.cuh", "* -mean_along", "* -mean", lambda: normal((3, 33), (33,), (33,))),
     (
         "layer_norm",
         "rows.cuh",
-        "less = __shfl_sync(ALL, v.part[0].x, 0)",
+        "less = __shfl_sync(ALL, v[0].x, 0)",
         "less = 0.0f",
         lambda: [a + 1e4 for a in normal((3, 384))] + normal((384,), (384,)),
     ),
-    ("layer_norm", "rows.cuh", "run<4, 2>", "run<4, 3>", lambda: normal((3, 260), (260,), (260,))),
-    ("layer_norm", "rows.cuh", "width <= 4 * CHUNK", "width <= 5 * CHUNK", lambda: normal((3, 516), (516,), (516,))),
+    ("layer_norm", "rows.cuh", "(left + CHUNK - 1) / CHUNK", "left / CHUNK", lambda: normal((3, 416), (416,), (416,))),
+    ("layer_norm", "rows.cuh", "run<3>(true)", "run<2>(true)", lambda: normal((3, 384), (384,), (384,))),
+    ("layer_norm", "rows.cuh", "await_copies();", "", lambda: normal((3, 768), (768,), (768,))),
     ("layer_norm", "strips.cuh", "__syncthreads();  // what was summed before has been read", "", lambda: normal((130, 33), (33,), (33,))),
     ("linears", "rows_float32.cu", "__syncthreads();", "", lambda: normal((300, 3), (4, 3), (4,))),
     ("linears", "rows_float32.cu", "row < rows ? width : 0", "width", lambda: normal((300, 3), (4, 3), (4,))),

@@ -60,12 +60,18 @@ HD Draw draw_at(u64 seed, u64 site, u64 step, const u64* clock, u32 threshold, f
     return {seed, site, clock ? *clock : step, threshold, scale};
 }
 
-// Bit j says whether unit j of a block survives. block: counted from 0 within the sequence.
+// Bit j says whether unit j of a block survives: whether 65536 - threshold, added to its 16 bits, carries. block: counted from 0 within the
+// sequence.
 HD u32 survivors(const Draw& draw, u64 sequence, u64 block) {
     const Words drawn = philox(draw.seed, DROPOUT, block + 1, sequence, draw.site, draw.step);  // NumPy's first block is number 1
+    const u64 rest = (u64)(65536 - draw.threshold) << 16;
     u32 bits = 0;
 #pragma unroll
-    for (int j = 0; j < UNITS; ++j) bits |= (u32)(((u32)(drawn.word[j / 4] >> (16 * (j % 4))) & 0xFFFFu) >= draw.threshold) << j;
+    for (int j = UNITS - 1; j >= 0; --j) {
+        const u64 word = drawn.word[j / 4];
+        const u32 unit = (u32)(j % 4 ? word >> (16 * (j % 4 - 1)) : word << 16);  // its upper half; what is below it is too little to carry
+        bits += (u32)((((u64)bits << 32 | unit) + rest) >> 32);
+    }
     return bits;
 }
 
