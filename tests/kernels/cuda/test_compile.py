@@ -60,7 +60,7 @@ REGISTERS |= {
 REGISTERS |= {
     f"attention_{kernel}_{precision}_{size}": 65536 // 128 // blocks // 8 * 8
     for precision in PRECISIONS
-    for kernel, counts in {"forward": (4, 4 if precision in STORAGES[1:] else 3, 3), "dq": (3, 3, 2), "dkv": (3, 3, 2)}.items()
+    for kernel, counts in {"forward": (4, 4, 3), "dq": (3, 3, 2), "dkv": (3, 3, 2)}.items()
     for size, blocks in zip(HEAD_SIZES, counts, strict=True)  # blocks of 128 threads that are to share a multiprocessor
 }
 """The most that a thread may take, a little above what it takes today. At 128, two blocks of 256 threads fit a multiprocessor."""
