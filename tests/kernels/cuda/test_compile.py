@@ -47,8 +47,8 @@ REGISTERS = {
 REGISTERS |= {
     f"{kernel}_{storage}": float32 if storage == "float32" else short
     for kernel, float32, short in (
-        ("add_norm", 128, 80),  # a row of up to 1024 numbers in 32 of each lane, and what is added to it in as many
-        ("add_norm_pullback", 128, 80),  # two such rows
+        ("add_norm", 80, 64),  # a row of up to 768 numbers in 24 of each lane; three blocks fit a multiprocessor, or four
+        ("add_norm_pullback", 80, 64),
         ("add_bias", 40, 40),
         ("bias_gelu", 48, 48),
         ("bias_gelu_pullback", 80, 48),
