@@ -87,7 +87,8 @@ class Recordings:
         return self._around is None or self._around.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
 
     def _attributes_now(self) -> list[dict[str, Any]]:
-        return [vars(objective) for objective in (self.loss_of.objective, *(term for _, term in self.loss_of.objective.terms()))]
+        objective = self.loss_of.objective
+        return [vars(objective), *(vars(term) for _, term in objective.terms() if term is not objective)]
 
     def _begin(self) -> Surroundings:
         """Forget what is old, and note what is recorded from here on."""
