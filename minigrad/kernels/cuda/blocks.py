@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
-from weakref import ref
 
 from minigrad import ops
 from minigrad.backend import Array
-from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import ROWS, WIDEST, ceil_div, launch
+from minigrad.kernels.cuda.shortening import shortened
 
 
 def all_float32(*arrays: Any) -> bool:
@@ -44,25 +43,6 @@ def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]
         return xp.matmul_stored(g, weight), *(dweight.parts(*sizes) if sizes else [dweight])
 
     return xp.matmul_stored(x, weight.T), pullback
-
-
-_shorts: dict[int, tuple[ref[Array], Array]] = {}
-
-
-def note_short(x: Array, short: Array) -> None:
-    """Have `shortened` find what a kernel has written in two bytes a number beside x, for as long as x lives. Nobody may change x."""
-    key = id(x)
-    _shorts[key] = ref(x, lambda _: _shorts.pop(key, None)), short
-
-
-def shortened(xp: Any, x: Array, precision: str) -> Array:
-    """x as products of this precision take it: float32 as it is, or in two bytes a number."""
-    if precision not in SHORT:
-        return x
-    noted = _shorts.get(id(x))
-    if noted is not None and noted[0]() is x and noted[1].dtype == DTYPES[precision]:
-        return noted[1]
-    return xp.shortened(xp.ascontiguousarray(x), precision)
 
 
 # ---------------------------------------------------------------- sums over rows

@@ -2,10 +2,10 @@
 
 The gradient of the sum at a block's end becomes that of its input where it lies: products add to it. All sums over rows are finished by one
 launch. And where products have operands of bf16 or fp16, all that lies between them is stored as short, by products that read and write two
-bytes a number and add in float32: the block's input is shortened once, by the block that made it where there is one, and so are its weights
-in each forward pass; the way back takes both as they are. What stays float32 then: the input that is added at the end, the output, the
-gradients of both, sums, parameters and their gradients. Every number that a kernel hands on is rounded once. In float32 and tf32 everything
-is float32. The contract is that of `blocks.py`.
+bytes a number and add in float32: the block's input and its weights are shortened once (`shortening.py`), and the way back takes both as
+they are. What stays float32 then: the input that is added at the end, the output, the gradients of both, sums, parameters and their
+gradients. Every number that a kernel hands on is rounded once. In float32 and tf32 everything is float32. The contract is that of
+`blocks.py`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.attention import attend
-from minigrad.kernels.cuda.blocks import all_float32, beside, covers, note_short, parted, partial_sums, shortened, summed
+from minigrad.kernels.cuda.blocks import all_float32, beside, covers, parted, partial_sums, summed
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import HEAD_SIZES, WIDEST, launch
+from minigrad.kernels.cuda.shortening import note_short, shortened
 from minigrad.packing import Packing
 
 

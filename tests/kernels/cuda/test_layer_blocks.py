@@ -14,7 +14,7 @@ import minigrad as mg
 from minigrad.backend.gemm import SHORT
 from minigrad.backend.random import Draw
 from minigrad.kernels import register_cuda
-from minigrad.kernels.cuda import blocks, launch
+from minigrad.kernels.cuda import launch, shortening
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -123,7 +123,7 @@ def test_a_block_leaves_its_output_short_to_the_next(emulator: Emulator) -> None
         y = REGISTRY["feed_forward"].overrides["cupy"](xp, x, *after, keep=False)[0]
         return np.array(y), x.shape in given
 
-    kept = len(blocks._shorts)
+    kept = len(shortening._shorts)
     with mg.precision("bf16"):
         out = REGISTRY["attention_block"].overrides["cupy"](xp, *host, **constants, keep=False)[0]
         (ours, again), (expected, shortened) = following(out), following(out.copy())
@@ -133,7 +133,7 @@ def test_a_block_leaves_its_output_short_to_the_next(emulator: Emulator) -> None
         assert following(out)[1]
     xp._made.clear()
     del out
-    assert len(blocks._shorts) == kept
+    assert len(shortening._shorts) == kept
 
 
 def test_weights_side_by_side_are_read_where_they_lie(emulator: Emulator) -> None:
@@ -192,7 +192,7 @@ def test_another_gelu_is_declined() -> None:
 
 # ---------------------------------------------------------------- that the checks check
 PLANTED = [
-    ("rows.cuh", "v.part[i] + (given.part[i] + b)", "(given.part[i] + b)"),
+    ("rows.cuh", "lane.room[i * WARP] + found", "found"),
     ("strips.cuh", "gate = x < 0.0f ? tail : 1.0f - tail", "gate = 1.0f - tail"),
 ]
 
