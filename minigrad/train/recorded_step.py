@@ -75,9 +75,15 @@ def computed(
     and the update if there is to be one."""
     from minigrad.kernels.cuda.draws import clock
     from minigrad.kernels.cuda.optimizer import adam_captured, begin_captured
+    from minigrad.kernels.cuda.shortening import weights_at_once
 
     optimizer.zero_grad()
-    with Mode(clock, arrays["clock"]), random.at(random.current().seed, 0), transfers.noting_ids() as noted:
+    with (
+        Mode(clock, arrays["clock"]),
+        random.at(random.current().seed, 0),
+        weights_at_once(optimizer.arena),
+        transfers.noting_ids() as noted,
+    ):
         total = _loss(loss_of, part, arrays["counts"], key)
         total.backward(Tensor.wrap(arrays["factor"]))
     if total.dtype != "float32":

@@ -285,13 +285,13 @@ def test_attention_over_many_sequences(precision: str) -> None:
         assert_close(evaluate("attention", *case), body(case), ATTENTION[precision])
 
 
-# ---------------------------------------------------------------- blocks between whose products all is short
+# ---------------------------------------------------------------- the blocks of BERT
 LENGTHS = tuple(np.random.default_rng(0).integers(1, 129, 40).tolist())
 
 
 @pytest.mark.parametrize(("block", "form"), [*block_cases.FORMS, ("attention_block", "base"), ("feed_forward", "base")])
 @pytest.mark.parametrize("precision", block_cases.STEP)
-def test_short_blocks(precision: str, block: str, form: str) -> None:
+def test_layer_blocks(precision: str, block: str, form: str) -> None:
     name, host, constants, g = case = block_cases.case(block, form, LENGTHS if form == "base" else block_cases.LENGTHS)
     with mg.precision(precision):
         ours = evaluate(name, host, g, constants)
@@ -302,7 +302,7 @@ def test_short_blocks(precision: str, block: str, form: str) -> None:
 
 @pytest.mark.parametrize("precision", block_cases.STEP)
 @pytest.mark.parametrize("block", block_cases.ROUNDINGS)
-def test_short_blocks_drop_the_units_of_the_draw(block: str, precision: str) -> None:
+def test_layer_blocks_drop_the_units_of_the_draw(block: str, precision: str) -> None:
     name, host, constants, g = block_cases.dropping(block)
     with mg.precision(precision):
         y = evaluate(name, host, g, constants)[0]

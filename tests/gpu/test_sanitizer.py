@@ -16,7 +16,7 @@ SHARING = " or ".join(
     [
         "(test_attention[ and 64-training)",
         "(test_attention[ and 32-decoder)",
-        "(test_short_blocks[ and small)",
+        "(test_layer_blocks[ and small)",
         "cross_entropy",
         "dense_gelu[130-4]",
         "linears[129]",
