@@ -20,7 +20,7 @@ import numpy as np
 
 from minigrad.anomaly import Call, check_gradient, check_pulled, detecting
 from minigrad.backend import Array, namespace_of
-from minigrad.backend.gradients import LAZY, Product, RowSparse, dense, joined, read_only
+from minigrad.backend.gradients import LAZY, Divisible, RowSparse, dense, joined, read_only
 from minigrad.backend.layout import neighbours
 from minigrad.errors import ContractError, GraphError, MinigradError
 from minigrad.hooks import HookHandle, Hooks
@@ -140,14 +140,15 @@ def _put(gradient: Gradient, view: Array, accumulate: bool) -> None:
 
 
 def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[Gradient]) -> Collection[int]:
-    """Accumulate by one launch what lies side by side and goes to places that do so too: all vectors, and the parts of a product.
+    """Accumulate by one launch what lies side by side and goes to places that do so too: all vectors, and the parts of a gradient that is
+    not yet computed.
 
     Returns which of the gradients; the others are to be accumulated one by one.
     """
-    together: dict[Product | None, list[int]] = {}  # by the product that they are parts of; None for vectors
+    together: dict[Divisible | None, list[int]] = {}  # by what they are parts of; None for other vectors
     for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
         if type(parent) is Leaf and parent.hooks is None and parent.view is not None:
-            whole = gradient.whole if isinstance(gradient, Product) else None
+            whole = gradient.whole if isinstance(gradient, Divisible) else None
             if whole is not None or len(parent.shape) == 1:
                 together.setdefault(whole, []).append(i)
     return {i for some in together.values() if _at_once([(parents[i], gradients[i]) for i in some]) for i in some}

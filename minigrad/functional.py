@@ -344,6 +344,13 @@ def cross_entropy(
         if ignore_index != -100 or denominator is not None:
             raise ArgumentError("cross_entropy: ignore_index and denominator belong to integer labels, these are probabilities")
         return ops.soft_cross_entropy(logits, labels, weight, reduction, label_smoothing)
+    if isinstance(denominator, Tensor):
+        if denominator.requires_grad or denominator.shape != () or denominator.device != logits.device:
+            raise ArgumentError(
+                f"cross_entropy: the denominator is a number or a constant tensor () on {logits.device}, got one of shape "
+                f"{denominator.shape} on {denominator.device}{' that requires a gradient' if denominator.requires_grad else ''}"
+            )
+        denominator = denominator.array
     ids = ops.label_ids("cross_entropy", given, logits, ignore_index)
     losses = ops.cross_entropy(
         logits.reshape((ids.size, logits.shape[-1])),
@@ -352,6 +359,6 @@ def cross_entropy(
         ignore_index=ignore_index,
         reduction=reduction,
         label_smoothing=label_smoothing,
-        denominator=denominator.array if isinstance(denominator, Tensor) else denominator,
+        denominator=denominator,
     )
     return losses.reshape(ids.shape) if reduction == "none" else losses

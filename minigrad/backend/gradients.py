@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -81,33 +81,53 @@ class RowSparse:
         return out
 
 
-class Product:
-    """The matrix product a @ b, not yet computed. matmul: the function of the arrays' namespace that will; dtype: of what it gives, if
-    that is not a's. A part of another product knows of which one, and at which of its rows it starts.
+class Divisible:
+    """A gradient that is not yet computed, and may be a part of a larger one, `whole`: what lies from `start` on along its first axis."""
 
-    Shapes: a (m, k), b (k, n).
-    """
+    __slots__ = ("dtype", "shape", "start", "whole")
 
-    __slots__ = ("a", "b", "dtype", "matmul", "shape", "start", "whole")
-
-    def __init__(self, a: Any, b: Any, matmul: Callable[..., Any], dtype: Any = None) -> None:
-        self.a, self.b, self.matmul, self.shape = a, b, matmul, (a.shape[0], b.shape[1])
-        self.dtype = a.dtype if dtype is None else dtype
-        self.whole: Product | None = None
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.whole: Self | None = None
         self.start = 0
 
-    def part(self, start: int, stop: int) -> Product:
-        """Some rows of it."""
-        found = type(self)(self.a[start:stop], self.b, self.matmul, self.dtype)
+    def _cut(self, start: int, stop: int) -> Self:
+        raise NotImplementedError
+
+    def part(self, start: int, stop: int) -> Self:
+        found = self._cut(start, stop)
         found.whole, found.start = self, start
         return found
 
-    def parts(self, *sizes: int) -> list[Product]:
-        """Its rows in pieces, one after another; whoever wants several that are neighbours computes them by one product (`joined`)."""
+    def parts(self, *sizes: int) -> list[Self]:
+        """It in pieces, one after another; whoever wants several that are neighbours computes them at once (`joined`)."""
         return [self.part(stop - size, stop) for stop, size in zip(accumulate(sizes), sizes, strict=True)]
 
     def astype(self, dtype: Any) -> Any:
         return self.dense().astype(dtype)
+
+    def dense(self) -> Any:
+        raise NotImplementedError
+
+    def into(self, out: Any, accumulate: bool) -> Any:
+        raise NotImplementedError
+
+
+class Product(Divisible):
+    """The matrix product a @ b. matmul: the function of the arrays' namespace that will compute it; dtype: of what it gives, if that is not
+    a's.
+
+    Shapes: a (m, k), b (k, n).
+    """
+
+    __slots__ = ("a", "b", "matmul")
+
+    def __init__(self, a: Any, b: Any, matmul: Callable[..., Any], dtype: Any = None) -> None:
+        super().__init__((a.shape[0], b.shape[1]), a.dtype if dtype is None else dtype)
+        self.a, self.b, self.matmul = a, b, matmul
+
+    def _cut(self, start: int, stop: int) -> Self:
+        return type(self)(self.a[start:stop], self.b, self.matmul, self.dtype)
 
     def dense(self) -> Any:
         return self.matmul(self.a, self.b)
@@ -116,18 +136,53 @@ class Product:
         return self.matmul(self.a, self.b, out=out, accumulate=accumulate)
 
 
-LAZY = (RowSparse, Product)
+class RowSum(Divisible):
+    """The sum of the rows of x. total(x, out): writes it to a vector, or to one of its own where out is None.
+
+    Shapes: x (rows, n).
+    """
+
+    __slots__ = ("_total", "total", "x")
+
+    def __init__(self, x: Any, total: Callable[[Any, Any], Any]) -> None:
+        super().__init__(x.shape[1:], x.dtype)
+        self.x, self.total = x, total
+        self._total: Any = None
+
+    def _cut(self, start: int, stop: int) -> Self:
+        found = type(self)(self.x, self.total)
+        found.shape = (stop - start,)
+        return found
+
+    def dense(self) -> Any:
+        """Parts are views of the whole, which is computed once."""
+        whole = self if self.whole is None else self.whole
+        if whole._total is None:
+            whole._total = whole.total(whole.x, None)
+        return whole._total[self.start : self.start + self.shape[0]]
+
+    def into(self, out: Any, accumulate: bool) -> Any:
+        if accumulate:
+            out += self.dense()
+        elif self.shape == self.x.shape[1:]:
+            self.total(self.x, out)
+        else:
+            out[...] = self.dense()
+        return out
+
+
+LAZY = (RowSparse, Divisible)
 
 
 def joined(gradients: Sequence[Any]) -> Any | None:
-    """The gradients stacked along their first axis: arrays as a view, parts of one product as a product. None unless they are
-    neighbours, in this order."""
+    """The gradients stacked along their first axis: arrays as a view, parts of one that is not yet computed as another part. None unless
+    they are neighbours, in this order."""
     first = gradients[0]
-    if not isinstance(first, Product):
+    if not isinstance(first, Divisible):
         return neighbours(gradients)
     stop = first.start
     for part in gradients:
-        if not isinstance(part, Product) or part.whole is not first.whole or part.start != stop:
+        if not isinstance(part, Divisible) or part.whole is not first.whole or part.start != stop:
             return None
         stop += part.shape[0]
     return None if first.whole is None else first.whole.part(first.start, stop)

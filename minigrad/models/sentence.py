@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary, proxy
 
 from minigrad import functional as F
 from minigrad.backend import Array
@@ -71,7 +72,6 @@ class SentenceEncoder(Module):
 
     def __init__(self, encoder: PretrainedModel, tokenizer: Tokenizer, settings: SentenceSettings) -> None:
         self.encoder, self.tokenizer, self.settings = encoder, tokenizer, settings
-        self._vectors = Replicas(self, workers=1)
 
     @classmethod
     def from_pretrained(
@@ -115,10 +115,16 @@ class SentenceEncoder(Module):
             texts = [text.lower() if isinstance(text, str) else text for text in texts]
         encodings = self.tokenizer.encode(texts, max_length=self.settings.max_length)
         found: Array = zeros((len(encodings), self.encoder.config.hidden_size), dtype=self.encoder.parameters()[0].dtype).array
+        vectors = _replicas.setdefault(self, Replicas(proxy(self), workers=1))
         with self.evaluating():
             for numbers, tokens in batches_by_length(encodings, batch_tokens, progress):
-                found[numbers] = self._vectors(tokens)
+                found[numbers] = vectors(tokens)
         return found
+
+
+_replicas: WeakKeyDictionary[SentenceEncoder, Replicas] = WeakKeyDictionary()
+"""What keeps the graphs of each encoder from one call of `encode` to the next. As an attribute a copy would have that of its original,
+and an encoder that nobody uses any more would keep its memory until Python looks for cycles."""
 
 
 # ---------------------------------------------------------------- the files

@@ -32,7 +32,8 @@ class Objective(ABC):
     """A loss that is a mean over items."""
 
     ignored: ClassVar[float | None] = None
-    """The label of an item that adds nothing and is not counted, with which batches can be filled up; None where there is none."""
+    """The label of an item that adds nothing and is not counted, with which batches can be filled up: -100 (integers) or NaN (floats), None
+    where neither is."""
 
     @abstractmethod
     def count(self, batch: Batch) -> float:
@@ -74,9 +75,9 @@ def has_own_loss(objective: Objective) -> bool:
 
 
 def fill_label(terms: Sequence[tuple[float, Objective]]) -> float | None:
-    """The label, in `Batch.labels`, that none of the terms counts. None if one of them has none."""
+    """The label, in `Batch.labels`, that none of the terms counts. None if one of them counts both -100 and NaN."""
     labels = [objective.ignored for _, objective in terms]
-    known = [label for label in labels if label is not None]
+    known = [label for label in labels if label is not None and (label == IGNORED or isnan(label))]
     return None if len(known) < len(labels) else next(filter(isnan, known), IGNORED)
 
 

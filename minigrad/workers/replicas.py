@@ -84,7 +84,9 @@ class Replicas:
         if found is not None:
             return found
         result = self.function(tokens)
-        if self._captured is None and isinstance(result, Tensor) and result.device != "cpu":
+        if not isinstance(result, Tensor) or result.device == "cpu":
+            self._captured = None  # the model may have been on a GPU, and may come back
+        elif self._captured is None:
             self._captured = CapturedFunction(self.function)
         return _numbers(result)
 

@@ -11,7 +11,7 @@ from support import accumulated, leaf
 from minigrad import functional as F
 from minigrad import ops
 from minigrad.backend import numpy as numpy_namespace
-from minigrad.backend.gradients import Product, RowSparse, joined
+from minigrad.backend.gradients import Product, RowSparse, RowSum, joined
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 
@@ -129,3 +129,29 @@ def test_a_row_gradient_goes_into_the_buffer_of_an_arena() -> None:
     for _ in range(2):
         F.embedding([1, 1], table).sum().backward()
     np.testing.assert_array_equal(arena, [[0.0, 0.0], [4.0, 4.0], [0.0, 0.0]])
+
+
+def test_the_parts_of_a_sum_of_rows_go_to_their_places_by_one_sum() -> None:
+    made: list[str] = []
+
+    def total(x: np.ndarray, out: np.ndarray | None) -> Any:
+        made.append("an array of its own" if out is None else "there")
+        return x.sum(axis=0, out=out)
+
+    x = np.arange(12.0).reshape(2, 6)
+    parts = RowSum(x, total).parts(3, 1, 2)
+    together, there = joined(parts), np.zeros(6)
+    assert together is not None and together.shape == (6,)
+    together.into(there, accumulate=False)
+    assert made == ["there"]
+    np.testing.assert_array_equal(there, x.sum(axis=0))
+    together.into(there, accumulate=True)
+    np.testing.assert_array_equal(there, 2 * x.sum(axis=0))
+    some = joined(parts[1:])
+    assert some is not None and joined([parts[2], parts[1]]) is None
+    for part, columns in ((parts[0], slice(0, 3)), (parts[1], slice(3, 4)), (some, slice(3, 6))):
+        out = np.ones(part.shape)
+        np.testing.assert_array_equal(part.dense(), x.sum(axis=0)[columns])
+        np.testing.assert_array_equal(part.into(out, accumulate=False), part.dense())
+        np.testing.assert_array_equal(part.into(out, accumulate=True), 2 * part.dense())
+    assert made == ["there", "an array of its own"]

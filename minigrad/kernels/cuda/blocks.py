@@ -8,11 +8,11 @@ GELU's slope is computed on the way back from what GELU was computed from, becau
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array
+from minigrad.backend.gradients import RowSum
 from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
@@ -55,20 +55,20 @@ def partial_sums(xp: Any, rows: int, width: int) -> Array:
     return xp.empty((ceil_div(rows, ROWS), width), "float32")
 
 
-def summed(xp: Any, x: Array) -> Array:
-    """The sum of the rows, always added up in the same order. Shapes: (rows, width) → (width,)."""
+def summed(xp: Any, x: Array) -> RowSum:
+    """The sum of the rows, always added up in the same order. Nobody may change x until it is computed."""
+    return RowSum(x, lambda x, out: _total(xp, x, out))
+
+
+def _total(xp: Any, x: Array, out: Array | None) -> Array:
     rows, width = x.shape
-    if rows == 0:
-        return xp.zeros(width, "float32")
-    if rows == 1:
-        return x[0]
-    if rows <= AT_ONCE:
-        total = xp.empty(width, "float32")
-        launch("total_rows", (width,), x, total, rows, width)
-        return total
-    fewer = partial_sums(xp, rows, width)
-    launch("column_sums_float32", x.shape, x, fewer, rows, width, width)
-    return summed(xp, fewer)
+    while rows > AT_ONCE:
+        fewer = partial_sums(xp, rows, width)
+        launch("column_sums_float32", x.shape, x, fewer, rows, width, width)
+        x, rows = fewer, len(fewer)
+    out = xp.empty(width, "float32") if out is None else out
+    launch("total_rows", (width,), x, out, rows, width)
+    return out
 
 
 # ---------------------------------------------------------------- operations
@@ -142,13 +142,13 @@ def _dense_add_norm(
     return out, pullback
 
 
-def norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> Array:
-    """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (2 or 3, width)."""
+def norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> list[RowSum]:
+    """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (width,) each."""
     rows, width = g.shape
     kinds = 2 if dy is None else 3
     partial = partial_sums(xp, rows, kinds * width)
     launch("norm_sums_float32", g.shape, g, xhat, dy, partial, rows, width, kinds * width)
-    return summed(xp, partial).reshape(kinds, width)
+    return summed(xp, partial).parts(*[width] * kinds)
 
 
 @ops.linears.on("cupy")
@@ -163,7 +163,7 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
     sizes = [len(w) for w in weights]
 
     def pullback(g: Array) -> Any:
-        return *product_pullback(g, *sizes), *parted(summed(xp, xp.ascontiguousarray(g)), *sizes)
+        return *product_pullback(g, *sizes), *summed(xp, xp.ascontiguousarray(g)).parts(*sizes)
 
     return y, pullback
 
@@ -177,11 +177,6 @@ def beside(xp: Any, arrays: Sequence[Array]) -> Array:
     """Arrays stacked along axis 0: a view if they are neighbours in one arena, else a copy."""
     joined = neighbours(arrays)
     return xp.concatenate(arrays) if joined is None else joined
-
-
-def parted(flat: Array, *sizes: int) -> list[Array]:
-    """Pieces that lie one after another."""
-    return [flat[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
 @ops.dropout.on("cupy")

@@ -11,6 +11,7 @@ gradients. Every number that a kernel hands on is rounded once. In float32 and t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from minigrad import ops
@@ -20,7 +21,7 @@ from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.attention import attend
-from minigrad.kernels.cuda.blocks import all_float32, beside, covers, parted, partial_sums, summed
+from minigrad.kernels.cuda.blocks import all_float32, beside, covers, partial_sums, summed
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import HEAD_SIZES, WIDEST, launch
 from minigrad.kernels.cuda.shortening import note_short, shortened
@@ -92,7 +93,7 @@ def _attention_block(
             dx = xp.put_rows(dx, first_rows, (rows, width))
         dweights += through_inputs(dkv, dx, partial, start)
         # In the order in which an optimizer lays vectors out, so that they go there at once.
-        dbq, dbk, dbv, dbo, dgamma, dbeta = parted(summed(xp, partial), *[inner] * 3, *[width] * 3)
+        dbq, dbk, dbv, dbo, dgamma, dbeta = summed(xp, partial).parts(*[inner] * 3, *[width] * 3)
         return dx, *dweights, dbq, dbk, dbv, xp.product_stored(dy.T, mixed), dbo, dgamma, dbeta
 
     return out, pullback
@@ -134,7 +135,7 @@ def _feed_forward(
         gx, dy = end_pullback(xp.ascontiguousarray(g), partial, inner)
         dh = xp.matmul_stored(dy, stored_2, alike=True)
         launch(f"bias_gelu_pullback_{storage}", h.shape, dh, h, b1, dh, partial, rows, inner, partial.shape[1])
-        db1, db2, dgamma, dbeta = parted(summed(xp, partial), inner, *[width] * 3)
+        db1, db2, dgamma, dbeta = summed(xp, partial).parts(inner, *[width] * 3)
         dx = xp.matmul_stored(dh, stored_1, out=gx, accumulate=True)
         return dx, xp.product_stored(dh.T, stored_x), db1, xp.product_stored(dy.T, y), db2, dgamma, dbeta
 
@@ -159,8 +160,8 @@ def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> lis
     flat = neighbours([w.reshape(-1) for w in weights])
     if flat is None:
         return [shortened(xp, w, precision) for w in weights]
-    parts = parted(shortened(xp, flat, precision), *[w.size for w in weights])
-    return [part.reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
+    short, ends = shortened(xp, flat, precision), accumulate(w.size for w in weights)
+    return [short[end - w.size : end].reshape(w.shape) for end, w in zip(ends, weights, strict=True)]
 
 
 def _linears(
