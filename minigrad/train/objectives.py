@@ -44,8 +44,8 @@ class Objective(ABC):
         """The sum over the items of `part`, divided by `count`. Shapes: → ().
 
         It adds nothing for an item with the label `ignored`, and depends on the model, the part and the objective's attributes alone: a
-        captured step records it once, on a batch filled up with such items, and replays that with other batches and other counts. A class
-        with a `loss` of its own is not captured.
+        captured step records it once, on a batch filled up with such items, and replays that with other batches and other counts, until
+        an attribute is another object: lists and arrays must be replaced, not changed. A class with a `loss` of its own is not captured.
         """
 
     def loss(self, model: Any, part: Batch, whole: Batch) -> Tensor:
@@ -55,6 +55,15 @@ class Objective(ABC):
     def terms(self) -> Sequence[tuple[float, Objective]]:
         """(weight, objective) pairs whose weighted sum it is: itself alone, but for a mixture."""
         return [(1.0, self)]
+
+    def made_of(self) -> list[Objective]:
+        """This one, its terms, and those that are attributes of them, each once."""
+        found: list[Objective] = [self]
+        for one in found:  # which grows
+            for held in (*(term for _, term in one.terms()), *vars(one).values()):
+                if isinstance(held, Objective) and all(held is not known for known in found):
+                    found.append(held)
+        return found
 
     def place(self, device: str) -> None:  # noqa: B027 - most have no arrays
         """Put the arrays that `share` reads where the model is; nothing can be copied there while a step is recorded."""

@@ -87,8 +87,7 @@ class Recordings:
         return self._around is None or self._around.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
 
     def _attributes_now(self) -> list[dict[str, Any]]:
-        objective = self.loss_of.objective
-        return [vars(objective), *(vars(term) for _, term in objective.terms() if term is not objective)]
+        return [vars(one) for one in self.loss_of.objective.made_of()]
 
     def _begin(self) -> Surroundings:
         """Forget what is old, and note what is recorded from here on."""

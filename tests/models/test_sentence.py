@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from small_models import TEXTS, directory
 import minigrad as mg
 from minigrad.errors import ArgumentError, ConfigError, DTypeError
 from minigrad.models import SentenceEncoder
+from minigrad.models.sentence import SentenceSettings
 from minigrad.packing import PackedTokens
 
 MODULES = [
@@ -100,6 +104,27 @@ def test_it_can_be_trained(tmp_path: Path) -> None:
     gradient = encoder.encoder.embeddings.word_embeddings.weight.grad
     assert gradient is not None and np.abs(gradient.numpy()).max() > 0
     assert encoder.encode(TEXTS[:1]).shape == (1, 24) and encoder.training
+
+
+def test_a_copy_has_settings_of_its_own(tmp_path: Path) -> None:
+    encoder = SentenceEncoder.from_pretrained(published(tmp_path))
+    other = copy.copy(encoder)
+    other.settings = SentenceSettings("cls", False)
+    tokens = PackedTokens.of([encoding.ids for encoding in encoder.tokenizer.encode(TEXTS)])
+    for one in (encoder, other):
+        np.testing.assert_allclose(one.encode(TEXTS), one(tokens).numpy(), rtol=0, atol=1e-6)  # float32, sums in another order
+
+
+def test_an_encoder_that_nobody_uses_gives_its_memory_back_at_once(tmp_path: Path) -> None:
+    encoder = SentenceEncoder.from_pretrained(published(tmp_path))
+    encoder.encode(TEXTS)
+    known = weakref.ref(encoder)
+    gc.disable()  # which would find it even in a cycle
+    try:
+        del encoder
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -302,6 +302,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[MinigradError], str]] = {
     "nll reduction": (lambda: F.nll_loss(Z, [0, 1], reduction="median"), ArgumentError, "nll_loss: reduction is one of mean, sum, none"),
     "batchmean": (lambda: F.mse_loss(Z, Z, "batchmean"), ArgumentError, "not 'batchmean'"),
     "batchmean of a number": (lambda: F.kl_div(0.0, 0.0, "batchmean"), ShapeError, "needs an axis of examples"),
+    "a trained denominator": (lambda: F.cross_entropy(Z, [0, 1], denominator=leaf(2.0)), ArgumentError, "requires a gradient"),
+    "several denominators": (lambda: F.cross_entropy(Z, [0, 1], denominator=mg.ones(2)), ArgumentError, "a constant tensor () on cpu"),
     "denominator of a sum": (lambda: F.cross_entropy(Z, [0, 1], reduction="sum", denominator=2), ArgumentError, "divides by a denominator"),
     "weights of a class too many": (lambda: F.cross_entropy(Z, [0, 1], np.ones(4)), ShapeError, "weight has shape (4,)"),
     "a number as weights": (lambda: F.nll_loss(Z, [0, 1], 2.0), ShapeError, "it needs one number per class"),

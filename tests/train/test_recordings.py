@@ -11,9 +11,11 @@ from kernels.cuda import recording
 from train.test_captured import CONFIG, SAME_BUCKET, batches, made, team_of
 
 import minigrad as mg
+from minigrad import functional as F
 from minigrad.data.loader import Batch
 from minigrad.models import BertConfig, BertForSequenceClassification, BertForTokenClassification
-from minigrad.train.objectives import Count, LossOf, Mixed, SequenceClasses, TokenClasses
+from minigrad.models.losses import IGNORED
+from minigrad.train.objectives import Count, LossOf, Mixed, Objective, SequenceClasses, TokenClasses
 from minigrad.train.team import Team
 from minigrad.workers import Replicas
 from minigrad.workers.replicas import forget_graphs
@@ -62,6 +64,35 @@ def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(gpu: type[recordi
     assert losses[0] == losses[1] != losses[2] == losses[3]
     with pytest.raises(ValueError, match="read-only"):  # a copy on the GPU would not see it
         SequenceClasses([1.0, 2.0]).class_weights[0] = 5.0
+
+
+class Held(Objective):
+    """What another one is."""
+
+    ignored = IGNORED
+
+    def __init__(self, inner: Objective) -> None:
+        self.inner = inner
+
+    def count(self, batch: Batch) -> float:
+        return self.inner.count(batch)
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        return self.inner.share(model, part, count)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_change_of_an_objective_that_another_holds(mixed: bool, gpu: type[recording.Recorder]) -> None:
+    batch, inner = batches([(5, 9, 3)])[0], SequenceClasses()
+    objective = Mixed([(1.0, Held(inner)), (1.0, inner)]) if mixed else Held(inner)
+    assert len(objective.made_of()) == 2 + mixed
+    model, team = team_of(objective)
+    model.eval()
+    losses = [team.backward(batch) for _ in range(2)]
+    inner.label_smoothing = 0.5
+    losses += [team.backward(batch) for _ in range(2)]
+    assert len(gpu.lengths) == 2
+    assert losses[0] == losses[1] != losses[2] == losses[3]
 
 
 class Counting(SequenceClasses):
@@ -131,9 +162,24 @@ class Counted(SequenceClasses):
     ignored = None
 
 
+class OwnLabel(Objective):
+    """Differences from whole numbers of which -1 says that there is none: -100 is a number like others."""
+
+    ignored = -1
+
+    def count(self, batch: Batch) -> float:
+        assert batch.labels is not None
+        return float((batch.labels != -1).sum())
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        logits = model(part.tokens).logits.sum(axis=1)
+        labels = mg.Tensor(part.labels, dtype="float32", device=logits.device)
+        return F.where(F.equal(labels, -1.0), 0.0, F.square(logits - labels)).sum() / count
+
+
 def test_an_objective_that_cannot_ignore_items(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "minigrad")
-    for objective in (Counted(), Mixed([(1.0, SequenceClasses()), (2.0, Counted())])):
+    for objective in (Counted(), Mixed([(1.0, SequenceClasses()), (2.0, Counted())]), OwnLabel()):
         caplog.clear()
         message = refused(team_of(objective)[1], batches([(5, 9, 3)])[0], caplog, logging.INFO)
         assert f"{type(objective).__name__} cannot ignore an item" in message

@@ -165,6 +165,18 @@ def test_new_weights_in_the_same_place_are_seen_and_other_places_are_recorded_an
     assert np.abs(after - before).max() > 1e-3
 
 
+def test_a_model_that_comes_back_from_the_cpu(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "minigrad")
+    model, tokens = model_of(), tokens_of(5, 9, 3)
+    with Replicas(lambda given: model(given).logits, workers=1) as logits_of:
+        for recorded, device in enumerate(("cuda", "cpu", "cuda")):
+            model.to(device)
+            for _ in range(4):
+                logits_of(tokens)
+            assert len(gpu.lengths) == 1 + recorded // 2
+    assert "without CUDA graphs" not in caplog.text
+
+
 def test_a_model_in_the_place_of_one_that_is_gone(gpu: type[recording.Recorder]) -> None:
     models, tokens = [model_of(), model_of()], tokens_of(5, 9, 3)
     models[1].classifier.weight.assign(2 * models[1].classifier.weight.numpy())
