@@ -26,6 +26,7 @@ SHARING = " or ".join(
         "rows_are_added",
         "sum_of_squares[40001-1]",
         "captured_update",
+        "(are_pooled and 770)",
     ]
 )
 """Every kernel whose threads share memory, at sizes that the slow tools get through in a minute."""

@@ -12,8 +12,9 @@ from minigrad.backend.random import Draw
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
-STEP = {"float32": 2.0**-20, "tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
-"""The largest relative error of one number's rounding; of float32, whose sums add to it, sixteen of them."""
+STEP = {"float32": 2.0**-20, "tf32": 2.0**-10, "bf16": 2.0**-8, "fp16": 2.0**-11}
+"""The largest relative error of one number's rounding; of float32, whose sums add to it, sixteen of them. Of TF32, which cuBLAS may cut off
+and not round, a whole last digit: the errors of operands that are all too small add up."""
 
 ROUNDINGS = {"attention_block": 10, "feed_forward": 4}
 """A result may be off by so many roundings of its largest entry. On the way to it some eleven or seven numbers are rounded: x, the weights,
