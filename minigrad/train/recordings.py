@@ -43,7 +43,7 @@ class Recordings:
         self._attributes: list[dict[str, Any]] = []
         self._control = Control(optimizer)
         self._given_up = False
-        if not isinstance(loss_of, LossOf):
+        if type(loss_of) is not LossOf:  # what a subclass computes may be another loss
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
             return
         self._ignored, kind = fill_label(loss_of.objective.terms()), type(loss_of.objective).__name__

@@ -156,6 +156,21 @@ def refused(team: Team, batch: Batch, caplog: pytest.LogCaptureFixture, level: i
     return records[0].getMessage()
 
 
+class Doubled(LossOf):
+    """Another loss than its objective's."""
+
+    def __call__(self, part: Batch, whole: Batch) -> mg.Tensor:
+        return 2 * super().__call__(part, whole)
+
+
+def test_a_loss_of_its_own(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    model, team = team_of()
+    batch = batches([(5, 9, 3)])[0]
+    other = Team(Doubled(model.eval(), SequenceClasses()), team.optimizer, capture=True)
+    assert "not an objective's" in refused(other, batch, caplog)
+    assert other.backward(batch) == pytest.approx(2 * team.backward(batch), rel=1e-6)  # float32, of a batch that is filled up or not
+
+
 class Counted(SequenceClasses):
     """Every sequence counts, labelled or not."""
 
