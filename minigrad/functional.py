@@ -351,6 +351,8 @@ def cross_entropy(
                 f"{denominator.shape} on {denominator.device}{' that requires a gradient' if denominator.requires_grad else ''}"
             )
         denominator = denominator.array
+    elif denominator is not None and not isinstance(denominator, Real):
+        raise ArgumentError(f"cross_entropy: the denominator is a number or a constant tensor (), not {denominator!r:.80}")
     ids = ops.label_ids("cross_entropy", given, logits, ignore_index)
     losses = ops.cross_entropy(
         logits.reshape((ids.size, logits.shape[-1])),

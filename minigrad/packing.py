@@ -177,6 +177,8 @@ class PackedTokens:
         """
         lengths = self.packing.lengths
         parts = min(parts, len(lengths))
+        if parts == 1:
+            return [np.arange(len(lengths))]
         costs = lengths * (ATTENTION_COST + lengths)
         sums, dealt = np.zeros(parts, np.int64), np.zeros(len(lengths), np.int64)
         for i in np.argsort(-costs, kind="stable"):

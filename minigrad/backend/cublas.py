@@ -122,7 +122,7 @@ def current_handle() -> c_void_p:
     if key not in handles:
         if cupy.cuda.runtime.streamIsCapturing(stream):
             raise DeviceError("the first matrix product on a stream cannot be captured: compute the step once on that stream before")
-        workspace = cupy.cuda.alloc(WORKSPACE)
+        workspace = cupy.get_default_memory_pool().malloc(WORKSPACE)  # not of the pool of a recording, which ends before
         handles[key] = new_handle(library(), stream, workspace.ptr), workspace
     return handles[key][0]
 

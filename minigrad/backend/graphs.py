@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import prod
 from typing import Any, TypeVar
+from weakref import finalize
 
 import numpy as np
 
@@ -79,6 +80,10 @@ def _views(flat: Any, layout: Layout) -> dict[str, Any]:
     return found
 
 
+_idle: list[Any] = []
+"""Streams of recorders that are gone. cuBLAS keeps memory for every stream that it has computed on, so they are used again."""
+
+
 class Recorder:
     """A stream on which functions are recorded and replayed.
 
@@ -89,7 +94,11 @@ class Recorder:
     def __init__(self) -> None:
         import cupy
 
-        self._stream = cupy.cuda.Stream(non_blocking=True)
+        try:
+            self._stream = _idle.pop()
+        except IndexError:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+        finalize(self, _idle.append, self._stream)
         self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))  # who waits, waits for the last record
 
     @contextmanager

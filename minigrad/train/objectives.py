@@ -250,7 +250,3 @@ class Mixed(Objective):
 
     def terms(self) -> Sequence[tuple[float, Objective]]:
         return self.parts
-
-    def place(self, device: str) -> None:
-        for _, objective in self.parts:
-            objective.place(device)

@@ -95,7 +95,8 @@ class Recordings:
         self._too_large.clear()
         model = self.loss_of.model
         modules = [module for _, module in model.named_modules()] if isinstance(model, Module) else []
-        self.loss_of.objective.place(device_of(self.optimizer.arena.data))
+        for objective in self.loss_of.objective.made_of():
+            objective.place(device_of(self.optimizer.arena.data))
         self._around, self._attributes = Surroundings(self.optimizer.steps, modules), list(map(dict, self._attributes_now()))
         return self._around
 

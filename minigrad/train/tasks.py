@@ -105,12 +105,13 @@ class Task(ABC):
         if all(p.device == "cpu" for p in model.parameters()):
             yield
             return
+        before = self._kept
         with self._replicas(model) as replicas:
             self._kept = model, replicas
             try:
                 yield
             finally:
-                self._kept = None
+                self._kept = before
 
     def _replicas(self, model: Any) -> Replicas:
         return Replicas(lambda tokens: model(tokens).logits, self.workers)

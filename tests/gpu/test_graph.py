@@ -297,3 +297,17 @@ def test_copies_inside_of_a_recording_are_named(copy: str) -> None:
         result, replay = recorder.recorded(lambda: (x * 2).array)
         replay()
         assert transfers.to_host(result).tolist() == [2, 2, 2, 2]
+
+
+def test_streams_are_used_again() -> None:
+    """cuBLAS keeps 32 MiB for every stream that it has computed on."""
+    found = set()
+    for _ in range(3):
+        recorder = graphs.Recorder()
+        found.add(recorder._stream.ptr)
+        x = mg.ones(8, 8).to("cuda")
+        with recorder.entered():
+            _, replay = recorder.recorded(lambda x=x: (x @ x).array)
+            replay()
+        del recorder, replay, _
+    assert len(found) == 1

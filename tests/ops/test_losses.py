@@ -303,6 +303,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[MinigradError], str]] = {
     "batchmean": (lambda: F.mse_loss(Z, Z, "batchmean"), ArgumentError, "not 'batchmean'"),
     "batchmean of a number": (lambda: F.kl_div(0.0, 0.0, "batchmean"), ShapeError, "needs an axis of examples"),
     "a trained denominator": (lambda: F.cross_entropy(Z, [0, 1], denominator=leaf(2.0)), ArgumentError, "requires a gradient"),
+    "denominator in words": (lambda: F.cross_entropy(Z, [0, 1], denominator="2"), ArgumentError, "or a constant tensor (), not '2'"),
     "several denominators": (lambda: F.cross_entropy(Z, [0, 1], denominator=mg.ones(2)), ArgumentError, "a constant tensor () on cpu"),
     "denominator of a sum": (lambda: F.cross_entropy(Z, [0, 1], reduction="sum", denominator=2), ArgumentError, "divides by a denominator"),
     "weights of a class too many": (lambda: F.cross_entropy(Z, [0, 1], np.ones(4)), ShapeError, "weight has shape (4,)"),

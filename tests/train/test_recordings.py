@@ -83,7 +83,7 @@ class Held(Objective):
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_change_of_an_objective_that_another_holds(mixed: bool, gpu: type[recording.Recorder]) -> None:
-    batch, inner = batches([(5, 9, 3)])[0], SequenceClasses()
+    batch, inner = batches([(5, 9, 3)])[0], SequenceClasses([1.0, 2.0, 3.0])  # whose weights go to the GPU before
     objective = Mixed([(1.0, Held(inner)), (1.0, inner)]) if mixed else Held(inner)
     assert len(objective.made_of()) == 2 + mixed
     model, team = team_of(objective)

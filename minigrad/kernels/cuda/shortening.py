@@ -45,8 +45,9 @@ def note_short(x: Array, short: Array) -> None:
 GAP = 1 << 17
 """So many numbers between two weights are shortened along with them: a launch of its own would take longer."""
 
-ALIGNED = 8
-"""Numbers to a multiple of which a weight begins in what is shortened with others: products read 16 bytes at a time."""
+ALIGNED = 128
+"""Numbers to a multiple of which a weight begins in what is shortened with others: 256 bytes, as arrays of their own do. cuBLAS may choose
+its algorithm by where operands begin, and a recorded step is to be the plain one to the last bit."""
 
 
 class _Image:

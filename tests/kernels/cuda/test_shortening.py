@@ -142,12 +142,12 @@ def test_nothing_is_known_once_a_step_is_over(step: Step) -> None:
     ("pieces", "expected"),
     [
         ([], []),
-        ([(8, 16), (0, 8)], [(0, 16)]),
-        ([(0, 24), (8, 16)], [(0, 24)]),
-        ([(0, 8), (8 + GAP, 24 + GAP)], [(0, 24 + GAP)]),
-        ([(0, 8), (16 + GAP, 24 + GAP)], [(0, 8), (16 + GAP, 24 + GAP)]),
-        ([(3, 11), (11, 19), (20, 28)], [(3, 19), (20, 28)]),
+        ([(128, 256), (0, 128)], [(0, 256)]),
+        ([(0, 384), (128, 256)], [(0, 384)]),
+        ([(0, 128), (128 + GAP, 384 + GAP)], [(0, 384 + GAP)]),
+        ([(0, 128), (256 + GAP, 384 + GAP)], [(0, 128), (256 + GAP, 384 + GAP)]),
+        ([(3, 131), (131, 259), (260, 388)], [(3, 259), (260, 388)]),
     ],
 )
 def test_neighbours_are_one_stretch(pieces: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
-    assert ALIGNED == 8 and stretches(pieces) == expected
+    assert ALIGNED == 128 and stretches(pieces) == expected
