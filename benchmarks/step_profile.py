@@ -21,11 +21,11 @@ from harness.ours import Minigrad
 from harness.tables import Bars, Report, Table
 from harness.work import HEADS, SIZES, make_work
 
-from minigrad.autograd import Leaf
 from minigrad.backend.gradients import Product
 from minigrad.backend.random import Draw
 from minigrad.backend.threads import blas_threads
 from minigrad.op import Kernel
+from minigrad.tape import Leaf
 
 MASKS = {"mask": "dropout masks of rows (inside their operations)", "pairs": "dropout masks of attention (inside it)"}
 

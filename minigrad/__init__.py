@@ -22,7 +22,6 @@ from minigrad import (
 )
 from minigrad._version import __version__
 from minigrad.anomaly import detect_anomaly
-from minigrad.autograd import enable_grad, higher_order, no_grad
 from minigrad.backend.precision import precision
 from minigrad.backend.random import manual_seed
 from minigrad.creation import arange, eye, full, ones, rand, randn, tensor, zeros
@@ -30,6 +29,7 @@ from minigrad.derivatives import grad, hessian, hvp, jacobian, value_and_grad, v
 from minigrad.op import custom_op
 from minigrad.parameter import Parameter
 from minigrad.recompute import recompute
+from minigrad.tape import enable_grad, higher_order, no_grad
 from minigrad.tensor import Tensor
 
 if TYPE_CHECKING:

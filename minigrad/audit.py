@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from minigrad.audit_report import Audit, AuditError, AuditRow
-from minigrad.autograd import Leaf, Node, no_grad
 from minigrad.backend import random
 from minigrad.backend.gradients import dense
 from minigrad.derivatives import grad
 from minigrad.errors import ArgumentError, GraphError
 from minigrad.nn import Embedding, Module
 from minigrad.parameter import Parameter
+from minigrad.tape import Leaf, Node, no_grad
 from minigrad.tensor import Tensor
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5)

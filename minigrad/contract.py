@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.autograd import higher_order, no_grad
 from minigrad.backend import random
 from minigrad.backend.dtypes import numbers
 from minigrad.derivatives import grad
 from minigrad.errors import ArgumentError, ContractError, DTypeError, MinigradError
 from minigrad.gradcheck import GradientCheck, gradcheck
+from minigrad.tape import higher_order, no_grad
 from minigrad.tensor import Tensor
 
 NumpyArray = np.ndarray[Any, Any]

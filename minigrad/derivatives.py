@@ -9,10 +9,11 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 
 from minigrad import ops
-from minigrad.autograd import enable_grad, higher_order, propagate
+from minigrad.autograd import propagate
 from minigrad.backend import namespace_of
 from minigrad.backend.gradients import dense
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from minigrad.tape import enable_grad, higher_order
 from minigrad.tensor import Tensor, TensorLike, seed_like
 
 

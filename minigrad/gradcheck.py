@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.autograd import higher_order, no_grad, propagate
+from minigrad.autograd import propagate
 from minigrad.backend import random
 from minigrad.backend.gradients import dense
 from minigrad.derivatives import grad
 from minigrad.errors import ArgumentError, DTypeError, GradientCheckError
 from minigrad.parameter import Parameter
+from minigrad.tape import higher_order, no_grad
 from minigrad.tensor import Tensor, seed_like
 
 STEP = 1e-5

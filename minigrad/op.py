@@ -26,11 +26,11 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, Typ
 import numpy as np
 
 from minigrad.anomaly import Call, checked_call, detecting
-from minigrad.autograd import Leaf, Node, Pullback, parameter_reads, recording, replayable
 from minigrad.backend import Array, device_of, namespace_of, to_device
 from minigrad.backend.dtypes import numbers
 from minigrad.errors import ArgumentError, ContractError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
+from minigrad.tape import Leaf, Node, Pullback, parameter_reads, recording, replayable
 from minigrad.tensor import Tensor
 
 P = ParamSpec("P")

@@ -8,10 +8,10 @@ from weakref import ref
 
 import numpy as np
 
-from minigrad.autograd import Leaf, rerunning
 from minigrad.backend import Array, device_of, to_device
 from minigrad.backend.gradients import dense
 from minigrad.errors import DTypeError, ShapeError
+from minigrad.tape import Leaf, rerunning
 from minigrad.tensor import Tensor
 
 

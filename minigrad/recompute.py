@@ -13,22 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minigrad.autograd import (
-    Gradient,
-    Leaf,
-    Node,
-    enable_grad,
-    next_order,
-    parameter_reads,
-    propagate,
-    reachable,
-    recording,
-    replayable,
-    rerunning,
-)
+from minigrad.autograd import propagate, reachable
 from minigrad.backend import random
 from minigrad.errors import DTypeError, GraphError
 from minigrad.modes import Mode
+from minigrad.tape import Gradient, Leaf, Node, enable_grad, next_order, parameter_reads, recording, replayable, rerunning
 from minigrad.tensor import Tensor
 
 

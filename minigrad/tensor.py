@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
-from minigrad.autograd import Leaf, Node, propagate, recording
+from minigrad.autograd import propagate
 from minigrad.backend import (
     FLOAT_DTYPES,
     Array,
@@ -29,6 +29,7 @@ from minigrad.backend.dtypes import as_dtype, numbers
 from minigrad.backend.gradients import RowSparse, dense
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from minigrad.hooks import HookHandle
+from minigrad.tape import Leaf, Node, recording
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"

@@ -20,6 +20,7 @@ LAYERS = [
     {"packing", "hooks", "modes", "plots"},
     {"backend"},
     {"anomaly"},
+    {"tape"},
     {"autograd"},
     {"tensor"},
     {"parameter"},

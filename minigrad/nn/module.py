@@ -12,13 +12,13 @@ from fnmatch import fnmatchcase
 from reprlib import recursive_repr
 from typing import Any, Self
 
-from minigrad.autograd import Leaf
 from minigrad.backend import FLOAT_DTYPES, Array, check_device, names_device
 from minigrad.backend.dtypes import as_dtype
 from minigrad.backend.layout import neighbours, runs
 from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
 from minigrad.hooks import HookHandle, Hooks
 from minigrad.parameter import Buffer, Parameter, lay_out
+from minigrad.tape import Leaf
 from minigrad.tensor import Tensor
 
 

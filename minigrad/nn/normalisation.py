@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from minigrad import creation
 from minigrad import functional as F
-from minigrad.autograd import no_grad
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.nn import init
 from minigrad.nn.checks import check_number, check_sizes
 from minigrad.nn.module import Module
 from minigrad.parameter import Buffer, Parameter
+from minigrad.tape import no_grad
 from minigrad.tensor import Tensor
 
 

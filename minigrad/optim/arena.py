@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from minigrad.autograd import Leaf
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gradients import dense
 from minigrad.errors import ArgumentError, GraphError
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
+from minigrad.tape import Leaf
 
 Allocate: TypeAlias = Callable[[tuple[int, ...], Any], Array]
 """(shape, dtype) → an array of zeros."""

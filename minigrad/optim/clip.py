@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.autograd import Leaf
 from minigrad.backend import Array, device_of, namespace_of, to_number
 from minigrad.backend.gradients import RowSparse
 from minigrad.errors import ArgumentError, NonFiniteError
@@ -18,6 +17,7 @@ from minigrad.optim.arena import block_length
 from minigrad.optim.groups import named
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parameter import Parameter
+from minigrad.tape import Leaf
 from minigrad.tensor import Tensor
 
 HOW = "pass model.parameters(), or model.named_parameters()"

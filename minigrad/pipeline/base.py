@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from minigrad.autograd import no_grad
 from minigrad.data import Encoding, PackedTokens, Tokenizer, batches_by_length
 from minigrad.data.by_length import BATCH_TOKENS, progress_bar
 from minigrad.data.checks import check_count
@@ -27,6 +26,7 @@ from minigrad.files import listing
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import LOOK_ALIKES, forecast, load, max_tokens, named_head
 from minigrad.parameter import Parameter
+from minigrad.tape import no_grad
 from minigrad.tensor import Tensor
 from minigrad.workers import Replicas
 

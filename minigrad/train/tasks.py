@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.autograd import no_grad
 from minigrad.data.alignment import Place, Window, encode_words, join_words, tags_of_words, token_labels
 from minigrad.data.loader import PackedLoader
 from minigrad.data.records import LabelMap, Record, numbers
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import listing, quoted
+from minigrad.tape import no_grad
 from minigrad.train.metrics import classification_metrics, ner_metrics, regression_metrics
 from minigrad.train.objectives import Objective, SequenceClasses, SequenceNumbers, TokenClasses
 from minigrad.train.scores import Numbers, log_softmax, scores_of

@@ -16,12 +16,12 @@ from weakref import WeakSet, finalize
 import numpy as np
 
 from minigrad import kernels
-from minigrad.autograd import no_grad
 from minigrad.backend import cuda_in_use
 from minigrad.backend.precision import precision, product_precision
 from minigrad.backend.threads import blas_threads
 from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, PackedTokens
+from minigrad.tape import no_grad
 from minigrad.tensor import Tensor
 from minigrad.workers.captured import CapturedFunction
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of

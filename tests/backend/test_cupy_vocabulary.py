@@ -28,7 +28,7 @@ ONLY_NUMPY = {"backend/numpy.py", "backend/erf.py", "kernels/cpu.py", "kernels/p
 """What computes on a CPU and nowhere else."""
 
 SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if str(path.relative_to(PACKAGE)) not in ONLY_NUMPY]
-BODIES = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in ("ops", "optim", "autograd.py", "tensor.py")]
+BODIES = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in ("ops", "optim", "tape.py", "autograd.py", "tensor.py")]
 """Where most things with methods are arrays of either library."""
 
 UFUNC_KEYWORDS = {"out", "dtype", "casting"}

@@ -12,13 +12,13 @@ from small_models import directory
 
 import minigrad as mg
 from minigrad import ops
-from minigrad.autograd import accumulate_side_by_side
 from minigrad.backend import to_numpy
 from minigrad.backend.layout import neighbours
 from minigrad.backend.random import Draw
 from minigrad.backend.transfers import to_gpu
 from minigrad.data import PackedTokens
 from minigrad.packing import Packing
+from minigrad.tape import accumulate_side_by_side
 
 STEPS = 20
 CLOSE = 1e-4

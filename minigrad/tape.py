@@ -1,0 +1,168 @@
+"""The tape: what operations have recorded, the modes in which they record, and the leaves where gradients end.
+
+It knows arrays only. A node holds the pullback of the operation that made it and points to the *nodes* of the operation's
+inputs, never to tensors, so an activation that no pullback mentions dies as soon as Python drops it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any, TypeAlias
+
+from minigrad.anomaly import Call
+from minigrad.backend import Array
+from minigrad.backend.gradients import LAZY, Divisible, RowSparse, dense, joined
+from minigrad.backend.layout import neighbours
+from minigrad.hooks import HookHandle, Hooks
+from minigrad.modes import Mode
+
+Gradient: TypeAlias = Any
+"""An array, a lazy gradient (`backend.gradients`), or with `create_graph` a Tensor."""
+
+Pullback: TypeAlias = Any
+"""One function from the output's gradient to a tuple of input gradients, or a tuple with one function per input."""
+
+recording: ContextVar[bool] = ContextVar("recording", default=True)
+replayable: ContextVar[bool] = ContextVar("replayable", default=False)
+parameter_reads: ContextVar[dict[Leaf, int] | None] = ContextVar("parameter_reads", default=None)
+"""Inside `recompute`: the parameters that operations read, trained or frozen, recorded or not, each with its version."""
+rerunning: ContextVar[bool] = ContextVar("rerunning", default=False)
+"""Whether this is the second run of `recompute`, in which buffers (running statistics) are not changed once more."""
+
+next_order = itertools.count().__next__
+"""The number of the next node: every node recorded from now on has a larger one."""
+
+
+def no_grad() -> Mode[bool]:
+    """Context manager or decorator: operations inside record nothing, so they keep nothing alive."""
+    return Mode(recording, False)
+
+
+def enable_grad() -> Mode[bool]:
+    """Context manager or decorator: recording is on inside, also within `no_grad`."""
+    return Mode(recording, True)
+
+
+def higher_order() -> Mode[bool]:
+    """Context manager or decorator: operations inside can be differentiated more than once (`create_graph=True`).
+
+    Nodes then remember their inputs, and backend kernels are bypassed. Ordinary training does not need it and pays nothing.
+    """
+    return Mode(replayable, True)
+
+
+class Node:
+    """One recorded operation. `order` grows with time, so sorting by it is a topological sort."""
+
+    __slots__ = ("dtype", "guards", "hooks", "name", "order", "origin", "output_index", "parents", "pullback", "replay", "shape")
+
+    def __init__(
+        self,
+        name: str,
+        shape: Any,
+        dtype: Any,
+        parents: tuple[Node | None, ...],
+        pullback: Pullback,
+        replay: Callable[[], Pullback] | None = None,
+        guards: tuple[tuple[Leaf, int], ...] = (),
+        origin: Call | None = None,
+    ) -> None:
+        self.name, self.shape, self.dtype, self.parents, self.pullback, self.replay = name, shape, dtype, parents, pullback, replay
+        self.output_index: int | None = None  # set on the nodes of an operation with several outputs: which one this is
+        self.order = next_order()
+        self.guards = guards
+        """The parameters that the operation read (trained or frozen), each with its version at the time."""
+        self.hooks: Hooks | None = None
+        """Functions from the node's complete gradient to what takes its place."""
+        self.origin = origin
+        """Noted in anomaly mode only."""
+
+    def register_hook(self, function: Callable[[Gradient], Gradient]) -> HookHandle:
+        """Pass the gradient through `function` in every walk, once it is complete."""
+        if self.hooks is None:
+            self.hooks = Hooks()
+        return self.hooks.add(function)
+
+
+class Leaf(Node):
+    """The start of the graph: an input or parameter that wants its gradient, and the place where the gradient lies.
+
+    `version` counts the parameter's changes. `view` is its part of an optimizer's flat gradient buffer, if it has one.
+    """
+
+    __slots__ = ("grad", "lock", "version", "view")
+
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__(name, shape, dtype, (), None)
+        self.grad: Gradient | None = None
+        self.view: Array | None = None
+        self.version = 0
+        self.lock = Lock()
+
+    def accumulate(self, gradient: Gradient) -> None:
+        """Add to `grad`, one thread at a time. The first gradient of a step overwrites, so nothing is ever filled with zeros.
+
+        Outside an arena the sum is a new array: a gradient that somebody holds does not change under them.
+        """
+        with self.lock:
+            earlier, view = self.grad, self.view
+            if view is not None:
+                _put(gradient, view, earlier is not None)
+                self.grad = view
+            elif isinstance(gradient, RowSparse) and (earlier is None or isinstance(earlier, RowSparse)):
+                self.grad = gradient if earlier is None else earlier.joined(gradient)
+            elif earlier is None:
+                self.grad = gradient.dense() if isinstance(gradient, LAZY) else gradient.copy()
+            elif isinstance(earlier, RowSparse):
+                self.grad = earlier.into(dense(gradient).copy(), accumulate=True)
+            else:
+                self.grad = earlier + dense(gradient)
+
+
+def _put(gradient: Gradient, view: Array, accumulate: bool) -> None:
+    """Write to a part of an optimizer's buffer, or add to what is there."""
+    if isinstance(gradient, LAZY):
+        gradient.into(view, accumulate=accumulate)
+    elif accumulate:
+        view += gradient
+    else:
+        view[...] = gradient
+
+
+def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[Gradient]) -> Collection[int]:
+    """Accumulate by one launch what lies side by side and goes to places that do so too: all vectors, and the parts of a gradient that is
+    not yet computed.
+
+    Returns which of the gradients; the others are to be accumulated one by one.
+    """
+    together: dict[Divisible | None, list[int]] = {}  # by what they are parts of; None for other vectors
+    for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
+        if type(parent) is Leaf and parent.hooks is None and parent.view is not None:
+            whole = gradient.whole if isinstance(gradient, Divisible) else None
+            if whole is not None or len(parent.shape) == 1:
+                together.setdefault(whole, []).append(i)
+    return {i for some in together.values() if _at_once([(parents[i], gradients[i]) for i in some]) for i in some}
+
+
+def _at_once(pairs: Sequence[tuple[Any, Gradient]]) -> bool:
+    """Accumulate these leaves' gradients by one launch; False if anything is in the way."""
+    if len(pairs) < 2 or any(g is None or g.shape != leaf.shape or g.dtype != leaf.dtype for leaf, g in pairs):
+        return False
+    leaves = [leaf for leaf, _ in pairs]
+    views, gradient = neighbours([leaf.view for leaf in leaves]), joined([g for _, g in pairs])
+    if views is None or gradient is None:
+        return False
+    with ExitStack() as locks:
+        for leaf in leaves:  # in the order of their addresses, so that no two threads wait for each other
+            locks.enter_context(leaf.lock)
+        earlier = [leaf.grad is not None for leaf in leaves]
+        if any(earlier) and not all(earlier):
+            return False
+        _put(gradient, views, all(earlier))
+        for leaf in leaves:
+            leaf.grad = leaf.view
+    return True
