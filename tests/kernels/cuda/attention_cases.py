@@ -8,6 +8,7 @@ import numpy as np
 from kernels.cuda.emulation import Emulator, Namespace, guarded
 
 from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend import random
 from minigrad.backend.precision import rounded
 from minigrad.backend.random import Draw
 from minigrad.kernels import register_cuda
@@ -50,13 +51,9 @@ def sample(form: str, size: int, lengths: tuple[int, ...] = RAGGED, seed: int = 
     asking = {"all rows": packing, "first rows": packing.first, "other rows": Packing(lengths[::-1], numbers)}[asked_by]
     widths = [(packing.rows, 3 * heads * size)] if asking is packing else [(asking.rows, heads * size), (packing.rows, 2 * heads * size)]
     arrays: list[np.ndarray | None] = [normal(shape) for shape in widths]
-    constants = {
-        "packing": packing,
-        "queries": asking,
-        "heads": heads,
-        "causal": causal,
-        "draw": None if rate is None else Draw("encoder.layer.0", rate, asking, heads, packing),
-    }
+    with random.at(seed, 0):  # whatever other tests have drawn
+        draw = None if rate is None else Draw("encoder.layer.0", rate, asking, heads, packing)
+    constants = {"packing": packing, "queries": asking, "heads": heads, "causal": causal, "draw": draw}
     g = normal((asking.rows, heads * size))
     return [None, *arrays] if asking is packing else arrays, g, constants
 

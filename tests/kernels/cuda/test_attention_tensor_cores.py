@@ -76,10 +76,10 @@ def test_any_number_of_tiles(precision: str, masked: bool, emulator: Emulator) -
 @pytest.mark.parametrize("form", ["training", "causal cross"])
 @pytest.mark.parametrize("size", launch.HEAD_SIZES)
 def test_tiles_and_left_operands_are_rounded_to_tf32(size: int, form: str, emulator: Emulator) -> None:
-    """One rounding more is that of the gradient, whose product with the output takes it as it is, and one that of the output's operands."""
+    """So are gradients in their product with the output: here most weights are nearly 1, and what that takes away is nearly all."""
     case, short = finer(form, size, (1, 33, 66), "tf32")
     with mg.precision("tf32"):
-        assert_close(kernels(case, emulator), body(short), (MANY + 2) * SHORT["tf32"])
+        assert_close(kernels(case, emulator), body(short), MANY * SHORT["tf32"])
 
 
 def test_weights_are_rounded_to_tf32(emulator: Emulator) -> None:

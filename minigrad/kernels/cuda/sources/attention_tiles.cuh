@@ -110,13 +110,14 @@ struct FloatStorage {
         each_four(tile, [&](int i, float4& four) { copy_16(&four, from + (i64)i * stride, row + i < count); });
     }
 
-    // A lane's quarter of the product of two rows.
-    template <int D>
-    static DEVICE float dot(const float* a, const float* b) {
+    // A lane's quarter of the product of two rows, the first as products take it: where a gradient should vanish because one weight is
+    // nearly 1, what is subtracted from it has to be rounded like it.
+    template <int D, class Taken>
+    static DEVICE float dot_of(const float* a, const float* b, Taken taken) {
         float sum = 0.0f;
 #pragma unroll
         for (int column = 4 * Place().quad; column < D; column += 16) {
-            const float4 x = *(const float4*)(a + column), y = *(const float4*)(b + column);
+            const float4 x = taken(*(const float4*)(a + column)), y = *(const float4*)(b + column);
             sum = fmaf(x.x, y.x, fmaf(x.y, y.y, fmaf(x.z, y.z, fmaf(x.w, y.w, sum))));
         }
         return sum;

@@ -23,6 +23,11 @@ struct Float32 : FloatStorage, SumsByRow {
         alignas(16) float row[WARPS][16][TILE + PAD];
     };
 
+    template <int D>
+    static DEVICE float dot(const float* a, const float* b) {
+        return dot_of<D>(a, b, [](const float4& x) { return x; });
+    }
+
     static DEVICE void multiply(float& sum, const float4& a, const float4& b) {
         sum = fmaf(a.x, b.x, sum);
         sum = fmaf(a.y, b.y, sum);

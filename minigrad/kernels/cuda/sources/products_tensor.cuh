@@ -31,6 +31,11 @@ struct Tf32 : FloatStorage {
     static DEVICE float rounded(float x) { return __uint_as_float(tf32(x)); }
     static DEVICE float4 rounded(const float4& x) { return make_float4(rounded(x.x), rounded(x.y), rounded(x.z), rounded(x.w)); }
 
+    template <int D>
+    static DEVICE float dot(const float* a, const float* b) {
+        return dot_of<D>(a, b, [](const float4& x) { return rounded(x); });
+    }
+
     // What this thread has brought is rounded where it lies.
     template <int D>
     static DEVICE void round(Tile<D> (&tiles)[2]) {
