@@ -32,7 +32,7 @@ REGISTERS = {
     "sum_rows": 64,
     "sum_bundles": 64,
     "embed_norm": 80,
-    "embed_norm_pullback": 112,
+    "embed_norm_pullback": 80,
     "segment_mean": 64,
     "segment_mean_pullback": 40,
     "segment_max": 56,

@@ -65,7 +65,7 @@ DEVICE void drop(const float* x, float* out, T* rounded, i64 rows, int width, co
 // out = dropout(x̂ · gamma + beta), where x̂ are the normalised sums of a row of each table; the others' pointers are null. Kept for the way
 // back, unless they are null: trained, as `add_tables` has it, x̂, and rstd = 1/σ of each row. rounded_bf16, rounded_fp16: out once more,
 // where they are not null. Nothing drops where places is null. Shapes: tables (height, width), ids (rows,), trained (tables, rows).
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm(const float* table1, const float* table2, const float* table3, const i64* ids1, const i64* ids2, const i64* ids3, i64 height1,
                i64 height2, i64 height3, i64 untrained1, i64 untrained2, i64 untrained3, const float* gamma, const float* beta, float* out,
                bf16* rounded_bf16, fp16* rounded_fp16, i64* trained, float* xhat, float* rstd, i64 rows, int width, float eps,
@@ -86,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 
 // gx = the gradient of the sums before normalisation, from that of dropout's result. dropped: the gradient of what was dropped from, where
 // anything was; null elsewhere.
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm_pullback(const float* g, const float* gamma, const float* xhat, const float* rstd, float* gx, float* dropped, i64 rows,
                         int width, const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
     if (dropped) {
