@@ -18,7 +18,18 @@ from minigrad.backend import numpy as numpy_namespace
 from minigrad.kernels.cuda.build import SOURCES
 from minigrad.kernels.cuda.launch import TABLE, Grid
 
-FLAGS = ("-std=c++20", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+FLAGS = (
+    "-std=c++20",
+    "-O1",
+    "-U_FORTIFY_SOURCE",
+    "-shared",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+)
 
 GUARD = 64
 """Elements in front of and behind every array of `guarded`."""

@@ -6,6 +6,7 @@
 // while others wait for it, a warp operation that not all lanes of its mask reach.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -65,7 +66,8 @@ struct Copy {
 };
 
 struct Thread {
-    ucontext_t context;
+    jmp_buf place;       // where it goes on
+    bool begun = false;  // whether there is such a place
     std::unique_ptr<char[]> stack{new char[STACK]};
     dim3 index;
     State state = State::ready;
@@ -77,7 +79,7 @@ struct Thread {
 
 inline std::vector<Thread> threads;
 inline Thread* current = nullptr;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline std::function<void()> body;
 inline std::string failure;
 inline bool backwards = false;
@@ -92,17 +94,38 @@ inline void fail(const char* format, ...) {
     if (failure.empty()) failure = text;
 }
 
+// Back to the scheduler, until it resumes this thread. Jumps, because `swapcontext` asks the system for the signals' mask every time.
+__attribute__((noinline)) inline void suspend() {
+    if (!_setjmp(current->place)) _longjmp(scheduler, 1);
+}
+
 inline void wait(State state, int line) {
     current->state = state;
     current->line = line;
-    swapcontext(&current->context, &scheduler);
+    suspend();
     threadIdx = current->index;
 }
 
+// What a thread does from block to block.
 inline void entry() {
-    body();
-    current->state = State::finished;
-    swapcontext(&current->context, &scheduler);
+    for (;;) {
+        body();
+        current->state = State::finished;
+        suspend();
+    }
+}
+
+// Until it waits or has finished.
+__attribute__((noinline)) inline void resume(Thread& t) {
+    if (_setjmp(scheduler)) return;
+    if (t.begun) _longjmp(t.place, 1);
+    t.begun = true;
+    ucontext_t start;
+    getcontext(&start);
+    start.uc_stack.ss_sp = t.stack.get();
+    start.uc_stack.ss_size = STACK;
+    makecontext(&start, entry, 0);
+    setcontext(&start);
 }
 
 // What every lane of the mask has brought, by lane, once all are there. The second wait keeps a fast lane from overwriting what others
@@ -136,7 +159,7 @@ inline void run_ready(size_t first, size_t past) {
         if (t.state != State::ready) continue;
         current = &t;
         threadIdx = t.index;
-        swapcontext(&scheduler, &t.context);
+        resume(t);
     }
 }
 
@@ -181,10 +204,6 @@ inline void run_block() {
         t.index = {(unsigned)(number % blockDim.x), (unsigned)(number / blockDim.x % blockDim.y), (unsigned)(number / blockDim.x / blockDim.y)};
         t.state = State::ready;
         t.copies.clear();
-        getcontext(&t.context);
-        t.context.uc_stack.ss_sp = t.stack.get();
-        t.context.uc_stack.ss_size = STACK;
-        makecontext(&t.context, entry, 0);
         ++number;
     }
     for (;;) {
@@ -216,6 +235,7 @@ int call(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** argu
                 dynamic_shared = (char*)(((size_t)memory.data() + 15) / 16 * 16);
                 run_block();
             }
+    if (!failure.empty()) threads.clear();  // some stand in the middle of the kernel
     return !failure.empty();
 }
 
