@@ -11,7 +11,7 @@ from typing import Any
 
 from minigrad.backend import Array
 from minigrad.backend.random import Draw
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import op
 from minigrad.ops.dense import survivors
 from minigrad.ops.index import embedding
@@ -36,6 +36,8 @@ def embed_norm(
     count = len(untrained)
     if not 0 < 2 * count == len(parts):
         raise ArgumentError(f"embed_norm: {len(parts)} tables and arrays of ids for {count} untrained rows; each table has one of both")
+    if len(shapes := {tuple(ids.shape) for ids in parts[count:]}) > 1:
+        raise ShapeError(f"embed_norm: the ids of all tables have one shape, these have {', '.join(map(str, sorted(shapes)))}")
     x, through_tables = None, []
     for table, ids, row in zip(parts[:count], parts[count:], untrained, strict=True):
         rows, (through_table, _) = embedding.run(xp, (table, ids), {"padding_idx": row}, keep=keep)

@@ -84,3 +84,8 @@ def test_an_id_outside_of_its_table_is_named() -> None:
 def test_tables_of_another_width_are_refused() -> None:
     with pytest.raises(ShapeError, match="layer_norm: x"):
         F.embed_norm(ONES, ONES, np.eye(3), [0], untrained=(None,))
+
+
+def test_ids_of_another_shape_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"the ids of all tables have one shape, these have \(1,\), \(2,\)"):
+        F.embed_norm(ONES, ONES, np.eye(4, 2), np.eye(2), [0, 3], [0], untrained=(None, None))
