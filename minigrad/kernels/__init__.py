@@ -61,9 +61,14 @@ def prepare(training: bool) -> None:
 
 
 def in_use(device: str = "cpu") -> str:
-    """What runs there, for the records of a run: "off", or "numpy" or "compiled" on a CPU, "cuda" on a GPU. Raises: as `check_choice`."""
+    """What runs there, for the records of a run: "off", or "numpy" or "compiled" on a CPU, "cuda" on a GPU.
+
+    Raises: as `check_choice`; ArgumentError for a device that is neither "cpu" nor "cuda".
+    """
     check_choice()
-    if device != "cpu":
+    if device not in ("cpu", "cuda"):
+        raise ArgumentError(f'kernels run on "cpu" or on "cuda", got {device!r:.80}')
+    if device == "cuda":
         return chosen if chosen == "off" else "cuda"
     return chosen or ("numpy" if compiled_passes() is None else "compiled")
 

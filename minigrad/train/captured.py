@@ -147,6 +147,6 @@ def _written(step: RecordedStep, batch: Batch, counts: Sequence[float], factor: 
     counts: what the sums of losses are divided by. factor: what the loss is multiplied by for its backward pass.
     """
     buffer = step.feed.buffer()
-    write(batch, random.current().step, factor, buffer)
+    write(batch, random.current().step, factor, buffer, step.ignored)
     buffer["counts"][...] = counts
     return buffer if all_below(buffer, step.rows) else None

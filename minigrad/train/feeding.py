@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from math import isnan, nan
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -50,12 +50,12 @@ def kind_of(batch: Batch) -> Hashable:
     return tuple([(name, array.shape[1:], array.dtype.char) for name, array in arrays.items()])
 
 
-def write(batch: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write the batch, filled up to the size of the arrays. step: of the random numbers. factor: what the loss is multiplied by for its
+def write(batch: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[Any, Any]], ignored: float = IGNORED) -> None:
+    """Write the batch, `filled` up to the size of the arrays. step: of the random numbers. factor: what the loss is multiplied by for its
     backward pass."""
     write_filled(batch.tokens, out)
     for name, array in _labels(batch).items():
-        write_extended(array, nan if out[name].dtype.kind == "f" else IGNORED, out[name])
+        write_extended(array, ignored if name == "labels" else IGNORED, out[name])
     out["clock"][...], out["factor"][...] = step, factor
 
 

@@ -45,13 +45,14 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedStep:
-    """numbers: loss and squared norm (0 where it is not computed), on the GPU. rows: how many there are for which ids. stretches, moments:
-    of its update, empty where there is none."""
+    """numbers: loss and squared norm (0 where it is not computed), on the GPU. rows: how many there are for which ids. ignored: the label
+    that fills batches up. stretches, moments: of its update, empty where there is none."""
 
     feed: Feed
     replay: Callable[[], None]
     numbers: Any
     rows: dict[str, int]
+    ignored: float
     touched: list[Parameter]
     stretches: list[Hashable]
     moments: dict[str, Any]

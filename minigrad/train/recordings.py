@@ -107,14 +107,14 @@ class Recordings:
         if around.hooked() or key in self._too_large:  # a replay would not call hooks
             return None
         assert self._ignored is not None
-        whole = filled(batch, key.bucket, self._ignored)
+        whole, ignored = filled(batch, key.bucket, self._ignored), self._ignored
         with self.recorder.entered():
-            step = self._recorded(around, whole, key)
+            step = self._recorded(around, whole, ignored, key)
             if step is None and not self._given_up:
                 self._steps.clear()
                 forget_graphs()
                 self.recorder.free_unused()
-                step = self._recorded(around, whole, key)
+                step = self._recorded(around, whole, ignored, key)
         if step is not None:
             self._steps[key] = step
             while len(self._steps) > KEPT:
@@ -124,7 +124,7 @@ class Recordings:
             logger.warning("a step of %d tokens is not captured: the memory does not suffice for its graph", whole.tokens.packing.rows)
         return step
 
-    def _recorded(self, around: Surroundings, whole: Batch, key: Key) -> RecordedStep | None:
+    def _recorded(self, around: Surroundings, whole: Batch, ignored: float, key: Key) -> RecordedStep | None:
         """None if the memory does not suffice, or no step can be recorded, which is given up then."""
         strangers, before = around.strangers(), Standing.of(self.optimizer)
         try:
@@ -132,7 +132,7 @@ class Recordings:
                 self.optimizer.arrays()  # moments that do not exist yet: not out of a recording's memory
             counts, changing = (len(key.counted),), (len(self.optimizer.arena.places), len(CHANGING))
             feed = Feed({**layout_of(whole), "counts": (counts, np.float32), "changing": (changing, np.float32)})
-            write(whole, 0, 1.0, buffer := feed.buffer())
+            write(whole, 0, 1.0, buffer := feed.buffer(), ignored)
             buffer["counts"].fill(1)
             feed.send()
             self._control.stopped.fill(1)  # so that runs before the recording update nothing
@@ -156,7 +156,7 @@ class Recordings:
             touched = [p for p in self.optimizer.steps if p.leaf.grad is not None]
             before.set_counts(self.optimizer)
             self.optimizer.zero_grad()
-        return RecordedStep(feed, replay, numbers, rows, touched, list(map(unchanging, updates)), dict(self.optimizer.moments))
+        return RecordedStep(feed, replay, numbers, rows, ignored, touched, list(map(unchanging, updates)), dict(self.optimizer.moments))
 
     def _give_up(self, reason: str, level: int = logging.WARNING) -> None:
         """level: of the log's line; INFO for what lies in the objective, since trainings capture without being asked."""

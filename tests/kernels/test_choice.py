@@ -11,6 +11,7 @@ import pytest
 from support import needs_numba
 
 from minigrad import kernels
+from minigrad.errors import ArgumentError
 from minigrad.kernels import passes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +87,11 @@ def test_what_is_in_use(choice: str, on_gpu: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(kernels, "chosen", choice)
     monkeypatch.setattr(kernels, "compiled_passes", lambda: None)
     assert (kernels.in_use(), kernels.in_use("cuda")) == (choice or "numpy", on_gpu)
+
+
+def test_what_is_in_use_is_asked_of_a_device_that_there_is() -> None:
+    with pytest.raises(ArgumentError, match='on "cpu" or on "cuda", got \'gpu\''):
+        kernels.in_use("gpu")
 
 
 def test_without_numba_numpys_passes_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_labels_that_are_numbers_are_filled_up_with_nan(labels: np.ndarray) -> N
     assert whole.labels is not None and whole.labels.dtype.kind == "f"
     np.testing.assert_array_equal(whole.labels, [*labels, np.nan])
     out = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout_of(whole).items()}
-    write(batch, 0, 1.0, out)
+    write(batch, 0, 1.0, out, np.nan)
     np.testing.assert_array_equal(out["labels"], whole.labels)
     assert filled(replace(batch, labels=np.array([1, 2, 3])), Bucket(17, 3), np.nan).labels.dtype == np.float32  # of its size already
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,26 @@ def test_a_change_of_an_objective_that_another_holds(mixed: bool, gpu: type[reco
     losses += [team.backward(batch) for _ in range(2)]
     assert len(gpu.lengths) == 2
     assert losses[0] == losses[1] != losses[2] == losses[3]
+
+
+class Floating(SequenceClasses):
+    """Classes that come as floats; -100 is ignored among them, too."""
+
+    def share(self, model: Any, part: Batch, count: Count) -> mg.Tensor:
+        return super().share(model, replace(part, labels=part.labels.astype(np.int64)), count)  # type: ignore[union-attr]
+
+
+def test_float_labels_are_filled_up_with_what_the_objective_ignores(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batches([(5, 9, 3)])[0]
+    floats = replace(batch, labels=batch.labels.astype(np.float32))
+    model, team = team_of(Floating())
+    model.eval()
+    expected = SequenceClasses().loss(model, batch, batch).item()
+    losses = [team.backward(floats)]
+    monkeypatch.setattr(Floating, "share", None)  # a replay does without
+    losses.append(team.backward(floats))
+    assert losses == pytest.approx([expected] * 2, rel=1e-6)  # float32, sums in another order
+    assert len(gpu.lengths) == 1
 
 
 class Counting(SequenceClasses):
