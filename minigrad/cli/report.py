@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from minigrad.errors import DataError
-from minigrad.train.report import write_report
+from minigrad.train.reports.report import write_report
 
 DESCRIPTION = (
     "Reads the directory of a run (config.toml, log.jsonl, predictions-*.jsonl, as far as they are there) and writes report.html, "

@@ -1,9 +1,9 @@
 """The whole life of a fine-tune: settings, objectives, tasks, the trainer, its checkpoints and events, metrics and reports."""
 
-from minigrad.train._contents import Checkpoint
-from minigrad.train.ahead import StepResult
 from minigrad.train.average import Average
-from minigrad.train.checkpoints import CheckpointStore
+from minigrad.train.captured.ahead import StepResult
+from minigrad.train.checkpoints.contents import Checkpoint
+from minigrad.train.checkpoints.store import CheckpointStore
 from minigrad.train.config import RunConfig
 from minigrad.train.events import JsonLog, Progress, TensorBoard
 from minigrad.train.loss_scale import LossScaler
@@ -22,7 +22,7 @@ from minigrad.train.metrics import (
     regression_metrics,
 )
 from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses
-from minigrad.train.report import write_report
+from minigrad.train.reports.report import write_report
 from minigrad.train.run import Run
 from minigrad.train.settings import TrainingSettings
 from minigrad.train.tasks import Regression, SequenceClassification, Task, TokenClassification, task_of

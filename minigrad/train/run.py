@@ -148,7 +148,7 @@ class Run:
                 if split == "test":
                     self.trainer.tell("evaluation", split="test", metrics=evaluation.metrics, metric=metric, best=False, seconds=0.0)
         if self.config.output.report:
-            from minigrad.train.report import write_report
+            from minigrad.train.reports.report import write_report
 
             write_report(self.directory)
 

@@ -21,7 +21,7 @@ from minigrad.backend.random import current
 from minigrad.data.loader import Batch
 from minigrad.errors import NonFiniteError
 from minigrad.optim import clip_grad_norm
-from minigrad.train.ahead import StepResult
+from minigrad.train.captured.ahead import StepResult
 from minigrad.train.events import memory_mb
 from minigrad.train.signals import Interruption
 from minigrad.train.team import Team

@@ -5,43 +5,34 @@ the loss and of the gradient, and the shares add up to what one pass over the wh
 are drawn by a sequence's number in the step, which the parts keep. The optimizer's update is divided as well, by stretches of its arrays.
 
 Processes and not threads, because between two matrix products Python holds its global lock. The workers are forks of this process
-(`_workers.py`) around parameters in shared memory (`_shared.py`).
+around parameters in shared memory: see `_together.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import nullcontext
-from dataclasses import astuple
 from functools import partial
-from math import inf, isfinite, sqrt
+from math import inf, isfinite
 from types import TracebackType
-from typing import Any, Self
-from weakref import finalize
+from typing import Self
 
 import numpy as np
 
-from minigrad import kernels
-from minigrad.anomaly import detecting
 from minigrad.backend import device_of, random
-from minigrad.backend.precision import product_precision
-from minigrad.backend.threads import blas_threads
 from minigrad.data.checks import check_count
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, MinigradError
 from minigrad.files import quoted
 from minigrad.optim import Optimizer
-from minigrad.optim.clip import check_max_norm, clipping, gradient_norm, squared_norm
-from minigrad.optim.updates import Update, divide
-from minigrad.parameter import Parameter
+from minigrad.optim.clip import check_max_norm, clipping, gradient_norm
 from minigrad.tensor import Tensor
-from minigrad.train._shared import Shared
-from minigrad.train._workers import Desk, batch_arrays, share_of
-from minigrad.train.ahead import Ahead, StepResult
-from minigrad.train.captured import CapturedSteps
+from minigrad.train._together import Together
+from minigrad.train._workers import share_of
+from minigrad.train.captured.ahead import Ahead, StepResult
+from minigrad.train.captured.steps import CapturedSteps
 from minigrad.train.loss_scale import LossScaler
-from minigrad.workers.process import Worker, number_of_workers, stop_all
-from minigrad.workers.surroundings import Surroundings
+from minigrad.workers.process import number_of_workers
 
 
 class Team:
@@ -54,7 +45,7 @@ class Team:
     scaler: multiply the loss for its backward pass, as fp16 needs it; `step` divides the gradients by the factor again, or leaves an update
     out whose gradients are not finite and makes the factor smaller. Between the two, gradients are so many times too large.
 
-    capture: on a GPU, record a step once for every size of batches and replay it: see `captured.py`. Where that cannot be done, steps are
+    capture: on a GPU, record a step once for every size of batches and replay it: see `captured`. Where that cannot be done, steps are
     made as without it, and the log says why.
 
         with mg.train.Team(loss_of, optimizer, workers="auto", max_norm=1.0) as team:
@@ -89,16 +80,12 @@ class Team:
         self.max_norm = inf if max_norm is None and scaler is not None else max_norm  # the norm says whether the gradient is finite
         self.grad_norm: float | None = None
         self._closed = self._broken = False
-        self._shared: Shared | None = None
-        self._around: Surroundings | None = None
-        self._others: list[Worker] = []
-        self._read_whole: set[Parameter] = set()
+        self._together = Together(loss_of, optimizer, self.workers) if self.workers > 1 else None
         self._captured: CapturedSteps | None = None
         if capture:
             if not on_gpu:
                 raise ArgumentError("capture=True makes CUDA graphs, and the parameters are on the CPU: move the model to a GPU first")
             self._captured = CapturedSteps(loss_of, optimizer)
-        finalize(self, stop_all, self._others)
 
     def backward(self, batch: Batch, parts: int = 1) -> float:
         """The loss of the whole step, whose gradient afterwards lies in every parameter's `grad`, where nothing older is left.
@@ -119,9 +106,12 @@ class Team:
         self.grad_norm = None
         try:
             with nullcontext() if self.scaler is None else np.errstate(over="ignore", invalid="ignore"):  # `step` sees what overflowed
-                loss = self._backward_alone(batch, parts, captured) if self.workers == 1 else self._backward_together(batch, parts)
+                if self._together is None:
+                    loss = self._backward_alone(batch, parts, captured)
+                else:
+                    loss, self.grad_norm = self._together.backward(batch, parts, self._loss_scale, self.max_norm is not None)
         except BaseException:
-            stop_all(self._others)  # some may still be computing
+            self._stop()  # some may still be computing
             self.optimizer.zero_grad()
             raise
         if self.grad_norm is not None:
@@ -145,10 +135,14 @@ class Team:
         scale = (clipping(self.grad_norm, self.max_norm) if clips else 1.0) / self._loss_scale  # type: ignore[arg-type]
         updates = self.optimizer.begin_step()
         try:
-            self._update(updates, scale)
+            if self._together is None:
+                for update in updates:
+                    self.optimizer.apply(update, scale)
+            else:
+                self._together.update(updates, scale)
         except BaseException:
             self._broken = True
-            stop_all(self._others)
+            self._stop()
             raise
         self.optimizer.end_step()
         self.optimizer.zero_grad()
@@ -204,16 +198,18 @@ class Team:
     def close(self) -> None:
         """End the workers and take the parameters out of shared memory."""
         self._closed = True
-        stop_all(self._others)
-        if self._shared is not None:
-            self._shared.undo()
-            self._shared = None
+        if self._together is not None:
+            self._together.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _stop(self) -> None:
+        if self._together is not None:
+            self._together.stop()
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -225,7 +221,6 @@ class Team:
                 code="half-step",
             )
 
-    # ---------------------------------------------------------------- alone
     def _backward_alone(self, batch: Batch, parts: int, captured: CapturedSteps | None) -> float:
         if captured is not None and parts == 1 and (found := captured.backward(batch, self._loss_scale)) is not None:
             loss, norm = found
@@ -237,101 +232,3 @@ class Team:
         if self.max_norm is not None:
             self.grad_norm = gradient_norm(self.optimizer)
         return loss
-
-    # ---------------------------------------------------------------- together
-    def _backward_together(self, batch: Batch, parts: int) -> float:
-        """Again from the beginning if a worker met a row that still owed weight decay, which happens once for each table read whole."""
-        self.optimizer.arena.check_ownership()
-        with blas_threads(1):
-            while (loss := self._try_together(batch, parts)) is None:
-                self.optimizer.zero_grad()
-        return loss
-
-    def _try_together(self, batch: Batch, parts: int) -> float | None:
-        shared = self._start()
-        pieces = batch.split(self.workers * parts)
-        stream = random.current()
-        step: dict[str, Any] = {"seed": stream.seed, "step": stream.step, "factors": self._settle(batch)}
-        step |= {"pieces": self.workers * parts, "stride": self.workers}
-        step |= {"anomaly": detecting.get(), "precision": product_precision.get(), "loss_scale": self._loss_scale}
-        arrays = batch_arrays(batch)
-        busy = self._others[: len(pieces) - 1]
-        for worker in busy:
-            worker.ask({"task": "share", **step, "first": worker.number}, arrays)
-        with random.at(stream.seed, stream.step):
-            loss = share_of(self.loss_of, pieces[:: self.workers], batch, self._loss_scale)
-        missed: set[Parameter] = set()
-        touched = [[place.parameter.leaf.grad is not None for place in self.optimizer.arena.places]]
-        for worker, outbox in zip(busy, shared.outboxes, strict=False):
-            reply, _ = worker.answer()
-            loss += reply["loss"]
-            touched.append(reply["gradients"]["touched"])
-            outbox.collect_rows(reply["gradients"]["rows"])
-            missed |= {p for p, owed in zip(self.optimizer.tables, reply["missed"], strict=True) if owed}
-        self._read_whole |= missed
-        if missed:
-            return None
-        self._add_up(shared, touched)
-        return loss
-
-    def _add_up(self, shared: Shared, touched: list[list[bool]]) -> None:
-        """Add the workers' gradients to those of this process, everybody a stretch of them; measure the sum."""
-        stretches, measure = shared.stretches(touched), self.max_norm is not None
-        edges = [len(stretches) * number // self.workers for number in range(self.workers + 1)]
-        for worker in self._others:
-            stretch = {"first": edges[worker.number], "past": edges[worker.number + 1]}
-            worker.ask({"task": "add up", "touched": touched, "measure": measure, **stretch})
-        shared.add_up(stretches, 0, edges[1], measure)
-        for worker in self._others:
-            worker.answer()
-        for place, flags in zip(self.optimizer.arena.places, zip(*touched, strict=True), strict=True):
-            place.parameter.leaf.grad = place.parameter.leaf.view if any(flags) else None
-        if measure:
-            rows = sum(squared_norm(p.leaf) for p in self.optimizer.tables if p.leaf.grad is not None)
-            self.grad_norm = sqrt(float(shared.squares[: len(stretches)].sum() + rows))
-
-    def _update(self, updates: list[Update], scale: float) -> None:
-        """Work off the stretches of a step, everybody some of them."""
-        if self._shared is not None and self._shared.has_other_arrays():
-            stop_all(self._others)
-        mine, *shares = divide(updates, 1 + len(self._others), self.optimizer.arena.block)
-        due = [table.count for table in self.optimizer.tables.values()]
-        asked = []
-        for worker, share in zip(self._others, shares, strict=True):
-            try:
-                worker.ask({"task": "update", "updates": [astuple(update) for update in share], "scale": scale, "due": due})
-                asked.append(worker)
-            except MinigradError:  # it died before it could begin, so its share can be made here
-                mine += share
-        for update in mine:
-            self.optimizer.apply(update, scale)
-        for worker in asked:
-            worker.answer()
-        if len(asked) < len(self._others):
-            stop_all(self._others)
-
-    def _start(self) -> Shared:
-        """See to it that there are workers, and that they know the model and the optimizer as they are now."""
-        if self._shared is None:
-            self._shared = Shared(self.optimizer, self.workers - 1)
-        elif self._shared.has_other_arrays():
-            stop_all(self._others)
-            self._shared.note_arrays()
-        if self._around is not None and self._around.changed():
-            stop_all(self._others)
-        if not self._others:
-            if self.optimizer.arena.data.dtype == "float32":  # the kernels' only dtype
-                kernels.prepare(training=True)
-            self._around = Surroundings(self.optimizer.steps)
-            for number, outbox in enumerate(self._shared.outboxes, 1):
-                self._others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._around, outbox)))
-        return self._shared
-
-    def _settle(self, batch: Batch) -> list[int]:
-        """Pay what the rows owe that the batch will read, which workers cannot; returns how many factors each table counts."""
-        for p in self.optimizer.tables:
-            if p in self._read_whole:
-                p.array  # noqa: B018
-            else:
-                p.array_for_rows(batch.tokens.input_ids)
-        return [len(table.debt.factors) for table in self.optimizer.tables.values()]

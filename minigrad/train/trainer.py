@@ -22,14 +22,14 @@ from minigrad.errors import ArgumentError, CheckpointError
 from minigrad.files import listing
 from minigrad.nn import Module
 from minigrad.optim import AdamW, ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, decay_groups, layer_groups
-from minigrad.train._contents import Checkpoint
 from minigrad.train.average import Average
-from minigrad.train.checkpoints import CheckpointStore
+from minigrad.train.checkpoints.contents import Checkpoint
+from minigrad.train.checkpoints.saved import Position, restore, saved_state
+from minigrad.train.checkpoints.store import CheckpointStore
 from minigrad.train.events import LOG_NAME, Callback, JsonLog, rewind
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.objectives import LossOf, Objective
-from minigrad.train.saved import Position, restore, saved_state
 from minigrad.train.settings import TrainingSettings
 from minigrad.train.signals import Interruption
 from minigrad.train.stepping import Clock, Stepping, is_due

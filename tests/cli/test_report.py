@@ -39,6 +39,6 @@ def test_a_directory_that_cannot_be_written_is_one_error(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     write_run(tmp_path)
-    monkeypatch.setattr("minigrad.train.report.write_text", full)
+    monkeypatch.setattr("minigrad.train.reports.report.write_text", full)
     with pytest.raises(DataError, match="the report cannot be written: No space left on device"):
         run(tmp_path)

@@ -22,8 +22,7 @@ from minigrad.errors import DeviceError, IndexRangeError
 from minigrad.models import DistilBertForSequenceClassification, ElectraForSequenceClassification, RobertaForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
-from minigrad.train import captured
-from minigrad.train.feeding import filled
+from minigrad.train.captured.feeding import filled
 from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, fill_label
 from minigrad.train.team import Team
 from minigrad.workers.buckets import bucket_for
@@ -205,7 +204,7 @@ def test_closed_while_steps_are_on_their_way(folder: Path) -> None:
     losses = [next(steps).loss for _ in range(8)]
     steps.close()
     made = next(iter(optimizer.steps.values()))
-    assert 8 < made <= 8 + captured.AHEAD
+    assert 8 < made <= 8 + steps.AHEAD
     again = made_plainly(folder, batches(20)[:made])
     assert losses == again[0][:8]
     for name, p in model.named_parameters():

@@ -9,7 +9,7 @@ from kernels.cuda import recording
 from kernels.cuda.emulation import Emulator
 
 from minigrad.kernels import register_cuda
-from minigrad.train import recordings
+from minigrad.train.captured import recordings
 from minigrad.workers import captured
 
 register_cuda()

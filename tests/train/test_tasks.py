@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from kernels.cuda import recording
 from small_models import directory
+from train.captured.test_steps import CONFIG
 from train.runs import records as rows_of
-from train.test_captured import CONFIG
 
 import minigrad as mg
 from minigrad.data import Record, Tokenizer

@@ -31,7 +31,7 @@ from train.faults.saving import (
 )
 
 from minigrad.errors import CheckpointError
-from minigrad.train.checkpoints import CheckpointStore
+from minigrad.train.checkpoints.store import CheckpointStore
 from minigrad.train.signals import Interruption
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.train import _disk, _lock
-from minigrad.train.checkpoints import Checkpoint, CheckpointStore
+from minigrad.train.checkpoints import disk, lock
+from minigrad.train.checkpoints.store import Checkpoint, CheckpointStore
 
 CHANGES = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir", "ftruncate", "pwrite")
-"""The calls of `_disk` and `_lock` that change something, or make a change last."""
+"""The calls of `disk` and `lock` that change something, or make a change last."""
 
 
 def arrays(step: int) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
@@ -65,7 +65,7 @@ def is_new(checkpoint: Checkpoint | None) -> bool:
 
 def leftovers(directory: Path) -> list[str]:
     """What stands in the directory besides checkpoints and the lock."""
-    return [name for name in os.listdir(directory) if not name.startswith("step-") and name != _lock.LOCK_NAME]
+    return [name for name in os.listdir(directory) if not name.startswith("step-") and name != lock.LOCK_NAME]
 
 
 Interfere = Callable[[int, str, Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
@@ -103,11 +103,11 @@ class FaultyOs:
 
 def install(faulty: FaultyOs) -> None:
     """From now on this process's saves go through `faulty`."""
-    _disk.os = _lock.os = faulty  # type: ignore[assignment]
+    disk.os = lock.os = faulty  # type: ignore[assignment]
 
 
 def uninstall() -> None:
-    _disk.os = _lock.os = os
+    disk.os = lock.os = os
 
 
 def write_half(real: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

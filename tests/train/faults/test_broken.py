@@ -14,8 +14,8 @@ import pytest
 from train.faults.saving import assert_whole, leftovers, save, started
 
 from minigrad.errors import CheckpointError
-from minigrad.train import _disk
-from minigrad.train.checkpoints import CheckpointStore
+from minigrad.train.checkpoints import disk
+from minigrad.train.checkpoints.store import CheckpointStore
 
 FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
 
@@ -169,7 +169,7 @@ def test_F08_a_leftover_that_cannot_be_removed_stops_nothing(tmp_path: Path, cap
 def test_removing_stops_at_a_directory_inside(tmp_path: Path) -> None:
     (tmp_path / "x" / "y").mkdir(parents=True)
     with pytest.raises(OSError):
-        _disk.remove(tmp_path / "x")
+        disk.remove(tmp_path / "x")
     assert (tmp_path / "x" / "y").is_dir()
 
 

@@ -28,9 +28,9 @@ from train.faults.saving import (
 )
 
 from minigrad.errors import CheckpointError
-from minigrad.train import _disk
-from minigrad.train.checkpoints import CheckpointStore
-from minigrad.train.trees import encode
+from minigrad.train.checkpoints import disk
+from minigrad.train.checkpoints.store import CheckpointStore
+from minigrad.train.checkpoints.trees import encode
 
 
 def failing(at: int, kind: str, number: int, torn: bool = False) -> FaultyOs:
@@ -96,9 +96,9 @@ def test_F03_too_little_space_is_seen_before_anything_is_written(tmp_path: Path,
     store = started(tmp_path)
     size = len(encode(state(3))) + sum(array.nbytes for group in arrays(3).values() for array in group.values())
     free = 2 * size - 1
-    monkeypatch.setattr(_disk, "free_bytes", lambda path: free)
+    monkeypatch.setattr(disk, "free_bytes", lambda path: free)
     with monkeypatch.context() as patched, pytest.raises(CheckpointError, match=f"{free} bytes are free") as caught:
-        patched.setattr(_disk, "make_directory", lambda path: pytest.fail("something was written"))
+        patched.setattr(disk, "make_directory", lambda path: pytest.fail("something was written"))
         save(store, 3)
     assert caught.value.code == "disk-full" and store.steps() == [1, 2] and not leftovers(tmp_path)
     free += 1
@@ -111,7 +111,7 @@ def test_F03_a_disk_without_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         f_frsize = 4096
 
     monkeypatch.setattr(os, "statvfs", lambda path: Unlimited)
-    assert _disk.free_bytes(tmp_path) > 2**60
+    assert disk.free_bytes(tmp_path) > 2**60
 
 
 def test_F03_a_system_that_writes_less_than_it_is_given(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_F05_each_directory_that_is_made_reaches_the_disk(tmp_path: Path) -> Non
     recorder = FaultyOs(perform)
     install(recorder)
     try:
-        _disk.make_directories(tmp_path / "a" / "b")
+        disk.make_directories(tmp_path / "a" / "b")
     finally:
         uninstall()
     assert recorder.calls == ["mkdir", "open", "fsync", "close"] * 2

@@ -13,7 +13,7 @@ from train.faults.power_cut import Change, Kept, Recorder, kept, read_tree, writ
 from train.faults.processes import run_child
 from train.faults.saving import SAVES, assert_whole, install, is_new, save, started, uninstall
 
-from minigrad.train.checkpoints import CheckpointStore
+from minigrad.train.checkpoints.store import CheckpointStore
 
 
 @pytest.mark.parametrize("kind", SAVES)
@@ -46,7 +46,7 @@ def test_F01_power_cut_after_every_call(tmp_path: Path, kind: str, caplog: pytes
     lost = kept(tree, root_safe=True, inner_safe=True, data_safe=True)
     assert [new for other, new in examined if other == lost] == [True], "when save returns, the new checkpoint is on the disk"
     write_kept(kept(tree, root_safe=False, inner_safe=False, data_safe=False), tmp_path / "replayed")
-    assert read_tree(tmp_path / "replayed") == read_tree(directory), "a save changes the disk by the calls of _disk and _lock alone"
+    assert read_tree(tmp_path / "replayed") == read_tree(directory), "a save changes the disk by the calls of disk and lock alone"
 
 
 def test_F01_a_save_that_removes_nothing_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from train.faults.saving import (
     uninstall,
 )
 
-from minigrad.train.checkpoints import CheckpointStore
+from minigrad.train.checkpoints.store import CheckpointStore
 from minigrad.train.signals import Interruption
 
 

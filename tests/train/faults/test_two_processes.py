@@ -11,7 +11,7 @@ from train.faults.processes import child, run_child
 from train.faults.saving import assert_whole, save, started
 
 from minigrad.errors import CheckpointError
-from minigrad.train.checkpoints import CheckpointStore
+from minigrad.train.checkpoints.store import CheckpointStore
 
 
 def test_F09_a_second_process_is_refused_until_the_first_dies(tmp_path: Path) -> None:

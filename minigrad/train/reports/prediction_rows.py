@@ -15,7 +15,7 @@ from minigrad.data.tables import json_objects
 from minigrad.data.tagging import parse_tag
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import listing, quoted
-from minigrad.train.log_reader import figure
+from minigrad.train.reports.log_reader import figure
 
 TASKS = ("classification", "regression", "token classification")
 

@@ -29,8 +29,8 @@ from minigrad.models import (
 from minigrad.models.losses import IGNORED
 from minigrad.models.outputs import LogitsOutput
 from minigrad.packing import PackedTokens
-from minigrad.train import captured, recordings
-from minigrad.train.feeding import filled
+from minigrad.train.captured import recordings, steps
+from minigrad.train.captured.feeding import filled
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import Count, LossOf, SequenceClasses, TokenClasses
 from minigrad.train.team import Team
@@ -164,7 +164,7 @@ def test_every_bucket_has_its_recording_and_the_oldest_goes(gpu: type[recording.
 def test_whatever_is_not_filled_would_be_seen(forgotten: str, gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     given, layers = batches(SAME_BUCKET[:2]), 2 if forgotten == "all_keys" else 1  # the last layer computes first rows alone
     expected = trained(BertForSequenceClassification, SequenceClasses(), given, False, layers=layers)
-    whole, first = captured._written, {}
+    whole, first = steps._written, {}
 
     def stale(*given: Any) -> dict[str, np.ndarray]:
         out = whole(*given)
@@ -172,7 +172,7 @@ def test_whatever_is_not_filled_would_be_seen(forgotten: str, gpu: type[recordin
         out[forgotten][...] = first.setdefault(forgotten, out[forgotten].copy())
         return out
 
-    monkeypatch.setattr(captured, "_written", stale)
+    monkeypatch.setattr(steps, "_written", stale)
     ours = trained(BertForSequenceClassification, SequenceClasses(), given, True, layers=layers)
     assert ours[0][0] == expected[0][0] and any((ours[3][name] != weight).any() for name, weight in expected[3].items())
 

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from minigrad.errors import ArgumentError, CheckpointError
 from minigrad.files import quoted
 from minigrad.io.safetensors_write import stored_names
-from minigrad.train import _disk
-from minigrad.train._contents import MAX_STATE_BYTES, Checkpoint, open_checkpoint, write_checkpoint
-from minigrad.train._lock import DirectoryLock
-from minigrad.train._manifest import FileRecord, check_directory, is_arrays_name
-from minigrad.train.trees import encode
+from minigrad.train.checkpoints import disk
+from minigrad.train.checkpoints.contents import MAX_STATE_BYTES, Checkpoint, open_checkpoint, write_checkpoint
+from minigrad.train.checkpoints.lock import DirectoryLock
+from minigrad.train.checkpoints.manifest import FileRecord, check_directory, is_arrays_name
+from minigrad.train.checkpoints.trees import encode
 
 logger = logging.getLogger("minigrad")
 
@@ -67,7 +67,7 @@ class CheckpointStore:
             yield
             return
         try:
-            _disk.make_directories(self.directory)
+            disk.make_directories(self.directory)
             self._lock.acquire()
         except OSError as error:
             raise self._write_error("cannot be locked", error) from error
@@ -111,17 +111,17 @@ class CheckpointStore:
         temporary = self._temporary()
         path = self._free_place(step)
         try:
-            _disk.make_directory(temporary)
+            disk.make_directory(temporary)
             files = write_checkpoint(temporary, step, arrays, state)
             if identical := self._identical(step, files):
                 self._discard(temporary)
                 return identical
-            _disk.rename(temporary, path)
+            disk.rename(temporary, path)
         except BaseException:
             self._discard(temporary)
             raise
         try:
-            _disk.sync_directory(self.directory)
+            disk.sync_directory(self.directory)
             check_directory(path, step)
         except (OSError, CheckpointError):
             self._discard(path)
@@ -169,10 +169,10 @@ class CheckpointStore:
         try:
             if not _TEMPORARY.fullmatch(path.name):
                 temporary = self._temporary()
-                _disk.rename(path, temporary)
+                disk.rename(path, temporary)
                 path = temporary
-                _disk.sync_directory(self.directory)
-            _disk.remove(path)
+                disk.sync_directory(self.directory)
+            disk.remove(path)
         except FileNotFoundError:  # gone already
             pass
         except OSError as error:
@@ -190,7 +190,7 @@ class CheckpointStore:
                     self._discard(self.directory / name)
 
     def _check_space(self, size: int) -> None:
-        free = _disk.free_bytes(self.directory)
+        free = disk.free_bytes(self.directory)
         if free < 2 * size:
             message = f"{free} bytes are free, and a checkpoint of {size} bytes is only begun with twice that; make room and save again"
             raise CheckpointError(self.directory, message, code="disk-full")

@@ -23,10 +23,10 @@ from minigrad.errors import DataError
 from minigrad.files import parse_json, read_bounded, write_text
 from minigrad.train.config import CONFIG_NAME, MAX_CONFIG_BYTES
 from minigrad.train.events import LOG_NAME
-from minigrad.train.log_reader import figure, read_log
 from minigrad.train.metrics import HIGHER_IS_BETTER
-from minigrad.train.prediction_summary import Summary, summarise
-from minigrad.train.report_html import page
+from minigrad.train.reports.html import page
+from minigrad.train.reports.log_reader import figure, read_log
+from minigrad.train.reports.prediction_summary import Summary, summarise
 
 PREDICTIONS = "predictions-*.jsonl"
 SMOOTHED_FROM = 50

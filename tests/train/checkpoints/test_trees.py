@@ -17,7 +17,7 @@ from minigrad import Parameter
 from minigrad.errors import ArgumentError, StateDictError
 from minigrad.files import MAX_JSON_DEPTH
 from minigrad.optim import AdamW
-from minigrad.train.trees import MAX_INT_BITS, decode, encode, flatten, unflatten
+from minigrad.train.checkpoints.trees import MAX_INT_BITS, decode, encode, flatten, unflatten
 
 KEYS = st.text(max_size=5).filter(lambda key: not key.startswith("$"))
 LEAVES = (

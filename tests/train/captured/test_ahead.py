@@ -16,8 +16,8 @@ from weakref import WeakSet
 import numpy as np
 import pytest
 from kernels.cuda import recording
-from train import test_captured
-from train.test_captured import CONFIG, SAME_BUCKET
+from train.captured import test_steps
+from train.captured.test_steps import CONFIG, SAME_BUCKET
 
 import minigrad as mg
 from minigrad.data.loader import Batch, PackedLoader
@@ -25,10 +25,10 @@ from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
-from minigrad.train import recordings
-from minigrad.train.ahead import StepResult
-from minigrad.train.captured import AHEAD
-from minigrad.train.feeding import filled
+from minigrad.train.captured import recordings
+from minigrad.train.captured.ahead import StepResult
+from minigrad.train.captured.feeding import filled
+from minigrad.train.captured.steps import AHEAD
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, SequenceClasses
 from minigrad.train.settings import TrainingSettings
@@ -47,7 +47,7 @@ OVERFLOWING = np.resize(np.array([3e38, -3e38], np.float32), CONFIG["hidden_size
 
 
 def batches(lengths: list[tuple[int, ...]]) -> list[Batch]:
-    given = test_captured.batches(lengths)
+    given = test_steps.batches(lengths)
     for batch in given:
         np.minimum(batch.tokens.input_ids, HUGE - 1, out=batch.tokens.input_ids)
     return given

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from kernels.cuda import recording
-from train.test_captured import CONFIG, batches
+from train.captured.test_steps import CONFIG, batches
 
 import minigrad as mg
 from minigrad.data.loader import Batch
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
-from minigrad.train.feeding import filled
+from minigrad.train.captured.feeding import filled
 from minigrad.train.objectives import (
     Count,
     LossOf,

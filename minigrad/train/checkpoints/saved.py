@@ -16,9 +16,9 @@ from minigrad.backend import probe, to_numpy
 from minigrad.backend.random import current
 from minigrad.backend.threads import usable_cpus
 from minigrad.errors import CheckpointError, StateDictError
-from minigrad.train._contents import Checkpoint
+from minigrad.train.checkpoints.contents import Checkpoint
+from minigrad.train.checkpoints.trees import flatten, unflatten
 from minigrad.train.settings import differences
-from minigrad.train.trees import flatten, unflatten
 
 if TYPE_CHECKING:
     from minigrad.train.trainer import Trainer

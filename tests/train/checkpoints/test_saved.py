@@ -6,7 +6,7 @@ from support import probed
 
 from minigrad.backend.probe import Gpu, Probe
 from minigrad.kernels import in_use
-from minigrad.train.saved import machine
+from minigrad.train.checkpoints.saved import machine
 from minigrad.train.settings import differences
 
 

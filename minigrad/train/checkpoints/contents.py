@@ -16,9 +16,17 @@ from minigrad.errors import CheckpointError, WeightFileError
 from minigrad.files import listing, parse_json, quoted, read_bounded
 from minigrad.io.safetensors import SafetensorsFile
 from minigrad.io.safetensors_write import write_tensors
-from minigrad.train import _disk
-from minigrad.train._manifest import ARRAYS_SUFFIX, MANIFEST_NAME, STATE_NAME, FileRecord, check_directory, encode_manifest, is_arrays_name
-from minigrad.train.trees import decode
+from minigrad.train.checkpoints import disk
+from minigrad.train.checkpoints.manifest import (
+    ARRAYS_SUFFIX,
+    MANIFEST_NAME,
+    STATE_NAME,
+    FileRecord,
+    check_directory,
+    encode_manifest,
+    is_arrays_name,
+)
+from minigrad.train.checkpoints.trees import decode
 
 MAX_STATE_BYTES = 64_000_000
 """The largest state.json; arrays do not belong in it."""
@@ -78,7 +86,7 @@ def write_checkpoint(path: Path, step: int, arrays: Mapping[str, Mapping[str, ND
     files[STATE_NAME] = file.record()
     with _NewFile(path / MANIFEST_NAME) as file:
         file.write(encode_manifest(step, files))
-    _disk.sync_directory(path)
+    disk.sync_directory(path)
     return files
 
 
@@ -87,12 +95,12 @@ class _NewFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = _disk.create(path)
+        self._descriptor = disk.create(path)
         self._size = 0
         self._digest = hashlib.sha256()
 
     def write(self, data: Any) -> None:
-        _disk.write(self._descriptor, data)
+        disk.write(self._descriptor, data)
         self._digest.update(data)
         self._size += memoryview(data).nbytes
 
@@ -105,9 +113,9 @@ class _NewFile:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
             if kind is None:
-                _disk.sync(self._descriptor)
+                disk.sync(self._descriptor)
         finally:
-            _disk.close(self._descriptor)
+            disk.close(self._descriptor)
 
 
 def _halves(file: SafetensorsFile) -> frozenset[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernels.cuda import recording
-from train.test_captured import CONFIG, SAME_BUCKET, batches, made, team_of
+from train.captured.test_steps import CONFIG, SAME_BUCKET, batches, made, team_of
 
 import minigrad as mg
 from minigrad import functional as F

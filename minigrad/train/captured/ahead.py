@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from minigrad.data.loader import Batch
-from minigrad.train.captured import AHEAD, CapturedSteps, Launched
-from minigrad.train.standing import Standing
+from minigrad.train.captured.standing import Standing
+from minigrad.train.captured.steps import AHEAD, CapturedSteps, Launched
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from minigrad.errors import DataError
 from minigrad.train.metrics import ClassificationReport, ClassScores, EntityReport, NerReport, by_group, regression_metrics
 from minigrad.train.metrics.entities import entity_counts, entity_f1, tag_counts
 from minigrad.train.metrics.report import averaged, pooled, scores_of_counts
-from minigrad.train.prediction_rows import PredictionRow, read_predictions
+from minigrad.train.reports.prediction_rows import PredictionRow, read_predictions
 
 MAX_MISTAKES = 50
 MAX_TEXT = 600

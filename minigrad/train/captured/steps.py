@@ -1,8 +1,8 @@
 """Captured steps: a step of training as a CUDA graph, one for each bucket of batches, replayed without its Python.
 
 A small model's step is hundreds of launches, each of which Python takes longer to make than the GPU to compute. A graph makes them by one
-call. What is recorded stands in `recorded_step.py`, how long it is kept in `recordings.py`. What changes from step to step lies in arrays
-that are filled before each replay (`feeding.py`): tokens and labels, the packing as kernels read it, the number of the step for dropout,
+call. What is recorded stands in `recorded_step`, how long it is kept in `recordings`. What changes from step to step lies in arrays
+that are filled before each replay (`feeding`): tokens and labels, the packing as kernels read it, the number of the step for dropout,
 what the sums of losses are divided by, the rates of the update.
 
 There are two kinds. `backward` replays forward and backward pass, and whoever called it makes the update. `launch` replays the update too,
@@ -25,10 +25,10 @@ from minigrad.backend import random, transfers
 from minigrad.data.loader import Batch
 from minigrad.optim import Optimizer
 from minigrad.optim.adam import adam
-from minigrad.train.feeding import write
-from minigrad.train.recorded_step import CHANGING, RecordedStep, unchanging
-from minigrad.train.recordings import Recordings
-from minigrad.train.standing import Standing
+from minigrad.train.captured.feeding import write
+from minigrad.train.captured.recorded_step import CHANGING, RecordedStep, unchanging
+from minigrad.train.captured.recordings import Recordings
+from minigrad.train.captured.standing import Standing
 from minigrad.workers.ids import all_below
 
 AHEAD = 2

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from minigrad.errors import ArgumentError, CheckpointError, DTypeError
 from minigrad.io import save_file
-from minigrad.train.checkpoints import MAX_STEP, CheckpointStore
+from minigrad.train.checkpoints.store import MAX_STEP, CheckpointStore
 
 DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "c8", ">f2", ">f4", ">i8"]
 ARRAYS = st.sampled_from(DTYPES).flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=3)))
@@ -152,7 +152,7 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(
 
 
 def test_a_state_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minigrad.train.checkpoints.MAX_STATE_BYTES", 100)
+    monkeypatch.setattr("minigrad.train.checkpoints.store.MAX_STATE_BYTES", 100)
     with pytest.raises(ArgumentError, match="100 are possible"):
         CheckpointStore(tmp_path).save(1, X, {"a": "x" * 100})
 

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad.errors import DataError
-from minigrad.train.log_reader import read_log
 from minigrad.train.metrics import classification_report, ner_report, regression_metrics
-from minigrad.train.prediction_summary import MAX_MISTAKES, summarise
-from minigrad.train.report import Report, write_report
-from minigrad.train.report_html import page
+from minigrad.train.reports.html import page
+from minigrad.train.reports.log_reader import read_log
+from minigrad.train.reports.prediction_summary import MAX_MISTAKES, summarise
+from minigrad.train.reports.report import Report, write_report
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=30)
 

@@ -20,10 +20,10 @@ from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
-from minigrad.train.feeding import filled, kind_of, layout_of, placed, write
+from minigrad.train.captured.feeding import filled, kind_of, layout_of, placed, write
+from minigrad.train.captured.recorded_step import CHANGING, Control, Key, RecordedStep, computed, unchanging
+from minigrad.train.captured.standing import Standing
 from minigrad.train.objectives import LossOf, fill_label, has_own_loss
-from minigrad.train.recorded_step import CHANGING, Control, Key, RecordedStep, computed, unchanging
-from minigrad.train.standing import Standing
 from minigrad.workers.buckets import bucket_for
 from minigrad.workers.replicas import forget_graphs
 from minigrad.workers.surroundings import PLAIN, Surroundings

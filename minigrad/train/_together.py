@@ -1,0 +1,156 @@
+"""The processes of a team with several: each computes a share of a step, adds up a part of all gradients, and updates a part of the arrays.
+
+What this process knows of its workers stands here, what a worker does in `_workers.py`, the memory that all share in `_shared.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple
+from functools import partial
+from math import sqrt
+from typing import Any
+from weakref import finalize
+
+from minigrad import kernels
+from minigrad.anomaly import detecting
+from minigrad.backend import random
+from minigrad.backend.precision import product_precision
+from minigrad.backend.threads import blas_threads
+from minigrad.data.loader import Batch
+from minigrad.errors import MinigradError
+from minigrad.optim import Optimizer
+from minigrad.optim.clip import squared_norm
+from minigrad.optim.updates import Update, divide
+from minigrad.parameter import Parameter
+from minigrad.tensor import Tensor
+from minigrad.train._shared import Shared
+from minigrad.train._workers import Desk, batch_arrays, share_of
+from minigrad.workers.process import Worker, stop_all
+from minigrad.workers.surroundings import Surroundings
+
+
+class Together:
+    """This process and its workers, which are forked when the first step is computed, and again when what they know has become old.
+
+    workers: processes that compute, this one among them.
+    """
+
+    def __init__(self, loss_of: Callable[[Batch, Batch], Tensor], optimizer: Optimizer, workers: int) -> None:
+        self.loss_of, self.optimizer, self.workers = loss_of, optimizer, workers
+        self.others: list[Worker] = []
+        self._shared: Shared | None = None
+        self._around: Surroundings | None = None
+        self._read_whole: set[Parameter] = set()
+        finalize(self, stop_all, self.others)
+
+    def stop(self) -> None:
+        """End the workers; the next step has new ones."""
+        stop_all(self.others)
+
+    def close(self) -> None:
+        """End the workers and take the parameters out of shared memory."""
+        self.stop()
+        if self._shared is not None:
+            self._shared.undo()
+            self._shared = None
+
+    def backward(self, batch: Batch, parts: int, loss_scale: float, measure: bool) -> tuple[float, float | None]:
+        """(loss, norm of the gradient of loss_scale times the loss, or None unless it is to be measured).
+
+        Again from the beginning if a worker met a row that still owed weight decay, which happens once for each table read whole.
+        """
+        self.optimizer.arena.check_ownership()
+        with blas_threads(1):
+            while (found := self._tried(batch, parts, loss_scale, measure)) is None:
+                self.optimizer.zero_grad()
+        return found
+
+    def _tried(self, batch: Batch, parts: int, loss_scale: float, measure: bool) -> tuple[float, float | None] | None:
+        shared = self._start()
+        pieces = batch.split(self.workers * parts)
+        stream = random.current()
+        step: dict[str, Any] = {"seed": stream.seed, "step": stream.step, "factors": self._settle(batch)}
+        step |= {"pieces": self.workers * parts, "stride": self.workers}
+        step |= {"anomaly": detecting.get(), "precision": product_precision.get(), "loss_scale": loss_scale}
+        arrays = batch_arrays(batch)
+        busy = self.others[: len(pieces) - 1]
+        for worker in busy:
+            worker.ask({"task": "share", **step, "first": worker.number}, arrays)
+        with random.at(stream.seed, stream.step):
+            loss = share_of(self.loss_of, pieces[:: self.workers], batch, loss_scale)
+        missed: set[Parameter] = set()
+        touched = [[place.parameter.leaf.grad is not None for place in self.optimizer.arena.places]]
+        for worker, outbox in zip(busy, shared.outboxes, strict=False):
+            reply, _ = worker.answer()
+            loss += reply["loss"]
+            touched.append(reply["gradients"]["touched"])
+            outbox.collect_rows(reply["gradients"]["rows"])
+            missed |= {p for p, owed in zip(self.optimizer.tables, reply["missed"], strict=True) if owed}
+        self._read_whole |= missed
+        if missed:
+            return None
+        return loss, self._add_up(shared, touched, measure)
+
+    def _add_up(self, shared: Shared, touched: list[list[bool]], measure: bool) -> float | None:
+        """Add the workers' gradients to those of this process, everybody a stretch of them; the norm of the sum if it is measured."""
+        stretches = shared.stretches(touched)
+        edges = [len(stretches) * number // self.workers for number in range(self.workers + 1)]
+        for worker in self.others:
+            stretch = {"first": edges[worker.number], "past": edges[worker.number + 1]}
+            worker.ask({"task": "add up", "touched": touched, "measure": measure, **stretch})
+        shared.add_up(stretches, 0, edges[1], measure)
+        for worker in self.others:
+            worker.answer()
+        for place, flags in zip(self.optimizer.arena.places, zip(*touched, strict=True), strict=True):
+            place.parameter.leaf.grad = place.parameter.leaf.view if any(flags) else None
+        if not measure:
+            return None
+        rows = sum(squared_norm(p.leaf) for p in self.optimizer.tables if p.leaf.grad is not None)
+        return sqrt(float(shared.squares[: len(stretches)].sum() + rows))
+
+    def update(self, updates: list[Update], scale: float) -> None:
+        """Work off the stretches of a step, everybody some of them."""
+        if self._shared is not None and self._shared.has_other_arrays():
+            self.stop()
+        mine, *shares = divide(updates, 1 + len(self.others), self.optimizer.arena.block)
+        due = [table.count for table in self.optimizer.tables.values()]
+        asked = []
+        for worker, share in zip(self.others, shares, strict=True):
+            try:
+                worker.ask({"task": "update", "updates": [astuple(update) for update in share], "scale": scale, "due": due})
+                asked.append(worker)
+            except MinigradError:  # it died before it could begin, so its share can be made here
+                mine += share
+        for update in mine:
+            self.optimizer.apply(update, scale)
+        for worker in asked:
+            worker.answer()
+        if len(asked) < len(self.others):
+            self.stop()
+
+    def _start(self) -> Shared:
+        """See to it that there are workers, and that they know the model and the optimizer as they are now."""
+        if self._shared is None:
+            self._shared = Shared(self.optimizer, self.workers - 1)
+        elif self._shared.has_other_arrays():
+            self.stop()
+            self._shared.note_arrays()
+        if self._around is not None and self._around.changed():
+            self.stop()
+        if not self.others:
+            if self.optimizer.arena.data.dtype == "float32":  # the kernels' only dtype
+                kernels.prepare(training=True)
+            self._around = Surroundings(self.optimizer.steps)
+            for number, outbox in enumerate(self._shared.outboxes, 1):
+                self.others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._around, outbox)))
+        return self._shared
+
+    def _settle(self, batch: Batch) -> list[int]:
+        """Pay what the rows owe that the batch will read, which workers cannot; returns how many factors each table counts."""
+        for p in self.optimizer.tables:
+            if p in self._read_whole:
+                p.array  # noqa: B018
+            else:
+                p.array_for_rows(batch.tokens.input_ids)
+        return [len(table.debt.factors) for table in self.optimizer.tables.values()]
