@@ -1,5 +1,5 @@
-"""Pack what `tests/gpu` and `gpu_step.py` need for a machine with a GPU and without network: the repository's files, kernels compiled for
-its GPU, and wheels of packages that it lacks.
+"""Pack what `tests/gpu`, `gpu_profile.py` and `gpu_step.py` need for a machine with a GPU and without network: the repository's files,
+kernels compiled for its GPU, and wheels of packages that it lacks.
 
 There, with Python, CuPy, pytest and hypothesis installed or among the wheels (and PyTorch and transformers for the comparison):
 
@@ -24,7 +24,7 @@ MOST = 64 << 20
 """Bytes that such a machine takes in one piece."""
 
 RUN = """#!/usr/bin/env bash
-# Tests and benchmark on the GPU of this machine; arguments go to the benchmark. The results are in results/.
+# Tests, profile and benchmark on the GPU of this machine; arguments go to the benchmark. The results are in results/.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 if compgen -G "wheels/*.whl" >/dev/null; then
@@ -39,6 +39,7 @@ mkdir -p results
 python3 -m minigrad doctor | tee results/doctor.txt
 python3 -m pytest $several tests/gpu -q -p no:cacheprovider 2>&1 | tee results/tests.txt
 tested=$?
+python3 benchmarks/gpu_profile.py --json results/gpu_profile.json 2>&1 | tee results/gpu_profile.md
 python3 benchmarks/gpu_step.py --json results/gpu_step.json "$@" 2>&1 | tee results/gpu_step.md
 exit "$tested"
 """

@@ -93,10 +93,14 @@ class Measured:
     failed: Mapping[str, str]
 
 
+def work_of(case: str, batches: int) -> Work:
+    name, batch, lengths = CASES[case]
+    return make_work(replace(SIZES[name], batch=batch), "sequence", lengths, count=batches)
+
+
 def contenders_of(case: str, precision: str, names: Sequence[str], device: str, batches: int) -> tuple[Work, dict[str, dict[str, Any]]]:
     """The work of a case, and every contender by name, described as `harness.contender` reads it."""
-    name, batch, lengths = CASES[case]
-    work = make_work(replace(SIZES[name], batch=batch), "sequence", lengths, count=batches)
+    work = work_of(case, batches)
     shared = {"size": asdict(work.size), "head": work.head, "batches": work.batches, "device": device, "precision": precision}
     found: dict[str, dict[str, Any]] = {PEAK: {"kind": "large product"}}
     found |= {ours: {"kind": "minigrad on device", "captured": captured} for ours, captured in OURS.items()}

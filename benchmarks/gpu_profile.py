@@ -1,0 +1,121 @@
+"""Where the time of a captured training step goes on an NVIDIA GPU: kernel by kernel, and how long none runs.
+
+Kernels are timed by CUPTI as PyTorch's profiler reads it, which sees those of every library in the process, inside of graphs too. The time
+of a step is measured before, without it. Needs CuPy and PyTorch.
+
+    python benchmarks/gpu_profile.py --cases tiny-mixed,base-128 --precisions bf16,tf32 --json profile.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpu_step import CASES, PRECISIONS, work_of
+from harness.machine import machine
+from harness.ours_gpu import MinigradOnDevice
+from harness.tables import Bars, Report, Table
+
+from minigrad.backend.probe import probe
+
+SHOWN = 40
+"""Kernels of a table at most; the others are one line."""
+LONGEST = 90
+"""Characters of a kernel's name at most."""
+
+
+class Event(NamedTuple):
+    """Something that the GPU did. start, end: seconds on its clock."""
+
+    name: str
+    start: float
+    end: float
+
+
+def busy(events: Iterable[Event]) -> float:
+    """Seconds in which at least one event lasts."""
+    total, past = 0.0, float("-inf")
+    for event in sorted(events, key=lambda event: event.start):
+        total += max(0.0, event.end - max(event.start, past))
+        past = max(past, event.end)
+    return total
+
+
+def table(title: str, events: Sequence[Event], steps: int, seconds: float) -> Table:
+    """events: of so many steps. seconds: of one step without the profiler."""
+    times: dict[str, float] = defaultdict(float)
+    launches = Counter(event.name for event in events)
+    for event in events:
+        times[event.name] += event.end - event.start
+    dearest = sorted(times.items(), key=lambda item: -item[1])
+
+    def row(name: str, launched: float | str, time: float) -> list[str]:
+        shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+        number = launched if isinstance(launched, str) else f"{launched / steps:.1f}"
+        return [shown.replace("|", "/"), number, f"{time * 1e3:.4f}", f"{time / seconds:.1%}"]
+
+    rows = [row(name, launches[name], time / steps) for name, time in dearest[:SHOWN]]
+    if rest := dearest[SHOWN:]:
+        rows.append(row("all others", sum(launches[name] for name, _ in rest), sum(time for _, time in rest) / steps))
+    computing = busy(events) / steps
+    rows.append(row("the GPU computes", len(events), computing))
+    rows.append(row("no kernel runs", "", max(0.0, seconds - computing)))
+    rows.append(row("a step", "", seconds))
+    bars = Bars("ms", {name[:LONGEST]: time / steps * 1e3 for name, time in dearest[:16]})
+    return Table(title, ["kernel", "launches", "ms", "share"], rows, bars)
+
+
+def measured(case: str, precision: str, batches: int, passes: int) -> tuple[list[Event], float]:
+    """What the GPU did in one pass over the batches, and the least seconds of a step in so many passes before."""
+    import torch
+
+    ours = MinigradOnDevice(work_of(case, batches), "cuda", precision, captured=True)
+    for _ in range(2):  # graphs are recorded
+        ours.train()
+    seconds = min(ours.train() for _ in range(passes))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profiler:
+        ours.train()
+        torch.cuda.synchronize()
+    ours.close()
+    return [Event(one.name, *_seconds(one.time_range)) for one in profiler.events() if _is_of_gpu(one)], seconds
+
+
+def _is_of_gpu(event: Any) -> bool:
+    return "CUDA" in str(event.device_type)
+
+
+def _seconds(range_: Any) -> tuple[float, float]:
+    return range_.start * 1e-6, range_.end * 1e-6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=["tiny-mixed", "mini-mixed", "base-128", "base-512"])
+    parser.add_argument("--precisions", type=lambda text: text.split(","), default=["bf16", "tf32"])
+    parser.add_argument("--batches", type=int, default=8, help="batches of a pass (8)")
+    parser.add_argument("--passes", type=int, default=5, help="passes that are timed without the profiler (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write events and tables here, after each case")
+    options = parser.parse_args()
+    for name, known in (("cases", CASES), ("precisions", PRECISIONS)):
+        if wrong := [one for one in getattr(options, name) if one not in known]:
+            parser.error(f"--{name}: {', '.join(wrong)}: choose from {', '.join(known)}")
+    gpu = probe()
+    if not gpu.usable:
+        sys.exit(f"error: {gpu.reason}")
+    here, tables = machine() | {"GPU": gpu.gpus[0].name}, []
+    for case in options.cases:
+        for precision in options.precisions:
+            events, seconds = measured(case, precision, options.batches, options.passes)
+            tables.append(table(f"A step of {case}, {precision}", events, options.batches, seconds))
+            report = Report("gpu_profile.py", sys.argv[1:], here, [], tables)
+            if options.json is not None:
+                report.save(options.json)
+    print(report.markdown())
+
+
+if __name__ == "__main__":
+    main()
