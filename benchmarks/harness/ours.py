@@ -14,9 +14,9 @@ from minigrad.models import BertConfig, BertForSequenceClassification, BertForTo
 
 
 class Minigrad:
-    """workers: as `mg.train.Team` takes them."""
+    """workers, capture: as `mg.train.Team` takes them."""
 
-    def __init__(self, work: Work, workers: int | str) -> None:
+    def __init__(self, work: Work, workers: int | str, capture: bool = False) -> None:
         mg.manual_seed(0)
         size, on_tokens = work.size, work.head == "token"
         config = BertConfig(
@@ -28,7 +28,7 @@ class Minigrad:
         )
         self.model = (BertForTokenClassification if on_tokens else BertForSequenceClassification)(config)
         self.objective = mg.train.TokenClasses() if on_tokens else mg.train.SequenceClasses()
-        self.workers = workers
+        self.workers, self.capture = workers, capture
         self.logits_of = mg.workers.Replicas(lambda tokens: self.model(tokens).logits, workers)
         self.batches = []
         for texts, labels in zip(work.batches, work.labels(), strict=True):
@@ -37,15 +37,15 @@ class Minigrad:
             self.batches.append(Batch(tokens, of_texts, of_tokens, np.arange(len(texts))))
 
     @cached_property
-    def team(self) -> mg.train.Team:
+    def optimizer(self) -> mg.optim.AdamW:
         """Made at the first training step, so that predictions are measured without gradients and moments."""
+        return mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
 
-        def loss_of(part: Batch, whole: Batch) -> mg.Tensor:
-            return self.objective.loss(self.model, part, whole)
-
+    @cached_property
+    def team(self) -> mg.train.Team:
+        """Made at the first training step, as the optimizer is."""
         self.logits_of.close()  # its processes are no part of training
-        optimizer = mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
-        return mg.train.Team(loss_of, optimizer, workers=self.workers)
+        return mg.train.Team(mg.train.LossOf(self.model, self.objective), self.optimizer, workers=self.workers, capture=self.capture)
 
     def train(self) -> float:
         """Seconds per batch of a pass of training steps."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import cached_property
 
 import minigrad as mg
 from harness.ours import Minigrad
@@ -14,24 +13,15 @@ class MinigradOnDevice(Minigrad):
     """precision: of the matrix products, as `mg.precision` takes it; captured: training by a team that replays CUDA graphs."""
 
     def __init__(self, work: Work, device: str, precision: str, captured: bool) -> None:
-        super().__init__(work, workers=1)
+        super().__init__(work, workers=1, capture=captured)
         self.model.to(device)
-        self.precision, self.captured = precision, captured
-
-    @cached_property
-    def optimizer(self) -> mg.optim.AdamW:
-        """Made at the first training step, so that predictions are measured without gradients and moments."""
-        return mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
-
-    @cached_property
-    def team(self) -> mg.train.Team:
-        return mg.train.Team(mg.train.LossOf(self.model, self.objective), self.optimizer, capture=True)
+        self.precision = precision
 
     def train(self) -> float:
         """Seconds per batch of a pass of training steps, until the last one's loss is on the host; a team fetches that of every step."""
         optimizer, started = self.optimizer, time.perf_counter()
         with mg.precision(self.precision):
-            if self.captured:
+            if self.capture:
                 for _ in self.team.steps(self.batches):
                     pass
                 return (time.perf_counter() - started) / len(self.batches)

@@ -29,31 +29,7 @@ class TorchOnDevice(Torch):
         self.plain.to(device)
         self.batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in self.batches]
 
-    def train(self) -> float:
-        """Seconds per batch of a pass of training steps, until the last one's loss is on the host."""
-        self.plain.train()
-        if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(self.plain.parameters(), lr=1e-5, weight_decay=0.01, fused=True)
-        started = time.perf_counter()
-        for batch in self.batches:
-            with self._casting():
-                loss = self.model(**batch).loss
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        loss.item()
-        return (time.perf_counter() - started) / len(self.batches)
-
-    def infer(self) -> float:
-        """Seconds per batch of a pass of predictions."""
-        self.plain.eval()
-        started = time.perf_counter()
-        with torch.inference_mode(), self._casting():
-            for batch in self.batches:
-                self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float().cpu().numpy()
-        return (time.perf_counter() - started) / len(self.batches)
-
-    def _casting(self) -> AbstractContextManager[Any]:
+    def casting(self) -> AbstractContextManager[Any]:
         kind = torch.device(self.device).type
         return torch.autocast(kind, HALF[self.precision]) if self.precision in HALF else nullcontext()
 
