@@ -38,6 +38,7 @@ CASES = {
     "base-128": ("base", 32, "128"),
     "base-512": ("base", 8, "512"),
     "base-mixed": ("base", 32, "mixed"),
+    "base-mixed-512": ("base", 8, "mixed-512"),
     "base-large": ("base", 256, "128"),
 }
 """Size of the model, texts of a batch, their lengths as `bert_step.py` takes them."""
@@ -73,9 +74,8 @@ class Pair(NamedTuple):
 
 LINES = [
     *[Pair(case, "bf16") for case in ("tiny-mixed", "mini-mixed", "base-mixed", "base-128", "base-512")],
-    *[Pair(case, "tf32") for case in ("base-128", "base-mixed", "tiny-mixed")],
-    Pair("base-128", "float32"),
-    Pair("base-large", "bf16"),
+    *[Pair(case, "bf16") for case in ("tiny-full", "base-mixed-512", "base-large")],
+    *[Pair("base-128", precision) for precision in ("tf32", "float32")],
 ]
 """Measured unless cases or precisions are named."""
 

@@ -15,6 +15,8 @@ import numpy as np
 
 VOCABULARY, LONGEST, FIRST_ID = 30522, 128, 1000
 CLASSES, TAGS, IGNORED = 2, 9, -100
+MIXED = {"mixed": LONGEST, "mixed-512": 512}
+"""Lengths that are drawn, and the longest of them."""
 UNLABELLED = 0.3
 """The share of tokens that a head on tokens ignores, as later pieces of words are."""
 WINDOW, WINDOWS = 50, 50
@@ -77,11 +79,13 @@ def _tags(generator: np.random.Generator, length: int) -> list[int]:
 
 # ---------------------------------------------------------------- texts
 def draw_texts(lengths: str, count: int, generator: np.random.Generator, model: Path | None = None) -> list[Text]:
-    """`count` texts. lengths: "full", 128 tokens each; "mixed", lognormal with mean 40 between 4 and 128; a number of tokens; or the path
-    of a file with a text on every line, of which fair samples are taken: with a model its tokenizer's ids, cut at 128; without one
-    made-up ids, as many as the line has words, and two more."""
-    if lengths == "mixed":  # the mean of what is left after clipping is 40
-        sizes = np.clip(np.rint(generator.lognormal(3.52, 0.6, count)), 4, LONGEST).astype(int)
+    """`count` texts. lengths: "full", 128 tokens each; "mixed", lognormal with mean 40 between 4 and 128; "mixed-512", the same with mean 160
+    and up to 512; a number of tokens; or the path of a file with a text on every line, of which fair samples are taken: with a model its
+    tokenizer's ids, cut at 128; without one made-up ids, as many as the line has words, and two more."""
+    if lengths in MIXED:
+        longest = MIXED[lengths]
+        drawn = generator.lognormal(3.52, 0.6, count) * longest / LONGEST  # the mean of what is left after clipping is 40 of 128
+        sizes = np.clip(np.rint(drawn), 4, longest).astype(int)
     elif lengths == "full" or lengths.isdecimal():
         sizes = np.full(count, LONGEST if lengths == "full" else int(lengths))
     else:

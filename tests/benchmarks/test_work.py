@@ -20,6 +20,8 @@ def test_mixed_lengths_are_those_that_are_promised() -> None:
     lengths = lengths_of(draw_texts("mixed", 20_000, np.random.default_rng(0)))
     assert min(lengths) == 4 and max(lengths) == 128
     assert abs(np.mean(lengths) - 40) < 0.5  # the standard error of 20,000 draws is 0.17
+    longer = lengths_of(draw_texts("mixed-512", 20_000, np.random.default_rng(0)))
+    assert max(longer) == 512 and abs(np.mean(longer) - 160) < 2
     assert set(lengths_of(draw_texts("full", 5, np.random.default_rng(0)))) == {128}
     assert set(lengths_of(draw_texts("200", 5, np.random.default_rng(0)))) == {200}
 
