@@ -79,9 +79,9 @@ def _tags(generator: np.random.Generator, length: int) -> list[int]:
 
 # ---------------------------------------------------------------- texts
 def draw_texts(lengths: str, count: int, generator: np.random.Generator, model: Path | None = None) -> list[Text]:
-    """`count` texts. lengths: "full", 128 tokens each; "mixed", lognormal with mean 40 between 4 and 128; "mixed-512", the same with mean 160
-    and up to 512; a number of tokens; or the path of a file with a text on every line, of which fair samples are taken: with a model its
-    tokenizer's ids, cut at 128; without one made-up ids, as many as the line has words, and two more."""
+    """`count` texts. lengths: "full", 128 tokens each; "mixed", lognormal with mean 40 between 4 and 128; "mixed-512", the same with mean
+    160 and up to 512; a number of tokens; or the path of a file with a text on every line, of which fair samples are taken: with a model
+    its tokenizer's ids, cut at 128; without one made-up ids, as many as the line has words, and two more."""
     if lengths in MIXED:
         longest = MIXED[lengths]
         drawn = generator.lognormal(3.52, 0.6, count) * longest / LONGEST  # the mean of what is left after clipping is 40 of 128
