@@ -99,14 +99,17 @@ def _place(where: Any) -> str:
 
 
 def next_token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
-    """What each row is to predict: the label of the next token of its sequence; the last one predicts nothing.
+    """What each row is to predict: the label of the token in the next place of its sequence. Nothing where that is padding or the end.
 
-    Shapes, Raises: as `token_labels`.
+    A masked first row predicts nothing either: it is padding itself. Shapes, Raises: as `token_labels`.
     """
-    own = token_labels(labels, tokens, classes)
-    following = own.copy()
-    following[:-1] = own[1:]
-    following[tokens.packing.offsets[1:] - 1] = IGNORED
+    own, packing = token_labels(labels, tokens, classes), tokens.packing
+    following = own * 0 + IGNORED
+    followed = (tokens.positions[1:] == tokens.positions[:-1] + 1).nonzero()[0]
+    following[followed] = own[followed + 1]
+    following[packing.offsets[1:] - 1] = IGNORED
+    if packing.masked_first is not None:
+        following[packing.first_rows[list(packing.masked_first)]] = IGNORED
     return following
 
 

@@ -171,6 +171,20 @@ def test_the_first_row_of_a_decoder_sees_itself_alone() -> None:
     assert absolute_error(model(batch.packed()).logits.numpy(), firsts.numpy()) < EXACT
 
 
+def test_padding_predicts_no_token() -> None:
+    """Neither column 0, which is computed for pooled heads even where it is padding, nor a token with a gap behind it."""
+    model = head("BertLMHeadModel", is_decoder=True).eval()
+    ids = np.arange(3, 18).reshape(3, 5)
+    mask = np.array([[0, 0, 1, 1, 1], [0, 1, 1, 1, 1], [1, 1, 0, 1, 1]])
+    asked = np.array([[0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 1, 0, 0, 1]])  # the label of a place whose neighbour on the left is a token
+    every, few = (np.where(chosen, ids, -100) for chosen in (mask, asked))
+    output = model(ids, mask, labels=every)
+    scores = mg.functional.log_softmax(output.logits, axis=-1).numpy()
+    expected = -np.mean([scores[i, j - 1, ids[i, j]] for i, j in np.argwhere(asked)])
+    assert float(output.loss) == pytest.approx(expected, rel=1e-12)
+    assert float(model(ids, mask, labels=few).loss) == float(output.loss)
+
+
 def test_a_language_model_that_looks_ahead_says_so(caplog: pytest.LogCaptureFixture) -> None:
     models.BertLMHeadModel(config(is_decoder=True))
     assert not caplog.records
