@@ -1,7 +1,7 @@
 """Every head of every family: what it is called with, what transformers computes for it, and that ours computes the same.
 
 Where padding takes part in what transformers computes, the expected value is made of its logits at real tokens: an answer's place is
-looked for among them alone, and a token is predicted by the real one before it.
+looked for among them alone, and a token is predicted by the real one right before it.
 """
 
 from __future__ import annotations
