@@ -115,7 +115,8 @@ class SentenceEncoder(Module):
             texts = [text.lower() if isinstance(text, str) else text for text in texts]
         encodings = self.tokenizer.encode(texts, max_length=self.settings.max_length)
         found: Array = zeros((len(encodings), self.encoder.config.hidden_size), dtype=self.encoder.parameters()[0].dtype).array
-        vectors = _replicas.setdefault(self, Replicas(proxy(self), workers=1))
+        if (vectors := _replicas.get(self)) is None:
+            vectors = _replicas[self] = Replicas(proxy(self), workers=1)
         with self.evaluating():
             for numbers, tokens in batches_by_length(encodings, batch_tokens, progress):
                 found[numbers] = vectors(tokens)

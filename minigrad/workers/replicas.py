@@ -23,7 +23,7 @@ from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, PackedTokens
 from minigrad.tape import no_grad
 from minigrad.tensor import Tensor
-from minigrad.workers.captured import CapturedFunction
+from minigrad.workers.graphs.captured import CapturedFunction
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of
 from minigrad.workers.process import Reply, Worker, number_of_workers, stop_all
 from minigrad.workers.surroundings import Surroundings
@@ -36,7 +36,7 @@ class Replicas:
     """Computes function(tokens), in this process alone or together with forked workers; no gradients can be computed of it.
 
     function: gives a tensor or an array with one row for each sequence, or one for each token; rows must not depend on other sequences.
-    A tensor on a GPU lets its launches be recorded for batches of one size: see `captured.py`.
+    A tensor on a GPU lets its launches be recorded for batches of one size: see `graphs/captured.py`.
     workers: processes that compute, this one among them; "auto": as many as there are processors to use.
 
         with mg.workers.Replicas(lambda tokens: model(tokens).logits, workers="auto") as logits_of:

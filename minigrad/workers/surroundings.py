@@ -1,4 +1,4 @@
-"""What a forked worker knows is a copy made by the fork: here is seen when that copy has become old."""
+"""What a forked worker knows is a copy made by the fork, and a CUDA graph does what was recorded: here is seen when that has become old."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _TRAINED = attrgetter("requires_grad")
 
 
 class Surroundings:
-    """What a function may read, as it was at a fork: all modules, parameters, buffers. A function does not say what it calls, so all that
-    exist are looked at.
+    """What a function may read, as it was at a fork or a recording: all modules, parameters, buffers. A function does not say what it
+    calls, so all that exist are looked at.
 
     shared: parameters whose numbers the processes share, so that a change of these is no news. held: modules that whoever has this object
     has anyway; they are compared faster. numbers: whether new numbers of the other parameters are news.
@@ -45,7 +45,7 @@ class Surroundings:
         self._hooked = any(list(hooks or ()) for o in found if isinstance(o, Module) for hooks in (o._forward_hooks, o._forward_pre_hooks))
 
     def changed(self) -> bool:
-        """Whether a fork made now would know something else than one made when this object was."""
+        """Whether a fork or a recording made now would know something else than one made when this object was."""
         if self._attributes != self._were or list(map(_TRAINED, self._shared)) != self._trained:
             return True
         for known, mark in self._before:

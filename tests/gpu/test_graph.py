@@ -25,7 +25,7 @@ from minigrad.packing import PackedTokens
 from minigrad.train.captured.feeding import filled
 from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, fill_label
 from minigrad.train.team import Team
-from minigrad.workers.buckets import bucket_for
+from minigrad.workers.graphs.buckets import bucket_for
 
 HUGE = 4999
 """The id of a token that makes every loss overflow."""

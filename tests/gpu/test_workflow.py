@@ -22,8 +22,9 @@ from minigrad.models.sentence import POOLINGS
 from minigrad.packing import PackedTokens
 from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
-from minigrad.workers import Replicas, captured
-from minigrad.workers.buckets import bucket_for, filled_tokens
+from minigrad.workers import Replicas
+from minigrad.workers.graphs import captured
+from minigrad.workers.graphs.buckets import bucket_for, filled_tokens
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 2}  # heads that there are kernels for
 

@@ -10,7 +10,7 @@ from kernels.cuda.emulation import Emulator
 
 from minigrad.kernels import register_cuda
 from minigrad.train.captured import recordings
-from minigrad.workers import captured
+from minigrad.workers.graphs import captured
 
 register_cuda()
 

@@ -16,7 +16,7 @@ import numpy as np
 from minigrad.backend.graphs import Layout
 from minigrad.data.loader import Batch
 from minigrad.models.losses import IGNORED
-from minigrad.workers.buckets import Bucket, extended, filled_tokens, write_extended, write_filled
+from minigrad.workers.graphs.buckets import Bucket, extended, filled_tokens, write_extended, write_filled
 
 
 def filled(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:

@@ -21,8 +21,8 @@ from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
 from minigrad.train.objectives import LossOf, weighted
-from minigrad.workers.buckets import Bucket
-from minigrad.workers.ids import rows_by_name
+from minigrad.workers.graphs.buckets import Bucket
+from minigrad.workers.graphs.ids import rows_by_name
 
 CHANGING = ("size", "eps", "decay")
 """The constants of Adam that are others in every step, in the order in which its kernel reads them."""

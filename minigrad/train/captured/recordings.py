@@ -24,7 +24,7 @@ from minigrad.train.captured.feeding import filled, kind_of, layout_of, placed, 
 from minigrad.train.captured.recorded_step import CHANGING, Control, Key, RecordedStep, computed, unchanging
 from minigrad.train.captured.standing import Standing
 from minigrad.train.objectives import LossOf, fill_label, has_own_loss
-from minigrad.workers.buckets import bucket_for
+from minigrad.workers.graphs.buckets import bucket_for
 from minigrad.workers.replicas import forget_graphs
 from minigrad.workers.surroundings import PLAIN, Surroundings
 

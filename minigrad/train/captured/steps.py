@@ -29,7 +29,7 @@ from minigrad.train.captured.feeding import write
 from minigrad.train.captured.recorded_step import CHANGING, RecordedStep, unchanging
 from minigrad.train.captured.recordings import Recordings
 from minigrad.train.captured.standing import Standing
-from minigrad.workers.ids import all_below
+from minigrad.workers.graphs.ids import all_below
 
 AHEAD = 2
 """Launched steps whose results nobody has waited for, at most."""

@@ -34,7 +34,7 @@ from minigrad.train.objectives import LossOf, SequenceClasses
 from minigrad.train.settings import TrainingSettings
 from minigrad.train.team import Team
 from minigrad.train.trainer import Trainer
-from minigrad.workers.buckets import bucket_for
+from minigrad.workers.graphs.buckets import bucket_for
 
 MANY = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1), (5, 9, 3), (6, 9, 2)]
 """Of one bucket."""

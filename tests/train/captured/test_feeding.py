@@ -22,7 +22,7 @@ from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
 from minigrad.train.captured.feeding import filled, layout_of, write
 from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses, fill_label
-from minigrad.workers.buckets import Bucket, bucket_for, size_above
+from minigrad.workers.graphs.buckets import Bucket, bucket_for, size_above
 
 LENGTHS = (5, 9, 1, 3, 7, 2, 9)
 

@@ -29,7 +29,7 @@ from minigrad.train.objectives import (
     fill_label,
 )
 from minigrad.train.team import Team
-from minigrad.workers.buckets import bucket_for
+from minigrad.workers.graphs.buckets import bucket_for
 
 LENGTHS = [(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]
 """Of one bucket, of which 15 tokens in 3 sequences would be missing one: so all are filled up."""

@@ -34,7 +34,7 @@ from minigrad.train.captured.feeding import filled
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import Count, LossOf, SequenceClasses, TokenClasses
 from minigrad.train.team import Team
-from minigrad.workers.buckets import bucket_for
+from minigrad.workers.graphs.buckets import bucket_for
 
 CONFIG = {
     "vocab_size": 40, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,

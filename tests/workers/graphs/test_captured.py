@@ -32,8 +32,9 @@ from minigrad.models import (
 )
 from minigrad.models.sentence import POOLINGS, SentenceSettings
 from minigrad.packing import PackedTokens
-from minigrad.workers import Replicas, captured
-from minigrad.workers.buckets import bucket_for, filled_tokens
+from minigrad.workers import Replicas
+from minigrad.workers.graphs import captured
+from minigrad.workers.graphs.buckets import bucket_for, filled_tokens
 
 CONFIG = {
     "vocab_size": 40, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,

@@ -22,8 +22,8 @@ from minigrad.backend.precision import product_precision
 from minigrad.errors import ArgumentError
 from minigrad.packing import PackedTokens
 from minigrad.parameter import Parameter
-from minigrad.workers.buckets import Bucket, bucket_for, filled_tokens, write_filled
-from minigrad.workers.ids import all_below, rows_by_name
+from minigrad.workers.graphs.buckets import Bucket, bucket_for, filled_tokens, write_filled
+from minigrad.workers.graphs.ids import all_below, rows_by_name
 from minigrad.workers.surroundings import Surroundings
 
 logger = logging.getLogger("minigrad")

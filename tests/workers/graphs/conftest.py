@@ -10,7 +10,7 @@ from kernels.cuda import recording
 from kernels.cuda.emulation import Emulator
 from train.conftest import compiled as compiled
 
-from minigrad.workers import captured
+from minigrad.workers.graphs import captured
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad.backend.transfers import Noted
-from minigrad.workers.ids import all_below, are_below, ids_of, rows_by_name
+from minigrad.workers.graphs.ids import all_below, are_below, ids_of, rows_by_name
 
 
 @given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-2, 6), min_size=1), st.integers(1, 1 << 40) | st.integers(1, 7))
