@@ -18,7 +18,8 @@ from minigrad.backend.gemm import SHORT
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.draws import recipe
-from minigrad.kernels.cuda.launch import HEAD_SIZES, PIECE, launch
+from minigrad.kernels.cuda.launch import launch
+from minigrad.kernels.cuda.table import HEAD_SIZES, PIECE
 from minigrad.packing import Packing
 
 

@@ -17,8 +17,9 @@ from minigrad.backend.layout import neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.draws import row_draw
-from minigrad.kernels.cuda.launch import ROWS, WIDEST, ceil_div, launch
+from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.shortening import shortened
+from minigrad.kernels.cuda.table import ROWS, WIDEST, ceil_div
 
 
 def all_float32(*arrays: Any) -> bool:

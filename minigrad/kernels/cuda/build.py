@@ -23,7 +23,7 @@ from typing import Any
 
 from minigrad.errors import ArgumentError, DeviceError, MinigradError, MissingExtraError
 from minigrad.files import replacing
-from minigrad.kernels.cuda.launch import TABLE
+from minigrad.kernels.cuda.table import TABLE
 
 logger = logging.getLogger("minigrad")
 

@@ -26,7 +26,7 @@ def recipe(draw: Draw | None) -> tuple[Any, ...]:
 
 
 def row_draw(xp: Any, draw: Draw | None) -> tuple[Any, ...]:
-    """The arguments `launch.DRAW` of a kernel that drops units of rows; the places are null without a draw."""
+    """The arguments `table.DRAW` of a kernel that drops units of rows; the places are null without a draw."""
     return None if draw is None else places(xp, draw.packing), *recipe(draw)
 
 

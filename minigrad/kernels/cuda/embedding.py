@@ -15,8 +15,9 @@ from minigrad.backend.random import Draw
 from minigrad.backend.transfers import declared
 from minigrad.kernels.cuda.blocks import all_float32, covers, norm_sums
 from minigrad.kernels.cuda.draws import row_draw
-from minigrad.kernels.cuda.launch import BUNDLE, MERGED, RUN, TABLES, WIDEST, launch
+from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.shortening import note_short
+from minigrad.kernels.cuda.table import BUNDLE, MERGED, RUN, TABLES, WIDEST
 
 NO_ROW = -1
 """The id of a gradient that no row gets."""

@@ -15,8 +15,8 @@ from minigrad.backend.transfers import note_bound
 from minigrad.errors import DeviceError
 from minigrad.kernels.cuda import attention, draws
 from minigrad.kernels.cuda.attention import Work
-from minigrad.kernels.cuda.launch import PIECE
 from minigrad.kernels.cuda.sequences import count_ids
+from minigrad.kernels.cuda.table import PIECE
 from minigrad.packing import IntArray, PackedTokens, Packing
 
 IDLE = {"queries": np.array([0, 0, 0, 1, 0, PIECE, 0, 0], np.int32), "keys": np.array([0, 1, 0, 0, 0, PIECE, 0, 0], np.int32)}

@@ -1,263 +1,26 @@
-"""How each kernel is called: its source, its arguments, its threads, and how many blocks of them cover the work.
-
-The table is the one place that host code, the tests that compile the sources and those that run them on the CPU all read.
-"""
+"""Launches: a kernel of the table run on the current stream, compiled and loaded when it is first wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any, TypeAlias
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from struct import Struct
+from struct import error as StructError
+from threading import Lock
+from typing import Any
 
 import numpy as np
 
 from minigrad.backend.layout import is_contiguous
-from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import ContractError
-from minigrad.kernels.cuda.loaded import Loaded
-
-Grid: TypeAlias = tuple[int, int, int]
-
-TYPES: dict[str, type[np.generic]] = {
-    "i32": np.int32,
-    "u32": np.uint32,
-    "i64": np.int64,
-    "u64": np.uint64,
-    "f32": np.float32,
-    "f64": np.float64,
-}
-"""The words for numbers that are passed by value."""
+from minigrad.kernels.cuda import build
+from minigrad.kernels.cuda.table import TABLE, Grid
 
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
 """Of a grid, along each of its axes."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One kernel.
-
-    source: its file in `sources/`. arguments: the parameters in order, "x*" for a pointer and "rows:i64" for a number of one of `TYPES`.
-    block: threads along x, y and z. grid: from the sizes of the work to the number of blocks; no block where there is nothing to do.
-    shared: bytes of dynamic shared memory.
-    """
-
-    source: str
-    arguments: str
-    block: Grid
-    grid: Callable[..., Grid]
-    shared: int = 0
-
-    @cached_property
-    def types(self) -> list[tuple[str, type[np.generic] | None]]:
-        """The name of each parameter and its type; None for a pointer."""
-        parts = [argument.partition(":") for argument in self.arguments.split()]
-        return [(name.removesuffix("*"), TYPES[word] if word else None) for name, _, word in parts]
-
-    @cached_property
-    def pointers(self) -> list[int]:
-        """Which of the parameters are pointers."""
-        return [i for i, (_, kind) in enumerate(self.types) if kind is None]
-
-
-# ---------------------------------------------------------------- grids
-def ceil_div(n: int, size: int) -> int:
-    return -(-n // size)
-
-
-WIDEST = 1024
-"""Numbers of the widest row that a warp holds in registers."""
-
-WARPS, STRIP, ROWS = 8, 128, 32
-"""Warps of a block, and columns and rows of a strip."""
-
-
-def by_warp(rows: int) -> Grid:
-    """A warp for each row."""
-    return ceil_div(rows, WARPS), 1, 1
-
-
-def strips(rows: int, width: int) -> Grid:
-    return ceil_div(rows, ROWS), ceil_div(width, STRIP), 1
-
-
-COLUMNS = 32
-"""Of a block that sums all rows."""
-
-
-def by_columns(width: int) -> Grid:
-    return ceil_div(width, COLUMNS), 1, 1
-
-
-def by_block(rows: int) -> Grid:
-    """A block for each row."""
-    return rows, 1, 1
-
-
-def row_strips(rows: int, width: int) -> Grid:
-    return rows, ceil_div(width, STRIP), 1
-
-
-def warp_strips(rows: int, width: int) -> Grid:
-    return ceil_div(rows, WARPS), ceil_div(width, STRIP), 1
-
-
-RUN, MERGED, BUNDLE = 2048, 8, 16
-"""Ids that are sorted among themselves, sorted runs that become one at a time, and rows that are summed before their sums are."""
-
-
-TABLES = 3
-"""Whose rows a kernel adds up."""
-
-
-def warp_keys(n: int, tables: int) -> Grid:
-    """A block for as many ids as a warp has threads."""
-    return ceil_div(n, 32), tables, 1
-
-
-def thread_keys(n: int, tables: int) -> Grid:
-    return ceil_div(n, 256), tables, 1
-
-
-def bundle_strips(tables: int, bundles: int, width: int) -> Grid:
-    return ceil_div(bundles, WARPS), ceil_div(width, STRIP), tables
-
-
-def quads(n: int) -> Grid:
-    """Four numbers for each thread."""
-    return ceil_div(n, 4 * 256), 1, 1
-
-
-SQUARES = 16384
-"""Numbers whose squares a block sums."""
-
-
-def squares(n: int) -> Grid:
-    return ceil_div(n, SQUARES), 1, 1
-
-
-def once(n: int = 1) -> Grid:
-    """One block, however much there is to do."""
-    return 1, 1, 1
-
-
-# ---------------------------------------------------------------- the table
-RECIPE = "clock* seed:u64 site:u64 step:u64 threshold:u32 scale:f32"
-"""What tells a kernel what to drop: `draws.recipe`."""
-
-DRAW = f"places* {RECIPE}"
-"""What tells a kernel which units of rows to drop."""
-
-BETAS = "beta1:f32 rest1:f32 beta2:f32 rest2:f32"
-
-WARP_ROWS, STRIPS = (32 * WARPS, 1, 1), (32, WARPS, 1)
-
-TABLE: dict[str, Entry] = {
-    "drop": Entry("rows_float32.cu", f"x* out* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
-    "total_rows": Entry("rows_float32.cu", "x* out* rows:i64 width:i32", (8, 32, 1), by_columns),
-    "cross_entropy": Entry(
-        "loss.cu",
-        "logits* labels* weights* losses* counts* saved* rows:i64 classes:i32 ignored:i64 smoothing:f32",
-        (256, 1, 1),
-        by_block,
-    ),
-    "total_loss": Entry("loss.cu", "losses* counts* denominator* total* rows:i64 divisor:f32 mean:i32", (1024, 1, 1), once),
-    "cross_entropy_pullback": Entry(
-        "loss.cu",
-        "g* logits* labels* weights* saved* factor* dlogits* rows:i64 classes:i32 each:i32 ignored:i64 smoothing:f32",
-        (256, 1, 1),
-        by_block,
-    ),
-    "gather_rows": Entry("embedding.cu", "table* ids* out* trained* rows:i64 height:i64 width:i32 untrained:i64", WARP_ROWS, by_warp),
-    "sort_ids": Entry("embedding.cu", "ids* keys* n:i64", STRIPS, warp_keys),
-    "merge_runs": Entry("embedding.cu", "keys* merged* run:i64 n:i64", (256, 1, 1), thread_keys),
-    "sum_bundles": Entry("embedding.cu", "values* keys* bundles* n:i64 width:i32", STRIPS, bundle_strips),
-    "sum_rows": Entry("embedding.cu", "values* keys* bundles* out* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, warp_strips),
-    "embed_norm": Entry(
-        "embed_norm.cu",
-        "table1* table2* table3* ids1* ids2* ids3* height1:i64 height2:i64 height3:i64 untrained1:i64 untrained2:i64 untrained3:i64 "
-        f"gamma* beta* out* rounded_bf16* rounded_fp16* trained* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
-        WARP_ROWS,
-        by_warp,
-    ),
-    "embed_norm_pullback": Entry("embed_norm.cu", f"g* gamma* xhat* rstd* gx* dropped* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
-    "segment_mean": Entry("sequences.cu", "x* first_rows* out* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
-    "segment_mean_pullback": Entry("sequences.cu", "g* first_rows* dx* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
-    "segment_max": Entry("sequences.cu", "x* first_rows* out* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
-    "segment_max_pullback": Entry("sequences.cu", "g* x* out* first_rows* dx* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
-    "count_ids": Entry("sequences.cu", "ids* first_rows* out* rows:i64 sequences:i64 skipped:i64 start:i64", WARP_ROWS, by_warp),
-    "adam": Entry(
-        "optimizer.cu",
-        f"p* g* m* v* largest* n:i64 {BETAS} size:f32 eps:f32 l2:f32 decay:f32 factor:f32",
-        (256, 1, 1),
-        quads,
-    ),
-    "begin_captured": Entry("optimizer.cu", "loss* squares* max_norm:f64 numbers* scale* stopped*", (1, 1, 1), once),
-    "adam_captured": Entry(
-        "optimizer.cu",
-        f"p* g* m* v* largest* n:i64 {BETAS} l2:f32 changing* scale* stopped*",
-        (256, 1, 1),
-        quads,
-    ),
-    "sum_of_squares": Entry("optimizer.cu", "x* partial* n:i64", (256, 1, 1), squares),
-    "sum_doubles": Entry("optimizer.cu", "partial* total* n:i64", (256, 1, 1), once),
-}
-
-STORAGES = ("float32", "bf16", "fp16")
-"""How rows lie in memory: bf16 as uint16 that hold the bits."""
-
-
-def _rows() -> Iterator[tuple[str, Entry]]:
-    kernels: dict[str, tuple[str, Grid, Callable[..., Grid]]] = {
-        "add_norm": (
-            f"y* bias* residual* gamma* beta* out* rounded* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
-            WARP_ROWS,
-            by_warp,
-        ),
-        "add_norm_pullback": (f"g* gamma* xhat* rstd* gx* dy* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
-        "add_bias": ("y* bias* rows:i64 width:i32", STRIPS, strips),
-        "bias_gelu": ("h* bias* out* rows:i64 width:i32", STRIPS, strips),
-        "bias_gelu_pullback": ("g* h* bias* dh* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
-        "column_sums": ("x* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
-        "norm_sums": ("g* xhat* dy* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
-    }
-    for storage in STORAGES:
-        for kernel, how in kernels.items():
-            yield f"{kernel}_{storage}", Entry(f"rows_{storage}.cu", *how)
-
-
-TABLE.update(_rows())
-
-PIECE = 64
-"""Rows of a block of attention."""
-
-HEAD_SIZES = (32, 64, 128)
-
-
-def by_head(pieces: int, heads: int) -> Grid:
-    """A block for each piece of a sequence and each head; the heads of one piece are neighbours in memory, and so they run side by side."""
-    return pieces * heads, 1, 1
-
-
-def _attention() -> Iterator[tuple[str, Entry]]:
-    settings = f"rows:i64 parts:i32 heads:i32 causal:i32 {RECIPE}"
-    for precision in PRECISIONS:
-        for size in HEAD_SIZES:
-            for kernel, arrays in {
-                "forward": "q* kv* items* out* lse*",
-                "dq": "q* kv* items* out* lse* g* dq* delta*",
-                "dkv": "q* kv* items* lse* delta* g* dkv*",
-            }.items():
-                yield (
-                    f"attention_{kernel}_{precision}_{size}",
-                    Entry(f"attention_{precision}.cu", f"{arrays} {settings}", (128, 1, 1), by_head),
-                )
-
-
-TABLE.update(_attention())
-
-
-# ---------------------------------------------------------------- calls
 def launch(name: str, sizes: tuple[int, ...], *arguments: Any) -> None:
     """Run a kernel on the current stream. sizes: what the entry's `grid` takes. arguments: arrays, None for a null pointer, and numbers.
 
@@ -274,7 +37,7 @@ def launch(name: str, sizes: tuple[int, ...], *arguments: Any) -> None:
     for i in entry.pointers:
         if arguments[i] is not None and not is_contiguous(arguments[i]):
             raise ContractError(f"kernel {name}: {entry.types[i][0]} is not C-contiguous")
-    kernel_of(name)(grid, entry.block, arguments, entry.shared)
+    kernel_of(name)(grid, entry.block, arguments)
 
 
 _kernels: dict[tuple[str, int], Callable[..., None]] = {}
@@ -289,9 +52,7 @@ def kernel_of(name: str) -> Callable[..., None]:
     if kernel is None:
         entry = TABLE[name]
         function = _module(entry.source, device).get_function(name)
-        if entry.shared > 48 << 10:  # more has to be asked for
-            function.max_dynamic_shared_size_bytes = entry.shared
-        kernel = _kernels[name, device] = Loaded(function.kernel, [kind for _, kind in entry.types])
+        kernel = _kernels[name, device] = LoadedKernel(function.kernel, [kind for _, kind in entry.types])
     return kernel
 
 
@@ -300,6 +61,41 @@ def _module(source: str, device: int) -> Any:
     """All kernels of one source on one device."""
     import cupy
 
-    from minigrad.kernels.cuda import build
-
     return cupy.RawModule(path=str(build.cubin(source, build.architecture())))
+
+
+PLACE = 8
+"""Bytes for each parameter: the largest is a pointer or a number of 64 bits."""
+
+
+class LoadedKernel:
+    """`function` of CuPy with parameters of these kinds: the NumPy type of a number, None for a pointer.
+
+    Called at little cost to the host, which is what small batches wait for. CuPy looks at each argument of a launch and makes an object of
+    it. Here all are put side by side in memory by one call of `struct`, and CuPy gets the places, which stay the same.
+    """
+
+    def __init__(self, function: Any, kinds: Sequence[type[np.generic] | None]) -> None:
+        from cupy import ndarray
+        from cupy.cuda.function import CPointer
+
+        letters = [np.dtype(kind or np.uint64) for kind in kinds]  # those of NumPy are those of `struct`
+        self._layout = Struct("".join(f"{letter.char}{PLACE - letter.itemsize}x" for letter in letters))
+        self._memory = ctypes.create_string_buffer(self._layout.size)
+        start = ctypes.addressof(self._memory)
+        self._places = tuple(CPointer(start + PLACE * i) for i in range(len(kinds)))
+        self._function, self._array, self._lock = function, ndarray, Lock()
+
+    def __call__(self, grid: Grid, block: Grid, arguments: Sequence[Any]) -> None:
+        """Launch on the current stream. arguments: arrays, None for a null pointer, and numbers.
+
+        Raises: ContractError for a number that its parameter cannot hold.
+        """
+        array = self._array
+        values = [value.data.ptr if isinstance(value, array) else 0 if value is None else value for value in arguments]
+        with self._lock:  # until the driver has read the memory
+            try:
+                self._layout.pack_into(self._memory, 0, *values)
+            except StructError as error:
+                raise ContractError(f"a kernel's parameters cannot hold {values}: {error}") from error
+            self._function(grid, block, self._places)

@@ -23,8 +23,9 @@ from minigrad.backend.random import Draw
 from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.blocks import all_float32, beside, covers, partial_sums, summed
 from minigrad.kernels.cuda.draws import row_draw
-from minigrad.kernels.cuda.launch import HEAD_SIZES, WIDEST, launch
+from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.shortening import note_short, shortened
+from minigrad.kernels.cuda.table import HEAD_SIZES, WIDEST
 from minigrad.packing import Packing
 
 
@@ -151,7 +152,7 @@ def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array) -> bo
 
 
 def _storage(precision: str) -> str:
-    """How what lies between products of this precision is stored: one of `launch.STORAGES`."""
+    """How what lies between products of this precision is stored: one of `table.STORAGES`."""
     return precision if precision in SHORT else "float32"
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from minigrad.backend import Array
 from minigrad.kernels.cuda.blocks import all_float32
-from minigrad.kernels.cuda.launch import launch, squares
+from minigrad.kernels.cuda.launch import launch
+from minigrad.kernels.cuda.table import squares
 
 
 def adam(
@@ -71,5 +72,5 @@ def sum_of_squares(xp: Any, array: Array) -> Any:
         return NotImplemented
     partial, total = xp.empty(squares(array.size)[0], "float64"), xp.empty((), "float64")
     launch("sum_of_squares", (array.size,), array, partial, array.size)
-    launch("sum_doubles", (partial.size,), partial, total, partial.size)
+    launch("sum_doubles", (), partial, total, partial.size)
     return total

@@ -16,7 +16,7 @@ from kernels.cuda import short_arrays
 
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.kernels.cuda.build import SOURCES
-from minigrad.kernels.cuda.launch import TABLE, Grid
+from minigrad.kernels.cuda.table import TABLE, Grid
 
 FLAGS = (
     "-std=c++20",
@@ -79,18 +79,18 @@ class Emulator:
         source, kinds = TABLE[name].source, [kind for _, kind in TABLE[name].types]
         run = self.kernel_in(self.library(source, [other for other, entry in TABLE.items() if entry.source == source]), name)
 
-        def typed(grid: Grid, block: Grid, arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+        def typed(grid: Grid, block: Grid, arguments: tuple[Any, ...]) -> None:
             given = zip(kinds, arguments, strict=True)
-            run(grid, block, tuple((np.uint64(0) if x is None else x) if kind is None else kind(x) for kind, x in given), shared_mem)
+            run(grid, block, tuple((np.uint64(0) if x is None else x) if kind is None else kind(x) for kind, x in given))
 
         return typed
 
     def kernel_in(self, library: ctypes.CDLL, name: str) -> Callable[..., None]:
-        def run(grid: Grid, block: Grid, arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+        def run(grid: Grid, block: Grid, arguments: tuple[Any, ...]) -> None:
             held = [np.array(np.uint64(value.ctypes.data) if isinstance(value, np.ndarray) else value) for value in arguments]
             pointers = (ctypes.c_void_p * len(held))(*[value.ctypes.data for value in held])
             library.emulator_run_backwards(int(self.backwards))
-            if library[f"emulate_{name}"]((ctypes.c_uint * 6)(*grid, *block), ctypes.c_size_t(shared_mem), pointers):
+            if library[f"emulate_{name}"]((ctypes.c_uint * 6)(*grid, *block), pointers):
                 raise EmulationError(f"{name}: {library.emulator_failure().decode()}")
 
         return run

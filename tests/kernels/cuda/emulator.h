@@ -31,7 +31,6 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __restrict__
 #define EMULATED
-#define DYNAMIC_SHARED(T, name) T* const name = reinterpret_cast<T*>(emulator::dynamic_shared)
 
 // ---------------------------------------------------------------- vector types
 struct dim3 {
@@ -83,7 +82,6 @@ inline jmp_buf scheduler;
 inline std::function<void()> body;
 inline std::string failure;
 inline bool backwards = false;
-inline char* dynamic_shared = nullptr;
 
 inline void fail(const char* format, ...) {
     char text[400];
@@ -221,18 +219,15 @@ inline void run_block() {
 }
 
 template <class... A, size_t... I>
-int call(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** arguments, std::index_sequence<I...>) {
+int call(void (*kernel)(A...), dim3 grid, dim3 block, void** arguments, std::index_sequence<I...>) {
     failure.clear();
     gridDim = grid, blockDim = block;
     threads.resize((size_t)block.x * block.y * block.z);  // stacks are kept from one launch to the next
-    std::vector<float> memory(shared / sizeof(float) + 8);
     body = [&] { kernel(*(A*)arguments[I]...); };
     for (unsigned z = 0; z < grid.z; ++z)
         for (unsigned y = 0; y < grid.y; ++y)
             for (unsigned x = 0; x < grid.x && failure.empty(); ++x) {
                 blockIdx = {x, y, z};
-                std::fill(memory.begin(), memory.end(), NAN);
-                dynamic_shared = (char*)(((size_t)memory.data() + 15) / 16 * 16);
                 run_block();
             }
     if (!failure.empty()) threads.clear();  // some stand in the middle of the kernel
@@ -240,8 +235,8 @@ int call(void (*kernel)(A...), dim3 grid, dim3 block, size_t shared, void** argu
 }
 
 template <class... A>
-int call(void (*kernel)(A...), const unsigned* dims, size_t shared, void** arguments) {
-    return call(kernel, {dims[0], dims[1], dims[2]}, {dims[3], dims[4], dims[5]}, shared, arguments, std::index_sequence_for<A...>());
+int call(void (*kernel)(A...), const unsigned* dims, void** arguments) {
+    return call(kernel, {dims[0], dims[1], dims[2]}, {dims[3], dims[4], dims[5]}, arguments, std::index_sequence_for<A...>());
 }
 
 // The sizes of a kernel's parameters, then 0.
@@ -257,10 +252,8 @@ extern "C" inline __attribute__((used)) const char* emulator_failure() { return 
 extern "C" inline __attribute__((used)) void emulator_run_backwards(int yes) { emulator::backwards = yes; }
 
 // Behind a kernel's definition: makes it callable from Python.
-#define EMULATE(name)                                                                                           \
-    extern "C" int emulate_##name(const unsigned* dims, size_t shared, void** arguments) {                     \
-        return emulator::call(name, dims, shared, arguments);                                                  \
-    }                                                                                                           \
+#define EMULATE(name)                                                                                                       \
+    extern "C" int emulate_##name(const unsigned* dims, void** arguments) { return emulator::call(name, dims, arguments); } \
     extern "C" const int* parameters_of_##name() { return emulator::parameter_sizes(name); }
 
 // ---------------------------------------------------------------- what kernels call

@@ -308,11 +308,11 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
     def kernel_of(name: str) -> Callable[..., None]:
         kernel = emulated(name)
 
-        def run(grid: Any, block: Any, arguments: Any, shared_mem: int = 0) -> None:
+        def run(grid: Any, block: Any, arguments: Any) -> None:
             settle()
             given = tuple(plain(value) for value in arguments)
-            kernel(grid, block, given, shared_mem)
-            note(name, lambda: kernel(grid, block, given, shared_mem))
+            kernel(grid, block, given)
+            note(name, lambda: kernel(grid, block, given))
 
         return run
 

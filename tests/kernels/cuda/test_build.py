@@ -11,7 +11,7 @@ import pytest
 
 from minigrad.errors import ArgumentError, DeviceError, MissingExtraError
 from minigrad.kernels.cuda import build
-from minigrad.kernels.cuda.launch import TABLE
+from minigrad.kernels.cuda.table import TABLE
 
 SOURCE = "embedding.cu"
 

@@ -18,7 +18,7 @@ from kernels.cuda.cubins import parameter_sizes
 from minigrad.backend.precision import PRECISIONS
 from minigrad.errors import MissingExtraError
 from minigrad.kernels.cuda.build import ARCHITECTURES, SOURCES, Resources, compile_source, resources, sources
-from minigrad.kernels.cuda.launch import HEAD_SIZES, STORAGES, TABLE
+from minigrad.kernels.cuda.table import HEAD_SIZES, STORAGES, TABLE
 
 REGISTERS = {
     "drop": 40,
@@ -69,8 +69,7 @@ MOST_REGISTERS = 255
 """Of any kernel without a line above: beyond, the compiler spills."""
 
 STATIC_SHARED = 48 << 10
-SHARED = {80: 163 << 10, 90: 227 << 10}
-"""Shared memory that a block can have, in bytes: declared in the source, and in all."""
+"""Bytes of shared memory that a block can have without asking for more at its launch."""
 
 
 @cache
@@ -116,7 +115,7 @@ def test_nothing_lies_in_local_memory_and_registers_stay_below_the_ceiling(sourc
         assert 0 < found.registers <= REGISTERS.get(name, MOST_REGISTERS), name
         threads = int(np.prod(TABLE[name].block))
         assert found.registers * threads <= 65536, f"{name}: no block fits a multiprocessor"
-        assert found.shared <= STATIC_SHARED and found.shared + TABLE[name].shared <= SHARED[architecture], name
+        assert found.shared <= STATIC_SHARED, name
 
 
 def test_the_ceilings_are_of_kernels_that_exist() -> None:

@@ -10,7 +10,7 @@ from kernels.cuda.parity import compare, declines, normal
 from minigrad.errors import IndexRangeError
 from minigrad.kernels.cuda import embedding, launch
 from minigrad.kernels.cuda.embedding import NO_ROW, Order, SummedRows
-from minigrad.kernels.cuda.launch import BUNDLE, MERGED, RUN
+from minigrad.kernels.cuda.table import BUNDLE, MERGED, RUN
 
 LONG = 64
 """In embedding.cu: the most keys of one id that a warp adds up alone."""

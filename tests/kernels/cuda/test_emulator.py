@@ -37,7 +37,7 @@ extern "C" __global__ void of_another_half(float* out) {
 }
 extern "C" __global__ void too_far(float* out) { out[threadIdx.x + 1] = 1.0f; }
 extern "C" __global__ void grid_of_three_axes(float* out) {
-    DYNAMIC_SHARED(float, scratch);
+    __shared__ float scratch[32];
     const int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
     scratch[thread] = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
     __syncthreads();
@@ -122,6 +122,6 @@ def test_what_is_written_elsewhere_or_not_at_all_is_found(trial: Emulator) -> No
 def test_a_grid_has_three_axes(trial: Emulator) -> None:
     out = guarded(shape=(2 * 3 * 4, 4 * 2 * 4))
     kernel = trial.kernel_in(trial.library("trial.cu", NAMES), "grid_of_three_axes")
-    kernel((2, 3, 4), (4, 2, 4), (out,), shared_mem=4 * 32)
+    kernel((2, 3, 4), (4, 2, 4), (out,))
     np.testing.assert_array_equal(out, np.arange(24)[:, None] * 100 + np.arange(32))
     check_guards(out)

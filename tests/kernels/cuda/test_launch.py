@@ -1,80 +1,30 @@
-"""The launch table: grids cover all of the work once, whatever its size, and arguments are what the kernels take."""
+"""A launch: what it refuses, and as the driver sees it, the numbers and addresses that lie where CuPy's function is told to look."""
 
 from __future__ import annotations
 
-import re
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from kernels.cuda.emulation import Emulator
 
 from minigrad.errors import ContractError
 from minigrad.kernels.cuda import launch
-from minigrad.kernels.cuda.build import SOURCES, headers
-from minigrad.kernels.cuda.launch import TABLE, TYPES
-
-C_TYPES = {"i32": "int", "u32": "u32", "i64": "i64", "u64": "u64", "f32": "float", "f64": "double"}
+from minigrad.kernels.cuda.launch import LoadedKernel
+from minigrad.kernels.cuda.table import TABLE, TYPES
 
 
-def covered(blocks: int, each: int, n: int) -> bool:
-    """Whether `blocks` blocks of `each` cover n, the last of them not in vain."""
-    return blocks * each >= n and (blocks - 1) * each < n if n else blocks == 0
-
-
-counts = st.integers(0, 1 << 40) | st.integers(0, 300)
-
-
-@given(counts, st.integers(1, 1 << 22))
-def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
-    assert covered(launch.by_warp(rows)[0], launch.WARPS, rows)
-    assert launch.by_block(rows)[0] == rows
-    grid = launch.strips(rows, width)
-    assert covered(grid[0], launch.ROWS, rows) and covered(grid[1], launch.STRIP, width) and grid[2] == 1
-    assert covered(launch.by_columns(width)[0], launch.COLUMNS, width)
-    assert covered(launch.quads(rows)[0], 1024, rows)
-    assert covered(launch.thread_keys(rows, 3)[0], 256, rows) and covered(launch.warp_keys(rows, 3)[0], 32, rows)
-    assert launch.thread_keys(rows, 3)[1:] == launch.warp_keys(rows, 3)[1:] == (3, 1)
-    assert covered(launch.squares(rows)[0], launch.SQUARES, rows)
-    assert launch.warp_strips(rows, width) == (launch.by_warp(rows)[0], launch.strips(rows, width)[1], 1)
-    assert launch.bundle_strips(3, rows, width) == (*launch.warp_strips(rows, width)[:2], 3)
-    assert launch.row_strips(rows, width)[0] == rows and covered(launch.row_strips(rows, width)[1], launch.STRIP, width)
-
-
-@pytest.mark.parametrize(
-    ("source", "name", "value"),
-    [
-        ("rows.cuh", "WARPS", launch.WARPS),
-        ("embedding.cu", "WARPS", launch.WARPS),
-        ("embedding.cu", "RUN", launch.RUN),
-        ("embedding.cu", "MERGED", launch.MERGED),
-        ("embedding.cu", "BUNDLE", launch.BUNDLE),
-        ("embed_norm.cu", "TABLES", launch.TABLES),
-        ("optimizer.cu", "SQUARES", launch.SQUARES),
-    ],
-)
-def test_sizes_are_those_of_the_sources(source: str, name: str, value: int) -> None:
-    assert re.search(rf"constexpr int {name} = {value};", (SOURCES / source).read_text(encoding="utf-8"))
-
-
-def test_the_widest_row_and_the_strip_are_those_of_the_sources() -> None:
-    text = "".join((SOURCES / name).read_text(encoding="utf-8") for name in ("rows.cuh", "strips.cuh"))
-    lanes, chunks, ahead = (int(re.findall(rf"constexpr int {name} = (\d+);", text)[0]) for name in ("LANES", "CHUNKS", "AHEAD"))
-    assert lanes * 32 == launch.STRIP
-    assert launch.STRIP * chunks == launch.WIDEST
-    assert launch.WARPS * ahead == launch.ROWS
-
-
-# ---------------------------------------------------------------- calls
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What kernels are called with."""
     made: list[tuple[Any, ...]] = []
 
     def kernel_of(name: str) -> Any:
-        return lambda grid, block, arguments, shared_mem: made.append((name, grid, block, arguments, shared_mem))
+        return lambda grid, block, arguments: made.append((name, grid, block, arguments))
 
     monkeypatch.setattr(launch, "kernel_of", kernel_of)
     return made
@@ -83,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_a_kernel_gets_the_arguments_and_how_many_threads(calls: list[tuple[Any, ...]]) -> None:
     y = np.zeros((70, 200), np.float32)
     launch.launch("add_bias_float32", y.shape, y, None, 70, 200)
-    assert calls == [("add_bias_float32", (3, 2, 1), (32, 8, 1), (y, None, 70, 200), 0)]
+    assert calls == [("add_bias_float32", (3, 2, 1), (32, 8, 1), (y, None, 70, 200))]
 
 
 def test_nothing_to_do_launches_nothing(calls: list[tuple[Any, ...]]) -> None:
@@ -122,34 +72,66 @@ def test_a_billion_numbers_fit(calls: list[tuple[Any, ...]]) -> None:
     assert len(calls) == 3
 
 
-# ---------------------------------------------------------------- the table and the sources
-def declared(name: str) -> list[tuple[str, str]]:
-    """(type, name) of each parameter, read from the source or what it includes; nothing where a macro writes the kernel's parameters."""
-    entry = TABLE[name]
-    source = (SOURCES / entry.source).read_text(encoding="utf-8")
-    text = re.sub(r"//[^\n]*", "", "\n".join([source, *headers(source).values()]))
-    stem = name.rpartition("_")[0]  # a macro puts the storage behind it
-    found = re.search(rf"(?:__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?{name}|KERNEL\({stem},[^)]*\))\s*\(([^)]*)\)", text)
-    if found is None:
-        return []
-    parts = [" ".join(part.replace("__restrict__", "").split()) for part in found[1].split(",")]
-    return [(kind.removeprefix("const ").strip(), what) for kind, _, what in (part.rpartition(" ") for part in parts)]
+# ---------------------------------------------------------------- what the driver sees
+class Array:
+    """All that a launch reads of a GPU's array, which cannot be made here."""
+
+    def __init__(self, address: int) -> None:
+        self.data = SimpleNamespace(ptr=address)
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if declared(name)])
-def test_names_and_types_of_arguments_are_those_of_the_source(name: str) -> None:
-    words = {kind: C_TYPES[word] for word, kind in TYPES.items()}
-    for (kind, what), (table_name, table_kind) in zip(declared(name), TABLE[name].types, strict=True):
-        assert what == table_name
-        assert kind.endswith("*") if table_kind is None else kind == words[table_kind]
+@pytest.fixture
+def arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy, which works so far without a GPU, is not installed")
+    monkeypatch.setattr(cupy, "ndarray", Array)
 
 
-def test_the_sources_are_read_right() -> None:
-    assert declared("add_bias_float32") == [("Storage*", "y"), ("float*", "bias"), ("i64", "rows"), ("int", "width")]
+def reading(kinds: list[Any], found: list[Any]) -> Callable[..., None]:
+    """What takes the place of CuPy's function: it keeps what lies at each of the places."""
+
+    def function(grid: Any, block: Any, places: Any) -> None:
+        values = [np.frombuffer(ctypes.string_at(p.ptr, 8), kind or np.uint64)[0] for p, kind in zip(places, kinds, strict=True)]
+        found.append((grid, block, values))
+
+    return function
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_blocks_are_whole_warps_of_at_most_the_bound(name: str) -> None:
-    threads = int(np.prod(TABLE[name].block))
-    assert threads == 1 or threads % 32 == 0
-    assert threads <= 1024
+@pytest.mark.usefixtures("arrays")
+def test_each_kind_of_number_lies_at_its_place() -> None:
+    kinds, found = [None, *TYPES.values(), None], []  # type: ignore[var-annotated]
+    loaded = LoadedKernel(reading(kinds, found), kinds)
+    numbers = [-(1 << 31), (1 << 32) - 1, -(1 << 63), (1 << 64) - 1, 0.1, 0.1]
+    loaded((3, 2, 1), (32, 8, 1), (Array(1 << 47), *numbers, None))
+    loaded((1, 1, 1), (32, 1, 1), (None, *map(np.int64, [1, 2, 3, 4]), np.float32(0.5), np.float64(0.25), Array(64)))
+    assert found == [
+        ((3, 2, 1), (32, 8, 1), [1 << 47, *numbers[:4], np.float32(0.1), 0.1, 0]),
+        ((1, 1, 1), (32, 1, 1), [0, 1, 2, 3, 4, 0.5, 0.25, 64]),
+    ]
+
+
+@pytest.mark.usefixtures("arrays")
+@pytest.mark.parametrize(("word", "number"), [("i32", 1 << 31), ("u32", -1), ("i64", 1 << 63), ("i64", 0.5), ("i32", "1"), ("f32", "1")])
+def test_a_number_that_does_not_fit_is_refused(word: str, number: Any) -> None:
+    found: list[Any] = []
+    with pytest.raises(ContractError, match="parameters cannot hold"):
+        LoadedKernel(reading([TYPES[word]], found), [TYPES[word]])((1, 1, 1), (1, 1, 1), (number,))
+    assert not found
+
+
+@pytest.mark.usefixtures("arrays")
+def test_threads_do_not_mix_their_arguments() -> None:
+    found: list[Any] = []
+    loaded = LoadedKernel(reading([np.int64] * 9, found), [np.int64] * 9)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: loaded((i, 1, 1), (1, 1, 1), [i] * 9), range(2000)))
+    assert sorted(grid[0] for grid, *_ in found) == list(range(2000))
+    assert all(values == [grid[0]] * 9 for grid, _, values in found)
+
+
+@pytest.mark.usefixtures("arrays")
+@pytest.mark.parametrize("name", ["adam", "gather_rows", "cross_entropy_pullback"])
+def test_places_are_wide_enough_for_the_parameters(name: str, emulator: Emulator) -> None:
+    """Those of the C++ compiler."""
+    kinds = [kind for _, kind in TABLE[name].types]
+    assert [np.dtype(kind or np.uint64).itemsize for kind in kinds] == emulator.parameter_sizes(name)
+    assert LoadedKernel(None, kinds)._layout.size == 8 * len(kinds)

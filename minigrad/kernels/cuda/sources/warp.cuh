@@ -5,13 +5,6 @@
 
 #define DEVICE __device__ __forceinline__
 
-#ifndef DYNAMIC_SHARED
-// `name`: as much shared memory as the launch asks for, aligned to 16 bytes.
-#define DYNAMIC_SHARED(T, name)                              \
-    extern __shared__ __align__(16) unsigned char shared_[]; \
-    T* const name = reinterpret_cast<T*>(shared_)
-#endif
-
 constexpr u32 ALL = ~0u;
 constexpr int WARP = 32;
 
