@@ -25,9 +25,10 @@ from minigrad.backend import cuda_namespace
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
-from minigrad.kernels.cuda import blocks, launch, optimizer, table
+from minigrad.kernels.cuda import blocks, launch, optimizer
 from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
 from minigrad.kernels.cuda.sequences import count_ids
+from minigrad.kernels.cuda.table import HEAD_SIZES, TABLE
 from minigrad.op import REGISTRY
 from minigrad.optim.adam import adam
 from minigrad.optim.clip import clipping
@@ -265,7 +266,7 @@ def test_ids_are_counted(lengths: tuple[int, ...]) -> None:
 
 # ---------------------------------------------------------------- attention
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", table.HEAD_SIZES)
+@pytest.mark.parametrize("size", HEAD_SIZES)
 @pytest.mark.parametrize("precision", ATTENTION)
 def test_attention(precision: str, size: int, form: str) -> None:
     host, g, constants = case = sample(form, size, precision=precision)
@@ -368,4 +369,4 @@ def test_every_kernel_of_the_table_has_run() -> None:
     """By the tests above."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("other processes have run some of them")
-    assert not set(table.TABLE) - launched
+    assert not set(TABLE) - launched

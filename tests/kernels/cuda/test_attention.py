@@ -14,7 +14,8 @@ from kernels.cuda.emulation import Emulator, Namespace, guarded
 import minigrad as mg
 from minigrad.backend import random
 from minigrad.backend.random import Draw
-from minigrad.kernels.cuda import attention, draws, table
+from minigrad.kernels.cuda import attention, draws
+from minigrad.kernels.cuda.table import HEAD_SIZES, PIECE
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -23,7 +24,7 @@ TOLERANCE = 5e-6
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", table.HEAD_SIZES)
+@pytest.mark.parametrize("size", HEAD_SIZES)
 def test_values_and_gradients_equal_the_body(size: int, form: str, emulator: Emulator) -> None:
     """The second run's threads go in falling order, and it must give the same bits."""
     case = sample(form, size)
@@ -57,7 +58,7 @@ def test_any_packing(data: st.DataObject) -> None:
             assert (key_first, key_first + keys) == packing.key_spans[i]
             assert (query_first, query_first + count) == asking.spans[i]
             first, rows = (query_first, count) if owner == "queries" else (key_first, keys)
-            covered += range(first + start, first + min(rows, start + table.PIECE))
+            covered += range(first + start, first + min(rows, start + PIECE))
         spans = asking.spans if owner == "queries" else packing.key_spans
         assert sorted(covered) == [row for a, b in spans for row in range(a, b)]
 

@@ -7,7 +7,8 @@ from kernels.cuda.attention_cases import assert_close, body, finer, kernels, sam
 from kernels.cuda.emulation import EmulationError, Emulator
 
 import minigrad as mg
-from minigrad.kernels.cuda import launch, table
+from minigrad.kernels.cuda import launch
+from minigrad.kernels.cuda.table import TABLE
 
 FLOAT32, TF32, BF16 = "float32", "tf32", "bf16"
 
@@ -61,9 +62,9 @@ def test_a_planted_error_is_caught(
 ) -> None:
     planted = emulator.changed(source, right, wrong)
     kept = f"attention_{precision}.cu"
-    for name, entry in list(table.TABLE.items()):  # the other head sizes would only take a compiler's time
+    for name, entry in list(TABLE.items()):  # the other head sizes would only take a compiler's time
         if entry.source == kept and not name.endswith("_32"):
-            monkeypatch.delitem(table.TABLE, name)
+            monkeypatch.delitem(TABLE, name)
     lines = (planted.sources / kept).read_text(encoding="utf-8").splitlines(keepends=True)
     (planted.sources / kept).write_text("".join(line for line in lines if "64)" not in line and "128)" not in line), encoding="utf-8")
     monkeypatch.setattr(launch, "kernel_of", planted.kernel)

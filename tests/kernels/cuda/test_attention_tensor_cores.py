@@ -15,9 +15,10 @@ from kernels.cuda.emulation import Emulator, Namespace, guarded
 
 import minigrad as mg
 from minigrad.backend.precision import rounded
-from minigrad.kernels.cuda import launch, table
+from minigrad.kernels.cuda import launch
 from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.build import SOURCES
+from minigrad.kernels.cuda.table import HEAD_SIZES
 from minigrad.packing import Packing
 
 SHORT = {"tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
@@ -29,7 +30,7 @@ their way into a product, and with arrays of two bytes of the output, from which
 
 
 @pytest.mark.parametrize("form", ["training", "causal cross", "sequence head"])
-@pytest.mark.parametrize("size", table.HEAD_SIZES)
+@pytest.mark.parametrize("size", HEAD_SIZES)
 @pytest.mark.parametrize("precision", SHORT)
 def test_values_and_gradients_equal_the_body(precision: str, size: int, form: str, emulator: Emulator) -> None:
     case = sample(form, size, (1, 17, 40) if size == 128 else (1, 15, 33, 66), precision=precision)
@@ -74,7 +75,7 @@ def test_any_number_of_tiles(precision: str, masked: bool, emulator: Emulator) -
 
 
 @pytest.mark.parametrize("form", ["training", "causal cross"])
-@pytest.mark.parametrize("size", table.HEAD_SIZES)
+@pytest.mark.parametrize("size", HEAD_SIZES)
 def test_tiles_and_left_operands_are_rounded_to_tf32(size: int, form: str, emulator: Emulator) -> None:
     """So are gradients in their product with the output: here most weights are nearly 1, and what that takes away is nearly all."""
     case, short = finer(form, size, (1, 33, 66), "tf32")

@@ -14,7 +14,8 @@ import minigrad as mg
 from minigrad.backend.gemm import SHORT
 from minigrad.backend.random import Draw
 from minigrad.kernels import register_cuda
-from minigrad.kernels.cuda import launch, shortening, table
+from minigrad.kernels.cuda import launch, shortening
+from minigrad.kernels.cuda.table import ROWS, WIDEST, ceil_div
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -74,7 +75,7 @@ def test_what_lies_between_the_products_is_short(block: str, precision: str, emu
         pullback(g)
     heads = constants.get("heads", 1)
     long = [a for a in xp._made if a.dtype == np.float32 and a.size > heads * len(y)]
-    blocks = table.ceil_div(len(y), table.ROWS)
+    blocks = ceil_div(len(y), ROWS)
     assert sorted(a.shape for a in long if a.ndim > 1 and len(a) > blocks) == [y.shape, y.shape]
 
 
@@ -171,7 +172,7 @@ def test_what_is_not_covered_is_declined(block: str) -> None:
     assert declined(given, arrays={1: given[1][1][1:]})
     assert declined(given, arrays={last: given[1][last][1:]})
     assert declined(given, draw=Draw("a", 0.5, Packing([3]), 64))
-    wide = {i: np.zeros([table.WIDEST + 32 if n == 64 else n for n in a.shape], np.float32) for i, a in enumerate(given[1])}
+    wide = {i: np.zeros([WIDEST + 32 if n == 64 else n for n in a.shape], np.float32) for i, a in enumerate(given[1])}
     assert declined(given, arrays=wide, draw=None)
 
 

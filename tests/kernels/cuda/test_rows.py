@@ -16,7 +16,8 @@ from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend import random
 from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
-from minigrad.kernels.cuda import draws, launch, table
+from minigrad.kernels.cuda import draws, launch
+from minigrad.kernels.cuda.table import WIDEST
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -154,7 +155,7 @@ def test_a_captured_step_is_read_from_the_clock(emulator: Emulator) -> None:
 def test_what_is_not_covered_is_declined() -> None:
     x, w, b = normal((4, 6), (5, 6), (5,))
     v = normal((6,))[0]
-    wide = normal((2, table.WIDEST + 1), (table.WIDEST + 1,))
+    wide = normal((2, WIDEST + 1), (WIDEST + 1,))
     assert declines("dense_gelu", x, w, b, approximate="tanh")
     assert declines("dense_gelu", x.astype(np.float64), w, b)
     assert declines("dense_gelu", x[None], w, b)

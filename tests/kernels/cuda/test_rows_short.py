@@ -18,8 +18,9 @@ from kernels.cuda.short_arrays import shortened, widened
 from minigrad import ops
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.random import Draw
-from minigrad.kernels.cuda import launch, table
+from minigrad.kernels.cuda import launch
 from minigrad.kernels.cuda.draws import row_draw
+from minigrad.kernels.cuda.table import ROWS, STORAGES, ceil_div
 from minigrad.ops.normalisation import normalise, normalise_pullback
 from minigrad.packing import Packing
 
@@ -33,7 +34,7 @@ SHAPES = [(1, 1, 0), (9, 33, 0), (5, 128, 0), (40, 130, 0), (70, 132, 0), (70, 1
 SHAPES += [(3, 770, 1), (2, 1024, 0)]
 """Rows, width, and the numbers by which arrays begin behind a multiple of what is read at once."""
 
-each_storage = pytest.mark.parametrize("storage", table.STORAGES)
+each_storage = pytest.mark.parametrize("storage", STORAGES)
 each_shape = pytest.mark.parametrize(("rows", "width", "offset"), SHAPES)
 
 
@@ -105,7 +106,7 @@ def test_bias_gelu(storage: str, rows: int, width: int, offset: int, in_place: b
 def test_bias_gelu_pullback(storage: str, rows: int, width: int, offset: int, in_place: bool, emulator: Emulator) -> None:
     x, g, bias = normal((rows, width), (rows, width), (width,))
     x *= 4
-    blocks, stride = table.ceil_div(rows, table.ROWS), width + 3
+    blocks, stride = ceil_div(rows, ROWS), width + 3
 
     def run() -> list[np.ndarray]:
         above, h = stored(g, storage, offset), stored(x, storage)
@@ -123,7 +124,7 @@ def test_bias_gelu_pullback(storage: str, rows: int, width: int, offset: int, in
     truth = pullback(above) if callable(pullback) else pullback[0](above)
     extra = 0.0 if storage == "float32" else GELU * np.abs(above)
     assert_stored(dh, truth, storage, extra)
-    starts = np.arange(0, rows, table.ROWS)
+    starts = np.arange(0, rows, ROWS)
     sums = np.add.reduceat(truth, starts, axis=0)
     assert_stored(partial, sums, "float32", np.add.reduceat(np.broadcast_to(extra, truth.shape), starts, axis=0))
 
@@ -134,11 +135,11 @@ def test_column_sums(storage: str, rows: int, width: int, offset: int, emulator:
     [x] = normal((rows, width))
 
     def run() -> list[np.ndarray]:
-        partial = room((table.ceil_div(rows, table.ROWS), width))
+        partial = room((ceil_div(rows, ROWS), width))
         launch.launch(f"column_sums_{storage}", x.shape, stored(x, storage, offset), partial, rows, width, width)
         return [partial]
 
-    truth = np.add.reduceat(numbers(stored(x, storage)), np.arange(0, rows, table.ROWS), axis=0)
+    truth = np.add.reduceat(numbers(stored(x, storage)), np.arange(0, rows, ROWS), axis=0)
     assert_stored(twice(run, emulator)[0], truth, "float32")
 
 
@@ -165,13 +166,13 @@ def test_norm_sums(storage: str, rows: int, width: int, offset: int, kinds: int,
         dy[0] = 9
 
     def run() -> list[np.ndarray]:
-        partial = room((table.ceil_div(rows, table.ROWS), kinds * width))
+        partial = room((ceil_div(rows, ROWS), kinds * width))
         arrays = guarded(g), stored(xhat, storage, offset), stored(dy, storage) if kinds == 3 else None
         launch.launch(f"norm_sums_{storage}", g.shape, *arrays, partial, rows, width, kinds * width)
         return [partial]
 
     parts = [numbers(stored(dy, storage)), g * numbers(stored(xhat, storage)), g.astype(np.float64)][-kinds:]
-    truth = np.add.reduceat(np.concatenate(parts, axis=1), np.arange(0, rows, table.ROWS), axis=0)
+    truth = np.add.reduceat(np.concatenate(parts, axis=1), np.arange(0, rows, ROWS), axis=0)
     assert_stored(twice(run, emulator)[0], truth, "float32")
 
 
