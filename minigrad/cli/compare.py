@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from minigrad.files import listing, quoted, write_text
 from minigrad.train import metrics
 from minigrad.train.metrics import HIGHER_IS_BETTER, Comparison, GroupReport, McNemar, by_group, mcnemar, paired_bootstrap
 from minigrad.train.metrics.bootstrap import Metric
+from minigrad.train.not_finite import nulled
 
 DESCRIPTION = (
     "Reads two files of predictions (JSON lines, as a training run writes them) for the same records in the same order, and prints the "
@@ -200,13 +200,6 @@ def _write(
         "groups": None if groups is None else {"a": groups[0].to_dict(), "b": groups[1].to_dict()},
     }
     try:
-        write_text(path, json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(path, json.dumps(nulled(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise DataError(path, f"cannot be written: {error.strerror or error}", code="write-failed") from error
-
-
-def _plain(value: Any) -> Any:
-    """The same with null where a number is not defined, which JSON cannot say otherwise."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

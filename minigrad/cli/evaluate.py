@@ -12,8 +12,10 @@ from minigrad.data.readers import FORMATS
 from minigrad.files import write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
-from minigrad.train.events import json_ready
-from minigrad.train.run import check_column, check_length, grouped, kind_of_model, task_of_model, write_predictions
+from minigrad.train.not_finite import named
+from minigrad.train.predictions import check_column, grouped, write_predictions
+from minigrad.train.run import check_length
+from minigrad.train.tasks import task_of_model
 
 DESCRIPTION = "Prints the figures of a model with a head for sequence or token classification, and on request writes a row for each record."
 STATUS = ""
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     check_column(records, options.group)
     directory = find_checkpoint(options.model)
     model, tokenizer = load(directory).to(options.device), Tokenizer.from_pretrained(directory)
-    task = task_of_model(model, kind_of_model(model))
+    task = task_of_model(model)
     task.workers = options.workers
     max_length = min(512, max_tokens(model.config)) if options.max_length is None else options.max_length
     check_length(model, max_length)
@@ -65,5 +67,5 @@ def run(options: argparse.Namespace) -> int:
     if options.predictions is not None:
         write_predictions(Path(options.predictions), grouped(evaluation, examples, options.group))
     if options.json is not None:
-        write_text(Path(options.json), json.dumps(json_ready(evaluation.metrics), indent=2) + "\n")
+        write_text(Path(options.json), json.dumps(named(evaluation.metrics), indent=2) + "\n")
     return 0

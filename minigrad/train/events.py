@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from minigrad.errors import DataError, MissingExtraError
 from minigrad.files import replacing
+from minigrad.train.not_finite import named
 
 Event = Mapping[str, Any]
 Callback = Callable[[Event], None]
@@ -38,7 +38,7 @@ class JsonLog:
 
     def __call__(self, event: Event) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(json_ready(dict(event)), ensure_ascii=False) + "\n")
+            file.write(json.dumps(named(dict(event)), ensure_ascii=False) + "\n")
 
 
 def rewind(path: Path, step: int) -> None:
@@ -56,15 +56,6 @@ def rewind(path: Path, step: int) -> None:
             if event["step"] > step:
                 break
             new.write(line)
-
-
-def json_ready(value: Any) -> Any:
-    """JSON has no NaN: a number that is not finite becomes its name, in dicts and lists too."""
-    if isinstance(value, float) and not isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: json_ready(inner) for key, inner in value.items()}
-    return [json_ready(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class Progress:

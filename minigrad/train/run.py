@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,15 @@ from minigrad.backend import check_device, probe
 from minigrad.backend.random import manual_seed
 from minigrad.data import Tokenizer
 from minigrad.data.readers import read_records
-from minigrad.data.records import LabelMap, Record
+from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, ConfigError, DataError
-from minigrad.files import parse_json, quoted, replacing, write_text
+from minigrad.files import parse_json, write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
 from minigrad.train.config import CONFIG_NAME, DataPart, RunConfig
-from minigrad.train.events import LOG_NAME, Callback, Event, Progress, TensorBoard, json_ready
-from minigrad.train.tasks import Evaluation, Examples, Task, require_labels, task_of
+from minigrad.train.events import LOG_NAME, Callback, Event, Progress, TensorBoard
+from minigrad.train.predictions import check_column, grouped, write_predictions
+from minigrad.train.tasks import Examples, Task, require_labels, task_of
 from minigrad.train.trainer import Trainer, TrainingResult
 
 logger = logging.getLogger("minigrad")
@@ -153,46 +152,10 @@ class Run:
             write_report(self.directory)
 
 
-def grouped(evaluation: Evaluation, examples: Examples, column: str | None) -> Iterator[dict[str, Any]]:
-    """The rows of the predictions file, with what a column of the data (see `check_column`) says of each."""
-    for row, record in zip(evaluation.predictions, examples.records, strict=True):
-        yield row if column is None else row | {"group": str(record.fields[column])}
-
-
-def check_column(records: Sequence[Record], column: str | None) -> None:
-    """Raises: DataError for a record that has no such column to group by."""
-    for record in records:
-        if column is not None and column not in record.fields:
-            raise DataError(record.path, f"no column {quoted(column)} to group by", line=record.line, code="unknown-column")
-
-
 def check_length(model: Any, max_length: int) -> None:
     """Raises: ArgumentError for more tokens than the model has positions for."""
     if max_length > max_tokens(model.config):
         raise ArgumentError(f"max_length = {max_length}: this model reads {max_tokens(model.config)} tokens")
-
-
-def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a row a line; the file appears whole or not at all."""
-    with replacing(path) as file:
-        for row in rows:
-            file.write(json.dumps(json_ready(row), ensure_ascii=False).encode("utf-8") + b"\n")
-
-
-def task_of_model(model: Any, kind: str, stride: int | None = None) -> Task:
-    """The task that a trained model was trained for. Raises: ArgumentError for an unknown kind."""
-    names = model.config.id2label
-    return task_of(kind, labels=LabelMap(tuple(names[i] for i in range(len(names)))), stride=stride)
-
-
-def kind_of_model(model: Any) -> str:
-    """The kind of task that a model's head is for. Raises: ArgumentError for a head that no task has."""
-    name = type(model).__name__
-    if name.endswith("ForTokenClassification"):
-        return "token-classification"
-    if name.endswith("ForSequenceClassification") and model.config.problem_type != "multi_label_classification":
-        return "regression" if model.config.num_labels == 1 else "sequence-classification"
-    raise ArgumentError(f"there is no evaluation for this {name}: it takes heads for one label of each text, or each token")
 
 
 def _read(data: DataPart, path: str, skipped: list[DataError]) -> list[Record]:
@@ -211,16 +174,10 @@ def _read(data: DataPart, path: str, skipped: list[DataError]) -> list[Record]:
 
 def _summary(task: Task, examples: Examples) -> dict[str, Any]:
     """What the report says of a split."""
-    if task.labels is None:
-        labels: dict[str, int] = {}
-    elif task.head == "token-classification":
-        labels = dict(Counter(entity.type for record in examples.records for entity in record.entities or ()))
-    else:
-        labels = dict(Counter(str(record.label) for record in examples.records))
     return {
         "records": len(examples.records),
         "tokens": examples.tokens,
-        "labels": dict(sorted(labels.items())),
+        "labels": dict(sorted(task.label_counts(examples.records).items())),
         "digest": examples.loader.digest(),
     }
 

@@ -153,16 +153,18 @@ def test_records_must_be_the_same(tmp_path: Path) -> None:
 
 
 BROKEN = [
-    ({"prediction": 3}, "prediction must be a string (classification), found 3"),
-    ({"label": 3}, "label must be a string (classification), found 3"),
-    ({"label": None}, "label must be a string (classification), found None"),
+    ({"prediction": 3}, "prediction must be a string, found 3"),
+    ({"label": 3}, "label must be a string, found 3"),
+    ({"label": None}, "label must be a string, found None"),
     ({"probabilities": {"no": 0.5}}, "there are probabilities of 'no', on line 1 of"),
     ({"probabilities": {"no": 0.5, "yes": 0.9}}, "probabilities must be numbers from 0 to 1 with the sum 1"),
     ({"probabilities": {"no": 0.5, "yes": "0.5"}}, "probabilities must be numbers"),
+    ({"probabilities": {"no": 0.5, "yes": "nan"}}, "probabilities must be numbers"),
     ({"probabilities": [0.5, 0.5]}, "probabilities must be an object"),
     ({"probabilities": None}, "there are probabilities of nothing"),
-    ({"group": None}, "the group 'group' must be a string, an integer or a boolean, found None"),
+    ({"group": None}, "the group 'group' must be a string, a whole number or a boolean, found None"),
     ({"group": "\ud800"}, "the group 'group' must be a string"),
+    ({"group": 0.5}, "group must be a string, a whole number or a boolean to group by, found 0.5"),
 ]
 
 
@@ -180,13 +182,14 @@ def test_a_broken_line_is_named(change: dict[str, Any], words: str, tmp_path: Pa
     [
         ({"tags": ["O", "O"], "predicted": ["O"]}, "there are 2 tags and 1 predicted ones"),
         ({"tags": ["O"], "predicted": ["X"]}, "the tag 'X'"),
-        ({"tags": ["O"], "predicted": [0]}, "predicted must be an array of strings"),
-        ({"tags": "O", "predicted": ["O"]}, "tags must be an array of strings"),
-        ({"tags": ["O"]}, "predicted must be an array of strings (token classification), found no such field"),
-        ({"label": 1.5, "prediction": True}, "prediction must be a finite number (regression), found True"),
-        ({"label": 1.5, "prediction": 10**400}, "prediction must be a finite number"),
-        ({"prediction": "no"}, "a line of predictions has the gold label"),
-        ({"label": "no"}, "prediction must be a string (classification), found no such field"),
+        ({"tags": ["O"], "predicted": [0]}, "predicted must be an array with one tag for each word"),
+        ({"tags": "O", "predicted": ["O"]}, "tags must be an array with one tag for each word"),
+        ({"tags": ["O"]}, "a row of predictions has prediction, or predicted with tags; there are 'row', 'text', 'tags'"),
+        ({"label": 1.5, "prediction": True}, "prediction must be a number, found True"),
+        ({"label": 1.5, "prediction": 10**400}, "prediction must be a number"),
+        ({"label": 1.5, "prediction": "nan"}, "prediction must be a finite number, found 'nan'"),
+        ({"prediction": "no"}, "label must be a string, found no such field"),
+        ({"label": "no"}, "a row of predictions has prediction, or predicted with tags"),
     ],
 )
 def test_a_broken_first_line_is_named(row: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -13,9 +13,6 @@ from minigrad.data.tables import lines, parsed_object
 from minigrad.errors import DataError
 from minigrad.files import quoted
 
-NAMES_OF_NUMBERS = ("nan", "inf", "-inf")
-"""How a log and a file of predictions spell what JSON cannot."""
-
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The events of a log in their order, each with "event" (a string) and "step" (a whole number).
@@ -42,13 +39,3 @@ def _checked(path: Path, line: int, event: dict[str, Any]) -> dict[str, Any]:
         message = f'an event needs "event", a string, and "step", a whole number; found {quoted(kind)} and {quoted(step)}'
         raise DataError(path, message, line=line, code="bad-event")
     return event
-
-
-def figure(value: object) -> float | None:
-    """A number of a log or a file of predictions, which spell NaN and the infinities as strings; None for anything else."""
-    if isinstance(value, bool) or not (isinstance(value, int | float) or value in NAMES_OF_NUMBERS):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # a whole number that no float holds
-        return None

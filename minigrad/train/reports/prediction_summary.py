@@ -11,7 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import inf, isfinite, isnan, nan
+from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,7 +53,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Summary:
-    """A file of predictions in figures (plain values, fit for JSON) and charts (SVG text by name)."""
+    """A file of predictions in figures (plain values, fit for JSON but for NaN) and charts (SVG text by name)."""
 
     figures: dict[str, Any]
     charts: dict[str, str]
@@ -118,7 +118,7 @@ class _Tally(ABC):
         if set(self.groups) != {NO_GROUP}:
             figures |= {"group_metric": self.group_metric, "groups": self.by_group()}
         worst = [asdict(mistake) for _, _, mistake in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
-        return Summary(figures | {"mistakes": [{name: _finite(value) for name, value in mistake.items()} for mistake in worst]}, charts)
+        return Summary(figures | {"mistakes": worst}, charts)
 
 
 class _Classes(_Tally):
@@ -229,7 +229,7 @@ class _Numbers(_Tally):
             return figures, {}
         quantiles = {f"|error|, {part:.0%} are below": float(np.quantile(np.abs(predicted - gold), part)) for part in (0.5, 0.9, 0.99)}
         scores = regression_metrics(gold, predicted) | quantiles
-        return figures | {"scores": {name: _finite(value) for name, value in scores.items()}}, {"regression": self._chart(gold, predicted)}
+        return figures | {"scores": scores}, {"regression": self._chart(gold, predicted)}
 
     def _chart(self, gold: NDArray[np.float64], predicted: NDArray[np.float64]) -> str:
         """The predictions of twenty stretches of labels: their mean and the middle 80%."""
@@ -272,8 +272,3 @@ def _table(total: Counter[tuple[str, int]]) -> tuple[list[str], NDArray[np.int64
     """Names, sorted, and their three counts."""
     names = sorted({name for name, _ in total})
     return names, np.array([[total[name, i] for i in range(3)] for name in names], np.int64).reshape(-1, 3)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and not isfinite(value) else value

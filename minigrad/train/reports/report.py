@@ -24,8 +24,9 @@ from minigrad.files import parse_json, read_bounded, write_text
 from minigrad.train.config import CONFIG_NAME, MAX_CONFIG_BYTES
 from minigrad.train.events import LOG_NAME
 from minigrad.train.metrics import HIGHER_IS_BETTER
+from minigrad.train.not_finite import nulled, number
 from minigrad.train.reports.html import page
-from minigrad.train.reports.log_reader import figure, read_log
+from minigrad.train.reports.log_reader import read_log
 from minigrad.train.reports.prediction_summary import Summary, summarise
 
 PREDICTIONS = "predictions-*.jsonl"
@@ -80,7 +81,7 @@ def write_report(run_directory: str | Path) -> Report:
 def _config(path: Path) -> dict[str, Any]:
     content = read_bounded(path, MAX_CONFIG_BYTES, DataError, "size-limit")
     try:
-        values = _jsonable(tomllib.loads(content.decode("utf-8")))
+        values = nulled(tomllib.loads(content.decode("utf-8")))
         config: dict[str, Any] = parse_json(json.dumps(values, default=str))  # times and dates become strings
     except (ValueError, RecursionError) as error:
         raise DataError(path, f"not valid TOML: {error}", code="bad-toml") from None
@@ -110,7 +111,7 @@ def _gathered(directory: Path, config: Mapping[str, Any] | None, events: Sequenc
         "notices": _notices(events),
         "splits": [summary.figures for summary in summaries],
     }
-    gathered: dict[str, Any] = _jsonable(data | {"absent": _absent(data, events, has_config=config is not None)})
+    gathered: dict[str, Any] = nulled(data | {"absent": _absent(data, events, has_config=config is not None)})
     return gathered
 
 
@@ -131,7 +132,7 @@ def _overview(events: Sequence[Event], about: Mapping[str, Any]) -> dict[str, An
         ("padding saved (mean share)", "padding_saved", np.mean),
         ("memory in MiB (highest)", "memory_mb", np.max),
     ):
-        values = [value for event in steps if (value := figure(event.get(key))) is not None]
+        values = [value for event in steps if (value := number(event.get(key))) is not None]
         facts[name] = float(pick(values)) if np.isfinite(values).all() and values else None
     best = next((event for event in reversed(_of_kind(events, "evaluation")) if event.get("best") is True), None)
     if best is not None:
@@ -182,17 +183,8 @@ def _of_kind(events: Sequence[Event], kind: str) -> list[Event]:
 
 
 def _metrics(event: Event) -> dict[str, float]:
-    found = {name: figure(value) for name, value in _mapping(event.get("metrics")).items()}
+    found = {name: number(value) for name, value in _mapping(event.get("metrics")).items()}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _jsonable(value: Any) -> Any:
-    """Numbers that are not finite become None: JSON has none."""
-    if isinstance(value, dict):
-        return {name: _jsonable(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_jsonable(inner) for inner in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 # ---- the curves
@@ -226,7 +218,7 @@ def _curves(events: Sequence[Event]) -> dict[str, str]:
 
 def _points(steps: Sequence[Event], key: str) -> list[Point]:
     """A value of each step; NaN, which leaves a gap, where it is none."""
-    values = [(float(event["step"]), figure(event.get(key))) for event in steps]
+    values = [(float(event["step"]), number(event.get(key))) for event in steps]
     return [(step, nan if value is None else value) for step, value in values]
 
 

@@ -155,7 +155,9 @@ def test_numbers_that_are_none_are_left_out_and_counted(tmp_path: Path) -> None:
     rows[4] |= {"prediction": 1.7e308, "loss": "inf", "group": "odd"}
     figures = summary(tmp_path, rows)
     assert figures["not_finite"] == 2 and figures["scores"]["mae"] < 1
-    assert [mistake["row"] for mistake in figures["mistakes"][:2]] == [3, 4] and figures["mistakes"][0]["loss"] is None
+    assert [mistake["row"] for mistake in figures["mistakes"][:2]] == [3, 4] and math.isnan(figures["mistakes"][0]["loss"])
+    _, data, _ = written(tmp_path / "run", test=rows)
+    assert data["splits"][0]["mistakes"][0]["loss"] is None, "JSON has no NaN"
     assert figures["groups"]["groups"]["odd"] == {"value": None, "support": 2}
     _, _, shown = written(tmp_path / "run", test=rows)
     assert any(text.startswith("2 records left out") for text in shown.texts)
