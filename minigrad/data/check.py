@@ -22,7 +22,7 @@ from minigrad.data.records import Record
 from minigrad.data.text_faults import faults_of, has_composed_letters, spans_off_words
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DataError
-from minigrad.files import open_regular, quoted
+from minigrad.files import as_path, open_regular, quoted
 
 MAX_LABELS = 1000
 """Different labels that are counted by name; others count as OTHER_LABELS. Numbers as labels have no end."""
@@ -95,10 +95,10 @@ def _by_split(files: Mapping[str, Paths] | Sequence[str | Path]) -> dict[str, li
     if isinstance(files, str | Path):
         raise ArgumentError(f"files must be a list of paths or a mapping of split names to paths, got {quoted(files)}; put it in a list")
     if isinstance(files, Mapping):
-        splits = {name: [Path(path) for path in ([of] if isinstance(of, str | Path) else of)] for name, of in files.items()}
+        splits = {name: [as_path(path) for path in ([of] if isinstance(of, str | Path) else of)] for name, of in files.items()}
     else:
         splits = {}
-        for path in map(Path, files):
+        for path in map(as_path, files):
             if path.stem in splits:
                 raise ArgumentError(f"two files are called {quoted(path.stem)}; name the splits: {{'train': path, 'test': other path}}")
             splits[path.stem] = [path]

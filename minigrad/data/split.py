@@ -81,6 +81,8 @@ def split_records(
 
 
 def _checked_shares(shares: Mapping[str, float]) -> tuple[list[str], FloatArray]:
+    if not isinstance(shares, Mapping):
+        raise ArgumentError(f"shares must be a mapping such as {dict(SHARES)}, got {quoted(shares)}")
     for name, share in shares.items():
         if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= 1:
             raise ArgumentError(f"the share of split {quoted(name)} must be a number above 0 and at most 1, got {quoted(share)}")

@@ -20,7 +20,7 @@ from minigrad.data._tokenizer_config import ROLES, TOKENIZER_FILES, Settings
 from minigrad.data._tokenizer_files import load
 from minigrad.data._tokenizer_saving import files_of
 from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, TokenizerError
-from minigrad.files import quoted, surrogate_at, write_text
+from minigrad.files import as_path, quoted, surrogate_at, write_text
 from minigrad.packing import host_array
 
 if TYPE_CHECKING:
@@ -102,12 +102,7 @@ class Tokenizer:
             TokenizerError: a file is missing, broken, or describes a tokenizer that is none of those families.
             ArgumentError: `directory` is no path.
         """
-        try:
-            path = Path(directory)
-        except TypeError as error:
-            message = f"directory must be the path of a directory with tokenizer files, got {quoted(directory)}"
-            raise ArgumentError(message) from error
-        return cls(*load(path))
+        return cls(*load(as_path(directory)))
 
     @property
     def vocab_size(self) -> int:
@@ -237,8 +232,9 @@ class Tokenizer:
 
         Raises:
             TokenizerError: a file cannot be written.
+            ArgumentError: `directory` is no path.
         """
-        directory = Path(directory)
+        directory = as_path(directory)
         with self._lock:
             self._backend.no_truncation()
             description = self._backend.to_str()

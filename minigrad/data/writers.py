@@ -18,7 +18,7 @@ from typing import Any
 from minigrad.data.alignment import tags_of_words, unaligned
 from minigrad.data.records import Record, check_characters, check_text
 from minigrad.errors import ArgumentError, DataError
-from minigrad.files import listing, quoted, replacing
+from minigrad.files import as_path, listing, quoted, replacing
 
 # What the reader of .conll would take for something else than this word: an empty line, two columns, a document, a comment, a mark.
 _NO_WORD = re.compile(r"\s*\Z|.*[\t\n]|-DOCSTART-|# |\ufeff", re.DOTALL)
@@ -32,11 +32,11 @@ def write_records(path: str | Path, records: Sequence[Record]) -> None:
     `.conll` (.bio, .iob) holds words and IOB2 tags alone, no other fields; the text comes back with one space between words.
 
     Raises:
-        ArgumentError: there are no records.
+        ArgumentError: there are no records, or `path` is no path.
         DataError: the suffix names no format (unknown-suffix), a record has what the format or its reader does not take
             (cannot-be-held, or the reader's own code), or the file cannot be written (write-failed).
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() not in WRITERS:
         message = f"the suffix {path.suffix!r} names no format that can be written; use {', '.join(WRITERS)}"
         raise DataError(path, message, code="unknown-suffix")

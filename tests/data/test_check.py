@@ -158,7 +158,14 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 def test_what_cannot_be_checked(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     a, same = written(tmp_path / "a.jsonl", texts("one")), written(tmp_path / "other" / "a.jsonl", texts("one"))
-    for files, words in (([a, same], "two files are called 'a'"), ([], "no files"), ({"train": []}, "a split without"), (str(a), "a list")):
+    for files, words in (
+        ([a, same], "two files are called 'a'"),
+        ([], "no files"),
+        ({"train": []}, "a split without"),
+        (str(a), "a list"),
+        ([a, None], "got None"),
+        ({"train": [0]}, "got 0"),
+    ):
         with pytest.raises(ArgumentError, match=words):
             check_files(files)  # type: ignore[arg-type]
     for option in ({"near_records": -1}, {"near_duplicates": 0.1}, {"format": "xml"}):

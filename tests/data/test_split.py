@@ -171,9 +171,10 @@ def test_large_groups_do_not_all_go_to_training() -> None:
         ({"train": float("nan")}, "'train' must be a number above 0"),
         ({"train": True}, "got True"),
         ({"train": "0.8", "dev": 0.2}, "got '0.8'"),
+        ((0.8, 0.1, 0.1), "a mapping such as {'train': 0.8"),
     ],
 )
-def test_impossible_shares(shares: dict[str, Any], words: str) -> None:
+def test_impossible_shares(shares: Any, words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         split_records(distinct(["A"] * 30), shares)
 

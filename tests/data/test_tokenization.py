@@ -191,8 +191,10 @@ def test_wrong_arguments(directory: Path) -> None:
     for texts in (None, 5):
         with pytest.raises(DTypeError, match="texts must be a sequence of strings, got"):
             tokenizer.encode(texts)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="directory must be the path"):
+    with pytest.raises(ArgumentError, match="pass the path of a file or directory"):
         Tokenizer.from_pretrained(None)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="path"):
+        Tokenizer.from_pretrained(directory).save_pretrained("")
 
 
 def test_texts_may_come_from_a_generator(directory: Path) -> None:

@@ -169,6 +169,8 @@ def test_records_of_two_kinds_make_no_file(tmp_path: Path, suffix: str, change: 
 def test_no_records_and_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="no records to write"):
         write_records(tmp_path / "a.jsonl", [])
+    with pytest.raises(ArgumentError, match="pass the path of a file or directory, got None"):
+        write_records(None, [PLAIN])  # type: ignore[arg-type]
     with pytest.raises(DataError, match="cannot be written: No such file") as caught:
         write_records(tmp_path / "absent" / "a.jsonl", [PLAIN])
     assert caught.value.code == "write-failed"
