@@ -211,6 +211,7 @@ def _check_encoding(encoding: str) -> None:
     try:
         codecs.lookup(encoding)
         fits = "\n".encode(encoding) == b"\n"
+        b"\xff".decode(encoding, errors="replace")  # as errors show what was read: "idna" cannot
     except (LookupError, TypeError, UnicodeError) as error:
         raise ArgumentError(f"encoding must be one that Python knows, such as 'utf-8' or 'latin-1', got {quoted(encoding)}") from error
     if not fits:

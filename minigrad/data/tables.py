@@ -8,6 +8,7 @@ impossible to tell where the next row begins, is raised.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -136,7 +137,8 @@ def table_objects(
         for column in asked or (["text"] if has_header else []):
             if column not in columns:
                 raise unknown_column(path, first_line, column, columns)
-        if (repeated := next((name for place, name in enumerate(columns) if name in columns[:place]), None)) is not None:
+        if len(set(columns)) < len(columns):
+            repeated = next(name for name, count in Counter(columns).items() if count > 1)
             raise DataError(path, f"the header names column {quoted(repeated)} twice", line=first_line, code="duplicate-column")
         rows = rows if has_header else chain([first], rows)
         source = f"line {first_line} has"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from minigrad.backend import Array, device_of, to_device
+from minigrad.errors import StateDictError
 from minigrad.nn import Module
 
 
@@ -28,9 +29,13 @@ class Average:
             average += (1 - self.decay) * (parameter.array - average)
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        """Go on from saved averages of the same parameters."""
+        """Go on from saved averages of the same parameters. Raises: StateDictError for one that is missing or has another shape."""
         for name, average in self.arrays.items():
-            average[...] = to_device(arrays[name], device_of(average))
+            saved = arrays.get(name)
+            if saved is None or saved.shape != average.shape or saved.dtype.kind != "f":
+                found = "none" if saved is None else f"{saved.dtype} of shape {saved.shape}"
+                raise StateDictError(f"the average of {name} must be floats of shape {average.shape}, found {found}")
+            average[...] = to_device(saved, device_of(average))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

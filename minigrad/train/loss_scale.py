@@ -14,6 +14,7 @@ from math import frexp
 from typing import Any
 
 from minigrad.errors import ArgumentError
+from minigrad.optim.checks import check_count
 
 GROW_AFTER = 2000
 """Good steps after which the factor is doubled."""
@@ -57,8 +58,9 @@ class LossScaler:
         return {"scale": self.scale, "good": self.good}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned. Raises: ArgumentError for a factor that is no power of two from 1."""
-        scale = state["scale"]
-        if not isinstance(scale, int | float) or scale < 1 or frexp(scale)[0] != 0.5:
+        """Go on from what `state_dict` returned. Raises: ArgumentError for a factor that is no power of two from 1, and no count."""
+        scale, good = state["scale"], state["good"]
+        if not isinstance(scale, int | float) or not 1 <= scale <= 2.0**1023 or frexp(scale)[0] != 0.5:
             raise ArgumentError(f"scale must be a power of two from 1, got {scale!r:.80}")
-        self.scale, self.good = float(scale), int(state["good"])
+        check_count("good", good)
+        self.scale, self.good = float(scale), good

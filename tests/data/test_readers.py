@@ -196,6 +196,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ({"text_column": "x", "format": "conll"}, "its text is the words"),
         ({"encoding": "klingon"}, "one that Python knows"),
         ({"encoding": "base64"}, "one that Python knows"),
+        ({"encoding": "idna"}, "one that Python knows"),
         ({"encoding": 5}, "one that Python knows"),
         ({"encoding": "utf-16"}, "convert the file to UTF-8"),
         ({"max_skipped": -1}, "max_skipped must be an integer of at least 0"),

@@ -214,3 +214,65 @@ def tokenizer() -> list[bytes]:
         for folder in (saved, roberta, Path(scratch, "saved_roberta"), Path(scratch, "xlmr0"), Path(scratch, "xlmr1")):
             inputs.append(packed({path.name: path.read_bytes() for path in sorted(folder.iterdir())}))
     return inputs
+
+
+SENTENCES = [["Maria", "works", "in", "Berlin", "."], ["The", "pump", "leaks"], ["中文", "é", "café"]]
+TAGS = [["B-PER", "O", "O", "B-LOC", "O"], ["O", "B-PART", "O"], ["B-LOC", "I-LOC", "O"]]
+
+
+def table(separator: str) -> list[bytes]:
+    """Tables of texts, labels and second texts: with a header, without one, with line ends of both kinds."""
+    rows = [["pumps leak", "yes", "a seal"], ["the nurse's café", "no", "中文"], ["", "yes", "b"], ["x", "", "y"]]
+    quoted = [['"one, and ""two"""', "yes", '"first\nsecond"'], ['a "b', "no", "c"]]
+    whole = [["text", "label", "text_b"], *rows]
+    inputs = [whole, whole[:3], rows[:2], [["label", "text"], ["yes", "a"], ["no", "b"]], [["only a text"]], [*whole[:3], *quoted]]
+    inputs.append([["text", *map(str, range(20_000))], ["a"]])  # the header's names are compared with each other
+    ends = ("\n", "\r\n", "\n", "\n", "", "\n", "\n")
+    return [end.join(separator.join(row) for row in given).encode() for given, end in zip(inputs, ends, strict=True)]
+
+
+def conll() -> list[bytes]:
+    """Sentences of two columns and of four, with tabs and with spaces, with documents and with comments."""
+    inputs = []
+    for separator, middle, head in ((" ", "", ""), ("\t", "", ""), (" ", " NN B-NP", "-DOCSTART- -X- -X- O\n\n"), ("\t", "", "# id = 1\n")):
+        sentences = [
+            "".join(f"{word}{middle}{separator}{tag}\n" for word, tag in zip(words, tags, strict=True))
+            for words, tags in zip(SENTENCES, TAGS, strict=True)
+        ]
+        inputs.append((head + "\n".join(sentences)).encode())
+    return inputs
+
+
+def json_records() -> list[bytes]:
+    """An object per line: texts and labels of every type, pairs, words with tags, and spans as minigrad, spaCy and doccano write them."""
+    text = " ".join(SENTENCES[0])
+    span = {"start": 0, "end": 5, "type": "PER"}
+    files: list[list[dict[str, Any]]] = [
+        [{"text": "pumps leak", "label": "yes"}, {"text": "é 👍", "label": "no"}],
+        [{"text": "a", "label": 3}, {"text": "b", "label": 0}],
+        [{"text": "a", "label": True, "text_b": "c", "site": [1, {"a": None}]}, {"text": "b", "label": False, "text_b": "d", "site": {}}],
+        [{"tokens": words, "ner_tags": tags, "id": at} for at, (words, tags) in enumerate(zip(SENTENCES, TAGS, strict=True))],
+        [{"words": words, "tags": tags} for words, tags in zip(SENTENCES, TAGS, strict=True)],
+        [{"text": text, "entities": [span, span | {"start": 15, "end": 21, "text": "Berlin"}]}, {"text": "x", "entities": []}],
+        [{"text": text, "label": [[0, 5, "PER"], [15, 21, "LOC"]]}, {"text": "x", "label": []}],
+        [{"text": text, "entities": [{"id": 7, "start_offset": 0, "end_offset": 5, "label": "PER"}], "relations": []}],
+    ]
+    return ["\n".join(json.dumps(row) for row in rows).encode() for rows in files]
+
+
+def label_studio() -> list[bytes]:
+    """Exports, JSON and JSON-MIN, with spans and with choices."""
+    text = " ".join(SENTENCES[0])
+    spans = [{"type": "labels", "from_name": "ner", "value": {"start": 0, "end": 5, "text": "Maria", "labels": ["PER"]}}]
+    choices = [{"type": "choices", "from_name": "kind", "value": {"choices": ["yes"]}}]
+    cancelled = {"was_cancelled": True, "result": []}
+    marked = {"id": 1, "data": {"text": text}, "annotations": [{"result": spans}, cancelled]}
+    chosen = {"id": 1, "data": {"text": text}, "annotations": [{"result": choices, "ground_truth": True}, {"result": choices}]}
+    small = {"id": 1, "text": text, "kind": "yes", "label": [{"start": 0, "end": 5, "labels": ["PER"]}]}
+    inputs = [
+        [marked, {"id": 2, "data": {"text": "x"}, "annotations": [{"result": []}]}],
+        [chosen],
+        [small, {"id": 2, "text": "x", "label": []}],
+        [{"text": "a", "label": "yes"}, {"text": "b", "label": "no"}],
+    ]
+    return [json.dumps(tasks, indent=indent).encode() for tasks in inputs for indent in (None, 1)]

@@ -7,20 +7,23 @@ whatever else happens is an escape.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz import corpus
+from fuzz import checkpoints, corpus
+from fuzz.data_mutations import cells, json_lines
 from fuzz.json_mutations import json_text, safetensors
 from fuzz.mutations import Mutation, bytewise, folder, lines, unpacked
 from fuzz.table_mutations import sstable
 from fuzz.torch_mutations import torch_zip
 
 import minigrad as mg
-from minigrad.errors import ConfigError, FileFormatError, TokenizerError, WeightFileError
+from minigrad.data.readers import iter_records, read_records
+from minigrad.errors import CheckpointError, ConfigError, DataError, FileFormatError, TokenizerError, WeightFileError
 from minigrad.io import SafetensorsFile
 from minigrad.io.tf_checkpoint import TensorFlowCheckpoint
 from minigrad.io.torch_zip import TorchZipFile
@@ -107,6 +110,30 @@ def _read_tokenizer(scratch: Path) -> None:
         tokenizer.decode(encoding.ids)
 
 
+ENCODINGS = ("utf-8", "utf-7", "shift_jis")
+"""Beside UTF-8 one that can spell half a surrogate pair, and one whose second byte may be a quotation mark's."""
+
+
+def _read_data(path: Path) -> None:
+    """Every record that can be used, in any encoding; then strictly, where the first that cannot be used is the error."""
+    for encoding in ENCODINGS:
+        skipped: list[DataError] = []
+        with suppress(DataError):
+            for record in iter_records(path, encoding=encoding, skipped=skipped, max_skipped=10_000):
+                record.text.encode("utf-8")
+                for entity in record.entities or ():
+                    if not 0 <= entity.start < entity.end <= len(record.text):
+                        raise AssertionError(f"an entity outside of its text: {entity}")
+        if wrong := [error for error in skipped if str(path) not in str(error) or error.line is None]:
+            raise AssertionError(f"a row is skipped without path and line: {wrong[0]}")
+    read_records(path)
+
+
+def _data(seeds: Callable[[], list[bytes]], mutate: Mutation, suffix: str) -> Target:
+    name = f"data{suffix}"
+    return Target(seeds, mutate, _one(name), lambda scratch: _read_data(scratch / name), (DataError,))
+
+
 TARGETS: dict[str, Target] = {
     "safetensors": Target(
         corpus.safetensors,
@@ -161,5 +188,18 @@ TARGETS: dict[str, Target] = {
         _several(TOKENIZER),
         _read_tokenizer,
         (TokenizerError,),
+    ),
+    "csv": _data(partial(corpus.table, ","), cells(b","), ".csv"),
+    "tsv": _data(partial(corpus.table, "\t"), cells(b"\t"), ".tsv"),
+    "jsonl": _data(corpus.json_records, json_lines, ".jsonl"),
+    "conll": _data(corpus.conll, cells(b" "), ".conll"),
+    "label-studio": _data(corpus.label_studio, json_text, ".json"),
+    "checkpoint": Target(
+        checkpoints.checkpoint,
+        checkpoints.mutate,
+        lambda data, scratch: _several(checkpoints.FILES)(data, scratch / checkpoints.STEP),
+        checkpoints.read,
+        (CheckpointError, WeightFileError),
+        lambda scratch: (scratch / checkpoints.STEP).mkdir(),
     ),
 }

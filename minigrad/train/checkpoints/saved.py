@@ -15,7 +15,9 @@ from minigrad import kernels
 from minigrad.backend import probe, to_numpy
 from minigrad.backend.random import current
 from minigrad.backend.threads import usable_cpus
-from minigrad.errors import CheckpointError, StateDictError
+from minigrad.data.checks import check_count
+from minigrad.errors import ArgumentError, CheckpointError, StateDictError
+from minigrad.files import quoted
 from minigrad.train.checkpoints.contents import Checkpoint
 from minigrad.train.checkpoints.trees import flatten, unflatten
 from minigrad.train.settings import differences
@@ -74,6 +76,7 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
     """
     state = saved.state
     try:
+        _check_parts(state)
         changed = list(differences(state["identity"], identity_of(trainer)))
         if changed and not force:
             shown = "; ".join(changed[:MAX_SHOWN]) + (f" and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else "")
@@ -83,7 +86,7 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         trainer.model.load_state_dict(saved.arrays("model"))
         asked = [dict(group) for group in trainer.optimizer.param_groups]
         trainer.optimizer.load_state_dict(tree["optimizer"])
-        trainer.at = Position(**state["position"])
+        trainer.at = _position(state["position"], saved.step)
         before = state["identity"]["training"]
         if trainer.average is not None:  # which begins here if it is new
             trainer.average.load(trainer.model.state_dict() if before["ema"] is None else saved.arrays("average"))
@@ -94,21 +97,60 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         else:
             _change(trainer, asked, before["parts"])
         stream = current()
-        stream.seed, stream.step = state["random"]["seed"], state["random"]["step"]
+        stream.seed, stream.step = (check_count(name, state["random"][name], least=0) for name in ("seed", "step"))
+        _check_generator(tree["init"], stream.init.bit_generator.state)
         stream.init.bit_generator.state = tree["init"]
-    except (KeyError, TypeError, StateDictError) as error:
+    except (KeyError, TypeError, ArgumentError, StateDictError) as error:
         raise CheckpointError(saved.path, f"does not fit this run: {error}", code="changed") from error
     trainer.notices += [f"resumed although it changed: {entry}" for entry in changed]
     for entry in differences(state["machine"], machine(trainer.device)):
         trainer.notices.append(f"resumed on another machine, so not to the last bit ({entry})")
 
 
+def _check_parts(state: Mapping[str, Any]) -> None:
+    for name in ("position", "random", "identity", "machine"):
+        if not isinstance(state.get(name), Mapping):
+            raise StateDictError(f"{name} must be an object, found {quoted(state.get(name))}")
+
+
+def _position(told: Mapping[str, Any], step: int) -> Position:
+    at = Position(**told)
+    for name in ("step", "epoch", "batch", "skipped", "worse"):
+        check_count(name, getattr(at, name), least=0)
+    check_count("parts", at.parts)
+    if at.step != step:
+        raise StateDictError(f"its position is that of step {at.step}")
+    if type(at.seconds) is not float:
+        raise StateDictError(f"seconds must be a number, found {quoted(at.seconds)}")
+    if at.best is not None:
+        check_count("the best step", at.best["step"], least=0)
+        metrics = at.best["metrics"]
+        if not isinstance(metrics, Mapping) or not all(type(value) is float for value in metrics.values()):
+            raise StateDictError(f"the best metrics must be numbers by name, found {quoted(metrics)}")
+    return at
+
+
+def _check_generator(told: Any, own: Mapping[str, Any]) -> None:
+    """NumPy takes a state as it comes, and a place in its buffer that lies outside for true."""
+    fits = _alike(told, own) and told["bit_generator"] == own["bit_generator"] and told["has_uint32"] in (0, 1)
+    if not fits or not 0 <= told["buffer_pos"] <= len(own["buffer"]) or not 0 <= told["uinteger"] < 2**32:
+        raise StateDictError(f"init is no state of a generator {own['bit_generator']}")
+
+
+def _alike(told: Any, own: Any) -> bool:
+    """Whether two nested values have the same keys, types, and dtypes and shapes of arrays."""
+    if isinstance(own, Mapping):
+        return isinstance(told, Mapping) and told.keys() == own.keys() and all(_alike(told[key], own[key]) for key in own)
+    if isinstance(own, np.ndarray):
+        return isinstance(told, np.ndarray) and (told.dtype, told.shape) == (own.dtype, own.shape)
+    return type(told) is type(own)
+
+
 def _change(trainer: Trainer, asked: Sequence[Mapping[str, Any]], parts: int) -> None:
     """Go on with the settings of now in place of those that a checkpoint was saved with."""
     for group, options in zip(trainer.optimizer.param_groups, asked, strict=True):
         group.update(options)
-    while trainer.schedule.steps < trainer.at.step:
-        trainer.schedule.step()
+    trainer.schedule.load_state_dict(trainer.schedule.state_dict() | {"steps": trainer.at.step})
     if parts != trainer.settings.parts:
         trainer.at.parts = trainer.settings.parts
     if trainer.at.batch >= trainer.loader.batches_in(trainer.at.epoch):  # of other data, an epoch may be over by now
