@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,10 @@ SHARING = " or ".join(
         "(test_attention[ and 64-training)",
         "(test_attention[ and 32-decoder)",
         "(test_layer_blocks[ and small)",
-        "cross_entropy",
+        "(cross_entropy and not 30522)",
         "dense_gelu[130-4]",
         "linears[129]",
-        "ids_are_ordered",
+        "(ids_are_ordered and not 150000)",
         "embedding[1000-11-132]",
         "(embed_norm and 300-132)",
         "rows_are_added",
@@ -37,6 +38,15 @@ TOOLS = {
     "synccheck": SHARING,
 }
 
+CUBLAS = ("gemm", "gemv", "nvjet", "cutlass", "cublas", "xmma")
+"""What the names of cuBLAS's kernels hold. How they share memory is not ours to answer for, and racecheck is known to misjudge some."""
+
+PORTS = 49152
+"""The first that compute-sanitizer listens on by itself. Each tool has some of its own here, so that all may run at once."""
+
+PATIENCE = float(os.environ.get("MINIGRAD_SANITIZER_SECONDS", "400"))
+"""Seconds that each tool may take."""
+
 
 @pytest.fixture
 def sanitizer(device: str) -> str:
@@ -50,17 +60,37 @@ def sanitizer(device: str) -> str:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_nothing_is_found(tool: str, sanitizer: str) -> None:
+    done, said = output(command(tool, sanitizer), PATIENCE)
+    assert done == 0, said[-4000:]
+    assert " passed" in said
+
+
+def command(tool: str, sanitizer: str) -> list[str]:
+    """Errors that a call of CUDA answers with are no findings: libraries try out what a driver knows."""
+    options = ["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no", "--port", str(PORTS + 100 * list(TOOLS).index(tool))]
+    if TOOLS[tool] == SHARING:
+        options += [word for name in CUBLAS for word in ("--kernel-name-exclude", f"kernel_substring={name}")]
+    tests = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(KERNELS), "-k", TOOLS[tool]]
+    return [sanitizer, *options, *tests]
+
+
+def output(words: list[str], patience: float) -> tuple[int, str]:
+    """The exit status of a command and what it has printed. Beyond its time it is ended with all that it has started, which would go on."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, str(KERNELS), "-k", TOOLS[tool]],
+    started = subprocess.Popen(
+        words,
         env=outside | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         cwd=KERNELS.parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=400,
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    late = ""
+    try:
+        said, _ = started.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        late = f"\nnot over after {patience:.0f} s"
+        os.killpg(started.pid, signal.SIGKILL)
+        said, _ = started.communicate()
+    return started.returncode, said + late
