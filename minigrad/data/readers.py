@@ -21,7 +21,7 @@ from minigrad.data.records import Record as Record
 from minigrad.data.rows import Columns, RowReader
 from minigrad.data.tables import Objects, csv_rows, json_objects, table_objects, tsv_rows
 from minigrad.errors import ArgumentError, DataError
-from minigrad.files import listing, quoted
+from minigrad.files import as_path, listing, quoted
 
 FORMATS = ("csv", "tsv", "jsonl", "conll", "doccano", "label-studio")
 SUFFIXES = {
@@ -96,7 +96,7 @@ def iter_records(
 
     Raises: as `read_records`; of arguments at once, of the file when it gets there.
     """
-    path = Path(path)
+    path = as_path(path)
     if format is not None and format not in FORMATS:
         raise ArgumentError(f"format must be one of {listing(FORMATS)}, got {quoted(format)}")
     names = Columns(text_column, label_column, text_b_column)
@@ -212,7 +212,7 @@ def _check_encoding(encoding: str) -> None:
         codecs.lookup(encoding)
         fits = "\n".encode(encoding) == b"\n"
         b"\xff".decode(encoding, errors="replace")  # as errors show what was read: "idna" cannot
-    except (LookupError, TypeError, UnicodeError) as error:
+    except (LookupError, TypeError, ValueError) as error:  # ValueError: a NUL, or a character that it cannot encode
         raise ArgumentError(f"encoding must be one that Python knows, such as 'utf-8' or 'latin-1', got {quoted(encoding)}") from error
     if not fits:
         raise ArgumentError(f"files in {encoding} cannot be read line by line; convert the file to UTF-8")

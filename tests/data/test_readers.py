@@ -173,12 +173,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         "pipe.tsv": "not-a-regular-file",
         "folder.tsv": "not-a-regular-file",
         "loop.tsv": "unreadable-file",
-        "nul\0.tsv": "unreadable-file",
     }
     for name, code in expected.items():
         with pytest.raises(DataError) as caught:
             read_records(tmp_path / name)
         assert (caught.value.code, caught.value.line) == (code, None), name
+    for path in (tmp_path / "nul\0.tsv", "", None, 0):
+        with pytest.raises(ArgumentError, match="pass the path of a file"):
+            read_records(path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +200,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ({"encoding": "base64"}, "one that Python knows"),
         ({"encoding": "idna"}, "one that Python knows"),
         ({"encoding": 5}, "one that Python knows"),
+        ({"encoding": "utf-8\0"}, "one that Python knows"),
         ({"encoding": "utf-16"}, "convert the file to UTF-8"),
         ({"max_skipped": -1}, "max_skipped must be an integer of at least 0"),
     ],
