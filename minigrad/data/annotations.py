@@ -129,7 +129,7 @@ def _array(path: Path, encoding: str) -> Objects:
     for number, part, error in lines(path, encoding):
         if error:
             raise error
-        size += len(part.encode("utf-8"))
+        size += len(part.encode("utf-8", "surrogatepass"))  # UTF-7 can spell half a pair
         if size > MAX_EXPORT_BYTES:
             message = f"larger than {MAX_EXPORT_BYTES} bytes, and an export is held in memory whole; export it in parts, or use .jsonl"
             raise DataError(path, message, line=number, code="json-limit")

@@ -197,6 +197,12 @@ def test_refuses(tmp_path: Path, content: str | bytes, code: str, line: int | No
     assert words in str(error)
 
 
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    """UTF-7 can spell one; UTF-8 cannot."""
+    error = refusal(write(tmp_path, "a.json", b'[{"text": "+2AA-"}]'), encoding="utf-7")
+    assert (error.code, error.line) == ("bad-text", 1)
+
+
 def test_bad_tasks_are_left_out(tmp_path: Path) -> None:
     tasks = [task("a", span(0, 1, "X")), task("b", span(0, 9, "X")), task("c") | {"annotations": []}, 5, task("d")]
     skipped: list[DataError] = []
