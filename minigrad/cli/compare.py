@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.cli._options import output_file, writing
 from minigrad.cli._prediction_files import Pair, read_pair
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted, write_text
 from minigrad.train import metrics
 from minigrad.train.metrics import HIGHER_IS_BETTER, Comparison, GroupReport, McNemar, by_group, mcnemar, paired_bootstrap
@@ -54,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    output = None if options.json is None else Path(options.json)
-    if output is not None and not output.parent.is_dir():
-        raise ArgumentError(f"--json: {output.parent} is no directory")
+    output = output_file("--json", options.json)
     pair = read_pair(Path(options.a), Path(options.b), options.group)
     scores = _scores(pair)
     names = _chosen(options.metric, pair, scores)
@@ -199,7 +198,5 @@ def _write(
         "mcnemar": None if test is None else asdict(test),
         "groups": None if groups is None else {"a": groups[0].to_dict(), "b": groups[1].to_dict()},
     }
-    try:
+    with writing(path):
         write_text(path, json.dumps(nulled(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    except OSError as error:
-        raise DataError(path, f"cannot be written: {error.strerror or error}", code="write-failed") from error

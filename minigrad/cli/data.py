@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from minigrad.cli._options import add_reading, output_file, reading, writing
 from minigrad.data import Tokenizer
 from minigrad.data.by_length import progress_bar
 from minigrad.data.check import check_files
@@ -23,7 +24,7 @@ from minigrad.data.readers import FORMATS, SUFFIXES, iter_records
 from minigrad.data.records import Record
 from minigrad.data.split import split_records
 from minigrad.data.writers import WRITERS, write_records
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted, write_text
 
 DESCRIPTION = "What to do with data files before training: find copies and faults, divide records into splits, change the format."
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of each split that are compared for near-duplicates (100000)",
     )
     _add_near_duplicates(check, "texts at least this similar count as near-duplicates")
-    _add_reading(check)
+    add_reading(check)
     check.set_defaults(act=_check)
 
     split = actions.add_parser(
@@ -81,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split.add_argument("--no-stratify", action="store_true", help="leave labels out of account")
     split.add_argument("--force", action="store_true", help="replace files of an earlier division")
     _add_near_duplicates(split, "texts at least this similar stay in one split")
-    _add_reading(split)
+    add_reading(split)
     split.set_defaults(act=_split)
 
     convert = actions.add_parser(
@@ -93,16 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("source", metavar="SRC", help="the data file to read")
     convert.add_argument("target", metavar="DST", help=f"the file to write, whose suffix says the format: {', '.join(WRITERS)}")
     convert.add_argument("--force", action="store_true", help="replace DST if there is one")
-    _add_reading(convert)
+    add_reading(convert)
     convert.set_defaults(act=_convert)
-
-
-def _add_reading(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", metavar="COLUMN", help="the column or key of the text (text)")
-    parser.add_argument("--label", metavar="COLUMN", help="the column or key of the label (label)")
-    parser.add_argument("--text-b", metavar="COLUMN", help="the column or key of the second text, in data of pairs (text_b)")
-    parser.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=f"where the suffix does not say it: {', '.join(FORMATS)}")
-    parser.add_argument("--encoding", default="utf-8", help="of the characters in the file (utf-8)")
 
 
 def _add_near_duplicates(parser: argparse.ArgumentParser, meaning: str) -> None:
@@ -124,26 +117,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    outputs = {name: Path(path) for name, path in (("--json", options.json), ("--svg", options.svg)) if path is not None}
-    for name, path in outputs.items():
-        if not path.parent.is_dir():
-            raise ArgumentError(f"{name}: {path.parent} is no directory")
+    findings, charts = output_file("--json", options.json), output_file("--svg", options.svg)
     report = check_files(
         _files(options),
-        format=options.format,
-        text_column=options.text,
-        label_column=options.label,
-        text_b_column=options.text_b,
-        encoding=options.encoding,
+        **reading(options),
         tokenizer=None if options.tokenizer is None else Tokenizer.from_pretrained(options.tokenizer),
         near_duplicates=options.near_duplicates,
         near_records=options.near_records,
         progress=True,
     )
-    if options.json is not None:
-        write_text(outputs["--json"], json.dumps(report.to_dict(), ensure_ascii=False, indent=1) + "\n")
-    if options.svg is not None:
-        write_text(outputs["--svg"], _stacked(list(report.charts().values())))
+    if findings is not None:
+        with writing(findings):
+            write_text(findings, json.dumps(report.to_dict(), ensure_ascii=False, indent=1) + "\n")
+    if charts is not None:
+        with writing(charts):
+            write_text(charts, _stacked(list(report.charts().values())))
     print(report)
     return 0 if report.ok else 1
 
@@ -196,15 +184,13 @@ def _split(options: argparse.Namespace) -> int:
         )
     for notice in notices:
         print(f"minigrad data: note: {notice.message}", file=sys.stderr)
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output, prefix=".split-") as folder:
             for name, records in splits.items():
                 write_records(Path(folder) / targets[name].name, records)
             for target in targets.values():
                 os.replace(Path(folder) / target.name, target)
-    except OSError as error:
-        raise DataError(output, f"cannot be written: {error.strerror or error}", code="write-failed") from error
     for name, records in splits.items():
         print(f"{targets[name]}: {len(records):,} records")
     return 0
@@ -275,16 +261,8 @@ class _FileRecords(Sequence[Record]):
 
 
 def _records(path: str, options: argparse.Namespace) -> Iterator[Record]:
-    records = iter_records(
-        path,
-        format=options.format,
-        text_column=options.text,
-        label_column=options.label,
-        text_b_column=options.text_b,
-        encoding=options.encoding,
-    )
     with progress_bar(None, True) as bar:
-        for record in records:
+        for record in iter_records(path, **reading(options)):
             yield record
             bar.update()
 

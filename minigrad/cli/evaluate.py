@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from minigrad.cli._computing import add_device, add_workers
+from minigrad.cli._options import add_device, add_reading, add_workers, output_file, reading, writing
 from minigrad.data import Tokenizer, read_records
-from minigrad.data.readers import FORMATS
 from minigrad.files import write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
@@ -24,11 +22,7 @@ STATUS = ""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="DIR", help="a model directory (such as the best/ of a run), or a Hugging Face id")
     parser.add_argument("data", metavar="FILE", help="records with labels or entities")
-    parser.add_argument("--format", choices=FORMATS, help="of the file, where its suffix does not say")
-    parser.add_argument("--text", metavar="COLUMN", help="the column of the text (default text)")
-    parser.add_argument("--label", metavar="COLUMN", help="the column of the label (default label)")
-    parser.add_argument("--text-b", metavar="COLUMN", help="the column of a second text")
-    parser.add_argument("--encoding", default="utf-8", help="of the file (default utf-8)")
+    add_reading(parser)
     parser.add_argument(
         "--max-length",
         type=int,
@@ -45,14 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    records = read_records(
-        options.data,
-        format=options.format,
-        text_column=options.text,
-        label_column=options.label,
-        text_b_column=options.text_b,
-        encoding=options.encoding,
-    )
+    rows, figures = output_file("--predictions", options.predictions), output_file("--json", options.json)
+    records = read_records(options.data, **reading(options))
     check_column(records, options.group)
     directory = find_checkpoint(options.model)
     model, tokenizer = load(directory).to(options.device), Tokenizer.from_pretrained(directory)
@@ -64,8 +52,10 @@ def run(options: argparse.Namespace) -> int:
     evaluation = task.evaluate(model, examples)
     for name, value in evaluation.metrics.items():
         print(f"{name:<20}{value:.4f}")
-    if options.predictions is not None:
-        write_predictions(Path(options.predictions), grouped(evaluation, examples, options.group))
-    if options.json is not None:
-        write_text(Path(options.json), json.dumps(named(evaluation.metrics), indent=2) + "\n")
+    if rows is not None:
+        with writing(rows):
+            write_predictions(rows, grouped(evaluation, examples, options.group))
+    if figures is not None:
+        with writing(figures):
+            write_text(figures, json.dumps(named(evaluation.metrics), indent=2) + "\n")
     return 0

@@ -11,11 +11,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from minigrad.cli._computing import add_device, add_workers
+from minigrad.cli._options import add_device, add_workers, output_file, writing
 from minigrad.data.readers import FORMATS, iter_records
 from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, DataError
-from minigrad.files import as_path, parse_json, replacing
+from minigrad.files import parse_json, replacing
 from minigrad.pipeline import TASKS, pipeline
 from minigrad.pipeline.entities import STRATEGIES
 
@@ -54,9 +54,7 @@ def run(options: argparse.Namespace) -> int:
             raise ArgumentError(f"--{name} belongs to --task {task}")
     if options.task == "sentence-similarity" and options.source is None:
         raise ArgumentError("--task sentence-similarity needs --source, the text to compare with")
-    output = None if options.output is None else as_path(options.output)
-    if output is not None and not output.parent.is_dir():
-        raise ArgumentError(f"--output: {output.parent} is no directory")
+    output = output_file("--output", options.output)
     records = _records(options)
     first = next(records, None)  # before a model is loaded: a file that cannot be read is refused at once
     if first is None:
@@ -72,12 +70,9 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.writelines(lines)
         return 0
     count = 0
-    try:
-        with replacing(output) as file:
-            for count, line in enumerate(lines, start=1):  # noqa: B007 (the number of the last one is printed)
-                file.write(line.encode("utf-8"))
-    except OSError as error:
-        raise DataError(output, f"cannot be written: {error.strerror or error}", code="write-failed") from error
+    with writing(output), replacing(output) as file:
+        for count, line in enumerate(lines, start=1):  # noqa: B007 (the number of the last one is printed)
+            file.write(line.encode("utf-8"))
     print(f"{count} predictions in {output}", file=sys.stderr)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from minigrad.errors import DataError
+from minigrad.cli._options import writing
 from minigrad.train.reports.report import write_report
 
 DESCRIPTION = (
@@ -21,10 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     directory = Path(options.directory)
-    try:
+    with writing(directory, "the report cannot be written"):
         report = write_report(directory)
-    except OSError as error:
-        raise DataError(directory, f"the report cannot be written: {error.strerror or error}", code="write-failed") from error
     for sentence in report.absent:
         print(sentence)
     for path in (report.html, report.json, *report.charts):

@@ -5,7 +5,7 @@ the loss and of the gradient, and the shares add up to what one pass over the wh
 are drawn by a sequence's number in the step, which the parts keep. The optimizer's update is divided as well, by stretches of its arrays.
 
 Processes and not threads, because between two matrix products Python holds its global lock. The workers are forks of this process
-around parameters in shared memory: see `_together.py`.
+around parameters in shared memory: see `processes`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from minigrad.errors import ArgumentError, MinigradError
 from minigrad.files import quoted
 from minigrad.optim import Optimizer
 from minigrad.optim.clip import check_max_norm, clipping, gradient_norm
-from minigrad.tensor import Tensor
-from minigrad.train._together import Together
-from minigrad.train._workers import share_of
 from minigrad.train.captured.ahead import Ahead, StepResult
 from minigrad.train.captured.steps import CapturedSteps
 from minigrad.train.loss_scale import LossScaler
+from minigrad.train.processes.desk import LossFunction, share_of
+from minigrad.train.processes.together import Together
 from minigrad.workers.process import number_of_workers
 
 
@@ -63,7 +62,7 @@ class Team:
 
     def __init__(
         self,
-        loss_of: Callable[[Batch, Batch], Tensor],
+        loss_of: LossFunction,
         optimizer: Optimizer,
         *,
         workers: int | str = 1,

@@ -92,6 +92,12 @@ def test_evaluate_knows_the_kind_of_model(tmp_path: Path, capsys: pytest.Capture
     assert ('"pearson": "nan"' in told) == (kind == "regression"), "JSON has no NaN"
 
 
+@pytest.mark.parametrize("option", ["--json", "--predictions"])
+def test_evaluate_refuses_a_file_without_a_place_before_it_computes(trained: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    arguments = ["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), option]
+    failed([*arguments, str(trained / "nowhere" / "x.json")], capsys, f"{option}: {trained / 'nowhere'} is no directory")
+
+
 def test_an_interrupted_run_is_resumed_to_the_same(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = run_folder(tmp_path, save_every=4)
     plain = Run._evaluate_dev
@@ -282,10 +288,10 @@ def test_what_evaluate_refuses(tmp_path: Path, trained: Path, capsys: pytest.Cap
     failed(["evaluate", best, test, "--encoding", "klingon"], capsys, "klingon")
     failed(["evaluate", best, test, "--label", "class"], capsys, "class")
     assert not out.exists()
-    assert main(["evaluate", best, test, "--predictions", str(tmp_path / "none" / "x.jsonl")]) == 2
+    assert main(["evaluate", best, test, "--predictions", str(tmp_path)]) == 2
     told = capsys.readouterr()
     assert "accuracy" in told.out and len(told.err.splitlines()) == 1, "the figures are told, and why there is no file"
-    assert str(tmp_path / "none") in told.err
+    assert f"{tmp_path}: cannot be written" in told.err
 
 
 # ---------------------------------------------------------------- runs that end in an unusual way

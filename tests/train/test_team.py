@@ -24,8 +24,8 @@ from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, GraphError, MinigradError, NonFiniteError, ShapeError
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, pack
-from minigrad.train._shared import shared_zeros
-from minigrad.train._workers import batch_arrays, batch_of
+from minigrad.train.processes.desk import batch_arrays, batch_of
+from minigrad.train.processes.shared import shared_zeros
 from minigrad.train.team import Team
 
 LENGTHS = (5, 9, 1, 3, 7, 2, 9)

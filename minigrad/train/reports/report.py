@@ -1,7 +1,7 @@
 """The report of a training run: what went in, how it went, what came out and where the model is wrong, from the files of the run alone.
 
 It can be written while the run goes on, after it was killed, or years later: what is not there is left out and named. The figures are
-gathered into plain values first, which are report.json; report.html is a view of them (`report_html`).
+gathered into plain values first, which are report.json; report.html is a view of them (`html`).
 """
 
 from __future__ import annotations

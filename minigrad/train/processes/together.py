@@ -1,11 +1,10 @@
 """The processes of a team with several: each computes a share of a step, adds up a part of all gradients, and updates a part of the arrays.
 
-What this process knows of its workers stands here, what a worker does in `_workers.py`, the memory that all share in `_shared.py`.
+Here is what this process knows of its workers and asks of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import astuple
 from functools import partial
 from math import sqrt
@@ -23,9 +22,8 @@ from minigrad.optim import Optimizer
 from minigrad.optim.clip import squared_norm
 from minigrad.optim.updates import Update, divide
 from minigrad.parameter import Parameter
-from minigrad.tensor import Tensor
-from minigrad.train._shared import Shared
-from minigrad.train._workers import Desk, batch_arrays, share_of
+from minigrad.train.processes.desk import Desk, LossFunction, batch_arrays, share_of
+from minigrad.train.processes.shared import Shared
 from minigrad.workers.process import Worker, stop_all
 from minigrad.workers.surroundings import Surroundings
 
@@ -36,7 +34,7 @@ class Together:
     workers: processes that compute, this one among them.
     """
 
-    def __init__(self, loss_of: Callable[[Batch, Batch], Tensor], optimizer: Optimizer, workers: int) -> None:
+    def __init__(self, loss_of: LossFunction, optimizer: Optimizer, workers: int) -> None:
         self.loss_of, self.optimizer, self.workers = loss_of, optimizer, workers
         self.others: list[Worker] = []
         self._shared: Shared | None = None

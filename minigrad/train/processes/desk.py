@@ -17,15 +17,16 @@ from minigrad.modes import Mode
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train._shared import Outbox, Shared
+from minigrad.train.processes.shared import Outbox, Shared
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of
 from minigrad.workers.process import Reply
 from minigrad.workers.surroundings import Surroundings
 
-LossOf: TypeAlias = Callable[[Batch, Batch], Tensor]
+LossFunction: TypeAlias = Callable[[Batch, Batch], Tensor]
+"""(part, whole) → the part's share of the loss of the whole step. Shapes: → ()."""
 
 
-def share_of(loss_of: LossOf, pieces: Sequence[Batch], whole: Batch, scale: float) -> float:
+def share_of(loss_of: LossFunction, pieces: Sequence[Batch], whole: Batch, scale: float) -> float:
     """The loss of some pieces of a step, one after the other, so that the memory of one is free before the next; adds to the gradients.
 
     scale: what the loss is multiplied by for the backward pass only.
@@ -57,7 +58,7 @@ def batch_of(arrays: Arrays) -> Batch:
 class Desk:
     """What a worker works with, and what it does when it is asked; made in the worker."""
 
-    def __init__(self, loss_of: LossOf, shared: Shared, around: Surroundings, outbox: Outbox) -> None:
+    def __init__(self, loss_of: LossFunction, shared: Shared, around: Surroundings, outbox: Outbox) -> None:
         outbox.attach()
         self.loss_of, self.shared, self.outbox = loss_of, shared, outbox
         self.ledgers, self.strangers = shared.watch_tables(), around.strangers()

@@ -1,0 +1,79 @@
+"""Options that several commands have: what computes, how records are read, and files that are written."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from minigrad.backend import DEVICES
+from minigrad.data.readers import FORMATS
+from minigrad.errors import ArgumentError, DataError
+from minigrad.files import as_path
+
+# ---- computing
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device, which is "cpu" if nobody says otherwise."""
+    parser.add_argument(
+        "--device", choices=DEVICES, default="cpu", help="what computes (default cpu; cuda is a GPU, auto that GPU if it can be used)"
+    )
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add --workers: a number, or "auto", which is the default."""
+    parser.add_argument(
+        "--workers", type=_workers, default="auto", metavar="N", help="processes that compute (default auto: all processors)"
+    )
+
+
+def _workers(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'a number or "auto", not {text!r}') from None
+
+
+# ---- reading
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add the options of which `reading` makes what `read_records` takes."""
+    parser.add_argument("--text", metavar="COLUMN", help="the column or key of the text (text)")
+    parser.add_argument("--label", metavar="COLUMN", help="the column or key of the label (label)")
+    parser.add_argument("--text-b", metavar="COLUMN", help="the column or key of the second text, in data of pairs (text_b)")
+    parser.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=f"where the suffix does not say it: {', '.join(FORMATS)}")
+    parser.add_argument("--encoding", default="utf-8", help="of the characters in the file (utf-8)")
+
+
+def reading(options: argparse.Namespace) -> dict[str, Any]:
+    """How records are read, as `read_records` takes it."""
+    columns = {"text_column": options.text, "label_column": options.label, "text_b_column": options.text_b}
+    return {"format": options.format, "encoding": options.encoding, **columns}
+
+
+# ---- writing
+
+
+def output_file(option: str, given: str | None) -> Path | None:
+    """The file that an option names, if there is to be one. Raises: ArgumentError if it can have no place, before anything is computed."""
+    if given is None:
+        return None
+    path = as_path(given)
+    if not path.parent.is_dir():
+        raise ArgumentError(f"{option}: {path.parent} is no directory")
+    return path
+
+
+@contextmanager
+def writing(path: Path, failure: str = "cannot be written") -> Iterator[None]:
+    """Inside, something is written to a file or directory. Raises: DataError (write-failed) for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(path, f"{failure}: {error.strerror or error}", code="write-failed") from error
