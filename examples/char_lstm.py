@@ -21,10 +21,9 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.data import read_records
+from minigrad.data import Packing, read_records
 from minigrad.functional import cross_entropy
 from minigrad.optim import Adam, clip_grad_norm
-from minigrad.packing import Packing
 
 RECORDS = Path(__file__).resolve().parent / "data" / "records.jsonl"
 State = tuple[mg.Tensor, mg.Tensor]

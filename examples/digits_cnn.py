@@ -14,8 +14,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 import minigrad as mg
 from minigrad import nn
@@ -56,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--goal", type=float, default=0.985, help="smallest test accuracy that counts as success")
     options = parser.parse_args(arguments)
 
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        parser.error('the images are scikit-learn\'s: pip install ".[examples]"')
     digits = load_digits()
     images = (digits.images[:, None] / 16.0).astype(np.float32)
     train_x, test_x, train_y, test_y = train_test_split(images, digits.target, test_size=360, stratify=digits.target, random_state=0)

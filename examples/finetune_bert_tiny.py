@@ -23,11 +23,9 @@ import minigrad as mg
 from minigrad.data import Record, Tokenizer, read_records
 from minigrad.errors import ArgumentError, MinigradError
 from minigrad.files import write_text
-from minigrad.train import classification_report
-from minigrad.train.events import Event, Progress
-from minigrad.train.settings import TrainingSettings
-from minigrad.train.tasks import Examples, Task, task_of
-from minigrad.train.trainer import Trainer
+from minigrad.train import Progress, Task, Trainer, TrainingSettings, classification_report, task_of
+from minigrad.train.events import Event
+from minigrad.train.tasks import Examples
 
 HERE = Path(__file__).resolve().parent
 SPLITS = ("train", "dev", "test")
@@ -52,7 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--weight-decay", type=float, default=0.01)
     add("--warmup-ratio", type=float, default=0.1, help="share of the steps over which the learning rate rises")
     add("--seed", type=int, default=0)
-    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--device", choices=("cpu", "cuda", "auto"), default="cpu")
     add("--output", type=Path, default=Path("runs/bert-tiny-records"), metavar="DIR", help="log.jsonl, checkpoints/ and best/ go here")
     add("--resume", action="store_true", help="go on with the run in --output")
     add("--report", type=Path, metavar="FILE", help="write the figures of this run as JSON")

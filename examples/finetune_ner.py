@@ -20,11 +20,7 @@ import minigrad as mg
 from minigrad.data import Record, Tokenizer, read_records
 from minigrad.errors import MinigradError
 from minigrad.files import listing
-from minigrad.train.events import Progress
-from minigrad.train.metrics import NerReport, ner_report
-from minigrad.train.settings import TrainingSettings
-from minigrad.train.tasks import task_of
-from minigrad.train.trainer import Trainer
+from minigrad.train import NerReport, Progress, Trainer, TrainingSettings, ner_report, task_of
 
 RECORDS = Path(__file__).resolve().parent / "data" / "records.jsonl"
 SPLITS = ("train", "dev", "test")

@@ -21,15 +21,10 @@ from pathlib import Path
 import numpy as np
 
 import minigrad as mg
-from minigrad.data import LabelMap, Record, Tokenizer
-from minigrad.data.readers import records_from
-from minigrad.data.split import split_records
+from minigrad.data import LabelMap, Record, Tokenizer, records_from, split_records
 from minigrad.errors import MinigradError
-from minigrad.train.events import Progress
+from minigrad.train import Progress, SequenceClassification, Trainer, TrainingSettings
 from minigrad.train.metrics import accuracy, roc_auc
-from minigrad.train.settings import TrainingSettings
-from minigrad.train.tasks import SequenceClassification
-from minigrad.train.trainer import Trainer
 
 LIKED, NOT_LIKED = "interested", "not interested"
 

@@ -20,10 +20,9 @@ import numpy as np
 
 import minigrad as mg
 from minigrad import nn
-from minigrad.data import read_records
+from minigrad.data import Packing, read_records
 from minigrad.functional import cross_entropy
 from minigrad.optim import AdamW, CosineSchedule, clip_grad_norm, decay_groups
-from minigrad.packing import Packing
 
 RECORDS = Path(__file__).resolve().parent / "data" / "records.jsonl"
 

@@ -1,14 +1,18 @@
-"""Every Python block of the README and of docs/ runs, each page from top to bottom in one namespace."""
+"""Every Python block of the README and of docs/ runs, each page from top to bottom in one namespace. Links and names are whole."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import minigrad as mg
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = [*sorted(ROOT.glob("[CS]*.md")), ROOT / "benchmarks" / "README.md", *sorted((ROOT / "examples").rglob("README.md"))]
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
@@ -25,3 +29,27 @@ def test_blocks_run(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytes
     assert found
     for line, code in found:
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)  # line numbers of the page in tracebacks
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if not target.startswith("http")]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("module", [mg, mg.nn, mg.optim, mg.train, mg.data, mg.io, mg.models], ids=lambda module: module.__name__)
+def test_public_names_stand_on_a_page(module: ModuleType) -> None:
+    words = set(re.findall(r"\w+", "".join(page.read_text(encoding="utf-8") for page in PAGES)))
+    assert [name for name in module.__all__ if name not in words and not name.startswith("_")] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    links = set(re.findall(r"\]\(([^)#]+)", PAGES[0].read_text(encoding="utf-8")))
+    assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in links] == []
+
+
+def test_the_configuration_shown_is_the_example() -> None:
+    shown = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert shown is not None
+    assert (ROOT / "examples" / "records.toml").read_text(encoding="utf-8").endswith(shown[1])

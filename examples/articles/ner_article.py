@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import minigrad as mg
-from minigrad.data import LabelMap, PackedLoader, Record, Tokenizer, read_records
-from minigrad.data.alignment import Place, Window, encode_words, join_words, tags_of_words, token_labels, unaligned
-from minigrad.data.split import split_records
+from minigrad.data import LabelMap, PackedLoader, Record, Tokenizer, encode_words, join_words, read_records, split_records, token_labels
+from minigrad.data.alignment import Place, Window, tags_of_words, unaligned
 from minigrad.errors import DataError, MinigradError
 from minigrad.models import BertForTokenClassification
 from minigrad.optim import AdamW, LinearSchedule, clip_grad_norm, decay_groups

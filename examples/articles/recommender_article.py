@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 import minigrad as mg
-from minigrad.data import PackedLoader, Record, Tokenizer, read_records
-from minigrad.data.split import split_records
+from minigrad.data import PackedLoader, Record, Tokenizer, read_records, split_records
 from minigrad.errors import MinigradError
 from minigrad.models import BertForSequenceClassification
 from minigrad.optim import AdamW, LinearSchedule, clip_grad_norm, decay_groups

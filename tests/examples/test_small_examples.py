@@ -42,3 +42,9 @@ def test_digits_cnn_learns() -> None:
     pytest.importorskip("sklearn", reason="needs scikit-learn, the `examples` extra")
     done = run("digits_cnn.py", "--epochs", "1", "--goal", "0.5")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.py")))
+def test_help_needs_no_extra(name: str) -> None:
+    done = run(name, "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stdout + done.stderr
