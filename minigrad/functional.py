@@ -188,7 +188,10 @@ def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
 
 
 def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Tensors one after another along an existing axis."""
+    """Tensors one after another along an existing axis.
+
+    Raises: ArgumentError without any; ShapeError for shapes that do not fit together.
+    """
     if not hasattr(tensors, "__len__") or len(tensors) == 0:
         raise ArgumentError("concatenate needs a list of at least one tensor")
     return ops.concatenate(*tensors, axis=axis)
@@ -248,7 +251,10 @@ def linear(x: TensorLike, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def layer_norm(x: TensorLike, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-12) -> Tensor:
-    """The last axis normalised to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, d), weight and bias (d,) or None."""
+    """The last axis normalised to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, d), weight and bias (d,) or None.
+
+    Raises: ShapeError unless weight and bias have the shape of the last axis.
+    """
     if weight is not None and bias is not None:
         return ops.layer_norm(x, weight, bias, eps=eps)
     x = as_tensor(x)
@@ -309,7 +315,10 @@ def _integers(what: str, values: TensorLike) -> Array:
 
 
 def dropout(x: TensorLike, p: float = 0.5, training: bool = True, path: str = "functional.dropout") -> Tensor:
-    """Each unit dropped with probability p, the others scaled by 1/(1-p); x itself when not training. Rows are all axes but the last."""
+    """Each unit dropped with probability p, the others scaled by 1/(1-p); x itself when not training. Rows are all axes but the last.
+
+    Raises: ArgumentError for a rate that is no probability.
+    """
     if not isinstance(p, Real) or not 0.0 <= p <= 1.0:
         raise ArgumentError(f"dropout: p lies between 0 and 1, got {p!r:.80}")
     x = as_tensor(x)

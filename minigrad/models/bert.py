@@ -78,6 +78,7 @@ class BertModel(BertPretrained):
         """The pooled [CLS] alone, of packed tokens or of what `encode` found: the last layer computes no other row.
 
         Shapes: → (sequences, hidden).
+        Raises: ArgumentError for a model without a pooler.
         """
         if self.pooler is None:
             raise ArgumentError("this BertModel was built without a pooling layer")

@@ -17,6 +17,7 @@ def pack_rows(x: Tensor, attention_mask: Any = None) -> tuple[Tensor, PackedToke
     """The real rows of a padded array, and how they are packed.
 
     Shapes: x (batch, longest, d), attention_mask (batch, longest) with non-zero = real → (rows, d).
+    Raises: ShapeError for an array with other axes, or a mask that does not fit it.
     """
     x = F.as_tensor(x)
     if x.ndim != 3:

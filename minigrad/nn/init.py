@@ -57,7 +57,10 @@ def constant(shape: int | Sequence[int], value: float) -> Parameter:
 
 
 def eye(shape: Sequence[int]) -> Parameter:
-    """A float32 matrix with ones on the diagonal: a linear layer that passes on as many inputs as it can. Shapes: (rows, columns)."""
+    """A float32 matrix with ones on the diagonal: a linear layer that passes on as many inputs as it can. Shapes: (rows, columns).
+
+    Raises: ArgumentError for another shape than that of a matrix.
+    """
     if not isinstance(shape, Sequence) or len(shape) != 2:
         raise ArgumentError(f"eye: the shape of a matrix is (rows, columns), got {shape!r:.80}")
     check_sizes("eye", rows=shape[0], columns=shape[1])

@@ -65,7 +65,10 @@ def gelu_slope(xp: Any, x: Array, gate: Array, approximate: str) -> Array:
 
 @op("*s -> *s", promotes="float")
 def gelu(xp: Any, x: Array, *, approximate: str = "none") -> Any:
-    """x · Φ(x), the Gaussian error linear unit; approximate="tanh" is the form of GPT. Hendrycks & Gimpel, arXiv 1606.08415."""
+    """x · Φ(x), the Gaussian error linear unit; approximate="tanh" is the form of GPT. Hendrycks & Gimpel, arXiv 1606.08415.
+
+    Raises: ArgumentError for another form.
+    """
     if approximate not in ("none", "tanh"):
         raise ArgumentError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
     gate = gelu_gate(xp, x, approximate)

@@ -32,6 +32,7 @@ def attention(
     holds K | V of all rows. Rows that are masked first tokens of `packing` are attended to by nobody. With `causal` a query sees the keys
     up to its own place; where there are fewer or more queries than keys, the last query sees the last key. A query without any key
     gives zeros.
+    Raises: ShapeError unless the channels divide among the heads and the rows are those of the packings.
     """
     parts = 3 if q is None else 2
     if kv.shape[1] % (parts * heads):

@@ -83,6 +83,7 @@ def attention_block(
 
     first_only: the first row of each sequence (`packing.first`) asks alone, and there is one row for each. mixing: what drops of
     attention's weights; draw: of the rows before the sum.
+    Raises: ShapeError for shapes that do not fit; ArgumentError for first_only in a causal model.
     """
     _check_residual("attention_block", x, wo)
     if first_only and causal:

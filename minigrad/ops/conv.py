@@ -32,6 +32,7 @@ def conv(
     """Each output channel is a weighted sum over windows of the input channels of its group (cross-correlation); bias may be None.
 
     Batch and channels change places inside, so that all windows of the batch are columns of one matrix per group.
+    Raises: ArgumentError for options that cannot be, or groups that do not divide the channels; ShapeError for shapes that do not fit.
     """
     sides = spatial_sides("conv", x, weight.ndim - 2)
     window = Window.of("conv", len(sides), tuple(weight.shape[2:]), stride, padding, dilation)

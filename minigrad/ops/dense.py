@@ -24,7 +24,10 @@ def _flat(x: Array) -> Array:
 
 @op("*b k, m k, m -> *b m", promotes="float")
 def linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
-    """x Wᵀ + b; the bias may be None."""
+    """x Wᵀ + b; the bias may be None.
+
+    Raises: ShapeError unless the weight is (outputs, inputs) and the last axis of x the inputs.
+    """
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"linear: weight {tuple(weight.shape)} (outputs, inputs) does not fit x {tuple(x.shape)}, whose last axis is the inputs"

@@ -155,7 +155,10 @@ def erfc(xp: Any, x: Array) -> Any:
 
 @op("*s -> *s")
 def clip(xp: Any, x: Array, *, min: float | None = None, max: float | None = None) -> Any:
-    """x limited to min … max; None is no limit. The slope is 1 within the bounds and at both of them, 0 outside."""
+    """x limited to min … max; None is no limit. The slope is 1 within the bounds and at both of them, 0 outside.
+
+    Raises: ArgumentError without any bound.
+    """
     if min is None and max is None:
         raise ArgumentError("clip: give a lower bound min, an upper bound max, or both")
     values = xp.constant(x)

@@ -32,6 +32,7 @@ def embed_norm(
     """dropout(layer_norm(table₁[ids₁] + table₂[ids₂] + …)). parts: all tables, then the ids for each.
 
     untrained: for each table the row that receives no gradient, or None. draw: what drops of the result.
+    Raises: ArgumentError unless every table has its ids; ShapeError for ids of different shapes; IndexRangeError for an id past its table.
     """
     count = len(untrained)
     if not 0 < 2 * count == len(parts):

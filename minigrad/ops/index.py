@@ -66,7 +66,10 @@ def _refuse_outside(what: str, indices: Array, least: int, side: int) -> None:
 
 @op("v d, *b:int<v -> *b d", gathers=True)
 def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None) -> Any:
-    """Rows of a table: table[ids]. The gradient is kept by touched rows, to which row `padding_idx` never belongs."""
+    """Rows of a table: table[ids]. The gradient is kept by touched rows, to which row `padding_idx` never belongs.
+
+    Raises: ShapeError unless the table is (rows, width); DTypeError for ids that are no integers; IndexRangeError for one past the table.
+    """
     shape = table.shape
     if len(shape) != 2:
         raise ShapeError(f"embedding: a table has shape (rows, width), got {tuple(shape)}")

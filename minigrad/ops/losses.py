@@ -124,6 +124,7 @@ def cross_entropy(
     one, when these rows are only part of a step; without any label it is NaN and its gradient 0, as in PyTorch. Label smoothing ε makes
     the target (1 - ε) · one-hot + ε / c (Szegedy et al., arXiv 1512.00567), each class with its weight. Reduction "none" gives (n,), with
     0 for ignored rows.
+    Raises: ShapeError for other shapes, IndexRangeError for a label that is no class, ArgumentError for options that do not go together.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(f"cross_entropy takes logits (n, classes) and labels (n,), got {tuple(logits.shape)} and {tuple(labels.shape)}")

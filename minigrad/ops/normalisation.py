@@ -37,7 +37,10 @@ def normalise_pullback(xp: Any, g: Array, xhat: Array, rstd: Array, axis: Any = 
 
 @op("*b d, d, d -> *b d", promotes="float")
 def layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1e-12) -> Any:
-    """Each row shifted to mean 0 and scaled to variance 1, then · weight + bias. Ba, Kiros & Hinton, arXiv 1607.06450."""
+    """Each row shifted to mean 0 and scaled to variance 1, then · weight + bias. Ba, Kiros & Hinton, arXiv 1607.06450.
+
+    Raises: ShapeError unless weight and bias have the shape of the last axis.
+    """
     if tuple(weight.shape) != tuple(x.shape[-1:]) or tuple(bias.shape) != tuple(weight.shape):
         raise ShapeError(f"layer_norm: x {tuple(x.shape)} needs a weight and a bias of its last axis, got {weight.shape} and {bias.shape}")
     xhat, rstd = normalise(xp, x, eps)
@@ -62,7 +65,10 @@ def standardise(xp: Any, x: Array, weight: Array | None, bias: Array | None, *, 
 
 @op("*b d, d -> *b d", promotes="float")
 def rms_norm(xp: Any, x: Array, weight: Array | None, *, eps: float = 1e-6) -> Any:
-    """Each row divided by the root of its mean square, then · weight (or None). Zhang & Sennrich, arXiv 1910.07467."""
+    """Each row divided by the root of its mean square, then · weight (or None). Zhang & Sennrich, arXiv 1910.07467.
+
+    Raises: ShapeError unless the weight has the shape of the last axis.
+    """
     if x.ndim == 0 or (weight is not None and tuple(weight.shape) != tuple(x.shape[-1:])):
         raise ShapeError(f"rms_norm: x {tuple(x.shape)} needs a weight of its last axis, got {weight if weight is None else weight.shape}")
     rstd = 1.0 / xp.sqrt(_mean(xp, x * x, -1) + float(eps))  # NumPy's float64 would make all of it float64

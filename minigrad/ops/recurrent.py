@@ -231,6 +231,7 @@ def rnn(
     """The plain recurrence h ← f(x W_ihᵀ + b_ih + h W_hhᵀ + b_hh) with f = tanh or relu. Elman, Cognitive Science 14(2), 1990.
 
     Gives every row's h, and each sequence's last. `reverse` reads every sequence from its end.
+    Raises: ArgumentError for another nonlinearity; ShapeError for weights or states that do not fit.
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ArgumentError(f'rnn: nonlinearity is "tanh" or "relu", not {nonlinearity!r:.80}')

@@ -118,7 +118,10 @@ def prod(xp: Any, x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
 
 @op("*a n *b -> *a n *b")
 def cumsum(xp: Any, x: Array, *, axis: int) -> Any:
-    """Sums of the elements up to each one along an axis."""
+    """Sums of the elements up to each one along an axis.
+
+    Raises: ArgumentError for an axis that is no integer.
+    """
     if not isinstance(axis, Integral):
         raise ArgumentError(f"cumsum: axis is one integer, not {axis!r}")
     backwards = (*[slice(None)] * _axes(axis, x.ndim)[0], slice(None, None, -1))

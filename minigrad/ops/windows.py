@@ -131,7 +131,10 @@ def fold(
     padding: PerAxis = 0,
     dilation: PerAxis = 1,
 ) -> Any:
-    """The transpose of unfold: columns added up where their windows lie in an array with spatial sides `output_size`."""
+    """The transpose of unfold: columns added up where their windows lie in an array with spatial sides `output_size`.
+
+    Raises: ShapeError for columns of another shape than `unfold` gives; ArgumentError for sizes that cannot be.
+    """
     sides = per_axis("fold", "output_size", tuple(output_size), len(output_size), 0)
     window = Window.of("fold", len(sides), kernel_size, stride, padding, dilation)
     counts, cells = window.counts(sides), prod(window.kernel)
