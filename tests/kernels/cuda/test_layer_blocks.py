@@ -193,7 +193,7 @@ def test_another_gelu_is_declined() -> None:
 
 # ---------------------------------------------------------------- that the checks check
 PLANTED = [
-    ("rows.cuh", "lane.room[i * WARP] + found", "found"),
+    ("layer_norm.cuh", "lane.room[i * WARP] + found", "found"),
     ("strips.cuh", "gate = x < 0.0f ? tail : 1.0f - tail", "gate = 1.0f - tail"),
 ]
 

@@ -256,7 +256,7 @@ PLANTED = [
     ("strips.cuh", "x && has(i) ? width : 0", "x ? width : 0", test_column_sums, (70, 132, 0)),
     ("strips.cuh", "all - first < ROWS", "false", test_column_sums, (70, 132, 0)),
     ("strips.cuh", "store_sum(partial + width, strip", "store_sum(partial, strip", test_norm_sums, (40, 130, 0, 3)),
-    ("rows.cuh", "found * factors(drawing, kept, i)", "found", test_add_norm_pullback, (9, 33, 0, 0.3)),
+    ("layer_norm.cuh", "found * factors(drawing, kept, i)", "found", test_add_norm_pullback, (9, 33, 0, 0.3)),
 ]
 
 

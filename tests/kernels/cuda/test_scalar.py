@@ -29,7 +29,7 @@ extern "C" void words(const u64* key, const u64* counter, u64* out) {
     for (int i = 0; i < 4; ++i) out[i] = found.word[i];
 }
 extern "C" u32 survivors_of(const u64* numbers, u32 threshold, u64 sequence, u64 block) {
-    return survivors(draw_at(numbers[0], numbers[1], numbers[2], nullptr, threshold, 1.0f), sequence, block);
+    return survivors({numbers[0], numbers[1], numbers[2], threshold, 1.0f}, sequence, block);
 }
 extern "C" void gelus(const float* x, float* y, float* slope, int n) {
     for (int i = 0; i < n; ++i) y[i] = gelu(x[i]), slope[i] = gelu_slope(x[i]);

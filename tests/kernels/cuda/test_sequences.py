@@ -103,7 +103,7 @@ def test_counting_writes_its_rows_alone(emulator: Emulator) -> None:
         ("segment_mean", "(float)(span.end - span.first)", "(float)rows"),
         ("segment_mean", "sequence + 1 < sequences ?", "sequence + 2 < sequences ?"),
         ("segment_max", "b > a || b != b", "b > a"),
-        ("segment_max", "0xFF800000u", "0x00000000u"),
+        ("segment_max", "make_float4(-INFINITE)", "make_float4(0.0f)"),
         ("segment_max", "(hit.x / count.x)", "hit.x"),
     ],
 )

@@ -57,7 +57,7 @@ def test_sizes_are_those_of_the_sources(source: str, name: str, value: int) -> N
 
 
 def test_the_widest_row_and_the_strip_are_those_of_the_sources() -> None:
-    text = "".join((SOURCES / name).read_text(encoding="utf-8") for name in ("rows.cuh", "strips.cuh"))
+    text = "".join((SOURCES / name).read_text(encoding="utf-8") for name in ("warp.cuh", "layer_norm.cuh", "strips.cuh"))
     lanes, chunks, ahead = (int(re.findall(rf"constexpr int {name} = (\d+);", text)[0]) for name in ("LANES", "CHUNKS", "AHEAD"))
     assert lanes * 32 == table.STRIP
     assert table.STRIP * chunks == table.WIDEST
@@ -70,6 +70,8 @@ def declared(name: str) -> list[tuple[str, str]]:
     entry = TABLE[name]
     source = (SOURCES / entry.source).read_text(encoding="utf-8")
     text = re.sub(r"//[^\n]*", "", "\n".join([source, *headers(source).values()]))
+    for recipe in re.findall(r"#define RECIPE (.*)", text):
+        text = text.replace("RECIPE)", f"{recipe})")
     stem = name.rpartition("_")[0]  # a macro puts the storage behind it
     found = re.search(rf"(?:__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?{name}|KERNEL\({stem},[^)]*\))\s*\(([^)]*)\)", text)
     if found is None:

@@ -278,8 +278,8 @@ constexpr int BACKWARD_BLOCKS = D == 128 ? 2 : 3;
 #define READ(Products) const Products::Storage* __restrict__
 #define WRITTEN(Products) Products::Storage* __restrict__
 #define ITEMS const Item* __restrict__ items
-#define SETTINGS i64 rows, int parts, int heads, int causal, const u64 *clock, u64 seed, u64 site, u64 step, u32 threshold, float scale
-#define SET rows, {parts, heads}, causal != 0, draw_at(seed, site, step, clock, threshold, scale)
+#define SETTINGS i64 rows, int parts, int heads, int causal, RECIPE
+#define SET rows, {parts, heads}, causal != 0, RECIPE_DRAW
 #define KERNEL(name, blocks) extern "C" __global__ void __launch_bounds__(THREADS, blocks) name
 #define ATTENTION_KERNELS(precision, Products, D)                                                                                   \
     KERNEL(attention_forward_##precision##_##D, FORWARD_BLOCKS<D>)                                                                  \

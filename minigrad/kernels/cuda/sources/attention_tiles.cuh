@@ -18,8 +18,6 @@ constexpr int TILE = 32;           // rows of the other side in shared memory at
 constexpr int EIGHTS = TILE / 8;   // groups of eight columns in a row of scores
 constexpr int PAD = 4;             // words after each row of most tiles: rows that are read together begin in different banks
 
-#define INFINITE __int_as_float(0x7F800000)
-
 // One piece of work, made on the host: rows start … start + 63 of a sequence, which lies where the first four numbers say.
 struct alignas(16) Item {
     int key_first, keys, query_first, queries, number, start, spare[2];

@@ -1,13 +1,13 @@
 // The start of an encoder in one launch: rows of up to three tables, their sum, layer normalisation and dropout; and the way back as far as
 // the gradient of that sum.
 //
-// Each step is one of rows.cuh or like one. They hand rows on through memory, which is still in the cache: a block does all steps for its own
-// rows, and its threads wait for each other in between.
+// Each step is one of rows.cuh and layer_norm.cuh, or like one. They hand rows on through memory, which is still in the cache: a block does
+// all steps for its own rows, and its threads wait for each other in between.
 #include "storage.cuh"
 
 using Storage = float;
 #define KERNEL(name, blocks) DEVICE void name
-#include "rows.cuh"
+#include "layer_norm.cuh"
 
 constexpr int TABLES = 3;
 
@@ -32,33 +32,13 @@ DEVICE void add_tables(const Table (&tables)[TABLES], i64* trained, float* out, 
         if (trained && threadIdx.x % WARP == 0) trained[i * rows + row] = id == tables[i].untrained ? -1 : id;
         w = w && wide(tables[i].rows, width);
     }
-    const float nan = not_a_number();
 #pragma unroll 2
     for (int at = threadIdx.x % WARP * LANES; at < width; at += CHUNK) {
-        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        float4 sum = make_float4(0.0f);
 #pragma unroll
         for (int i = 0; i < TABLES; ++i)
-            if (tables[i].rows) sum = sum + (start[i] ? load4(start[i], at, width, w) : make_float4(nan, nan, nan, nan));
+            if (tables[i].rows) sum = sum + (start[i] ? load4(start[i], at, width, w) : make_float4(not_a_number()));
         store4(out + row * width, at, width, w, sum);
-    }
-}
-
-// out = dropout(x), or x where nothing drops; out may be x. rounded, if it is not null: out once more, as T.
-template <class T>
-DEVICE void drop(const float* x, float* out, T* rounded, i64 rows, int width, const int2* places, const Draw& draw) {
-    const i64 row = row_of_warp();
-    if (row >= rows) return;
-    const RowDraw drawing(places, draw, row, width);
-    const bool w = wide(x, width) && wide(out, width) && wide(rounded, width);
-    for (int chunk = 0; chunk * CHUNK < width; chunk += 4) {
-        const u32 kept = draw_chunks<4>(drawing, chunk);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int at = (chunk + i) * CHUNK + threadIdx.x % WARP * LANES;
-            const float4 found = load4(x + row * width, at, width, w) * (places ? factors(drawing, kept, i) : make_float4(1, 1, 1, 1));
-            store4(out + row * width, at, width, w, found);
-            if (rounded) store4(rounded + row * width, at, width, w, found);
-        }
     }
 }
 
@@ -69,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm(const float* table1, const float* table2, const float* table3, const i64* ids1, const i64* ids2, const i64* ids3, i64 height1,
                i64 height2, i64 height3, i64 untrained1, i64 untrained2, i64 untrained3, const float* gamma, const float* beta, float* out,
                bf16* rounded_bf16, fp16* rounded_fp16, i64* trained, float* xhat, float* rstd, i64 rows, int width, float eps,
-               const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
+               const int2* places, RECIPE) {
     const Table tables[TABLES] = {
         {table1, ids1, height1, untrained1}, {table2, ids2, height2, untrained2}, {table3, ids3, height3, untrained3}};
     float* sums = xhat ? xhat : out;
@@ -77,20 +57,20 @@ extern "C" __global__ void __launch_bounds__(256, 3)
     __syncthreads();
     add_norm(sums, nullptr, nullptr, gamma, beta, out, nullptr, xhat, rstd, rows, width, eps, nullptr, nullptr, 0, 0, 0, 0, 1.0f);
     __syncthreads();
-    const Draw draw = draw_at(seed, site, step, clock, threshold, scale);
+    const Draw draw = RECIPE_DRAW;
     if (rounded_fp16)
-        drop(out, out, rounded_fp16, rows, width, places, draw);
+        drop_rows(out, out, rounded_fp16, rows, width, places, draw);
     else if (places || rounded_bf16)
-        drop(out, out, rounded_bf16, rows, width, places, draw);
+        drop_rows(out, out, rounded_bf16, rows, width, places, draw);
 }
 
 // gx = the gradient of the sums before normalisation, from that of dropout's result. dropped: the gradient of what was dropped from, where
 // anything was; null elsewhere.
 extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm_pullback(const float* g, const float* gamma, const float* xhat, const float* rstd, float* gx, float* dropped, i64 rows,
-                        int width, const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
+                        int width, const int2* places, RECIPE) {
     if (dropped) {
-        drop<float>(g, dropped, nullptr, rows, width, places, draw_at(seed, site, step, clock, threshold, scale));
+        drop_rows<float>(g, dropped, nullptr, rows, width, places, RECIPE_DRAW);
         __syncthreads();
         g = dropped;
     }

@@ -5,8 +5,6 @@
 // Nothing here waits for the GPU or asks how many ids differ: a captured graph could not.
 #include "warp.cuh"
 
-constexpr int LANES = 4;
-constexpr int CHUNK = LANES * WARP;
 constexpr int WARPS = 8;
 constexpr int RUN = 2048;   // keys that are sorted among themselves
 constexpr int MERGED = 8;   // sorted runs that become one
@@ -20,8 +18,6 @@ DEVICE i64 key_of(i64 id, i64 place) { return (0 <= id && id <= 0x7FFFFFFF ? id 
 DEVICE i64 id_of(i64 key) { return key >> 32; }
 DEVICE i64 place_of(i64 key) { return (u32)key; }
 
-DEVICE void add(float4& sum, float4 x) { sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w; }
-
 // out = table[ids], with NaN for an id outside of the table. trained, if it is not null: the ids, but -1 in place of `untrained`. Shapes:
 // table (height, width).
 extern "C" __global__ void __launch_bounds__(256)
@@ -31,11 +27,10 @@ extern "C" __global__ void __launch_bounds__(256)
     const bool w = wide(table, width) && wide(out, width);
     const i64 id = ids[row];
     const bool inside = 0 <= id && id < height;
-    const float nan = not_a_number();
     if (trained && threadIdx.x % WARP == 0) trained[row] = id == untrained ? -1 : id;
 #pragma unroll 4
     for (int at = threadIdx.x % WARP * LANES; at < width; at += CHUNK) {
-        const float4 x = inside ? load4(table + id * width, at, width, w) : make_float4(nan, nan, nan, nan);
+        const float4 x = inside ? load4(table + id * width, at, width, w) : make_float4(not_a_number());
         store4(out + row * width, at, width, w, x);
     }
 }
@@ -123,7 +118,7 @@ DEVICE void add_rows(float4& sum, const float* values, const i64* keys, i64 firs
             given[i] = load4(values + row * width, at, mine < end ? width : 0, w);
         }
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; ++i) add(sum, given[i]);
+        for (int i = 0; i < AT_ONCE; ++i) sum = sum + given[i];
     }
 }
 
@@ -138,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(256)
     if (id_of(keys[first]) != id_of(keys[end - 1])) return;
     const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
     const bool w = wide(values, width) && wide(bundles, width);
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 sum = make_float4(0.0f);
     add_rows(sum, values, keys, first, end, 1, at, width, w);
     store4(bundles + bundle * width, at, width, w, sum);
 }
@@ -148,7 +143,7 @@ DEVICE float4 share_of(const Run& run, const float* values, const i64* keys, con
                        bool w) {
     const i64 next = run.first_bundle(), last = run.end_bundle();
     const bool has_bundles = next < last;
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 sum = make_float4(0.0f);
     add_rows(sum, values, keys, run.first + mine, has_bundles ? next * BUNDLE : run.end, shares, at, width, w);
     if (has_bundles) {
         add_rows(sum, bundles, nullptr, next + mine, last, shares, at, width, w);
@@ -172,7 +167,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
         run = run_of(keys, n, row);
         if (run.count() <= LONG && (run.count() || !accumulate)) {
             float4 sum = share_of(run, values, keys, bundles, 0, 1, at, width, w);
-            if (accumulate) add(sum, load4(out + row * width, at, width, w));
+            if (accumulate) sum = sum + load4(out + row * width, at, width, w);
             store4(out + row * width, at, width, w, sum);
         }
     }
@@ -185,8 +180,8 @@ extern "C" __global__ void __launch_bounds__(256, 4)
         __syncthreads();
         if (threadIdx.y == 0) {
             float4 sum = shares[0][threadIdx.x];
-            for (int j = 1; j < WARPS; ++j) add(sum, shares[j][threadIdx.x]);
-            if (accumulate) add(sum, load4(out + (top + i) * width, at, width, w));
+            for (int j = 1; j < WARPS; ++j) sum = sum + shares[j][threadIdx.x];
+            if (accumulate) sum = sum + load4(out + (top + i) * width, at, width, w);
             store4(out + (top + i) * width, at, width, w, sum);
         }
         __syncthreads();  // before the shares of another run take their place

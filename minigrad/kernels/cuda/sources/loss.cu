@@ -1,11 +1,9 @@
 // The cross-entropy of each row of logits with the class that its label names, and its gradient. A block works on a row, however wide.
 #include "warp.cuh"
 
-constexpr int LANES = 4;
-
 // The weights of four classes, from the class `at` on; null: 1 for each.
 DEVICE float4 weights_of(const float* weights, int at, int classes, bool is_wide) {
-    return weights ? load4(weights, at, classes, is_wide) : make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+    return weights ? load4(weights, at, classes, is_wide) : make_float4(1.0f);
 }
 
 // losses: of each row, 0 where its label does not count. counts, if it is not null: what each row adds to the divisor of a mean, the weight of
@@ -95,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const float share = g[each ? row : 0] * (factor ? *factor : 1.0f), largest = saved[2 * row], inverse = saved[2 * row + 1];
     const float spread = smoothing / classes;
     for (int at = threadIdx.x * LANES; at < classes; at += blockDim.x * LANES) {
-        float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        float4 x = make_float4(0.0f);
         if (counts) {
             x = load4(mine, at, classes, w);
             const float4 y = weights_of(weights, at, classes, w);

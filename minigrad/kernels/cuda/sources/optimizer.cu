@@ -2,7 +2,6 @@
 // CPU to the last bit.
 #include "warp.cuh"
 
-constexpr int LANES = 4;
 constexpr int THREADS = 256;
 
 // Four elements of this thread. largest: AMSGrad's, or null.
@@ -12,7 +11,7 @@ DEVICE void adam_step(const AdamRule& rule, float factor, float* p, const float*
     if (at >= width) return;
     const bool w = wide(p, width) && wide(g, width) && wide(m, width) && wide(v, width) && wide(largest, width);
     float4 p4 = load4(p + start, at, width, w), m4 = load4(m + start, at, width, w), v4 = load4(v + start, at, width, w);
-    float4 g4 = load4(g + start, at, width, w), l4 = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 g4 = load4(g + start, at, width, w), l4 = make_float4(0.0f);
     if (largest) l4 = load4(largest + start, at, width, w);
     float *ps = &p4.x, *ms = &m4.x, *vs = &v4.x, *gs = &g4.x, *ls = &l4.x;
 #pragma unroll

@@ -1,21 +1,11 @@
-// Kernels with a warp for each row of up to 1024 numbers: dropout, residual and layer normalisation, there and back.
-//
-// Rows are contiguous. What lies between two products of a block of BERT is of type `Storage`, everything else float32; a source defines
-// `Storage` and `KERNEL(name, blocks)`, the name with the storage behind it and how many blocks are to fit a multiprocessor, and includes
-// this file and strips.cuh. What a thread reads is all on its way before any of it is used, or random words are drawn. A row of float32
-// goes to shared memory meanwhile: so there are registers for more warps. No result depends on the order in which blocks run, or on how
-// many a GPU has room for.
+// What kernels with a warp for each row share: which row, and which of its numbers dropout leaves.
 #pragma once
 #include "storage.cuh"
 
-constexpr int LANES = 4;             // neighbouring numbers of a lane
-constexpr int CHUNK = LANES * WARP;  // numbers that a warp has in hand at a time
-constexpr int CHUNKS = 8;            // chunks of the widest row
-constexpr int WARPS = 8;             // warps of a block
+constexpr int WARPS = 8;  // warps of a block
 
-constexpr bool SHORT = sizeof(Storage) == 2;
+DEVICE i64 row_of_warp() { return (i64)blockIdx.x * WARPS + threadIdx.x / WARP; }
 
-// ---------------------------------------------------------------- dropout of a row
 // Where a row lies in its sequence, as dropout counts: row r of a sequence owns blocks r * ceil(width / 16) and on.
 struct RowDraw {
     Draw draw;
@@ -57,235 +47,22 @@ DEVICE float4 factors(const RowDraw& row, u32 kept, int i) {
     return make_float4(bits & 1 ? scale : 0.0f, bits & 2 ? scale : 0.0f, bits & 4 ? scale : 0.0f, bits & 8 ? scale : 0.0f);
 }
 
-DEVICE float4 operator+(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
-DEVICE float4 operator-(float4 a, float b) { return make_float4(a.x - b, a.y - b, a.z - b, a.w - b); }
-DEVICE float4 operator*(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
-DEVICE float4 operator*(float4 a, float b) { return make_float4(a.x * b, a.y * b, a.z * b, a.w * b); }
-DEVICE float total(float4 a) { return (a.x + a.y) + (a.z + a.w); }
-
-DEVICE i64 row_of_warp() { return (i64)blockIdx.x * WARPS + threadIdx.x / WARP; }
-
-// ---------------------------------------------------------------- layer normalisation
-// Of a row of N chunks, or where N is 0 of any number of them, a lane keeps so many in registers: all, or where they are too many none.
-template <int N>
-constexpr int HELD = N <= 6 ? N : 0;
-
-template <int N>
-constexpr int UNROLLED = N == 0 ? 1 : N <= 6 ? N : 4;
-
-// Whether a loop over N chunks stops half-way at `__syncwarp`: the compiler would have more on its way than there are registers for.
-template <int N>
-constexpr bool HALVED = SHORT && N > 4;
-
-// A lane's numbers of a row, four of each chunk: N in registers, or where N is 0 in shared memory.
-template <int N>
-struct Row {
-    float4 part[N];
-    DEVICE Row(float4*) {}
-    DEVICE float4& operator[](int i) { return part[i]; }
-};
-template <>
-struct Row<0> {
-    float4* lane;
-    DEVICE Row(float4* lane) : lane(lane) {}
-    DEVICE float4& operator[](int i) { return lane[i * WARP]; }
-};
-
-// The same as they lie in memory, from x on: N are on their way from now on, and where N is 0 they are read where they are used.
-template <class T, int N>
-struct Given {
-    Four<T> part[N];
-    DEVICE Given(const T* x) {
-#pragma unroll
-        for (int i = 0; i < N; ++i) part[i] = load4(x, i * CHUNK, i * CHUNK + LANES, true);
-    }
-    DEVICE float4 at(int i, int, bool) const { return part[i]; }
-};
+// out = dropout(x), or x where nothing drops, for which places is null and `scale` 1; out may be x. rounded, if it is not null: out once
+// more, as T.
 template <class T>
-struct Given<T, 0> {
-    const T* x;
-    DEVICE Given(const T* x) : x(x) {}
-    DEVICE float4 at(int i, int end, bool is_wide) const { return load4(x, i * CHUNK, end, is_wide); }
-};
-
-// Shared memory for a lane's part of one row.
-DEVICE float4* lane_room() {
-    __shared__ float4 rows[WARPS][CHUNKS * WARP];
-    return rows[threadIdx.x / WARP] + threadIdx.x % WARP;
-}
-
-// Where a lane is in a row of N chunks, or where N is 0 of any width.
-template <int N>
-struct Lane {
-    const int width, at, left;  // numbers of the row, the lane's first one, and how many the row has from there on
-    const i64 start;            // where that number lies in an array of rows
-    float4* const room;
-
-    DEVICE Lane(i64 row, int all)
-        : width(N ? N * CHUNK : all), at(threadIdx.x % WARP * LANES), left(width - at), start(row * width + at), room(lane_room()) {}
-
-    // In how many chunks it has numbers.
-    DEVICE int chunks() const { return N ? N : (left + CHUNK - 1) / CHUNK; }
-
-    // Where the test ends whether numbers from chunk i on belong to the row.
-    DEVICE int end(int i) const { return N ? i * CHUNK + LANES : left; }
-
-    // Begins to copy its numbers of the row of x into its room, or zeros where x is null: they are there when copies have been awaited.
-    DEVICE void fetch(const float* x, bool is_wide) const {
-#pragma unroll(UNROLLED<N>)
-        for (int i = 0; i < chunks(); ++i) {
-            if (is_wide)
-                copy_16(room + i * WARP, x + start + i * CHUNK, x);
-            else
-                room[i * WARP] = load4(x + start, i * CHUNK, x ? left : 0, false);
-        }
-    }
-};
-
-// What `work` does with a row, in code for as many chunks as it has. Rows that do not fill their chunks, or that cannot be read four
-// numbers at a time, are rare: for them one code does.
-template <class Work>
-DEVICE void by_width(const Work& work, int width, bool is_wide) {
-    switch (is_wide ? width : 0) {
-        case CHUNK: return work.template run<1>(true);
-        case 2 * CHUNK: return work.template run<2>(true);
-        case 3 * CHUNK: return work.template run<3>(true);
-        case 4 * CHUNK: return work.template run<4>(true);
-        case 6 * CHUNK: return work.template run<6>(true);
-        case 8 * CHUNK: return work.template run<8>(true);
-        default: return work.template run<0>(is_wide);
-    }
-}
-
-struct AddNorm {
-    const Storage* y;
-    const float *bias, *residual, *gamma, *beta;
-    float* out;
-    Storage *rounded, *xhat;
-    float* rstd;
-    i64 row;
-    int width;
-    float eps;
-    const RowDraw& drawing;
-
-    template <int N>
-    DEVICE void run(bool w) const {
-        const Lane<N> lane(row, width);
-        const float share = __fdividef(1.0f, (float)lane.width);
-        lane.fetch(residual, w);
-        const Given<Storage, HELD<N>> given(y + lane.start);
-        __syncwarp();  // or the compiler would move what is read to where it is used
-        const u32 kept = draw_chunks<N ? N : CHUNKS>(drawing, 0);
-        await_copies();
-        Row<HELD<N>> v(lane.room);
-#pragma unroll(UNROLLED<N>)
-        for (int i = 0; i < lane.chunks(); ++i) {
-            if (HALVED<N> && i == N / 2) __syncwarp();
-            float4 found = given.at(i, lane.end(i), w);
-            if (bias) found = found + load4(bias + lane.at, i * CHUNK, lane.end(i), w);
-            v[i] = lane.room[i * WARP] + found * factors(drawing, kept, i);
-        }
-        // First one of the numbers is subtracted, then the mean of what is left: rows with a large mean keep their digits.
-        float less = __shfl_sync(ALL, v[0].x, 0);
-#pragma unroll
-        for (int pass = 0; pass < 2; ++pass) {
-            float sum = 0.0f;
-#pragma unroll(UNROLLED<N>)
-            for (int i = 0; i < lane.chunks(); ++i) {
-                float4 found = v[i] - less;
-                float* numbers = &found.x;
-#pragma unroll
-                for (int j = 0; j < LANES; ++j)
-                    if (!N && i * CHUNK + j >= lane.left) numbers[j] = 0.0f;  // beyond the row's end
-                v[i] = found;
-                sum += total(pass ? found * found : found);
-            }
-            less = warp_sum(sum) * share;
-        }
-        const float inverse = rsqrtf(less + eps);  // of the variance
-        if (rstd && lane.at == 0) rstd[row] = inverse;
-#pragma unroll(UNROLLED<N>)
-        for (int i = 0; i < lane.chunks(); ++i) {
-            if (HALVED<N> && i == N / 2) __syncwarp();
-            v[i] = v[i] * inverse;
-            if (xhat) store4(xhat + lane.start, i * CHUNK, lane.end(i), w, v[i]);
-        }
-#pragma unroll(UNROLLED<N>)
-        for (int i = 0; i < lane.chunks(); ++i) {
-            if (HALVED<N> && i == N / 2) __syncwarp();
-            const int at = i * CHUNK, end = lane.end(i);
-            const float4 found = v[i] * load4(gamma + lane.at, at, end, w) + load4(beta + lane.at, at, end, w);
-            store4(out + lane.start, at, end, w, found);
-            if (rounded) store4(rounded + lane.start, at, end, w, found);
-        }
-    }
-};
-
-// out = x̂ · gamma + beta, where x̂ are the normalised rows of dropout(y + bias) + residual. Kept for the way back: x̂, which may be y, and
-// rstd = 1/σ of each row. rounded: out once more, as `Storage`. Of float32, out may be y. Null pointers: bias and residual, where there is
-// none; rounded, where nobody wants it; xhat and rstd, where nothing is kept; places, where nothing is dropped.
-KERNEL(add_norm, SHORT ? 4 : 3)
-(const Storage* y, const float* __restrict__ bias, const float* residual, const float* __restrict__ gamma, const float* __restrict__ beta,
- float* out, Storage* rounded, Storage* xhat, float* rstd, i64 rows, int width, float eps, const int2* places, const u64* clock, u64 seed,
- u64 site, u64 step, u32 threshold, float scale) {
+DEVICE void drop_rows(const float* x, float* out, T* rounded, i64 rows, int width, const int2* places, const Draw& draw) {
     const i64 row = row_of_warp();
     if (row >= rows) return;
-    const RowDraw drawing(places, draw_at(seed, site, step, clock, threshold, scale), row, width);
-    const bool w = wide(y, width) & wide(residual, width) & wide(out, width) & wide(rounded, width) & wide(xhat, width) &
-                   wide(bias, width) & wide(gamma, width) & wide(beta, width);  // & takes no branches
-    by_width(AddNorm{y, bias, residual, gamma, beta, out, rounded, xhat, rstd, row, width, eps, drawing}, width, w);
-}
-
-struct AddNormPullback {
-    const float *g, *gamma;
-    const Storage* xhat;
-    const float* rstd;
-    float* gx;
-    Storage* dy;
-    i64 row;
-    int width;
-    const RowDraw& drawing;
-
-    template <int N>
-    DEVICE void run(bool w) const {
-        const Lane<N> lane(row, width);
-        const float share = __fdividef(1.0f, (float)lane.width);
-        lane.fetch(g, w);
-        const Given<Storage, HELD<N>> along(xhat + lane.start);
-        __syncwarp();  // or the compiler would move what is read to where it is used
-        const u32 kept = draw_chunks<N ? N : CHUNKS>(drawing, 0);
-        await_copies();
-        const float inverse = rstd[row];
-        Row<HELD<N>> scaled(lane.room);  // g · gamma
-        float mean = 0.0f, mean_along = 0.0f;
-#pragma unroll(UNROLLED<N>)
-        for (int i = 0; i < lane.chunks(); ++i) {
-            if (HALVED<N> && i == N / 2) __syncwarp();
-            const float4 found = lane.room[i * WARP] * load4(gamma + lane.at, i * CHUNK, lane.end(i), w);
-            scaled[i] = found;
-            mean += total(found);
-            mean_along += total(found * along.at(i, lane.end(i), w));
-        }
-        mean = warp_sum(mean) * share;
-        mean_along = warp_sum(mean_along) * share;
-#pragma unroll(UNROLLED<N>)
-        for (int i = 0; i < lane.chunks(); ++i) {
-            if (HALVED<N> && i == N / 2) __syncwarp();
-            const int at = i * CHUNK, end = lane.end(i);
-            const float4 found = (scaled[i] + along.at(i, lane.end(i), w) * -mean_along - mean) * inverse;
-            store4(gx + lane.start, at, end, w, found);
-            if (dy) store4(dy + lane.start, at, end, w, found * factors(drawing, kept, i));
+    const RowDraw drawing(places, draw, row, width);
+    const bool w = wide(x, width) && wide(out, width) && wide(rounded, width);
+    for (int chunk = 0; chunk * CHUNK < width; chunk += 4) {
+        const u32 kept = draw_chunks<4>(drawing, chunk);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int at = (chunk + i) * CHUNK + threadIdx.x % WARP * LANES;
+            const float4 found = load4(x + row * width, at, width, w) * factors(drawing, kept, i);
+            store4(out + row * width, at, width, w, found);
+            if (rounded) store4(rounded + row * width, at, width, w, found);
         }
     }
-};
-
-// gx = the gradient of the rows before normalisation; dy = dropout(gx), the gradient of y, where dy is not null.
-KERNEL(add_norm_pullback, SHORT ? 4 : 3)
-(const float* g, const float* __restrict__ gamma, const Storage* xhat, const float* rstd, float* gx, Storage* dy, i64 rows, int width,
- const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale) {
-    const i64 row = row_of_warp();
-    if (row >= rows) return;
-    const RowDraw drawing(places, draw_at(seed, site, step, clock, threshold, scale), row, width);
-    const bool w = wide(g, width) & wide(xhat, width) & wide(gx, width) & wide(dy, width) & wide(gamma, width);
-    by_width(AddNormPullback{g, gamma, xhat, rstd, gx, dy, row, width, drawing}, width, w);
 }

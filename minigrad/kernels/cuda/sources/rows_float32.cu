@@ -1,28 +1,15 @@
-// The kernels of rows.cuh and strips.cuh for rows that lie in memory as float32, dropout by itself, and what
+// The kernels of layer_norm.cuh and strips.cuh for rows that lie in memory as float32, dropout by itself, and what
 // adds up the sums of all blocks.
 #include "storage.cuh"
 
 using Storage = float;
 #define KERNEL(name, blocks) extern "C" __global__ void __launch_bounds__(256, blocks) name##_float32
-#include "rows.cuh"
+#include "layer_norm.cuh"
 #include "strips.cuh"
 
 // out = dropout(x); out may be x.
-extern "C" __global__ void __launch_bounds__(256)
-    drop(const float* x, float* out, i64 rows, int width, const int2* places, const u64* clock, u64 seed, u64 site, u64 step, u32 threshold,
-         float scale) {
-    const i64 row = row_of_warp();
-    if (row >= rows) return;
-    const RowDraw drawing(places, draw_at(seed, site, step, clock, threshold, scale), row, width);
-    const bool w = wide(x, width) && wide(out, width);
-    for (int chunk = 0; chunk * CHUNK < width; chunk += 4) {
-        const u32 kept = draw_chunks<4>(drawing, chunk);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int at = (chunk + i) * CHUNK + threadIdx.x % WARP * LANES;
-            store4(out + row * width, at, width, w, load4(x + row * width, at, width, w) * factors(drawing, kept, i));
-        }
-    }
+extern "C" __global__ void __launch_bounds__(256) drop(const float* x, float* out, i64 rows, int width, const int2* places, RECIPE) {
+    drop_rows<float>(x, out, nullptr, rows, width, places, RECIPE_DRAW);
 }
 
 // out = the sum of all rows. Eight threads side by side have 32 columns; 32 of such groups take turns with the rows.
@@ -30,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(256) total_rows(const float* x, flo
     constexpr int GROUPS = 32, AT_ONCE = 8;
     const int at = (blockIdx.x * (WARP / LANES) + threadIdx.x) * LANES;
     const bool w = wide(x, width) && wide(out, width);
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 sum = make_float4(0.0f);
     for (i64 first = threadIdx.y; first < rows; first += GROUPS * AT_ONCE) {
         float4 given[AT_ONCE];
 #pragma unroll

@@ -1,7 +1,7 @@
-// The kernels of rows.cuh and strips.cuh for rows that lie in memory as fp16.
+// The kernels of layer_norm.cuh and strips.cuh for rows that lie in memory as fp16.
 #include "storage.cuh"
 
 using Storage = fp16;
 #define KERNEL(name, blocks) extern "C" __global__ void __launch_bounds__(256, blocks) name##_fp16
-#include "rows.cuh"
+#include "layer_norm.cuh"
 #include "strips.cuh"

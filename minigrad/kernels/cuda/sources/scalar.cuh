@@ -55,10 +55,10 @@ struct Draw {
     float scale;
 };
 
-// A captured graph is replayed in later steps: there `clock` is where the step stands in device memory, otherwise it is null.
-HD Draw draw_at(u64 seed, u64 site, u64 step, const u64* clock, u32 threshold, float scale) {
-    return {seed, site, clock ? *clock : step, threshold, scale};
-}
+// The parameters by which a kernel is told what to drop, and the draw that they make. A captured graph is replayed in later steps: there
+// `clock` is where the step stands in device memory, otherwise it is null.
+#define RECIPE const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale
+#define RECIPE_DRAW Draw{seed, site, clock ? *clock : step, threshold, scale}
 
 // Bit j says whether unit j of a block survives: whether 65536 - threshold, added to its 16 bits, carries. block: counted from 0 within the
 // sequence.

@@ -4,8 +4,6 @@
 // order. A sequence has one row or more. Shapes: first_rows (sequences,), x (rows, width).
 #include "warp.cuh"
 
-constexpr int LANES = 4;
-constexpr int CHUNK = LANES * WARP;
 constexpr int WARPS = 8;
 
 struct Span {
@@ -18,15 +16,12 @@ struct Span {
 DEVICE float larger(float a, float b) { return b > a || b != b ? b : a; }  // NaN wins, as in NumPy
 
 struct Sum {
-    static DEVICE float4 nothing() { return make_float4(0.0f, 0.0f, 0.0f, 0.0f); }
-    static DEVICE float4 of(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+    static DEVICE float4 nothing() { return make_float4(0.0f); }
+    static DEVICE float4 of(float4 a, float4 b) { return a + b; }
 };
 
 struct Largest {
-    static DEVICE float4 nothing() {
-        const float least = __uint_as_float(0xFF800000u);  // minus infinity
-        return make_float4(least, least, least, least);
-    }
+    static DEVICE float4 nothing() { return make_float4(-INFINITE); }
     static DEVICE float4 of(float4 a, float4 b) { return make_float4(larger(a.x, b.x), larger(a.y, b.y), larger(a.z, b.z), larger(a.w, b.w)); }
 };
 
@@ -59,8 +54,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const bool w = wide(x, width) && wide(out, width);
     const float4 sum = over_rows<Sum>(x, span, at, width, w);
     const float share = 1.0f / (float)(span.end - span.first);
-    if (threadIdx.y == 0)
-        store4(out + (i64)blockIdx.x * width, at, width, w, make_float4(sum.x * share, sum.y * share, sum.z * share, sum.w * share));
+    if (threadIdx.y == 0) store4(out + (i64)blockIdx.x * width, at, width, w, sum * share);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -69,8 +63,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
     const bool w = wide(g, width) && wide(dx, width);
     const float share = 1.0f / (float)(span.end - span.first);
-    const float4 above = load4(g + (i64)blockIdx.x * width, at, width, w);
-    const float4 each = make_float4(above.x * share, above.y * share, above.z * share, above.w * share);
+    const float4 each = load4(g + (i64)blockIdx.x * width, at, width, w) * share;
 #pragma unroll 4
     for (i64 row = span.first + threadIdx.y; row < span.end; row += WARPS) store4(dx + row * width, at, width, w, each);
 }

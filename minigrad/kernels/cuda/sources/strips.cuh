@@ -1,6 +1,6 @@
-// Kernels for strips of 128 columns: bias and GELU, and the sums over rows that gradients need. See rows.cuh.
+// Kernels for strips of 128 columns: bias and GELU, and the sums over rows that gradients need. See layer_norm.cuh.
 #pragma once
-#include "rows.cuh"
+#include "layer_norm.cuh"
 
 constexpr int AHEAD = 4;             // rows that a thread reads at once
 constexpr int ROWS = WARPS * AHEAD;  // rows of a block
@@ -135,7 +135,7 @@ KERNEL(bias_gelu_pullback, SHORT ? 5 : 3)
     Four<Storage> above[AHEAD], given[AHEAD];
     strip.load(above, g, w);
     strip.load(given, h, w);
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 sum = make_float4(0.0f);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
         const float4 found = above[i] * gelu_slope_in<Storage>(given[i] + b);
@@ -151,7 +151,7 @@ KERNEL(column_sums, 6)(const Storage* x, float* partial, i64 rows, int width, in
     const Strip strip(rows, width);
     Four<Storage> given[AHEAD];
     strip.load(given, x, wide(x, width));
-    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    float4 sum = make_float4(0.0f);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) sum = sum + given[i];
     store_sum(partial, strip, stride, over_rows(sum));
@@ -167,7 +167,7 @@ KERNEL(norm_sums, 4)(const float* g, const Storage* xhat, const Storage* dy, flo
     strip.load(above, g, w);
     strip.load(along, xhat, w);
     strip.load(below, dy, w);
-    float4 dgamma = make_float4(0.0f, 0.0f, 0.0f, 0.0f), dbeta = dgamma, dbias = dgamma;
+    float4 dgamma = make_float4(0.0f), dbeta = dgamma, dbias = dgamma;
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
         dgamma = dgamma + above[i] * along[i];

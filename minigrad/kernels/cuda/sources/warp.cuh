@@ -1,4 +1,4 @@
-// What kernels share beyond single numbers: sums over a warp or a block, and reading four neighbours of a row at once.
+// What kernels share beyond single numbers: sums over a warp or a block, and four neighbours of a row, which are read at once.
 #pragma once
 
 #include "scalar.cuh"
@@ -7,6 +7,10 @@
 
 constexpr u32 ALL = ~0u;
 constexpr int WARP = 32;
+constexpr int LANES = 4;             // neighbouring numbers that a lane reads at once
+constexpr int CHUNK = LANES * WARP;  // those of a warp
+
+#define INFINITE __int_as_float(0x7F800000)
 
 // What is computed for a row number or a class that does not exist: nothing is read there, and the mistake shows.
 DEVICE float not_a_number() { return __int_as_float(0x7FFFFFFF); }
@@ -49,13 +53,21 @@ DEVICE float block_max(float x) {
     return x;
 }
 
+// ---------------------------------------------------------------- four neighbours
+DEVICE float4 make_float4(float x) { return make_float4(x, x, x, x); }
+
+DEVICE float4 operator+(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+DEVICE float4 operator-(float4 a, float b) { return make_float4(a.x - b, a.y - b, a.z - b, a.w - b); }
+DEVICE float4 operator*(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
+DEVICE float4 operator*(float4 a, float b) { return make_float4(a.x * b, a.y * b, a.z * b, a.w * b); }
+
 // Whether rows of `width` numbers from `start` on can be read four numbers at a time. A null pointer can.
 template <class T>
 DEVICE bool wide(const T* start, int width) { return ((u64)start & (4 * sizeof(T) - 1)) == 0 && width % 4 == 0; }
 
 // row[at .. at + 3], with zeros from `width` on.
 DEVICE float4 load4(const float* row, int at, int width, bool is_wide) {
-    if (is_wide) return at < width ? *reinterpret_cast<const float4*>(row + at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (is_wide) return at < width ? *reinterpret_cast<const float4*>(row + at) : make_float4(0.0f);
     return make_float4(at < width ? row[at] : 0.0f, at + 1 < width ? row[at + 1] : 0.0f, at + 2 < width ? row[at + 2] : 0.0f,
                        at + 3 < width ? row[at + 3] : 0.0f);
 }
