@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.kernels import passes
 from minigrad.kernels.jit import (
     D_OUT,
     DELTA,
@@ -43,48 +42,16 @@ from minigrad.kernels.jit import (
     plus,
 )
 from minigrad.kernels.passes import F32, Survives
+from minigrad.kernels.scalar import exp, gelu, ordered
 
 _float, _int = np.float32, np.int32
-_ZERO, _ONE, _HALF = _float(0), _float(1), _float(0.5)
+_ZERO, _ONE = _float(0), _float(1)
 
 
 @inner
 def _add_to(total: F32, sums: Any, k: int) -> None:
     for j in range(len(total)):
         total[j] += _float(sums[k, j])
-
-
-# ---------------------------------------------------------------- exponential
-_LOG2E = _float(1.0 / math.log(2.0))
-_LN2_HIGH = _float(0.693359375)  # 355/512: its products with small integers are exact
-_LN2_LOW = _float(math.log(2.0) - 0.693359375)
-_LOWEST = _float(-87.3)
-_ROUNDING = _float(1.5 * 2**23 + 127)
-_C2, _C3, _C4, _C5, _C6, _C7 = (_float(1.0 / math.factorial(n)) for n in range(2, 8))
-
-
-@inner
-def _exp(x: Any) -> Any:
-    """e^x for x ≤ 0 or NaN, within 1e-7 relative; 0 below -87.3, where float32 becomes subnormal. math.exp would not become vectors.
-
-    x = k·ln 2 + r with |r| ≤ ½ ln 2, and e^r by its series to r⁷/7!, which leaves out 5e-9. Adding `_ROUNDING` leaves k + 127 in the lowest
-    bits: shifted, they are the float 2^k.
-    """
-    below = x < _LOWEST
-    x = _LOWEST if below else x
-    t = x * _LOG2E + _ROUNDING
-    k = t - _ROUNDING
-    r = x - k * _LN2_HIGH
-    r = r - k * _LN2_LOW
-    y = _C7 * r + _C6
-    y = y * r + _C5
-    y = y * r + _C4
-    y = y * r + _C3
-    y = y * r + _C2
-    y = y * r + _ONE
-    y = y * r + _ONE
-    y = y * _int(_float(t).view(_int) << 23).view(_float)
-    return _ZERO if below else y
 
 
 # ---------------------------------------------------------------- bias, dropout
@@ -118,22 +85,6 @@ def drop(x: F32, survives: Any, scale: np.float32, out: F32) -> None:
 
 
 # ---------------------------------------------------------------- gelu
-_P3, _P2, _P1, _P0 = passes.NUMERATOR
-_Q3, _Q2, _Q1, _Q0 = passes.DENOMINATOR
-FAR, GAUSS = passes.FAR, passes.GAUSS
-
-
-@inner
-def _gelu(x: Any) -> tuple[Any, Any]:
-    """gelu(x) and gelu'(x), by the rational fit of `passes.py`."""
-    a = abs(x)
-    a = FAR if a > FAR else a
-    density = _exp(-_HALF * x * x)
-    tail = (((_P3 * a + _P2) * a + _P1) * a + _P0) / ((((a + _Q3) * a + _Q2) * a + _Q1) * a + _Q0) * density  # Φ(-|x|)
-    cdf = _ONE - tail if x > _ZERO else tail
-    return x * cdf, cdf + x * (density * GAUSS)
-
-
 def bias_gelu(h: F32, bias: F32, out: F32, slope: bool) -> None:
     """out ← gelu(h + bias), which may be h; with `slope`, h ← gelu'(h + bias)."""
     if slope:
@@ -149,7 +100,7 @@ def _bias_gelu_and_slope(h: F32, bias: F32, out: F32) -> None:
     rows, width = h.shape
     for i in range(rows):
         for j in range(width):
-            out[i, j], h[i, j] = _gelu(h[i, j] + bias[j])
+            out[i, j], h[i, j] = gelu(h[i, j] + bias[j])
 
 
 @at_first_call(ND_OUT, D)
@@ -157,7 +108,7 @@ def _bias_gelu(h: F32, bias: F32) -> None:
     rows, width = h.shape
     for i in range(rows):
         for j in range(width):
-            h[i, j], _ = _gelu(h[i, j] + bias[j])
+            h[i, j], _ = gelu(h[i, j] + bias[j])
 
 
 @at_first_call(ND, ND, ND_OUT, D_OUT)
@@ -256,13 +207,6 @@ def add_norm_pullback(
 
 
 # ---------------------------------------------------------------- softmax, inside attention
-@inner
-def _ordered(bits: Any) -> Any:
-    """The bits of a float32 as an integer of the same order, and back. The largest of integers is the same in whatever order they are
-    compared, as vector instructions need; that of floats is not, where one is NaN. A row with NaN becomes NaN either way."""
-    return _int(bits ^ ((bits >> 31) & 0x7FFFFFFF))
-
-
 def softmax_drop(p: F32, survives: Survives, scale: np.float32, dropped: F32) -> None:
     """p ← softmax of its last axis, which has at least one finite entry in each row; dropped ← dropout(p), p itself without dropout.
 
@@ -282,11 +226,11 @@ def _softmax_drop(p: F32, survives: Any, scale: np.float32, dropped: F32) -> Non
         for b in range(queries):
             order = _int(-(2**31))
             for j in range(keys):
-                order = max(order, _ordered(_float(p[a, b, j]).view(_int)))
-            largest = _int(_ordered(order)).view(_float)
+                order = max(order, ordered(_float(p[a, b, j]).view(_int)))
+            largest = _int(ordered(order)).view(_float)
             total = _ZERO
             for j in range(keys):
-                p[a, b, j] = _exp(p[a, b, j] - largest)
+                p[a, b, j] = exp(p[a, b, j] - largest)
                 total = plus(total, p[a, b, j])
             inverse = _ONE / total
             for j in range(keys):
