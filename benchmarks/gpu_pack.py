@@ -3,7 +3,7 @@ kernels compiled for its GPU, and wheels of packages that it lacks.
 
 There, with Python, CuPy, pytest and hypothesis installed or among the wheels (and PyTorch and transformers for the comparison):
 
-    tar xzf gpu.tar.gz && bash minigrad-gpu/run.sh
+    tar xzf gpu.tar.gz && MINUTES=9 RESULTS=results bash minigrad-gpu/run.sh
 """
 
 from __future__ import annotations
@@ -24,23 +24,42 @@ MOST = 64 << 20
 """Bytes that such a machine takes in one piece."""
 
 RUN = """#!/usr/bin/env bash
-# Tests, profile and benchmark on the GPU of this machine; arguments go to the benchmark. The results are in results/.
+# Tests, benchmark and profile on the GPU of this machine, within MINUTES (9) altogether; arguments go to the benchmark. What they find is
+# in the folder RESULTS (results/), each part as soon as it is known.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+minutes="${MINUTES:-9}"
+left() { echo "$((60 * minutes - SECONDS > $1 ? 60 * minutes - SECONDS - $1 : 1))"; } # seconds, without the last $1
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+results="$(realpath -m "${RESULTS:-$here/results}")"
+mkdir -p "$results"
+cd "$here"
 if compgen -G "wheels/*.whl" >/dev/null; then
   python3 -m pip install -q --no-index --no-deps --target site wheels/*.whl || exit 1
   export PYTHONPATH="$PWD/site"
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" MINIGRAD_CUBINS="$PWD/cubins" PYTHONUNBUFFERED=1
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # whatever else is installed there may warn, and warnings are errors
+export MINIGRAD_SANITIZER_SECONDS="$((17 * minutes))"
 several=""
 if python3 -c "import xdist" 2>/dev/null; then several="-p xdist.plugin -n 8"; fi # CuPy compiles a thousand small kernels
-mkdir -p results
-python3 -m minigrad doctor | tee results/doctor.txt
-python3 -m pytest $several tests/gpu -q -p no:cacheprovider 2>&1 | tee results/tests.txt
+python3 -m minigrad doctor | tee "$results/doctor.txt"
+
+tools="memcheck racecheck synccheck" # the slowest tests: side by side, and beside all others
+for tool in $tools; do
+  python3 -m pytest tests/gpu/test_sanitizer.py -k "$tool" -q -p no:cacheprovider >"$results/$tool.txt" 2>&1 &
+done
+timeout --kill-after=10 "$((20 * minutes))" python3 -m pytest $several tests/gpu --ignore tests/gpu/test_sanitizer.py -q \
+  -p no:cacheprovider -o faulthandler_timeout=100 2>&1 | tee "$results/tests.txt"
 tested=$?
-python3 benchmarks/gpu_profile.py --json results/gpu_profile.json 2>&1 | tee results/gpu_profile.md
-python3 benchmarks/gpu_step.py --json results/gpu_step.json "$@" 2>&1 | tee results/gpu_step.md
+for job in $(jobs -p); do wait "$job" || tested=1; done
+for tool in $tools; do
+  tee -a "$results/tests.txt" <"$results/$tool.txt" && rm "$results/$tool.txt"
+done
+
+profiling=$((7 * minutes))
+timeout --kill-after=10 "$(left 10)" python3 benchmarks/gpu_step.py --json "$results/gpu_step.json" \
+  --minutes "$(python3 -c "print($(left $profiling) / 60)")" "$@" 2>&1 | tee "$results/gpu_step.md"
+timeout --kill-after=5 "$(left 5)" python3 benchmarks/gpu_profile.py --json "$results/gpu_profile.json" 2>&1 | tee "$results/gpu_profile.md"
 exit "$tested"
 """
 

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ CASES = {
 """Size of the model, texts of a batch, their lengths as `bert_step.py` takes them."""
 
 ALONE = ("base-large",)
-"""Cases of which only the share of the peak is asked: the GPU has no room for PyTorch's side three times."""
+"""Cases of which only the share of the peak is asked, while nobody else is in the GPU's memory: PyTorch's side has no room there."""
 
 PRECISIONS = ("bf16", "tf32", "float32", "fp16")
 PEAK = "product"
@@ -52,10 +52,12 @@ WARM_UPS = 3
 """Passes before the first that is timed: compilation, recording of graphs."""
 TIMED = 12.0
 """Seconds that are kept for timing what is ready, for each line of the table."""
-STUCK = 120.0
+STUCK = 60.0
 """Seconds after which a pass that is timed will not end any more."""
 OURS = {"minigrad": False, "minigrad captured": True}
 THEIRS = {"torch": "no", "torch compile": "yes", "torch graphs": "with graphs"}
+USUAL = ("minigrad captured", *THEIRS)
+"""Contenders unless others are named. Steps that are not captured wait for their Python, and would take the memory of those that are."""
 NOTHING = "–"
 
 NOTES = (
@@ -121,13 +123,24 @@ def started(description: dict[str, Any], whats: Sequence[str], deadline: float) 
     except ContenderFailed as error:
         if one is not None:
             one.close()
-        return "not ready in time" if time.monotonic() >= deadline else str(error).strip().splitlines()[0][:200]
+        return "not ready in time" if time.monotonic() >= deadline else in_short(error)
     one.patience = STUCK
     return one
 
 
+def in_short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
+
+
 def left(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
+
+
+def grouped(pairs: Sequence[Pair], at_once: int) -> list[Sequence[Pair]]:
+    """Those whose contenders lie in the GPU's memory together."""
+    others = [pair for pair in pairs if pair.case not in ALONE]
+    together = [others[start : start + at_once] for start in range(0, len(others), at_once)]
+    return [*together, *([pair] for pair in pairs if pair.case in ALONE)]
 
 
 def measure(
@@ -135,29 +148,31 @@ def measure(
 ) -> Iterator[Measured]:
     """The contenders of all pairs get ready side by side, since compilers take longest, until `deadline`, and are timed one at a time.
 
-    Raises: SystemExit if minigrad cannot do it, or nobody is ready.
+    The large product of a precision is one contender for all pairs. Whoever fails is left out, also later, and named in `failed`.
     """
     described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
-    with ExitStack() as stack, ThreadPoolExecutor(usable_cpus()) as pool:
-        ready = {
-            (pair, name): pool.submit(started, description, whats, deadline)
-            for pair, (_, contenders) in described.items()
-            for name, description in contenders.items()
-        }
-        found = {key: future.result() for key, future in ready.items()}
-        for one in found.values():
-            if isinstance(one, Contender):
-                stack.enter_context(closing(one))
+    wanted = {whose(pair, name): (pair, name) for name in (PEAK, *OURS, *THEIRS) for pair in pairs if name in described[pair][1]}
+    with ThreadPoolExecutor(usable_cpus()) as pool, ExitStack() as stack:
+        starting = {key: pool.submit(started, described[pair][1][name], whats, deadline) for key, (pair, name) in wanted.items()}
+        found = {key: future.result() for key, future in starting.items()}
+        running = [one for one in found.values() if isinstance(one, Contender)]
+        stack.callback(lambda: list(pool.map(Contender.close, running)))
         for pair, (work, contenders) in described.items():
-            processes = {name: one for name in contenders if isinstance(one := found[pair, name], Contender)}
-            failed = {name: one for name in contenders if isinstance(one := found[pair, name], str)}
-            if broken := [f"{name}: {why}" for name, why in failed.items() if name in OURS and device != "cpu"]:
-                sys.exit(f"error: {pair.case}, {pair.precision}: {'; '.join(broken)}")
-            if not processes:
-                sys.exit(f"error: {pair.case}, {pair.precision}: nobody was ready; give them more --minutes")
             for what in whats:
-                seconds = take_turns(processes, what, rounds, pause=0.0)
+                seconds: dict[str, list[float]] = {}
+                while processes := {name: one for name in contenders if isinstance(one := found[whose(pair, name)], Contender)}:
+                    try:
+                        seconds = take_turns(processes, what, rounds, pause=0.0)
+                        break
+                    except ContenderFailed as error:  # the others begin again without it
+                        found[whose(pair, error.name)] = in_short(error)
+                failed = {name: one for name in contenders if isinstance(one := found[whose(pair, name)], str)}
                 yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
+
+
+def whose(pair: Pair, name: str) -> tuple[Pair | str, str]:
+    """What tells contenders apart."""
+    return (pair.precision if name == PEAK else pair), name
 
 
 def table(measured: Sequence[Measured], what: str) -> Table:
@@ -167,7 +182,8 @@ def table(measured: Sequence[Measured], what: str) -> Table:
         best = min(rivals, key=lambda name: quartiles(m.seconds[name])[1], default=None)
         for contender in (name for name in OURS if name in m.seconds):
             ours = m.seconds[contender]
-            ratio, theirs, share = NOTHING, "; ".join(m.failed.values()).replace("|", "/") or NOTHING, NOTHING
+            theirs = "; ".join(why for name, why in m.failed.items() if name in THEIRS).replace("|", "/") or NOTHING
+            ratio = share = NOTHING
             if best is not None:
                 ratios = [a / b for a, b in zip(m.seconds[best], ours, strict=True)]
                 ratio, theirs = spread(ratios, 2), f"{spread([s * 1e3 for s in m.seconds[best]], 2)} {best.removeprefix('torch ')}"
@@ -178,6 +194,9 @@ def table(measured: Sequence[Measured], what: str) -> Table:
                 share = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
             times = [f"{m.tokens:,.0f}", spread([s * 1e3 for s in ours], 2), theirs, ratio, f"{m.tokens / quartiles(ours)[1]:,.0f}", share]
             rows.append([m.case, m.precision, contender, *times])
+        for contender in (name for name in OURS if name in m.failed):
+            why = m.failed[contender].replace("|", "/")
+            rows.append([m.case, m.precision, contender, f"{m.tokens:,.0f}", why, NOTHING, NOTHING, NOTHING, NOTHING])
     header = ["case", "precision", "contender", "tokens", "its ms", "PyTorch, ms", "times as fast", "tokens/s", "of the peak"]
     words = {"train": "Training step on a GPU", "infer": "Inference on a GPU"}[what]
     return Table(words, header, rows, Bars("times as fast as PyTorch (above 1: minigrad is faster)", values))
@@ -199,7 +218,7 @@ def main() -> None:
     several("--cases", None, list(CASES))
     several("--precisions", None, PRECISIONS)
     several("--what", "train", ["train", "infer"])
-    several("--contenders", ",".join([*OURS, *THEIRS]), [*OURS, *THEIRS])
+    several("--contenders", ",".join(USUAL), [*OURS, *THEIRS])
     parser.add_argument("--rounds", type=int, default=5, help="passes of each contender that are timed (5)")
     parser.add_argument("--batches", type=int, default=16, help="batches of a pass (16)")
     parser.add_argument("--minutes", type=float, default=8.0, help="what it may take altogether, nearly all of it for compilers (8)")
@@ -219,10 +238,11 @@ def main() -> None:
     if options.cases or options.precisions:
         pairs = [Pair(case, precision) for case in options.cases or CASES for precision in options.precisions or ["bf16"]]
     end = time.monotonic() + 60 * options.minutes
-    for start in range(0, len(pairs), options.at_once):
-        group = pairs[start : start + options.at_once]
+    waiting = len(pairs)
+    for group in grouped(pairs, options.at_once):
         print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
-        share = left(end) * len(group) / len(pairs[start:])
+        share = left(end) * len(group) / waiting
+        waiting -= len(group)
         deadline = time.monotonic() + max(share - TIMED * len(group) * len(options.what), share / 2)
         how = {"rounds": options.rounds, "batches": options.batches, "deadline": deadline}
         for one in measure(group, options.what, options.contenders, options.device, **how):
@@ -232,6 +252,9 @@ def main() -> None:
             if options.json is not None:
                 report.save(options.json)
     print(report.markdown())
+    broken = [f"{m.case}, {m.precision}: {name}: {why}" for m in measured for name, why in m.failed.items() if name in OURS]
+    if broken and options.device != "cpu":
+        sys.exit("error: " + "\n".join(broken))
 
 
 if __name__ == "__main__":

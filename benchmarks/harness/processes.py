@@ -26,11 +26,16 @@ PAUSE = 0.3
 SAMPLE = 0.02
 """Seconds between two looks at the memory of a contender, in passes that are not timed."""
 
+CLOSING = 10.0
+"""Seconds in which a contender ends that has nothing more to do; then it is killed."""
+
 T = TypeVar("T")
 
 
 class ContenderFailed(Exception):
-    """A contender cannot do its work; the message says why."""
+    """A contender cannot do its work; the message says why. name: which one, where several take turns."""
+
+    name = ""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -83,7 +88,11 @@ class Contender:
         assert self.process.stdin is not None and self.process.stdout is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
-        self.process.wait()
+        try:
+            self.process.wait(CLOSING)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.process.stdout.close()
 
     def _say(self, line: str) -> None:
@@ -105,12 +114,16 @@ class Contender:
 
 
 def take_turns(contenders: Mapping[str, Contender], what: str, rounds: int, pause: float = PAUSE) -> dict[str, list[float]]:
-    """Seconds per batch of every contender in every round."""
+    """Seconds per batch of every contender in every round. Raises: ContenderFailed, which names it."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for order in rotated(list(contenders), rounds):
         for name in order:
             time.sleep(pause)
-            found[name].append(contenders[name].time(what))
+            try:
+                found[name].append(contenders[name].time(what))
+            except ContenderFailed as error:
+                error.name = name
+                raise
     return found
 
 

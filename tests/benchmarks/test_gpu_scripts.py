@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
+import gpu_step
 import pytest
+from gpu_step import Pair
+from harness.ours_gpu import NotCaptured
+from harness.processes import ContenderFailed
 
 from minigrad.backend.probe import probe
 
@@ -30,6 +37,58 @@ def test_the_scripts_say_why_they_cannot_run(name: str) -> None:
 def test_numbers_that_cannot_be_are_refused_in_one_line(option: str) -> None:
     done = run("gpu_step.py", "--device", "cpu", option, "0")
     assert done.returncode == 2 and f"{option} must be above 0, got 0" in done.stderr and "Traceback" not in done.stderr
+
+
+class Timed:
+    """Takes the place of a contender. fails: in its second pass."""
+
+    def __init__(self, name: str, fails: bool) -> None:
+        self.name, self.fails, self.passes, self.closed = name, fails, 0, False
+
+    def time(self, what: str) -> float:
+        self.passes += 1
+        if self.fails and self.passes == 2:
+            raise ContenderFailed("out of memory\nat some place")
+        return 1.0
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_contender_that_fails_while_it_is_timed_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Timed] = []
+
+    def started(description: dict[str, Any], *rest: Any) -> Timed:
+        made.append(Timed(str(description.get("compiled", description["kind"])), description.get("compiled") == "yes"))
+        return made[-1]
+
+    monkeypatch.setattr(gpu_step, "started", started)
+    monkeypatch.setattr(gpu_step, "Contender", Timed)
+    pairs = [Pair("tiny-mixed", "bf16"), Pair("mini-mixed", "bf16")]
+    found = list(gpu_step.measure(pairs, ["train"], gpu_step.USUAL, "cuda", rounds=3, batches=1, deadline=0.0))
+    assert [m.failed for m in found] == [{"torch compile": "out of memory"}] * 2
+    for m in found:
+        assert {name: len(seconds) for name, seconds in m.seconds.items()} == dict.fromkeys(
+            ["product", "minigrad captured", "torch", "torch graphs"], 3
+        )
+    assert len(made) == 2 * len(gpu_step.USUAL) + 1 and all(one.closed for one in made)  # one product for both
+
+
+def test_a_line_without_minigrad_says_why() -> None:
+    measured = gpu_step.Measured("base-128", "bf16", "train", 4096.0, 1.0, {"torch": [1.0, 2.0]}, {"minigrad captured": "a|b"})
+    assert gpu_step.table([measured], "train").rows == [["base-128", "bf16", "minigrad captured", "4,096", "a/b", *["–"] * 4]]
+
+
+def test_what_has_no_room_beside_others_is_measured_apart() -> None:
+    pairs = [Pair(case, "bf16") for case in ("base-large", "tiny-mixed", "base-128", "base-512")]
+    assert gpu_step.grouped(pairs, 2) == [pairs[1:3], pairs[3:], pairs[:1]]
+
+
+def test_steps_that_are_not_captured_are_not_timed_as_if_they_were() -> None:
+    handler = NotCaptured()
+    record = logging.LogRecord("minigrad", logging.WARNING, "", 0, "steps are not captured in CUDA graphs: %s", ("why",), None)
+    with pytest.raises(RuntimeError, match="not captured in CUDA graphs: why"):
+        handler.handle(record)
 
 
 def test_a_profile_counts_what_overlaps_once() -> None:
@@ -63,9 +122,14 @@ def test_the_archive_holds_what_the_run_needs(tmp_path: Path) -> None:
         archive.extractall(tmp_path, filter="data")
     assert any(name.startswith("minigrad-gpu/cubins/") for name in names)
     if not probe().usable:
-        ended = subprocess.run(["bash", tmp_path / "minigrad-gpu" / "run.sh"], capture_output=True, text=True)
-        assert probe().reason in ended.stdout
-        assert "skipped" in (tmp_path / "minigrad-gpu/results/tests.txt").read_text(encoding="utf-8")
+        run_there = ["bash", str(tmp_path / "minigrad-gpu" / "run.sh")]
+        ended = subprocess.run(
+            run_there, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"RESULTS": "found", "MINUTES": "2"}
+        )
+        assert ended.returncode == 0 and ended.stdout.count(probe().reason) >= 3  # the doctor's, and both scripts'
+        tests = (tmp_path / "found" / "tests.txt").read_text(encoding="utf-8")
+        assert "failed" not in tests and tests.count("1 skipped") == 3  # each tool of compute-sanitizer is a run of its own
+        assert {path.name for path in (tmp_path / "found").iterdir()} == {"doctor.txt", "tests.txt", "gpu_step.md", "gpu_profile.md"}
 
 
 def test_a_wrong_architecture_is_one_line(tmp_path: Path) -> None:

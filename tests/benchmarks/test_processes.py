@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import closing
 from dataclasses import asdict
 
 import pytest
+from harness import processes
 from harness.processes import BENCHMARKS, Contender, ContenderFailed, environment, rotated, take_turns
 from harness.work import Size, make_work
 
@@ -37,6 +39,15 @@ def test_a_contender_trains_and_predicts_in_turns() -> None:
 def test_nobody_waits_for_a_contender_beyond_patience() -> None:
     with pytest.raises(ContenderFailed, match="no answer within 0 s"):  # a process takes longer to begin
         Contender({"kind": "sgemm", "size": asdict(Size(1, 8, 2, 16, 2)), "head": "token", "batches": [[[1, 2]]]}, {}, patience=0.001)
+
+
+def test_a_contender_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "CLOSING", 0.1)
+    description = {"kind": "sgemm", "size": asdict(Size(1, 8, 2, 16, 2)), "head": "token", "batches": [[[1, 2]]]}
+    one = Contender(description, {})
+    one.process.send_signal(signal.SIGSTOP)
+    one.close()
+    assert one.process.returncode == -signal.SIGKILL
 
 
 def test_a_contender_that_cannot_work_says_why() -> None:
