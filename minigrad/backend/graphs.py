@@ -22,8 +22,9 @@ T = TypeVar("T")
 Layout = Mapping[str, tuple[tuple[int, ...], Any]]
 """Shape and dtype of arrays, by name."""
 
-KEPT = 8
-"""Graphs that are kept, each with the memory of its activations; the one used longest ago goes first."""
+KEPT = 16
+"""Graphs that are kept, each with the memory of its activations; the one used longest ago goes first. There are eight sizes of batches from
+one number of tokens to twice as many, and batches of long and short texts differ by more."""
 
 WARM_UPS = 2
 """Runs before a recording: in them kernels are compiled, cuBLAS begins, and the pool gets its memory."""
