@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import gpu_step
+import numpy as np
 import pytest
 from gpu_step import Pair
 from harness.ours_gpu import NotCaptured
 from harness.processes import ContenderFailed
 
+from minigrad.backend.graphs import KEPT
 from minigrad.backend.probe import probe
+from minigrad.workers.graphs.buckets import bucket_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +85,13 @@ def test_a_line_without_minigrad_says_why() -> None:
 def test_what_has_no_room_beside_others_is_measured_apart() -> None:
     pairs = [Pair(case, "bf16") for case in ("base-large", "tiny-mixed", "base-128", "base-512")]
     assert gpu_step.grouped(pairs, 2) == [pairs[1:3], pairs[3:], pairs[:1]]
+
+
+@pytest.mark.parametrize("case", gpu_step.CASES)
+def test_all_graphs_of_a_pass_are_kept(case: str) -> None:
+    """Else what is timed is how they are recorded, again and again."""
+    buckets = {bucket_for(np.array(lengths)) for lengths in gpu_step.work_of(case, 16).lengths}
+    assert None not in buckets and len(buckets) <= KEPT
 
 
 def test_steps_that_are_not_captured_are_not_timed_as_if_they_were() -> None:
