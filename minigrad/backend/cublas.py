@@ -95,7 +95,7 @@ def call_of(gemm: Gemm, a: int, b: int, c: int) -> tuple[str, tuple[Any, ...]]:
     of_a, of_b = (a, TYPES[gemm.operands], gemm.lda), (b, TYPES[gemm.operands], gemm.ldb)
     of_c = (c, TYPES[gemm.result], gemm.ldc)
     flags = [VALUES["CUBLAS_OP_T" if flag else "CUBLAS_OP_N"] for flag in (gemm.transpose_a, gemm.transpose_b)]
-    shape, beta = (*flags, gemm.m, gemm.n, gemm.k, byref(number(gemm.alpha))), byref(number(gemm.beta))
+    shape, beta = (*flags, gemm.m, gemm.n, gemm.k, byref(number(1.0))), byref(number(gemm.beta))
     how = COMPUTE[gemm.compute], VALUES["CUBLAS_GEMM_DEFAULT"]
     if gemm.batch == 1:
         return "cublasGemmEx", (*shape, *of_a, *of_b, beta, *of_c, *how)

@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Gemm:
-    """C ← alpha · op(A) op(B) + beta · C for each matrix of a batch, as cuBLAS has it: element (r, c) lies at r + c · ld.
+    """C ← op(A) op(B) + beta · C for each matrix of a batch, as cuBLAS has it: element (r, c) lies at r + c · ld.
 
     op(A) is (m, k), op(B) is (k, n), C is (m, n); op transposes if the flag says so. Strides lead from one matrix of the batch to the
     next, in elements. operands: the type of A and B, one of `DTYPES`; result: of C; compute: how is multiplied and added ("float32",
@@ -55,7 +55,6 @@ class Gemm:
     m: int
     n: int
     k: int
-    alpha: float
     lda: int
     stride_a: int
     ldb: int
@@ -208,7 +207,6 @@ def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, 
         m=n,
         n=m,
         k=k,
-        alpha=1.0,
         lda=lda,
         stride_a=batch.b,
         ldb=ldb,

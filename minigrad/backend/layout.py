@@ -48,6 +48,12 @@ def neighbours(arrays: Sequence[Any]) -> Any | None:
     return joined.reshape((rows, *rest)) if rest else joined
 
 
+def beside(xp: Any, arrays: Sequence[Any]) -> Any:
+    """The arrays stacked along their first axis: a view if they are neighbours, else a copy. xp: their namespace."""
+    joined = neighbours(arrays)
+    return xp.concatenate(arrays) if joined is None else joined
+
+
 def runs(arrays: Sequence[Any]) -> list[list[int]]:
     """The numbers of the arrays, in the order of their addresses; those that lie one after another in one buffer are together."""
     found: list[list[int]] = []

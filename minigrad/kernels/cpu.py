@@ -13,22 +13,14 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
-from minigrad.backend.layout import neighbours
+from minigrad.backend.layout import beside
 from minigrad.backend.random import Draw
 from minigrad.kernels import passes_in_use
+from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.passes import F32, Survives
 from minigrad.packing import Packing
 
 _float = np.float32
-
-
-def _all_float32(*arrays: Any) -> bool:
-    return all(a.dtype == _float for a in arrays)
-
-
-def _covers(draw: Draw | None, x: F32) -> bool:
-    """Whether a draw is for rows like those of x."""
-    return draw is None or x.shape == (draw.packing.rows, draw.width)
 
 
 def _dropping(draw: Draw | None) -> tuple[Survives, np.float32]:
@@ -36,15 +28,9 @@ def _dropping(draw: Draw | None) -> tuple[Survives, np.float32]:
     return (None, _float(1)) if draw is None else (draw.mask(), _float(draw.scale))
 
 
-def beside(arrays: tuple[F32, ...]) -> F32:
-    """Arrays stacked along axis 0: a view if they are neighbours in one arena, else a copy."""
-    joined: F32 | None = neighbours(arrays)
-    return np.concatenate(arrays) if joined is None else joined
-
-
 @ops.dense_gelu.on("numpy")
 def _dense_gelu(xp: Any, x: F32, weight: F32, bias: F32, *, approximate: str = "none", keep: bool) -> Any:
-    if approximate != "none" or x.ndim != 2 or not _all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
+    if approximate != "none" or x.ndim != 2 or not all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
         return NotImplemented
     passes = passes_in_use()
     h = xp.matmul(x, weight.T)
@@ -61,7 +47,7 @@ def _dense_gelu(xp: Any, x: F32, weight: F32, bias: F32, *, approximate: str = "
 
 @ops.layer_norm.on("numpy")
 def _layer_norm(xp: Any, x: F32, weight: F32, bias: F32, *, eps: float = 1e-12) -> Any:
-    if x.ndim != 2 or x.shape[1] == 0 or not _all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
+    if x.ndim != 2 or x.shape[1] == 0 or not all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
         return NotImplemented
     passes = passes_in_use()
     xhat, out, rstd = np.empty(x.shape, _float), np.empty(x.shape, _float), np.empty(len(x), _float)
@@ -79,9 +65,9 @@ def _layer_norm(xp: Any, x: F32, weight: F32, bias: F32, *, eps: float = 1e-12) 
 def _dense_add_norm(
     xp: Any, x: F32, weight: F32, bias: F32, residual: F32, gamma: F32, beta: F32, *, draw: Draw | None = None, eps: float = 1e-12
 ) -> Any:
-    if x.ndim != 2 or not _all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
+    if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
         return NotImplemented
-    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not _covers(draw, residual):
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not covers_rows(draw, residual.shape):
         return NotImplemented
     passes = passes_in_use()
     y = xp.matmul(x, weight.T)
@@ -103,10 +89,10 @@ def _dense_add_norm(
 def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
     count = len(parameters) // 2
     heights = [weight.shape[:1] for weight in parameters[:count]]
-    if x.ndim != 2 or not _all_float32(x, *parameters) or [bias.shape for bias in parameters[count:]] != heights:
+    if x.ndim != 2 or not all_float32(x, *parameters) or [bias.shape for bias in parameters[count:]] != heights:
         return NotImplemented
     passes = passes_in_use()
-    weight, bias = beside(parameters[:count]), beside(parameters[count:])
+    weight, bias = beside(xp, parameters[:count]), beside(xp, parameters[count:])
     y = xp.matmul(x, weight.T)
     passes.add_bias(y, bias)
     cuts, start = [], 0
@@ -124,7 +110,7 @@ def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
 
 @ops.dropout.on("numpy")
 def _dropout(xp: Any, x: F32, *, draw: Draw) -> Any:
-    if x.ndim != 2 or x.dtype != _float or not _covers(draw, x):
+    if x.ndim != 2 or x.dtype != _float or not covers_rows(draw, x.shape):
         return NotImplemented
     passes, survives, scale = passes_in_use(), draw.mask(), _float(draw.scale)
 

@@ -71,13 +71,13 @@ def use(name: str, call: ast.Call) -> Use:
 
 
 def functions_used(tree: ast.AST) -> Iterator[Use]:
-    """Names on a namespace, and those that `elementwise` and its like look up there."""
+    """Names on a namespace, and those that `without_gradient` and its like look up there."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and (name := name_on_namespace(node.func)):
             yield use(name, node)
         elif isinstance(node, ast.Attribute) and (name := name_on_namespace(node)):
             yield Use(name, None, ())
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("elementwise", "_compared"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("without_gradient", "ops.without_gradient", "_compared"):
             yield from (Use(name.value, None, ()) for name in node.args[:1] if isinstance(name, ast.Constant))
 
 
@@ -200,7 +200,7 @@ def test_both_namespaces_add_the_same_words() -> None:
         ("namespace_of(x).take(a, i, mode='clip')", "mode"),
         ("xp.add(a, b, where=c)", "takes no ['where']"),
         ("xp.linalg.no_qr(a)", "CuPy has no linalg.no_qr"),
-        ("elementwise('no_such_thing', x)", "CuPy has no no_such_thing"),
+        ("without_gradient('no_such_thing', x)", "CuPy has no no_such_thing"),
         ("x.setfield(v, t)", "CuPy has no setfield"),
         ("x.max(axis=0, initial=1.0)", "initial"),
         ("x.swapaxes(0, 1, 2)", "too many positional arguments"),

@@ -70,7 +70,7 @@ class Memory:
         for i in range(call.batch):
             op_a = self.matrix(at_a, call.operands, call.m, call.k, call.lda, i * call.stride_a, call.transpose_a)
             op_b = self.matrix(at_b, call.operands, call.k, call.n, call.ldb, i * call.stride_b, call.transpose_b)
-            results.append(call.alpha * (op_a @ op_b))
+            results.append(op_a @ op_b)
         places = [self.places(at_c, call.result, call.m, call.n, call.ldc, i * call.stride_c) for i in range(call.batch)]
         flat = self.buffer_at(at_c)
         assert not np.shares_memory(a, c) and not np.shares_memory(b, c), "an operand may be written before it is read"

@@ -255,49 +255,9 @@ def test_a_planted_error_is_caught(name: str, place: str, monkeypatch: pytest.Mo
 
 
 # ---------------------------------------------------------------- neighbours in an arena
-def arena(*shapes: tuple[int, ...], gap: int = 0) -> list[np.ndarray]:
-    flat = np.arange(200, dtype=np.float32)
-    parts, at = [], 5
-    for shape in shapes:
-        size = int(np.prod(shape))
-        parts.append(flat[at : at + size].reshape(shape))
-        at += size + gap
-    return parts
-
-
-@pytest.mark.parametrize("shapes", [[(3, 4), (2, 4), (1, 4)], [(3,), (2,)], [(2, 3)]])
-def test_neighbours_are_joined_as_a_view(shapes: list[tuple[int, ...]]) -> None:
-    parts = arena(*shapes)
-    joined = cpu.beside(tuple(parts))
-    np.testing.assert_array_equal(joined, np.concatenate(parts))
-    assert all(np.shares_memory(joined, part) for part in parts)
-
-
-def _no_neighbours() -> dict[str, list[np.ndarray]]:
-    a, b = arena((3, 4), (2, 4))
-    raw = np.arange(80, dtype=np.uint8).view(np.float32)  # an arena of another dtype underneath
-    every_second = np.arange(40, dtype=np.float32)[::2]
-    return {
-        "apart": arena((3, 4), (2, 4), gap=1),
-        "in the other order": [b, a],
-        "not in an arena": [a.copy(), b.copy()],
-        "one elsewhere": [a, b.copy()],
-        "twice the same": [a, a],
-        "transposed": [a.reshape(4, 3).T, b],
-        "of a strided buffer": [every_second[:4].reshape(2, 2), every_second[4:8].reshape(2, 2)],
-        "of a buffer of bytes": [raw[:4].reshape(2, 2), raw[4:8].reshape(2, 2)],
-    }
-
-
-@pytest.mark.parametrize("how", _no_neighbours())
-def test_anything_else_is_joined_right_all_the_same(how: str) -> None:
-    parts = _no_neighbours()[how]
-    np.testing.assert_array_equal(cpu.beside(tuple(parts)), np.concatenate(parts))
-
-
 def test_linears_read_a_joined_arena() -> None:
     """The view that an optimizer's layout makes possible and the copy give the same numbers."""
-    weights, biases = arena((3, 4), (3, 4)), [np.full(3, 1.0, np.float32), np.full(3, 2.0, np.float32)]
+    weights, biases = [*np.arange(24, dtype=np.float32).reshape(2, 3, 4)], [np.full(3, 1.0, np.float32), np.full(3, 2.0, np.float32)]
     x = np.linspace(-1.0, 1.0, 8, dtype=np.float32).reshape(2, 4)
     joined = cpu._linears(numpy_namespace, x, *weights, *biases)
     copied = cpu._linears(numpy_namespace, x, *[w.copy() for w in weights], *biases)

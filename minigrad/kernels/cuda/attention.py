@@ -15,8 +15,10 @@ import numpy as np
 
 from minigrad import ops
 from minigrad.backend.gemm import SHORT
+from minigrad.backend.layout import address, is_contiguous
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
+from minigrad.kernels.coverage import all_float32, covers_weights
 from minigrad.kernels.cuda.draws import recipe
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.table import HEAD_SIZES, PIECE
@@ -38,32 +40,30 @@ def _attention(
     parts = 3 if q is None else 2
     queries = packing if queries is None else queries
     asking = kv if q is None else q
-    if kv.dtype != np.float32 or asking.dtype != np.float32 or kv.shape[1] % (parts * heads):
+    if not all_float32(kv, asking) or kv.shape[1] % (parts * heads):
         return NotImplemented
     size = kv.shape[1] // (parts * heads)
     if (len(kv), len(asking), len(packing)) != (packing.rows, queries.rows, len(queries)) or size not in HEAD_SIZES:
         return NotImplemented
     if q is not None and q.shape[1] != heads * size:
         return NotImplemented
-    if draw is not None and (draw.packing is not queries or draw.keys is not packing or draw.width != heads):
+    if not covers_weights(draw, queries, packing, heads):
         return NotImplemented
     precision = product_precision.get()
-    settings: dict[str, Any] = {
-        "packing": packing,
-        "queries": queries,
-        "heads": heads,
-        "draw": draw,
-        "causal": causal,
-        "size": size,
-        "precision": precision,
-    }
+
+    def run(q: Any, kv: Any) -> Any:
+        return attend(xp, q, kv, packing=packing, queries=queries, heads=heads, draw=draw, causal=causal, size=size, precision=precision)
+
     if precision not in SHORT:
-        return attend(xp, q, kv, **settings)
-    short_q = None if q is None else xp.shortened(_aligned(xp, q), precision)
-    short_out, short_pullback = attend(xp, short_q, xp.shortened(_aligned(xp, kv), precision), **settings)
+        return run(q, kv)
+
+    def short(x: Any) -> Any:
+        return None if x is None else xp.shortened(xp.ascontiguousarray(x), precision)
+
+    short_out, short_pullback = run(short(q), short(kv))
 
     def pullback(g: Any) -> Any:
-        return tuple([None if x is None else xp.widened(x) for x in short_pullback(xp.shortened(_aligned(xp, g), precision))])
+        return tuple([None if x is None else xp.widened(x) for x in short_pullback(short(g))])
 
     return xp.widened(short_out), pullback
 
@@ -108,8 +108,7 @@ def attend(
 
 def _aligned(xp: Any, array: Any) -> Any:
     """The array, or a copy if it is not C-contiguous or does not begin at a multiple of 16 bytes, by which the kernels read."""
-    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
-    return array if array.flags.c_contiguous and interface["data"][0] % 16 == 0 else xp.array(array, order="C")
+    return array if is_contiguous(array) and address(array) % 16 == 0 else xp.array(array, order="C")
 
 
 # ---------------------------------------------------------------- who computes what

@@ -7,28 +7,20 @@ GELU's slope is computed on the way back from what GELU was computed from, becau
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gradients import RowSum
-from minigrad.backend.layout import neighbours
+from minigrad.backend.layout import beside
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
+from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.shortening import shortened
 from minigrad.kernels.cuda.table import ROWS, WIDEST, ceil_div
-
-
-def all_float32(*arrays: Any) -> bool:
-    return all(a.dtype == "float32" for a in arrays)
-
-
-def covers(draw: Draw | None, shape: tuple[int, ...]) -> bool:
-    """Whether a draw is for rows of this shape."""
-    return draw is None or shape == (draw.packing.rows, draw.width)
 
 
 # ---------------------------------------------------------------- products
@@ -123,7 +115,9 @@ def _dense_add_norm(
 ) -> Any:
     if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
         return NotImplemented
-    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not covers(draw, residual.shape) or not 0 < len(weight) <= WIDEST:
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not 0 < len(weight) <= WIDEST:
+        return NotImplemented
+    if not covers_rows(draw, residual.shape):
         return NotImplemented
     bias, residual, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, residual, gamma, beta))
     y, product_pullback = product(xp, x, weight)
@@ -174,15 +168,9 @@ def _linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
     return NotImplemented if bias is None else _linears(xp, x, weight, bias)
 
 
-def beside(xp: Any, arrays: Sequence[Array]) -> Array:
-    """Arrays stacked along axis 0: a view if they are neighbours in one arena, else a copy."""
-    joined = neighbours(arrays)
-    return xp.concatenate(arrays) if joined is None else joined
-
-
 @ops.dropout.on("cupy")
 def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
-    if x.ndim != 2 or not all_float32(x) or not covers(draw, x.shape):
+    if x.ndim != 2 or not all_float32(x) or not covers_rows(draw, x.shape):
         return NotImplemented
     drawing = row_draw(xp, draw)
 

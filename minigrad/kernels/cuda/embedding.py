@@ -13,7 +13,8 @@ from minigrad.backend.gradients import RowSparse
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.backend.transfers import declared
-from minigrad.kernels.cuda.blocks import all_float32, covers, norm_sums
+from minigrad.kernels.coverage import all_float32, covers_rows
+from minigrad.kernels.cuda.blocks import norm_sums
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.shortening import note_short
@@ -67,7 +68,7 @@ def _embed_norm(
     if not 0 < count <= TABLES or len(ids) != count or not all(map(readable, tables, ids, untrained)) or not all_float32(gamma, beta):
         return NotImplemented
     shape = *ids[0].shape, *gamma.shape
-    if len(shape) != 2 or not 0 < shape[1] <= WIDEST or beta.shape != gamma.shape or not covers(draw, shape):
+    if len(shape) != 2 or not 0 < shape[1] <= WIDEST or beta.shape != gamma.shape or not covers_rows(draw, shape):
         return NotImplemented
     if any(places.shape != shape[:1] for places in ids) or any(table.shape[1:] != shape[1:] for table in tables):
         return NotImplemented

@@ -17,11 +17,12 @@ from typing import Any
 from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gemm import SHORT
-from minigrad.backend.layout import neighbours
+from minigrad.backend.layout import beside, neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
+from minigrad.kernels.coverage import all_float32, covers_rows, covers_weights
 from minigrad.kernels.cuda.attention import attend
-from minigrad.kernels.cuda.blocks import all_float32, beside, covers, partial_sums, summed
+from minigrad.kernels.cuda.blocks import partial_sums, summed
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.shortening import note_short, shortened
@@ -63,9 +64,7 @@ def _attention_block(
     if inner % heads or (size := inner // heads) not in HEAD_SIZES or (first_only and causal):
         return NotImplemented
     queries = packing.first if first_only else packing
-    if mixing is not None and (mixing.packing is not queries or mixing.keys is not packing or mixing.width != heads):
-        return NotImplemented
-    if not covers(draw, (queries.rows, width)):
+    if not covers_weights(mixing, queries, packing, heads) or not covers_rows(draw, (queries.rows, width)):
         return NotImplemented
     x, bias = xp.ascontiguousarray(x), beside(xp, biases)
     stored_x, (stored_in, stored_out) = shortened(xp, x, precision), _shortened_weights(xp, (beside(xp, weights), wo), precision)
@@ -76,8 +75,9 @@ def _attention_block(
         stored_asking = asking if stored_x is x else stored_x[first_rows]
         q, through_queries = _linears(xp, stored_asking, stored_in[:inner], bias[:inner], inner, storage)
     kv, through_inputs = _linears(xp, stored_x, stored_in[start:], bias[start:], inner, storage)
-    settings: dict[str, Any] = {"packing": packing, "queries": queries, "heads": heads, "draw": mixing, "causal": causal}
-    mixed, mixed_pullback = attend(xp, q, kv, **settings, size=size, precision=precision)
+    mixed, mixed_pullback = attend(
+        xp, q, kv, packing=packing, queries=queries, heads=heads, draw=mixing, causal=causal, size=size, precision=precision
+    )
     if not keep:
         del q, kv, mixed_pullback  # so that their memory is free again
     out, end_pullback = _dense_add_norm(xp, mixed, stored_out, bo, asking, gamma, beta, draw, eps, storage, keep)
@@ -120,7 +120,7 @@ def _feed_forward(
     storage = _storage(precision)
     if approximate != "none" or not all_float32(x, w1, b1, w2, b2, gamma, beta):
         return NotImplemented
-    if not _fits(x, w2, b2, gamma, beta) or not covers(draw, x.shape) or w1.shape != w2.shape[::-1] or b1.shape != w1.shape[:1]:
+    if not _fits(x, w2, b2, gamma, beta) or not covers_rows(draw, x.shape) or w1.shape != w2.shape[::-1] or b1.shape != w1.shape[:1]:
         return NotImplemented
     x, b1 = xp.ascontiguousarray(x), xp.ascontiguousarray(b1)
     stored_x, (stored_1, stored_2) = shortened(xp, x, precision), _shortened_weights(xp, (w1, w2), precision)

@@ -11,13 +11,9 @@ from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array
-from minigrad.kernels.cuda.blocks import all_float32
+from minigrad.kernels.coverage import all_float32
 from minigrad.kernels.cuda.launch import launch
 from minigrad.ops.losses import REDUCTIONS
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, Real) and 0.0 <= float(value) <= 1.0
 
 
 @ops.cross_entropy.on("cupy")
@@ -36,7 +32,9 @@ def _cross_entropy(
         return NotImplemented
     if logits.shape[1] == 0 or (weight is not None and (not all_float32(weight) or weight.shape != logits.shape[1:])):
         return NotImplemented
-    if reduction not in REDUCTIONS or not _is_share(label_smoothing) or (denominator is not None and reduction != "mean"):
+    if reduction not in REDUCTIONS or (denominator is not None and reduction != "mean"):
+        return NotImplemented
+    if not isinstance(label_smoothing, Real) or not 0.0 <= label_smoothing <= 1.0:
         return NotImplemented
     given: Any = None if denominator is None or isinstance(denominator, Real) else denominator
     if given is not None and (not all_float32(given) or given.shape != ()):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minigrad.backend import Array
-from minigrad.kernels.cuda.blocks import all_float32
+from minigrad.kernels.coverage import all_float32
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.table import squares
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array, namespace_of
-from minigrad.kernels.cuda.blocks import all_float32
+from minigrad.kernels.coverage import all_float32
 from minigrad.kernels.cuda.launch import launch
 from minigrad.packing import Packing
 
@@ -19,13 +19,13 @@ def _covers(x: Array, packing: Packing) -> bool:
 def _segment_mean(xp: Any, x: Array, *, packing: Packing) -> Any:
     if not _covers(x, packing):
         return NotImplemented
-    first_rows, sizes = xp.like(packing.first_rows, x), (packing.rows, len(packing), x.shape[1])
-    out = xp.empty((len(packing), x.shape[1]), x.dtype)
-    launch("segment_mean", out.shape, xp.ascontiguousarray(x), first_rows, out, *sizes)
+    first_rows, (rows, width), sequences = xp.like(packing.first_rows, x), x.shape, len(packing)
+    out = xp.empty((sequences, width), x.dtype)
+    launch("segment_mean", out.shape, xp.ascontiguousarray(x), first_rows, out, rows, sequences, width)
 
     def pullback(g: Array) -> Array:
-        dx = xp.empty(sizes[::2], g.dtype)
-        launch("segment_mean_pullback", g.shape, xp.ascontiguousarray(g), first_rows, dx, *sizes)
+        dx = xp.empty((rows, width), g.dtype)
+        launch("segment_mean_pullback", g.shape, xp.ascontiguousarray(g), first_rows, dx, rows, sequences, width)
         return dx
 
     return out, (pullback,)
@@ -35,13 +35,13 @@ def _segment_mean(xp: Any, x: Array, *, packing: Packing) -> Any:
 def _segment_max(xp: Any, x: Array, *, packing: Packing) -> Any:
     if not _covers(x, packing):
         return NotImplemented
-    x, first_rows, sizes = xp.ascontiguousarray(x), xp.like(packing.first_rows, x), (packing.rows, len(packing), x.shape[1])
-    out = xp.empty((len(packing), x.shape[1]), x.dtype)
-    launch("segment_max", out.shape, x, first_rows, out, *sizes)
+    x, first_rows, (rows, width), sequences = xp.ascontiguousarray(x), xp.like(packing.first_rows, x), x.shape, len(packing)
+    out = xp.empty((sequences, width), x.dtype)
+    launch("segment_max", out.shape, x, first_rows, out, rows, sequences, width)
 
     def pullback(g: Array) -> Array:
         dx = xp.empty_like(x)
-        launch("segment_max_pullback", g.shape, xp.ascontiguousarray(g), x, out, first_rows, dx, *sizes)
+        launch("segment_max_pullback", g.shape, xp.ascontiguousarray(g), x, out, first_rows, dx, rows, sequences, width)
         return dx
 
     return out, (pullback,)
