@@ -303,30 +303,30 @@ class Tensor:
         return ops.absolute(self)
 
     def __lt__(self, other: TensorLike) -> Tensor:
-        return elementwise("less", self, other)
+        return ops.less(self, other)
 
     def __le__(self, other: TensorLike) -> Tensor:
-        return elementwise("less_equal", self, other)
+        return ops.less_equal(self, other)
 
     def __gt__(self, other: TensorLike) -> Tensor:
-        return elementwise("greater", self, other)
+        return ops.greater(self, other)
 
     def __ge__(self, other: TensorLike) -> Tensor:
-        return elementwise("greater_equal", self, other)
+        return ops.greater_equal(self, other)
 
     def __and__(self, other: TensorLike) -> Tensor:
-        return elementwise("bitwise_and", self, other)
+        return ops.without_gradient("bitwise_and", self, other)
 
     def __or__(self, other: TensorLike) -> Tensor:
-        return elementwise("bitwise_or", self, other)
+        return ops.without_gradient("bitwise_or", self, other)
 
     def __xor__(self, other: TensorLike) -> Tensor:
-        return elementwise("bitwise_xor", self, other)
+        return ops.without_gradient("bitwise_xor", self, other)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def __invert__(self) -> Tensor:
-        return elementwise("invert", self)
+        return ops.without_gradient("invert", self)
 
     def __getitem__(self, key: Any) -> Tensor:
         """Basic and advanced indexing as in NumPy; the gradient of a repeated index accumulates."""
@@ -353,11 +353,11 @@ class Tensor:
 
     def argmax(self, axis: int | None = None) -> Tensor:
         """The place of the (first) largest element; carries no gradient."""
-        return _reduced(lambda: self.array.argmax(axis=axis), "argmax")
+        return ops.argmax(self, axis)
 
     def argmin(self, axis: int | None = None) -> Tensor:
         """The place of the (first) smallest element; carries no gradient."""
-        return _reduced(lambda: self.array.argmin(axis=axis), "argmin")
+        return ops.argmin(self, axis)
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
         return ops.reshape(self, shape=shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
@@ -376,7 +376,7 @@ class Tensor:
 
     def squeeze(self, axis: Axis = None) -> Tensor:
         """Without the axes of length 1 (all of them, or those named)."""
-        return ops.reshape(self, shape=_reduced(lambda: self.array.squeeze(axis), "squeeze").shape)
+        return ops.squeeze(self, axis)
 
     def exp(self) -> Tensor:
         return ops.exp(self)
@@ -467,26 +467,6 @@ def _index(part: Any) -> Any:
     if index.dtype.kind not in "iub":
         raise DTypeError(f"getitem: {part!r:.60} is no index; an index is made of integers, booleans, slices, None and ...")
     return index
-
-
-def elementwise(how: str, a: TensorLike, *others: TensorLike) -> Tensor:
-    """A comparison or logical function of NumPy's, by name; carries no gradient.
-
-    Raises: ShapeError or DTypeError if the operands do not fit.
-    """
-    arrays = [x.array if isinstance(x, Tensor) else x for x in (a, *others)]
-    xp = namespace_of(next((x for x in arrays if hasattr(x, "dtype")), np.empty(0)))
-    return _reduced(lambda: getattr(xp, how)(*arrays), how)
-
-
-def _reduced(compute: Callable[[], Array], how: str) -> Tensor:
-    """The result of an array function without a gradient, its errors explained."""
-    try:
-        return Tensor.wrap(compute())
-    except (TypeError, OverflowError) as error:
-        raise DTypeError(f"{how}: {error}") from error
-    except (ValueError, IndexError) as error:
-        raise ShapeError(f"{how}: {error}") from error
 
 
 def seed_like(output: Tensor, gradient: TensorLike | None) -> Array:

@@ -156,6 +156,8 @@ def test_comparisons_are_elementwise_and_have_no_history(compare: str) -> None:
         assert found.dtype == bool and not found.requires_grad
         np.testing.assert_array_equal(found.numpy(), getattr(ARRAY, compare)(other.numpy() if isinstance(other, Tensor) else other))
     assert (np.array([0.0, 9.0]) < x).tolist() == [[True, False], [True, False]]
+    tenth = Tensor([0.1])  # in float32, which is not the 0.1 of float64
+    assert getattr(tenth, compare)([0.1]).tolist() == [compare in ("__le__", "__ge__")], "a list takes over the tensor's dtype"
 
 
 def test_asarray_refuses_to_lose_a_gradient() -> None:

@@ -26,6 +26,7 @@ from minigrad.ops.discrete import (
     one_hot,
     round,
     sign,
+    without_gradient,
 )
 from minigrad.ops.einsum import einsum
 from minigrad.ops.elementwise import (
@@ -113,5 +114,6 @@ __all__ = [
     "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "segment_max", "segment_mean",
     "sigmoid", "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split", "sqrt", "square",
     "squeeze", "stack", "standardise", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk",
-    "transfer", "transpose", "tril", "triu", "unfold", "var", "where", "zeros_at",
+    "transfer", "transpose", "tril", "triu", "unfold", "var", "where", "without_gradient",
+    "zeros_at",
 ]  # fmt: skip

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
-from minigrad.backend import device_of, namespace_of
+from minigrad.backend import Array, device_of, namespace_of
 from minigrad.backend.dtypes import as_dtype
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.ops.index import check_rows, placed_rows
-from minigrad.tensor import Tensor, TensorLike, _reduced, as_tensor, elementwise
+from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 NON_DIFFERENTIABLE = (
     "argmax", "argmin", "argsort", "ceil", "equal", "floor", "greater", "greater_equal", "isfinite", "isnan", "less", "less_equal",
@@ -20,34 +21,54 @@ NON_DIFFERENTIABLE = (
 )  # fmt: skip
 
 
+def without_gradient(how: str, *operands: TensorLike) -> Tensor:
+    """A function of NumPy's, by name, on operands of which at least one is a tensor or an array.
+
+    Raises: ShapeError or DTypeError if the operands do not fit.
+    """
+    arrays = [x.array if isinstance(x, Tensor) else x for x in operands]
+    xp = namespace_of(next(x for x in arrays if hasattr(x, "dtype")))
+    return _explained(lambda: getattr(xp, how)(*arrays), how)
+
+
+def _explained(compute: Callable[[], Array], how: str) -> Tensor:
+    """The result of an array function, its errors explained."""
+    try:
+        return Tensor.wrap(compute())
+    except (TypeError, OverflowError) as error:
+        raise DTypeError(f"{how}: {error}") from error
+    except (ValueError, IndexError) as error:
+        raise ShapeError(f"{how}: {error}") from error
+
+
 def sign(x: TensorLike) -> Tensor:
     """-1, 0 or 1 by the sign of each element; carries no gradient."""
-    return elementwise("sign", as_tensor(x))
+    return without_gradient("sign", as_tensor(x))
 
 
 def floor(x: TensorLike) -> Tensor:
     """The largest whole number up to each element; carries no gradient."""
-    return elementwise("floor", as_tensor(x))
+    return without_gradient("floor", as_tensor(x))
 
 
 def ceil(x: TensorLike) -> Tensor:
     """The smallest whole number from each element on; carries no gradient."""
-    return elementwise("ceil", as_tensor(x))
+    return without_gradient("ceil", as_tensor(x))
 
 
 def round(x: TensorLike) -> Tensor:
     """The nearest whole number, halves to the even one; carries no gradient."""
-    return elementwise("round", as_tensor(x))
+    return without_gradient("round", as_tensor(x))
 
 
 def isfinite(x: TensorLike) -> Tensor:
     """Booleans: neither infinite nor NaN; carries no gradient."""
-    return elementwise("isfinite", as_tensor(x))
+    return without_gradient("isfinite", as_tensor(x))
 
 
 def isnan(x: TensorLike) -> Tensor:
     """Booleans: not a number; carries no gradient."""
-    return elementwise("isnan", as_tensor(x))
+    return without_gradient("isnan", as_tensor(x))
 
 
 def equal(x: TensorLike, y: TensorLike) -> Tensor:
@@ -81,7 +102,9 @@ def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def _compared(how: str, x: Any, y: Any) -> Tensor:
-    return elementwise(how, _beside(y, x), _beside(x, y))
+    if not (hasattr(x, "dtype") or hasattr(y, "dtype")):
+        x = as_tensor(x)
+    return without_gradient(how, _beside(y, x), _beside(x, y))
 
 
 def _beside(other: Any, x: Any) -> Any:
@@ -98,7 +121,7 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     Raises: ShapeError for an axis that x lacks or an empty one.
     """
     array = as_tensor(x).array
-    return _reduced(lambda: array.argmax(axis=axis, keepdims=keepdims), "argmax")
+    return _explained(lambda: array.argmax(axis=axis, keepdims=keepdims), "argmax")
 
 
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -107,7 +130,7 @@ def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     Raises: ShapeError for an axis that x lacks or an empty one.
     """
     array = as_tensor(x).array
-    return _reduced(lambda: array.argmin(axis=axis, keepdims=keepdims), "argmin")
+    return _explained(lambda: array.argmin(axis=axis, keepdims=keepdims), "argmin")
 
 
 def argsort(x: TensorLike, axis: int = -1) -> Tensor:
@@ -116,7 +139,7 @@ def argsort(x: TensorLike, axis: int = -1) -> Tensor:
     Raises: ShapeError for an axis that x lacks.
     """
     array = as_tensor(x).array
-    return _reduced(lambda: namespace_of(array).argsort(array, axis=axis, kind="stable"), "argsort")
+    return _explained(lambda: namespace_of(array).argsort(array, axis=axis, kind="stable"), "argsort")
 
 
 def one_hot(ids: TensorLike, num_classes: int, dtype: Any = "float32") -> Tensor:

@@ -107,7 +107,11 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
 
     Raises: ShapeError if there is no such axis or it is longer; DTypeError.
     """
-    return as_tensor(x).squeeze(axis)
+    x = as_tensor(x)
+    gone = [a for a, side in enumerate(x.shape) if side == 1] if axis is None else axes_of("squeeze", axis, x.shape)
+    if longer := [a for a in gone if x.shape[a] != 1]:
+        raise ShapeError(f"squeeze: axis {longer[0]} of shape {x.shape} is longer than 1")
+    return reshape(x, shape=tuple(side for a, side in enumerate(x.shape) if a not in gone))
 
 
 @composite("*s -> *t")
