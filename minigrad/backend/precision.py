@@ -2,7 +2,7 @@
 
 Parameters, what tensors hold and sums stay float32. Only the numbers that a product multiplies are rounded, once, on their way into it:
 tensor cores multiply short numbers many times as fast, and add the products in float32. (On a GPU a block of BERT that runs as one
-operation keeps in two bytes what goes from one of its products to the next: `kernels/cuda/layer_blocks.py`.) `matmul` of each namespace
+operation keeps in two bytes what goes from one of its products to the next: `kernels/cuda/blocks.py`.) `matmul` of each namespace
 asks here; NumPy's rounds the operands by itself, so that a program computes on a CPU what it will on a GPU, up to the order of sums (and
 not faster).
 

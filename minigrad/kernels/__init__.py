@@ -76,7 +76,7 @@ def in_use(device: str = "cpu") -> str:
 def register_cuda() -> None:
     """Import the GPU's kernels, which register themselves with the operations. Raises: as `check_choice`."""
     check_choice()
-    from minigrad.kernels.cuda import attention, blocks, embedding, layer_blocks, losses, sequences  # noqa: F401
+    from minigrad.kernels.cuda import attention, blocks, embedding, layers, losses, sequences  # noqa: F401
 
 
 if chosen != "off":

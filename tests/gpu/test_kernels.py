@@ -25,7 +25,7 @@ from minigrad.backend import cuda_namespace
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
-from minigrad.kernels.cuda import blocks, launch, optimizer
+from minigrad.kernels.cuda import launch, optimizer, shortening
 from minigrad.kernels.cuda.embedding import NO_ROW, SummedRows
 from minigrad.kernels.cuda.sequences import count_ids
 from minigrad.kernels.cuda.table import HEAD_SIZES, TABLE
@@ -215,7 +215,7 @@ def test_products_find_the_rows_of_embed_norm_rounded(precision: str) -> None:
     given = [xp.asarray(a) for a in (*normal((128,), (128,), (9, 128)), ids)]
     with mg.precision(precision):
         out, _ = REGISTRY["embed_norm"].overrides["cupy"](xp, *given, untrained=(None,), keep=True)
-    found = blocks.shortened(None, out, precision)  # no namespace: it is there
+    found = shortening.shortened(None, out, precision)  # no namespace: it is there
     np.testing.assert_array_equal(found.get(), xp.shortened(out, precision).get())
 
 

@@ -1,105 +1,189 @@
-"""Parts of BERT's blocks on a GPU, from float32 to float32: the passes between matrix products, each one launch of a row kernel.
+"""BERT's two blocks on a GPU, each in one operation: what a single product or pass cannot do.
 
-The contract is that of `kernels/cpu.py`, whose bodies in `ops/` say what is computed: each function replaces the whole (output, pullback)
-pair of an operation and declines what it does not cover. Two things differ from the CPU: dropout units are drawn inside of the kernels, and
-GELU's slope is computed on the way back from what GELU was computed from, because memory is slower than arithmetic here.
+The gradient of the sum at a block's end becomes that of its input where it lies: products add to it. All sums over rows are finished by one
+launch. And where products have operands of bf16 or fp16, all that lies between them is stored as short, by products that read and write two
+bytes a number and add in float32: the block's input and its weights are shortened once (`shortening.py`), and the way back takes both as
+they are. What stays float32 then: the input that is added at the end, the output, the gradients of both, sums, parameters and their
+gradients. Every number that a kernel hands on is rounded once. In float32 and tf32 everything is float32. The contract is that of
+`layers.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from minigrad import ops
 from minigrad.backend import Array
-from minigrad.backend.gradients import RowSum
-from minigrad.backend.layout import beside
+from minigrad.backend.gemm import SHORT
+from minigrad.backend.layout import beside, neighbours
 from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
-from minigrad.kernels.coverage import all_float32, covers_rows
+from minigrad.kernels.coverage import all_float32, covers_rows, covers_weights
+from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import shortened
-from minigrad.kernels.cuda.table import ROWS, WIDEST, ceil_div
+from minigrad.kernels.cuda.layers import partial_sums, summed
+from minigrad.kernels.cuda.shortening import note_short, shortened
+from minigrad.kernels.cuda.table import HEAD_SIZES, WIDEST
+from minigrad.packing import Packing
 
 
-# ---------------------------------------------------------------- products
-def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]]:
-    """x Wᵀ, and what makes of its gradient g that of x, and those of W's rows in pieces of some sizes: in one, if none are named. Where
-    operands are short, x, W and g are each shortened once."""
+@ops.attention_block.on("cupy")
+def _attention_block(
+    xp: Any,
+    x: Array,
+    wq: Array,
+    wk: Array,
+    wv: Array,
+    bq: Array,
+    bk: Array,
+    bv: Array,
+    wo: Array,
+    bo: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    packing: Packing,
+    first_only: bool = False,
+    heads: int,
+    mixing: Draw | None = None,
+    draw: Draw | None = None,
+    causal: bool = False,
+    eps: float = 1e-12,
+    keep: bool,
+) -> Any:
     precision = product_precision.get()
-    x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
-
-    def pullback(g: Array, *sizes: int) -> Any:
-        g = shortened(xp, g, precision)
-        dweight = xp.product_stored(g.T, x)
-        return xp.matmul_stored(g, weight), *(dweight.parts(*sizes) if sizes else [dweight])
-
-    return xp.matmul_stored(x, weight.T), pullback
-
-
-# ---------------------------------------------------------------- sums over rows
-AT_ONCE = 256
-"""Up to so many rows are added by one launch: a second one would take longer."""
-
-
-def partial_sums(xp: Any, rows: int, width: int) -> Array:
-    """Room for the sums that each block of a summing kernel leaves. Shapes: (blocks, width)."""
-    return xp.empty((ceil_div(rows, ROWS), width), "float32")
-
-
-def summed(xp: Any, x: Array) -> RowSum:
-    """The sum of the rows, always added up in the same order. Nobody may change x until it is computed."""
-    return RowSum(x, lambda x, out: _total(xp, x, out))
-
-
-def _total(xp: Any, x: Array, out: Array | None) -> Array:
-    rows, width = x.shape
-    while rows > AT_ONCE:
-        fewer = partial_sums(xp, rows, width)
-        launch("column_sums_float32", x.shape, x, fewer, rows, width, width)
-        x, rows = fewer, len(fewer)
-    out = xp.empty(width, "float32") if out is None else out
-    launch("total_rows", (width,), x, out, rows, width)
-    return out
-
-
-# ---------------------------------------------------------------- operations
-@ops.dense_gelu.on("cupy")
-def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: str = "none", keep: bool) -> Any:
-    if approximate != "none" or x.ndim != 2 or not all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
+    storage, weights, biases = _storage(precision), (wq, wk, wv), (bq, bk, bv)
+    if not all_float32(x, *weights, *biases, wo, bo, gamma, beta) or not _fits(x, wo, bo, gamma, beta):
         return NotImplemented
-    (h, product_pullback), bias = product(xp, x, weight), xp.ascontiguousarray(bias)
-    rows, width = h.shape
-    y = xp.empty_like(h) if keep else h
-    launch("bias_gelu_float32", h.shape, h, bias, y, rows, width)
+    rows, width, inner = len(x), x.shape[1], wo.shape[1]
+    if rows != packing.rows or any(w.shape != (inner, width) for w in weights) or any(b.shape != (inner,) for b in biases):
+        return NotImplemented
+    if inner % heads or (size := inner // heads) not in HEAD_SIZES or (first_only and causal):
+        return NotImplemented
+    queries = packing.first if first_only else packing
+    if not covers_weights(mixing, queries, packing, heads) or not covers_rows(draw, (queries.rows, width)):
+        return NotImplemented
+    x, bias = xp.ascontiguousarray(x), beside(xp, biases)
+    stored_x, (stored_in, stored_out) = shortened(xp, x, precision), _shortened_weights(xp, (beside(xp, weights), wo), precision)
+    asking, q, start = x, None, 0  # of Q | K | V, what all rows are projected to begins at `start`
+    if first_only:
+        first_rows, start = xp.like(packing.first_rows, x), inner
+        asking = x[first_rows]
+        stored_asking = asking if stored_x is x else stored_x[first_rows]
+        q, through_queries = _linears(xp, stored_asking, stored_in[:inner], bias[:inner], inner, storage)
+    kv, through_inputs = _linears(xp, stored_x, stored_in[start:], bias[start:], inner, storage)
+    mixed, mixed_pullback = attend(
+        xp, q, kv, packing=packing, queries=queries, heads=heads, draw=mixing, causal=causal, size=size, precision=precision
+    )
+    if not keep:
+        del q, kv, mixed_pullback  # so that their memory is free again
+    out, end_pullback = _dense_add_norm(xp, mixed, stored_out, bo, asking, gamma, beta, draw, eps, storage, keep)
 
     def pullback(g: Array) -> Any:
-        dh, partial = xp.empty_like(h), partial_sums(xp, rows, width)
-        launch("bias_gelu_pullback_float32", h.shape, xp.ascontiguousarray(g), h, bias, dh, partial, rows, width, width)
-        return *product_pullback(dh), summed(xp, partial)
-
-    return y, pullback
-
-
-@ops.layer_norm.on("cupy")
-def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1e-12, keep: bool) -> Any:
-    if x.ndim != 2 or not 0 < x.shape[1] <= WIDEST or not all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
-        return NotImplemented
-    x, gamma = xp.ascontiguousarray(x), xp.ascontiguousarray(weight)
-    out, xhat, rstd = xp.empty_like(x), xp.empty_like(x) if keep else None, xp.empty(len(x), x.dtype) if keep else None
-    arrays = (x, None, None, gamma, xp.ascontiguousarray(bias), out, None, xhat, rstd)
-    launch("add_norm_float32", x.shape[:1], *arrays, *x.shape, eps, *row_draw(xp, None))
-
-    def pullback(g: Array) -> Any:
-        g, gx = xp.ascontiguousarray(g), xp.empty_like(x)
-        launch("add_norm_pullback_float32", x.shape[:1], g, gamma, xhat, rstd, gx, None, *x.shape, *row_draw(xp, None))
-        return gx, *norm_sums(xp, g, xhat, None)
+        partial = partial_sums(xp, rows, 3 * inner + 3 * width)
+        if first_only:
+            partial.fill(0)  # first rows do not reach all of it
+        dx, dy = end_pullback(xp.ascontiguousarray(g), partial, 3 * inner)
+        dq, dkv = mixed_pullback(xp.matmul_stored(dy, stored_out, alike=True))
+        dweights = []
+        if first_only:
+            dweights = through_queries(dq, dx, partial, 0)
+            dx = xp.put_rows(dx, first_rows, (rows, width))
+        dweights += through_inputs(dkv, dx, partial, start)
+        # In the order in which an optimizer lays vectors out, so that they go there at once.
+        dbq, dbk, dbv, dbo, dgamma, dbeta = summed(xp, partial).parts(*[inner] * 3, *[width] * 3)
+        return dx, *dweights, dbq, dbk, dbv, xp.product_stored(dy.T, mixed), dbo, dgamma, dbeta
 
     return out, pullback
 
 
-@ops.dense_add_norm.on("cupy")
+@ops.feed_forward.on("cupy")
+def _feed_forward(
+    xp: Any,
+    x: Array,
+    w1: Array,
+    b1: Array,
+    w2: Array,
+    b2: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    approximate: str = "none",
+    draw: Draw | None = None,
+    eps: float = 1e-12,
+    keep: bool,
+) -> Any:
+    precision = product_precision.get()
+    storage = _storage(precision)
+    if approximate != "none" or not all_float32(x, w1, b1, w2, b2, gamma, beta):
+        return NotImplemented
+    if not _fits(x, w2, b2, gamma, beta) or not covers_rows(draw, x.shape) or w1.shape != w2.shape[::-1] or b1.shape != w1.shape[:1]:
+        return NotImplemented
+    x, b1 = xp.ascontiguousarray(x), xp.ascontiguousarray(b1)
+    stored_x, (stored_1, stored_2) = shortened(xp, x, precision), _shortened_weights(xp, (w1, w2), precision)
+    h = xp.matmul_stored(stored_x, stored_1.T, alike=True)
+    y = xp.empty_like(h) if keep else h
+    launch(f"bias_gelu_{storage}", h.shape, h, b1, y, *h.shape)
+    out, end_pullback = _dense_add_norm(xp, y, stored_2, b2, x, gamma, beta, draw, eps, storage, keep)
+    width = x.shape[1]
+
+    def pullback(g: Array) -> Any:
+        rows, inner = h.shape
+        partial = partial_sums(xp, rows, inner + 3 * width)
+        gx, dy = end_pullback(xp.ascontiguousarray(g), partial, inner)
+        dh = xp.matmul_stored(dy, stored_2, alike=True)
+        launch(f"bias_gelu_pullback_{storage}", h.shape, dh, h, b1, dh, partial, rows, inner, partial.shape[1])
+        db1, db2, dgamma, dbeta = summed(xp, partial).parts(inner, *[width] * 3)
+        dx = xp.matmul_stored(dh, stored_1, out=gx, accumulate=True)
+        return dx, xp.product_stored(dh.T, stored_x), db1, xp.product_stored(dy.T, y), db2, dgamma, dbeta
+
+    return out, pullback
+
+
+# ---------------------------------------------------------------- what both have
+def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array) -> bool:
+    """Whether rows like those of x come out of a block's last product, and the kernels can normalise them."""
+    if x.ndim != 2 or weight.ndim != 2 or not 0 < x.shape[1] <= WIDEST:
+        return False
+    return bool(x.shape[1:] == weight.shape[:1] == bias.shape == gamma.shape == beta.shape)
+
+
+def _storage(precision: str) -> str:
+    """How what lies between products of this precision is stored: one of `table.STORAGES`."""
+    return precision if precision in SHORT else "float32"
+
+
+def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> list[Array]:
+    """Each weight as `shortened`; those that an optimizer has laid side by side, by one launch."""
+    flat = neighbours([w.reshape(-1) for w in weights])
+    if flat is None:
+        return [shortened(xp, w, precision) for w in weights]
+    short, ends = shortened(xp, flat, precision), accumulate(w.size for w in weights)
+    return [short[end - w.size : end].reshape(w.shape) for end, w in zip(ends, weights, strict=True)]
+
+
+def _linears(
+    xp: Any, x: Array, weight: Array, bias: Array, each: int, storage: str
+) -> tuple[Array, Callable[[Array, Array, Array, int], list[Any]]]:
+    """Linear layers of x, side by side, and their way back. weight, bias: of all of them; each: the width of one.
+
+    The way back takes the gradient, an array to which that of x is added, and in which columns of the partial sums those for the biases
+    begin; it gives the gradient of each layer's weight.
+    """
+    y = xp.matmul_stored(x, weight.T, alike=True)
+    launch(f"add_bias_{storage}", y.shape, y, bias, *y.shape)
+
+    def pullback(dy: Array, dx: Array, partial: Array, place: int) -> list[Any]:
+        launch(f"column_sums_{storage}", dy.shape, dy, partial.reshape(-1)[place:], *dy.shape, partial.shape[1])
+        xp.matmul_stored(dy, weight, out=dx, accumulate=True)
+        return xp.product_stored(dy.T, x).parts(*[each] * (dy.shape[1] // each))  # type: ignore[no-any-return]
+
+    return y, pullback
+
+
 def _dense_add_norm(
     xp: Any,
     x: Array,
@@ -108,76 +192,30 @@ def _dense_add_norm(
     residual: Array,
     gamma: Array,
     beta: Array,
-    *,
-    draw: Draw | None = None,
-    eps: float = 1e-12,
+    draw: Draw | None,
+    eps: float,
+    storage: str,
     keep: bool,
-) -> Any:
-    if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
-        return NotImplemented
-    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not 0 < len(weight) <= WIDEST:
-        return NotImplemented
-    if not covers_rows(draw, residual.shape):
-        return NotImplemented
-    bias, residual, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, residual, gamma, beta))
-    y, product_pullback = product(xp, x, weight)
-    out, xhat, rstd = (xp.empty_like(y), y, xp.empty(len(y), y.dtype)) if keep else (y, None, None)
-    drawing = row_draw(xp, draw)
-    arrays = (y, bias, residual, gamma, beta, out, None, xhat, rstd)
-    launch("add_norm_float32", y.shape[:1], *arrays, *y.shape, eps, *drawing)
+) -> tuple[Array, Callable[[Array, Array, int], tuple[Array, Array]]]:
+    """`ops.dense_add_norm` of x and weight that are stored alike, and its way back as far as the product.
 
-    def pullback(g: Array) -> Any:
-        g, gx = xp.ascontiguousarray(g), xp.empty_like(y)
-        dy = gx if draw is None else xp.empty_like(y)
-        gradients = (g, gamma, xhat, rstd, gx, None if draw is None else dy)
-        launch("add_norm_pullback_float32", y.shape[:1], *gradients, *y.shape, *drawing)
-        dbias, dgamma, dbeta = norm_sums(xp, g, xhat, dy)
-        return *product_pullback(dy), dbias, gx, dgamma, dbeta
+    That takes the gradient g, and in which columns of the partial sums those for the gradients of bias, gamma and beta begin; it gives the
+    gradients of the residual, in float32, and of the product. They are two arrays: the first is for the caller to add to, and the second is
+    read when gradients of weights are computed, which is later.
+    """
+    bias, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, gamma, beta))
+    y = xp.matmul_stored(x, weight.T, alike=True)
+    rounded = xp.empty_like(y) if storage in SHORT else None
+    out = y if rounded is None and not keep else xp.empty(y.shape, "float32")
+    xhat, rstd, drawing = y if keep else None, xp.empty(len(y), "float32") if keep else None, row_draw(xp, draw)
+    launch(f"add_norm_{storage}", y.shape[:1], y, bias, residual, gamma, beta, out, rounded, xhat, rstd, *y.shape, eps, *drawing)
+    if rounded is not None:
+        note_short(out, rounded)
+
+    def pullback(g: Array, partial: Array, place: int) -> tuple[Array, Array]:
+        gx, dy = xp.empty_like(g), xp.empty_like(xhat)
+        launch(f"add_norm_pullback_{storage}", g.shape[:1], g, gamma, xhat, rstd, gx, dy, *g.shape, *drawing)
+        launch(f"norm_sums_{storage}", g.shape, g, xhat, dy, partial.reshape(-1)[place:], *g.shape, partial.shape[1])
+        return gx, dy
 
     return out, pullback
-
-
-def norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> list[RowSum]:
-    """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (width,) each."""
-    rows, width = g.shape
-    kinds = 2 if dy is None else 3
-    partial = partial_sums(xp, rows, kinds * width)
-    launch("norm_sums_float32", g.shape, g, xhat, dy, partial, rows, width, kinds * width)
-    return summed(xp, partial).parts(*[width] * kinds)
-
-
-@ops.linears.on("cupy")
-def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
-    count = len(parameters) // 2
-    weights, biases = parameters[:count], parameters[count:]
-    if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
-        return NotImplemented
-    bias = beside(xp, biases)
-    y, product_pullback = product(xp, x, beside(xp, weights))
-    launch("add_bias_float32", y.shape, y, bias, *y.shape)
-    sizes = [len(w) for w in weights]
-
-    def pullback(g: Array) -> Any:
-        return *product_pullback(g, *sizes), *summed(xp, xp.ascontiguousarray(g)).parts(*sizes)
-
-    return y, pullback
-
-
-@ops.linear.on("cupy")
-def _linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
-    return NotImplemented if bias is None else _linears(xp, x, weight, bias)
-
-
-@ops.dropout.on("cupy")
-def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
-    if x.ndim != 2 or not all_float32(x) or not covers_rows(draw, x.shape):
-        return NotImplemented
-    drawing = row_draw(xp, draw)
-
-    def run(v: Array) -> Array:
-        v = xp.ascontiguousarray(v)
-        out = xp.empty_like(v)
-        launch("drop", v.shape[:1], v, out, *v.shape, *drawing)
-        return out
-
-    return run(x), lambda g: (run(g),)

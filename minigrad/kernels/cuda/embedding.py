@@ -14,9 +14,9 @@ from minigrad.backend.precision import product_precision
 from minigrad.backend.random import Draw
 from minigrad.backend.transfers import declared
 from minigrad.kernels.coverage import all_float32, covers_rows
-from minigrad.kernels.cuda.blocks import norm_sums
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
+from minigrad.kernels.cuda.layers import norm_sums
 from minigrad.kernels.cuda.shortening import note_short
 from minigrad.kernels.cuda.table import BUNDLE, MERGED, RUN, TABLES, WIDEST
 

@@ -14,7 +14,7 @@ import minigrad as mg
 from minigrad.backend import random
 from minigrad.backend.random import Draw
 from minigrad.errors import IndexRangeError
-from minigrad.kernels.cuda import blocks, draws, launch
+from minigrad.kernels.cuda import draws, launch, shortening
 from minigrad.modes import Mode
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
@@ -90,7 +90,7 @@ def test_products_find_the_rows_rounded(width: int, precision: str, rate: float 
     with mg.precision(precision):
         out, _ = override(xp, *arrays(9, width), **constants(9, width, rate), keep=True)
     xp.check()
-    rounded = blocks.shortened(None, out, precision)  # no namespace: it is there
+    rounded = shortening.shortened(None, out, precision)  # no namespace: it is there
     np.testing.assert_array_equal(rounded, short_arrays.shortened(out, precision))
 
 

@@ -1,0 +1,183 @@
+"""Layers on a GPU, from float32 to float32: the passes between matrix products, each one launch of a row kernel.
+
+The contract is that of `kernels/cpu.py`, whose bodies in `ops/` say what is computed: each function replaces the whole (output, pullback)
+pair of an operation and declines what it does not cover. Two things differ from the CPU: dropout units are drawn inside of the kernels, and
+GELU's slope is computed on the way back from what GELU was computed from, because memory is slower than arithmetic here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minigrad import ops
+from minigrad.backend import Array
+from minigrad.backend.gradients import RowSum
+from minigrad.backend.layout import beside
+from minigrad.backend.precision import product_precision
+from minigrad.backend.random import Draw
+from minigrad.kernels.coverage import all_float32, covers_rows
+from minigrad.kernels.cuda.draws import row_draw
+from minigrad.kernels.cuda.launch import launch
+from minigrad.kernels.cuda.shortening import shortened
+from minigrad.kernels.cuda.table import ROWS, WIDEST, ceil_div
+
+
+# ---------------------------------------------------------------- products
+def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]]:
+    """x Wᵀ, and what makes of its gradient g that of x, and those of W's rows in pieces of some sizes: in one, if none are named. Where
+    operands are short, x, W and g are each shortened once."""
+    precision = product_precision.get()
+    x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
+
+    def pullback(g: Array, *sizes: int) -> Any:
+        g = shortened(xp, g, precision)
+        dweight = xp.product_stored(g.T, x)
+        return xp.matmul_stored(g, weight), *(dweight.parts(*sizes) if sizes else [dweight])
+
+    return xp.matmul_stored(x, weight.T), pullback
+
+
+# ---------------------------------------------------------------- sums over rows
+AT_ONCE = 256
+"""Up to so many rows are added by one launch: a second one would take longer."""
+
+
+def partial_sums(xp: Any, rows: int, width: int) -> Array:
+    """Room for the sums that each block of a summing kernel leaves. Shapes: (blocks, width)."""
+    return xp.empty((ceil_div(rows, ROWS), width), "float32")
+
+
+def summed(xp: Any, x: Array) -> RowSum:
+    """The sum of the rows, always added up in the same order. Nobody may change x until it is computed."""
+    return RowSum(x, lambda x, out: _total(xp, x, out))
+
+
+def _total(xp: Any, x: Array, out: Array | None) -> Array:
+    rows, width = x.shape
+    while rows > AT_ONCE:
+        fewer = partial_sums(xp, rows, width)
+        launch("column_sums_float32", x.shape, x, fewer, rows, width, width)
+        x, rows = fewer, len(fewer)
+    out = xp.empty(width, "float32") if out is None else out
+    launch("total_rows", (width,), x, out, rows, width)
+    return out
+
+
+# ---------------------------------------------------------------- operations
+@ops.dense_gelu.on("cupy")
+def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: str = "none", keep: bool) -> Any:
+    if approximate != "none" or x.ndim != 2 or not all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
+        return NotImplemented
+    (h, product_pullback), bias = product(xp, x, weight), xp.ascontiguousarray(bias)
+    rows, width = h.shape
+    y = xp.empty_like(h) if keep else h
+    launch("bias_gelu_float32", h.shape, h, bias, y, rows, width)
+
+    def pullback(g: Array) -> Any:
+        dh, partial = xp.empty_like(h), partial_sums(xp, rows, width)
+        launch("bias_gelu_pullback_float32", h.shape, xp.ascontiguousarray(g), h, bias, dh, partial, rows, width, width)
+        return *product_pullback(dh), summed(xp, partial)
+
+    return y, pullback
+
+
+@ops.layer_norm.on("cupy")
+def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1e-12, keep: bool) -> Any:
+    if x.ndim != 2 or not 0 < x.shape[1] <= WIDEST or not all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
+        return NotImplemented
+    x, gamma = xp.ascontiguousarray(x), xp.ascontiguousarray(weight)
+    out, xhat, rstd = xp.empty_like(x), xp.empty_like(x) if keep else None, xp.empty(len(x), x.dtype) if keep else None
+    arrays = (x, None, None, gamma, xp.ascontiguousarray(bias), out, None, xhat, rstd)
+    launch("add_norm_float32", x.shape[:1], *arrays, *x.shape, eps, *row_draw(xp, None))
+
+    def pullback(g: Array) -> Any:
+        g, gx = xp.ascontiguousarray(g), xp.empty_like(x)
+        launch("add_norm_pullback_float32", x.shape[:1], g, gamma, xhat, rstd, gx, None, *x.shape, *row_draw(xp, None))
+        return gx, *norm_sums(xp, g, xhat, None)
+
+    return out, pullback
+
+
+@ops.dense_add_norm.on("cupy")
+def _dense_add_norm(
+    xp: Any,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    residual: Array,
+    gamma: Array,
+    beta: Array,
+    *,
+    draw: Draw | None = None,
+    eps: float = 1e-12,
+    keep: bool,
+) -> Any:
+    if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
+        return NotImplemented
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not 0 < len(weight) <= WIDEST:
+        return NotImplemented
+    if not covers_rows(draw, residual.shape):
+        return NotImplemented
+    bias, residual, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, residual, gamma, beta))
+    y, product_pullback = product(xp, x, weight)
+    out, xhat, rstd = (xp.empty_like(y), y, xp.empty(len(y), y.dtype)) if keep else (y, None, None)
+    drawing = row_draw(xp, draw)
+    arrays = (y, bias, residual, gamma, beta, out, None, xhat, rstd)
+    launch("add_norm_float32", y.shape[:1], *arrays, *y.shape, eps, *drawing)
+
+    def pullback(g: Array) -> Any:
+        g, gx = xp.ascontiguousarray(g), xp.empty_like(y)
+        dy = gx if draw is None else xp.empty_like(y)
+        gradients = (g, gamma, xhat, rstd, gx, None if draw is None else dy)
+        launch("add_norm_pullback_float32", y.shape[:1], *gradients, *y.shape, *drawing)
+        dbias, dgamma, dbeta = norm_sums(xp, g, xhat, dy)
+        return *product_pullback(dy), dbias, gx, dgamma, dbeta
+
+    return out, pullback
+
+
+def norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> list[RowSum]:
+    """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (width,) each."""
+    rows, width = g.shape
+    kinds = 2 if dy is None else 3
+    partial = partial_sums(xp, rows, kinds * width)
+    launch("norm_sums_float32", g.shape, g, xhat, dy, partial, rows, width, kinds * width)
+    return summed(xp, partial).parts(*[width] * kinds)
+
+
+@ops.linears.on("cupy")
+def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
+    count = len(parameters) // 2
+    weights, biases = parameters[:count], parameters[count:]
+    if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
+        return NotImplemented
+    bias = beside(xp, biases)
+    y, product_pullback = product(xp, x, beside(xp, weights))
+    launch("add_bias_float32", y.shape, y, bias, *y.shape)
+    sizes = [len(w) for w in weights]
+
+    def pullback(g: Array) -> Any:
+        return *product_pullback(g, *sizes), *summed(xp, xp.ascontiguousarray(g)).parts(*sizes)
+
+    return y, pullback
+
+
+@ops.linear.on("cupy")
+def _linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
+    return NotImplemented if bias is None else _linears(xp, x, weight, bias)
+
+
+@ops.dropout.on("cupy")
+def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
+    if x.ndim != 2 or not all_float32(x) or not covers_rows(draw, x.shape):
+        return NotImplemented
+    drawing = row_draw(xp, draw)
+
+    def run(v: Array) -> Array:
+        v = xp.ascontiguousarray(v)
+        out = xp.empty_like(v)
+        launch("drop", v.shape[:1], v, out, *v.shape, *drawing)
+        return out
+
+    return run(x), lambda g: (run(g),)
