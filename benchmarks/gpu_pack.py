@@ -44,17 +44,19 @@ several=""
 if python3 -c "import xdist" 2>/dev/null; then several="-p xdist.plugin -n 8"; fi # CuPy compiles a thousand small kernels
 python3 -m minigrad doctor | tee "$results/doctor.txt"
 
-tools="memcheck racecheck synccheck" # the slowest tests: side by side, and beside all others
-for tool in $tools; do
-  python3 -m pytest tests/gpu/test_sanitizer.py -k "$tool" -q -p no:cacheprovider >"$results/$tool.txt" 2>&1 &
+export OPENBLAS_NUM_THREADS=2 # a dozen processes compute what is compared
+runs="memcheck memcheck_attention racecheck synccheck" # the slowest tests: side by side, and beside all others
+for run in $runs; do
+  python3 -m pytest "tests/gpu/test_sanitizer.py::test_nothing_is_found[$run]" -q -p no:cacheprovider >"$results/$run.txt" 2>&1 &
 done
 timeout --kill-after=10 "$((20 * minutes))" python3 -m pytest $several tests/gpu --ignore tests/gpu/test_sanitizer.py -q \
   -p no:cacheprovider -o faulthandler_timeout=100 2>&1 | tee "$results/tests.txt"
 tested=$?
 for job in $(jobs -p); do wait "$job" || tested=1; done
-for tool in $tools; do
-  tee -a "$results/tests.txt" <"$results/$tool.txt" && rm "$results/$tool.txt"
+for run in $runs; do
+  tee -a "$results/tests.txt" <"$results/$run.txt" && rm "$results/$run.txt"
 done
+unset OPENBLAS_NUM_THREADS
 
 profiling=$((7 * minutes))
 timeout --kill-after=10 "$(left 10)" python3 benchmarks/gpu_step.py --json "$results/gpu_step.json" \

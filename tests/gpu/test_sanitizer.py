@@ -32,20 +32,24 @@ SHARING = " or ".join(
 )
 """Every kernel whose threads share memory, at sizes that the slow tools get through in a minute."""
 
-TOOLS = {
-    "memcheck": "not many_sequences and not every_kernel and not 4097 and not 70000 and not base",
-    "racecheck": SHARING,
-    "synccheck": SHARING,
+SMALL = "not many_sequences and not every_kernel and not 4097 and not 70000 and not base"
+
+RUNS = {
+    "memcheck": ("memcheck", f"{SMALL} and not test_attention and not layer_blocks"),
+    "memcheck_attention": ("memcheck", f"{SMALL} and (test_attention or layer_blocks)"),
+    "racecheck": ("racecheck", SHARING),
+    "synccheck": ("synccheck", SHARING),
 }
+"""By name, a tool and the tests that it looks at. They may run side by side, and take about as long as each other."""
 
 CUBLAS = ("gemm", "gemv", "nvjet", "cutlass", "cublas", "xmma")
 """What the names of cuBLAS's kernels hold. How they share memory is not ours to answer for, and racecheck is known to misjudge some."""
 
 PORTS = 49152
-"""The first that compute-sanitizer listens on by itself. Each tool has some of its own here, so that all may run at once."""
+"""The first that compute-sanitizer listens on by itself. Each run has some of its own here."""
 
 PATIENCE = float(os.environ.get("MINIGRAD_SANITIZER_SECONDS", "400"))
-"""Seconds that each tool may take."""
+"""Seconds that each run may take."""
 
 
 @pytest.fixture
@@ -58,19 +62,20 @@ def sanitizer(device: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-def test_nothing_is_found(tool: str, sanitizer: str) -> None:
-    done, said = output(command(tool, sanitizer), PATIENCE)
+@pytest.mark.parametrize("run", RUNS)
+def test_nothing_is_found(run: str, sanitizer: str) -> None:
+    done, said = output(command(run, sanitizer), PATIENCE)
     assert done == 0, said[-4000:]
     assert " passed" in said
 
 
-def command(tool: str, sanitizer: str) -> list[str]:
+def command(run: str, sanitizer: str) -> list[str]:
     """Errors that a call of CUDA answers with are no findings: libraries try out what a driver knows."""
-    options = ["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no", "--port", str(PORTS + 100 * list(TOOLS).index(tool))]
-    if TOOLS[tool] == SHARING:
+    tool, selection = RUNS[run]
+    options = ["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no", "--port", str(PORTS + 100 * list(RUNS).index(run))]
+    if tool != "memcheck":
         options += [word for name in CUBLAS for word in ("--kernel-name-exclude", f"kernel_substring={name}")]
-    tests = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(KERNELS), "-k", TOOLS[tool]]
+    tests = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(KERNELS), "-k", selection]
     return [sanitizer, *options, *tests]
 
 
