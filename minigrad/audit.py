@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.audit_report import Audit, AuditError, AuditRow
+from minigrad.autograd import reachable
 from minigrad.backend import random
 from minigrad.backend.gradients import dense
 from minigrad.derivatives import grad
@@ -263,18 +264,7 @@ class _Auditor:
 def _strangers(root: Node, known: set[Leaf], batch: Any) -> list[Leaf]:
     """The leaves that the loss depends on but that are neither the model's nor the batch's."""
     known = known | set(_leaves(batch))
-    seen: set[Node] = {root}
-    stack: list[Node] = [root]
-    found = []
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Leaf) and node not in known:
-            found.append(node)
-        for parent in node.parents:
-            if parent is not None and parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
-    return found
+    return [node for node in reversed(reachable([root])) if isinstance(node, Leaf) and node not in known]
 
 
 def _leaves(batch: Any) -> Iterable[Leaf]:

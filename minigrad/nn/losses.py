@@ -53,11 +53,8 @@ class BCEWithLogitsLoss(Module):
 
     def __init__(self, weight: TensorLike | None = None, pos_weight: TensorLike | None = None, reduction: str = "mean") -> None:
         check_reduction("BCEWithLogitsLoss", reduction)
-        self.weight, self.pos_weight, self.reduction = (
-            _constant("BCEWithLogitsLoss", weight),
-            _constant("BCEWithLogitsLoss", pos_weight),
-            reduction,
-        )
+        self.weight, self.pos_weight = _constant("BCEWithLogitsLoss", weight), _constant("BCEWithLogitsLoss", pos_weight)
+        self.reduction = reduction
 
     def forward(self, logits: Tensor, targets: TensorLike) -> Tensor:
         return F.bce_with_logits(logits, targets, self.weight, self.pos_weight, self.reduction)

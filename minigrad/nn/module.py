@@ -218,12 +218,13 @@ class Module:
             target = check_device(target)
         elif as_dtype(target).name not in FLOAT_DTYPES:
             raise DTypeError(f"parameters are {' or '.join(FLOAT_DTYPES)}, they cannot become {as_dtype(target)}")
-        for name, parameter in self.named_parameters():
+        named = self.named_parameters()
+        for name, parameter in named:
             if parameter.owner is not None:
                 raise GraphError(
                     f"{name} belongs to an optimizer: move or convert the module before building the optimizer", code="graph-owner"
                 )
-        parameters = self.parameters()
+        parameters = [parameter for _, parameter in named]
         for run in runs([p.array for p in parameters]):  # what lies side by side stays so, and is read as one afterwards, too
             together = [parameters[i] for i in run]
             flat = neighbours([p.array.reshape(-1) for p in together]) if len(run) > 1 else together[0].array.reshape(-1)
@@ -231,7 +232,6 @@ class Module:
         for _, buffer in self.named_buffers():
             if buffer.dtype.kind == "f" or names_device(target):
                 buffer.replace_storage(Tensor.wrap(buffer.array).to(target).array)
-        self._name()
         return self
 
     # ---------------------------------------------------------------- state

@@ -90,13 +90,7 @@ class GroupNorm(Module):
 
 
 class _BatchNorm(Module):
-    """What batch normalisations share; a subclass says which shapes it takes.
-
-    While training, a channel's mean and variance are those of the batch, and each forward pass moves the running ones towards them, by
-    `momentum` or (None) so that they are the mean over all batches; the running variance is the unbiased one (divided by count - 1).
-    Whatever repeats a forward pass (recomputation, gradcheck) moves them again. In evaluation the running ones are used, unless
-    `track_running_stats` is False.
-    """
+    """What batch normalisations share; a subclass says which shapes it takes."""
 
     shapes: ClassVar[dict[int, str]]
     """The shapes of x by their number of axes, in words."""
@@ -154,9 +148,9 @@ class BatchNorm1d(_BatchNorm):
     """Each channel brought to mean 0 and variance 1 over the batch, then scaled and shifted if `affine`. Ioffe & Szegedy, arXiv 1502.03167.
 
     While training, mean and variance are those of the batch, and each forward pass moves `running_mean` and `running_var` (unbiased)
-    towards them: running + momentum · (found - running), or with momentum=None the mean over all batches so far. Whatever repeats a
-    forward pass (recomputation, gradcheck) moves them again. In evaluation the running ones are used, unless `track_running_stats` is
-    False. They and the integer `num_batches_tracked` are buffers: saved, converted and copied with the layer, but not trained.
+    towards them: running + momentum · (found - running), or with momentum=None the mean over all batches so far. What repeats a forward
+    pass, as gradcheck does, moves them again; `recompute` does not. In evaluation the running ones are used, unless `track_running_stats`
+    is False. They and the integer `num_batches_tracked` are buffers: saved, converted and copied with the layer, but not trained.
 
     Shapes: x (batch, num_features) or (batch, num_features, length) → the same; weight and bias (num_features,).
     Raises: ShapeError for another x, or a training batch with fewer than two numbers per channel; ArgumentError for wrong options.

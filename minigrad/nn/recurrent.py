@@ -24,7 +24,9 @@ class _Recurrent(Module):
     gates: ClassVar[int]
     states: ClassVar[int]
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, bias: bool, dropout: float, bidirectional: bool) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, dropout: float = 0.0, bidirectional: bool = False
+    ) -> None:
         check_sizes(type(self).__name__, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.directions = ("", "_reverse") if bidirectional else ("",)
@@ -103,21 +105,11 @@ class LSTM(_Recurrent):
 
     operation, gates, states = F.lstm, 4, 2
 
-    def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, dropout: float = 0.0, bidirectional: bool = False
-    ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, dropout, bidirectional)
-
 
 class GRU(_Recurrent):
     """Gated recurrent units (`functional.gru`), layer upon layer. All else is as in `LSTM`, but the state is h alone; three gates."""
 
     operation, gates, states = F.gru, 3, 1
-
-    def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, dropout: float = 0.0, bidirectional: bool = False
-    ) -> None:
-        super().__init__(input_size, hidden_size, num_layers, bias, dropout, bidirectional)
 
 
 class RNN(_Recurrent):
