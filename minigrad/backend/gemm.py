@@ -192,13 +192,13 @@ def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, 
 
     Raises: ArgumentError for sides that cuBLAS cannot count.
     """
-    if _of(out)[0]:  # then outᵀ = bᵀ aᵀ lies row by row
+    if _stored(out)[0]:  # then outᵀ = bᵀ aᵀ lies row by row
         plan = plan_of(_transposed(b), _transposed(a), _transposed(out), accumulate, operands, compute, result)
         return Plan(plan.gemm, plan.starts, a_first=True)
     axes = _merged(_batch_axes(a, b, out))
     a, out, axes = _with_more_rows(a, out, axes)
     (m, k), n = a.shape[-2:], b.shape[-1]
-    (transpose_a, lda), (transpose_b, ldb), (_, ldc) = _of(b), _of(a), _of(out)
+    (transpose_a, lda), (transpose_b, ldb), (_, ldc) = _stored(b), _stored(a), _stored(out)
     batch = max(axes, default=_Axis(1, 0, 0, 0))
     rest = [axis for axis in axes if axis is not batch]
     gemm = Gemm(
@@ -226,7 +226,7 @@ def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, 
     return Plan(gemm, tuple(_starts(rest)), a_first=False)
 
 
-def _of(x: Layout) -> tuple[bool, int]:
+def _stored(x: Layout) -> tuple[bool, int]:
     found = stored(x)
     if found is None:
         raise ArgumentError(f"matmul: cuBLAS has no way to take a matrix of shape {x.shape} with strides {x.strides}: copy it first")

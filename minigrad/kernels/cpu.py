@@ -8,6 +8,7 @@ products are passes over memory: `passes` or `compiled`, see `passes_in_use`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -88,17 +89,14 @@ def _dense_add_norm(
 @ops.linears.on("numpy")
 def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
     count = len(parameters) // 2
-    heights = [weight.shape[:1] for weight in parameters[:count]]
-    if x.ndim != 2 or not all_float32(x, *parameters) or [bias.shape for bias in parameters[count:]] != heights:
+    weights, biases = parameters[:count], parameters[count:]
+    if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         return NotImplemented
     passes = passes_in_use()
-    weight, bias = beside(xp, parameters[:count]), beside(xp, parameters[count:])
+    weight, bias = beside(xp, weights), beside(xp, biases)
     y = xp.matmul(x, weight.T)
     passes.add_bias(y, bias)
-    cuts, start = [], 0
-    for w in parameters[:count]:
-        cuts.append(slice(start, start + len(w)))
-        start += len(w)
+    cuts = [slice(stop - len(w), stop) for w, stop in zip(weights, accumulate(map(len, weights)), strict=True)]
 
     def pullback(g: F32) -> Any:
         dbias = np.zeros(g.shape[1], _float)

@@ -58,7 +58,7 @@ def ceil_div(n: int, size: int) -> int:
 
 
 WIDEST = 1024
-"""Numbers of the widest row that a warp holds in registers."""
+"""Numbers of the widest row that a warp normalises: it keeps them in registers or shared memory."""
 
 WARPS, STRIP, ROWS = 8, 128, 32
 """Warps of a block, and columns and rows of a strip."""
@@ -100,9 +100,8 @@ def warp_strips(rows: int, width: int) -> Grid:
 RUN, MERGED, BUNDLE = 2048, 8, 16
 """Ids that are sorted among themselves, sorted runs that become one at a time, and rows that are summed before their sums are."""
 
-
 TABLES = 3
-"""Whose rows a kernel adds up."""
+"""The most of which one kernel adds up rows."""
 
 
 def warp_keys(n: int, tables: int) -> Grid:
