@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -73,6 +74,7 @@ def test_evaluations_of_a_run_share_their_graphs(
     tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One after each of twelve steps, all in one batch of the same size; with class weights, which keep no step from being captured."""
+    gc.collect()  # a parameter of an earlier test that died later would let graphs be recorded anew
     made, recorded = [], captured.CapturedFunction._recorded
     monkeypatch.setattr(captured.CapturedFunction, "_recorded", lambda self, *args: made.append(1) or recorded(self, *args))
     config = prepared(tmp_path / "run", device=device, evaluate_every=1)
@@ -137,6 +139,7 @@ def test_sentence_embeddings_are_those_of_the_cpu_and_replayed(
     pooling: str, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The same texts five times: computed plainly, then recorded, then replayed."""
+    gc.collect()  # a parameter of an earlier test that died later would let graphs be recorded anew
     made, recorded = [], graphs.Recorder.recorded
     monkeypatch.setattr(graphs.Recorder, "recorded", lambda self, function: made.append(1) or recorded(self, function))
     encoder = SentenceEncoder.from_pretrained(directory(tmp_path, "BertModel", **SIZES), pooling=pooling, normalise=True)
