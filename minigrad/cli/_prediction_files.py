@@ -21,13 +21,14 @@ from minigrad.train.metrics.probabilities import SUM_TOLERANCE
 from minigrad.train.not_finite import number
 from minigrad.train.predictions import GOLD, PREDICTION, Row, TaskName, read_rows
 
-SAME = ("text", "text_b", "label", "tags")
+SAME = ("text", "text_b", "label", "labels", "tags")
 """The fields of a record that must be equal in both files."""
 
 
 @dataclass
 class Side:
-    """What one model said: class names, numbers or rows of tags; and the probabilities of the classes, where the file has them."""
+    """What one model said: class names, rows of them, numbers or rows of tags; and the probabilities of one class for each record, where
+    the file has them."""
 
     path: Path
     predictions: list[Any] = field(default_factory=list)

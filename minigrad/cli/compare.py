@@ -29,6 +29,7 @@ STATUS = ""
 
 SHOWN = {
     "classification": ("accuracy", "f1_macro", "mcc", "log_loss"),
+    "multi-label classification": ("subset_accuracy", "f1_micro", "f1_macro"),
     "regression": ("rmse", "mae", "pearson", "spearman"),
     "token classification": ("entity_f1", "entity_precision", "entity_recall", "token_accuracy"),
 }
@@ -78,6 +79,8 @@ def _scores(pair: Pair) -> dict[str, Score]:
     match pair.task:
         case "classification":
             return _classification_scores(pair)
+        case "multi-label classification":
+            return _multi_label_scores(pair)
         case "regression":
             gold, a, b = (np.array(row) for row in (pair.gold, pair.a.predictions, pair.b.predictions))
             by_name: dict[str, Metric] = {
@@ -126,6 +129,15 @@ def _classification_scores(pair: Pair) -> dict[str, Score]:
     return found
 
 
+def _multi_label_scores(pair: Pair) -> dict[str, Score]:
+    rows = (pair.gold, pair.a.predictions, pair.b.predictions)
+    names = sorted({name for side in rows for row in side for name in row})
+    gold, a, b = (np.array([[name in row for name in names] for row in side]) for side in rows)
+    by_name: dict[str, Metric] = {"subset_accuracy": metrics.subset_accuracy}
+    by_name |= {f"f1_{average}": partial(metrics.multi_label_f1, average=average) for average in ("micro", "macro", "weighted")}
+    return {name: Score(metric, (gold, a), (gold, b)) for name, metric in by_name.items()}
+
+
 def _chosen(metric: str | None, pair: Pair, scores: dict[str, Score]) -> list[str]:
     if metric is None:
         return [name for name in SHOWN[pair.task] if name in scores]
@@ -167,8 +179,12 @@ def _text(pair: Pair, found: dict[str, Comparison], test: McNemar | None) -> str
     lines = [f"A  {pair.a.path}", f"B  {pair.b.path}", f"{len(pair.gold):,} records, {pair.task}", "", *_aligned(rows)]
     if test is not None:
         kind = "exact" if test.exact else f"chi-square {test.statistic:.4g}"
-        unit = "sentences right in every tag" if pair.task == "token classification" else "right"
-        lines += ["", f"McNemar: {test.only_a} {unit} in A alone, {test.only_b} in B alone; p = {test.p_value:.4g} ({kind})"]
+        units = {"token classification": "sentences right in every tag", "multi-label classification": "right in every label"}
+        unit = units.get(pair.task, "right")
+        lines += [
+            "",
+            f"McNemar: {test.only_a} {unit} in A alone, {test.only_b} in B alone; p = {test.p_value:.4g} ({kind})",
+        ]
     return "\n".join(lines)
 
 

@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="FILE", help="records with labels or entities")
     add_reading(parser)
     parser.add_argument(
+        "--label-separator", default=",", metavar="TEXT", help="between labels, for a model that gives several at once (default ,)"
+    )
+    parser.add_argument(
         "--max-length",
         type=int,
         metavar="TOKENS",
@@ -40,12 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     rows, figures = output_file("--predictions", options.predictions), output_file("--json", options.json)
-    records = read_records(options.data, **reading(options))
-    check_column(records, options.group)
     directory = find_checkpoint(options.model)
     model, tokenizer = load(directory).to(options.device), Tokenizer.from_pretrained(directory)
-    task = task_of_model(model)
+    task = task_of_model(model, options.label_separator)
     task.workers = options.workers
+    records = read_records(options.data, **reading(options), label_separator=task.label_separator)
+    check_column(records, options.group)
     max_length = min(512, max_tokens(model.config)) if options.max_length is None else options.max_length
     check_length(model, max_length)
     examples = task.examples(tokenizer, records, max_length)

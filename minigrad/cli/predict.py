@@ -83,7 +83,7 @@ def _records(options: argparse.Namespace) -> Iterator[Record]:
         return (Record(text, None, "--text", number, {}) for number, text in enumerate(options.text, start=1))
     if options.data == "-":
         return _lines(sys.stdin.buffer, options.format == "jsonl")
-    return iter_records(options.data, format=options.format)
+    return iter_records(options.data, format=options.format, label_separator="\0")  # labels are not looked at, be they one or several
 
 
 def _predictions(options: argparse.Namespace, predict: Any, records: Iterator[Record]) -> Iterator[tuple[str, Any]]:

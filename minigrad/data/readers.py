@@ -36,6 +36,7 @@ def read_records(
     text_column: str | None = None,
     label_column: str | None = None,
     text_b_column: str | None = None,
+    label_separator: str | None = None,
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
     skipped: list[DataError] | None = None,
@@ -51,6 +52,9 @@ def read_records(
     text_column, label_column, text_b_column: names in a header or in JSON objects. Without them they are `text`, `label` and `text_b`,
     of which only the text must be there. In .csv and .tsv the first row is a header if one of the three is given, or if a cell is
     exactly `text` or `label`; else it is a record of text, label, column3, ... columns: names for a file that has no header.
+
+    label_separator: None for one label a record. Else it may have several, or none: a list in JSON, or names with this between them, and
+    such a string is the record's `label` (see `labels_of`).
 
     encoding: how the file's characters were saved; UTF-8 unless it is asked for otherwise. A byte order mark is dropped.
 
@@ -74,8 +78,8 @@ def read_records(
     """
     return list(
         iter_records(
-            path, format=format, text_column=text_column, label_column=label_column, text_b_column=text_b_column, columns=columns,
-            encoding=encoding, skipped=skipped, max_skipped=max_skipped,
+            path, format=format, text_column=text_column, label_column=label_column, text_b_column=text_b_column,
+            label_separator=label_separator, columns=columns, encoding=encoding, skipped=skipped, max_skipped=max_skipped,
         )
     )  # fmt: skip
 
@@ -87,6 +91,7 @@ def iter_records(
     text_column: str | None = None,
     label_column: str | None = None,
     text_b_column: str | None = None,
+    label_separator: str | None = None,
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
     skipped: list[DataError] | None = None,
@@ -99,7 +104,7 @@ def iter_records(
     path = as_path(path)
     if format is not None and format not in FORMATS:
         raise ArgumentError(f"format must be one of {listing(FORMATS)}, got {quoted(format)}")
-    names = Columns(text_column, label_column, text_b_column)
+    names = Columns(text_column, label_column, text_b_column, label_separator)
     format = format or SUFFIXES.get(path.suffix.lower())
     if format is None:
         message = f"the suffix {path.suffix!r} names no known format; use {', '.join(SUFFIXES)}, or say format="
@@ -125,6 +130,7 @@ def records_from(
     text_column: str | None = None,
     label_column: str | None = None,
     text_b_column: str | None = None,
+    label_separator: str | None = None,
     label_names: Sequence[str] | None = None,
     tag_names: Sequence[str] | None = None,
     name: str = "rows",
@@ -136,7 +142,7 @@ def records_from(
 
     Raises: ArgumentError, DataError as `read_records`.
     """
-    names = Columns(text_column, label_column, text_b_column)
+    names = Columns(text_column, label_column, text_b_column, label_separator)
     reader = RowReader(name, names)
     records = []
     for number, row in enumerate(rows, start=1):

@@ -89,6 +89,20 @@ class LabelMap:
         types = sorted({entity.type for record in records for entity in required_entities(record)})
         return cls(("O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")))
 
+    @classmethod
+    def of_several(cls, records: Iterable[Record], separator: str) -> LabelMap:
+        """Number the labels of training records that may have several, sorted by code point.
+
+        Raises:
+            DataError: a record has no label column; or none has a label in it.
+        """
+        found: set[str] = set()
+        for record in records:
+            found.update(labels_of(record, separator))
+        if not found:
+            raise DataError(record.path, "no record has a label: there is nothing to learn", code="one-label")
+        return cls(tuple(sorted(found)))
+
     def ids(self, records: Sequence[Record]) -> NDArray[np.int64]:
         """The label ids of `records`.
 
@@ -99,16 +113,40 @@ class LabelMap:
         """
         ids = np.empty(len(records), dtype=np.int64)
         for position, record in enumerate(records):
-            label = _label_of(record)
-            if label not in self._id_of:
-                message = f"the label {quoted(label)} does not occur in training; known are: {listing(self.names)}"
-                raise DataError(record.path, message, line=record.line, code="bad-label")
-            ids[position] = self._id_of[label]
+            ids[position] = self._known(record, _label_of(record))
         return ids
+
+    def flags(self, records: Sequence[Record], separator: str) -> NDArray[np.float32]:
+        """1 for each label that a record has, else 0.
+
+        Shapes: (len(records), len(self))
+
+        Raises:
+            DataError: as `ids`.
+        """
+        flags = np.zeros((len(records), len(self)), np.float32)
+        for row, record in zip(flags, records, strict=True):
+            row[[self._known(record, label) for label in labels_of(record, separator)]] = 1
+        return flags
+
+    def _known(self, record: Record, label: str) -> int:
+        if label not in self._id_of:
+            message = f"the label {quoted(label)} does not occur in training; known are: {listing(self.names)}"
+            raise DataError(record.path, message, line=record.line, code="bad-label")
+        return self._id_of[label]
 
     @cached_property
     def _id_of(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.names)}
+
+
+def labels_of(record: Record, separator: str) -> list[str]:
+    """The labels of a record that was read with this `label_separator`, without the spaces around them; none for an empty one.
+
+    Raises:
+        DataError: the record has no label column.
+    """
+    return [name for part in _label_of(record).split(separator) if (name := part.strip())]
 
 
 def numbers(records: Sequence[Record]) -> NDArray[np.float64]:

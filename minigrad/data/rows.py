@@ -30,6 +30,8 @@ class Columns:
     text: str | None
     label: str | None
     text_b: str | None
+    separator: str | None = None
+    """What stands between the names of several labels, which a record may have then."""
 
     def __post_init__(self) -> None:
         names = [("text", self.text or "text"), ("label", self.label), ("text_b", self.text_b)]
@@ -39,6 +41,8 @@ class Columns:
             for other, same in names[:place]:
                 if name is not None and name == same:
                     raise ArgumentError(f"{other} and {role} cannot both be read from column {quoted(name)}")
+        if self.separator is not None and (not isinstance(self.separator, str) or not self.separator.strip()):
+            raise ArgumentError(f"label_separator must be a string such as ',', got {quoted(self.separator)}")
 
     @property
     def asked(self) -> list[str]:
@@ -88,12 +92,27 @@ class RowReader:
         if self._columns.label is None and (name not in fields or name in (self._columns.text, self._columns.text_b)):
             return None
         value = fields.get(name)
+        if self._columns.separator is not None and value is not None:
+            return self._several(line, value, self._columns.separator)
         if isinstance(value, list) and all(isinstance(item, str) for item in value):  # doccano and Label Studio allow several
             if len(value) > 1:
                 raise self._bad(line, f"the record has {len(value)} labels, {listing(value)}; one is needed", "bad-label")
             value = value[0] if value else None
         if value is None or (isinstance(value, str) and not value.strip()):
             raise self._bad(line, f"the record has no label in column {quoted(name)}", "missing-label")
+        return self._name_of_label(line, value)
+
+    def _several(self, line: int, value: Any, separator: str) -> str:
+        """The names of a list with the separator between them; a string holds them so already. Empty for no label."""
+        if not isinstance(value, list):
+            return self._name_of_label(line, value)
+        names = [self._name_of_label(line, item) for item in value]
+        if wrong := [name for name in names if separator in name or not name.strip()]:
+            message = f"the label {quoted(wrong[0])} is empty or holds {quoted(separator)}, which separates labels: choose label_separator"
+            raise self._bad(line, message, "bad-label")
+        return separator.join(names)
+
+    def _name_of_label(self, line: int, value: Any) -> str:
         if isinstance(value, str):
             return check_characters(self._path, line, value)
         if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
@@ -114,8 +133,10 @@ class RowReader:
 
     def _entities(self, line: int, fields: dict[str, Any], text: str) -> tuple[Entity, ...] | None:
         """The spans that the row marks; their column is taken out of `fields`."""
-        for name in ("entities", self._columns.label or "label", "labels"):
-            if name in fields and (name == "entities" or is_span_list(fields[name])):
+        label_name = self._columns.label or "label"
+        for name in ("entities", label_name, "labels"):
+            several = name == label_name and self._columns.separator is not None  # an empty list, too, is one of labels then
+            if name in fields and not several and (name == "entities" or is_span_list(fields[name])):
                 return read_entities(self._path, line, fields.pop(name), text)
         return None
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 from minigrad.errors import ArgumentError, GraphError, TokenizerError, WeightFileError
 from minigrad.files import as_path, quoted, read_bounded, write_text
 from minigrad.io import WeightSource, find_checkpoint, open_weights, save_weights
-from minigrad.models.config import CODE_KEYS, CONFIG_NAME, MAX_LABELS, MAX_SIZE, PretrainedConfig, default_labels
+from minigrad.models.config import CODE_KEYS, CONFIG_NAME, MAX_LABELS, MAX_SIZE, SUPPORTED, PretrainedConfig, default_labels
 from minigrad.models.loading import LoadReport, Plan, check_labels, check_sizes, contents_of, make_plan, read_weights
 from minigrad.models.names import VOCABULARY, without_prefix
 from minigrad.nn import Module, init
@@ -53,18 +53,20 @@ class PretrainedModel(Module):
         *,
         num_labels: int | None = None,
         id2label: Mapping[int, str] | None = None,
+        problem_type: str | None = None,
         num_hidden_layers: int | None = None,
     ) -> Self:
         """Build the model a directory (or named checkpoint, or Hugging Face id) describes, and read its weights; in eval mode, float32.
 
         num_labels / id2label: the size (and names) of the classifier, which is newly initialised where the file's does not fit.
+        problem_type: what labels of sequences are: "single_label_classification", "multi_label_classification" or "regression".
         num_hidden_layers: keep only the first so many layers.
         `load_report` of the model says what was read, newly initialised, ignored and renamed.
         Raises: CheckpointUnavailableError, ConfigError, WeightFileError, TokenizerError (for a broken vocab.txt), ArgumentError.
         """
         directory = find_checkpoint(directory_or_name)
         config = cls.config_class.from_file(_config_path(directory))
-        wished = _wished(config, num_labels, id2label, num_hidden_layers)
+        wished = _wished(config, num_labels, id2label, problem_type, num_hidden_layers)
         with open_weights(directory) as source:
             new_labels = num_labels is not None or id2label is not None
             model, plan = cls.planned(source, config, wished, num_hidden_layers, new_labels)
@@ -169,7 +171,11 @@ class PretrainedModel(Module):
 
 
 def _wished(
-    config: PretrainedConfig, num_labels: int | None, id2label: Mapping[int, str] | None, num_hidden_layers: int | None
+    config: PretrainedConfig,
+    num_labels: int | None,
+    id2label: Mapping[int, str] | None,
+    problem_type: str | None,
+    num_hidden_layers: int | None,
 ) -> PretrainedConfig:
     """The configuration with the caller's wishes put in. Raises: ArgumentError, ConfigError for bad names of labels."""
     if id2label is not None:
@@ -185,6 +191,10 @@ def _wished(
             raise ArgumentError(f"num_labels must be an integer of at least 1 and at most {MAX_LABELS}, got {quoted(num_labels)}")
         if num_labels != config.num_labels:
             config = replace(config, id2label=default_labels(int(num_labels)))
+    if problem_type is not None:
+        if problem_type not in (known := SUPPORTED["problem_type"][1:]):
+            raise ArgumentError(f"problem_type must be one of {', '.join(map(str, known))}, got {quoted(problem_type)}")
+        config = replace(config, problem_type=problem_type)
     if num_hidden_layers is not None:
         if (
             not isinstance(num_hidden_layers, Integral)

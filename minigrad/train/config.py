@@ -58,10 +58,11 @@ class ModelPart:
 class DataPart:
     """Files and how they are read and dealt out.
 
-    train, dev, test: files; dev decides what is best, test is looked at once, at the end. format, text, label, text_b, columns, encoding:
-    as `read_records` takes them (format, text_column, …). group: a column by which the results are reported too. on_bad_row: "raise" or
-    "skip", of which at most max_skipped. max_length: in tokens; stride: tokens that windows of a long text share (token classification).
-    batch_size: texts of a step; batch_tokens: tokens of a step, in its place; by_length: texts of about equal length together.
+    train, dev, test: files; dev decides what is best, test is looked at once, at the end. format, text, label, text_b, label_separator,
+    columns, encoding: as `read_records` takes them (format, text_column, …); label_separator is a comma where several classes are learned
+    at once. group: a column by which the results are reported too. on_bad_row: "raise" or "skip", of which at most max_skipped.
+    max_length: in tokens; stride: tokens that windows of a long text share (token classification). batch_size: texts of a step;
+    batch_tokens: tokens of a step, in its place; by_length: texts of about equal length together.
     """
 
     train: str
@@ -71,6 +72,7 @@ class DataPart:
     text: str | None = None
     label: str | None = None
     text_b: str | None = None
+    label_separator: str | None = None
     columns: tuple[str, ...] | None = None
     encoding: str = "utf-8"
     group: str | None = None
@@ -97,8 +99,8 @@ class DataPart:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPart:
-    """What is learned. kind: sequence-classification, regression or token-classification; class_weights: "balanced", or a number for each
-    label in the order of their names; label_smoothing: from 0 to 1."""
+    """What is learned. kind: sequence-classification, multi-label-classification, regression or token-classification; class_weights:
+    "balanced", or a number for each label in the order of their names; label_smoothing: from 0 to 1."""
 
     kind: str
     class_weights: str | tuple[float, ...] | None = None
@@ -111,8 +113,9 @@ class TaskPart:
             raise ArgumentError(f'class_weights must be "balanced" or a list of numbers, got {quoted(self.class_weights)}')
         if not 0 <= self.label_smoothing <= 1:
             raise ArgumentError(f"label_smoothing must be a number from 0 to 1, got {self.label_smoothing}")
-        if self.kind == "regression" and (self.class_weights is not None or self.label_smoothing):
-            raise ArgumentError("class_weights and label_smoothing belong to classes; a regression has none")
+        one_class = self.kind in ("sequence-classification", "token-classification")
+        if not one_class and (self.class_weights is not None or self.label_smoothing):
+            raise ArgumentError(f"class_weights and label_smoothing belong to classes of which one is right; a {self.kind} has none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,13 @@ class RunConfig:
                 raise ArgumentError(f"[training] {name} is about evaluations, which need [data] dev")
         if self.data.stride is not None and self.task.kind != "token-classification":
             raise ArgumentError(f"[data] stride belongs to token-classification: {self.task.kind} cuts long texts")
+        if self.data.label_separator is not None and self.task.kind != "multi-label-classification":
+            raise ArgumentError(f"[data] label_separator belongs to multi-label-classification: {self.task.kind} has one label")
+
+    @property
+    def label_separator(self) -> str | None:
+        """What stands between the labels of a record; None where it has one."""
+        return (self.data.label_separator or ",") if self.task.kind == "multi-label-classification" else None
 
     @classmethod
     def from_toml(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:

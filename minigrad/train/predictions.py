@@ -19,10 +19,15 @@ from minigrad.files import listing, quoted, replacing
 from minigrad.train.not_finite import named, number
 from minigrad.train.tasks import Evaluation, Examples
 
-TaskName: TypeAlias = Literal["classification", "regression", "token classification"]
+TaskName: TypeAlias = Literal["classification", "multi-label classification", "regression", "token classification"]
 
-GOLD: Mapping[TaskName, str] = {"classification": "label", "regression": "label", "token classification": "tags"}
-PREDICTION: Mapping[TaskName, str] = {"classification": "prediction", "regression": "prediction", "token classification": "predicted"}
+GOLD: Mapping[TaskName, str] = {
+    "classification": "label", "multi-label classification": "labels", "regression": "label", "token classification": "tags",
+}  # fmt: skip
+PREDICTION: Mapping[TaskName, str] = {
+    "classification": "prediction", "multi-label classification": "predictions", "regression": "prediction",
+    "token classification": "predicted",
+}  # fmt: skip
 """The fields that hold what is right, and what the model says."""
 
 
@@ -65,20 +70,28 @@ class Row:
         """The kind of task, by what the model says."""
         if "predicted" in self.fields:
             return "token classification"
+        if "predictions" in self.fields:
+            return "multi-label classification"
         if "prediction" not in self.fields:
-            raise self.error(f"a row of predictions has prediction, or predicted with tags; there are {listing(self.fields)}")
+            raise self.error(f"a row of predictions has prediction, predictions or predicted; there are {listing(self.fields)}")
         # The string "nan" is a number, unless there is a class of that name: a class comes with its probability.
         said = self.fields["prediction"]
         return "classification" if isinstance(said, str) and ("score" in self.fields or number(said) is None) else "regression"
 
     def answer(self, name: str, task: TaskName) -> Any:
-        """A class name, a number or a list of tags: what is right, or what the model says."""
-        if task == "classification":
-            return self.string(name)
-        return self.number(name) if task == "regression" else self._tags(name)
+        """A class name, the sorted names of several, a number or a list of tags: what is right, or what the model says."""
+        match task:
+            case "classification":
+                return self.string(name)
+            case "multi-label classification":
+                return sorted(set(self.list_of(name, lambda label: isinstance(label, str), "names of labels")))
+            case "regression":
+                return self.number(name)
+            case "token classification":
+                return self._tags(name)
 
     def _tags(self, name: str) -> list[str]:
-        tags = self.list_of(name, lambda tag: isinstance(tag, str), "tag")
+        tags = self.list_of(name, lambda tag: isinstance(tag, str), "one tag for each word")
         for tag in set(tags) - self.known_tags:
             try:
                 parse_tag(tag)
@@ -116,7 +129,7 @@ class Row:
     def list_of(self, name: str, fits: Callable[[Any], bool], what: str) -> list[Any]:
         value = self.fields.get(name)
         if not isinstance(value, list) or not all(map(fits, value)):
-            raise self._wrong(name, f"an array with one {what} for each word")
+            raise self._wrong(name, f"an array with {what}")
         return value
 
     def _wrong(self, name: str, due: str) -> DataError:

@@ -23,7 +23,7 @@ from minigrad.errors import ArgumentError, ConfigError, DataError
 from minigrad.files import parse_json, write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
-from minigrad.train.config import CONFIG_NAME, DataPart, RunConfig
+from minigrad.train.config import CONFIG_NAME, RunConfig
 from minigrad.train.events import LOG_NAME, Callback, Event, Progress, TensorBoard
 from minigrad.train.predictions import check_column, grouped, write_predictions
 from minigrad.train.tasks import Examples, Task, require_labels, task_of
@@ -45,10 +45,11 @@ class Run:
         if self.directory.exists() and not self.directory.is_dir():
             raise ConfigError(self.directory, "is no directory, and the output of a run needs one", code="not-a-directory")
         self.skipped: list[DataError] = []
-        records = {split: _read(config.data, name, self.skipped) for split in SPLITS if (name := getattr(config.data, split))}
+        records = {split: _read(config, name, self.skipped) for split in SPLITS if (name := getattr(config.data, split))}
         self.task = task_of(
             config.task.kind,
             records["train"],
+            label_separator=config.label_separator or ",",
             class_weights=config.task.class_weights,
             label_smoothing=config.task.label_smoothing,
             stride=config.data.stride,
@@ -154,17 +155,19 @@ class Run:
 
 def check_length(model: Any, max_length: int) -> None:
     """Raises: ArgumentError for more tokens than the model has positions for."""
-    if max_length > max_tokens(model.config):
-        raise ArgumentError(f"max_length = {max_length}: this model reads {max_tokens(model.config)} tokens")
+    if max_length > (longest := max_tokens(model.config)):
+        raise ArgumentError(f"max_length = {max_length}: this model reads {longest} tokens: set it to {longest} or less")
 
 
-def _read(data: DataPart, path: str, skipped: list[DataError]) -> list[Record]:
+def _read(config: RunConfig, path: str, skipped: list[DataError]) -> list[Record]:
+    data = config.data
     return read_records(
         path,
         format=data.format,
         text_column=data.text,
         label_column=data.label,
         text_b_column=data.text_b,
+        label_separator=config.label_separator,
         columns=data.columns,
         encoding=data.encoding,
         skipped=skipped if data.on_bad_row == "skip" else None,

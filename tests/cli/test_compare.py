@@ -119,6 +119,20 @@ def test_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is none of regression here" in refused(a, b, "--metric", "accuracy")
 
 
+def test_several_classes_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def rows(broken: int) -> list[dict[str, Any]]:
+        return [{"text": f"{i}", "labels": ["b", "a"], "predictions": ["a"] if i < broken else ["a", "b"]} for i in range(10)]
+
+    a, b = written(tmp_path / "a.jsonl", rows(6)), written(tmp_path / "b.jsonl", rows(1))
+    lines = printed(capsys, a, b, "--resamples", 20).splitlines()
+    assert lines[2] == "10 records, multi-label classification"
+    assert [line.split()[0] for line in lines[5:8]] == ["subset_accuracy", "f1_micro", "f1_macro"]
+    assert lines[5].split()[1] == "0.4000" and lines[5].split()[4] == "0.9000"
+    assert lines[6].split()[1] == f"{2 * 14 / (14 + 20):.4f}"
+    assert lines[9] == "McNemar: 0 right in every label in A alone, 5 in B alone; p = 0.0625 (exact)"
+    assert "f1_weighted" in printed(capsys, a, b, "--resamples", 5, "--metric", "f1_weighted")
+
+
 def test_token_classification(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tags = ["B-PER", "I-PER", "O"]
 
@@ -182,14 +196,16 @@ def test_a_broken_line_is_named(change: dict[str, Any], words: str, tmp_path: Pa
     [
         ({"tags": ["O", "O"], "predicted": ["O"]}, "there are 2 tags and 1 predicted ones"),
         ({"tags": ["O"], "predicted": ["X"]}, "the tag 'X'"),
+        ({"labels": "a", "predictions": ["a"]}, "labels must be an array with names of labels, found 'a'"),
+        ({"labels": ["a"], "predictions": ["a", 0]}, "predictions must be an array with names of labels"),
         ({"tags": ["O"], "predicted": [0]}, "predicted must be an array with one tag for each word"),
         ({"tags": "O", "predicted": ["O"]}, "tags must be an array with one tag for each word"),
-        ({"tags": ["O"]}, "a row of predictions has prediction, or predicted with tags; there are 'row', 'text', 'tags'"),
+        ({"tags": ["O"]}, "a row of predictions has prediction, predictions or predicted; there are 'row', 'text', 'tags'"),
         ({"label": 1.5, "prediction": True}, "prediction must be a number, found True"),
         ({"label": 1.5, "prediction": 10**400}, "prediction must be a number"),
         ({"label": 1.5, "prediction": "nan"}, "prediction must be a finite number, found 'nan'"),
         ({"prediction": "no"}, "label must be a string, found no such field"),
-        ({"label": "no"}, "a row of predictions has prediction, or predicted with tags"),
+        ({"label": "no"}, "a row of predictions has prediction, predictions or predicted"),
     ],
 )
 def test_a_broken_first_line_is_named(row: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -72,24 +72,40 @@ def test_evaluate_gives_the_figures_of_the_run(trained: Path, capsys: pytest.Cap
     assert all("group" in json.loads(line) for line in out.read_text(encoding="utf-8").splitlines())
 
 
-@pytest.mark.parametrize("kind", ["regression", "token-classification"])
+@pytest.mark.parametrize("kind", ["regression", "token-classification", "multi-label-classification"])
 def test_evaluate_knows_the_kind_of_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     config = run_folder(tmp_path, kind, steps=2)
     if kind == "regression":
         rows = "".join(json.dumps({"text": f"pump {i}", "label": 1.5}) + "\n" for i in range(8))  # so that correlations are NaN
         for split in ("train", "dev", "test"):
             (tmp_path / f"{split}.jsonl").write_text(rows, encoding="utf-8")
+    separator = []
+    if kind == "multi-label-classification":
+        config = replace(config, data=replace(config.data, label_separator=";"), output=replace(config.output, report=True))
+        separator = ["--label-separator", ";"]
+        for split in ("train", "dev", "test"):
+            rows = "".join(json.dumps({"text": f"pump {i}", "label": [[], ["a"], ["b", "a"]][i % 3]}) + "\n" for i in range(12))
+            (tmp_path / f"{split}.jsonl").write_text(rows, encoding="utf-8")
     assert main(["train", str(save_config(tmp_path, config))]) == 0
     capsys.readouterr()
-    assert (
-        main(
-            ["evaluate", str(tmp_path / "run" / "best"), str(tmp_path / "test.jsonl"), "--json", str(tmp_path / "x.json"), "--workers", "1"]
-        )
-        == 0
-    )
+    arguments = ["evaluate", str(tmp_path / "run" / "best"), str(tmp_path / "test.jsonl"), "--json", str(tmp_path / "x.json"), *separator]
+    assert main([*arguments, "--workers", "1"]) == 0
     told = (tmp_path / "x.json").read_text(encoding="utf-8")
     assert json.loads(told) == log_of(tmp_path)[-1]["metrics"]
     assert ('"pearson": "nan"' in told) == (kind == "regression"), "JSON has no NaN"
+    if kind == "multi-label-classification":
+        assert log_of(tmp_path)[0]["run"]["data"]["train"]["labels"] == {"a": 8, "b": 4}
+        figures = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))["splits"][0]
+        assert list(figures["report"]["classes"]) == ["a", "b"]
+        assert figures["scores"]["subset accuracy"] == pytest.approx(json.loads(told)["subset_accuracy"])
+        assert figures["report"]["micro"]["f1"] == pytest.approx(json.loads(told)["f1_micro"])
+        predict = ["predict", str(tmp_path / "run" / "best"), "--task", "text-classification", "--data", str(tmp_path / "test.jsonl")]
+        capsys.readouterr()
+        assert main([*predict, "--top-k", "2", "--workers", "1"]) == 0
+        lines = [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()]
+        rows = [json.loads(line) for line in (tmp_path / "run" / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()]
+        for line, row in zip(lines, rows, strict=True):
+            assert {entry["label"]: pytest.approx(entry["score"], abs=1e-6) for entry in line} == row["probabilities"]  # in float32
 
 
 @pytest.mark.parametrize("option", ["--json", "--predictions"])
@@ -196,7 +212,7 @@ MISTAKES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "no column of labels": (["data.label=class"], ("train.jsonl", "class")),
     "no column of groups": (["data.group=branch"], ("train.jsonl:1", "no column 'branch' to group by")),
     "no such model": (["model.name=./nowhere"], ("nowhere",)),
-    "too long": (["data.max_length=97"], ("max_length = 97: this model reads 96 tokens",)),
+    "too long": (["data.max_length=97"], ("max_length = 97: this model reads 96 tokens: set it to 96 or less",)),
     "nothing to train": (["training.freeze=['*']"], ("leaves nothing to train",)),
     "no such parameter": (["training.freeze=['encoder.layer.99']"], ("encoder.layer.99",)),
     "too few weights": (["task.class_weights=[1]"], ("class_weights",)),

@@ -579,6 +579,14 @@ def test_arguments_that_are_no_paths_or_labels(saved: Path) -> None:
         BertModel.from_pretrained("x" * 5000)
     with pytest.raises(ArgumentError, match=r"id2label must be a mapping such as \{0: 'no', 1: 'yes'\}, got \['a', 'b'\]"):
         BertForSequenceClassification.from_pretrained(saved, id2label=["a", "b"])  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="problem_type must be one of single_label_classification, multi_label_classification, reg"):
+        BertForSequenceClassification.from_pretrained(saved, problem_type="multi")
+
+
+def test_another_kind_of_labels_keeps_the_classifier(saved: Path) -> None:
+    model = BertForSequenceClassification.from_pretrained(saved, problem_type="multi_label_classification")
+    assert model.config.problem_type == "multi_label_classification"
+    assert model.load_report is not None and not model.load_report.newly_initialised
 
 
 @pytest.mark.parametrize("labels", [{}, {1: "a", 2: "b"}, {"0": "a", 1: "b"}])

@@ -154,6 +154,7 @@ VALUES = [
     ("task", 'class_weights = "inverse"'),
     ("task", "label_smoothing = 1.5"),
     ("task", "label_smoothing = nan"),
+    ("data", 'label_separator = ";"'),
     ("training", "lr = nan"),
     ("training", "lr = inf"),
     ("training", "epochs = 0"),
@@ -180,6 +181,16 @@ def test_what_belongs_to_classes_is_no_part_of_a_regression(tmp_path: Path) -> N
     text = with_key("task", "label_smoothing = 0.1").replace("sequence-classification", "regression")
     with pytest.raises(ConfigError, match=r"\[task\] class_weights and label_smoothing belong to classes"):
         RunConfig.from_toml(written(tmp_path, text))
+
+
+def test_what_belongs_to_several_classes_at_once(tmp_path: Path) -> None:
+    config = RunConfig.from_toml(written(tmp_path, LEAST))
+    several = replace(config, task=replace(config.task, kind="multi-label-classification"))
+    assert config.label_separator is None and several.label_separator == ","
+    assert replace(several, data=replace(several.data, label_separator="|")).label_separator == "|"
+    for changes in ({"class_weights": "balanced"}, {"label_smoothing": 0.1}):
+        with pytest.raises(ArgumentError, match="belong to classes of which one is right; a multi-label-classification has none"):
+            replace(several.task, **changes)
 
 
 def test_a_metric_of_another_kind_is_refused_whoever_builds_the_configuration(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from minigrad.train.predictions import GOLD, PREDICTION, check_column, read_rows
 
 ROWS: dict[str, dict[str, Any]] = {
     "classification": {"label": "a", "prediction": "b", "score": 0.5, "probabilities": {"b": 0.5, "a": 0.5}},
+    "multi-label classification": {"labels": ["a", "b"], "predictions": [], "probabilities": {"b": 0.25, "a": 0.5}},
     "regression": {"label": 1.5, "prediction": nan},
     "token classification": {"tags": ["O", "B-PER"], "predicted": ["I-PER", "O"]},
 }

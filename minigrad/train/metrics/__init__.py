@@ -35,13 +35,13 @@ from minigrad.train.metrics.regression import (
     spearman,
 )
 from minigrad.train.metrics.report import ClassificationReport, ClassScores, EntityReport
-from minigrad.train.metrics.summaries import HIGHER_IS_BETTER, classification_metrics, ner_metrics, regression_metrics
+from minigrad.train.metrics.summaries import HIGHER_IS_BETTER, classification_metrics, multi_label_metrics, ner_metrics, regression_metrics
 
 __all__ = [
     "HIGHER_IS_BETTER", "AnswerScores", "ClassScores", "ClassificationReport", "Comparison", "EntityReport", "GroupReport", "GroupScore",
     "Interval", "McNemar", "NerReport", "accuracy", "answer_f1", "answer_scores", "bootstrap", "by_group", "classification_metrics",
     "classification_report", "confusion_matrix", "entity_counts", "entity_f1", "entity_precision", "entity_recall", "exact_match", "f1",
-    "log_loss", "matthews_correlation", "mcnemar", "mean_absolute_error", "mean_squared_error", "multi_label_f1", "ner_metrics",
-    "ner_report", "normalised_answer", "paired_bootstrap", "pearson", "precision", "r2", "recall", "regression_metrics", "roc_auc",
-    "root_mean_squared_error", "spearman", "subset_accuracy", "tag_accuracy", "tag_counts", "tag_f1_macro",
+    "log_loss", "matthews_correlation", "mcnemar", "mean_absolute_error", "mean_squared_error", "multi_label_f1", "multi_label_metrics",
+    "ner_metrics", "ner_report", "normalised_answer", "paired_bootstrap", "pearson", "precision", "r2", "recall", "regression_metrics",
+    "roc_auc", "root_mean_squared_error", "spearman", "subset_accuracy", "tag_accuracy", "tag_counts", "tag_f1_macro",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from minigrad.errors import ShapeError
 from minigrad.train.metrics.classification import classification_report, matthews_correlation
 from minigrad.train.metrics.entities import Tags, ner_report
+from minigrad.train.metrics.multi_label import multi_label_f1, subset_accuracy
 from minigrad.train.metrics.probabilities import log_loss, roc_auc
 from minigrad.train.metrics.regression import (
     mean_absolute_error,
@@ -36,6 +37,7 @@ HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
         "mcc": True,
         "log_loss": False,
         "roc_auc": True,
+        "subset_accuracy": True,
         "mse": False,
         "rmse": False,
         "mae": False,
@@ -82,6 +84,18 @@ def classification_metrics(
             raise ShapeError(f"probabilities must have a column for each of the {len(names)} names, got the shape {table.shape}")
         found["roc_auc"] = roc_auc(labels, table[:, 1] if len(names) == 2 else table)
     return found
+
+
+def multi_label_metrics(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+    """f1_micro, f1_macro, f1_weighted and subset_accuracy.
+
+    Shapes: labels (n, classes), predictions (n, classes), of 0 and 1 or of booleans
+
+    Raises:
+        DTypeError, ShapeError, ArgumentError: the arguments are not as described.
+    """
+    found = {f"f1_{average}": multi_label_f1(labels, predictions, average=average) for average in ("micro", "macro", "weighted")}
+    return found | {"subset_accuracy": subset_accuracy(labels, predictions)}
 
 
 def regression_metrics(labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:

@@ -16,8 +16,9 @@ from minigrad.train.predictions import GOLD, PREDICTION, Row, TaskName, read_row
 class PredictionRow:
     """One prediction. `gold` is None where the record has no label; `loss` then is 0.
 
-    gold, prediction: a class name, a number, or a tag for each of `words` (character places). scores: the probability of the prediction,
-    or of each predicted tag; none for a number. classes: all names, in the model's order, if the row has probabilities.
+    gold, prediction: a class name, the names of several, a number, or a tag for each of `words` (character places). scores: the
+    probability of the prediction, or of each predicted tag; none for a number or several classes. classes: all names, in the model's
+    order, if the row has probabilities.
     """
 
     row: int
@@ -52,8 +53,15 @@ def _whole(row: Row, task: TaskName) -> PredictionRow:
     prediction = row.answer(PREDICTION[task], task)
     words: list[tuple[int, int]] = []
     if task == "token classification":
-        words = [(start, end) for start, end in row.list_of("words", lambda word: _is_place(word, len(text)), "[start, end] in the text")]
-        scores = [number(score) or 0.0 for score in row.list_of("scores", lambda score: number(score) is not None, "number")]
+        words = [
+            (start, end)
+            for start, end in row.list_of(
+                "words", lambda word: _is_place(word, len(text)), "with one [start, end] in the text for each word"
+            )
+        ]
+        scores = [
+            number(score) or 0.0 for score in row.list_of("scores", lambda score: number(score) is not None, "one number for each word")
+        ]
         if {len(prediction), len(scores), len(prediction if gold is None else gold)} != {len(words)}:
             raise row.error(f"there are {len(words)} words; tags, predicted and scores must have one entry for each")
     else:

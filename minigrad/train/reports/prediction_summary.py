@@ -154,6 +154,36 @@ class _Classes(_Tally):
         return by_group(lambda right: float(right.mean()), self.groups, np.array(self.right)).to_dict()
 
 
+class _Choices(_Tally):
+    task = "multi-label classification"
+    group_metric = "subset_accuracy"
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self.counts: Counter[tuple[str, int]] = Counter()
+        self.right = array("b")
+
+    def count(self, row: PredictionRow) -> Mistake | None:
+        gold, said = set(row.gold), set(row.prediction)
+        for i, names in enumerate((gold & said, said, gold)):
+            self.counts.update({(name, i): int(name in names) for name in gold | said | set(row.classes)})
+        self.right.append(gold == said)
+        return None if gold == said else _mistake(row, ", ".join(row.gold), ", ".join(row.prediction), None)
+
+    def report(self) -> tuple[dict[str, Any], dict[str, str]]:
+        names, counts = _table(self.counts)
+        scores = scores_of_counts(*counts.T)
+        report = EntityReport(
+            dict(zip(names, scores, strict=True)), pooled(counts), averaged(scores, "macro"), averaged(scores, "weighted")
+        )
+        chart = plots.bars(f"F1 of labels, {self.split}", names, [score.f1 for score in scores], "F1", "label")
+        figures = {"report": report.to_dict(), "scores": {"subset accuracy": float(np.mean(self.right))}}
+        return figures, {"labels": chart} if names else {}
+
+    def by_group(self) -> dict[str, object]:
+        return by_group(lambda right: float(right.mean()), self.groups, np.array(self.right)).to_dict()
+
+
 class _Tags(_Tally):
     task = "token classification"
     group_metric = "entity_f1"
@@ -248,7 +278,7 @@ class _Numbers(_Tally):
         return by_group(lambda errors: float(errors.mean()), self.groups, np.array(self.errors), higher_is_better=False).to_dict()
 
 
-_TALLIES: dict[str, type[_Tally]] = {kind.task: kind for kind in (_Classes, _Tags, _Numbers)}
+_TALLIES: dict[str, type[_Tally]] = {kind.task: kind for kind in (_Classes, _Choices, _Tags, _Numbers)}
 
 
 def _mistake(row: PredictionRow, gold: str | float, prediction: str | float, probability: float | None) -> Mistake:

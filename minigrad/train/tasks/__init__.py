@@ -5,10 +5,10 @@
 
 from minigrad.train.tasks.kinds import KINDS, task_of, task_of_model
 from minigrad.train.tasks.task import Evaluation, Examples, Task, require_labels
-from minigrad.train.tasks.texts import Regression, SequenceClassification
+from minigrad.train.tasks.texts import MultiLabelClassification, Regression, SequenceClassification
 from minigrad.train.tasks.words import TokenClassification
 
 __all__ = [
-    "KINDS", "Evaluation", "Examples", "Regression", "SequenceClassification", "Task", "TokenClassification", "require_labels", "task_of",
-    "task_of_model",
+    "KINDS", "Evaluation", "Examples", "MultiLabelClassification", "Regression", "SequenceClassification", "Task", "TokenClassification",
+    "require_labels", "task_of", "task_of_model",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The kinds of task by the names that a configuration has for them; how a task is made from records, or from what a model was trained for."""
+"""The kinds of task by the names that configurations have for them; how a task is made from records, or of what a model is for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from minigrad.data.records import LabelMap, Record
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import listing, quoted
 from minigrad.train.tasks.task import Task
-from minigrad.train.tasks.texts import Regression, SequenceClassification
+from minigrad.train.tasks.texts import MultiLabelClassification, Regression, SequenceClassification
 from minigrad.train.tasks.words import TokenClassification
 
 KINDS: Mapping[str, type[Task]] = {
     "sequence-classification": SequenceClassification,
+    "multi-label-classification": MultiLabelClassification,
     "regression": Regression,
     "token-classification": TokenClassification,
 }
@@ -26,11 +27,14 @@ def task_of(
     records: Sequence[Record] | None = None,
     *,
     labels: LabelMap | None = None,
+    label_separator: str = ",",
     class_weights: str | Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     stride: int | None = None,
 ) -> Task:
     """The task of a kind of `KINDS`, its labels numbered from training records, or as given (those of a trained model).
+
+    label_separator: of several labels at once; class_weights, label_smoothing: of one class for each text or word; stride: of words.
 
     Raises: ArgumentError; DataError for records that have no labels, or all the same one.
     """
@@ -38,10 +42,13 @@ def task_of(
         raise ArgumentError(f"the kind of task must be one of {listing(KINDS)}, got {quoted(kind)}")
     if kind == "regression":
         return Regression()
+    if labels is None and not records:
+        raise ArgumentError("labels are numbered from records: pass some, or the labels")
+    if kind == "multi-label-classification":
+        return MultiLabelClassification(labels or LabelMap.of_several(records or (), label_separator), label_separator)
     tagging = kind == "token-classification"
     if labels is None:
-        if not records:
-            raise ArgumentError("labels are numbered from records: pass some, or the labels")
+        assert records  # or there would be labels
         labels = LabelMap.of_tags(records) if tagging else LabelMap.from_records(records)
         if len(labels) < 2:
             message = f"every record has the label {quoted(labels.names[0])}: there is nothing to learn"
@@ -52,19 +59,21 @@ def task_of(
     return SequenceClassification(labels, weights, label_smoothing)
 
 
-def task_of_model(model: Any) -> Task:
+def task_of_model(model: Any, label_separator: str = ",") -> Task:
     """The task that a model was trained for, by its head. Raises: ArgumentError for a head that no task has."""
     names = model.config.id2label
-    return task_of(_kind_of(model), labels=LabelMap(tuple(names[i] for i in range(len(names)))))
+    return task_of(_kind_of(model), labels=LabelMap(tuple(names[i] for i in range(len(names)))), label_separator=label_separator)
 
 
 def _kind_of(model: Any) -> str:
     name = type(model).__name__
     if name.endswith("ForTokenClassification"):
         return "token-classification"
-    if name.endswith("ForSequenceClassification") and model.config.problem_type != "multi_label_classification":
+    if name.endswith("ForSequenceClassification"):
+        if model.config.problem_type == "multi_label_classification":
+            return "multi-label-classification"
         return "regression" if model.config.num_labels == 1 else "sequence-classification"
-    raise ArgumentError(f"there is no evaluation for this {name}: it takes heads for one label of each text, or each token")
+    raise ArgumentError(f"there is no evaluation for this {name}: it takes heads for labels of each text, or of each token")
 
 
 def _weights(asked: str | Sequence[float] | None, labels: LabelMap, records: Sequence[Record], tagging: bool) -> list[float] | None:

@@ -63,6 +63,9 @@ class Task(ABC):
     objective: Objective
     labels: LabelMap | None
 
+    label_separator: str | None = None
+    """What stands between the labels of a record, as `read_records` takes it; None where it has one."""
+
     workers: int | str = 1
     """Processes that compute predictions, as `Replicas` takes it."""
 

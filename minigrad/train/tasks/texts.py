@@ -1,4 +1,4 @@
-"""Tasks on whole texts or pairs of them: one class for each, or one number."""
+"""Tasks on whole texts or pairs of them: one class for each, several at once, or one number."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from minigrad.data.loader import PackedLoader
-from minigrad.data.records import LabelMap, Record, numbers
+from minigrad.data.records import LabelMap, Record, labels_of, numbers
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import DataError
-from minigrad.train.metrics import classification_metrics, regression_metrics
-from minigrad.train.objectives import SequenceClasses, SequenceNumbers
+from minigrad.train.metrics import classification_metrics, multi_label_metrics, regression_metrics
+from minigrad.train.objectives import SequenceChoices, SequenceClasses, SequenceNumbers
 from minigrad.train.scores import log_softmax
 from minigrad.train.tasks.task import Examples, Task, texts_of
 
@@ -59,6 +59,47 @@ class SequenceClassification(Task):
 
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
         return Counter(str(record.label) for record in records)
+
+
+class MultiLabelClassification(Task):
+    """Several classes at once, or none, for each text or pair of texts: those whose probability is above one half."""
+
+    head = "sequence-classification"
+    labels: LabelMap
+    label_separator: str
+    metric = "f1_micro"
+    figures = ("loss", "f1_micro", "f1_macro", "f1_weighted", "subset_accuracy")
+
+    def __init__(self, labels: LabelMap, label_separator: str = ",") -> None:
+        self.labels, self.label_separator = labels, label_separator
+        self.objective = SequenceChoices()
+
+    def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
+        flags = self.labels.flags(records, self.label_separator) if _labelled(records) else None
+        return _texts(tokenizer, records, max_length, flags, dealing)
+
+    def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
+        """As in every task. A row's loss is the mean over its classes."""
+        names, rows, gold = self.labels.names, [], examples.loader.labels
+        for i, (record, scores) in enumerate(zip(examples.records, self._scores(model, examples), strict=True)):
+            row = texts_of(i, record)
+            if gold is not None:
+                row |= {"labels": [name for name, flag in zip(names, gold[i], strict=True) if flag]}
+                row |= {"loss": float((np.logaddexp(0, scores) - gold[i] * scores).mean())}  # binary cross-entropy
+            probabilities = {name: float(p) for name, p in zip(names, np.exp(-np.logaddexp(0, -scores)), strict=True)}
+            said = [name for name, score in zip(names, scores, strict=True) if score > 0]
+            rows.append(row | {"predictions": said, "probabilities": probabilities})
+        return rows
+
+    def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        true, said = ([[name in row[key] for name in self.labels.names] for row in predictions] for key in ("labels", "predictions"))
+        return {"loss": _mean_loss(predictions)} | multi_label_metrics(true, said)
+
+    def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
+        return Counter(label for record in records for label in labels_of(record, self.label_separator))
+
+    def options(self) -> dict[str, Any]:
+        return super().options() | {"problem_type": "multi_label_classification"}
 
 
 class Regression(Task):

@@ -8,7 +8,7 @@ import pytest
 
 from minigrad.errors import ShapeError
 from minigrad.train import metrics
-from minigrad.train.metrics import HIGHER_IS_BETTER, classification_metrics, ner_metrics, regression_metrics
+from minigrad.train.metrics import HIGHER_IS_BETTER, classification_metrics, multi_label_metrics, ner_metrics, regression_metrics
 
 LABELS, PREDICTIONS, NAMES = [0, 0, 1, 1, 1], [0, 1, 1, 1, 0], ["no", "yes"]
 PROBABILITIES = [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4]]
@@ -47,6 +47,17 @@ def test_regression() -> None:
         assert found[name] == getattr(metrics, name)(labels, predictions)
 
 
+def test_several_classes_at_once() -> None:
+    labels, predictions = [[1, 0], [1, 1], [0, 0]], [[1, 0], [1, 0], [0, 0]]
+    found = multi_label_metrics(labels, predictions)
+    assert list(found) == ["f1_micro", "f1_macro", "f1_weighted", "subset_accuracy"]
+    assert (
+        found["f1_micro"] == 4 / 5
+        and found["f1_macro"] == 1 / 2
+        and found["subset_accuracy"] == metrics.subset_accuracy(labels, predictions)
+    )
+
+
 def test_ner() -> None:
     gold, predicted = [["B-PER", "O", "B-LOC"]], [["B-PER", "B-PER", "O"]]
     found, report = ner_metrics(gold, predicted), metrics.ner_report(gold, predicted)
@@ -61,6 +72,7 @@ def test_every_key_has_a_direction() -> None:
         *classification_metrics(LABELS, PREDICTIONS, PROBABILITIES, names=NAMES),
         *regression_metrics([1.0, 2.0], [1.0, 2.0]),
         *ner_metrics([["O"]], [["O"]]),
+        *multi_label_metrics([[1]], [[1]]),
         "loss",
     }
     assert keys == set(HIGHER_IS_BETTER)

@@ -208,6 +208,24 @@ def test_scores_by_group(tmp_path: Path, rows: list[dict[str, Any]], metric: str
     assert {"By group", "de", "en"} <= set(shown.texts)
 
 
+def test_several_classes_at_once(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    for i in range(40):
+        said = ["a"] if i % 4 else ["a", "b"]  # of "b" a quarter is found, nothing else is wrong
+        fields = {"labels": ["a", "b"], "predictions": said, "probabilities": {"a": 0.9, "b": 0.4, "never": 0.1}, "loss": 0.5 + i}
+        rows.append({"row": i, "text": f"text {i}", "group": "en" if i < 20 else "de", **fields})
+    figures = summary(tmp_path, rows)
+    assert figures["task"] == "multi-label classification" and (figures["labelled"], figures["wrong"]) == (40, 30)
+    classes = figures["report"]["classes"]
+    assert list(classes) == ["a", "b", "never"] and classes["never"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert classes["b"] == {"precision": 1.0, "recall": 0.25, "f1": 0.4, "support": 40} and classes["a"]["f1"] == 1.0
+    assert figures["report"]["micro"]["recall"] == 50 / 80 and figures["scores"] == {"subset accuracy": 0.25}
+    assert figures["groups"]["groups"]["de"] == {"value": 0.25, "support": 20} and figures["group_metric"] == "subset_accuracy"
+    assert figures["mistakes"][0]["row"] == 39 and (figures["mistakes"][0]["gold"], figures["mistakes"][0]["prediction"]) == ("a, b", "a")
+    report, _, shown = written(tmp_path / "run", test=rows)
+    assert "labels.svg" in {path.name for path in report.charts} and {"Scores by class", "subset accuracy"} <= set(shown.texts)
+
+
 def test_predictions_without_labels_are_counted_only(tmp_path: Path) -> None:
     rows = [{key: value for key, value in row.items() if key not in ("label", "loss")} for row in classified(7)]
     assert summary(tmp_path, rows) == {"split": "test", "task": "classification", "records": 7, "labelled": 0}

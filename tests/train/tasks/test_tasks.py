@@ -77,6 +77,39 @@ def test_rows_and_figures_of_classes(model_directory: Path, tokenizer: Tokenizer
     assert tuple(found.metrics) == task.figures
 
 
+def test_rows_and_figures_of_several_classes_at_once(model_directory: Path, tokenizer: Tokenizer) -> None:
+    records = [Record(r.text, ("", "a", "b, a", "c,b")[i % 4], r.path, r.line, r.fields) for i, r in enumerate(some())]
+    task = task_of("multi-label-classification", records)
+    assert task.labels is not None and task.labels.names == ("a", "b", "c") and task.label_counts(records) == {"a": 10, "b": 10, "c": 5}
+    model = model_of(model_directory, task)
+    assert model.config.problem_type == "multi_label_classification"
+    found = task.evaluate(model, task.examples(tokenizer, records, 64))
+    for i, row in enumerate(found.predictions):
+        encoding = tokenizer.encode([row["text"]])[0]
+        with model.evaluating(), mg.no_grad():
+            (logits,) = model(PackedTokens.of([encoding.ids])).logits.numpy().astype(np.float64)
+        p = 1 / (1 + np.exp(-logits))
+        assert row["labels"] == ([], ["a"], ["a", "b"], ["b", "c"])[i % 4]
+        np.testing.assert_allclose(list(row["probabilities"].values()), p, atol=1e-5)  # float32, in a batch and alone
+        assert row["predictions"] == [name for name, probability in row["probabilities"].items() if probability > 0.5]
+        given = np.array([name in row["labels"] for name in task.labels.names])
+        assert row["loss"] == pytest.approx(-np.log(np.where(given, p, 1 - p)).mean(), rel=1e-4)
+    assert found.metrics["subset_accuracy"] == np.mean([row["labels"] == row["predictions"] for row in found.predictions])
+    assert tuple(found.metrics) == task.figures
+    batch = next(iter(task.examples(tokenizer, records, 64, batch_size=20).loader.epoch(0)))
+    with model.evaluating(), mg.no_grad():
+        loss = task.objective.loss(model, batch, batch).item()
+    assert loss == pytest.approx(found.metrics["loss"], rel=1e-5), "what is evaluated is what is learned"
+
+
+def test_one_label_of_several_is_enough_and_none_is_not() -> None:
+    records = some(label="")
+    with pytest.raises(DataError, match="no record has a label") as caught:
+        task_of("multi-label-classification", records)
+    assert caught.value.code == "one-label"
+    assert task_of("multi-label-classification", [*records, *some(1, label="a|b,")], label_separator="|").labels == LabelMap(("a", "b,"))
+
+
 def test_rows_and_figures_of_numbers(model_directory: Path, tokenizer: Tokenizer) -> None:
     records = [Record(r.text, str(i / 4), r.path, r.line, r.fields) for i, r in enumerate(some())]
     task = task_of("regression", records)
