@@ -88,7 +88,8 @@ def output(words: list[str], patience: float) -> tuple[int, str]:
         cwd=KERNELS.parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         start_new_session=True,
     )
     late = ""
