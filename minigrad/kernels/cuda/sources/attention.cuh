@@ -11,12 +11,12 @@
 enum { K, V, Q = 0, G };
 
 // What this block and this warp own where rows are queries. A causal query sees the keys up to its own place, the last query the last key.
-struct Asking {
+struct OwnQueries {
     int head;
     Item item;
     int ahead, first;
 
-    DEVICE Asking(const Item* items, int heads, bool causal, const Place& place)
+    DEVICE OwnQueries(const Item* items, int heads, bool causal, const Place& place)
         : head(blockIdx.x % heads), item(items[blockIdx.x / heads]) {
         ahead = causal ? item.keys - item.queries + 1 : item.keys;
         first = item.start + 16 * place.warp;
@@ -59,25 +59,24 @@ DEVICE void attention_forward(
     __shared__ typename Products::template Tile<D> tiles[STAGES][2];
     __shared__ typename Products::Staging staging;
     const Place place;
-    const Asking own(items, layout.heads, causal, place);
+    const OwnQueries own(items, layout.heads, causal, place);
     const Item& item = own.item;
     const auto load = [&](int stage, int key) {
         Products::bring(tiles[stage][K], kv + layout.k_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
         Products::bring(tiles[stage][V], kv + layout.v_at(item.key_first + key, own.head), layout.kv_width(), item.keys - key);
     };
     begin_tiles<STAGES>(0, own.block_end(), load);
-    const typename Products::template Left<D> asking =
+    const typename Products::template Left<D> queries =
         rows_of(q, own.first, item.queries, [&](int i) { return layout.q_at(item.query_first + i, own.head); });
 
     float sums[D / 8][4] = {}, top[2] = {-INFINITE, -INFINITE}, total[2] = {0.0f, 0.0f};
-    const auto arrived = [&](int stage) { Products::round(tiles[stage]); };
-    through_tiles<STAGES>(0, own.block_end(), load, arrived, [&](int stage, int key) {
+    through_tiles<Products>(tiles, 0, own.block_end(), load, [&](int stage, int key) {
         if (key >= own.warp_end()) return;
         const int count = min(TILE, item.keys - key);
         u32 kept[2];
         kept_keys(kept, draw, item, layout.heads, own.head, own.first, key);
         float weights[EIGHTS][4];
-        Products::by_rows(weights, asking, tiles[stage][K], 0, count);
+        Products::by_rows(weights, queries, tiles[stage][K], 0, count);
         own.hide(weights, key, -INFINITE);
         float shrink[2];
 #pragma unroll
@@ -133,7 +132,7 @@ DEVICE void attention_dq(
     __shared__ typename Products::template Tile<D> tiles[STAGES][2];
     __shared__ typename Products::Staging staging;
     const Place place;
-    const Asking own(items, layout.heads, causal, place);
+    const OwnQueries own(items, layout.heads, causal, place);
     const Item& item = own.item;
     const auto q_offset = [&](int i) { return layout.q_at(item.query_first + i, own.head); };
     const auto offset = [&](int i) { return layout.at(item.query_first + i, own.head); };
@@ -143,7 +142,7 @@ DEVICE void attention_dq(
     };
     begin_tiles<STAGES>(0, own.block_end(), load);
     const Rows<T> gradients = rows_of(g, own.first, item.queries, offset), outputs = rows_of(out, own.first, item.queries, offset);
-    const Left asking = rows_of(q, own.first, item.queries, q_offset), above = gradients;
+    const Left queries = rows_of(q, own.first, item.queries, q_offset), above = gradients;
 
     float mean[2], logarithm[2];
 #pragma unroll
@@ -155,8 +154,7 @@ DEVICE void attention_dq(
     }
 
     float sums[D / 8][4] = {};
-    const auto arrived = [&](int stage) { Products::round(tiles[stage]); };
-    through_tiles<STAGES>(0, own.block_end(), load, arrived, [&](int stage, int key) {
+    through_tiles<Products>(tiles, 0, own.block_end(), load, [&](int stage, int key) {
         if (key >= own.warp_end()) return;
         const int count = min(TILE, item.keys - key);
         u32 kept[2];
@@ -165,7 +163,7 @@ DEVICE void attention_dq(
         for (int begin = 0; begin < TILE; begin += 8 * N) {
             if (begin > 0 && begin >= count) break;
             float weights[N][4], slopes[N][4];
-            Products::by_rows(weights, asking, tiles[stage][K], begin, count);
+            Products::by_rows(weights, queries, tiles[stage][K], begin, count);
             Products::by_rows(slopes, above, tiles[stage][V], begin, count);
 #pragma unroll
             for (int j = 0; j < N; ++j)
@@ -217,8 +215,7 @@ DEVICE void attention_dkv(
     const Left keys = rows_of(kv, first, item.keys, k_offset), values = rows_of(kv, first, item.keys, v_offset);
 
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
-    const auto arrived = [&](int stage) { Products::round(tiles[stage]); };
-    through_tiles<STAGES>(seeing, item.queries, load, arrived, [&](int stage, int query) {
+    through_tiles<Products>(tiles, seeing, item.queries, load, [&](int stage, int query) {
         const int count = min(TILE, item.queries - query);
         if (first >= item.keys || (causal && query + count <= first + ahead)) return;
         const int late = first + place.row + ahead - query - 2 * place.quad;  // a causal key is not seen before

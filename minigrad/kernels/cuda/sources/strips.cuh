@@ -18,7 +18,7 @@ struct Strip {
 
     DEVICE bool has(int i) const { return i * WARPS < rows; }
 
-    // Zeros in rows that do not exist, and where x is null.
+    // Zeros in rows that do not exist, and where x is null. There is one branch for all rows, so that they are on their way together.
     template <class T>
     DEVICE void load(Four<T> (&found)[AHEAD], const T* x, bool is_wide) const {
         if (is_wide)
