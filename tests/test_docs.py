@@ -49,6 +49,12 @@ def test_the_readme_leads_to_every_page() -> None:
     assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in links] == []
 
 
+@pytest.mark.parametrize(("page", "pattern"), [("README.md", "examples/*.*"), ("benchmarks/README.md", "benchmarks/*.py")])
+def test_every_program_is_named(page: str, pattern: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [path.name for path in ROOT.glob(pattern) if path.name not in text] == []
+
+
 def test_the_configuration_shown_is_the_example() -> None:
     shown = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL)
     assert shown is not None
