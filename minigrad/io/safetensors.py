@@ -7,21 +7,20 @@ Weights arrive from strangers and are large. So a file is checked as a whole bef
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from minigrad.errors import WeightFileError
-from minigrad.files import as_path, quoted
+from minigrad.files import as_path
 from minigrad.io._safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, STORED_DTYPES, TensorEntry, parse_header
-from minigrad.io._weight_bytes import OpenFile, check_target, convert, read_dtype
+from minigrad.io._weight_bytes import OpenFile, check_target, convert
+from minigrad.io.source import Described
 
 _BLOCK_BYTES = 1 << 20  # what a converting read holds besides its result
 
 
-class SafetensorsFile:
+class SafetensorsFile(Described[TensorEntry]):
     """One open safetensors file whose header has been checked in full; use it in a `with` statement.
 
     Raises: WeightFileError, whose `code` names the rule that the file breaks. A file that changes while it is open
@@ -37,51 +36,16 @@ class SafetensorsFile:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     def close(self) -> None:
         """Closes the file; arrays already read stay valid."""
         self._file.close()
-
-    def names(self) -> tuple[str, ...]:
-        """The tensors' names, in the order of their data in the file."""
-        return tuple(self._entries)
 
     @property
     def metadata(self) -> dict[str, str]:
         """The free text entries of the header (a copy)."""
         return dict(self._metadata)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of tensor `name`."""
-        return self._entry(name).shape
-
-    def dtype(self, name: str) -> np.dtype[Any]:
-        """The dtype that `read(name)` gives: the stored one, but float32 for F16 and BF16 (every value of theirs is one of its)."""
-        return read_dtype(self._entry(name).dtype)
-
-    def read(self, name: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
-        """Tensor `name` as a fresh array of `dtype`, or of `self.dtype(name)`.
-
-        Raises: as `read_into`.
-        """
-        out = np.empty(self.shape(name), self.dtype(name) if dtype is None else dtype)
-        self.read_into(name, out)
-        return out
-
     def read_into(self, name: str, out: NDArray[Any]) -> None:
-        """Reads tensor `name` into `out`, a writable C-contiguous array of the same shape, without a second copy of it.
-
-        Any float dtype is converted to any other; integers and booleans only where every value fits. A byte of a
-        boolean other than 0 counts as True. After an error the content of `out` is undefined.
-
-        Raises: ShapeError, ArgumentError or DTypeError when `out` does not fit the tensor; WeightFileError with the
-        code `file-changed`, `missing-tensor`, `unreadable-file`, or `value-overflow` for a finite value beyond `out`'s dtype.
-        """
         entry = self._entry(name)
         check_target(name, entry.shape, self.dtype(name), out)
         flat = out.reshape(-1)
@@ -118,17 +82,6 @@ class SafetensorsFile:
             self._fail("header-past-end", f"the header ends at byte {start}, the file at byte {size}; fetch the file again")
         entries, metadata = parse_header(self.path, self._file.read(LENGTH_BYTES, length), size - start)
         return start, entries, metadata
-
-    def _entry(self, name: str) -> TensorEntry:
-        entry = self._entries.get(name)
-        if entry is None:
-            self._fail(
-                "missing-tensor", f"there is no tensor {quoted(name)} among the {len(self._entries)} of this file; `names()` lists them"
-            )
-        return entry
-
-    def _fail(self, code: str, message: str) -> NoReturn:
-        raise WeightFileError(self.path, message, code=code)
 
 
 def load_file(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:

@@ -15,18 +15,15 @@ import re
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from minigrad.errors import ArgumentError, WeightFileError
 from minigrad.files import RepeatedKeyError, as_path, json_type, listing, open_regular, parse_json, quoted, read_bounded, surrogate_at
 from minigrad.io._safetensors_header import name_problem
-
-if TYPE_CHECKING:
-    from minigrad.io.weights import WeightSource
+from minigrad.io.source import WeightSource
 
 MAX_INDEX_BYTES = 32 << 20
 MAX_TENSORS = 100_000
@@ -41,7 +38,7 @@ _BLOCK_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
-class ShardedWeights:
+class ShardedWeights(WeightSource):
     """The tensors of an index file, each read from its shard; a shard is opened, and checked against the index, when it is first needed.
 
     `open_shard` reads one shard. Raises: WeightFileError, as the index or the shard it names breaks a rule.
@@ -58,12 +55,6 @@ class ShardedWeights:
         self._shards: dict[str, WeightSource] = {}
         self._closed = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     def close(self) -> None:
         """Closes the shards; arrays already read stay valid."""
         self._closed = True
@@ -75,19 +66,12 @@ class ShardedWeights:
         return tuple(name for names in self._members.values() for name in sorted(names))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of tensor `name`."""
         return self._shard(name).shape(name)
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """The dtype that `read(name)` gives."""
         return self._shard(name).dtype(name)
 
-    def read(self, name: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
-        """Tensor `name` as a fresh array of `dtype`, or of `self.dtype(name)`."""
-        return self._shard(name).read(name, dtype)
-
     def read_into(self, name: str, out: NDArray[Any]) -> None:
-        """Reads tensor `name` into `out`, a writable C-contiguous array of the same shape, without a second copy of it."""
         self._shard(name).read_into(name, out)
 
     def _shard(self, name: str) -> WeightSource:

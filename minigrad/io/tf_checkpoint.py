@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from minigrad.errors import WeightFileError
 from minigrad.files import as_path, quoted
@@ -23,12 +22,13 @@ from minigrad.io._crc32c import Crc32c
 from minigrad.io._safetensors_header import STORED_DTYPES
 from minigrad.io._tf_index import TensorEntry, check_layout, read_index
 from minigrad.io._weight_bytes import OpenFile, check_target, convert, read_dtype
+from minigrad.io.source import Described
 
 _INDEX_SUFFIX = ".index"
 _BLOCK_BYTES = 1 << 20  # what a converting read holds besides its result, and the piece that a checksum takes while it is in the cache
 
 
-class TensorFlowCheckpoint:
+class TensorFlowCheckpoint(Described[TensorEntry]):
     """An open TensorFlow checkpoint whose index has been checked in full; use it in a `with` statement.
 
     path: the prefix (`.../bert_model.ckpt`) or the index file (`.../bert_model.ckpt.index`).
@@ -51,47 +51,12 @@ class TensorFlowCheckpoint:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     def close(self) -> None:
         """Closes the files; arrays already read stay valid."""
         for shard in self._shards:
             shard.close()
 
-    def names(self) -> tuple[str, ...]:
-        """The tensors' names, in the order of their data."""
-        return tuple(self._entries)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of tensor `name`."""
-        return self._entry(name).shape
-
-    def dtype(self, name: str) -> np.dtype[Any]:
-        """The dtype that `read(name)` gives: the stored one, but float32 for half and bfloat16 (every value of theirs is one of its)."""
-        return read_dtype(self._entry(name).dtype)
-
-    def read(self, name: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
-        """Tensor `name` as a fresh array of `dtype`, or of `self.dtype(name)`.
-
-        Raises: as `read_into`.
-        """
-        out = np.empty(self.shape(name), self.dtype(name) if dtype is None else dtype)
-        self.read_into(name, out)
-        return out
-
     def read_into(self, name: str, out: NDArray[Any]) -> None:
-        """Reads tensor `name` into `out`, a writable C-contiguous array of the same shape, without a second copy of it.
-
-        Any float dtype is converted to any other; integers and booleans only where every value fits. A byte of a
-        boolean other than 0 counts as True. After an error the content of `out` is undefined.
-
-        Raises: ShapeError, ArgumentError or DTypeError when `out` does not fit the tensor; WeightFileError with the code
-        `crc-mismatch`, `file-changed`, `missing-tensor`, `unreadable-file`, or `value-overflow` for a finite value beyond `out`'s dtype.
-        """
         entry = self._entry(name)
         check_target(name, entry.shape, read_dtype(entry.dtype), out)
         stored = STORED_DTYPES[entry.dtype]
@@ -111,13 +76,6 @@ class TensorFlowCheckpoint:
         if crc.masked() != entry.crc32c:
             message = f"the checksum of tensor {quoted(name)} is wrong: its bytes are not those that were saved; fetch the file again"
             raise WeightFileError(shard.path, message, code="crc-mismatch")
-
-    def _entry(self, name: str) -> TensorEntry:
-        entry = self._entries.get(name)
-        if entry is None:
-            message = f"there is no tensor {quoted(name)} among the {len(self._entries)} of this checkpoint; `names()` lists them"
-            raise WeightFileError(self.path, message, code="missing-tensor")
-        return entry
 
 
 def _open_shard(path: Path) -> OpenFile:

@@ -11,19 +11,18 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from minigrad.errors import WeightFileError
 from minigrad.files import as_path, quoted
 from minigrad.io._pickle_stream import MAX_STREAM_BYTES
 from minigrad.io._safetensors_header import STORED_DTYPES
 from minigrad.io._strict_zip import Record, StrictZip
 from minigrad.io._torch_state import SAVE_AGAIN, TorchTensor, read_state_dict
-from minigrad.io._weight_bytes import OpenFile, check_target, convert, read_dtype
+from minigrad.io._weight_bytes import OpenFile, check_target, convert
+from minigrad.io.source import Described
 
 _BLOCK_BYTES = 1 << 20  # what a read holds besides its result; a multiple of every element's size
 
@@ -37,7 +36,7 @@ _OTHER_SIGNATURES = (
 )
 
 
-class TorchZipFile:
+class TorchZipFile(Described[TorchTensor]):
     """One open torch.save file of a state dict, whose description has been checked in full; use it in a `with` statement.
 
     Raises: WeightFileError, whose `code` names the rule that the file breaks. A file that changes while it is open
@@ -55,46 +54,14 @@ class TorchZipFile:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
     def close(self) -> None:
         """Closes the file; arrays already read stay valid."""
         self._file.close()
 
-    def names(self) -> tuple[str, ...]:
-        """The tensors' names, in the order of the state dict."""
-        return tuple(self._entries)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of tensor `name`."""
-        return self._entry(name).shape
-
-    def dtype(self, name: str) -> np.dtype[Any]:
-        """The dtype that `read(name)` gives: the stored one, but float32 for half and bfloat16 (every value of theirs is one of its)."""
-        return read_dtype(self._entry(name).dtype)
-
-    def read(self, name: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
-        """Tensor `name` as a fresh array of `dtype`, or of `self.dtype(name)`. Tensors that share a storage get an array each.
-
-        Raises: as `read_into`.
-        """
-        out = np.empty(self.shape(name), self.dtype(name) if dtype is None else dtype)
-        self.read_into(name, out)
-        return out
-
     def read_into(self, name: str, out: NDArray[Any]) -> None:
-        """Reads tensor `name` into `out`, a writable C-contiguous array of the same shape, without a second copy of it.
+        """As of every source; a transposed or otherwise strided tensor takes a second copy of what it spans in its storage.
 
-        (A transposed or otherwise strided tensor takes a second copy of what it spans in its storage.) Any float dtype is
-        converted to any other; integers and booleans only where every value fits. A byte of a boolean other than 0 counts
-        as True. After an error the content of `out` is undefined.
-
-        Raises: ShapeError, ArgumentError or DTypeError when `out` does not fit the tensor; WeightFileError with the code
-        `crc-mismatch`, `file-changed`, `missing-tensor`, `unreadable-file`, or `value-overflow` for a finite value beyond `out`'s dtype.
+        Tensors that share a storage get their numbers each.
         """
         entry = self._entry(name)
         check_target(name, entry.shape, self.dtype(name), out)
@@ -177,17 +144,6 @@ class TorchZipFile:
             self._fail_checksum(name)
         self._verified.add(record.name)
 
-    def _entry(self, name: str) -> TorchTensor:
-        entry = self._entries.get(name)
-        if entry is None:
-            self._fail(
-                "missing-tensor", f"there is no tensor {quoted(name)} among the {len(self._entries)} of this file; `names()` lists them"
-            )
-        return entry
-
     def _fail_checksum(self, what: str) -> NoReturn:
         way_out = "fetch the file again (or save it again, if PyTorch was told to write no checksums)"
         self._fail("crc-mismatch", f"the checksum of {quoted(what)} is wrong: its bytes are not those that were saved; {way_out}")
-
-    def _fail(self, code: str, message: str) -> NoReturn:
-        raise WeightFileError(self.path, message, code=code)

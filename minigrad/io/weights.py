@@ -10,54 +10,17 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
-
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from minigrad.errors import WeightFileError
 from minigrad.files import as_path
 from minigrad.io.safetensors import SafetensorsFile
 from minigrad.io.sharded import ShardedWeights
 from minigrad.io.sharded_write import INDEX_NAME, WEIGHTS_NAME
+from minigrad.io.source import WeightSource
 from minigrad.io.tf_checkpoint import TensorFlowCheckpoint
 from minigrad.io.torch_zip import TorchZipFile
 
 logger = logging.getLogger("minigrad")
-
-
-class WeightSource(Protocol):
-    """Named tensors in one or more files, checked before any of them is read; use it in a `with` statement.
-
-    Raises: WeightFileError with a stable `code` from every method, for a file that is broken, hostile or changed meanwhile.
-    """
-
-    @property
-    def path(self) -> Path:
-        """The file to name in messages."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
-
-    def names(self) -> tuple[str, ...]:
-        """The tensors' names."""
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of tensor `name`."""
-
-    def dtype(self, name: str) -> np.dtype[Any]:
-        """The dtype that `read(name)` gives."""
-
-    def read(self, name: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
-        """Tensor `name` as a fresh array of `dtype`, or of `self.dtype(name)`."""
-
-    def read_into(self, name: str, out: NDArray[Any]) -> None:
-        """Read tensor `name` into `out`, a writable C-contiguous array of the same shape, without a second copy of it."""
-
-    def close(self) -> None:
-        """Close the files; arrays already read stay valid."""
 
 
 READERS: dict[str, Callable[[Path], WeightSource]] = {
