@@ -1,2 +1,2 @@
-"""Reports: `report` puts together what a run left behind, as `log_reader`, `prediction_rows` and `prediction_summary` read it; `html`
-shows it."""
+"""Reports: `report` puts together what a run left behind. `log_reader` reads its log, `prediction_rows` its predictions, of which
+`prediction_summary` keeps a `tally`; `html` shows it all."""

@@ -1,19 +1,13 @@
-"""What a report keeps of a file of predictions: counts, the worst mistakes, scores by group. One pass, and memory for what is shown only.
-
-Each kind of task has a tally of its own. A tally takes one row at a time and, of a row that is wrong, what the list of mistakes shows.
-"""
+"""What a report shows of a file of predictions. One pass, and memory for what is shown only: each kind of task has a tally of its own."""
 
 from __future__ import annotations
 
-import heapq
-from abc import ABC, abstractmethod
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import inf, isnan, nan
+from math import nan
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,44 +18,19 @@ from minigrad.train.metrics import ClassificationReport, ClassScores, EntityRepo
 from minigrad.train.metrics.entities import entity_counts, entity_f1, tag_counts
 from minigrad.train.metrics.report import averaged, pooled, scores_of_counts
 from minigrad.train.reports.prediction_rows import PredictionRow, read_predictions
+from minigrad.train.reports.tally import Mistake, Summary, Tally, mistake_of
 
-MAX_MISTAKES = 50
-MAX_TEXT = 600
-"""Characters of a text that are kept."""
 MAX_CLASSES = 200
 """Classes of the confusion matrix that are counted out; its picture shows fewer."""
 LARGEST = 1e100
 """Numbers beyond are left out of the scores of a regression as NaN is: their squares are beyond any float."""
-NO_GROUP = "(no group)"
 _CHUNK = 256
 """Sentences whose entities are counted at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """A wrong prediction as it is shown. Of tags, `gold` and `prediction` name the words that differ; `probability` is their highest."""
-
-    row: int
-    text: str
-    text_b: str | None
-    gold: str | float
-    prediction: str | float
-    probability: float | None
-    loss: float
-    group: str | None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A file of predictions in figures (plain values, fit for JSON but for NaN) and charts (SVG text by name)."""
-
-    figures: dict[str, Any]
-    charts: dict[str, str]
-
-
 def summarise(path: Path, split: str) -> Summary:
     """Read a file of predictions. Raises: DataError naming file and line."""
-    tally: _Tally | None = None
+    tally: Tally | None = None
     for task, row in read_predictions(path):
         if tally is None:
             tally = _TALLIES[task](split)
@@ -71,57 +40,7 @@ def summarise(path: Path, split: str) -> Summary:
     return tally.summary()
 
 
-class _Tally(ABC):
-    task: ClassVar[str]
-    group_metric: ClassVar[str]
-
-    def __init__(self, split: str) -> None:
-        self.split = split
-        self.records = self.labelled = self.wrong = 0
-        self.groups: list[str] = []
-        self._worst: list[tuple[float, int, Mistake]] = []
-
-    def add(self, row: PredictionRow) -> None:
-        self.records += 1
-        if row.gold is None:
-            return
-        self.labelled += 1
-        self.groups.append(NO_GROUP if row.group is None else row.group)
-        if (mistake := self.count(row)) is None:
-            return
-        self.wrong += 1
-        badness = inf if isnan(row.loss) else row.loss
-        entry = (badness, -self.records, mistake)  # of equal losses the first rows stay
-        if len(self._worst) < MAX_MISTAKES:
-            heapq.heappush(self._worst, entry)
-        elif entry > self._worst[0]:
-            heapq.heapreplace(self._worst, entry)
-
-    @abstractmethod
-    def count(self, row: PredictionRow) -> Mistake | None:
-        """Take a row with a label into the counts; what it got wrong."""
-
-    @abstractmethod
-    def report(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Figures and charts of all rows with a label, of which there is at least one."""
-
-    @abstractmethod
-    def by_group(self) -> dict[str, object]:
-        """Scores by group: `group_metric` of each."""
-
-    def summary(self) -> Summary:
-        figures: dict[str, Any] = {"split": self.split, "task": self.task, "records": self.records, "labelled": self.labelled}
-        if not self.labelled:
-            return Summary(figures, {})
-        report, charts = self.report()
-        figures |= report | {"wrong": self.wrong}
-        if set(self.groups) != {NO_GROUP}:
-            figures |= {"group_metric": self.group_metric, "groups": self.by_group()}
-        worst = [asdict(mistake) for _, _, mistake in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
-        return Summary(figures | {"mistakes": worst}, charts)
-
-
-class _Classes(_Tally):
+class _Classes(Tally):
     task = "classification"
     group_metric = "accuracy"
 
@@ -135,7 +54,7 @@ class _Classes(_Tally):
         self.names = self.names or row.classes
         self.confusion[row.gold, row.prediction] += 1
         self.right.append(row.gold == row.prediction)
-        return None if row.gold == row.prediction else _mistake(row, row.gold, row.prediction, row.scores[0])
+        return None if row.gold == row.prediction else mistake_of(row, row.gold, row.prediction, row.scores[0])
 
     def report(self) -> tuple[dict[str, Any], dict[str, str]]:
         gold, predicted = Counter[str](), Counter[str]()
@@ -154,7 +73,7 @@ class _Classes(_Tally):
         return by_group(lambda right: float(right.mean()), self.groups, np.array(self.right)).to_dict()
 
 
-class _Choices(_Tally):
+class _Choices(Tally):
     task = "multi-label classification"
     group_metric = "subset_accuracy"
 
@@ -168,7 +87,7 @@ class _Choices(_Tally):
         for i, names in enumerate((gold & said, said, gold)):
             self.counts.update({(name, i): int(name in names) for name in gold | said | set(row.classes)})
         self.right.append(gold == said)
-        return None if gold == said else _mistake(row, ", ".join(row.gold), ", ".join(row.prediction), None)
+        return None if gold == said else mistake_of(row, ", ".join(row.gold), ", ".join(row.prediction), None)
 
     def report(self) -> tuple[dict[str, Any], dict[str, str]]:
         names, counts = _table(self.counts)
@@ -184,7 +103,7 @@ class _Choices(_Tally):
         return by_group(lambda right: float(right.mean()), self.groups, np.array(self.right)).to_dict()
 
 
-class _Tags(_Tally):
+class _Tags(Tally):
     task = "token classification"
     group_metric = "entity_f1"
 
@@ -204,7 +123,7 @@ class _Tags(_Tally):
             return None
         words = [row.text[start:end][:40] for start, end in row.words]
         gold, predicted = (", ".join(f"{words[i]} {tags[i]}" for i in different) for tags in (row.gold, row.prediction))
-        return _mistake(row, gold, predicted, max(row.scores[i] for i in different))
+        return mistake_of(row, gold, predicted, max(row.scores[i] for i in different))
 
     def _count_waiting(self) -> None:
         """Add the rows that wait to the counts of right, predicted and gold ones, of each type of entity and of each tag."""
@@ -235,7 +154,7 @@ class _Tags(_Tally):
         return by_group(entity_f1, self.groups, counts).to_dict()
 
 
-class _Numbers(_Tally):
+class _Numbers(Tally):
     task = "regression"
     group_metric = "mae"
 
@@ -250,7 +169,7 @@ class _Numbers(_Tally):
             self.errors.append(abs(row.prediction - row.gold))
         else:
             self.errors.append(nan)
-        return None if row.gold == row.prediction else _mistake(row, row.gold, row.prediction, None)
+        return None if row.gold == row.prediction else mistake_of(row, row.gold, row.prediction, None)
 
     def report(self) -> tuple[dict[str, Any], dict[str, str]]:
         gold, predicted = np.array(self.gold), np.array(self.predicted)
@@ -278,17 +197,7 @@ class _Numbers(_Tally):
         return by_group(lambda errors: float(errors.mean()), self.groups, np.array(self.errors), higher_is_better=False).to_dict()
 
 
-_TALLIES: dict[str, type[_Tally]] = {kind.task: kind for kind in (_Classes, _Choices, _Tags, _Numbers)}
-
-
-def _mistake(row: PredictionRow, gold: str | float, prediction: str | float, probability: float | None) -> Mistake:
-    text_b = None if row.text_b is None else _cut(row.text_b)
-    gold, prediction = (_cut(value) if isinstance(value, str) else value for value in (gold, prediction))
-    return Mistake(row.row, _cut(row.text), text_b, gold, prediction, probability, row.loss, row.group)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+_TALLIES: dict[str, type[Tally]] = {kind.task: kind for kind in (_Classes, _Choices, _Tags, _Numbers)}
 
 
 def _classification(names: Sequence[str], counts: NDArray[np.int64]) -> ClassificationReport:

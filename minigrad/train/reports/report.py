@@ -27,7 +27,8 @@ from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.not_finite import nulled, number
 from minigrad.train.reports.html import page
 from minigrad.train.reports.log_reader import read_log
-from minigrad.train.reports.prediction_summary import Summary, summarise
+from minigrad.train.reports.prediction_summary import summarise
+from minigrad.train.reports.tally import Summary
 
 PREDICTIONS = "predictions-*.jsonl"
 SMOOTHED_FROM = 50

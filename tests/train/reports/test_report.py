@@ -20,8 +20,9 @@ from minigrad.errors import DataError
 from minigrad.train.metrics import classification_report, ner_report, regression_metrics
 from minigrad.train.reports.html import page
 from minigrad.train.reports.log_reader import read_log
-from minigrad.train.reports.prediction_summary import MAX_MISTAKES, summarise
+from minigrad.train.reports.prediction_summary import summarise
 from minigrad.train.reports.report import Report, write_report
+from minigrad.train.reports.tally import MAX_MISTAKES
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=30)
 
