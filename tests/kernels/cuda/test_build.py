@@ -59,7 +59,7 @@ def test_another_architecture_or_source_is_another_file(compilations: list[str])
 def test_a_change_makes_it_anew(what: str, compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     before = build.cubin(SOURCE, 90)
     if what == "a header":
-        headers = build.headers('#include "warp.cuh"')
+        headers = build.headers('#include "rows.cuh"')
         headers["scalar.cuh"] += "\n"
         monkeypatch.setattr(build, "headers", lambda text: headers)
     elif what == "the options":

@@ -44,7 +44,6 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
     ("source", "name", "value"),
     [
         ("rows.cuh", "WARPS", table.WARPS),
-        ("embedding.cu", "WARPS", table.WARPS),
         ("embedding.cu", "RUN", table.RUN),
         ("embedding.cu", "MERGED", table.MERGED),
         ("embedding.cu", "BUNDLE", table.BUNDLE),

@@ -3,9 +3,8 @@
 // Ids are sorted as keys: the id in the upper half, its place in the lower. No two keys are equal, so that every way of sorting gives one
 // order, in which equal ids come as they came. Several tables that are read side by side have as many ids each, which are sorted together.
 // Nothing here waits for the GPU or asks how many ids differ: a captured graph could not.
-#include "warp.cuh"
+#include "rows.cuh"
 
-constexpr int WARPS = 8;
 constexpr int RUN = 2048;   // keys that are sorted among themselves
 constexpr int MERGED = 8;   // sorted runs that become one
 constexpr int BUNDLE = 16;  // neighbours of one id that are summed before their sums are
@@ -22,7 +21,7 @@ DEVICE i64 place_of(i64 key) { return (u32)key; }
 // table (height, width).
 extern "C" __global__ void __launch_bounds__(256)
     gather_rows(const float* table, const i64* ids, float* out, i64* trained, i64 rows, i64 height, int width, i64 untrained) {
-    const i64 row = (i64)blockIdx.x * WARPS + threadIdx.x / WARP;
+    const i64 row = row_of_warp();
     if (row >= rows) return;
     const bool w = wide(table, width) && wide(out, width);
     const i64 id = ids[row];

@@ -1,4 +1,5 @@
-// What kernels with a warp for each row share: which row, and which of its numbers dropout leaves.
+// What kernels share whose blocks have eight warps, most of them one for each row: which row that is, and which of its numbers dropout
+// leaves.
 #pragma once
 #include "storage.cuh"
 

@@ -2,9 +2,7 @@
 //
 // Where sequences begin is read from device memory, so that a captured graph is of use for sequences of other lengths. Every sum runs in one
 // order. A sequence has one row or more. Shapes: first_rows (sequences,), x (rows, width).
-#include "warp.cuh"
-
-constexpr int WARPS = 8;
+#include "rows.cuh"
 
 struct Span {
     i64 first, end;
@@ -106,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(256) segment_max_pullback(const flo
 // for each sequence, 32 ids at a time.
 extern "C" __global__ void __launch_bounds__(256)
     count_ids(const i64* ids, const i64* first_rows, i64* out, i64 rows, i64 sequences, i64 skipped, i64 start) {
-    const i64 sequence = (i64)blockIdx.x * WARPS + threadIdx.x / WARP;
+    const i64 sequence = row_of_warp();  // as if each were one
     if (sequence >= sequences) return;
     const Span span(first_rows, sequence, sequences, rows);
     const int lane = threadIdx.x % WARP;
