@@ -8,7 +8,7 @@ from __future__ import annotations
 from minigrad import functional as F
 from minigrad.errors import ArgumentError
 from minigrad.nn.module import Module
-from minigrad.ops.losses import REDUCTIONS, check_reduction
+from minigrad.ops.loss_arguments import REDUCTIONS, check_reduction
 from minigrad.parameter import Buffer
 from minigrad.tensor import Tensor, TensorLike
 

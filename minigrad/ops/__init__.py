@@ -60,15 +60,14 @@ from minigrad.ops.elementwise import (
 from minigrad.ops.embeddings import embed_norm
 from minigrad.ops.index import check_rows, embedding, getitem, placed_rows, put_rows, scatter_add, take_along_axis, take_rows, zeros_at
 from minigrad.ops.linalg import matmul, outer
+from minigrad.ops.loss_arguments import class_weights, label_ids
 from minigrad.ops.losses import (
     bce_with_logits,
-    class_weights,
     cosine_similarity,
     cross_entropy,
     huber_loss,
     kl_div,
     l1_loss,
-    label_ids,
     mse_loss,
     nll_loss,
     smooth_l1_loss,

@@ -10,99 +10,27 @@ from math import inf, nan
 from numbers import Real
 from typing import Any
 
-from minigrad.backend import FLOAT_DTYPES, Array, namespace_of, to_device, to_number
-from minigrad.backend.transfers import is_recording
-from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.backend import Array, namespace_of, to_number
+from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.activation import softplus
 from minigrad.ops.elementwise import exp, log, where
-from minigrad.ops.index import check_rows, refuse_outside
+from minigrad.ops.index import check_rows
+from minigrad.ops.loss_arguments import (
+    REDUCTIONS,
+    beside,
+    check_reduction,
+    check_smoothing,
+    class_weights,
+    floating,
+    label_ids,
+    pair,
+    positive,
+    reduced,
+)
 from minigrad.ops.reduce import norm
 from minigrad.ops.softmax import log_softmax
-from minigrad.tensor import Tensor, TensorLike, as_tensor
-
-REDUCTIONS = ("mean", "sum", "none")
-
-
-# ---------------------------------------------------------------- what losses ask of their arguments
-def check_reduction(name: str, reduction: Any, known: tuple[str, ...] = REDUCTIONS) -> None:
-    """Raises: ArgumentError naming the known words."""
-    if not isinstance(reduction, str) or reduction not in known:
-        raise ArgumentError(f"{name}: reduction is one of {', '.join(known)}, not {reduction!r:.80}")
-
-
-def label_ids(name: str, labels: TensorLike, scores: Tensor, ignore_index: int) -> Array:
-    """Integer labels as an array where the scores are, checked unless the operation that reads them does so.
-
-    Shapes: scores (*b, classes), labels (*b). Raises: DTypeError; ShapeError; IndexRangeError.
-    """
-    if scores.ndim == 0:
-        raise ShapeError(f"{name}: the scores need an axis of classes, got a single number")
-    ids = as_tensor(labels)
-    if ids.shape != scores.shape[:-1]:
-        raise ShapeError(f"{name}: labels have shape {ids.shape}, scores {scores.shape}: the leading axes must be equal")
-    if ids.size and ids.dtype.kind not in "iu":  # an empty list has no kind of its own
-        raise DTypeError(f"{name}: labels must be integers, got {ids.dtype}")
-    array = ids.array.astype("int64", copy=False)
-    if scores.device != "cpu" and not is_recording():
-        refuse_outside(f"{name} labels", array * (array != ignore_index), scores.shape[-1])
-    return to_device(array, scores.device)
-
-
-def class_weights(name: str, weight: TensorLike | None, scores: Tensor) -> Array | None:
-    """Constant weights as an array where the scores are, in their dtype. Shapes: scores (*b, classes), weight (classes,)."""
-    if weight is None:
-        return None
-    if isinstance(weight, Tensor) and weight.requires_grad:
-        raise ArgumentError(f"{name}: class weights are constants, and no gradient would reach this one: pass weight.detach()")
-    weights = Tensor(weight, dtype=scores.dtype if scores.dtype.kind == "f" else FLOAT_DTYPES[0], device=scores.device)
-    if weights.shape != scores.shape[-1:]:
-        raise ShapeError(f"{name}: weight has shape {weights.shape}, the scores {scores.shape}: it needs one number per class")
-    return weights.array
-
-
-def _floating(x: TensorLike) -> Tensor:
-    tensor = as_tensor(x)
-    return tensor if tensor.dtype.kind == "f" else tensor.astype(FLOAT_DTYPES[0])
-
-
-def _beside(x: TensorLike, like: Tensor) -> Tensor:
-    """x in the dtype of `like`: lists become tensors where it lives."""
-    return x.astype(like.dtype) if isinstance(x, Tensor) else Tensor(x, dtype=like.dtype, device=like.device)
-
-
-def _pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
-    """Both as floating tensors of one shape, in the dtype of the first."""
-    first = _floating(x)
-    second = _beside(y, first)
-    if first.shape != second.shape:
-        raise ShapeError(f"{name}: the shapes {first.shape} and {second.shape} differ: they must be equal")
-    return first, second
-
-
-def _factor(name: str, what: str, value: TensorLike, like: Tensor) -> Tensor:
-    """A factor whose shape broadcasts to that of `like` without enlarging it."""
-    factor = _beside(value, like)
-    try:
-        namespace_of(factor.array).broadcast_to(factor.array, like.shape)
-    except ValueError as error:
-        raise ShapeError(f"{name}: {what} of shape {factor.shape} does not broadcast to {like.shape}") from error
-    return factor
-
-
-def _positive(name: str, what: str, value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < inf:
-        raise ArgumentError(f"{name}: {what} is a number above 0, got {value!r:.80}")
-    return float(value)  # NumPy's float64 would make all of it float64
-
-
-def _check_smoothing(name: str, value: Any) -> None:
-    if not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
-        raise ArgumentError(f"{name}: label_smoothing lies between 0 and 1, got {value!r:.80}")
-
-
-def _reduced(losses: Tensor, reduction: str) -> Tensor:
-    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
+from minigrad.tensor import Tensor, TensorLike
 
 
 # ---------------------------------------------------------------- classes
@@ -128,7 +56,7 @@ def cross_entropy(
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(f"cross_entropy takes logits (n, classes) and labels (n,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
-    _check_smoothing("cross_entropy", label_smoothing)
+    check_smoothing("cross_entropy", label_smoothing)
     check_reduction("cross_entropy", reduction)
     if denominator is not None and reduction != "mean":
         raise ArgumentError(f'cross_entropy: only reduction="mean" divides by a denominator, not {reduction!r}')
@@ -173,8 +101,8 @@ def soft_cross_entropy(
     Raises: ShapeError; ArgumentError for an unknown reduction or a smoothing outside 0 … 1.
     """
     check_reduction("soft_cross_entropy", reduction)
-    _check_smoothing("soft_cross_entropy", label_smoothing)
-    scores, wanted = _pair("soft_cross_entropy", logits, targets)
+    check_smoothing("soft_cross_entropy", label_smoothing)
+    scores, wanted = pair("soft_cross_entropy", logits, targets)
     if scores.ndim == 0:
         raise ShapeError("soft_cross_entropy: the logits need an axis of classes, got a single number")
     if label_smoothing:
@@ -185,7 +113,7 @@ def soft_cross_entropy(
         wanted = wanted * weights
     log_p = log_softmax(scores)
     free = (wanted.array == 0) & (log_p.array == -inf)  # 0 · ∞ would be NaN
-    return _reduced(-(wanted * where(free, 0.0, log_p)).sum(axis=-1), reduction)
+    return reduced(-(wanted * where(free, 0.0, log_p)).sum(axis=-1), reduction)
 
 
 @composite("*b c, *b:int<c -> ")
@@ -199,7 +127,7 @@ def nll_loss(
     Raises: IndexRangeError naming the place of a label outside 0..classes-1; DTypeError; ShapeError; ArgumentError.
     """
     check_reduction("nll_loss", reduction)
-    scores = _floating(log_probabilities)
+    scores = floating(log_probabilities)
     given = label_ids("nll_loss", labels, scores, ignore_index)
     valid = (given != ignore_index).reshape(-1)
     ids = given.reshape(-1) * valid
@@ -210,7 +138,7 @@ def nll_loss(
     picked = scores.reshape((ids.size, scores.shape[-1]))[places, ids]
     losses: Tensor = -where(share == 0, 0.0, picked) * share
     if reduction != "mean":
-        return _reduced(losses.reshape(scores.shape[:-1]), reduction)
+        return reduced(losses.reshape(scores.shape[:-1]), reduction)
     n = float(to_number(share.sum()))
     return losses.sum() / n if n else losses.sum() + nan  # added, so that the gradient is 0
 
@@ -226,10 +154,20 @@ def bce_with_logits(
     Raises: ShapeError; ArgumentError for an unknown reduction.
     """
     check_reduction("bce_with_logits", reduction)
-    x, y = _pair("bce_with_logits", logits, targets)
-    positive = y if pos_weight is None else y * _factor("bce_with_logits", "pos_weight", pos_weight, x)
-    losses = positive * softplus(-x) + (1.0 - y) * softplus(x)
-    return _reduced(losses if weight is None else losses * _factor("bce_with_logits", "weight", weight, x), reduction)
+    x, y = pair("bce_with_logits", logits, targets)
+    weighted = y if pos_weight is None else y * _factor("pos_weight", pos_weight, x)
+    losses = weighted * softplus(-x) + (1.0 - y) * softplus(x)
+    return reduced(losses if weight is None else losses * _factor("weight", weight, x), reduction)
+
+
+def _factor(what: str, value: TensorLike, like: Tensor) -> Tensor:
+    """A factor in the dtype of `like`, whose shape broadcasts to its without enlarging it."""
+    factor = beside(value, like)
+    try:
+        namespace_of(factor.array).broadcast_to(factor.array, like.shape)
+    except ValueError as error:
+        raise ShapeError(f"bce_with_logits: {what} of shape {factor.shape} does not broadcast to {like.shape}") from error
+    return factor
 
 
 # ---------------------------------------------------------------- distributions and directions
@@ -243,7 +181,7 @@ def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", l
     Raises: ShapeError; ArgumentError for an unknown reduction.
     """
     check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
-    x, wanted = _pair("kl_div", log_input, target)
+    x, wanted = pair("kl_div", log_input, target)
     if reduction == "batchmean" and x.ndim == 0:
         raise ShapeError('kl_div: reduction="batchmean" needs an axis of examples, got a single number')
     impossible = wanted.array == (-inf if log_target else 0.0)
@@ -252,7 +190,7 @@ def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", l
     losses = (exp(wanted) if log_target else wanted) * (log_wanted - x)
     if reduction == "batchmean":
         return losses.sum() / x.shape[0] if x.shape[0] else losses.sum() + nan
-    return _reduced(losses, reduction)
+    return reduced(losses, reduction)
 
 
 @composite("*s, *s -> *t")
@@ -262,8 +200,8 @@ def cosine_similarity(x1: TensorLike, x2: TensorLike, axis: int = -1, eps: float
     A norm below eps counts as the constant eps, so gradients stay finite. Shapes: (*s), (*s) → (*s) without the axis.
     Raises: ShapeError; ArgumentError for an eps that is not above 0.
     """
-    least = _positive("cosine_similarity", "eps", eps)
-    a, b = _pair("cosine_similarity", x1, x2)
+    least = positive("cosine_similarity", "eps", eps)
+    a, b = pair("cosine_similarity", x1, x2)
 
     def direction(x: Tensor) -> Tensor:
         length = norm(x, axis=axis, keepdims=True)
@@ -280,9 +218,9 @@ def mse_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mea
     Shapes: (*s), (*s) → (), or (*s) with reduction="none". Raises: ShapeError if the shapes differ; ArgumentError for the reduction.
     """
     check_reduction("mse_loss", reduction)
-    x, y = _pair("mse_loss", predictions, targets)
+    x, y = pair("mse_loss", predictions, targets)
     difference = x - y
-    return _reduced(difference * difference, reduction)
+    return reduced(difference * difference, reduction)
 
 
 @composite("*s, *s -> ")
@@ -292,8 +230,8 @@ def l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean
     Shapes: (*s), (*s) → (), or (*s) with reduction="none". Raises: ShapeError if the shapes differ; ArgumentError for the reduction.
     """
     check_reduction("l1_loss", reduction)
-    x, y = _pair("l1_loss", predictions, targets)
-    return _reduced(abs(x - y), reduction)
+    x, y = pair("l1_loss", predictions, targets)
+    return reduced(abs(x - y), reduction)
 
 
 @composite("*s, *s -> ")
@@ -304,13 +242,13 @@ def huber_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "m
     Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a delta that is not above 0.
     """
     check_reduction("huber_loss", reduction)
-    delta = _positive("huber_loss", "delta", delta)
-    x, y = _pair("huber_loss", predictions, targets)
+    delta = positive("huber_loss", "delta", delta)
+    x, y = pair("huber_loss", predictions, targets)
     difference = x - y
     values = difference.array
     limit = namespace_of(values).sign(values) * delta
     clipped = where(abs(values) <= delta, difference, limit)  # both branches in one product, so that d² cannot overflow unseen
-    return _reduced(clipped * (difference - clipped * 0.5), reduction)
+    return reduced(clipped * (difference - clipped * 0.5), reduction)
 
 
 @composite("*s, *s -> ")
@@ -321,5 +259,5 @@ def smooth_l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str 
     Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a beta that is not above 0 (0 is `l1_loss`).
     """
     check_reduction("smooth_l1_loss", reduction)
-    beta = _positive("smooth_l1_loss", "beta", beta)
+    beta = positive("smooth_l1_loss", "beta", beta)
     return huber_loss(predictions, targets, reduction, beta) * (1.0 / beta)

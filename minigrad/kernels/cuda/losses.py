@@ -1,7 +1,7 @@
 """The classification loss on a GPU: two passes over each row of logits, and one for the gradient, whatever the number of classes.
 
 What a mean divides by, the weights of the labels' classes, is summed on the GPU and stays there. Whoever puts labels on a GPU has checked
-them (`ops.losses.label_ids`); the loss of one that names no class is NaN.
+them (`ops.label_ids`); the loss of one that names no class is NaN.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from minigrad import ops
 from minigrad.backend import Array
 from minigrad.kernels.coverage import all_float32
 from minigrad.kernels.cuda.launch import launch
-from minigrad.ops.losses import REDUCTIONS
+from minigrad.ops.loss_arguments import REDUCTIONS
 
 
 @ops.cross_entropy.on("cupy")

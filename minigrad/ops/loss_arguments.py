@@ -1,0 +1,85 @@
+"""What losses ask of their arguments, and how they reduce what they have computed: one sentence for each mistake."""
+
+from __future__ import annotations
+
+from math import inf
+from numbers import Real
+from typing import Any
+
+from minigrad.backend import FLOAT_DTYPES, Array, to_device
+from minigrad.backend.transfers import is_recording
+from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.ops.index import refuse_outside
+from minigrad.tensor import Tensor, TensorLike, as_tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def check_reduction(name: str, reduction: Any, known: tuple[str, ...] = REDUCTIONS) -> None:
+    """Raises: ArgumentError naming the known words."""
+    if not isinstance(reduction, str) or reduction not in known:
+        raise ArgumentError(f"{name}: reduction is one of {', '.join(known)}, not {reduction!r:.80}")
+
+
+def label_ids(name: str, labels: TensorLike, scores: Tensor, ignore_index: int) -> Array:
+    """Integer labels as an array where the scores are, checked unless the operation that reads them does so.
+
+    Shapes: scores (*b, classes), labels (*b). Raises: DTypeError; ShapeError; IndexRangeError.
+    """
+    if scores.ndim == 0:
+        raise ShapeError(f"{name}: the scores need an axis of classes, got a single number")
+    ids = as_tensor(labels)
+    if ids.shape != scores.shape[:-1]:
+        raise ShapeError(f"{name}: labels have shape {ids.shape}, scores {scores.shape}: the leading axes must be equal")
+    if ids.size and ids.dtype.kind not in "iu":  # an empty list has no kind of its own
+        raise DTypeError(f"{name}: labels must be integers, got {ids.dtype}")
+    array = ids.array.astype("int64", copy=False)
+    if scores.device != "cpu" and not is_recording():
+        refuse_outside(f"{name} labels", array * (array != ignore_index), scores.shape[-1])
+    return to_device(array, scores.device)
+
+
+def class_weights(name: str, weight: TensorLike | None, scores: Tensor) -> Array | None:
+    """Constant weights as an array where the scores are, in their dtype. Shapes: scores (*b, classes), weight (classes,)."""
+    if weight is None:
+        return None
+    if isinstance(weight, Tensor) and weight.requires_grad:
+        raise ArgumentError(f"{name}: class weights are constants, and no gradient would reach this one: pass weight.detach()")
+    weights = Tensor(weight, dtype=scores.dtype if scores.dtype.kind == "f" else FLOAT_DTYPES[0], device=scores.device)
+    if weights.shape != scores.shape[-1:]:
+        raise ShapeError(f"{name}: weight has shape {weights.shape}, the scores {scores.shape}: it needs one number per class")
+    return weights.array
+
+
+def floating(x: TensorLike) -> Tensor:
+    tensor = as_tensor(x)
+    return tensor if tensor.dtype.kind == "f" else tensor.astype(FLOAT_DTYPES[0])
+
+
+def beside(x: TensorLike, like: Tensor) -> Tensor:
+    """x in the dtype of `like`: lists become tensors where it lives."""
+    return x.astype(like.dtype) if isinstance(x, Tensor) else Tensor(x, dtype=like.dtype, device=like.device)
+
+
+def pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
+    """Both as floating tensors of one shape, in the dtype of the first."""
+    first = floating(x)
+    second = beside(y, first)
+    if first.shape != second.shape:
+        raise ShapeError(f"{name}: the shapes {first.shape} and {second.shape} differ: they must be equal")
+    return first, second
+
+
+def positive(name: str, what: str, value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < inf:
+        raise ArgumentError(f"{name}: {what} is a number above 0, got {value!r:.80}")
+    return float(value)  # NumPy's float64 would make all of it float64
+
+
+def check_smoothing(name: str, value: Any) -> None:
+    if not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
+        raise ArgumentError(f"{name}: label_smoothing lies between 0 and 1, got {value!r:.80}")
+
+
+def reduced(losses: Tensor, reduction: str) -> Tensor:
+    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
