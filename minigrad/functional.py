@@ -119,6 +119,7 @@ from minigrad.ops import (
     var,
 )
 from minigrad.ops.axes import whole, wholes
+from minigrad.ops.loss_arguments import IGNORED
 from minigrad.ops.windows import PerAxis
 from minigrad.packing import Packing, host_array
 from minigrad.tensor import Tensor, TensorLike, as_tensor
@@ -334,7 +335,7 @@ def cross_entropy(
     logits: TensorLike,
     labels: TensorLike,
     weight: TensorLike | None = None,
-    ignore_index: int = -100,
+    ignore_index: int = IGNORED,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     denominator: float | Tensor | None = None,
@@ -350,7 +351,7 @@ def cross_entropy(
     """
     logits, given = as_tensor(logits), as_tensor(labels)
     if given.dtype.kind == "f" and given.size and given.shape == logits.shape:
-        if ignore_index != -100 or denominator is not None:
+        if ignore_index != IGNORED or denominator is not None:
             raise ArgumentError("cross_entropy: ignore_index and denominator belong to integer labels, these are probabilities")
         return ops.soft_cross_entropy(logits, labels, weight, reduction, label_smoothing)
     if isinstance(denominator, Tensor):

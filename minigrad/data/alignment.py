@@ -23,10 +23,8 @@ from minigrad.data.tagging import Span, spans_of, tags_of
 from minigrad.data.tokenization import Encoding, Tokenizer
 from minigrad.data.windows import Rows, answering, window, windows
 from minigrad.errors import ShapeError
+from minigrad.ops.loss_arguments import IGNORED
 from minigrad.packing import IntArray, token_rows
-
-IGNORED = -100
-"""The label of tokens that take no part, as `minigrad.models` and PyTorch's losses know it."""
 
 Place = tuple[int, int]
 """(first character, the character past the last one) of a word in its text."""

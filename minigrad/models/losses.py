@@ -14,11 +14,9 @@ from minigrad import functional as F
 from minigrad.backend import to_number
 from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
 from minigrad.models.config import PretrainedConfig
+from minigrad.ops.loss_arguments import IGNORED as IGNORED
 from minigrad.packing import IntArray, PackedTokens, host_array
 from minigrad.tensor import Tensor, TensorLike
-
-IGNORED = -100
-"""The label of a token (or sequence) that takes no part in the loss."""
 
 
 def sequence_loss(config: PretrainedConfig, logits: Tensor, labels: TensorLike) -> Tensor:

@@ -14,6 +14,9 @@ from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 REDUCTIONS = ("mean", "sum", "none")
 
+IGNORED = -100
+"""The label of an item that takes no part in a loss, as in PyTorch; the functions let callers choose another."""
+
 
 def check_reduction(name: str, reduction: Any, known: tuple[str, ...] = REDUCTIONS) -> None:
     """Raises: ArgumentError naming the known words."""

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from tokenizer_files import byte_pairs, charsmap, pieces, write_roberta, write_xlmr, xlmr_description
 
 from minigrad.data.alignment import (
-    IGNORED,
     ScoredEntity,
     Window,
     encode_words,
@@ -31,7 +30,7 @@ from minigrad.data.records import Entity, Record
 from minigrad.data.tagging import tags_of
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DataError, ShapeError
-from minigrad.models.losses import IGNORED as IGNORED_BY_MODELS
+from minigrad.ops.loss_arguments import IGNORED
 
 TOKENS = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "pump", "Pump", "##s", "a", "##a", "b", "##b", ".", ",", "'", "中", "cafe", "é",
@@ -274,10 +273,6 @@ def test_what_does_not_fit_is_named() -> None:
         entities_of([(0, 1)], ["O"], [])
     with pytest.raises(ArgumentError, match="the tag 'X'"):
         entities_of([(0, 1)], ["X"])
-
-
-def test_one_number_means_no_label() -> None:
-    assert IGNORED == IGNORED_BY_MODELS
 
 
 # ---------------------------------------------------------------- real text
