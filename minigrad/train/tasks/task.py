@@ -54,6 +54,9 @@ class Task(ABC):
     head: ClassVar[str]
     """The head of the model, as `minigrad.models.load` takes it."""
 
+    problem_type: ClassVar[str | None] = None
+    """What labels of sequences are, so that a model says what it was trained for; None of tokens."""
+
     metric: ClassVar[str]
     """The figure that decides what is best, if nobody says otherwise."""
 
@@ -126,7 +129,8 @@ class Task(ABC):
 
     def options(self) -> dict[str, Any]:
         """What `minigrad.models.load` is told of the labels."""
-        return {"num_labels": 1} if self.labels is None else {"id2label": dict(enumerate(self.labels.names))}
+        names = {"num_labels": 1} if self.labels is None else {"id2label": dict(enumerate(self.labels.names))}
+        return {**names, "problem_type": self.problem_type}
 
 
 def require_labels(examples: Examples) -> None:

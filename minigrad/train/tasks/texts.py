@@ -26,6 +26,7 @@ class SequenceClassification(Task):
     """
 
     head = "sequence-classification"
+    problem_type = "single_label_classification"
     labels: LabelMap
     metric = "accuracy"
     figures = ("loss", "accuracy", "f1_macro", "f1_micro", "f1_weighted", "precision_macro", "recall_macro", "mcc", "log_loss", "roc_auc")
@@ -65,6 +66,7 @@ class MultiLabelClassification(Task):
     """Several classes at once, or none, for each text or pair of texts: those whose probability is above one half."""
 
     head = "sequence-classification"
+    problem_type = "multi_label_classification"
     labels: LabelMap
     label_separator: str
     metric = "f1_micro"
@@ -98,14 +100,12 @@ class MultiLabelClassification(Task):
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
         return Counter(label for record in records for label in labels_of(record, self.label_separator))
 
-    def options(self) -> dict[str, Any]:
-        return super().options() | {"problem_type": "multi_label_classification"}
-
 
 class Regression(Task):
     """One number for each text or pair of texts."""
 
     head = "sequence-classification"
+    problem_type = "regression"
     metric = "mse"
     figures = ("loss", "mse", "rmse", "mae", "r2", "pearson", "spearman")
     labels = None

@@ -19,7 +19,7 @@ from minigrad.data.records import Entity, LabelMap
 from minigrad.errors import ArgumentError, DataError, NonFiniteError
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.packing import PackedTokens
-from minigrad.train.tasks import KINDS, Examples, Task, task_of
+from minigrad.train.tasks import KINDS, Examples, Task, task_of, task_of_model
 from minigrad.workers.replicas import forget_graphs
 
 
@@ -100,6 +100,18 @@ def test_rows_and_figures_of_several_classes_at_once(model_directory: Path, toke
     with model.evaluating(), mg.no_grad():
         loss = task.objective.loss(model, batch, batch).item()
     assert loss == pytest.approx(found.metrics["loss"], rel=1e-5), "what is evaluated is what is learned"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_says_what_it_was_trained_for(model_directory: Path, tmp_path: Path, kind: str) -> None:
+    task = task_of(kind, some())
+    if task.head == "sequence-classification":  # the checkpoint was trained for something else
+        mg.models.load(model_directory, task.head, problem_type="multi_label_classification").save_pretrained(tmp_path / "published")
+        Tokenizer.from_pretrained(model_directory).save_pretrained(tmp_path / "published")
+    model = model_of(tmp_path / "published" if (tmp_path / "published").exists() else model_directory, task)
+    model.save_pretrained(tmp_path / "trained")
+    again = task_of_model(mg.models.load(tmp_path / "trained"))
+    assert type(again) is type(task) and again.options() == task.options()
 
 
 def test_one_label_of_several_is_enough_and_none_is_not() -> None:
@@ -241,4 +253,7 @@ def test_arguments_that_do_not_fit() -> None:
         task_of("sequence-classification", some(label="a"))
     with pytest.raises(DataError, match="has no label"):
         task_of("sequence-classification", some(label=None))
-    assert task_of("sequence-classification", labels=LabelMap(("x", "y"))).options() == {"id2label": {0: "x", 1: "y"}}
+    assert task_of("sequence-classification", labels=LabelMap(("x", "y"))).options() == {
+        "id2label": {0: "x", 1: "y"},
+        "problem_type": "single_label_classification",
+    }
