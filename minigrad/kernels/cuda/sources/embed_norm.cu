@@ -44,7 +44,8 @@ DEVICE void add_tables(const Table (&tables)[TABLES], i64* trained, float* out, 
 
 // out = dropout(x̂ · gamma + beta), where x̂ are the normalised sums of a row of each table; the others' pointers are null. Kept for the way
 // back, unless they are null: trained, as `add_tables` has it, x̂, and rstd = 1/σ of each row. rounded_bf16, rounded_fp16: out once more,
-// where they are not null. Nothing drops where places is null. Shapes: tables (height, width), ids (rows,), trained (tables, rows).
+// where they are not null. Nothing drops where places is null and `scale` 1. Shapes: tables (height, width), ids (rows,), trained
+// (tables, rows).
 extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm(const float* table1, const float* table2, const float* table3, const i64* ids1, const i64* ids2, const i64* ids3, i64 height1,
                i64 height2, i64 height3, i64 untrained1, i64 untrained2, i64 untrained3, const float* gamma, const float* beta, float* out,
