@@ -79,6 +79,11 @@ def rooms_imported(path: Path) -> Iterator[str]:
             yield name.split(".")[1]
 
 
+OPTIONAL = {"cupy", "cupyx", "huggingface_hub", "numba", "tensorboardX", "threadpoolctl", "tokenizers", "tqdm"}
+"""Packages besides NumPy: imported inside of what needs them (most may be absent)."""
+BEHIND = ("backend/cupy.py", "kernels/jit.py")
+"""Modules that are imported themselves only where their package is wanted."""
+
 BARE = {"eval", "exec"}
 FORBIDDEN = BARE | {
     "pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "builtins", "__import__", "as_strided", "allow_pickle",
@@ -128,6 +133,14 @@ def test_backend_numpy_reaches_its_package_only_when_called() -> None:
 def test_cupy_is_named_only_in_backend_and_kernels(path: Path) -> None:
     if room_of(path) not in ("backend", "kernels"):
         assert not {"cupy", "cupyx"} & {name.split(".")[0] for name, _ in imports(path)}
+
+
+@pytest.mark.parametrize("path", inside)
+def test_nothing_is_needed_but_numpy_and_no_framework_is_imported(path: Path) -> None:
+    own = sys.stdlib_module_names | {"minigrad", "numpy"}
+    others = {(root, immediately) for name, immediately in imports(path) if (root := name.split(".")[0]) not in own}
+    assert {root for root, _ in others} <= OPTIONAL
+    assert str(path.relative_to(PACKAGE)) in BEHIND or not any(immediately for _, immediately in others)
 
 
 @pytest.mark.parametrize("path", [p for p in inside if p.id.split("/")[0] in ("ops", "nn", "models")])

@@ -103,9 +103,8 @@ def next_token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArr
     """
     own, packing = token_labels(labels, tokens, classes), tokens.packing
     following = own * 0 + IGNORED
-    followed = (tokens.positions[1:] == tokens.positions[:-1] + 1).nonzero()[0]
+    followed = (tokens.positions[1:] == tokens.positions[:-1] + 1).nonzero()[0]  # every sequence begins at place 0
     following[followed] = own[followed + 1]
-    following[packing.offsets[1:] - 1] = IGNORED
     if packing.masked_first is not None:
         following[packing.first_rows[list(packing.masked_first)]] = IGNORED
     return following
