@@ -2,16 +2,13 @@
 
 from minigrad.models.auto import load
 from minigrad.models.bert import (
-    BertForMaskedLM,
     BertForMultipleChoice,
-    BertForNextSentencePrediction,
-    BertForPreTraining,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
-    BertLMHeadModel,
     BertModel,
 )
+from minigrad.models.bert_pretraining import BertForMaskedLM, BertForNextSentencePrediction, BertForPreTraining, BertLMHeadModel
 from minigrad.models.config import BertConfig
 from minigrad.models.distilbert import (
     DistilBertConfig,

@@ -14,7 +14,7 @@ from typing import Any
 from minigrad.errors import ArgumentError, ConfigError
 from minigrad.files import listing, quoted
 from minigrad.io import find_checkpoint, open_weights
-from minigrad.models import bert, distilbert, electra, roberta
+from minigrad.models import bert, bert_pretraining, distilbert, electra, roberta
 from minigrad.models.config import CONFIG_NAME, PretrainedConfig, read_json_object
 from minigrad.models.loading import LoadReport
 from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME, VOCABULARY_NAME, PretrainedModel
@@ -22,16 +22,17 @@ from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME, VOCABULARY_NAME, 
 
 @dataclass(frozen=True)
 class Family:
-    """The module of a family and what the names of its classes begin with: here, and in `architectures` if that differs."""
+    """The modules of a family and what the names of its classes begin with: here, and in `architectures` if that differs."""
 
-    module: ModuleType
+    modules: tuple[ModuleType, ...]
     prefix: str
     published: str = ""
 
     def classes(self) -> dict[str, type[PretrainedModel]]:
         """Head to class."""
         named = [(head, self.prefix + ending) for head, endings in HEADS.items() for ending in endings]
-        return {head: getattr(self.module, name) for head, name in named if hasattr(self.module, name)}
+        found = {name: value for module in self.modules for name, value in vars(module).items()}
+        return {head: found[name] for head, name in named if name in found}
 
     def head_of(self, architecture: str) -> str | None:
         """The head that an entry of `architectures` stands for; None if the family has no such class."""
@@ -57,10 +58,10 @@ LOOK_ALIKES = frozenset({"sequence-classification", "token-classification", "mul
 """Heads whose weights may have the same names and shapes: only `architectures` says what they were trained for."""
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(bert, "Bert"),
-    **{name: Family(roberta, "Roberta", published) for name, published in roberta.PUBLISHED_CLASSES.items()},
-    "distilbert": Family(distilbert, "DistilBert"),
-    "electra": Family(electra, "Electra"),
+    "bert": Family((bert, bert_pretraining), "Bert"),
+    **{name: Family((roberta,), "Roberta", published) for name, published in roberta.PUBLISHED_CLASSES.items()},
+    "distilbert": Family((distilbert,), "DistilBert"),
+    "electra": Family((electra,), "Electra"),
 }
 """By the `model_type` of config.json."""
 

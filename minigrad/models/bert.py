@@ -1,4 +1,4 @@
-"""BERT and its heads. Devlin et al., arXiv 1810.04805.
+"""BERT and the heads that it is fine-tuned with (`bert_pretraining` has the others). Devlin et al., arXiv 1810.04805.
 
 Attribute paths are the published ones, so parameter path = state-dict name = the name used to freeze. Every head is called alike: with
 padded arrays (input_ids, attention_mask, token_type_ids, all (batch, longest); NumPy or Tensor) or with one PackedTokens, plus labels
@@ -7,25 +7,19 @@ and the keywords of `Extras`. Padded input gives padded results with zeros at th
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Unpack
 
-from minigrad import functional as F
 from minigrad.errors import ArgumentError
 from minigrad.models import heads
-from minigrad.models.blocks import Encoder, Pooler, activated
+from minigrad.models.blocks import Encoder, Pooler
 from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import BertConfig
 from minigrad.models.embeddings import Embeddings
-from minigrad.models.losses import token_labels, token_loss
-from minigrad.models.outputs import EncoderOutput, LogitsOutput, PreTrainingOutput, QuestionAnsweringOutput
+from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
-from minigrad.nn import Dropout, LayerNorm, Linear, Module
+from minigrad.nn import Dropout, Linear
 from minigrad.packing import PackedTokens
-from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor, TensorLike
-
-logger = logging.getLogger("minigrad")
 
 
 class BertPretrained(PretrainedModel):
@@ -85,101 +79,7 @@ class BertModel(BertPretrained):
         return self.pooler((found if isinstance(found, Encoded) else self.encode(found, first_only=True)).first)  # type: ignore[no-any-return]
 
 
-# ---------------------------------------------------------------- the parts of heads
-class BertPredictionHeadTransform(Module):
-    """layer_norm(activation(dense(x))). Shapes: (rows, hidden) → the same."""
-
-    def __init__(self, config: BertConfig) -> None:
-        self.dense = Linear(config.hidden_size, config.hidden_size, std=config.initializer_range)
-        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.hidden_act = config.hidden_act
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.LayerNorm(activated(x, self.dense, self.hidden_act))  # type: ignore[no-any-return]
-
-
-class BertLMPredictionHead(heads.WordScores):
-    """decoder(transform(x)). Shapes: (rows, hidden) → (rows, vocabulary)."""
-
-    def __init__(self, config: BertConfig, table: Parameter) -> None:
-        self.transform = BertPredictionHeadTransform(config)
-        super().__init__(config, table)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.transform(x))  # type: ignore[no-any-return]
-
-
-class BertHeads(Module):
-    """What stands under the published name `cls`: the head on tokens, the one on sentence pairs, or both."""
-
-    predictions: BertLMPredictionHead
-    seq_relationship: Linear
-
-    def __init__(self, config: BertConfig, table: Parameter | None = None, pairs: bool = False) -> None:
-        if table is not None:
-            self.predictions = BertLMPredictionHead(config, table)
-        if pairs:
-            self.seq_relationship = Linear(config.hidden_size, 2, std=config.initializer_range)
-
-
 # ---------------------------------------------------------------- heads on tokens
-class BertForMaskedLM(BertPretrained):
-    """BERT with a score for every token of the vocabulary at every place.
-
-    labels: (batch, longest) or (rows,), the token that stood there, -100 where none is asked for and at padding. num_items_in_batch: how
-    many labels the whole step has, if this batch is part of one. labelled_only: compute the logits of labelled tokens alone (in a padded
-    batch row by row), which is most of the work saved where few are masked. Shapes: logits (batch, longest, vocabulary), packed
-    (rows, vocabulary), with labelled_only (labelled tokens, vocabulary). Raises: as BertModel; see `token_labels`.
-    """
-
-    def __init__(self, config: BertConfig) -> None:
-        self.config = config
-        self.bert = BertModel(config, add_pooling_layer=False)
-        self.cls = BertHeads(config, self.bert.embeddings.word_embeddings.weight)
-
-    def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        *,
-        labelled_only: bool = False,
-        num_items_in_batch: float | None = None,
-        **extras: Unpack[Extras],
-    ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.word_output(found, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
-
-
-class BertLMHeadModel(BertPretrained):
-    """BERT with a score for every token of the vocabulary coming next. It reads from left to right if the configuration says `is_decoder`.
-
-    labels: (batch, longest) or (rows,), usually input_ids themselves with -100 at padding: each token predicts the next one's label.
-    num_items_in_batch: how many labels the whole step has. Shapes: as BertForMaskedLM. Raises: as BertModel; see `token_labels`.
-    """
-
-    def __init__(self, config: BertConfig) -> None:
-        if not config.is_decoder:
-            logger.warning("BertLMHeadModel: is_decoder is false in this configuration, so a token also sees those that follow it")
-        self.config = config
-        self.bert = BertModel(config, add_pooling_layer=False)
-        self.cls = BertHeads(config, self.bert.embeddings.word_embeddings.weight)
-
-    def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        *,
-        num_items_in_batch: float | None = None,
-        **extras: Unpack[Extras],
-    ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.next_token_output(found, self.cls.predictions(found.rows), labels, num_items_in_batch)
-
-
 class BertForTokenClassification(BertPretrained):
     """BERT with a linear classifier on every token.
 
@@ -284,53 +184,3 @@ class BertForMultipleChoice(BertPretrained):
         found = self.bert.encode(given.input_ids, given.attention_mask, given.token_type_ids, first_only=True, **extras)
         scores = self.classifier(self.dropout(self.bert.pooled(found), found.tokens.packing.first))
         return heads.choice_output(found, scores, given.number, labels)
-
-
-class BertForNextSentencePrediction(BertPretrained):
-    """BERT with two scores for a pair of texts: that the second follows the first (class 0), or does not (class 1).
-
-    labels: (batch,) integers, -100 ignored. Shapes: logits (batch, 2). Raises: as BertModel.
-    """
-
-    def __init__(self, config: BertConfig) -> None:
-        self.config = config
-        self.bert = BertModel(config)
-        self.cls = BertHeads(config, pairs=True)
-
-    def forward(
-        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
-    ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return heads.class_output(found, self.cls.seq_relationship(self.bert.pooled(found)), labels)
-
-
-class BertForPreTraining(BertPretrained):
-    """BERT with both heads that it was trained with: masked tokens and sentence pairs. Its loss is the sum of the two.
-
-    labels: as BertForMaskedLM; next_sentence_label: (batch,), as BertForNextSentencePrediction.
-    Raises: as BertModel; ArgumentError if one kind of labels comes without the other.
-    """
-
-    def __init__(self, config: BertConfig) -> None:
-        self.config = config
-        self.bert = BertModel(config)
-        self.cls = BertHeads(config, self.bert.embeddings.word_embeddings.weight, pairs=True)
-
-    def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        next_sentence_label: TensorLike | None = None,
-        **extras: Unpack[Extras],
-    ) -> PreTrainingOutput:
-        if (labels is None) != (next_sentence_label is None):
-            raise ArgumentError("the loss of BertForPreTraining needs both labels and next_sentence_label (or use the model of one head)")
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        words, pairs = self.cls.predictions(found.rows), self.cls.seq_relationship(self.bert.pooled(found))
-        loss = None
-        if labels is not None and next_sentence_label is not None:
-            ids = token_labels(labels, found.tokens, self.config.vocab_size)
-            loss = token_loss(words, ids, None) + F.cross_entropy(pairs, next_sentence_label)
-        return PreTrainingOutput(found.returned(words), pairs, loss, found.hidden_states, found.attentions)
