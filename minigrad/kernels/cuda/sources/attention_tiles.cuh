@@ -69,9 +69,9 @@ DEVICE void begin_tiles(int at, int end, Load load) {
     if (STAGES == 2 && at < end) load(at / TILE % 2, at);
 }
 
-// For each pair of tiles, from the rows `at` on to `end`, of which the first have been begun: `load(stage, at)` begins to bring them to shared
-// memory, `Products::round` finds there what this thread has brought, `use(stage, at)` all of it. Of two stages, one is filled while the
-// other is used.
+// For each pair of tiles, from the rows `at` on to `end`, of which the first has been begun: `load(stage, at)` begins to bring it to
+// shared memory, `Products::round` finds there what this thread has brought, `use(stage, at)` all of it. Of two stages, one is filled while
+// the other is used.
 template <class Products, class Tile, int STAGES, class Load, class Use>
 DEVICE void through_tiles(Tile (&tiles)[STAGES][2], int at, int end, Load load, Use use) {
     for (; at < end; at += TILE) {
