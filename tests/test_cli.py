@@ -251,6 +251,15 @@ def test_a_missing_head_is_one_line_in_a_process_of_its_own_too(tmp_path: Path) 
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "has no trained head" in done.stderr
 
 
+def test_an_interrupt_before_the_command_is_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def load(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minigrad.cli.import_module", load)
+    assert main(["info", os.devnull]) == 130
+    assert capsys.readouterr().err == "minigrad: interrupted\n"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), OSError("disk gone"), ArgumentError("two\n  lines"), KeyError("x")])
 def test_no_end_is_a_traceback(error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def run(_: object) -> int:

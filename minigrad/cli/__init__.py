@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _end(options: argparse.Namespace, message: str, status: int) -> int:
     line = " ".join(message.split())  # one line, however the message is laid out
-    print(f"minigrad {options.command}: {line}", file=sys.stderr)
+    who = f"minigrad {options.command}".rstrip()  # a command's module is loaded, which takes a while, before the command is known
+    print(f"{who}: {line}", file=sys.stderr)
     return status
 
 
