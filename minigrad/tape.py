@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from minigrad.anomaly import Call
 from minigrad.backend import Array
+from minigrad.backend.branch import branch
 from minigrad.backend.gradients import LAZY, Divisible, RowSparse, dense, joined
 from minigrad.backend.layout import neighbours
 from minigrad.hooks import HookHandle, Hooks
@@ -125,6 +126,9 @@ class Leaf(Node):
 
 def _put(gradient: Gradient, view: Array, accumulate: bool) -> None:
     """Write to a part of an optimizer's buffer, or add to what is there."""
+    beside = branch.get()
+    if beside is not None and beside.takes(gradient, view, accumulate):
+        return
     if isinstance(gradient, LAZY):
         gradient.into(view, accumulate=accumulate)
     elif accumulate:

@@ -109,6 +109,10 @@ class Divisible:
     def astype(self, dtype: Any) -> Any:
         return self.dense().astype(dtype)
 
+    def operands(self) -> Sequence[Any] | None:
+        """The arrays that it is computed from, which nobody may change before; None if it is computed together with other parts."""
+        raise NotImplementedError  # each kind has its own
+
     def dense(self) -> Any:
         raise NotImplementedError  # each kind has its own
 
@@ -132,6 +136,9 @@ class Product(Divisible):
     def _cut(self, start: int, stop: int) -> Self:
         return type(self)(self.a[start:stop], self.b, self.matmul, self.dtype)
 
+    def operands(self) -> Sequence[Any]:
+        return self.a, self.b
+
     def dense(self) -> Any:
         return self.matmul(self.a, self.b)
 
@@ -140,22 +147,29 @@ class Product(Divisible):
 
 
 class RowSum(Divisible):
-    """The sum of the rows of x. total(x, out): writes it to a vector, or to one of its own where out is None.
+    """The sum of the rows of x. total(x, out): writes it to a vector, or to one of its own where out is None. others: what `total` reads
+    besides, to find x.
 
     Shapes: x (rows, n).
     """
 
-    __slots__ = ("_total", "total", "x")
+    __slots__ = ("_total", "others", "total", "x")
 
-    def __init__(self, x: Any, total: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, x: Any, total: Callable[[Any, Any], Any], others: Sequence[Any] = ()) -> None:
         super().__init__(x.shape[1:], x.dtype)
-        self.x, self.total = x, total
+        self.x, self.total, self.others = x, total, others
         self._total: Any = None
 
     def _cut(self, start: int, stop: int) -> Self:
-        found = type(self)(self.x, self.total)
+        found = type(self)(self.x, self.total, self.others)
         found.shape = (stop - start,)
         return found
+
+    def operands(self) -> Sequence[Any] | None:
+        return (self.x, *self.others) if self._is_whole() else None
+
+    def _is_whole(self) -> bool:
+        return bool(self.shape == self.x.shape[1:])
 
     def dense(self) -> Any:
         """Parts are views of the whole, which is computed once."""
@@ -167,7 +181,7 @@ class RowSum(Divisible):
     def into(self, out: Any, accumulate: bool) -> Any:
         if accumulate:
             out += self.dense()
-        elif self.shape == self.x.shape[1:]:
+        elif self._is_whole():
             self.total(self.x, out)
         else:
             out[...] = self.dense()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from math import prod
 from typing import Any, TypeVar
 from weakref import finalize
@@ -16,6 +17,7 @@ from weakref import finalize
 import numpy as np
 
 from minigrad.backend import transfers
+from minigrad.backend.branch import Branch
 
 T = TypeVar("T")
 
@@ -85,6 +87,25 @@ _idle: list[Any] = []
 """Streams of recorders that are gone. cuBLAS keeps memory for every stream that it has computed on, so they are used again."""
 
 
+def _stream_of(owner: Any) -> Any:
+    """A stream that is its owner's for as long as that lives."""
+    import cupy
+
+    try:
+        stream = _idle.pop()
+    except IndexError:
+        stream = cupy.cuda.Stream(non_blocking=True)
+    finalize(owner, _idle.append, stream)
+    return stream
+
+
+def _event() -> Any:
+    """Who waits for it, waits for the last record."""
+    import cupy
+
+    return cupy.cuda.Event(disable_timing=True)
+
+
 class Recorder:
     """A stream on which functions are recorded and replayed.
 
@@ -93,14 +114,12 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        import cupy
+        self._stream, self._before, self._after = _stream_of(self), _event(), _event()
 
-        try:
-            self._stream = _idle.pop()
-        except IndexError:
-            self._stream = cupy.cuda.Stream(non_blocking=True)
-        finalize(self, _idle.append, self._stream)
-        self._before, self._after = (cupy.cuda.Event(disable_timing=True) for _ in range(2))  # who waits, waits for the last record
+    @cached_property
+    def branch(self) -> Branch:
+        """For gradients in what is recorded, which opens it."""
+        return Branch(self._stream, _stream_of(self), _event(), _event())
 
     @contextmanager
     def entered(self) -> Iterator[None]:

@@ -24,8 +24,8 @@ from minigrad.kernels.coverage import all_float32, covers_rows, covers_weights
 from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.layers import partial_sums, summed
 from minigrad.kernels.cuda.shortening import note_short, shortened
+from minigrad.kernels.cuda.sums import Sums
 from minigrad.kernels.cuda.table import HEAD_SIZES, WIDEST
 from minigrad.packing import Packing
 
@@ -83,18 +83,16 @@ def _attention_block(
     out, end_pullback = _dense_add_norm(xp, mixed, stored_out, bo, asking, gamma, beta, draw, eps, storage, keep)
 
     def pullback(g: Array) -> Any:
-        partial = partial_sums(xp, rows, 3 * inner + 3 * width)
-        if first_only:
-            partial.fill(0)  # first rows do not reach all of it
-        dx, dy = end_pullback(xp.ascontiguousarray(g), partial, 3 * inner)
+        sums = Sums(xp, rows, 3 * inner + 3 * width, zeroed=first_only)  # first rows do not reach all of it
+        dx, dy = end_pullback(xp.ascontiguousarray(g), sums, 3 * inner)
         dq, dkv = mixed_pullback(xp.matmul_stored(dy, stored_out, alike=True))
         dweights = []
         if first_only:
-            dweights = through_queries(dq, dx, partial, 0)
+            dweights = through_queries(dq, dx, sums, 0)
             dx = xp.put_rows(dx, first_rows, (rows, width))
-        dweights += through_inputs(dkv, dx, partial, start)
+        dweights += through_inputs(dkv, dx, sums, start)
         # In the order in which an optimizer lays vectors out, so that they go there at once.
-        dbq, dbk, dbv, dbo, dgamma, dbeta = summed(xp, partial).parts(*[inner] * 3, *[width] * 3)
+        dbq, dbk, dbv, dbo, dgamma, dbeta = sums.parts(*[inner] * 3, *[width] * 3)
         return dx, *dweights, dbq, dbk, dbv, xp.product_stored(dy.T, mixed), dbo, dgamma, dbeta
 
     return out, pullback
@@ -132,11 +130,11 @@ def _feed_forward(
 
     def pullback(g: Array) -> Any:
         rows, inner = h.shape
-        partial = partial_sums(xp, rows, inner + 3 * width)
-        gx, dy = end_pullback(xp.ascontiguousarray(g), partial, inner)
+        sums = Sums(xp, rows, inner + 3 * width)
+        gx, dy = end_pullback(xp.ascontiguousarray(g), sums, inner)
         dh = xp.matmul_stored(dy, stored_2, alike=True)
-        launch(f"bias_gelu_pullback_{storage}", h.shape, dh, h, b1, dh, partial, rows, inner, partial.shape[1])
-        db1, db2, dgamma, dbeta = summed(xp, partial).parts(inner, *[width] * 3)
+        launch(f"bias_gelu_pullback_{storage}", h.shape, dh, h, b1, dh, sums.partial, rows, inner, sums.partial.shape[1])
+        db1, db2, dgamma, dbeta = sums.parts(inner, *[width] * 3)
         dx = xp.matmul_stored(dh, stored_1, out=gx, accumulate=True)
         return dx, xp.product_stored(dh.T, stored_x), db1, xp.product_stored(dy.T, y), db2, dgamma, dbeta
 
@@ -167,17 +165,17 @@ def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> lis
 
 def _linears(
     xp: Any, x: Array, weight: Array, bias: Array, each: int, storage: str
-) -> tuple[Array, Callable[[Array, Array, Array, int], list[Any]]]:
+) -> tuple[Array, Callable[[Array, Array, Sums, int], list[Any]]]:
     """Linear layers of x, side by side, and their way back. weight, bias: of all of them; each: the width of one.
 
-    The way back takes the gradient, an array to which that of x is added, and in which columns of the partial sums those for the biases
-    begin; it gives the gradient of each layer's weight.
+    The way back takes the gradient, an array to which that of x is added, and in which columns of the sums those for the biases begin; it
+    gives the gradient of each layer's weight.
     """
     y = xp.matmul_stored(x, weight.T, alike=True)
     launch(f"add_bias_{storage}", y.shape, y, bias, *y.shape)
 
-    def pullback(dy: Array, dx: Array, partial: Array, place: int) -> list[Any]:
-        launch(f"column_sums_{storage}", dy.shape, dy, partial.reshape(-1)[place:], *dy.shape, partial.shape[1])
+    def pullback(dy: Array, dx: Array, sums: Sums, place: int) -> list[Any]:
+        sums.add(f"column_sums_{storage}", (dy,), place)
         xp.matmul_stored(dy, weight, out=dx, accumulate=True)
         return xp.product_stored(dy.T, x).parts(*[each] * (dy.shape[1] // each))  # type: ignore[no-any-return]
 
@@ -196,10 +194,10 @@ def _dense_add_norm(
     eps: float,
     storage: str,
     keep: bool,
-) -> tuple[Array, Callable[[Array, Array, int], tuple[Array, Array]]]:
+) -> tuple[Array, Callable[[Array, Sums, int], tuple[Array, Array]]]:
     """`ops.dense_add_norm` of x and weight that are stored alike, and its way back as far as the product.
 
-    That takes the gradient g, and in which columns of the partial sums those for the gradients of bias, gamma and beta begin; it gives the
+    That takes the gradient g, and in which columns of the sums those for the gradients of bias, gamma and beta begin; it gives the
     gradients of the residual, in float32, and of the product. They are two arrays: the first is for the caller to add to, and the second is
     read when gradients of weights are computed, which is later.
     """
@@ -212,10 +210,10 @@ def _dense_add_norm(
     if rounded is not None:
         note_short(out, rounded)
 
-    def pullback(g: Array, partial: Array, place: int) -> tuple[Array, Array]:
+    def pullback(g: Array, sums: Sums, place: int) -> tuple[Array, Array]:
         gx, dy = xp.empty_like(g), xp.empty_like(xhat)
         launch(f"add_norm_pullback_{storage}", g.shape[:1], g, gamma, xhat, rstd, gx, dy, *g.shape, *drawing)
-        launch(f"norm_sums_{storage}", g.shape, g, xhat, dy, partial.reshape(-1)[place:], *g.shape, partial.shape[1])
+        sums.add(f"norm_sums_{storage}", (g, xhat, dy), place)
         return gx, dy
 
     return out, pullback

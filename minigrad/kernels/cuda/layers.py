@@ -20,7 +20,8 @@ from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.shortening import shortened
-from minigrad.kernels.cuda.table import ROWS, WIDEST, ceil_div
+from minigrad.kernels.cuda.sums import Sums, summed
+from minigrad.kernels.cuda.table import WIDEST
 
 
 # ---------------------------------------------------------------- products
@@ -38,32 +39,6 @@ def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]
     return xp.matmul_stored(x, weight.T), pullback
 
 
-# ---------------------------------------------------------------- sums over rows
-AT_ONCE = 256
-"""Up to so many rows are added by one launch: a second one would take longer."""
-
-
-def partial_sums(xp: Any, rows: int, width: int) -> Array:
-    """Room for the sums that each block of a summing kernel leaves. Shapes: (blocks, width)."""
-    return xp.empty((ceil_div(rows, ROWS), width), "float32")
-
-
-def summed(xp: Any, x: Array) -> RowSum:
-    """The sum of the rows, always added up in the same order. Nobody may change x until it is computed."""
-    return RowSum(x, lambda x, out: _total(xp, x, out))
-
-
-def _total(xp: Any, x: Array, out: Array | None) -> Array:
-    rows, width = x.shape
-    while rows > AT_ONCE:
-        fewer = partial_sums(xp, rows, width)
-        launch("column_sums_float32", x.shape, x, fewer, rows, width, width)
-        x, rows = fewer, len(fewer)
-    out = xp.empty(width, "float32") if out is None else out
-    launch("total_rows", (width,), x, out, rows, width)
-    return out
-
-
 # ---------------------------------------------------------------- operations
 @ops.dense_gelu.on("cupy")
 def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: str = "none", keep: bool) -> Any:
@@ -75,9 +50,9 @@ def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: s
     launch("bias_gelu_float32", h.shape, h, bias, y, rows, width)
 
     def pullback(g: Array) -> Any:
-        dh, partial = xp.empty_like(h), partial_sums(xp, rows, width)
-        launch("bias_gelu_pullback_float32", h.shape, xp.ascontiguousarray(g), h, bias, dh, partial, rows, width, width)
-        return *product_pullback(dh), summed(xp, partial)
+        dh, sums = xp.empty_like(h), Sums(xp, rows, width)
+        launch("bias_gelu_pullback_float32", h.shape, xp.ascontiguousarray(g), h, bias, dh, sums.partial, rows, width, width)
+        return *product_pullback(dh), *sums.parts(width)
 
     return y, pullback
 
@@ -141,9 +116,9 @@ def norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> list[RowSum]:
     """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (width,) each."""
     rows, width = g.shape
     kinds = 2 if dy is None else 3
-    partial = partial_sums(xp, rows, kinds * width)
-    launch("norm_sums_float32", g.shape, g, xhat, dy, partial, rows, width, kinds * width)
-    return summed(xp, partial).parts(*[width] * kinds)
+    sums = Sums(xp, rows, kinds * width)
+    sums.add("norm_sums_float32", (g, xhat, dy), 0)
+    return sums.parts(*[width] * kinds)
 
 
 @ops.linears.on("cupy")

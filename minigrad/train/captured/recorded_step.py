@@ -11,6 +11,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from minigrad.backend import random, transfers
+from minigrad.backend.branch import Branch
 from minigrad.backend.graphs import Feed
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
@@ -70,10 +71,10 @@ class Control:
 
 
 def computed(
-    loss_of: LossOf, optimizer: Optimizer, control: Control, part: Batch, arrays: dict[str, Any], key: Key
+    loss_of: LossOf, optimizer: Optimizer, control: Control, part: Batch, arrays: dict[str, Any], key: Key, branch: Branch
 ) -> tuple[Any, dict[str, int], list[Update]]:
     """What is recorded: loss and squared norm of the gradient, which lies in the optimizer's arrays; how many rows there are for the ids;
-    and the update if there is to be one."""
+    and the update if there is to be one. branch: on which gradients are computed beside the walk back."""
     from minigrad.kernels.cuda.draws import clock
     from minigrad.kernels.cuda.optimizer import adam_captured, begin_captured
     from minigrad.kernels.cuda.shortening import weights_at_once
@@ -86,7 +87,8 @@ def computed(
         transfers.noting_ids() as noted,
     ):
         total = _loss(loss_of, part, arrays["counts"], key)
-        total.backward(Tensor.wrap(arrays["factor"]))
+        with branch.open():
+            total.backward(Tensor.wrap(arrays["factor"]))
     if total.dtype != "float32":
         raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")
     rows, others = rows_by_name(arrays, noted)

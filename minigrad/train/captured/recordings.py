@@ -138,7 +138,7 @@ class Recordings:
             self._control.stopped.fill(1)  # so that runs before the recording update nothing
             part = placed(whole, feed.arrays)
             (numbers, rows, updates), replay = self.recorder.recorded(
-                lambda: computed(self.loss_of, self.optimizer, self._control, part, feed.arrays, key)
+                lambda: computed(self.loss_of, self.optimizer, self._control, part, feed.arrays, key, self.recorder.branch)
             )
             self._control.stopped.fill(0)
             if self._is_old():

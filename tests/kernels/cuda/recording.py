@@ -25,6 +25,7 @@ from kernels.cuda import short_arrays
 from minigrad import backend
 from minigrad.backend import graphs, probe, transfers
 from minigrad.backend import numpy as numpy_namespace
+from minigrad.backend.branch import Branch
 from minigrad.backend.gradients import Product
 from minigrad.backend.precision import product_precision
 from minigrad.kernels.cuda import launch
@@ -53,6 +54,9 @@ class Event:
     done: ClassVar[int] = 0
     """Of all that ever stood in it."""
 
+    of: SecondStream | None = None
+    """The stream that recorded it, if it was not the first."""
+
     def __init__(self) -> None:
         self.again()
 
@@ -65,15 +69,46 @@ class Event:
 
 
 class Stream:
-    """The only one."""
+    """The first one, on which all is done that is done on no other."""
 
     def record(self, event: Event | None = None) -> Event:
         return Event() if event is None else event.again()
 
+    def wait_event(self, event: Event) -> None:
+        if event.of is not None:
+            event.of.settle()
+
+
+class SecondStream:
+    """In a recording all that was done on it is done when another stream waits for it, which is as late as it can be."""
+
+    entered: ClassVar[SecondStream | None] = None
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[str, Callable[[], object]]] = []
+
+    def __enter__(self) -> None:
+        SecondStream.entered = self
+
+    def __exit__(self, *_: object) -> None:
+        SecondStream.entered = None
+
+    def record(self, event: Event) -> Event:
+        event.of = self
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        """Whatever it waits for has been done."""
+
+    def settle(self) -> None:
+        if tape is not None:
+            tape.extend(self.waiting)
+        self.waiting.clear()
+
 
 def note(name: str, again: Callable[[], object]) -> None:
     if tape is not None:
-        tape.append((name, again))
+        (tape if SecondStream.entered is None else SecondStream.entered.waiting).append((name, again))
 
 
 def plain(value: Any) -> Any:
@@ -272,6 +307,9 @@ class Recorder:
     """Takes the place of `graphs.Recorder`. lengths: how much each recording holds, by name."""
 
     lengths: ClassVar[list[Counter[str]]] = []
+
+    def __init__(self) -> None:
+        self.branch = Branch(Stream(), SecondStream(), Event(), Event())
 
     @contextmanager
     def entered(self) -> Iterator[None]:

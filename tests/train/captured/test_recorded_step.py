@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -112,6 +113,21 @@ def test_every_objective_to_the_last_bit(case: str, ahead: bool, gpu: type[recor
     assert ours == numbers and len({loss for loss, _ in ours}) == len(given)
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_gradients_of_parameters_are_computed_beside_the_walk_back(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    beside: Counter[str] = Counter()
+
+    def settle(stream: recording.SecondStream) -> None:
+        beside.update(name for name, _ in stream.waiting)
+        plain(stream)
+
+    plain = recording.SecondStream.settle
+    monkeypatch.setattr(recording.SecondStream, "settle", settle)
+    made(SequenceClasses(), batches(LENGTHS), True, True)
+    assert beside["matmul"] == 7  # of queries, of keys with values, of the three other matrices of a layer, of pooler and classifier
+    for kernel in ("norm_sums_float32", "column_sums_float32", "total_rows"):
+        assert beside[kernel] == gpu.lengths[0][kernel] > 0
 
 
 def test_a_term_without_items_is_left_out(gpu: type[recording.Recorder]) -> None:

@@ -1,0 +1,65 @@
+"""A branch of what is recorded: gradients of parameters are computed on a second stream, beside the walk back that finds them.
+
+Nobody reads them before the update, and small launches leave most of a GPU idle. A branch begins where a gradient is handed over, and ends
+where the first stream waits for it. Until then all that it reads is held: memory that is free on the first stream would be written again
+while the second one still reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from minigrad.backend.gradients import Divisible
+from minigrad.modes import Mode
+
+HELD = 256 << 20
+"""Bytes that are held for a branch at most. A gradient that reads more than a quarter of them fills a GPU by itself."""
+
+
+class Branch:
+    """main, side: the two streams. forked, joined: events of theirs, without times."""
+
+    def __init__(self, main: Any, side: Any, forked: Any, joined: Any) -> None:
+        self._main, self._side, self._forked, self._joined = main, side, forked, joined
+        self._held: list[Divisible] = []
+        self._bytes = 0
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Inside: gradients that are accumulated in an optimizer's buffer may be computed here. Afterwards they all are."""
+        try:
+            with Mode(branch, self):
+                yield
+        finally:
+            self.join()
+
+    def takes(self, gradient: Any, out: Any, accumulate: bool) -> bool:
+        """Compute a gradient here, `into` an array. False if it is to be computed where it was found, which can then be done at once."""
+        operands = gradient.operands() if isinstance(gradient, Divisible) else None
+        size = 0 if operands is None else sum(operand.nbytes for operand in operands)
+        if operands is None or size > HELD // 4:
+            if accumulate:
+                self.join()  # what is there may have been computed here
+            return False
+        self._side.wait_event(self._main.record(self._forked))
+        with self._side:
+            gradient.into(out, accumulate)
+        self._held.append(gradient)
+        self._bytes += size
+        if self._bytes > HELD:
+            self.join()
+        return True
+
+    def join(self) -> None:
+        """Have the first stream wait for all that was computed here."""
+        if self._held:
+            self._main.wait_event(self._side.record(self._joined))
+            self._held.clear()
+            self._bytes = 0
+
+
+branch: ContextVar[Branch | None] = ContextVar("minigrad_branch", default=None)
+"""The branch that is open."""

@@ -1,0 +1,146 @@
+"""A branch: what is computed on the second stream and when the first one waits, and that nothing it reads is given back before."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import ref
+
+import numpy as np
+import pytest
+
+from minigrad.backend import branch as module
+from minigrad.backend.branch import Branch, branch
+from minigrad.backend.gradients import Product, RowSparse, RowSum
+from minigrad.parameter import Parameter
+from minigrad.tape import accumulate_side_by_side
+
+Log = list[tuple[str, ...]]
+
+
+class Stream:
+    """Writes down what it is asked for."""
+
+    def __init__(self, name: str, log: Log) -> None:
+        self.name, self.log = name, log
+
+    def record(self, event: str) -> str:
+        self.log.append((self.name, "records", event))
+        return event
+
+    def wait_event(self, event: str) -> None:
+        self.log.append((self.name, "waits for", event))
+
+    def __enter__(self) -> None:
+        self.log.append((self.name, "entered"))
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append((self.name, "left"))
+
+
+FORK: Log = [("first", "records", "forked"), ("second", "waits for", "forked"), ("second", "entered")]
+JOIN: Log = [("second", "records", "joined"), ("first", "waits for", "joined")]
+
+
+@pytest.fixture
+def log() -> Log:
+    return []
+
+
+@pytest.fixture
+def beside(log: Log) -> Branch:
+    return Branch(Stream("first", log), Stream("second", log), "forked", "joined")
+
+
+def product(log: Log, k: int = 2) -> Product:
+    def matmul(a: Any, b: Any, out: Any, accumulate: bool) -> Any:
+        log.append(("product",))
+        out[...] = a @ b + (out if accumulate else 0)
+        return out
+
+    return Product(np.ones((3, k)), np.ones((k, 3)), matmul)
+
+
+def total(x: Any, out: Any) -> Any:
+    return x.sum(axis=0, out=out)
+
+
+def test_it_begins_where_a_gradient_is_found_and_ends_with_the_walk(log: Log, beside: Branch) -> None:
+    p = Parameter(np.ones((3, 3)))
+    p.leaf.view = np.zeros((3, 3))
+    with beside.open():
+        p.leaf.accumulate(product(log))
+        log.append(("the walk goes on",))
+        p.leaf.accumulate(product(log))
+    assert branch.get() is None
+    assert log == [*FORK, ("product",), ("second", "left"), ("the walk goes on",), *FORK, ("product",), ("second", "left"), *JOIN]
+    np.testing.assert_array_equal(p.leaf.view, 4)
+
+
+def test_parts_that_are_computed_at_once_are_computed_there(log: Log, beside: Branch) -> None:
+    weights, buffer = [Parameter(np.ones((1, 3))), Parameter(np.ones((2, 3)))], np.zeros((3, 3))
+    weights[0].leaf.view, weights[1].leaf.view = buffer[:1], buffer[1:]
+    with beside.open():
+        assert len(accumulate_side_by_side([p.leaf for p in weights], product(log).parts(1, 2))) == 2
+    assert log == [*FORK, ("product",), ("second", "left"), *JOIN]
+
+
+def test_whatever_it_reads_is_held_until_the_first_stream_waits(log: Log, beside: Branch) -> None:
+    gradient, late = product(log), np.ones((2, 3))
+    sums = RowSum(np.zeros((2, 3)), total, [late])
+    arrays = [ref(x) for x in (gradient.a, gradient.b, sums.x, late)]
+    with beside.open():
+        assert beside.takes(gradient, np.zeros((3, 3)), False) and beside.takes(sums, np.zeros(3), False)
+        del gradient, sums, late
+        assert all(array() is not None for array in arrays)
+    assert all(array() is None for array in arrays)
+
+
+@pytest.mark.parametrize("is_part", [False, True])
+def test_what_it_does_not_take_is_added_when_it_has_ended(is_part: bool, log: Log, beside: Branch) -> None:
+    found = RowSum(np.ones((2, 4)), total).parts(3, 1)[0] if is_part else np.full(3, 2.0)
+    p = Parameter(np.ones(3))
+    p.leaf.view = np.zeros(3)
+    with beside.open():
+        p.leaf.accumulate(RowSum(np.ones((2, 3)), total))
+        log.clear()
+        p.leaf.accumulate(found)
+        assert log == JOIN
+    assert log == JOIN
+    np.testing.assert_array_equal(p.leaf.view, 4)
+
+
+def test_rows_of_a_table_are_summed_where_they_are_found(log: Log, beside: Branch) -> None:
+    table = Parameter(np.ones((4, 2)))
+    table.leaf.view = np.zeros((4, 2))
+    with beside.open():
+        table.leaf.accumulate(RowSparse(np.array([1, 1]), np.ones((2, 2)), (4, 2)))
+    assert not log
+    np.testing.assert_array_equal(table.leaf.view[:, 0], [0, 2, 0, 0])
+
+
+def test_large_products_are_computed_where_they_are_found(log: Log, beside: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(x.nbytes for x in product(log).operands())
+    monkeypatch.setattr(module, "HELD", 4 * size)
+    assert beside.takes(product(log), np.zeros((3, 3)), False)
+    assert not beside.takes(product(log, k=3), np.zeros((3, 3)), False)
+
+
+def test_no_more_is_held_than_is_allowed(log: Log, beside: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(x.nbytes for x in product(log).operands())
+    monkeypatch.setattr(module, "HELD", 4 * size)
+    with beside.open():
+        for _ in range(4):
+            assert beside.takes(product(log), np.zeros((3, 3)), False)
+        assert JOIN[0] not in log
+        fifth = product(log)
+        held = ref(fifth.a)
+        assert beside.takes(fifth, np.zeros((3, 3)), False) and log[-2:] == JOIN
+        del fifth
+        assert held() is None
+
+
+def test_an_error_in_the_walk_ends_it_too(log: Log, beside: Branch) -> None:
+    with pytest.raises(ZeroDivisionError), beside.open():
+        beside.takes(product(log), np.zeros((3, 3)), False)
+        raise ZeroDivisionError
+    assert log[-2:] == JOIN and branch.get() is None
