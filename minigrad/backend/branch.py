@@ -8,7 +8,7 @@ while the second one still reads it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -33,8 +33,11 @@ class Branch:
         try:
             with Mode(branch, self):
                 yield
-        finally:
-            self.join()
+        except BaseException:
+            with suppress(Exception):  # why the walk failed is known, and a recording may be of no use by then
+                self.join()
+            raise
+        self.join()
 
     def takes(self, gradient: Any, out: Any, accumulate: bool) -> bool:
         """Compute a gradient here, `into` an array. False if it is to be computed where it was found, which can then be done at once."""
@@ -55,10 +58,9 @@ class Branch:
 
     def join(self) -> None:
         """Have the first stream wait for all that was computed here."""
-        if self._held:
+        held, self._held, self._bytes = self._held, [], 0
+        if held:
             self._main.wait_event(self._side.record(self._joined))
-            self._held.clear()
-            self._bytes = 0
 
 
 branch: ContextVar[Branch | None] = ContextVar("minigrad_branch", default=None)

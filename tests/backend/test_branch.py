@@ -139,8 +139,20 @@ def test_no_more_is_held_than_is_allowed(log: Log, beside: Branch, monkeypatch: 
         assert held() is None
 
 
-def test_an_error_in_the_walk_ends_it_too(log: Log, beside: Branch) -> None:
-    with pytest.raises(ZeroDivisionError), beside.open():
-        beside.takes(product(log), np.zeros((3, 3)), False)
-        raise ZeroDivisionError
-    assert log[-2:] == JOIN and branch.get() is None
+@pytest.mark.parametrize("recording_is_broken", [False, True])
+def test_an_error_in_the_walk_ends_it_too(recording_is_broken: bool, log: Log, beside: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is what its caller hears of: where the memory does not suffice, a step is recorded once more."""
+
+    def broken(stream: Stream, event: str) -> str:
+        raise RuntimeError
+
+    gradient = product(log)
+    held = ref(gradient.a)
+    with pytest.raises(MemoryError), beside.open():
+        beside.takes(gradient, np.zeros((3, 3)), False)
+        del gradient
+        if recording_is_broken:
+            monkeypatch.setattr(Stream, "record", broken)
+        raise MemoryError
+    assert branch.get() is None and (recording_is_broken or log[-2:] == JOIN)
+    assert held() is None
