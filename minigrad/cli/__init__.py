@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from minigrad._version import __version__
 from minigrad.errors import MinigradError
 
 EXIT_STATUS = "Exit status: 0 done, 1 found something wrong, 2 could not be run or nobody reads its output any more, 130 interrupted."
@@ -84,6 +85,7 @@ def _forget_output() -> None:
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for `arguments`. Only commands that they name have theirs added: their modules load what the command works with."""
     parser = argparse.ArgumentParser(prog="python -m minigrad", description="minigrad's command line.", epilog=EXIT_STATUS)
+    parser.add_argument("--version", action="version", version=f"minigrad {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error arose instead of one line about it")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in COMMANDS.items():

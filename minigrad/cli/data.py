@@ -26,6 +26,7 @@ from minigrad.data.split import split_records
 from minigrad.data.writers import WRITERS, write_records
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted, write_text
+from minigrad.io import find_checkpoint
 
 DESCRIPTION = "What to do with data files before training: find copies and faults, divide records into splits, change the format."
 STATUS = "1 is for leaks and conflicts that `data check` found."
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--json", metavar="FILE", help="write all findings there as JSON")
     check.add_argument("--svg", metavar="FILE", help="write histograms of the lengths of texts there")
-    check.add_argument("--tokenizer", metavar="DIR", help="a model directory whose tokenizer counts the tokens of each text")
+    check.add_argument("--tokenizer", metavar="MODEL", help="a model directory, a Hugging Face id or a named checkpoint: counts tokens")
     check.add_argument(
         "--near-records",
         type=int,
@@ -121,7 +122,7 @@ def _check(options: argparse.Namespace) -> int:
     report = check_files(
         _files(options),
         **reading(options),
-        tokenizer=None if options.tokenizer is None else Tokenizer.from_pretrained(options.tokenizer),
+        tokenizer=None if options.tokenizer is None else Tokenizer.from_pretrained(find_checkpoint(options.tokenizer)),
         near_duplicates=options.near_duplicates,
         near_records=options.near_records,
         progress=True,

@@ -90,6 +90,14 @@ def test_check_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert float(svg.attrib["height"]) == sum(heights)
 
 
+def test_the_tokenizer_may_have_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = directory(tmp_path / "model", "BertModel")
+    monkeypatch.setattr("minigrad.cli.data.find_checkpoint", {"owner/name": folder}.__getitem__)
+    train = table(tmp_path / "train.csv", [("text", "label"), ("one thing", "A"), ("another one", "B")])
+    printed(capsys, 0, "check", train, "--tokenizer", "owner/name", "--json", tmp_path / "out.json")
+    assert "tokens" in json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["splits"]["train"]["lengths"]
+
+
 def test_check_of_a_split_in_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = table(tmp_path / "a.csv", [("text",), ("one and the same text",)])
     b = table(tmp_path / "b.csv", [("text",), ("One and the same text!",)])
