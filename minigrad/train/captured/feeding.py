@@ -38,7 +38,7 @@ def filled(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
 
 def layout_of(whole: Batch) -> Layout:
     """Shapes and dtypes of what `write` writes for a batch that is filled up."""
-    from minigrad.kernels.cuda.inputs import tokens_layout
+    from minigrad.kernels.cuda.graph_inputs import tokens_layout
 
     labels = {name: (array.shape, array.dtype) for name, array in _labels(whole).items()}
     return {**tokens_layout(whole.tokens), **labels, "clock": ((), np.uint64), "factor": ((), np.float32)}
@@ -61,7 +61,7 @@ def write(batch: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[A
 
 def placed(whole: Batch, arrays: Mapping[str, Any]) -> Batch:
     """The batch with its numbers on the GPU."""
-    from minigrad.kernels.cuda.inputs import placed_tokens
+    from minigrad.kernels.cuda.graph_inputs import placed_tokens
 
     return Batch(placed_tokens(whole.tokens, arrays), arrays.get("labels"), arrays.get("token_labels"), whole.rows)
 

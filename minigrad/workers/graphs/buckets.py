@@ -95,7 +95,7 @@ def write_filled(tokens: PackedTokens, out: Mapping[str, np.ndarray[Any, Any]]) 
 
     No first row is masked.
     """
-    from minigrad.kernels.cuda.inputs import write_packing
+    from minigrad.kernels.cuda.graph_inputs import write_packing
 
     write_packing(Filled.of(tokens.packing, Bucket(len(out["input_ids"]), len(out["first_rows"]))), out)
     write_extended(tokens.input_ids, tokens.input_ids[0], out["input_ids"])

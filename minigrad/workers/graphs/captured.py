@@ -104,7 +104,7 @@ class CapturedFunction:
 
     def _recorded(self, recorder: Recorder, around: Surroundings, whole: PackedTokens) -> _Recording | None:
         """None where it cannot be done, which the log says."""
-        from minigrad.kernels.cuda.inputs import placed_tokens, tokens_layout
+        from minigrad.kernels.cuda.graph_inputs import placed_tokens, tokens_layout
 
         try:
             feed = Feed(tokens_layout(whole))

@@ -17,7 +17,7 @@ from minigrad.backend.random import Draw
 from minigrad.data.loader import Batch
 from minigrad.kernels.cuda.attention import pieces
 from minigrad.kernels.cuda.draws import host_places
-from minigrad.kernels.cuda.inputs import IDLE
+from minigrad.kernels.cuda.graph_inputs import IDLE
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
 from minigrad.train.captured.feeding import filled, layout_of, write

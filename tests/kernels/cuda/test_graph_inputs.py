@@ -12,7 +12,7 @@ from minigrad.backend import transfers
 from minigrad.errors import DeviceError
 from minigrad.kernels.cuda import attention, draws
 from minigrad.kernels.cuda.attention import Work, pieces
-from minigrad.kernels.cuda.inputs import IDLE, PlacedPacking, packing_layout, write_packing
+from minigrad.kernels.cuda.graph_inputs import IDLE, PlacedPacking, packing_layout, write_packing
 from minigrad.packing import Packing
 
 
