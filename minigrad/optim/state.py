@@ -56,7 +56,7 @@ def entry_problem(entry: Any, shape: tuple[int, ...], *, is_table: bool, moments
         return '"rows" was not expected: it was saved by rows'
     unknown = [repr(key) for key in entry if key not in ("step", "rows", *moments)]
     if unknown:
-        return f"unknown {', '.join(sorted(unknown))}"
+        return f"unknown {_few(sorted(unknown))}"
     if by_rows:
         rows = _as_array(entry["rows"])
         problem = _rows_problem(rows, shape[0])

@@ -122,7 +122,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
             if isinstance(old, list) and isinstance(new, list):
                 gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
                 old, new = (gone, come) if gone or come else (old, new)
-            yield f"{where}: {quoted(old)} then, {quoted(new)} now"
+            yield f"{where:.200}: {quoted(old)} then, {quoted(new)} now"
 
 
 def _check_integer(name: str, value: Any, least: int, or_else: str = "") -> None:

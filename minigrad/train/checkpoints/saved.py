@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from minigrad.backend.random import current
 from minigrad.backend.threads import usable_cpus
 from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError, CheckpointError, StateDictError
-from minigrad.files import quoted
+from minigrad.files import listing, quoted
 from minigrad.train.checkpoints.contents import Checkpoint
 from minigrad.train.checkpoints.trees import flatten, unflatten
 from minigrad.train.settings import differences
@@ -114,6 +114,8 @@ def _check_parts(state: Mapping[str, Any]) -> None:
 
 
 def _position(told: Mapping[str, Any], step: int) -> Position:
+    if unknown := told.keys() - {field.name for field in fields(Position)}:
+        raise StateDictError(f"position has no {listing(sorted(unknown))}")
     at = Position(**told)
     for name in ("step", "epoch", "batch", "skipped", "worse"):
         check_count(name, getattr(at, name), least=0)

@@ -33,6 +33,11 @@ def test_a_change_of_device_is_a_change_of_machine() -> None:
 HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], str]] = {
     "an identity that is no object": (lambda state, arrays: state.update(identity="x"), "identity must be an object, found 'x'"),
     "no machine": (lambda state, arrays: state.pop("machine"), "machine must be an object"),
+    "a place that no run has": (lambda state, arrays: state["position"].update({"9" * 5000: 1}), "^.{,200}position has no '9{70,90}"),
+    "a moment that no rule has": (
+        lambda state, arrays: state["tree"]["optimizer"]["state"][0].update({"9" * 5000: 1}),
+        "unknown '9{70,90}$",
+    ),
     "another step": (lambda state, arrays: state["position"].update(step=10**15), "step 1000000000000000"),
     "an epoch beyond all": (lambda state, arrays: state["position"].update(epoch=10**30), "epoch must be an integer below"),
     "no parts": (lambda state, arrays: state["position"].update(parts=0), "parts must be an integer of at least 1"),
