@@ -114,7 +114,7 @@ def iter_records(
     table = format in ("csv", "tsv")
     if columns is not None:
         columns = _checked_columns(columns, names, table)
-    _check_encoding(encoding)
+    encoding = _checked_encoding(encoding)
     max_skipped = check_count("max_skipped", max_skipped, least=0)
     objects: Objects
     if table:
@@ -213,12 +213,14 @@ def _checked_columns(columns: Sequence[str], names: Columns, table: bool) -> lis
     return columns
 
 
-def _check_encoding(encoding: str) -> None:
+def _checked_encoding(encoding: str) -> str:
     try:
-        codecs.lookup(encoding)
+        if codecs.lookup(encoding).name == "utf-8-sig":
+            return "utf-8"  # whose mark is dropped anyway
         fits = "\n".encode(encoding) == b"\n"
         b"\xff".decode(encoding, errors="replace")  # as errors show what was read: "idna" cannot
     except (LookupError, TypeError, ValueError) as error:  # ValueError: a NUL, or a character that it cannot encode
         raise ArgumentError(f"encoding must be one that Python knows, such as 'utf-8' or 'latin-1', got {quoted(encoding)}") from error
     if not fits:
         raise ArgumentError(f"files in {encoding} cannot be read line by line; convert the file to UTF-8")
+    return encoding

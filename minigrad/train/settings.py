@@ -127,7 +127,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
 
 def _check_integer(name: str, value: Any, least: int, or_else: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
-        raise ArgumentError(f"{name} must be an integer of at least {least} and below 2**63{or_else}, got {quoted(value)}")
+        bound = "below 2**63" if isinstance(value, int) and value >= 2**63 else f"of at least {least}"
+        raise ArgumentError(f"{name} must be an integer {bound}{or_else}, got {quoted(value)}")
 
 
 def _check_number(name: str, value: Any, words: str, fits: Callable[[float], bool]) -> None:

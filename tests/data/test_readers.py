@@ -237,6 +237,12 @@ def test_columns_name_what_a_file_does_not(tmp_path: Path) -> None:
     assert "the row has 3 column(s), `columns` names 2" in str(refusal(path, columns=("text", "label")))
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_utf8_by_the_name_that_has_a_mark(mark: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.tsv", mark + "text\tlabel\ncaf\u00e9\tx\nnow\ty\n".encode())
+    assert pairs(read_records(path, encoding="utf-8-sig")) == [("caf\u00e9", "x"), ("now", "y")]
+
+
 def test_another_encoding_must_be_asked_for(tmp_path: Path) -> None:
     for encoding, text in (("latin-1", "caf\u00e9"), ("cp1252", "\u201ccaf\u00e9\u201d")):
         path = write(tmp_path, "a.tsv", f"{text}\tx\n".encode(encoding))
