@@ -47,11 +47,11 @@ class Branch:
             if accumulate:
                 self.join()  # what is there may have been computed here
             return False
+        self._held.append(gradient)  # first, so that the first stream waits even for one that fails half-way
+        self._bytes += size
         self._side.wait_event(self._main.record(self._forked))
         with self._side:
             gradient.into(out, accumulate)
-        self._held.append(gradient)
-        self._bytes += size
         if self._bytes > HELD:
             self.join()
         return True

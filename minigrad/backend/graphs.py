@@ -34,6 +34,9 @@ WARM_UPS = 2
 ALIGNMENT = 256
 """Bytes to a multiple of which every array of a feed begins, as those that CuPy allocates."""
 
+NO_MEMORY = 2
+"""The runtime's cudaErrorMemoryAllocation, which CuPy has no name for."""
+
 BUFFERS = 3
 """Of a feed on the host: the program writes the next ones while the GPU has not copied the last."""
 
@@ -99,6 +102,37 @@ def _stream_of(owner: Any) -> Any:
     return stream
 
 
+_left: set[Any] = set()
+"""Pools of recordings that are gone, as long as memory of theirs is not given back."""
+
+
+def _give_back(*pools: Any) -> None:
+    """Give the memory of recordings that are gone back to the system, which CuPy (14.2) does not do when their pool goes.
+
+    Blocks in which an array is in use still are for the next time.
+    """
+    _left.update(pools)
+    for pool in list(_left):
+        pool.free_all_blocks()
+        if not pool.total_bytes():
+            _left.discard(pool)
+
+
+def _from_system(size: int) -> Any:
+    """Memory for the pool of a recording. Where the system has no more, CuPy would give back what is free in that pool, which the launches
+    that are captured use already; a MemoryError it hands on.
+    """
+    from cupy.cuda import Memory, MemoryPointer
+    from cupy.cuda.runtime import CUDARuntimeError
+
+    try:
+        return MemoryPointer(Memory(size), 0)
+    except CUDARuntimeError as error:
+        if error.status != NO_MEMORY:
+            raise
+        raise MemoryError(f"the GPU has no {size} bytes for a recording: {error}") from error
+
+
 def _event() -> Any:
     """Who waits for it, waits for the last record."""
     import cupy
@@ -133,11 +167,15 @@ class Recorder:
                 yield
         finally:
             outside.wait_event(self._stream.record(self._after))
+            if _left:
+                _give_back()
 
     def free_unused(self) -> None:
-        """Give the memory back that CuPy's own pool keeps and nobody uses, which no recording can take from there."""
+        """Give the memory back that CuPy's own pool keeps and nobody uses, which no recording can take from there, and that of recordings
+        that are gone."""
         import cupy
 
+        _give_back()
         cupy.get_default_memory_pool().free_all_blocks()
 
     def recorded(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
@@ -148,20 +186,28 @@ class Recorder:
         """
         import cupy
 
-        pool = cupy.cuda.MemoryPool()
-        with cupy.cuda.using_allocator(pool.malloc), transfers.recording():
-            for _ in range(WARM_UPS):
-                function()
-            self._stream.begin_capture()
-            try:
-                result = function()
-            except BaseException:
-                with suppress(Exception):  # it must be ended, or the stream is of no use; why it failed is known
-                    self._stream.end_capture()
-                raise
-            graph = self._stream.end_capture()
+        pool = cupy.cuda.MemoryPool(_from_system)
+        try:
+            with cupy.cuda.using_allocator(pool.malloc), transfers.recording():
+                for _ in range(WARM_UPS):
+                    function()
+                result, graph = self._captured(function)
+        except BaseException:
+            _left.add(pool)  # what the error holds is in use still
+            raise
 
-        def replay(pool: Any = pool) -> None:  # which lives as long as this
+        def replay() -> None:
             graph.launch(self._stream)
 
+        finalize(replay, _give_back, pool).atexit = False
         return result, replay
+
+    def _captured(self, function: Callable[[], T]) -> tuple[T, Any]:
+        self._stream.begin_capture()
+        try:
+            result = function()
+        except BaseException:
+            with suppress(Exception):  # it must be ended, or the stream is of no use; why it failed is known
+                self._stream.end_capture()
+            raise
+        return result, self._stream.end_capture()

@@ -156,3 +156,12 @@ def test_an_error_in_the_walk_ends_it_too(recording_is_broken: bool, log: Log, b
         raise MemoryError
     assert branch.get() is None and (recording_is_broken or log[-2:] == JOIN)
     assert held() is None
+
+
+def test_a_gradient_that_fails_half_way_is_waited_for(log: Log, beside: Branch) -> None:
+    """What it has launched by then would write to memory that has been given back, and no capture ends before all streams have joined."""
+    gradient = product(log)
+    gradient.b = np.ones((4, 3))
+    with pytest.raises(ValueError, match="matmul"), beside.open():
+        beside.takes(gradient, np.zeros((3, 3)), False)
+    assert log[-2:] == JOIN

@@ -312,3 +312,18 @@ def test_streams_are_used_again() -> None:
             replay()
         del recorder, replay, _
     assert len(found) == 1
+
+
+def test_the_memory_of_recordings_that_are_gone_is_given_back() -> None:
+    import cupy
+
+    x, recorder, left = mg.ones(1 << 24).to("cuda"), graphs.Recorder(), []
+    for _ in range(3):
+        with recorder.entered():
+            _, replay = recorder.recorded(lambda: (x * 2 + 1).sum().array)
+            replay()
+        del replay, _
+        with recorder.entered():
+            pass
+        left.append(cupy.cuda.runtime.memGetInfo()[0])
+    assert left[-1] > left[0] - x.array.nbytes  # each took twice as much
