@@ -42,11 +42,20 @@ def _workers(text: str) -> int | str:
 # ---- reading
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add the options of which `reading` makes what `read_records` takes."""
+def add_reading(parser: argparse.ArgumentParser, label_separator: str | None = None) -> None:
+    """Add the options of which `reading` makes what `read_records` takes.
+
+    label_separator: what stands between labels where nobody says otherwise; None for one label a record.
+    """
     parser.add_argument("--text", metavar="COLUMN", help="the column or key of the text (text)")
     parser.add_argument("--label", metavar="COLUMN", help="the column or key of the label (label)")
     parser.add_argument("--text-b", metavar="COLUMN", help="the column or key of the second text, in data of pairs (text_b)")
+    parser.add_argument(
+        "--label-separator",
+        default=label_separator,
+        metavar="TEXT",
+        help=f"between the labels of a record that may have several ({label_separator or 'none: each has one label'})",
+    )
     parser.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=f"where the suffix does not say it: {', '.join(FORMATS)}")
     parser.add_argument("--encoding", default="utf-8", help="of the characters in the file (utf-8)")
 
@@ -54,7 +63,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 def reading(options: argparse.Namespace) -> dict[str, Any]:
     """How records are read, as `read_records` takes it."""
     columns = {"text_column": options.text, "label_column": options.label, "text_b_column": options.text_b}
-    return {"format": options.format, "encoding": options.encoding, **columns}
+    return {"format": options.format, "encoding": options.encoding, "label_separator": options.label_separator, **columns}
 
 
 # ---- writing

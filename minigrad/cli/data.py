@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "check",
         help="say what may spoil training: copies, conflicts, leaks between splits, faulty texts",
         description="Prints sizes, the balance of labels, and what was found wrong with the first places of each kind. "
-        "Exit status 1 if a text stands in two splits or with two labels.",
+        "Exit status 1 if a text stands in two splits or with different labels.",
     )
     check.add_argument("files", nargs="*", metavar="FILE", help="data files; each is a split, named by its file name without suffix")
     check.add_argument(
@@ -180,6 +180,7 @@ def _split(options: argparse.Namespace) -> int:
             shares,
             seed=options.seed,
             stratify=not options.no_stratify,
+            label_separator=options.label_separator,
             group_column=options.group,
             near_duplicates=options.near_duplicates,
         )
@@ -189,7 +190,7 @@ def _split(options: argparse.Namespace) -> int:
         output.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output, prefix=".split-") as folder:
             for name, records in splits.items():
-                write_records(Path(folder) / targets[name].name, records)
+                write_records(Path(folder) / targets[name].name, records, label_separator=options.label_separator)
             for target in targets.values():
                 os.replace(Path(folder) / target.name, target)
     for name, records in splits.items():
@@ -227,7 +228,7 @@ def _convert(options: argparse.Namespace) -> int:
         raise ArgumentError(f"DST is SRC ({quoted(str(target))}): name another file, so that the original stays")
     _check_target(target, options.force)
     records = _FileRecords(options, words=SUFFIXES[target.suffix.lower()] == "conll")
-    write_records(target, records)
+    write_records(target, records, label_separator=options.label_separator)
     print(f"{target}: {len(records):,} records")
     return 0
 
@@ -264,6 +265,8 @@ class _FileRecords(Sequence[Record]):
 def _records(path: str, options: argparse.Namespace) -> Iterator[Record]:
     with progress_bar(None, True) as bar:
         for record in iter_records(path, **reading(options)):
+            if options.label_separator is not None and options.label is not None:  # the labels are written under the usual name
+                record = replace(record, fields={name: value for name, value in record.fields.items() if name != options.label})
             yield record
             bar.update()
 

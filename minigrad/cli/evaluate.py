@@ -22,10 +22,7 @@ STATUS = ""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="DIR", help="a model directory (such as the best/ of a run), or a Hugging Face id")
     parser.add_argument("data", metavar="FILE", help="records with labels or entities")
-    add_reading(parser)
-    parser.add_argument(
-        "--label-separator", default=",", metavar="TEXT", help="between labels, for a model that gives several at once (default ,)"
-    )
+    add_reading(parser, label_separator=",")
     parser.add_argument(
         "--max-length",
         type=int,
@@ -47,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     model, tokenizer = load(directory).to(options.device), Tokenizer.from_pretrained(directory)
     task = task_of_model(model, options.label_separator)
     task.workers = options.workers
-    records = read_records(options.data, **reading(options), label_separator=task.label_separator)
+    records = read_records(options.data, **reading(options) | {"label_separator": task.label_separator})
     check_column(records, options.group)
     max_length = min(512, max_tokens(model.config)) if options.max_length is None else options.max_length
     check_length(model, max_length)

@@ -18,7 +18,7 @@ from minigrad.data.copies import CopyIndex
 from minigrad.data.data_report import DataReport, Finding, Lengths, SplitFindings
 from minigrad.data.duplicates import checked_threshold
 from minigrad.data.readers import iter_records
-from minigrad.data.records import Record
+from minigrad.data.records import Record, labels_of
 from minigrad.data.text_faults import faults_of, has_composed_letters, spans_off_words
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DataError
@@ -39,6 +39,7 @@ def check_files(
     text_column: str | None = None,
     label_column: str | None = None,
     text_b_column: str | None = None,
+    label_separator: str | None = None,
     encoding: str = "utf-8",
     tokenizer: Tokenizer | None = None,
     near_duplicates: float | None = 0.8,
@@ -48,7 +49,8 @@ def check_files(
     """Read every record of some data files and report what may spoil training on them.
 
     files: the file, or files, of each split by its name; of a sequence each file is a split, named by its stem. Rows that cannot be
-    read are counted and left out. format to encoding: as `read_records`.
+    read are counted and left out. format to encoding: as `read_records`; with a label_separator each label of a record counts, and texts
+    conflict that stand with different sets of labels.
     tokenizer: count tokens too, the special ones among them.
     near_duplicates: the similarity from which texts count as near-duplicates (see `near_duplicate_groups`); None: exact ones alone.
     near_records: of each split, the records that are compared for it. progress: a bar on standard error, if that is a terminal.
@@ -75,12 +77,14 @@ def check_files(
                 skipped = _Skipped(found, file)
                 records = iter_records(
                     path, format=format, text_column=text_column, label_column=label_column, text_b_column=text_b_column,
-                    encoding=encoding, skipped=skipped, max_skipped=sys.maxsize,
+                    label_separator=label_separator, encoding=encoding, skipped=skipped, max_skipped=sys.maxsize,
                 )  # fmt: skip
                 for record in _readable(records, skipped):
-                    index.add(record)
+                    labels = _labels(record, label_separator)
+                    index.add(record, labels)
                     lengths.add(record)
                     _look_at(record, found, index)
+                    _count_labels(labels, found, label_separator is not None)
                     bar.update()
             lengths.flush()
     index.finish(near_duplicates)
@@ -166,8 +170,6 @@ class _LengthCounts:
 
 
 def _look_at(record: Record, found: SplitFindings, index: CopyIndex) -> None:
-    if record.label is not None:
-        _count(found.labels, record.label)
     for entity in record.entities or ():
         _count(found.entity_types, entity.type)
     for text in (record.text, record.text_b or ""):
@@ -178,6 +180,20 @@ def _look_at(record: Record, found: SplitFindings, index: CopyIndex) -> None:
         around = record.text[max(entity.start - 10, 0) : entity.start], record.text[entity.end : entity.end + 10]
         marked = f"{around[0]}[{record.text[entity.start : entity.end]}]{around[1]}"
         _fault(found, "span-off-words", index, f"{record.path}:{record.line}: {entity.type} {quoted(marked)}")
+
+
+def _labels(record: Record, separator: str | None) -> list[str] | None:
+    """Each label of the record once, sorted; None where its file has none."""
+    if record.label is None:
+        return None
+    return [record.label] if separator is None else sorted(set(labels_of(record, separator)))
+
+
+def _count_labels(labels: list[str] | None, found: SplitFindings, several: bool) -> None:
+    for label in labels or ():
+        _count(found.labels, label)
+    if several and labels is not None:
+        found.labels_per_record["none" if not labels else "one" if len(labels) == 1 else "several"] += 1
 
 
 def _count(counts: Counter[str], name: str) -> None:
@@ -193,7 +209,11 @@ def _fault(found: SplitFindings, kind: str, index: CopyIndex, example: str) -> N
 
 def _compare_labels(report: DataReport) -> None:
     for kind in ("labels", "entity_types"):
-        counts = {name: getattr(found, kind) for name, found in report.splits.items() if getattr(found, kind)}
+        counts = {
+            name: of_split
+            for name, found in report.splits.items()
+            if (of_split := getattr(found, kind)) or (kind == "labels" and found.labels_per_record)
+        }
         for label in sorted({label for of_split in counts.values() for label in of_split}):
             having = [name for name, of_split in counts.items() if label in of_split]
             if len(having) < len(counts):

@@ -1,4 +1,4 @@
-"""What loading, windows and pipelines ask of the numbers they are given, so that an impossible one is named where it is given."""
+"""What numbers and separators must be that callers give, so that an impossible one is named where it is given."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if (number := int(value)) >= 2**63:
         raise ArgumentError(f"{name} must be an integer below 2**63, got {quoted(value)}")
     return number
+
+
+def check_separator(label_separator: object) -> None:
+    """Raises: ArgumentError for what cannot stand between labels; None, for one label a record, can."""
+    if label_separator is not None and (not isinstance(label_separator, str) or not label_separator.strip()):
+        raise ArgumentError(f"label_separator must be a string such as ',', got {quoted(label_separator)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import combinations
 from pathlib import Path
@@ -50,7 +50,8 @@ class CopyIndex:
         self._split_of_file.append(split)
         return len(self._paths) - 1
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, labels: Sequence[str] | None) -> None:
+        """labels: those that the record has, in an order that does not depend on the record; None where its file has none."""
         split = self._split_of_file[-1]
         found = self._found[split]
         if found.compared == found.records < self._near_records and self._chars[split] <= self._near_chars:
@@ -61,7 +62,7 @@ class CopyIndex:
             found.compared += 1
         text = record.text if record.text_b is None else f"{record.text}\0{record.text_b}"  # no text holds a NUL
         self._texts.append(_hash(text, 8))
-        self._answers.append(_answer(record))
+        self._answers.append(_answer(record, labels))
         self._lines.append(min(record.line, 2**32 - 1))
         self._files.append(len(self._paths) - 1)
         found.records += 1
@@ -136,9 +137,9 @@ def _hash(text: str, size: int) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=size).digest(), "little")
 
 
-def _answer(record: Record) -> int:
+def _answer(record: Record, labels: Sequence[str] | None) -> int:
     """A hash of what a model should answer; 0 if the record does not say."""
-    if record.label is None and record.entities is None:
+    if labels is None and record.entities is None:
         return 0
     spans = [(entity.start, entity.end, entity.type) for entity in record.entities or ()]
-    return _hash(repr((record.label, spans)), 4) or 1
+    return _hash(repr((labels, spans)), 4) or 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ EXACT_LENGTHS = 1000
 """Lengths above are counted to three digits."""
 BINS = 20
 SHOWN_LABELS = 30
+PER_RECORD = ("none", "one", "several")
 
 
 @dataclass
@@ -90,7 +91,8 @@ class SplitFindings:
     """What was found in one split.
 
     `duplicates` are records whose text stands further up in the same split, `near_duplicates` those that are only similar to one
-    there, among the first `compared` records. `entity_types` counts spans, `lengths` goes by unit: characters, words, tokens.
+    there, among the first `compared` records. `labels_per_record` counts the records that have none, one or several, if they may.
+    `entity_types` counts spans, `lengths` goes by unit: characters, words, tokens.
     `composed`: letters with accents stand as one character somewhere.
     """
 
@@ -98,6 +100,7 @@ class SplitFindings:
     records: int = 0
     compared: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    labels_per_record: Counter[str] = field(default_factory=Counter)
     entity_types: Counter[str] = field(default_factory=Counter)
     unreadable: dict[str, Finding] = field(default_factory=dict)
     byte_order_marks: list[str] = field(default_factory=list)
@@ -113,6 +116,7 @@ class SplitFindings:
             "records": self.records,
             "compared_for_near_duplicates": self.compared,
             "labels": dict(self.labels.most_common()),
+            **({"labels_per_record": {name: self.labels_per_record[name] for name in PER_RECORD}} if self.labels_per_record else {}),
             "entity_types": dict(self.entity_types.most_common()),
             "unreadable": {code: finding.to_dict() for code, finding in self.unreadable.items()},
             "byte_order_marks": self.byte_order_marks,
@@ -166,9 +170,11 @@ class DataReport:
         return charts
 
     def __str__(self) -> str:
+        labelled = {name: split.labels_per_record.total() for name, split in self.splits.items()}
         sections = [
             self._sizes(),
-            self._balance("label", {name: split.labels for name, split in self.splits.items()}),
+            self._balance("labels per record", {name: split.labels_per_record for name, split in self.splits.items()}),
+            self._balance("label", {name: split.labels for name, split in self.splits.items()}, labelled),
             self._balance("entity type", {name: split.entity_types for name, split in self.splits.items()}),
             [line for (a, b), found in self.leaks.items() for line in _lines(f"LEAK: {found.count:,} of {b} also in {a}", found)],
             [line for (a, b), found in self.near_leaks.items() for line in _lines(f"LEAK: {found.count:,} of {b} nearly in {a}", found)],
@@ -189,13 +195,14 @@ class DataReport:
             rows.append([name, *(f"{n:,}" for n in counts), *(f"{n.at(0.5):,}, {n.at(0.95):,}, {n.longest:,}" for n in lengths)])
         return _table(rows)
 
-    def _balance(self, what: str, counts: dict[str, Counter[str]]) -> list[str]:
+    def _balance(self, what: str, counts: dict[str, Counter[str]], whole: Mapping[str, int] | None = None) -> list[str]:
+        """whole: of what the counts of each split are shares; where it has none, or 0, of their sum."""
         total = sum(counts.values(), Counter())
         if not total:
             return []
         rows = [[what, *counts]]
         for label, _ in total.most_common(SHOWN_LABELS):
-            shares = (of_split[label] / max(of_split.total(), 1) for of_split in counts.values())
+            shares = (of_split[label] / max((whole or {}).get(name) or of_split.total(), 1) for name, of_split in counts.items())
             rows.append(
                 [label if label.isprintable() else quoted(label)]
                 + [f"{of_split[label]:,} ({share:.1%})" for of_split, share in zip(counts.values(), shares, strict=True)]

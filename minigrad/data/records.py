@@ -146,7 +146,12 @@ def labels_of(record: Record, separator: str) -> list[str]:
     Raises:
         DataError: the record has no label column.
     """
-    return [name for part in _label_of(record).split(separator) if (name := part.strip())]
+    return separated(_label_of(record), separator)
+
+
+def separated(text: str, separator: str) -> list[str]:
+    """The names in a text that has this between them, without the spaces around them; empty ones are none."""
+    return [name for part in text.split(separator) if (name := part.strip())]
 
 
 def numbers(records: Sequence[Record]) -> NDArray[np.float64]:

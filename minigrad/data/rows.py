@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minigrad.data.annotations import is_span_list, read_entities
+from minigrad.data.checks import check_separator
 from minigrad.data.conll import joined
 from minigrad.data.records import Entity, Record, check_characters, check_text
 from minigrad.data.tables import unknown_column
@@ -41,8 +42,7 @@ class Columns:
             for other, same in names[:place]:
                 if name is not None and name == same:
                     raise ArgumentError(f"{other} and {role} cannot both be read from column {quoted(name)}")
-        if self.separator is not None and (not isinstance(self.separator, str) or not self.separator.strip()):
-            raise ArgumentError(f"label_separator must be a string such as ',', got {quoted(self.separator)}")
+        check_separator(self.separator)
 
     @property
     def asked(self) -> list[str]:
@@ -109,6 +109,9 @@ class RowReader:
         names = [self._name_of_label(line, item) for item in value]
         if wrong := [name for name in names if separator in name or not name.strip()]:
             message = f"the label {quoted(wrong[0])} is empty or holds {quoted(separator)}, which separates labels: choose label_separator"
+            raise self._bad(line, message, "bad-label")
+        if names and separator.join(names).split(separator) != names:  # 'a;' and 'b' with ';;' between them
+            message = f"the labels {listing(names)} cannot be told apart with {quoted(separator)} between them: choose label_separator"
             raise self._bad(line, message, "bad-label")
         return separator.join(names)
 

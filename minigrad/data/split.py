@@ -4,7 +4,7 @@ Three things spoil a split: a class that one part hardly has, copies of a record
 patient, a conversation) on both sides. So classes are divided each by itself, and what belongs together stays together.
 
 Source: Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", for giving the largest parts first, each to
-the split that wants it most.
+the split that wants it most, and for dealing records of several labels by the rarest of them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from minigrad.backend.random import shuffled
-from minigrad.data.checks import check_count
+from minigrad.data.checks import check_count, check_separator
 from minigrad.data.duplicates import Components, form_of, near_duplicate_groups
-from minigrad.data.records import Record
+from minigrad.data.records import Record, labels_of
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import json_type, listing, quoted
 from minigrad.packing import IntArray
@@ -41,6 +42,7 @@ def split_records(
     *,
     seed: int = 0,
     stratify: bool = True,
+    label_separator: str | None = None,
     group_column: str | None = None,
     near_duplicates: float | None = 0.8,
 ) -> dict[str, list[Record]]:
@@ -49,33 +51,40 @@ def split_records(
     stratify: every class has its shares. A class is a label or, in records without labels, a set of entity types; rare sets count as
     one class. A label with fewer records than there are splits stands in the split with the largest share first; where most records
     have such a label (numbers do), labels are left out of account. Either gives a warning.
+    label_separator: None for one label a record; else what the records were read with. Then each of their labels is a class, and so is
+    having none.
     group_column: records with the same value there stay in one split.
     near_duplicates: records at least this similar stay in one split (see `near_duplicate_groups`); None: copies are not looked for.
 
     Without groups and near-duplicates each split has less than one record of a class more or less than its share. Otherwise, with g
     records in the largest group of the class and k splits, it has fewer than g more and fewer than (k - 1) g less, as long as each group
-    is of one class; a group of several goes where all of them together are wanted most.
+    is of one class; a group of several goes where all of them together are wanted most. With a label_separator these bounds hold for the
+    number of all records; labels come as near to their shares as iterative stratification brings them.
 
     Raises:
         ArgumentError: shares that are not above 0 or do not add up to 1; too few records, or groups too large, to give every split a
-            record; a seed or a threshold that cannot be used.
-        DataError: a record has no value in the group column.
+            record; a seed, a separator or a threshold that cannot be used.
+        DataError: a record has no value in the group column, or no label column although others have one.
 
     Warns: as said above, and where groups are so large that a split misses its share by more than 5% of all records.
     """
     names, wanted = _checked_shares(shares)
     check_count("seed", seed, 0)
+    check_separator(label_separator)
     rows = list(records)
     if len(rows) < len(names):
         raise ArgumentError(f"{len(rows)} record(s) cannot be divided into {len(names)} splits: {listing(names)}")
     groups = _groups(rows, group_column, near_duplicates)
-    classes = _classes(rows, len(names)) if stratify else np.zeros(len(rows), np.int64)
-    counts = np.bincount(classes)
-    table = _Table(wanted * counts[:, None])
     chosen = np.full(len(rows), -1, np.int64)
     order = shuffled(len(rows), seed, 0)
-    largest = _place_groups(groups, classes, order, table, wanted, chosen)
-    _place_singles(classes, order, table, wanted, chosen)
+    if stratify and label_separator is not None and any(record.label is not None for record in rows):
+        largest = _place_by_labels(groups, _label_classes(rows, len(names), label_separator), order, wanted, chosen)
+    else:
+        classes = _classes(rows, len(names)) if stratify else np.zeros(len(rows), np.int64)
+        counts = np.bincount(classes)
+        table = _Table(wanted * counts[:, None])
+        largest = _place_groups(groups, classes, order, table, wanted, chosen)
+        _place_singles(classes, order, table, wanted, chosen)
     _check(names, wanted, np.bincount(chosen, minlength=len(names)), largest)
     return {name: [rows[row] for row in np.flatnonzero(chosen == split)] for split, name in enumerate(names)}
 
@@ -130,10 +139,24 @@ def _classes(records: Sequence[Record], splits: int) -> IntArray:
         warnings.warn(f"{message}; where labels are numbers, pass stratify=False", stacklevel=3)
         names = [""] * len(records)
     elif rare:
-        message = f"fewer records than splits have the label(s) {listing(sorted(rare))}: some splits have none of them"
-        warnings.warn(message, stacklevel=3)
+        _warn_of_rare(rare)
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     return np.array([numbers[name] for name in names], np.int64)
+
+
+def _label_classes(records: Sequence[Record], splits: int, separator: str) -> list[list[int]]:
+    """Of each record the numbers of its labels, or of having none, and last the one number that every record has."""
+    names = [sorted(set(labels_of(record, separator))) or [""] for record in records]
+    counts = Counter(chain.from_iterable(names))
+    if rare := [name for name, count in counts.items() if name and count < splits]:
+        _warn_of_rare(rare)
+    numbers = {name: number for number, name in enumerate(sorted(counts))}
+    return [[*(numbers[name] for name in of_record), len(numbers)] for of_record in names]
+
+
+def _warn_of_rare(labels: Iterable[str]) -> None:
+    message = f"fewer records than splits have the label(s) {listing(sorted(labels))}: some splits have none of them"
+    warnings.warn(message, stacklevel=4)
 
 
 # ---- dealing
@@ -150,16 +173,21 @@ class _Table:
         return np.asarray(self.targets[classes] - self.counts[classes])
 
 
+def _members(groups: IntArray, order: IntArray) -> Iterable[list[int]]:
+    """The records of each group, in this order."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for row in order.tolist():
+        members[int(groups[row])].append(row)
+    return members.values()
+
+
 def _place_groups(groups: IntArray, classes: IntArray, order: IntArray, table: _Table, wanted: FloatArray, chosen: IntArray) -> int:
     """Place the groups of several records, large ones first; returns the size of the largest.
 
     A group goes to the split that is relatively emptiest, so that no split has all the large ones, unless it is more than that split
     still lacks; if it is too much for every split, to the one that lacks most of what it brings.
     """
-    members: dict[int, list[int]] = defaultdict(list)
-    for row in order.tolist():
-        members[int(groups[row])].append(row)
-    several = sorted((rows for rows in members.values() if len(rows) > 1), key=len, reverse=True)
+    several = sorted((rows for rows in _members(groups, order) if len(rows) > 1), key=len, reverse=True)
     for rows in several:
         kinds, brings = np.unique(classes[rows], return_counts=True)
         lacking = table.lacking(kinds)
@@ -196,6 +224,40 @@ def _quotas(lacking: FloatArray, count: int) -> IntArray:
     while quota.sum() > count:
         quota[quota.argmax()] -= 1
     return quota
+
+
+def _place_by_labels(groups: IntArray, classes: list[list[int]], order: IntArray, wanted: FloatArray, chosen: IntArray) -> int:
+    """Place groups whose records have several labels, large ones first and those of rare labels before others; returns the largest size.
+
+    A group goes to a split that has room for it and lacks as many of its rarest label; of several such splits to the one that has had
+    least of all its labels. Where none lacks so many, to one that lacks most. Whole numbers of records for room make the sizes exact.
+    """
+    counts = np.bincount(np.fromiter(chain.from_iterable(classes), np.int64))
+    table = _Table(wanted * counts[:, None])
+    table.targets[-1] = _rounded(table.targets[-1])
+    rarity = [min(int(counts[kind]) for kind in of_record) for of_record in classes]
+    units = sorted(_members(groups, order), key=lambda rows: (-len(rows), min(rarity[row] for row in rows)))
+    left = counts.copy()
+    for rows in units:
+        kinds, brings = np.unique([kind for row in rows for kind in classes[row]], return_counts=True)
+        lacking = table.lacking(kinds)
+        could = np.arange(len(wanted))
+        for kind in (-1, int(left[kinds].argmin())):
+            of_kind = lacking[kind, could]
+            could = could[of_kind > min(brings[kind], of_kind.max()) - ROUNDING]
+        behind = (brings[:, None] * (lacking - left[kinds, None] * wanted)).sum(axis=0)  # no BLAS: it rounds as the machine likes
+        split = int(could[behind[could].argmax()])
+        chosen[rows] = split
+        table.counts[kinds, split] += brings
+        left[kinds] -= brings
+    return len(units[0])
+
+
+def _rounded(sizes: FloatArray) -> FloatArray:
+    """Whole numbers of the same sum, each off by less than one."""
+    whole = np.floor(sizes + ROUNDING)
+    whole[np.argsort(whole - sizes, kind="stable")[: round(float(sizes.sum() - whole.sum()))]] += 1
+    return whole
 
 
 def _check(names: Sequence[str], wanted: FloatArray, sizes: IntArray, largest: int) -> None:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from minigrad.data.alignment import tags_of_words, unaligned
-from minigrad.data.records import Record, check_characters, check_text
+from minigrad.data.annotations import is_span_list
+from minigrad.data.checks import check_separator
+from minigrad.data.records import Record, check_characters, check_text, labels_of, separated
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import as_path, listing, quoted, replacing
 
@@ -24,35 +26,42 @@ from minigrad.files import as_path, listing, quoted, replacing
 _NO_WORD = re.compile(r"\s*\Z|.*[\t\n]|-DOCSTART-|# |\ufeff", re.DOTALL)
 
 
-def write_records(path: str | Path, records: Sequence[Record]) -> None:
+def write_records(path: str | Path, records: Sequence[Record], *, label_separator: str | None = None) -> None:
     """Write records in the format of the suffix; `read_records` reads them back. The file replaces one of the same name.
 
     `.jsonl` holds everything: text, label, text_b, entities, words, and the other fields under their names.
     `.csv` and `.tsv` hold text, label, text_b and fields that are strings (numbers become such), not entities nor words.
     `.conll` (.bio, .iob) holds words and IOB2 tags alone, no other fields; the text comes back with one space between words.
 
+    label_separator: None for one label a record; else what the records were read with, and what reads them back. Their labels, or none,
+    are a list in .jsonl, without the spaces around names; in a table they stand as they are, with the separator between them.
+
     Raises:
-        ArgumentError: there are no records, or `path` is no path.
+        ArgumentError: there are no records, `path` is no path, or `label_separator` cannot separate.
         DataError: the suffix names no format (unknown-suffix), a record has what the format or its reader does not take
             (cannot-be-held, or the reader's own code), or the file cannot be written (write-failed).
     """
     path = as_path(path)
-    if path.suffix.lower() not in WRITERS:
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
         message = f"the suffix {path.suffix!r} names no format that can be written; use {', '.join(WRITERS)}"
         raise DataError(path, message, code="unknown-suffix")
+    check_separator(label_separator)
     if not records:
         raise ArgumentError("there are no records to write")
     for record in records:
         check_text(record.path, record.line, record.text)
-        for value, what in ((record.label, "label"), (record.text_b, "second text")):
-            if value is not None:
-                check_text(record.path, record.line, value, what)
+        if record.label is not None and label_separator is None:  # of several there may be none
+            check_text(record.path, record.line, record.label, "label")
+        if record.text_b is not None:
+            check_text(record.path, record.line, record.text_b, "second text")
         for what in ("label", "text_b", "entities"):
             if (getattr(record, what) is None) != (getattr(records[0], what) is None):
                 raise _refused(record, f"{what}: some records have one and some have none; a file has one or the other")
+    lines = _json_lines(records, label_separator) if suffix == ".jsonl" else WRITERS[suffix](records)
     try:
         with replacing(path) as file:
-            file.writelines(line.encode("utf-8") for line in WRITERS[path.suffix.lower()](records))
+            file.writelines(line.encode("utf-8") for line in lines)
     except OSError as error:
         raise DataError(path, f"cannot be written: {error.strerror or error}", code="write-failed") from error
 
@@ -72,16 +81,22 @@ def _other_fields(record: Record) -> dict[str, Any]:
 # ---- .jsonl
 
 
-def _json_lines(records: Iterable[Record]) -> Iterator[str]:
+def _json_lines(records: Iterable[Record], separator: str | None = None) -> Iterator[str]:
     for record in records:
         values = _own_values(record)
+        if separator is not None and record.label is not None:
+            values["label"] = names = labels_of(record, separator)
+            if separated(separator.join(names), separator) != names:  # 'a; ' and 'b' with ';;' between them
+                message = f"its labels {listing(names)} cannot be told apart with {quoted(separator)} between them: choose label_separator"
+                raise _refused(record, message)
         if record.entities is not None:
             values["entities"] = [{"start": entity.start, "end": entity.end, "type": entity.type} for entity in record.entities]
         if record.words is not None:
             values["words"] = record.words
         others = _other_fields(record)
-        if "entities" in others and record.entities is None:
-            raise _refused(record, "its column 'entities' would be read as spans; rename it")
+        for name in ("entities", "labels"):
+            if name in others and record.entities is None and (name == "entities" or is_span_list(others[name])):
+                raise _refused(record, f"its column {name!r} would be read as spans; rename it")
         try:
             line = json.dumps(values | {name: others[name] for name in others if name not in values}, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:

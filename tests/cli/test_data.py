@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ from small_models import directory
 from minigrad.cli import data
 from minigrad.data import writers
 from minigrad.data.readers import read_records
-from minigrad.data.records import Entity
+from minigrad.data.records import Entity, labels_of
 from minigrad.errors import ArgumentError, DataError
 
 
@@ -37,6 +38,12 @@ def refused(*arguments: object) -> str:
 
 def table(path: Path, rows: list[tuple[str, ...]]) -> Path:
     path.write_text("".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def json_lines(path: Path, rows: list[tuple[str, list[str]]]) -> Path:
+    """Texts with lists of topics."""
+    path.write_text("".join(json.dumps({"text": text, "topics": topics}) + "\n" for text, topics in rows), encoding="utf-8")
     return path
 
 
@@ -119,7 +126,30 @@ def test_check_refuses(tmp_path: Path) -> None:
     assert "0.5 to 1" in refused("check", a, "--near-duplicates", "0.1")
 
 
+def test_check_of_several_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = json_lines(tmp_path / "train.jsonl", [("one thing", ["A", "B"]), ("another one", []), ("a third, quite different", ["B"])])
+    dev = json_lines(tmp_path / "dev.jsonl", [("something else", ["A"])])
+    out = printed(capsys, 0, "check", train, dev, "--label-separator", ",", "--label", "topics")
+    assert "only in train: 'B'" in out and "several            1 (33.3%)    0 (0.0%)" in out
+    dev = json_lines(tmp_path / "dev.jsonl", [("one thing", ["B", "A"]), ("another one", ["B"])])
+    out = printed(capsys, 1, "check", "--split", f"both={train}", "--split", f"both={dev}", "--label-separator", ",", "--label", "topics")
+    assert f"CONFLICT: 1 text(s) with different labels\n  {train}:2 ≠ {dev}:2" in out
+
+
 # ---- split
+
+
+def test_split_of_several_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"A": 2, "B": 3, "C": 5}
+    rows = [(f"{n * 7919 % 1009} is {n * 104729 % 9973}", [name for name in names if n % names[name] == 0]) for n in range(300)]
+    source = json_lines(tmp_path / "all.jsonl", rows)
+    printed(capsys, 0, "split", source, "--output", tmp_path / "parts", "--label-separator", ",", "--label", "topics")
+    for name, share in (("train", 0.8), ("dev", 0.1), ("test", 0.1)):
+        records = read_records(tmp_path / "parts" / f"{name}.jsonl", label_separator=",")
+        assert len(records) == 300 * share and list(records[0].fields) == ["text", "label"]
+        found = Counter(label for record in records for label in labels_of(record, ","))
+        assert all(abs(found[label] - share * number) < 2 for label, number in {"A": 150, "B": 100, "C": 60}.items())
+    assert "labels, 'A', 'B', 'C'; one is needed" in refused("split", source, "--output", tmp_path / "other", "--label", "topics")
 
 
 def test_split_writes_the_format_that_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,11 +207,11 @@ def test_split_writes_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = sample(tmp_path / "all.csv")
     written: list[Any] = []
 
-    def full_disk(path: Path, records: Any) -> None:
+    def full_disk(path: Path, records: Any, **options: Any) -> None:
         if written:
             raise OSError(28, "No space left on device")
         written.append(path)
-        writers.write_records(path, records)
+        writers.write_records(path, records, **options)
 
     monkeypatch.setattr(data, "write_records", full_disk)
     assert "cannot be written: No space left on device" in refused("split", source, "--output", tmp_path / "parts")
@@ -201,6 +231,22 @@ def test_convert_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], suff
     source, target = sample(tmp_path / "all.csv", 5), tmp_path / f"new{suffix}"
     assert printed(capsys, 0, "convert", source, target) == f"{target}: 5 records\n"
     assert [(r.text, r.label, r.fields) for r in read_records(target)] == [(r.text, r.label, r.fields) for r in read_records(source)]
+
+
+def test_convert_several_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From lists to names with the separator and back, the column being called label from there on."""
+    rows = [("one", ["A", "B"]), ("two", []), ("three", ["B"])]
+    source = json_lines(tmp_path / "a.jsonl", rows)
+    several = ("--label-separator", "|")
+    printed(capsys, 0, "convert", source, tmp_path / "b.csv", *several, "--label", "topics")
+    assert (tmp_path / "b.csv").read_bytes() == b"text,label\r\none,A|B\r\ntwo,\r\nthree,B\r\n"
+    printed(capsys, 0, "convert", tmp_path / "b.csv", tmp_path / "c.tsv", *several)
+    printed(capsys, 0, "convert", tmp_path / "c.tsv", tmp_path / "d.jsonl", *several)
+    found = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert found == [{"text": text, "label": labels} for text, labels in rows]
+    clash = refused("convert", source, tmp_path / "e.csv", "--label-separator", "A", "--label", "topics")
+    assert "the label 'A' is empty or holds 'A'" in clash
+    assert "has no place; use .jsonl" in refused("convert", tmp_path / "d.jsonl", tmp_path / "e.conll", *several)
 
 
 def test_convert_marked_spans_to_words_with_tags_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

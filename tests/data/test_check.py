@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,39 @@ def test_places_are_named(tmp_path: Path) -> None:
     assert report.near_leaks["train", "dev"].to_dict() == {"count": 1, "first": [f"{dev}:3 ≈ {train}:1"]}
     assert report.missing_labels == {"B": ["train"], "C": ["dev"]}
     assert check_files([train, dev], near_duplicates=None).near_leaks == {}
+
+
+LABELS = [["A", "B"], ["B", "A", "A"], ["A"], [], "A, B", " "]
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from(TEXTS[:3]), st.sampled_from(LABELS)), min_size=1, max_size=6), min_size=1, max_size=3))
+def test_several_labels_count_each(tmp_path_factory: pytest.TempPathFactory, splits: list[list[tuple[str, list[str] | str]]]) -> None:
+    """Sets conflict, not lists of them; a label counts once in a record."""
+    folder = tmp_path_factory.mktemp("splits")
+    files = {}
+    for number, rows in enumerate(splits):
+        files[str(number)] = written(folder / f"{number}.jsonl", [{"text": text, "label": label} for text, label in rows])
+    report = check_files(files, label_separator=",", near_duplicates=None)
+    sets = [[(text, frozenset("AB") & frozenset(label)) for text, label in rows] for rows in splits]  # names are letters, also in strings
+    everything = [row for rows in sets for row in rows]
+    answers = {text: {labels for other, labels in everything if other == text} for text, _ in everything}
+    assert report.conflicts.count == sum(len(of_text) > 1 for of_text in answers.values())
+    having = {label: [name for name, rows in zip(files, sets, strict=True) if any(label in labels for _, labels in rows)] for label in "AB"}
+    assert report.missing_labels == {label: names for label, names in having.items() if 0 < len(names) < len(files)}
+    for name, rows in zip(files, sets, strict=True):
+        found = report.splits[name]
+        assert found.labels == Counter(label for _, labels in rows for label in labels)
+        sizes = Counter(min(len(labels), 2) for _, labels in rows)
+        assert found.to_dict()["labels_per_record"] == {"none": sizes[0], "one": sizes[1], "several": sizes[2]}
+
+
+def test_one_label_a_record_is_not_counted_per_record(tmp_path: Path) -> None:
+    report = check_files([written(tmp_path / "a.jsonl", [{"text": "one", "label": "A,B"}])])
+    assert report.splits["a"].labels == {"A,B": 1} and "labels_per_record" not in report.splits["a"].to_dict()
+    report = check_files([written(tmp_path / "b.jsonl", [{"text": "one", "label": ["A", "B"]}, {"text": "two", "label": "A"}])])
+    assert report.splits["b"].unreadable["bad-label"].count == 1
+    without = check_files([written(tmp_path / "c.jsonl", texts("one"))], label_separator=",")
+    assert "labels_per_record" not in without.splits["c"].to_dict()
 
 
 def test_pairs_and_entities_are_part_of_what_a_record_says(tmp_path: Path) -> None:
@@ -168,7 +202,7 @@ def test_what_cannot_be_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(ArgumentError, match=words):
             check_files(files)  # type: ignore[arg-type]
-    for option in ({"near_records": -1}, {"near_duplicates": 0.1}, {"format": "xml"}):
+    for option in ({"near_records": -1}, {"near_duplicates": 0.1}, {"format": "xml"}, {"label_separator": ""}):
         with pytest.raises(ArgumentError):
             check_files([a], **option)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="does not exist"):

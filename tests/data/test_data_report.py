@@ -70,3 +70,21 @@ def test_the_table() -> None:
     assert json.loads(json.dumps(report.to_dict()))["leaks"] == [{"of": "test", "in": "train", "count": 7, "first": ["b:1 = a:2"]}]
     charts = report.charts()
     assert list(charts) == ["words"] and ElementTree.fromstring(charts["words"]).tag.endswith("svg")
+
+
+def test_shares_of_several_labels_are_of_records() -> None:
+    train, test = SplitFindings(["a"], records=4), SplitFindings(["b"], records=2)
+    train.labels.update({"x": 3, "y": 2})
+    train.labels_per_record.update({"none": 1, "one": 1, "several": 2})
+    test.labels_per_record.update({"none": 2})
+    shown = str(DataReport({"train": train, "test": test})).splitlines()
+    assert [" ".join(line.split()) for line in shown[4:12]] == [
+        "labels per record train test",
+        "none 1 (25.0%) 2 (100.0%)",
+        "several 2 (50.0%) 0 (0.0%)",
+        "one 1 (25.0%) 0 (0.0%)",
+        "",
+        "label train test",
+        "x 3 (75.0%) 0 (0.0%)",
+        "y 2 (50.0%) 0 (0.0%)",
+    ]

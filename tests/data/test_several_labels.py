@@ -57,6 +57,13 @@ def test_what_are_no_labels(value: Any, code: str, words: str) -> None:
     assert caught.value.code == code and caught.value.line == 2
 
 
+def test_a_separator_that_makes_other_names(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the labels 'a;', 'b' cannot be told apart with ';;' between them: choose label_separator"):
+        records_from([{"text": "a", "label": ["a;", "b"]}], label_separator=";;")
+    (record,) = records_from([{"text": "a", "label": ["a", ";"]}], label_separator=";;;")
+    assert labels_of(record, ";;;") == ["a", ";"]
+
+
 @pytest.mark.parametrize("separator", ["", " ", 3])
 def test_what_separates_nothing(separator: Any) -> None:
     with pytest.raises(ArgumentError, match="label_separator must be a string such as ','"):

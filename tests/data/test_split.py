@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad.data.duplicates import form_of, similarity
-from minigrad.data.records import Entity, Record
+from minigrad.data.records import Entity, Record, labels_of
 from minigrad.data.split import split_records
 from minigrad.errors import ArgumentError, DataError
 
@@ -122,6 +123,108 @@ def test_sets_of_entity_types_are_classes() -> None:
         share = {"train": 0.8, "dev": 0.1, "test": 0.1}[name]
         counts = Counter(len(r.entities or ()) for r in part)
         assert counts == {1: 200 * share, 2: 60 * share, 0: 40 * share}
+
+
+def of_several(count: int, names: str, seed: int) -> list[Record]:
+    """Labels of a long tail that come together more often than chance."""
+    rng = np.random.default_rng(seed)
+    often = 0.6 / np.arange(1, len(names) + 1)
+    flags = rng.random((count, len(names))) < often * rng.choice([0.2, 1.8], (count, 1))
+    return distinct([", ".join(name for name, flag in zip(names, row, strict=True) if flag) for row in flags])
+
+
+def names_in(records: list[Record]) -> Counter[str]:
+    """How many records have each label, or none, which is called so."""
+    return Counter(name for record in records for name in set(labels_of(record, ",")) or {"none"})
+
+
+@given(st.integers(30, 120), SHARES, st.integers(0, 1000))
+def test_several_labels_exact_sizes_and_the_same_again(count: int, shares: dict[str, float], seed: int) -> None:
+    records = of_several(count, "abcdef", seed)
+    splits = split_quietly(records, shares, seed=seed, label_separator=",")
+    assert sorted(r.line for part in splits.values() for r in part) == [r.line for r in records]
+    for name, part in splits.items():
+        assert [r.line for r in part] == sorted(r.line for r in part)
+        assert abs(len(part) - shares[name] * count) < 1 + 1e-6  # rounding of the product
+    assert split_quietly(records, shares, seed=seed, label_separator=",") == splits
+
+
+def test_several_labels_have_their_shares() -> None:
+    """Whole numbers are half a record off at best; by chance labels would be off by several records."""
+    off, by_chance = [], []
+    for seed in range(5):
+        records = of_several(1000, "abcdefghijkl", seed)
+        total = names_in(records)
+        assert len(total) == 13
+        for found, label_separator in ((off, ","), (by_chance, None)):
+            splits = split_records(records, seed=seed, label_separator=label_separator, stratify=label_separator is not None)
+            assert {name: len(part) for name, part in splits.items()} == {"train": 800, "dev": 100, "test": 100}
+            for share, part in zip((0.8, 0.1, 0.1), splits.values(), strict=True):
+                of_split = names_in(part)
+                found += [abs(of_split[name] - share * number) for name, number in total.items()]
+    assert np.mean(off) < 0.4 and max(off) < 3
+    assert np.mean(by_chance) > 2
+
+
+def test_one_label_a_record_read_as_several_has_its_shares_too() -> None:
+    """The class that is dealt last takes the room that the others leave it, so it is off by what their roundings add up to."""
+    records = distinct(["A"] * 500 + ["B"] * 333 + ["C"] * 74 + [""] * 93)  # type: ignore[list-item]
+    splits = split_records(records, label_separator=",")
+    for share, part in zip((0.8, 0.1, 0.1), splits.values(), strict=True):
+        found = names_in(part)
+        assert all(abs(found[name] - share * n) < 2 for name, n in {"A": 500, "B": 333, "C": 74, "none": 93}.items())
+        assert len(part) == 1000 * share
+
+
+@given(st.lists(st.integers(1, 6), min_size=12, max_size=25), SHARES, st.integers(0, 1000))
+def test_groups_of_several_labels_stay_together(sizes: list[int], shares: dict[str, float], seed: int) -> None:
+    records = of_several(sum(sizes), "abcd", seed)
+    whose = np.repeat(np.arange(len(sizes)), sizes).tolist()
+    records = [replace(r, fields={"who": who}) for r, who in zip(records, whose, strict=True)]
+    try:
+        splits = split_quietly(records, shares, seed=seed, label_separator=",", group_column="who")
+    except ArgumentError as error:
+        assert "would get none" in str(error)  # few large groups
+        return
+    where = [{r.fields["who"] for r in part} for part in splits.values()]
+    assert sum(map(len, where)) == len(sizes)
+    for name, part in splits.items():
+        excess = len(part) - shares[name] * len(records)
+        assert -(len(shares) - 1) * max(sizes) - 1e-6 < excess < max(sizes) + 1e-6
+
+
+def test_groups_of_several_labels_have_their_shares() -> None:
+    records = [replace(r, fields={"who": r.line // 3}) for r in of_several(3000, "abcdefgh", 0)]
+    total = names_in(records)
+    splits = split_records(records, label_separator=",", group_column="who")
+    for share, part in zip((0.8, 0.1, 0.1), splits.values(), strict=True):
+        found = names_in(part)
+        assert abs(len(part) - share * 3000) < 3
+        assert all(abs(found[name] - share * number) < 6 for name, number in total.items())  # two groups
+
+
+def test_rare_labels_among_several_are_said_and_trained_on() -> None:
+    records = of_several(50, "ab", 0)
+    records[7], records[9] = replace(records[7], label="a, rare"), replace(records[9], label="rarer,rare")
+    with pytest.warns(UserWarning, match=r"fewer records than splits have the label\(s\) 'rare', 'rarer': some") as said:
+        splits = split_records(records, label_separator=",")
+    assert said[0].filename == __file__
+    assert names_in(splits["train"])["rare"] == 2
+
+
+def test_separators_of_labels_that_are_none() -> None:
+    with pytest.raises(ArgumentError, match="label_separator must be a string such as ','"):
+        split_records(distinct(["A"] * 30), label_separator=" ")
+    with pytest.raises(DataError, match="the record has no label"):
+        split_records(distinct(["A", None] * 20), label_separator=",")
+    records = distinct([None] * 30)
+    assert split_records(records, label_separator=",") == split_records(records)
+
+
+def test_same_division_of_several_labels_on_every_machine() -> None:
+    """Written down once, as above."""
+    splits = split_records(of_several(40, "abc", 1), seed=5, label_separator=",")
+    assert ([r.line for r in splits["dev"]], [r.line for r in splits["test"]]) == ([6, 20, 35, 36], [7, 19, 22, 23])
 
 
 def test_not_stratified() -> None:

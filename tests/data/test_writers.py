@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minigrad.data.conll import joined
-from minigrad.data.readers import read_records
-from minigrad.data.records import Entity, Record
+from minigrad.data.readers import read_records, records_from
+from minigrad.data.records import Entity, Record, labels_of
 from minigrad.data.tagging import spans_of
 from minigrad.data.writers import write_records
 from minigrad.errors import ArgumentError, DataError
@@ -71,6 +71,76 @@ def test_csv_reads_back(records: list[Record]) -> None:
 @given(files(marked=False, texts=TEXTS.filter(lambda text: {"\t", "\n", "\r"}.isdisjoint(text))))
 def test_tsv_reads_back(records: list[Record]) -> None:
     check_round_trip(records, ".tsv")
+
+
+NAMES = st.text("ab;, \u00e9", min_size=1, max_size=3)
+
+
+@st.composite
+def records_of_several(draw: st.DrawFn) -> tuple[list[Record], str]:
+    """Records as reading gives them: names of lists, and strings as they stand in tables; and what separates them."""
+    separator = draw(st.sampled_from([",", ";", ";;", ", ", "a"]))
+    rows = draw(st.lists(st.one_of(st.lists(NAMES, max_size=3), st.text("ab;, ", max_size=6)), min_size=1, max_size=4))
+    records = []
+    for row in rows:
+        try:
+            records += records_from([{"text": "a text", "label": row}], label_separator=separator)
+        except DataError as error:
+            assert error.code == "bad-label"  # a list that this separator cannot keep apart
+    return [replace(record, line=line) for line, record in enumerate(records, start=1)], separator
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
+@given(records_of_several())
+def test_several_labels_read_back(suffix: str, made: tuple[list[Record], str]) -> None:
+    records, separator = made
+    assume(records)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a{suffix}"
+        try:
+            write_records(path, records, label_separator=separator)
+        except DataError as error:
+            assert suffix == ".jsonl" and "cannot be told apart" in str(error) and os.listdir(folder) == []
+            return
+        found = read_records(path, label_separator=separator)
+        again = Path(folder) / f"b{suffix}"
+        write_records(again, found, label_separator=separator)
+        assert again.read_bytes() == path.read_bytes()
+    assert [labels_of(back, separator) for back in found] == [labels_of(record, separator) for record in records]
+    if suffix != ".jsonl":
+        assert [back.label for back in found] == [record.label for record in records]
+
+
+def test_several_labels_are_lists_or_names_with_the_separator(tmp_path: Path) -> None:
+    records = [replace(PLAIN, label="x; y"), replace(PLAIN, label="")]
+    write_records(tmp_path / "a.jsonl", records, label_separator=";")
+    assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"text": "a b", "label": ["x", "y"]}\n{"text": "a b", "label": []}\n'
+    write_records(tmp_path / "a.csv", records, label_separator=";")
+    assert (tmp_path / "a.csv").read_bytes() == b"text,label\r\na b,x; y\r\na b,\r\n"
+    write_records(tmp_path / "b.jsonl", [replace(PLAIN, label=None)], label_separator=";")
+    assert (tmp_path / "b.jsonl").read_text(encoding="utf-8") == '{"text": "a b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("suffix", "record", "separator", "words"),
+    [
+        (".jsonl", replace(PLAIN, label="a; ;;b"), ";;", r"its labels 'a;', 'b' cannot be told apart with ';;' between them"),
+        (".jsonl", replace(PLAIN, label="", fields={"labels": []}), ",", "its column 'labels' would be read as spans; rename it"),
+        (".jsonl", replace(PLAIN, label="x,\ud800"), ",", "half a surrogate pair"),
+        (".tsv", replace(PLAIN, label="x\ty"), "\ty", "holds a tab"),
+        (".csv", replace(PLAIN, label="x\0y"), "\0", "NUL"),
+        (".conll", replace(MARKED, label=""), ",", "it has label, for which a .conll file has no place"),
+    ],
+)
+def test_several_labels_that_a_format_cannot_hold(tmp_path: Path, suffix: str, record: Record, separator: str, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        write_records(tmp_path / f"a{suffix}", [record], label_separator=separator)
+    assert str(caught.value).startswith("made:1: ") and os.listdir(tmp_path) == []
+
+
+def test_what_separates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="label_separator must be a string such as ','"):
+        write_records(tmp_path / "a.jsonl", [PLAIN], label_separator="")
 
 
 CHARACTERS = st.sampled_from("a# =\u00e9\U0001f600.-\u2028")
