@@ -109,10 +109,10 @@ _left: set[Any] = set()
 def _give_back(*pools: Any) -> None:
     """Give the memory of recordings that are gone back to the system, which CuPy (14.2) does not do when their pool goes.
 
-    Blocks in which an array is in use still are for the next time.
+    Blocks in which an array is in use still are for the next time, and all while something is recorded, where a graph may end as garbage.
     """
     _left.update(pools)
-    for pool in list(_left):
+    for pool in () if transfers.is_recording() else list(_left):
         pool.free_all_blocks()
         if not pool.total_bytes():
             _left.discard(pool)

@@ -227,6 +227,16 @@ def test_the_memory_of_a_recording_that_is_gone_is_given_back(pools: list[Pool])
     assert [pool.total_bytes() for pool in pools] == [0, 72] and not graphs._left
 
 
+def test_nothing_is_given_back_while_launches_are_recorded(pools: list[Pool]) -> None:
+    recorder = graphs.Recorder()
+    replays = [recorder.recorded(list)[1]]
+    with recorder.entered():
+        kept = recorder.recorded(replays.clear)
+        assert pools[0].total_bytes() == 72
+    assert [pool.total_bytes() for pool in pools] == [8, 72]
+    del kept
+
+
 @pytest.mark.parametrize("run", range(1, graphs.WARM_UPS + 2))
 def test_the_memory_of_a_recording_that_fails_is_given_back(run: int, pools: list[Pool]) -> None:
     recorder, runs = graphs.Recorder(), []

@@ -306,7 +306,7 @@ def test_streams_are_used_again() -> None:
     for _ in range(3):
         recorder = graphs.Recorder()
         found.add(recorder._stream.ptr)
-        x = mg.ones(8, 8).to("cuda")
+        x = mg.ones((8, 8)).to("cuda")
         with recorder.entered():
             _, replay = recorder.recorded(lambda x=x: (x @ x).array)
             replay()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minigrad.backend import Array
+from minigrad.backend.branch import branch
 from minigrad.backend.gradients import RowSum
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.table import ROWS, ceil_div
@@ -15,7 +16,8 @@ AT_ONCE = 256
 
 
 class Sums:
-    """Sums of the columns of several arrays, side by side. What is launched for them alone is launched when somebody wants them.
+    """Sums of the columns of several arrays, side by side. Where a branch is open, what is launched for them alone waits until somebody
+    wants them, so that it is launched there. Elsewhere nothing waits: what it reads would be held.
 
     rows: of the longest of those arrays. zeroed: whether others have fewer. `partial` has room for the sums that each block of a kernel
     leaves. Shapes: partial (blocks, width) float32.
@@ -28,6 +30,8 @@ class Sums:
     def add(self, kernel: str, arrays: Sequence[Array | None], place: int) -> None:
         """Have a kernel sum these arrays, which nobody may change before; its first sum is column `place`."""
         self._kernels.append((kernel, arrays, place))
+        if branch.get() is None:
+            self._launch()
 
     def parts(self, *sizes: int) -> list[RowSum]:
         """The sums, in pieces."""
@@ -35,9 +39,11 @@ class Sums:
         return summed(self._xp, self.partial, self._launch, read).parts(*sizes)
 
     def _launch(self) -> None:
+        """All that waits."""
         if self._zeroed:
             self.partial.fill(0)
-        for kernel, arrays, place in self._kernels:
+        kernels, self._kernels, self._zeroed = self._kernels, [], False
+        for kernel, arrays, place in kernels:
             shape = arrays[0].shape
             launch(kernel, shape, *arrays, self.partial.reshape(-1)[place:], *shape, self.partial.shape[1])
 
