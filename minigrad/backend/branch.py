@@ -15,7 +15,7 @@ from typing import Any
 from minigrad.backend.gradients import Divisible
 from minigrad.modes import Mode
 
-HELD = 256 << 20
+HELD = 128 << 20
 """Bytes that are held for a branch at most. A gradient that reads more than a quarter of them fills a GPU by itself."""
 
 

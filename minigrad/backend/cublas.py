@@ -58,7 +58,9 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
 Library: TypeAlias = Any
 """A ctypes.CDLL with the functions of SIGNATURES and cublasGetStatusName."""
 
-_local = threading.local()
+_handles: dict[tuple[int, int, int], tuple[c_void_p, Any]] = {}
+"""With their memory, by device, stream and thread. They stay when a thread ends, since graphs that it has recorded compute in that memory;
+a later thread of the same number takes them over."""
 
 
 @cache
@@ -117,14 +119,13 @@ def current_handle() -> c_void_p:
     import cupy
 
     stream = cupy.cuda.get_current_stream().ptr
-    key = cupy.cuda.runtime.getDevice(), stream
-    handles: dict[tuple[int, int], tuple[c_void_p, Any]] = _local.__dict__.setdefault("handles", {})
-    if key not in handles:
+    key = cupy.cuda.runtime.getDevice(), stream, threading.get_ident()
+    if key not in _handles:
         if cupy.cuda.runtime.streamIsCapturing(stream):
             raise DeviceError("the first matrix product on a stream cannot be captured: compute the step once on that stream before")
         workspace = cupy.get_default_memory_pool().malloc(WORKSPACE)  # not of the pool of a recording, which ends before
-        handles[key] = new_handle(library(), stream, workspace.ptr), workspace
-    return handles[key][0]
+        _handles[key] = new_handle(library(), stream, workspace.ptr), workspace
+    return _handles[key][0]
 
 
 def new_handle(functions: Library, stream: int, workspace: int) -> c_void_p:

@@ -6,11 +6,16 @@ A cuBLAS that is installed is really loaded, and without a driver it really refu
 from __future__ import annotations
 
 import ctypes
+import gc
 import re
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -146,6 +151,36 @@ def test_a_handle_has_its_stream_and_then_its_workspace() -> None:
     noted = Noted()
     new_handle(noted, 77, 4096)
     assert noted.calls == [("cublasCreate_v2",), ("cublasSetStream_v2", 77), ("cublasSetWorkspace_v2", 4096, 32 << 20)]
+
+
+def test_what_a_handle_works_in_outlives_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that the thread has recorded computes there, for as long as anybody has it."""
+
+    class Memory:
+        ptr = 4096
+
+    def malloc(size: int) -> Memory:
+        memory = Memory()
+        made.append(ref(memory))
+        return memory
+
+    made: list[ref[Memory]] = []
+    runtime = SimpleNamespace(getDevice=lambda: 0, streamIsCapturing=lambda stream: False)
+    cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=77), runtime=runtime)
+    pool = SimpleNamespace(malloc=malloc)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
+    monkeypatch.setattr(cublas, "library", Noted)
+    monkeypatch.setattr(cublas, "_handles", {})
+
+    def twice() -> None:
+        assert cublas.current_handle() is cublas.current_handle()
+
+    thread = Thread(target=twice)
+    thread.start()
+    twice()  # while the other may run: nobody else has this thread's handle
+    thread.join()
+    gc.collect()
+    assert all(memory() is not None for memory in made) and len(made) == len(cublas._handles)
 
 
 @pytest.mark.parametrize("name", ["cublasCreate_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2"])
