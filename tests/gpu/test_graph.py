@@ -205,7 +205,7 @@ def test_closed_while_steps_are_on_their_way(folder: Path) -> None:
     losses = [next(steps).loss for _ in range(8)]
     steps.close()
     made = next(iter(optimizer.steps.values()))
-    assert 8 < made <= 8 + steps.AHEAD
+    assert 8 < made <= 8 + AHEAD
     again = made_plainly(folder, batches(20)[:made])
     assert losses == again[0][:8]
     for name, p in model.named_parameters():
