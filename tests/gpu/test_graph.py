@@ -24,6 +24,7 @@ from minigrad.models import DistilBertForSequenceClassification, ElectraForSeque
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
 from minigrad.train.captured.feeding import filled
+from minigrad.train.captured.steps import AHEAD
 from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, fill_label
 from minigrad.train.team import Team
 from minigrad.workers.graphs.buckets import bucket_for
