@@ -103,6 +103,9 @@ def main() -> None:
     for name, known in (("cases", CASES), ("precisions", PRECISIONS)):
         if wrong := [one for one in getattr(options, name) if one not in known]:
             parser.error(f"--{name}: {', '.join(wrong)}: choose from {', '.join(known)}")
+    for name in ("batches", "passes"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be above 0, got {getattr(options, name)}")
     gpu = probe()
     if not gpu.usable:
         sys.exit(f"error: {gpu.reason}")

@@ -21,4 +21,4 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 def check_separator(label_separator: object) -> None:
     """Raises: ArgumentError for what cannot stand between labels; None, for one label a record, can."""
     if label_separator is not None and (not isinstance(label_separator, str) or not label_separator.strip()):
-        raise ArgumentError(f"label_separator must be a string such as ',', got {quoted(label_separator)}")
+        raise ArgumentError(f"label_separator must be a string of more than white space, such as ',', got {quoted(label_separator)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -10,11 +11,7 @@ NAMES = ("nan", "inf", "-inf")
 
 def named(value: Any) -> Any:
     """The same with the name of each number that is not finite, in dicts and lists too: for logs and files of predictions."""
-    if isinstance(value, float) and not isfinite(value):
-        return str(float(value))
-    if isinstance(value, dict):
-        return {key: named(inner) for key, inner in value.items()}
-    return [named(inner) for inner in value] if isinstance(value, list | tuple) else value
+    return _replaced(value, lambda number: str(float(number)))
 
 
 def number(value: object) -> float | None:
@@ -29,8 +26,12 @@ def number(value: object) -> float | None:
 
 def nulled(value: Any) -> Any:
     """The same with null for each number that is not finite, in dicts and lists too: for reports."""
+    return _replaced(value, lambda number: None)
+
+
+def _replaced(value: Any, other: Callable[[float], str | None]) -> Any:
     if isinstance(value, float) and not isfinite(value):
-        return None
+        return other(value)
     if isinstance(value, dict):
-        return {key: nulled(inner) for key, inner in value.items()}
-    return [nulled(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: _replaced(inner, other) for key, inner in value.items()}
+    return [_replaced(inner, other) for inner in value] if isinstance(value, list | tuple) else value

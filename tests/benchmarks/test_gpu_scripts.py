@@ -36,9 +36,12 @@ def test_the_scripts_say_why_they_cannot_run(name: str) -> None:
     assert (done.returncode, done.stderr) == (1, f"error: {probe().reason}\n")
 
 
-@pytest.mark.parametrize("option", ["--at-once", "--minutes", "--rounds", "--batches"])
-def test_numbers_that_cannot_be_are_refused_in_one_line(option: str) -> None:
-    done = run("gpu_step.py", "--device", "cpu", option, "0")
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [*(("gpu_step.py", option) for option in ("--at-once", "--minutes", "--rounds", "--batches")), ("gpu_profile.py", "--batches")],
+)
+def test_numbers_that_cannot_be_are_refused_in_one_line(name: str, option: str) -> None:
+    done = run(name, option, "0")
     assert done.returncode == 2 and f"{option} must be above 0, got 0" in done.stderr and "Traceback" not in done.stderr
 
 

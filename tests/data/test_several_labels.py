@@ -66,7 +66,7 @@ def test_a_separator_that_makes_other_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separator", ["", " ", 3])
 def test_what_separates_nothing(separator: Any) -> None:
-    with pytest.raises(ArgumentError, match="label_separator must be a string such as ','"):
+    with pytest.raises(ArgumentError, match="label_separator must be a string of more than white space, such as ','"):
         records_from([{"text": "a", "label": "x"}], label_separator=separator)
 
 

@@ -213,7 +213,7 @@ def test_rare_labels_among_several_are_said_and_trained_on() -> None:
 
 
 def test_separators_of_labels_that_are_none() -> None:
-    with pytest.raises(ArgumentError, match="label_separator must be a string such as ','"):
+    with pytest.raises(ArgumentError, match="label_separator must be a string of more than white space, such as ','"):
         split_records(distinct(["A"] * 30), label_separator=" ")
     with pytest.raises(DataError, match="the record has no label"):
         split_records(distinct(["A", None] * 20), label_separator=",")

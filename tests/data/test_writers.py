@@ -139,7 +139,7 @@ def test_several_labels_that_a_format_cannot_hold(tmp_path: Path, suffix: str, r
 
 
 def test_what_separates_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="label_separator must be a string such as ','"):
+    with pytest.raises(ArgumentError, match="label_separator must be a string of more than white space, such as ','"):
         write_records(tmp_path / "a.jsonl", [PLAIN], label_separator="")
 
 
