@@ -53,14 +53,15 @@ class Objective(ABC):
         return self.share(model, part, self.count(whole))
 
     def terms(self) -> Sequence[tuple[float, Objective]]:
-        """(weight, objective) pairs whose weighted sum it is: itself alone, but for a mixture."""
+        """(weight, objective) pairs whose weighted sum it is: itself alone, but for a mixture. None of them is a sum of terms itself."""
         return [(1.0, self)]
 
     def made_of(self) -> list[Objective]:
-        """This one, its terms, and those that are attributes of them, each once."""
+        """This one, and those that are parts or attributes of one of them, each once."""
         found: list[Objective] = [self]
         for one in found:  # which grows
-            for held in (*(term for _, term in one.terms()), *vars(one).values()):
+            parts = [part for _, part in one.parts] if isinstance(one, Mixed) else []
+            for held in (*parts, *vars(one).values()):
                 if isinstance(held, Objective) and all(held is not known for known in found):
                     found.append(held)
         return found
@@ -78,9 +79,8 @@ def weighted(shares: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 
 def has_own_loss(objective: Objective) -> bool:
-    """Whether its loss may be another than the weighted sum of its terms' shares."""
-    own, *others = (getattr(one.loss, "__func__", None) for one in (objective, *(term for _, term in objective.terms())))
-    return own not in (Objective.loss, Mixed.loss) or any(other is not Objective.loss for other in others)
+    """Whether its loss may be another than its share, or of a mixture the weighted sum of its terms' losses."""
+    return getattr(objective.loss, "__func__", None) not in (Objective.loss, Mixed.loss)
 
 
 def fill_label(terms: Sequence[tuple[float, Objective]]) -> float | None:
@@ -230,7 +230,8 @@ class SequenceChoices(Objective):
 class Mixed(Objective):
     """A weighted sum of several objectives over the same batches, each a mean over its own items.
 
-    parts: (weight, objective) pairs. A model of several heads is told apart by objectives that call it differently.
+    parts: (weight, objective) pairs; a mixture among them counts as its own parts, with both weights multiplied. Parts without items in a
+    batch are left out. A model of several heads is told apart by objectives that call it differently.
     Raises: ArgumentError for no parts, and weights that are not above 0.
     """
 
@@ -246,7 +247,11 @@ class Mixed(Objective):
         raise ArgumentError("the parts of a Mixed objective count their own items: call loss(model, part, whole)")
 
     def loss(self, model: Any, part: Batch, whole: Batch) -> Tensor:
-        return weighted([(weight, objective.loss(model, part, whole)) for weight, objective in self.parts if objective.count(whole) > 0])
+        return weighted([(weight, term.loss(model, part, whole)) for weight, term in self.terms() if term.count(whole) > 0])
 
     def terms(self) -> Sequence[tuple[float, Objective]]:
-        return self.parts
+        return [
+            (weight * inner, term)
+            for weight, objective in self.parts
+            for inner, term in ([(1.0, objective)] if has_own_loss(objective) else objective.terms())
+        ]

@@ -131,7 +131,7 @@ def labels_of(case: str, generator: np.random.Generator) -> np.ndarray:
         ("weighted classes", SequenceClasses([0.5, 2.0, 1.3], 0.1)),
         ("numbers", SequenceNumbers()),
         ("choices", SequenceChoices()),
-        ("mixed", Mixed([(0.3, SequenceClasses([0.5, 2.0, 1.3])), (1.7, SequenceClasses(label_smoothing=0.2))])),
+        ("mixed", Mixed([(0.3, SequenceClasses([0.5, 2.0, 1.3])), (0.5, Mixed([(3.4, SequenceClasses(label_smoothing=0.2))]))])),
     ],
 )
 def test_steps_of_every_objective(case: str, objective: Objective, caplog: pytest.LogCaptureFixture) -> None:

@@ -205,6 +205,30 @@ def test_mixed_is_the_weighted_sum() -> None:
     assert MIXED.count(replace(without, token_labels=np.full(batch.tokens.packing.rows, -100))) == 0
 
 
+def test_a_mixture_in_a_mixture_counts_as_its_parts() -> None:
+    """In the order in which they stand, by their weights' products, so that a captured step is the plain one to the last bit."""
+    model, batch, (first, second) = TwoHeads(), batch_of(4), MIXED.parts
+    nested = Mixed([(0.5, first[1]), (3.0, Mixed([(0.7, second[1]), (1.1, Mixed([(0.2, first[1])]))]))])
+    flat = Mixed([(0.5, first[1]), (3.0 * 0.7, second[1]), (3.0 * (1.1 * 0.2), first[1])])
+    assert nested.terms() == list(flat.parts)
+    assert nested.loss(model, batch, batch).item() == flat.loss(model, batch, batch).item()
+    without = replace(batch, token_labels=np.full(batch.tokens.packing.rows, -100))
+    assert nested.loss(model, without, without).item() == flat.loss(model, without, without).item()
+    outer = Mixed([(2.0, first[1]), (1.0, Mixed([(4.0, second[1])]))])  # whose inner one has nothing there
+    assert outer.loss(model, without, without).item() == Mixed([(2.0, first[1])]).loss(model, without, without).item()
+
+
+class Penalised(Mixed):
+    def loss(self, model: Any, part: Batch, whole: Batch) -> Tensor:
+        return super().loss(model, part, whole) + 10.0
+
+
+def test_a_mixture_with_a_loss_of_its_own_is_asked_for_it() -> None:
+    model, batch = TwoHeads(), batch_of(4)
+    wanted = 2 * (MIXED.loss(model, batch, batch).item() + 10)
+    assert Mixed([(2.0, Penalised(MIXED.parts))]).loss(model, batch, batch).item() == pytest.approx(wanted, rel=EPSILON)
+
+
 @pytest.mark.parametrize(("workers", "parts"), [(1, 3), (2, 1), (2, 2)])
 def test_mixed_through_a_team(workers: int, parts: int) -> None:
     model, batch = TwoHeads(), batch_of(5)
@@ -249,8 +273,9 @@ def test_impossible_mixtures(parts: Any) -> None:
 
 def test_a_mixture_without_items_has_no_loss() -> None:
     bare = replace(batch_of(0), labels=np.full(7, -100))
-    with pytest.raises(ArgumentError, match="no part of this mixture has an item"):
-        Mixed([(1.0, SequenceClasses())]).loss(Scores(), bare, bare)
+    for part in (SequenceClasses(), Mixed([(2.0, SequenceClasses())])):
+        with pytest.raises(ArgumentError, match="no part of this mixture has an item"):
+            Mixed([(1.0, part)]).loss(Scores(), bare, bare)
 
 
 def test_a_mixture_has_no_one_count() -> None:

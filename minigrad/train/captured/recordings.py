@@ -46,8 +46,9 @@ class Recordings:
         if type(loss_of) is not LossOf:  # what a subclass computes may be another loss
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
             return
-        self._ignored, kind = fill_label(loss_of.objective.terms()), type(loss_of.objective).__name__
-        if has_own_loss(loss_of.objective):
+        objective, terms = loss_of.objective, loss_of.objective.terms()
+        self._ignored, kind = fill_label(terms), type(objective).__name__
+        if any(map(has_own_loss, [objective, *(term for _, term in terms)])):
             self._give_up(f"{kind} has a `loss` of its own, and what is recorded is `share`", logging.INFO)
         elif self._ignored is None:
             self._give_up(f"{kind} cannot ignore an item, so batches cannot be filled up to one size", logging.INFO)

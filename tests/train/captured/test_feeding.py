@@ -143,7 +143,7 @@ def test_labels_that_are_numbers_are_filled_up_with_nan(labels: np.ndarray) -> N
 
 def test_the_labels_that_fill_batches_up() -> None:
     classes, numbers = SequenceClasses(), SequenceNumbers()
-    assert {fill_label(objective.terms()) for objective in (classes, TokenClasses(), Mixed([(1.0, classes)]))} == {IGNORED}
+    mixtures = Mixed([(1.0, classes)]), Mixed([(1.0, Mixed([(1.0, classes)]))])
+    assert {fill_label(objective.terms()) for objective in (classes, TokenClasses(), *mixtures)} == {IGNORED}
     for objective in (numbers, SequenceChoices(), Mixed([(1.0, TokenClasses()), (1.0, numbers)])):
         assert np.isnan(fill_label(objective.terms()) or 0)
-    assert fill_label(Mixed([(1.0, classes), (1.0, Mixed([(1.0, classes)]))]).terms()) is None

@@ -99,6 +99,10 @@ CASES: dict[str, tuple[Objective, list[Batch]]] = {
     "choices": (SequenceChoices(), with_labels(choices_with_gaps)),
     "whole choices": (SequenceChoices(), with_labels(lambda generator, count: generator.integers(0, 2, (count, 3)))),
     "mixed": (Mixed([(0.3, SequenceClasses(WEIGHTS, 0.1)), (1.7, Tags(WEIGHTS))]), batches(LENGTHS)),
+    "mixed in a mixture": (
+        Mixed([(0.3, SequenceClasses()), (0.7, Mixed([(1.7, Tags(WEIGHTS)), (0.1, SequenceClasses(WEIGHTS, 0.1))]))]),
+        batches(LENGTHS),
+    ),
 }
 
 
@@ -130,9 +134,10 @@ def test_gradients_of_parameters_are_computed_beside_the_walk_back(gpu: type[rec
         assert beside[kernel] == gpu.lengths[0][kernel] > 0
 
 
-def test_a_term_without_items_is_left_out(gpu: type[recording.Recorder]) -> None:
+@pytest.mark.parametrize("case", ["mixed", "mixed in a mixture"])
+def test_a_term_without_items_is_left_out(case: str, gpu: type[recording.Recorder]) -> None:
     """Its head gets no gradient then, and no update, which would not be 0 by Adam's rule."""
-    objective, given = CASES["mixed"][0], batches([*LENGTHS, LENGTHS[0], LENGTHS[1]])
+    objective, given = CASES[case][0], batches([*LENGTHS, LENGTHS[0], LENGTHS[1]])
     for position in (1, 4):
         given[position] = replace(given[position], labels=np.full(3, IGNORED))
     numbers, arrays = made(objective, given, False, True)

@@ -54,9 +54,10 @@ def test_a_change_of_the_objective_means_a_new_recording(gpu: type[recording.Rec
         assert losses == pytest.approx([objective.loss(model, batch, batch).item()] * 2, rel=1e-6)  # float32, sums in another order
 
 
-def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(nested: bool, gpu: type[recording.Recorder]) -> None:
     batch, part = batches([(5, 9, 3)])[0], SequenceClasses([1.0, 2.0, 3.0])
-    model, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, part)]))
+    model, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, Mixed([(1.0, part)]) if nested else part)]))
     model.eval()
     losses = [team.backward(batch) for _ in range(2)]
     part.class_weights = np.array([3.0, 2.0, 0.5], np.float32)
@@ -65,6 +66,18 @@ def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(gpu: type[recordi
     assert losses[0] == losses[1] != losses[2] == losses[3]
     with pytest.raises(ValueError, match="read-only"):  # a copy on the GPU would not see it
         SequenceClasses([1.0, 2.0]).class_weights[0] = 5.0
+
+
+def test_other_parts_of_a_mixture_in_a_mixture_mean_a_new_recording(gpu: type[recording.Recorder]) -> None:
+    batch, part = batches([(5, 9, 3)])[0], SequenceClasses()
+    inner = Mixed([(1.0, part)])
+    model, team = team_of(Mixed([(1.0, inner)]))
+    model.eval()
+    losses = [team.backward(batch) for _ in range(2)]
+    inner.parts = ((2.0, part),)
+    losses += [team.backward(batch) for _ in range(2)]
+    assert len(gpu.lengths) == 2
+    assert losses == pytest.approx([losses[0]] * 2 + [2 * losses[0]] * 2)
 
 
 class Held(Objective):
@@ -244,7 +257,14 @@ def test_an_objective_with_a_loss_of_its_own(
     assert team.backward(batch) > 10 and not gpu.lengths
 
 
-@pytest.mark.parametrize("part", [Penalised(), Mixed([(1.0, SequenceClasses())])], ids=["a loss of its own", "a mixture"])
+class PenalisedMixture(Mixed):
+    """More than the weighted sum."""
+
+    def loss(self, model: Any, part: Batch, whole: Batch) -> mg.Tensor:
+        return super().loss(model, part, whole) + 10.0
+
+
+@pytest.mark.parametrize("part", [Penalised(), PenalisedMixture([(1.0, SequenceClasses())])], ids=["alone", "a mixture"])
 def test_a_mixture_of_which_a_part_has_one(part: Any, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "minigrad")
     _, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, part)]))
