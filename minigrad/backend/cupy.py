@@ -17,7 +17,7 @@ from minigrad.backend import cublas, gemm
 from minigrad.backend.gradients import Product, RowSparse
 from minigrad.backend.numpy import constant as constant
 from minigrad.backend.numpy import transfer as transfer
-from minigrad.backend.precision import product_precision
+from minigrad.backend.precision import gpu_precision
 from minigrad.backend.transfers import declared, to_gpu
 
 NAME = "cupy"
@@ -60,7 +60,7 @@ def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
     if dtype == np.float64:
         operands = compute = "float64"
     elif dtype == np.float32:
-        operands, compute = "float32", product_precision.get()
+        operands, compute = "float32", gpu_precision()
     else:
         return gemm.delivered(cupy.matmul(a, b), out, accumulate)
     a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
@@ -71,46 +71,41 @@ def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
 
 
 # ---------------------------------------------------------------- arrays of two bytes a number
-PAIRS = """
+PAIR = """
 // Two numbers in one register, the first in its lower half; of two equally near numbers the even one, and NaN for NaN.
-__device__ unsigned int bf16_pair(float x, float y) {
+__device__ unsigned int pair(float x, float y) {
     unsigned int bits;
-    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
-    return bits;
-}
-
-__device__ unsigned int fp16_pair(float x, float y) {
-    unsigned int bits;
-    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    asm("%s" : "=r"(bits) : "f"(x), "f"(y));
     return bits;
 }
 """
+ROUNDING = {
+    "bf16": "cvt.rn.bf16x2.f32 %0, %2, %1;",
+    "fp16": "{.reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high};}",  # before Ampere, too
+}
 """The instructions that round, which the tests replace where they run the kernels on a CPU."""
 
 SHORTEN = """
 // A thread rounds eight numbers, and writes them at once; y is a new array and begins at a multiple of 16 bytes.
-#define SHORTEN(name, pair)                                                                         \
-    extern "C" __global__ void name(const float* x, unsigned short* y, long long n) {               \
-        const long long start = 8 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);             \
-        if (start + 8 > n) {                                                                        \
-            for (long long i = start; i < n; ++i) y[i] = (unsigned short)pair(x[i], 0.0f);          \
-            return;                                                                                 \
-        }                                                                                           \
-        __align__(16) float v[8];                                                                   \
-        if ((size_t)x % 16 == 0) {                                                                  \
-            *(float4*)v = *(const float4*)(x + start);                                              \
-            *(float4*)(v + 4) = *(const float4*)(x + start + 4);                                    \
-        } else {                                                                                    \
-            for (int i = 0; i < 8; ++i) v[i] = x[start + i];                                        \
-        }                                                                                           \
-        *(uint4*)(y + start) = make_uint4(pair(v[0], v[1]), pair(v[2], v[3]), pair(v[4], v[5]), pair(v[6], v[7])); \
+extern "C" __global__ void shorten(const float* x, unsigned short* y, long long n) {
+    const long long start = 8 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);
+    if (start + 8 > n) {
+        for (long long i = start; i < n; ++i) y[i] = (unsigned short)pair(x[i], 0.0f);
+        return;
     }
-SHORTEN(shorten_bf16, bf16_pair)
-SHORTEN(shorten_fp16, fp16_pair)
+    __align__(16) float v[8];
+    if ((size_t)x % 16 == 0) {
+        *(float4*)v = *(const float4*)(x + start);
+        *(float4*)(v + 4) = *(const float4*)(x + start + 4);
+    } else {
+        for (int i = 0; i < 8; ++i) v[i] = x[start + i];
+    }
+    *(uint4*)(y + start) = make_uint4(pair(v[0], v[1]), pair(v[2], v[3]), pair(v[4], v[5]), pair(v[6], v[7]));
+}
 """
 THREADS = 256
 
-_shorten = {name: cupy.RawKernel(PAIRS + SHORTEN, f"shorten_{name}") for name in gemm.SHORT}
+_shorten = {name: cupy.RawKernel(PAIR % ROUNDING[name] + SHORTEN, "shorten") for name in gemm.SHORT}
 
 
 def shortened(x: Any, name: str) -> Any:

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.errors import ArgumentError
+from minigrad.backend.probe import PRECISIONS_SINCE, probe
+from minigrad.errors import ArgumentError, DeviceError
 from minigrad.modes import Mode
 
-PRECISIONS = ("float32", "tf32", "bf16", "fp16")
+PRECISIONS = tuple(PRECISIONS_SINCE)
 
 product_precision: ContextVar[str] = ContextVar("precision", default="float32")
 
@@ -39,6 +40,22 @@ def precision(name: str) -> Mode[str]:
     if name not in PRECISIONS:
         raise ArgumentError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r:.80}")
     return Mode(product_precision, name)
+
+
+def gpu_precision() -> str:
+    """The precision in which the GPU is to compute.
+
+    Raises: DeviceError (gpu-precision) if its tensor cores do not take that. Where there is no GPU, whoever asks computes on none.
+    """
+    name = product_precision.get()
+    if name != "float32" and (found := probe()).usable and name not in found.precisions:
+        gpu, (major, minor) = found.gpus[0], PRECISIONS_SINCE[name]
+        raise DeviceError(
+            f"precision {name!r}: {gpu.name} has no tensor cores for it, which begin with compute capability {major}.{minor}; "
+            f"it computes in {' and '.join(found.precisions)}",
+            code="gpu-precision",
+        )
+    return name
 
 
 def rounded(x: Any, name: str) -> Any:

@@ -7,17 +7,22 @@ that names none of them. So everything is asked once, from below, and the first 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 INSTALL = '`pip install "minigrad-nn[gpu]"` (CUDA 12) or `pip install "minigrad-nn[gpu13]"` (CUDA 13)'
 PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
 """The distributions that hold the module `cupy`. They write to the same files, so only one may be installed."""
 
+OLDEST_CUPY = (14, 1)  # as in setup.py
+
 NO_DEVICE = 100  # cudaErrorNoDevice
-BF16_SINCE = (8, 0)  # Ampere: the first tensor cores that take bfloat16
+
+PRECISIONS_SINCE = {"float32": (0, 0), "tf32": (8, 0), "bf16": (8, 0), "fp16": (7, 5)}
+"""The compute capability of the first GPUs whose tensor cores multiply what our kernels give them: Ampere, and for fp16 Turing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +55,10 @@ class Probe:
     def usable(self) -> bool:
         return not self.reason
 
-    @property
-    def bf16(self) -> bool:
-        """Whether the GPU's tensor cores take bfloat16; without, everything but the precision "bf16" works."""
-        return self.usable and self.gpus[0].compute_capability >= BF16_SINCE
+    @cached_property
+    def precisions(self) -> tuple[str, ...]:
+        """In which the GPU computes; none if there is no usable one."""
+        return tuple(name for name, since in PRECISIONS_SINCE.items() if self.usable and self.gpus[0].compute_capability >= since)
 
 
 def probe(*, refresh: bool = False) -> Probe:
@@ -98,6 +103,9 @@ def _look(found: dict[str, Any]) -> None:
         raise _Obstacle(
             f"CuPy is installed but cannot be imported ({told(error)}): uninstall {' and '.join(packages) or 'it'}, then {INSTALL}"
         ) from error
+    if (numbers := re.match(r"(\d+)\.(\d+)", found["cupy"])) and tuple(map(int, numbers.groups())) < OLDEST_CUPY:
+        oldest = ".".join(map(str, OLDEST_CUPY))
+        raise _Obstacle(f"CuPy {found['cupy']} is too old, {oldest} is the first that serves: uninstall it, then {INSTALL}")
     found["driver"] = _asked("CuPy does not reach CUDA", Asked.driver)
     found["runtime"] = _asked("CuPy does not reach CUDA", Asked.runtime)
     if found["driver"] == 0:
@@ -118,7 +126,13 @@ def _look(found: dict[str, Any]) -> None:
             f"there is an NVIDIA driver, but no GPU is visible: see what `nvidia-smi` lists; CUDA_VISIBLE_DEVICES, which chooses, {stated}"
         )
     found["gpus"] = _asked("a GPU is visible but tells nothing about itself", lambda: tuple(map(Asked.gpu, range(count))))
-    _library("NVRTC, which compiles kernels,", Asked.nvrtc)
+    gpu, known = found["gpus"][0], _library("NVRTC, which compiles kernels,", Asked.architectures)
+    if (asked := gpu.compute_capability) not in known:
+        first, last = (".".join(map(str, end)) for end in (min(known), max(known)))
+        raise _Obstacle(
+            f"the installed CUDA compiles for compute capability {first} to {last}, and the GPU ({gpu.name}) has {asked[0]}.{asked[1]}: "
+            f"install the other one of {INSTALL}, or a newer CuPy"
+        )
     _library("cuBLAS, which multiplies matrices,", Asked.cublas)
     _asked(f"the GPU ({found['gpus'][0].name}) is present but cannot be used", Asked.compute)
 
@@ -130,9 +144,9 @@ def _asked(failure: str, question: Callable[[], Any]) -> Any:
         raise _Obstacle(f"{failure} ({told(error)}): see what `nvidia-smi` says, and who else computes there") from error
 
 
-def _library(name: str, question: Callable[[], Any]) -> None:
+def _library(name: str, question: Callable[[], Any]) -> Any:
     try:
-        question()
+        return question()
     except Exception as error:
         raise _Obstacle(f"CUDA's library {name} cannot be loaded ({told(error)}): {INSTALL} brings it along") from error
 
@@ -210,6 +224,13 @@ class Asked:
 
         major, minor = nvrtc.getVersion()
         return int(major), int(minor)
+
+    @staticmethod
+    def architectures() -> list[tuple[int, int]]:
+        """The compute capabilities that NVRTC compiles for."""
+        from cupy.cuda import nvrtc
+
+        return [divmod(number, 10) for number in nvrtc.getSupportedArchs()]
 
     @staticmethod
     def cublas() -> None:

@@ -171,6 +171,13 @@ class Draw:
         drawn = words(self.seed, DROPOUT, int(self.packing.numbers[i]), self.site, self.step, rows * row_blocks)
         return drawn.reshape(rows, row_blocks * UNITS)
 
+    def _mark(self, drawn: np.ndarray[Any, np.dtype[np.uint16]], out: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+        """Write into `out` which of the words survive."""
+        if self.threshold < 65536:
+            np.greater_equal(drawn, self.threshold, out=out)
+        else:  # no word can; NumPy below 2.2.2 crashes when it compares a part of an array with a number outside of its dtype
+            out[...] = False
+
     def mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """True where a unit survives. Every row owns whole blocks, so a row's units do not depend on the others.
 
@@ -179,7 +186,7 @@ class Draw:
         out = np.empty((self.packing.rows, self.width), bool)
         blocks = -(-self.width // UNITS)
         for i, (a, b) in enumerate(self.packing.spans):
-            np.greater_equal(self._rows(i, blocks)[:, : self.width], self.threshold, out=out[a:b])
+            self._mark(self._rows(i, blocks)[:, : self.width], out[a:b])
         return out
 
     def pairs(self, i: int, count: int = 1) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -194,5 +201,5 @@ class Draw:
         out = np.empty((count, self.width, int(self.packing.lengths[i]), b - a), bool)
         for sequence, survives in enumerate(out, i):
             drawn = self._rows(sequence, self.width * blocks).reshape(survives.shape[1], self.width, blocks * UNITS)
-            np.greater_equal(drawn[:, :, : b - a], self.threshold, out=survives.swapaxes(0, 1))
+            self._mark(drawn[:, :, : b - a], survives.swapaxes(0, 1))
         return out.reshape(count * self.width, *out.shape[2:])

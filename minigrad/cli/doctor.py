@@ -116,7 +116,7 @@ def _cuda(version: int | None, absent: str) -> str:
 
 def _multiplies(name: str, found: Probe) -> str:
     """Whether the first GPU gives the right product in this precision."""
-    if name == "bf16" and not found.bf16:
+    if name not in found.precisions:
         return "this GPU has no tensor cores for it"
     with precision(name):
         a = ones((SIZE, SIZE), device="cuda")

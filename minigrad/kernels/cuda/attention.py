@@ -16,7 +16,7 @@ import numpy as np
 from minigrad import ops
 from minigrad.backend.gemm import SHORT
 from minigrad.backend.layout import address, is_contiguous
-from minigrad.backend.precision import product_precision
+from minigrad.backend.precision import gpu_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_weights
 from minigrad.kernels.cuda.draws import recipe
@@ -49,7 +49,7 @@ def _attention(
         return NotImplemented
     if not covers_weights(draw, queries, packing, heads):
         return NotImplemented
-    precision = product_precision.get()
+    precision = gpu_precision()
 
     def run(q: Any, kv: Any) -> Any:
         return attend(xp, q, kv, packing=packing, queries=queries, heads=heads, draw=draw, causal=causal, size=size, precision=precision)

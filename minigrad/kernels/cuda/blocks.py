@@ -18,7 +18,7 @@ from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gemm import SHORT
 from minigrad.backend.layout import beside, neighbours
-from minigrad.backend.precision import product_precision
+from minigrad.backend.precision import gpu_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows, covers_weights
 from minigrad.kernels.cuda.attention import attend
@@ -54,7 +54,7 @@ def _attention_block(
     eps: float = 1e-12,
     keep: bool,
 ) -> Any:
-    precision = product_precision.get()
+    precision = gpu_precision()
     storage, weights, biases = _storage(precision), (wq, wk, wv), (bq, bk, bv)
     if not all_float32(x, *weights, *biases, wo, bo, gamma, beta) or not _fits(x, wo, bo, gamma, beta):
         return NotImplemented
@@ -114,7 +114,7 @@ def _feed_forward(
     eps: float = 1e-12,
     keep: bool,
 ) -> Any:
-    precision = product_precision.get()
+    precision = gpu_precision()
     storage = _storage(precision)
     if approximate != "none" or not all_float32(x, w1, b1, w2, b2, gamma, beta):
         return NotImplemented

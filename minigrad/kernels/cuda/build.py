@@ -21,6 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from minigrad.backend.probe import PRECISIONS_SINCE
 from minigrad.errors import ArgumentError, DeviceError, MinigradError, MissingExtraError
 from minigrad.files import replacing
 from minigrad.kernels.cuda.table import TABLE
@@ -32,8 +33,12 @@ SOURCES = Path(__file__).parent / "sources"
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 """For the compiler, besides the architecture; the last makes it say what each kernel needs."""
 
-ARCHITECTURES = (80, 90)
-"""Those that kernels are tried for: Ampere (A100) and Hopper (H100, H200)."""
+TUNED = (80, 90)
+"""Those that registers are shared out for: Ampere (A100) and Hopper (H100, H200)."""
+
+ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
+"""Those that kernels are compiled for by the tests: from Pascal (P100) over Volta (V100), Turing (T4), Ampere, Ada (L4) and Hopper to
+Blackwell (B200, RTX 50)."""
 
 
 # ---------------------------------------------------------------- compiling
@@ -179,9 +184,15 @@ def resources(said: str) -> list[Resources]:
     return found
 
 
-def sources() -> list[str]:
-    """The files that hold kernels, in the order of the launch table."""
-    return list(dict.fromkeys(entry.source for entry in TABLE.values()))
+def sources(architecture: int | None = None) -> list[str]:
+    """The files that hold kernels, in the order of the launch table; those that such a GPU can run, if one is given."""
+    found = dict.fromkeys(entry.source for entry in TABLE.values())
+    return [source for source in found if architecture is None or takes(architecture, source.removesuffix(".cu").rpartition("_")[2])]
+
+
+def takes(architecture: int, precision: str) -> bool:
+    """Whether such a GPU computes in a precision; whatever is none counts as float32."""
+    return divmod(architecture, 10) >= PRECISIONS_SINCE.get(precision, (0, 0))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,13 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m minigrad.kernels.cuda.build",
         description="List the GPU kernels with what they need, or write their machine code to a folder for MINIGRAD_CUBINS.",
     )
-    parser.add_argument("--arch", default=",".join(map(str, ARCHITECTURES)), help="compute capabilities, by default %(default)s")
+    parser.add_argument("--arch", default=",".join(map(str, TUNED)), help="compute capabilities, by default %(default)s")
     parser.add_argument("--output", type=Path, help="the folder to write to")
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"\d+(,\d+)*", options.arch):
         raise ArgumentError(f"--arch takes numbers such as 80,90, got {options.arch!r}")
     for number in map(int, options.arch.split(",")):
-        for source in sources():
+        for source in sources(number):
             text = (SOURCES / source).read_text(encoding="utf-8")
             content, said = compile_source(source, text, number)
             for needed in resources(said):

@@ -10,7 +10,7 @@ from minigrad import ops
 from minigrad.backend import Array, namespace_of
 from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.gradients import RowSparse
-from minigrad.backend.precision import product_precision
+from minigrad.backend.precision import gpu_precision
 from minigrad.backend.random import Draw
 from minigrad.backend.transfers import declared
 from minigrad.kernels.coverage import all_float32, covers_rows
@@ -63,7 +63,7 @@ def _embed_norm(
     keep: bool,
 ) -> Any:
     """The output is also written short, where products read it so."""
-    count, precision = len(untrained), product_precision.get()
+    count, precision = len(untrained), gpu_precision()
     tables, ids = parts[:count], [*parts[count:]]
     if not 0 < count <= TABLES or len(ids) != count or not all(map(readable, tables, ids, untrained)) or not all_float32(gamma, beta):
         return NotImplemented

@@ -14,7 +14,7 @@ from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gradients import RowSum
 from minigrad.backend.layout import beside
-from minigrad.backend.precision import product_precision
+from minigrad.backend.precision import gpu_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
@@ -28,7 +28,7 @@ from minigrad.kernels.cuda.table import WIDEST
 def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]]:
     """x Wᵀ, and what makes of its gradient g that of x, and those of W's rows in pieces of some sizes: in one, if none are named. Where
     operands are short, x, W and g are each shortened once."""
-    precision = product_precision.get()
+    precision = gpu_precision()
     x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
 
     def pullback(g: Array, *sizes: int) -> Any:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, ref
 from minigrad.backend import Array
 from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.layout import address, is_contiguous
-from minigrad.backend.precision import product_precision
+from minigrad.backend.precision import gpu_precision
 from minigrad.modes import Mode
 
 
@@ -87,7 +87,7 @@ _asked: WeakKeyDictionary[Any, set[tuple[int, int]]] = WeakKeyDictionary()
 def weights_at_once(arena: Any) -> Iterator[None]:
     """Inside, the weights of an optimizer's arena are shortened at the beginning, as many as were asked for the last time, and nobody may
     change them: for steps that are recorded, whose first run finds out which they are."""
-    precision = product_precision.get()
+    precision = gpu_precision()
     if precision not in SHORT:
         yield
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -40,10 +40,11 @@ class EmulationError(AssertionError):
 
 
 class Emulator:
-    """Compiled sources, one library each, made when first wanted. backwards: threads run in falling order."""
+    """Compiled sources, one library each, made when first wanted. backwards: threads run in falling order. flags: more of the compiler's;
+    "-DTURING" for a GPU before Ampere."""
 
-    def __init__(self, folder: Path, sources: Path = SOURCES) -> None:
-        self.folder, self.sources, self.backwards = folder, sources, False
+    def __init__(self, folder: Path, sources: Path = SOURCES, flags: Sequence[str] = ()) -> None:
+        self.folder, self.sources, self.flags, self.backwards = folder, sources, flags, False
         self._libraries: dict[str, ctypes.CDLL] = {}
 
     def changed(self, source: str, right: str, wrong: str) -> Emulator:
@@ -66,7 +67,8 @@ class Emulator:
             lines = [f'#include "{self.sources / source}"', *(f"EMULATE({name})" for name in names)]
             (self.folder / f"{source}.cpp").write_text("\n".join(lines) + "\n", encoding="utf-8")
             header = Path(__file__).with_name("emulator.h")
-            command = [compiler, *FLAGS, f"-I{self.sources}", "-include", str(header), "-o", str(made), str(self.folder / f"{source}.cpp")]
+            command = [compiler, *FLAGS, *self.flags, f"-I{self.sources}", "-include", str(header)]
+            command += ["-o", str(made), str(self.folder / f"{source}.cpp")]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             library = ctypes.CDLL(str(made))

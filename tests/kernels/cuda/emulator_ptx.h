@@ -1,4 +1,4 @@
-// The functions of `ptx.cuh` in plain C++, for the emulator.
+// The functions of `ptx.cuh` in plain C++, for the emulator; with TURING those that GPUs before Ampere have.
 //
 // Products are exact and are added in float32, one after another; a tensor core adds in an order of its own.
 #pragma once
@@ -85,8 +85,6 @@ inline float power_of_two(float x) {
 
 inline unsigned tf32(float x) { return emulator::shortened(x, 13, true); }
 
-inline unsigned bf16_pair(float x, float y) { return emulator::shortened(x, 16, false) >> 16 | emulator::shortened(y, 16, false); }
-
 inline unsigned fp16_pair(float x, float y) { return emulator::to_fp16(x) | emulator::to_fp16(y) << 16; }
 
 inline void multiply_tf32(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int line = __builtin_LINE()) {
@@ -95,10 +93,6 @@ inline void multiply_tf32(float (&sums)[4], const unsigned (&a)[4], unsigned b0,
 
 inline void multiply_bf16(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int line = __builtin_LINE()) {
     emulator::multiply<16>(sums, a, b0, b1, emulator::from_bf16, line);
-}
-
-inline void multiply_fp16(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int line = __builtin_LINE()) {
-    emulator::multiply<16>(sums, a, b0, b1, emulator::from_fp16, line);
 }
 
 inline float2 bf16_numbers(unsigned pair) { return {emulator::from_bf16(pair & 0xFFFFu), emulator::from_bf16(pair >> 16)}; }
@@ -122,6 +116,22 @@ inline void load_across(unsigned (&pairs)[4], const void* row, int line = __buil
     }
 }
 
+#ifdef TURING
+inline void multiply_fp16_of_8(float (&sums)[4], unsigned a0, unsigned a1, unsigned b0, int line = __builtin_LINE()) {
+    emulator::multiply<16>(sums, {a0, a1, 0, 0}, b0, 0, emulator::from_fp16, line);  // what is not there is zero
+}
+
+#include "scalar.cuh"
+#define DEVICE inline
+#include "turing.cuh"
+#undef DEVICE
+#else
+inline unsigned bf16_pair(float x, float y) { return emulator::shortened(x, 16, false) >> 16 | emulator::shortened(y, 16, false); }
+
+inline void multiply_fp16(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int line = __builtin_LINE()) {
+    emulator::multiply<16>(sums, a, b0, b1, emulator::from_fp16, line);
+}
+
 inline void copy_16(void* to, const void* from, bool there, int line = __builtin_LINE()) { emulator::copy<16>(to, from, there, line); }
 
 inline void copy_4(void* to, const void* from, bool there, int line = __builtin_LINE()) { emulator::copy<4>(to, from, there, line); }
@@ -130,3 +140,4 @@ inline void await_copies() {
     for (const auto& copy : emulator::current->copies) copy.from ? memcpy(copy.to, copy.from, copy.bytes) : memset(copy.to, 0, copy.bytes);
     emulator::current->copies.clear();
 }
+#endif

@@ -109,7 +109,7 @@ def no_compiler() -> Any:
 def test_a_folder_of_compiled_kernels_needs_no_compiler(
     compilations: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(build, "sources", lambda: [SOURCE, "loss.cu"])
+    monkeypatch.setattr(build, "sources", lambda architecture: [SOURCE, "loss.cu"])
     build.main(["--output", str(tmp_path / "made"), "--arch", "80,90"])
     assert len(list((tmp_path / "made").iterdir())) == 4
     assert "gather_rows" in capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_a_folder_of_compiled_kernels_needs_no_compiler(
 def test_compiled_kernels_of_other_sources_are_not_taken(
     compilations: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(build, "sources", lambda: [SOURCE])
+    monkeypatch.setattr(build, "sources", lambda architecture: [SOURCE])
     build.main(["--output", str(tmp_path / "made"), "--arch", "90"])
     monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "--use_fast_math"))
     monkeypatch.setenv("MINIGRAD_CUBINS", str(tmp_path / "made"))
@@ -142,6 +142,17 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         build.compile_source("x.cu", "", 90)
 
 
+# ---------------------------------------------------------------- for which GPUs
+def test_a_gpu_gets_the_kernels_of_the_precisions_that_it_has() -> None:
+    assert build.sources(80) == build.sources(120) == build.sources()
+    assert {source for source in build.sources() if source not in build.sources(75)} == {
+        "attention_tf32.cu",
+        "attention_bf16.cu",
+        "rows_bf16.cu",
+    }
+    assert {source for source in build.sources(75) if source not in build.sources(70)} == {"attention_fp16.cu", "rows_fp16.cu"}
+
+
 # ---------------------------------------------------------------- what is said
 def test_an_error_brings_the_compilers_words() -> None:
     with pytest.raises(
@@ -152,7 +163,7 @@ def test_an_error_brings_the_compilers_words() -> None:
 
 
 def test_the_list_names_each_kernel_with_what_it_takes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "sources", lambda: [SOURCE])
+    monkeypatch.setattr(build, "sources", lambda architecture: [SOURCE])
     build.main(["--arch", "90"])
     lines = capsys.readouterr().out.splitlines()
     kernels = [name for name, entry in TABLE.items() if entry.source == SOURCE]

@@ -16,8 +16,9 @@ import pytest
 from kernels.cuda.cubins import parameter_sizes
 
 from minigrad.backend.precision import PRECISIONS
+from minigrad.backend.probe import Asked
 from minigrad.errors import MissingExtraError
-from minigrad.kernels.cuda.build import ARCHITECTURES, SOURCES, Resources, compile_source, resources, sources
+from minigrad.kernels.cuda.build import ARCHITECTURES, SOURCES, TUNED, Resources, compile_source, resources, sources
 from minigrad.kernels.cuda.table import HEAD_SIZES, STORAGES, TABLE
 
 REGISTERS = {
@@ -65,6 +66,19 @@ REGISTERS |= {
 }
 """The most that a thread may take, a little above what it takes today. At 128, two blocks of 256 threads fit a multiprocessor."""
 
+SPILLED = {
+    60: {"sum_rows": 12, "adam": 8},
+    70: {"sum_rows": 72},
+    75: {"add_norm_float32": 8, "add_norm_fp16": 8, "attention_forward_fp16_128": 32, "attention_dkv_fp16_128": 36},
+    100: {"segment_max": 8, "attention_forward_tf32_64": 16, "attention_dkv_tf32_64": 28},
+    120: {"attention_forward_tf32_64": 8, "attention_dkv_tf32_64": 68},
+}
+"""The bytes that kernels may store in local memory and load again where registers are not shared out for a GPU: a few numbers of a thread,
+which cost less than having fewer blocks side by side would."""
+
+OF_NO_MATTER = r"Architectures prior to '<compute/sm>_75' are deprecated|Value of threads per SM for entry \w+ is out of range"
+"""Warnings: that CUDA 13 does without Pascal and Volta, and that a multiprocessor of Turing has fewer threads than kernels ask for."""
+
 MOST_REGISTERS = 255
 """Of any kernel without a line above: beyond, the compiler spills."""
 
@@ -74,6 +88,8 @@ STATIC_SHARED = 48 << 10
 
 @cache
 def compiled(source: str, architecture: int) -> tuple[bytes, str]:
+    if divmod(architecture, 10) not in Asked.architectures():
+        pytest.skip(f"the installed NVRTC does not compile for sm_{architecture}")
     return compile_source(source, (SOURCES / source).read_text(encoding="utf-8"), architecture)
 
 
@@ -90,14 +106,14 @@ def needed(source: str, architecture: int) -> dict[str, Resources]:
     return {found.kernel: found for found in resources(compiled(source, architecture)[1])}
 
 
-each = pytest.mark.parametrize(("source", "architecture"), [(s, a) for a in ARCHITECTURES for s in sources()])
+each = pytest.mark.parametrize(("source", "architecture"), [(s, a) for a in ARCHITECTURES for s in sources(a)])
 
 
 @each
 def test_a_source_compiles_without_a_warning(source: str, architecture: int) -> None:
     cubin, said = compiled(source, architecture)
     assert cubin.startswith(b"\x7fELF")
-    assert "warning" not in said, said
+    assert not [line for line in said.splitlines() if "warning" in line and not re.search(OF_NO_MATTER, line)], said
 
 
 @each
@@ -111,8 +127,9 @@ def test_a_source_holds_the_kernels_of_the_table(source: str, architecture: int)
 @each
 def test_nothing_lies_in_local_memory_and_registers_stay_below_the_ceiling(source: str, architecture: int) -> None:
     for name, found in needed(source, architecture).items():
-        assert (found.stack, found.spills) == (0, 0), name
-        assert 0 < found.registers <= REGISTERS.get(name, MOST_REGISTERS), name
+        assert max(found.stack, found.spills) <= SPILLED.get(architecture, {}).get(name, 0), name
+        ceiling = REGISTERS.get(name, MOST_REGISTERS) if architecture in TUNED else MOST_REGISTERS
+        assert 0 < found.registers <= ceiling, name
         threads = int(np.prod(TABLE[name].block))
         assert found.registers * threads <= 65536, f"{name}: no block fits a multiprocessor"
         assert found.shared <= STATIC_SHARED, name
@@ -120,6 +137,7 @@ def test_nothing_lies_in_local_memory_and_registers_stay_below_the_ceiling(sourc
 
 def test_the_ceilings_are_of_kernels_that_exist() -> None:
     assert set(REGISTERS) <= set(TABLE)
+    assert set().union(*SPILLED.values()) <= set(TABLE) and not set(SPILLED) & set(TUNED)
 
 
 @pytest.mark.parametrize("source", sources())

@@ -1,6 +1,6 @@
 // The instructions that only PTX has: powers of two, to the short formats and back, products of small matrices by tensor cores, reading
 // their operands from shared memory, and copies to there that go on by themselves. Each is one function, which the tests replace where
-// they run kernels on a CPU.
+// they run kernels on a CPU. What GPUs have since Ampere alone (compute capability 8.0) stands in turing.cuh once more, for those before.
 //
 // Lane l has g = l / 4 and c = l % 4. A product adds to 16 x 8 sums (rows g and g + 8, columns 2c and 2c + 1). Of the left operand a lane
 // holds rows g and g + 8, of the right one column g; of their common axis, tf32: c and c + 4 of 8, halves: 2c, 2c + 1, 2c + 8, 2c + 9 of
@@ -22,16 +22,12 @@ DEVICE u32 tf32(float x) {
     return bits;
 }
 
-// Two numbers in one register, the first in its lower half.
-DEVICE u32 bf16_pair(float x, float y) {
-    u32 bits;
-    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
-    return bits;
-}
-
+// Two numbers in one register, the first in its lower half. Since Ampere it is one instruction, in this form too.
 DEVICE u32 fp16_pair(float x, float y) {
     u32 bits;
-    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    asm("{.reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high};}"
+        : "=r"(bits)
+        : "f"(x), "f"(y));
     return bits;
 }
 
@@ -53,8 +49,6 @@ DEVICE float2 fp16_numbers(u32 pair) {
     }
 MULTIPLY(multiply_tf32, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")
 MULTIPLY(multiply_bf16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
-MULTIPLY(multiply_fp16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
-#undef MULTIPLY
 
 // Four matrices of 8 x 8 halves in shared memory; lane l names the beginning of row l % 8 of matrix l / 8. Of each matrix a lane gets
 // columns 2c and 2c + 1 of row g, or rows 2c and 2c + 1 of column g.
@@ -68,6 +62,15 @@ MULTIPLY(multiply_fp16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 LOAD(load_along, "ldmatrix.sync.aligned.m8n8.x4.shared.b16")
 LOAD(load_across, "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16")
 #undef LOAD
+
+#if __CUDA_ARCH__ >= 800
+DEVICE u32 bf16_pair(float x, float y) {
+    u32 bits;
+    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    return bits;
+}
+
+MULTIPLY(multiply_fp16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 
 // Copies 16 or 4 bytes from global to shared memory, zeros unless they are `there`; both places are multiples of that. The copy is made
 // when this thread has awaited it, and other threads see it after a barrier behind that.
@@ -83,4 +86,14 @@ COPY(copy_4, "cp.async.ca.shared.global", 4)
 #undef COPY
 
 DEVICE void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#else
+// As above, of 8 instead of 16 columns of the left operand.
+DEVICE void multiply_fp16_of_8(float (&sums)[4], u32 a0, u32 a1, u32 b0) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a0), "r"(a1), "r"(b0));
+}
+#include "turing.cuh"
+#endif
+#undef MULTIPLY
 #endif

@@ -45,7 +45,7 @@ DEVICE float4 over_rows(const float* x, const Span& span, int at, int width, boo
 }
 
 // out = the mean of the rows of each sequence. A block for each, for a strip of columns; each of its warps reads every eighth row.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
     segment_mean(const float* x, const i64* first_rows, float* out, i64 rows, i64 sequences, int width) {
     const Span span(first_rows, blockIdx.x, sequences, rows);
     const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
