@@ -27,6 +27,9 @@ Handler: TypeAlias = Callable[[dict[str, Any], Arrays], Reply]
 
 logger = logging.getLogger("minigrad")
 
+TOKENIZERS_THREADS = "TOKENIZERS_PARALLELISM"
+"""The variable by which the package `tokenizers` is told whether to use threads."""
+
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -61,10 +64,7 @@ class Worker:
         self.link, theirs = socket.socketpair()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child ignores them
         try:
-            with warnings.catch_warnings():
-                # Python 3.12 warns of any thread beside a fork: the child uses nothing that a thread of ours could have locked
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self.pid = os.fork()
+            self.pid = _fork()
             if self.pid == 0:
                 try:
                     for parents in PARENTS_SIGNALS:
@@ -118,6 +118,24 @@ class Worker:
         how = "ended" if code is None else f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = "; the system does so when memory runs out: compute less at a time, or with fewer workers" if code == -9 else ""
         return MinigradError(f"worker {self.number} (process {self.pid}) {how} in the middle of its work{hint}", code="worker-died")
+
+
+def _fork() -> int:
+    """os.fork, of which nobody warns. What is forked tokenizes in one thread unless the user has chosen: `tokenizers` has some, which are
+    not forked (and up to 0.22.1 it prints five lines about that for each worker).
+    """
+    chosen, pid = TOKENIZERS_THREADS in os.environ, -1
+    if not chosen:
+        os.environ[TOKENIZERS_THREADS] = "false"
+    try:
+        with warnings.catch_warnings():
+            # Python 3.12 warns of any thread beside a fork: the child uses nothing that a thread of ours could have locked
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    finally:
+        if pid != 0 and not chosen:
+            del os.environ[TOKENIZERS_THREADS]
+    return pid
 
 
 def stop_all(workers: list[Worker]) -> None:

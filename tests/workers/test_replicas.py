@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from models.cases import head
+from small_models import directory
 
 import minigrad as mg
 from minigrad.errors import ArgumentError, MinigradError, ShapeError
@@ -54,6 +58,32 @@ def test_dealing_gives_every_sequence_to_one_part(lengths: list[int], parts: int
         part = tokens.part(chosen)
         assert part.packing.numbers.tolist() == chosen.tolist()
         np.testing.assert_array_equal(part.input_ids, tokens.input_ids[tokens.rows_of(chosen)])
+
+
+@pytest.mark.parametrize("chosen", [None, "true"])
+def test_workers_tokenize_without_threads_unless_they_are_chosen(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variable that the package `tokenizers` reads: its threads are not forked."""
+    name = "TOKENIZERS_PARALLELISM"
+    monkeypatch.delenv(name, raising=False)
+    if chosen is not None:
+        monkeypatch.setenv(name, chosen)
+    with Replicas(lambda tokens: np.array([os.environ.get(name, "unset")] * len(tokens.packing.lengths), "S5"), 2) as variable_of:
+        assert variable_of(tokens_of([3, 3])).tolist() == [(chosen or "unset").encode(), (chosen or "false").encode()]
+    assert os.environ.get(name) == chosen
+
+
+def test_a_fork_prints_nothing_where_texts_were_tokenized(tmp_path: Path) -> None:
+    """Of which `tokenizers` has warned up to 0.22.1, on standard error and not as Python does. Python 3.12 warns of any thread."""
+    directory(tmp_path / "model", "BertModel")
+    script = f"""if True:
+        import minigrad as mg
+        encodings = mg.data.Tokenizer.from_pretrained({str(tmp_path / "model")!r}).encode(["the pump"] * 200)
+        with mg.workers.Replicas(lambda tokens: tokens.packing.lengths, 2) as lengths_of:
+            print(len(lengths_of(mg.data.PackedTokens.of([e.ids for e in encodings]))))
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.stdout, done.stderr) == ("200\n", "")
 
 
 def test_no_graph_is_recorded() -> None:
