@@ -43,11 +43,14 @@ def precision(name: str) -> Mode[str]:
 
 
 def gpu_precision() -> str:
-    """The precision in which the GPU is to compute.
-
-    Raises: DeviceError (gpu-precision) if its tensor cores do not take that. Where there is no GPU, whoever asks computes on none.
-    """
+    """The precision in which the GPU is to compute. Raises: as `check_gpu`."""
     name = product_precision.get()
+    check_gpu(name)
+    return name
+
+
+def check_gpu(name: str) -> None:
+    """Raises: DeviceError (gpu-precision) if there is a GPU whose tensor cores do not take this precision."""
     if name != "float32" and (found := probe()).usable and name not in found.precisions:
         gpu, (major, minor) = found.gpus[0], PRECISIONS_SINCE[name]
         raise DeviceError(
@@ -55,7 +58,6 @@ def gpu_precision() -> str:
             f"it computes in {' and '.join(found.precisions)}",
             code="gpu-precision",
         )
-    return name
 
 
 def rounded(x: Any, name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.backend.precision import check_gpu
 from minigrad.backend.random import manual_seed
 from minigrad.data.loader import PackedLoader
 from minigrad.errors import ArgumentError, CheckpointError
@@ -55,7 +56,8 @@ class Trainer:
     for the best model whenever an evaluation was the best so far. callbacks: functions of events (`events.py`). about: what the "start"
     event says of the run. identity: what must be the same when the run is resumed, beside settings, model and data.
 
-    Raises: ArgumentError if nothing is left to train, and for patience without evaluations.
+    Raises: ArgumentError if nothing is left to train, and for patience without evaluations; DeviceError for a device or a precision that
+    is not to be had.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class Trainer:
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not self.named:
             raise ArgumentError(f"freeze = {listing(settings.freeze)} leaves nothing to train")
+        if self.device == "cuda":
+            check_gpu(settings.precision)
         self.total = settings.steps or sum(loader.batches_in(epoch) for epoch in range(settings.epochs))
         self.optimizer = AdamW(self._groups(), lr=settings.lr)
         self.schedule = self._schedule()

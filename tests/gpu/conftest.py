@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from minigrad.backend.precision import PRECISIONS
 from minigrad.backend.probe import probe
 
 HERE = Path(__file__).parent
@@ -30,3 +31,13 @@ def device() -> str:
     if not found.usable:
         pytest.skip(found.reason)
     return "cuda"
+
+
+@pytest.fixture(autouse=True)
+def precision_of_the_gpu(device: str, request: pytest.FixtureRequest) -> None:
+    """A test whose parameters name a precision is for GPUs that compute in it."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    given = [one for one in parameters.values() if isinstance(one, str)]
+    missing = [name for name in PRECISIONS if name in given and device == "cuda" and name not in probe().precisions]
+    if missing:
+        pytest.skip(f"this GPU has no tensor cores for {missing[0]}")

@@ -20,8 +20,10 @@ from train.captured import test_steps
 from train.captured.test_steps import CONFIG, SAME_BUCKET
 
 import minigrad as mg
+from minigrad.backend import precision as precision_module
+from minigrad.backend.probe import Gpu, Probe
 from minigrad.data.loader import Batch, PackedLoader
-from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
+from minigrad.errors import ArgumentError, DeviceError, IndexRangeError, ShapeError
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
@@ -369,6 +371,23 @@ def test_steps_of_a_cpu_and_in_parts() -> None:
 
 
 # ---------------------------------------------------------------- a trainer
+def test_a_precision_that_the_gpu_lacks_is_refused_before_anything_is_computed(
+    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t4 = Gpu(name="Tesla T4", compute_capability=(7, 5), memory_total=1, memory_free=1)
+    monkeypatch.setattr(precision_module, "probe", lambda: Probe(gpus=(t4,)))
+
+    def made(name: str) -> Trainer:
+        loader = PackedLoader([np.array([1, 2])], [0])
+        settings = TrainingSettings(device="cuda", precision=name)
+        return Trainer(BertForSequenceClassification(BertConfig(**CONFIG)), SequenceClasses(), loader, settings)
+
+    assert made("fp16").device == made("float32").device == "cuda"
+    with pytest.raises(DeviceError, match="'bf16': Tesla T4 has no tensor cores for it") as error:
+        made("bf16")
+    assert error.value.code == "gpu-precision"
+
+
 def logged(capture: bool, texts: list[np.ndarray], **settings: Any) -> tuple[list[dict[str, Any]], list[np.ndarray], Any]:
     """What a trainer tells, the weights at the end, and where its optimizer stands. Batches have the size of their bucket."""
     mg.manual_seed(3)
