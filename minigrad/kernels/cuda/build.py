@@ -107,7 +107,10 @@ def cubin(source: str, architecture: int) -> Path:
         logger.warning("MINIGRAD_CUBINS: %s has no %s of this version for sm_%d, so it is compiled", prebuilt, source, architecture)
     folder = cache_folder()
     stem = f"{_stem(source, text, architecture)}-nvrtc{compiler_version()}"
-    return _intact(folder, f"{stem}-*.cubin") or _keep(folder, stem, compile_source(source, text, architecture)[0])
+    if found := _intact(folder, f"{stem}-*.cubin"):
+        return found
+    logger.info("%s is compiled for sm_%d: a second or two, once, since it is kept in %s", source, architecture, folder)
+    return _keep(folder, stem, compile_source(source, text, architecture)[0])
 
 
 def cache_folder() -> Path:

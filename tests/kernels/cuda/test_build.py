@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -44,11 +45,14 @@ def test_headers_of_headers_are_found() -> None:
     assert list(build.headers('#include "warp.cuh"\n// #include "attention.cuh"\n#include "nowhere.cuh"')) == ["warp.cuh", "scalar.cuh"]
 
 
-def test_the_second_time_it_is_found(compilations: list[str], tmp_path: Path) -> None:
-    path = build.cubin(SOURCE, 90)
-    assert path.parent == tmp_path / "cache" / "kernels" and path.read_bytes().startswith(b"\x7fELF")
-    assert build.cubin(SOURCE, 90) == path
+def test_the_second_time_it_is_found(compilations: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "minigrad"):
+        path = build.cubin(SOURCE, 90)
+        assert path.parent == tmp_path / "cache" / "kernels" and path.read_bytes().startswith(b"\x7fELF")
+        assert build.cubin(SOURCE, 90) == path
     assert compilations == [SOURCE]
+    [said] = caplog.messages
+    assert said.startswith(f"{SOURCE} is compiled for sm_90: ") and said.endswith(str(path.parent))
 
 
 def test_another_architecture_or_source_is_another_file(compilations: list[str]) -> None:
