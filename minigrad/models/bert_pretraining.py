@@ -67,8 +67,9 @@ class BertForMaskedLM(BertPretrained):
 
     labels: (batch, longest) or (rows,), the token that stood there, -100 where none is asked for and at padding. num_items_in_batch: how
     many labels the whole step has, if this batch is part of one. labelled_only: compute the logits of labelled tokens alone (in a padded
-    batch row by row), which is most of the work saved where few are masked. Shapes: logits (batch, longest, vocabulary), packed
-    (rows, vocabulary), with labelled_only (labelled tokens, vocabulary). Raises: as BertModel; see `token_labels`.
+    batch row by row), which is most of the work saved where few are masked. rows: compute those of these packed rows alone, without a
+    loss. Shapes: logits (batch, longest, vocabulary), packed (rows, vocabulary), with labelled_only (labelled tokens, vocabulary), of m
+    rows (m, vocabulary). Raises: as BertModel; see `token_labels`.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -84,11 +85,12 @@ class BertForMaskedLM(BertPretrained):
         labels: Any = None,
         *,
         labelled_only: bool = False,
+        rows: TensorLike | None = None,
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.word_output(found, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
+        return heads.word_output(found, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
 
 class BertLMHeadModel(BertPretrained):

@@ -217,8 +217,8 @@ class DistilBertModel(DistilBertPretrained):
 class DistilBertForMaskedLM(DistilBertPretrained):
     """DistilBERT with a score for every token of the vocabulary at every place.
 
-    The decoder is the table of word embeddings, unless the configuration unties them. labels, num_items_in_batch, labelled_only, Shapes:
-    as BertForMaskedLM. Raises: as DistilBertModel; see `token_labels`.
+    The decoder is the table of word embeddings, unless the configuration unties them. labels, num_items_in_batch, labelled_only, rows,
+    Shapes: as BertForMaskedLM. Raises: as DistilBertModel; see `token_labels`.
     """
 
     def __init__(self, config: DistilBertConfig) -> None:
@@ -238,11 +238,12 @@ class DistilBertForMaskedLM(DistilBertPretrained):
         labels: Any = None,
         *,
         labelled_only: bool = False,
+        rows: TensorLike | None = None,
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return heads.word_output(found, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
+        return heads.word_output(found, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
     def _scores(self, x: Tensor) -> Tensor:
         x = activated(x, self.vocab_transform, self.config.hidden_act)

@@ -87,19 +87,24 @@ def word_output(
     vocab_size: int,
     num_items_in_batch: float | None,
     labelled_only: bool,
+    rows: Any,
 ) -> LogitsOutput:
-    """Of a head that scores every token of the vocabulary; with labelled_only, computed and returned for labelled tokens alone.
+    """Of a head that scores every token of the vocabulary; with labelled_only or rows, computed and returned for those tokens alone.
 
-    Raises: as `token_labels`; ArgumentError for labelled_only without labels.
+    Raises: as `token_labels`; ArgumentError for labelled_only without labels, and rows with them; as `take_rows`.
     """
+    if rows is not None:
+        if labels is not None or labelled_only:
+            raise ArgumentError("rows asks for logits alone: pass no labels beside them")
+        return LogitsOutput(head(F.take_rows(found.rows, rows)), None, found.hidden_states, found.attentions)
     if not labelled_only:
         return token_output(found, head(found.rows), labels, num_items_in_batch)
     if labels is None:
         raise ArgumentError("labelled_only=True needs labels")
     ids = token_labels(labels, found.tokens, vocab_size)
-    rows = (ids != IGNORED).nonzero()[0]
-    logits = head(F.take_rows(found.rows, rows))
-    return LogitsOutput(logits, token_loss(logits, ids[rows], num_items_in_batch), found.hidden_states, found.attentions)
+    labelled = (ids != IGNORED).nonzero()[0]
+    logits = head(F.take_rows(found.rows, labelled))
+    return LogitsOutput(logits, token_loss(logits, ids[labelled], num_items_in_batch), found.hidden_states, found.attentions)
 
 
 def span_output(found: Encoded, logits: Tensor, start_positions: Any, end_positions: Any) -> QuestionAnsweringOutput:

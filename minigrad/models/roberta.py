@@ -161,7 +161,7 @@ class RobertaLMHead(heads.WordScores):
 class RobertaForMaskedLM(RobertaPretrained):
     """RoBERTa with a score for every token of the vocabulary at every place.
 
-    labels, num_items_in_batch, labelled_only, Shapes: as BertForMaskedLM. Raises: as RobertaModel; see `token_labels`.
+    labels, num_items_in_batch, labelled_only, rows, Shapes: as BertForMaskedLM. Raises: as RobertaModel; see `token_labels`.
     """
 
     def __init__(self, config: RobertaConfig) -> None:
@@ -177,11 +177,12 @@ class RobertaForMaskedLM(RobertaPretrained):
         labels: Any = None,
         *,
         labelled_only: bool = False,
+        rows: TensorLike | None = None,
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
         found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.word_output(found, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only)
+        return heads.word_output(found, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
 
 class RobertaForTokenClassification(RobertaPretrained):

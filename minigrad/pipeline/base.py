@@ -25,6 +25,7 @@ from minigrad.errors import ArgumentError, NonFiniteError, WeightFileError
 from minigrad.files import listing
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import LOOK_ALIKES, forecast, load, max_tokens, named_head
+from minigrad.packing import IntArray
 from minigrad.parameter import Parameter
 from minigrad.tape import no_grad
 from minigrad.tensor import Tensor
@@ -134,13 +135,16 @@ class Pipeline(ABC):
         """What the task reads from the model, a row for each sequence or each token."""
         return self.model(tokens).logits  # type: ignore[no-any-return]
 
-    def _rows(self, tokens: PackedTokens) -> Rows:
-        """`_rows_of`, by all workers. Raises: NonFiniteError, because what could be read off a NaN is no answer."""
+    def _rows(self, tokens: PackedTokens, rows: IntArray | None = None) -> Rows:
+        """`_rows_of`, by all workers. rows: of a task that takes them.
+
+        Raises: NonFiniteError, because what could be read off a NaN is no answer.
+        """
         now = [(p, p.leaf.version) for p in self.model.parameters()]
         if now != self._known:  # parameters are only equal to themselves
             self._replicas.close()
             self._known = now
-        return finite(self._replicas(tokens))
+        return finite(self._replicas(tokens, rows))
 
     def _longest(self) -> int:
         """The most tokens that model and tokenizer take."""

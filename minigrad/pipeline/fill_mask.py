@@ -12,8 +12,8 @@ from minigrad.data import Encoding, PackedTokens
 from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError
 from minigrad.files import listing, quoted
-from minigrad.models.losses import IGNORED
-from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, finite, softmax
+from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax
+from minigrad.tensor import Tensor
 
 
 class FillMask(Pipeline):
@@ -65,10 +65,12 @@ class FillMask(Pipeline):
 
     def _logits_at_masks(self, tokens: PackedTokens) -> list[Rows]:
         masked = tokens.input_ids == self.tokenizer.mask_id
-        labels = np.where(masked, 0, IGNORED)  # any label: it says where logits are wanted
-        logits = finite(self.model(tokens, labels=labels, labelled_only=True).logits.numpy())
+        logits = self._rows(tokens, np.flatnonzero(masked))
         ends = np.cumsum(np.add.reduceat(masked, tokens.packing.first_rows, dtype=np.int64))
         return np.split(logits, ends[:-1])
+
+    def _rows_of(self, tokens: PackedTokens, rows: Any = None) -> Tensor:
+        return self.model(tokens, rows=rows).logits  # type: ignore[no-any-return]
 
     def _read(self, encoding: Encoding, scores: Rows, top_k: int, among: NDArray[np.int64]) -> list[Any]:
         """`among`: the tokens to choose from. Shapes: scores (masks, vocabulary)."""

@@ -29,14 +29,15 @@ from minigrad.workers.process import Reply, Worker, number_of_workers, stop_all
 from minigrad.workers.surroundings import Surroundings
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Function: TypeAlias = Callable[[PackedTokens], Tensor | Numbers]
+Function: TypeAlias = Callable[..., Tensor | Numbers]
 
 
 class Replicas:
     """Computes function(tokens), in this process alone or together with forked workers; no gradients can be computed of it.
 
     function: gives a tensor or an array with one row for each sequence, or one for each token; rows must not depend on other sequences.
-    A tensor on a GPU lets its launches be recorded for batches of one size: see `graphs/captured.py`.
+    A function of (tokens, rows) gives one for each of those rows of tokens, where few are wanted and each is dear, as with the scores of
+    a whole vocabulary. A tensor on a GPU lets its launches be recorded for batches of one size: see `graphs/captured.py`.
     workers: processes that compute, this one among them; "auto": as many as there are processors to use.
 
         with mg.workers.Replicas(lambda tokens: model(tokens).logits, workers="auto") as logits_of:
@@ -60,16 +61,16 @@ class Replicas:
         finalize(self, stop_all, self._others)
         _all.add(self)
 
-    def __call__(self, tokens: PackedTokens) -> Numbers:
-        """The function's array for all sequences, in their order.
+    def __call__(self, tokens: PackedTokens, rows: IntArray | None = None) -> Numbers:
+        """The function's array for all sequences, in their order. rows: of a function that takes them, which is left to this process.
 
         Raises: what the function raises, of the same kind also if a worker raised it (MinigradError for kinds that are not minigrad's);
         MinigradError (worker-died) if a worker was killed, and the next call begins anew; ArgumentError for an array of another length.
         """
-        parts = tokens.dealt(self.workers)
+        parts = tokens.dealt(self.workers if rows is None else 1)
         if len(parts) == 1:
             with no_grad():
-                return self._alone(tokens)
+                return self._alone(tokens, rows)
         with self._lock:
             try:
                 with blas_threads(1):
@@ -78,12 +79,12 @@ class Replicas:
                 stop_all(self._others)  # some may still be computing
                 raise
 
-    def _alone(self, tokens: PackedTokens) -> Numbers:
+    def _alone(self, tokens: PackedTokens, rows: IntArray | None) -> Numbers:
         with self._lock:
-            found = None if self._captured is None else self._captured(tokens)
+            found = None if self._captured is None else self._captured(tokens, rows)
         if found is not None:
             return found
-        result = self.function(tokens)
+        result = self.function(tokens) if rows is None else self.function(tokens, rows)
         if not isinstance(result, Tensor) or result.device == "cpu":
             self._captured = None  # the model may have been on a GPU, and may come back
         elif self._captured is None:

@@ -86,12 +86,14 @@ def test_evaluations_of_a_run_share_their_graphs(
 
 # ---------------------------------------------------------------- inference
 @pytest.mark.parametrize("task", KINDS)
-def test_pipelines_give_what_they_give_on_the_cpu(task: str, tmp_path: Path, device: str) -> None:
+def test_pipelines_give_what_they_give_on_the_cpu(task: str, tmp_path: Path, device: str, caplog: pytest.LogCaptureFixture) -> None:
     """The same texts four times, in batches of a few: computed plainly, then recorded, then replayed."""
     folder = directory(tmp_path / task, KINDS[task], id2label=LABELS, **SIZES)
     texts = (MASKED if task == "fill-mask" else TEXTS) * 4
+    caplog.set_level(logging.INFO, "minigrad")
     there, here = (call(task, folder, texts, device=where, batch_tokens=64) for where in (device, "cpu"))
     assert near(there, here)
+    assert "without CUDA graphs" not in caplog.text
 
 
 def near(a: Any, b: Any) -> bool:

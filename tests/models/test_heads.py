@@ -150,6 +150,16 @@ def test_labelled_tokens_alone_give_the_same_loss() -> None:
         model(batch.packed(), labelled_only=True)
 
 
+def test_rows_alone_have_the_same_logits() -> None:
+    batch, model = ragged(), head("BertForMaskedLM").eval()
+    whole, rows = model(batch.packed()).logits.numpy(), np.array([7, 0, 3])
+    assert absolute_error(model(batch.packed(), rows=rows).logits.numpy(), whole[rows]) < EXACT
+    with pytest.raises(ArgumentError, match="rows asks for logits alone"):
+        model(**batch.feed("BertForMaskedLM", packed=True), rows=rows)
+    with pytest.raises(IndexRangeError, match="rows: value"):
+        model(batch.packed(), rows=[len(whole)])
+
+
 # ---------------------------------------------------------------- from left to right
 @pytest.mark.parametrize("kind", ["BertLMHeadModel", "BertModel"])
 def test_a_decoder_sees_nothing_that_follows(kind: str) -> None:

@@ -129,6 +129,8 @@ def test_labelled_tokens_alone_give_the_same_loss(kind: str) -> None:
     assert_close(gradients, expected)
     with pytest.raises(ArgumentError, match="labelled_only=True needs labels"):
         model(batch.packed(), labelled_only=True)
+    model.eval()
+    assert absolute_error(model(batch.packed(), rows=[7, 0]).logits.numpy(), model(batch.packed()).logits.numpy()[[7, 0]]) < EXACT
 
 
 @both_forms

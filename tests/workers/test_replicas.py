@@ -86,6 +86,13 @@ def test_a_fork_prints_nothing_where_texts_were_tokenized(tmp_path: Path) -> Non
     assert (done.stdout, done.stderr) == ("200\n", "")
 
 
+def test_rows_that_are_asked_for_are_computed_here() -> None:
+    model, tokens, rows = head("BertForMaskedLM", "float64").eval(), tokens_of([3, 9, 2]), np.array([1, 5, 13])
+    with Replicas(lambda tokens, rows: model(tokens, rows=rows).logits, 2) as logits_of:
+        np.testing.assert_array_equal(logits_of(tokens, rows), model(tokens, rows=rows).logits.numpy())
+        assert not logits_of._others
+
+
 def test_no_graph_is_recorded() -> None:
     p = mg.Parameter(np.ones(3))
 

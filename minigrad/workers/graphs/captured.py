@@ -20,15 +20,15 @@ from minigrad.backend import random, to_numpy, transfers
 from minigrad.backend.graphs import KEPT, Feed, Recorder
 from minigrad.backend.precision import product_precision
 from minigrad.errors import ArgumentError
-from minigrad.packing import PackedTokens
+from minigrad.packing import IntArray, PackedTokens
 from minigrad.parameter import Parameter
-from minigrad.workers.graphs.buckets import Bucket, bucket_for, filled_tokens, write_filled
-from minigrad.workers.graphs.ids import all_below, rows_by_name
+from minigrad.workers.graphs.buckets import bucket_for, filled_tokens, size_above, write_extended, write_filled
+from minigrad.workers.graphs.ids import all_below, are_below, rows_by_name
 from minigrad.workers.surroundings import Surroundings
 
 logger = logging.getLogger("minigrad")
 
-Function: TypeAlias = Callable[[PackedTokens], Any]
+Function: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class _Recording:
 
 
 class CapturedFunction:
-    """Computes function(tokens) by graphs. function: gives a tensor on the GPU with a row for each sequence, or one for each token."""
+    """Computes function(tokens) by graphs, or function(tokens, rows).
+
+    function: gives a tensor on the GPU with a row for each sequence, or one for each token, or one for each of the rows.
+    """
 
     def __init__(self, function: Function) -> None:
         self.function = function
@@ -52,10 +55,11 @@ class CapturedFunction:
         self._recorder: Recorder | None = None
         self._given_up = False
 
-    def __call__(self, tokens: PackedTokens) -> np.ndarray[Any, Any] | None:
-        """The rows, on the host. None if they must be computed without a graph: a size is new or cannot be recorded, a module has hooks, or
-        an id is none that the model has, which a plain run says.
+    def __call__(self, tokens: PackedTokens, rows: IntArray | None = None) -> np.ndarray[Any, Any] | None:
+        """What the function gives, on the host. None if it must be computed without a graph: a size is new or cannot be recorded, a module
+        has hooks, or an id is none that the model has, which a plain run says.
 
+        rows: which of the tokens are asked for, if the function takes that; filled up by the first one, of which nobody asks the result.
         Called where no gradients are recorded.
         """
         bucket = None if self._given_up or detecting.get() else bucket_for(tokens.packing.lengths)
@@ -67,23 +71,24 @@ class CapturedFunction:
             self._places = [(ref(p), ref(p.array)) for p in self._around.others() if p.device != "cpu"]
         if self._around.hooked():
             return None
-        key = bucket, product_precision.get()
+        size = None if rows is None else size_above(max(len(rows), 1))
+        key = bucket, size, product_precision.get()
         if key not in self._seen:
             self._seen.add(key)
             return None
         if self._recorder is None:
             self._recorder = Recorder()
         with self._recorder.entered():
-            recording = self._recordings.get(key) or self._recorded(self._recorder, self._around, filled_tokens(tokens, bucket))
+            recording = self._recordings.get(key) or self._recorded(self._recorder, self._around, filled_tokens(tokens, bucket), size)
             if recording is None:
                 return None
             self._keep(key, recording)
-            buffer = recording.feed.buffer()
-            write_filled(tokens, buffer)
-            if not all_below(buffer, recording.rows):
+            if not _written(recording, tokens, rows):
                 return None
             recording.feed.send()
             recording.replay()
+            if rows is not None:
+                return to_numpy(recording.output[: len(rows)])
             count = len(tokens.packing) if len(recording.output) == bucket.sequences else tokens.packing.rows
             return to_numpy(recording.output[:count])
 
@@ -102,27 +107,28 @@ class CapturedFunction:
         while len(self._recordings) > KEPT:
             self._seen.discard(self._recordings.popitem(last=False)[0])
 
-    def _recorded(self, recorder: Recorder, around: Surroundings, whole: PackedTokens) -> _Recording | None:
-        """None where it cannot be done, which the log says."""
+    def _recorded(self, recorder: Recorder, around: Surroundings, whole: PackedTokens, size: int | None) -> _Recording | None:
+        """None where it cannot be done, which the log says. size: of the rows that are asked for."""
         from minigrad.kernels.cuda.graph_inputs import placed_tokens, tokens_layout
 
+        layout = tokens_layout(whole) if size is None else {**tokens_layout(whole), "rows": ((size,), np.int64)}
+        lengths = (len(whole.packing), whole.packing.rows) if size is None else (size,)
         try:
-            feed = Feed(tokens_layout(whole))
+            feed = Feed(layout)
             write_filled(whole, feed.buffer())
             feed.send()
             part = placed_tokens(whole, feed.arrays)
+            given = (part,) if size is None else (part, feed.arrays["rows"])
             with random.at(0, 0):
-                (output, (rows, others)), replay = recorder.recorded(lambda: self._computed(part, feed.arrays))
+                (output, (rows, others)), replay = recorder.recorded(lambda: self._computed(given, feed.arrays))
                 if random.current().ordinals:
                     raise ArgumentError("the function draws random numbers, which would be the same in every replay")
             if around.changed():
                 raise ArgumentError("the function changes a buffer or an attribute of a module, which a replay would not do again")
             if others:
                 raise ArgumentError("the function reads rows by ids that it computes, which nobody would check in a replay")
-            if len(output) not in Bucket(whole.packing.rows, len(whole.packing)):
-                raise ArgumentError(
-                    f"the function gives {len(output)} rows for {len(whole.packing)} sequences of {whole.packing.rows} tokens"
-                )
+            if len(output) not in lengths:
+                raise ArgumentError(f"the function gives {len(output)} rows, and not {' or '.join(map(str, lengths))}")
         except Exception as error:  # whatever it is: a plain run has it too, or does without graphs
             self.forget()
             self._given_up = True
@@ -132,8 +138,19 @@ class CapturedFunction:
             around.put_back()
         return _Recording(feed, replay, output, rows)
 
-    def _computed(self, part: PackedTokens, arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:
+    def _computed(self, given: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:
         """What is recorded; and how many rows there are for the ids, and whether rows are read by other ids."""
         with transfers.noting_ids() as noted:
-            output = self.function(part).array
+            output = self.function(*given).array
         return output, rows_by_name(arrays, noted)
+
+
+def _written(recording: _Recording, tokens: PackedTokens, rows: IntArray | None) -> bool:
+    """Write what the replay reads, where it is sent from. False if an id is none that the model has, or a row none of the tokens."""
+    buffer = recording.feed.buffer()
+    write_filled(tokens, buffer)
+    if rows is not None:
+        write_extended(rows, 0, buffer["rows"])
+        if not are_below(buffer["rows"], tokens.packing.rows):
+            return False
+    return all_below(buffer, recording.rows)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from kernels.cuda import recording
-from small_models import TEXTS, directory
+from small_models import LABELS, TEXTS, directory
+from test_pipeline import KINDS, MASKED, call, close
 
 import minigrad as mg
 from minigrad import functional as F
@@ -24,8 +25,10 @@ from minigrad.models import (
     BertForTokenClassification,
     BertLMHeadModel,
     BertModel,
+    DistilBertForMaskedLM,
     DistilBertForTokenClassification,
     ElectraForSequenceClassification,
+    RobertaForMaskedLM,
     RobertaForSequenceClassification,
     RobertaModel,
     SentenceEncoder,
@@ -111,6 +114,57 @@ def test_replays_give_what_the_function_gives(kind: Any, precision: str, gpu: ty
     model = kind(kind.config_class(**sizes)).eval().to("cuda")
     with mg.precision(precision):
         check_replays(lambda tokens: READ[kind](model, tokens), gpu)
+
+
+@pytest.mark.parametrize("kind", [BertForMaskedLM, DistilBertForMaskedLM, RobertaForMaskedLM])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_rows_that_are_asked_for(kind: Any, precision: str, gpu: type[recording.Recorder]) -> None:
+    """Of batches of one size 17 or 18, filled up to 18: the first two batches are computed plainly, the third is recorded."""
+    model, called = model_of(kind), []
+
+    def function(tokens: PackedTokens, rows: Any) -> mg.Tensor:
+        called.append(1)
+        return model(tokens, rows=rows).logits  # type: ignore[no-any-return]
+
+    with Replicas(function, workers=1) as logits_of, mg.precision(precision):
+        logits_of(tokens_of(15, 19, 13), np.arange(18))
+        for number, lengths in enumerate([(15, 19, 13), (16, 19, 12), (14, 14, 19), (19, 17, 11)]):
+            tokens, rows = tokens_of(*lengths, seed=number), np.arange(29 + number % 2, 47)[::-1].copy()
+            bucket = bucket_for(tokens.packing.lengths)
+            assert bucket is not None
+            called.clear()
+            found = np.array(logits_of(tokens, rows))
+            assert len(found) == len(rows) and bool(called) == (number < 2)
+            if number:
+                filled_up = [*rows, 0][:18]
+                with mg.no_grad():
+                    expected = model(filled_tokens(tokens, bucket), rows=filled_up).logits.numpy()[: len(rows)]
+                np.testing.assert_array_equal(found, expected)
+    assert len(gpu.lengths) == 1
+
+
+def test_a_row_that_there_is_not_is_named_by_a_plain_run(gpu: type[recording.Recorder]) -> None:
+    """Also one of the tokens that fill a batch up."""
+    model, tokens = model_of(BertForMaskedLM), tokens_of(15, 19, 13)
+    with Replicas(lambda tokens, rows: model(tokens, rows=rows).logits, workers=1) as logits_of:
+        for _ in range(3):
+            logits_of(tokens, np.array([7, 46]))
+        for wrong in (47, -1):
+            with pytest.raises(IndexRangeError, match=f"rows: value {wrong} at place 1"):
+                logits_of(tokens, np.array([7, wrong]))
+        assert len(logits_of(tokens, np.array([46, 7]))) == 2
+    assert len(gpu.lengths) == 1
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_pipelines_replay(task: str, tmp_path: Path, gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    """The same texts four times, in batches of a few."""
+    folder = directory(tmp_path, KINDS[task], hidden_size=64, num_attention_heads=2, num_hidden_layers=1, id2label=LABELS)
+    texts = (MASKED if task == "fill-mask" else TEXTS) * 4
+    caplog.set_level(logging.INFO, "minigrad")
+    there, here = (call(task, folder, texts, device=where, batch_tokens=64) for where in ("cuda", "cpu"))
+    assert close(there, here)
+    assert gpu.lengths and "without CUDA graphs" not in caplog.text
 
 
 @pytest.mark.parametrize("normalise", [True, False])
