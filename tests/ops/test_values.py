@@ -4,6 +4,7 @@ equal their parts.
 
 from __future__ import annotations
 
+import operator
 from math import prod
 from typing import Any
 
@@ -61,7 +62,9 @@ def test_two_arrays(name: str, data: st.DataObject) -> None:
     x, y = (data.draw(numbers(s, data.draw(st.sampled_from(kinds)), low, high)) for s in data.draw(broadcastable(2, max_dims=3)))
     if name == "divide":
         y = np.where(y == 0, np.ones_like(y), y)
-    same(getattr(ops, name)(x, mg.Tensor(y)), getattr(np, name)(*promoted(name, x, y)))
+    # Up to NumPy 2.2 the operator has another dtype than np.power for some exponents without axes.
+    of_numpy = operator.pow if name == "power" else getattr(np, name)
+    same(getattr(ops, name)(x, mg.Tensor(y)), of_numpy(*promoted(name, x, y)))
 
 
 @pytest.mark.parametrize("name", ["exp", "log", "sqrt", "tanh", "negative", "absolute"])
