@@ -102,8 +102,11 @@ def _stream_of(owner: Any) -> Any:
     return stream
 
 
+_pools: set[Any] = set()
+"""Those of recordings, and of recordings that are gone as long as memory of theirs is not given back."""
+
 _left: set[Any] = set()
-"""Pools of recordings that are gone, as long as memory of theirs is not given back."""
+"""The latter."""
 
 
 def _give_back(*pools: Any) -> None:
@@ -116,6 +119,14 @@ def _give_back(*pools: Any) -> None:
         pool.free_all_blocks()
         if not pool.total_bytes():
             _left.discard(pool)
+            _pools.discard(pool)
+
+
+def gpu_memory() -> int:
+    """Bytes of the GPU's memory that this process keeps for arrays and recordings, in use or not; CUDA's own are some hundred MiB more."""
+    import cupy
+
+    return sum(int(pool.total_bytes()) for pool in (cupy.get_default_memory_pool(), *_pools))
 
 
 def _from_system(size: int) -> Any:
@@ -187,6 +198,7 @@ class Recorder:
         import cupy
 
         pool = cupy.cuda.MemoryPool(_from_system)
+        _pools.add(pool)
         try:
             with cupy.cuda.using_allocator(pool.malloc), transfers.recording():
                 for _ in range(WARM_UPS):

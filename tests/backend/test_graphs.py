@@ -212,6 +212,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[Pool]:
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: Pool(None)))
     monkeypatch.setattr(graphs, "_idle", [])
     monkeypatch.setattr(graphs, "_left", set())
+    monkeypatch.setattr(graphs, "_pools", set())
     return found
 
 
@@ -219,12 +220,15 @@ def test_the_memory_of_a_recording_that_is_gone_is_given_back(pools: list[Pool])
     recorder = graphs.Recorder()
     replays = [recorder.recorded(list)[1] for _ in range(2)]
     assert [pool.total_bytes() for pool in pools] == [72, 72]
+    assert graphs.gpu_memory() == 3 * 72  # CuPy's own pool, too
     del replays[0]
     assert [pool.total_bytes() for pool in pools] == [8, 72]
+    assert graphs.gpu_memory() == 2 * 72 + 8
     pools[0].in_use, pools[0].free = 0, 8  # the last array is gone
     with recorder.entered():
         pass
     assert [pool.total_bytes() for pool in pools] == [0, 72] and not graphs._left
+    assert graphs.gpu_memory() == 2 * 72 and graphs._pools == {pools[1]}
 
 
 def test_nothing_is_given_back_while_launches_are_recorded(pools: list[Pool]) -> None:

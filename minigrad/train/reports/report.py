@@ -132,6 +132,7 @@ def _overview(events: Sequence[Event], about: Mapping[str, Any]) -> dict[str, An
         ("tokens per second (median)", "tokens_per_second", np.median),
         ("padding saved (mean share)", "padding_saved", np.mean),
         ("memory in MiB (highest)", "memory_mb", np.max),
+        ("GPU memory in MiB (highest)", "gpu_memory_mb", np.max),
     ):
         values = [value for event in steps if (value := number(event.get(key))) is not None]
         facts[name] = float(pick(values)) if np.isfinite(values).all() and values else None

@@ -29,6 +29,7 @@ FLAGS = (
     "-Wextra",
     "-Werror",
     "-Wno-unknown-pragmas",
+    "-fsanitize=alignment",
 )
 
 GUARD = 64

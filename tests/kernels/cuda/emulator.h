@@ -3,7 +3,7 @@
 // The threads of a block are coroutines. One that reaches a barrier or a warp operation waits there for those it must meet; a warp runs as far
 // ahead of the others as barriers allow, and the order in which they run can be turned round: a missing barrier shows as another result.
 // Whatever would hang or be undefined on a GPU ends the run with a message: threads of a block at different barriers, a thread that has left
-// while others wait for it, a warp operation that not all lanes of its mask reach.
+// while others wait for it, a warp operation that not all lanes of its mask reach, a number that does not begin at a multiple of its size.
 #pragma once
 
 #include <setjmp.h>
@@ -250,6 +250,18 @@ const int* parameter_sizes(void (*)(A...)) {
 
 extern "C" inline __attribute__((used)) const char* emulator_failure() { return emulator::failure.c_str(); }
 extern "C" inline __attribute__((used)) void emulator_run_backwards(int yes) { emulator::backwards = yes; }
+
+// Called before four numbers, or one, are read or written at a place that no GPU reads or writes them at (g++ -fsanitize=alignment).
+struct SourceLine {
+    const char* file;
+    unsigned line;
+};
+extern "C" inline __attribute__((used)) void __ubsan_handle_type_mismatch_v1(const SourceLine* source, size_t place) {
+    const char* name = strrchr(source->file, '/');
+    emulator::fail("%s, line %u: %#zx is not aligned", name ? name + 1 : source->file, source->line, place);
+    emulator::current->state = emulator::State::finished;
+    emulator::suspend();
+}
 
 // Behind a kernel's definition: makes it callable from Python.
 #define EMULATE(name)                                                                                                       \

@@ -340,6 +340,10 @@ class Recorder:
         return result, replay
 
 
+GPU_MEMORY = 3 << 20
+"""Bytes that the emulated GPU says are kept."""
+
+
 def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
     """Device "cuda" is the emulated GPU. emulated: what `launch.kernel_of` is to find. patch: pytest's monkeypatch."""
 
@@ -356,6 +360,7 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
 
     patch.setattr(launch, "kernel_of", kernel_of)
     patch.setattr(graphs, "Recorder", Recorder)
+    patch.setattr(graphs, "gpu_memory", lambda: GPU_MEMORY)
     patch.setattr(Recorder, "lengths", [])
     patch.setattr(probe, "probe", lambda: SimpleNamespace(usable=True, cupy=None))
     prepared = cache(lambda: xp)

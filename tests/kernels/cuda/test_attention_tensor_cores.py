@@ -170,7 +170,7 @@ INSTRUCTIONS = {  # X and Y: where the parameters x and y lie
     "s[0] = power_of_two(x)": r"ex2\.approx\.ftz\.f32 %f\d+, X;",
     "a[0] = tf32(x)": r"cvt\.rna\.tf32\.f32 %r\d+, X;",
     "a[0] = bf16_pair(x, y)": r"cvt\.rn\.bf16x2\.f32 %r\d+, Y, X;",  # the first operand is the upper half
-    "a[0] = fp16_pair(x, y)": r"cvt\.rn\.f16x2\.f32 %r\d+, Y, X;",
+    "a[0] = fp16_pair(x, y)": r"cvt\.rn\.f16\.f32 low, X; cvt\.rn\.f16\.f32 high, Y; mov\.b32 %r\d+, \{low, high\};",
     "multiply_tf32(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k8\.row\.col\.f32\.tf32\.tf32\.f32 ",
     "multiply_bf16(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.bf16\.bf16\.f32 ",
     "multiply_fp16(s, a, bits[4], bits[5])": r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.f16\.f16\.f32 ",
@@ -183,16 +183,22 @@ INSTRUCTIONS = {  # X and Y: where the parameters x and y lie
 }
 
 
-@pytest.mark.parametrize("call", INSTRUCTIONS)
-def test_each_function_is_its_instruction(call: str, tmp_path: Path) -> None:
+BEFORE_AMPERE = {
+    "multiply_fp16(s, a, bits[4], bits[5])": r"(?s)(mma\.sync\.aligned\.m16n8k8\.row\.col\.f32\.f16\.f16\.f32 .*){2}",
+    "__shared__ uint4 row; copy_16(&row, bits, chosen); bits[0] = row.x": r"st\.shared\.v4\.u32 ",
+}
+
+
+@pytest.mark.parametrize(("call", "since"), [*((call, 80) for call in INSTRUCTIONS), *((call, 75) for call in BEFORE_AMPERE)])
+def test_each_function_is_its_instruction(call: str, since: int, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not installed: nothing shows the instructions")
     (tmp_path / "asks.cu").write_text(ASKS.replace("CALL", call), encoding="utf-8")
-    command = [nvcc, "-std=c++17", "-arch=sm_80", "-ptx", f"-I{SOURCES}", "-o", str(tmp_path / "asks.ptx"), str(tmp_path / "asks.cu")]
+    command = [nvcc, "-std=c++17", f"-arch=sm_{since}", "-ptx", f"-I{SOURCES}", "-o", str(tmp_path / "asks.ptx"), str(tmp_path / "asks.cu")]
     subprocess.run(command, check=True)
     text = (tmp_path / "asks.ptx").read_text(encoding="utf-8")
-    pattern = INSTRUCTIONS[call]
+    pattern = (INSTRUCTIONS if since == 80 else BEFORE_AMPERE)[call]
     for name, number in (("X", 0), ("Y", 1)):
         if name in pattern:
             pattern = pattern.replace(name, re.findall(rf"ld\.param\.f32\s+(%f\d+), \[k_param_{number}\]", text)[0])

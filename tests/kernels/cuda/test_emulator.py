@@ -36,6 +36,10 @@ extern "C" __global__ void of_another_half(float* out) {
     out[threadIdx.x] = __shfl_sync(mask, 1.0f, 16);
 }
 extern "C" __global__ void too_far(float* out) { out[threadIdx.x + 1] = 1.0f; }
+extern "C" __global__ void four_at_once(const float* x, float* out) {
+    const int at = 4 * threadIdx.x;
+    *(float4*)(out + at) = *(const float4*)(x + at);
+}
 extern "C" __global__ void grid_of_three_axes(float* out) {
     __shared__ float scratch[32];
     const int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
@@ -46,7 +50,8 @@ extern "C" __global__ void grid_of_three_axes(float* out) {
 """
 
 NAMES = [
-    "turned_round", "lanes", "some_leave", "some_elsewhere", "half_a_warp", "of_another_half", "too_far", "grid_of_three_axes",
+    "turned_round", "lanes", "some_leave", "some_elsewhere", "half_a_warp", "of_another_half", "too_far", "four_at_once",
+    "grid_of_three_axes",
 ]  # fmt: skip
 
 
@@ -74,6 +79,17 @@ def test_threads_meet_at_barriers(trial: Emulator) -> None:
         np.testing.assert_array_equal(out.reshape(3, 64), x.reshape(3, 64)[:, ::-1])
         check_guards(out)
     trial.backwards = False
+
+
+@pytest.mark.parametrize(("read", "written"), [(0, 0), (1, 0), (0, 2)])
+def test_four_numbers_begin_at_a_multiple_of_sixteen_bytes(read: int, written: int, trial: Emulator) -> None:
+    x, out = guarded(np.arange(256, dtype=np.float32), offset=read), guarded(shape=(256,), offset=written)
+    if read or written:
+        with pytest.raises(EmulationError, match=r"four_at_once: trial.cu, line \d+: 0x\w+ is not aligned"):
+            run(trial, "four_at_once", x, out)
+    else:
+        run(trial, "four_at_once", x, out)
+        np.testing.assert_array_equal(out, x)
 
 
 def test_a_missing_barrier_shows(tmp_path: Path) -> None:

@@ -417,6 +417,7 @@ def test_a_trainer_runs_ahead_and_tells_the_same(settings: dict[str, Any], gpu: 
         texts[13][2] = HUGE
     (events, weights, standing), (expected, theirs, stood) = (logged(capture, texts, **settings) for capture in (True, False))
     assert (repr(events), standing) == (repr(expected), stood)  # as text, since a loss is not a number
+    assert {event["gpu_memory_mb"] for event in events if event["event"] == "step"} == {recording.GPU_MEMORY / 2**20}
     assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 13))
     for mine, other in zip(weights, theirs, strict=True):
         np.testing.assert_array_equal(mine, other)
