@@ -18,6 +18,8 @@ from minigrad.errors import ArgumentError, DTypeError, ShapeError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
+_INT64 = np.dtype(np.int64)  # one object for all arrays of it, but for those read from elsewhere
+
 
 def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any]:
     """`values` as a NumPy array whose dtype is of one of `kinds`; integers as int64.
@@ -68,13 +70,18 @@ class Packing:
             raise ShapeError(f"a packing needs at least one sequence and lengths of 1 or more, got {np.asarray(lengths).tolist()!r:.120}")
         self.offsets: IntArray = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
         self.numbers: IntArray = np.arange(len(self.lengths)) if numbers is None else host_array("numbers", numbers)
-        if self.numbers.shape != self.lengths.shape:
-            raise ShapeError(f"{len(self.lengths)} lengths but {self.numbers.size} sequence numbers")
-        if int(self.numbers.min()) < 0 or int(self.numbers.max()) >= MAX_NUMBER or len(np.unique(self.numbers)) < len(self.numbers):
-            raise ArgumentError(f"sequence numbers must be distinct and lie in 0..{MAX_NUMBER - 1}, got {self.numbers.tolist()!r:.120}")
+        if numbers is not None or len(self.lengths) > MAX_NUMBER:
+            self._check_numbers()
         if masked_first is not None and len(masked_first) != len(self.lengths):
             raise ShapeError(f"{len(self.lengths)} lengths but {len(masked_first)} flags of masked first tokens")
         self.masked_first = tuple(masked_first) if masked_first is not None and any(masked_first) else None
+
+    def _check_numbers(self) -> None:
+        numbers = self.numbers
+        if numbers.shape != self.lengths.shape:
+            raise ShapeError(f"{len(self.lengths)} lengths but {numbers.size} sequence numbers")
+        if int(numbers.min()) < 0 or int(numbers.max()) >= MAX_NUMBER or len(np.unique(numbers)) < len(numbers):
+            raise ArgumentError(f"sequence numbers must be distinct and lie in 0..{MAX_NUMBER - 1}, got {numbers.tolist()!r:.120}")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -227,7 +234,10 @@ def token_rows(what: str, sequences: Iterable[Any]) -> list[IntArray]:
 
     Raises: ShapeError for a nested sequence and DTypeError for other numbers, naming the sequence.
     """
-    parts = [host_array(f"{what} {i}", sequence) for i, sequence in enumerate(sequences)]
+    given = list(sequences)
+    if all(type(row) is np.ndarray and row.dtype is _INT64 and row.ndim == 1 for row in given):  # as a loader has them, for every batch
+        return given
+    parts = [host_array(f"{what} {i}", sequence) for i, sequence in enumerate(given)]
     for i, part in enumerate(parts):
         if part.ndim != 1:
             raise ShapeError(f"{what} {i} must be a row of integers, got shape {part.shape}")

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from strategies import packings
 
 from minigrad.errors import ArgumentError, DTypeError, MinigradError, ShapeError
-from minigrad.packing import PackedTokens, Packing, pack
+from minigrad.packing import MAX_NUMBER, PackedTokens, Packing, pack
 
 
 # ---------------------------------------------------------------- Packing
@@ -152,3 +152,9 @@ def test_padded_ids_of_another_shape(ids: Any) -> None:
 def test_mask_and_types_have_the_shape_of_the_ids(name: str) -> None:
     with pytest.raises(ShapeError, match=rf"{name} has shape \(1, 3\), input_ids \(1, 2\)"):
         pack([[1, 2]], **{name: [[1, 1, 1]]})
+
+
+def test_more_sequences_than_there_are_numbers() -> None:
+    with pytest.raises(ArgumentError, match="numbers must be distinct and lie in 0"):
+        Packing(np.ones(MAX_NUMBER + 1, np.int64))
+    assert len(Packing(np.ones(MAX_NUMBER, np.int64))) == MAX_NUMBER
