@@ -30,6 +30,9 @@ from minigrad.workers.replicas import forget_graphs
 if TYPE_CHECKING:
     from minigrad.train.trainer import Trainer
 
+RECENT = 100
+"""Steps by whose speed the log says how fast a training is, and how long it will go on."""
+
 MAX_SKIPPED = 3
 """Updates that `on_nonfinite="skip"` leaves out before it stops after all."""
 
@@ -187,13 +190,21 @@ class Stepping:
 
 
 class Clock:
-    """Seconds of training, without evaluations, and the speed of this process."""
+    """Seconds of training, without evaluations, and the speed of this process over its last steps.
+
+    Without the very first, if there are others: what it uses may be compiled in it.
+    """
 
     def __init__(self, before: float) -> None:
-        self._before, self._started, self._steps, self._tokens = before, time.perf_counter(), 0, 0
+        self._before, self._started = before, time.perf_counter()
+        self._ends = deque([(0.0, 0)], maxlen=RECENT + 1)
+        """Seconds and tokens from the beginning to the end of each of the last steps, and of the one before them."""
 
     def count(self, tokens: int) -> None:
-        self._steps, self._tokens = self._steps + 1, self._tokens + tokens
+        """A step has ended."""
+        if len(self._ends) == 2 and self._ends[0] == (0.0, 0):
+            self._ends.popleft()
+        self._ends.append((self._elapsed, self._ends[-1][1] + tokens))
 
     def pause(self, seconds: float) -> None:
         """Do not count the last `seconds`."""
@@ -208,11 +219,18 @@ class Clock:
         return self._before + self._elapsed
 
     @property
+    def _recent(self) -> tuple[float, int]:
+        """Seconds and tokens of the last steps."""
+        (started, tokens), (ended, tokens_then) = self._ends[0], self._ends[-1]
+        return max(ended - started, 1e-9), tokens_then - tokens
+
+    @property
     def tokens_per_second(self) -> float:
-        return self._tokens / self._elapsed
+        seconds, tokens = self._recent
+        return tokens / seconds
 
     def seconds_for(self, steps: int) -> float:
-        return self._elapsed / max(self._steps, 1) * steps
+        return self._recent[0] / max(len(self._ends) - 1, 1) * steps
 
 
 def is_due(every: int | None, step: int, otherwise: bool) -> bool:
