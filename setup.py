@@ -38,7 +38,7 @@ setup(
     package_data={"minigrad": ["py.typed", "kernels/cuda/sources/*.cu", "kernels/cuda/sources/*.cuh"]},
     install_requires=["numpy>=2.0", "tokenizers>=0.20"],
     extras_require={
-        "fast": ["numba"],  # compiled kernels
+        "fast": ["numba>=0.60"],  # compiled kernels; the first for NumPy 2
         # One of the two, by what the NVIDIA driver serves; [ctk] brings CUDA's libraries along.
         "gpu": ["cupy-cuda12x[ctk]>=14.1,<15"],
         "gpu13": ["cupy-cuda13x[ctk]>=14.1,<15"],
@@ -46,7 +46,7 @@ setup(
         # The oracles of tests/oracle. PyTorch is pinned: its results are the reference that tolerances were chosen against.
         "oracle": ["torch==2.13.0", "transformers", "safetensors", "scikit-learn", "seqeval"],
         "examples": ["scikit-learn", "tqdm"],
-        "tensorboard": ["tensorboardX"],
+        "tensorboard": ["tensorboardX>=2.6.2"],  # older ones do not get along with NumPy 2 or protobuf 4
         "fuzz": ["atheris", "pytest", "hypothesis"],  # the seeds come from the tests
         # Compatible releases only, so that what is clean today is clean tomorrow.
         "dev": ["ruff~=0.17.6", "mypy~=2.4.1"],

@@ -39,9 +39,10 @@ def compiled_passes() -> ModuleType | None:
     if chosen or find_spec("numba") is None:
         return None
     try:
+        os.getcwd()  # Numba asks for it whenever it compiles, and the current folder may have been deleted
         import numba  # noqa: F401 - its own failures are told apart from ours
     except Exception as error:  # whatever is wrong with it, for instance a NumPy that it does not know: everything works without
-        logger.warning("Numba is installed but cannot be imported, so NumPy's passes run: %s", error)
+        logger.warning("Numba is installed but cannot be used, so NumPy's passes run: %s", error)
         return None
     logger.info("Numba compiles the kernels, each when it is first used: some seconds in all")
     from minigrad.kernels import compiled

@@ -124,8 +124,11 @@ class TensorBoard:
     def __init__(self, directory: Path) -> None:
         try:
             from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError('TensorBoard files are written by tensorboardX: pip install "minigrad-nn[tensorboard]"') from error
+        except Exception as error:  # an old one raises TypeError beside a new protobuf
+            reason = f"which cannot be imported ({type(error).__name__})"
+            raise MissingExtraError(
+                f'TensorBoard files are written by tensorboardX, {reason}: pip install "minigrad-nn[tensorboard]"'
+            ) from error
         self._open = partial(SummaryWriter, str(directory))
         self._writer: Any = None
 

@@ -61,7 +61,16 @@ def test_a_broken_numba_is_one_warning(tmp_path: Path) -> None:
     (tmp_path / "numba.py").write_text('raise ImportError("Numba needs NumPy 2.3 or less")', encoding="utf-8")
     before, warning, after = fresh("", tmp_path).splitlines()
     assert (before, after) == ("before False", "after False False 1.225")
-    assert warning == "WARNING Numba is installed but cannot be imported, so NumPy's passes run: Numba needs NumPy 2.3 or less"
+    assert warning == "WARNING Numba is installed but cannot be used, so NumPy's passes run: Numba needs NumPy 2.3 or less"
+
+
+@needs_numba
+def test_in_a_folder_that_was_deleted_numpy_runs(tmp_path: Path) -> None:
+    """Numba asks for the current folder when it compiles."""
+    leave = f"import os\nos.chdir({str(tmp_path)!r})\nos.rmdir({str(tmp_path)!r})\n"
+    _, warning, after = fresh("", program=leave + PROGRAM).splitlines()
+    assert warning.startswith("WARNING Numba is installed but cannot be used, so NumPy's passes run: [Errno 2]")
+    assert after == "after False False 1.225"
 
 
 MISSPELT = """

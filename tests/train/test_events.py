@@ -160,6 +160,15 @@ def test_tensorboard_files_hold_the_figures(tmp_path: Path) -> None:
     assert found["dev/f1_macro"] == [(2, 0.5)] and found["test/f1_macro"] == [(3, 0.5)]
 
 
+def test_tensorboard_that_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an old one is beside a new protobuf."""
+    (tmp_path / "tensorboardX.py").write_text('raise TypeError("Descriptors cannot be created directly.")', encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorboardX", raising=False)
+    with pytest.raises(MissingExtraError, match=r"cannot be imported \(TypeError\): pip install .minigrad-nn\[tensorboard\]"):
+        TensorBoard(tmp_path / "tensorboard")
+
+
 def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(MissingExtraError, match=r"minigrad-nn\[tensorboard\]"):
