@@ -19,10 +19,10 @@ from minigrad.errors import ArgumentError, DTypeError, ShapeError
 
 from minigrad.ops import (  # isort: skip
     absolute, add, argmax, argmin, argsort, attention, attention_block, avg_pool1d, avg_pool2d, batch_norm, bce_with_logits, ceil, conv1d,
-    conv2d, cos, cosine_similarity, cumsum, dense_add_norm, dense_gelu, divide, einsum, embed_norm, equal, erf, erfc, exp, expand_dims,
-    expm1, feed_forward, flip, floor, greater, greater_equal, group_norm, gru, huber_loss, isfinite, isnan, kl_div, l1_loss, ldexp, less,
-    less_equal, linears, log, log1p, lstm, masked_fill, matmul, max, max_pool1d, max_pool2d, maximum, mean, min, minimum, moveaxis,
-    mse_loss, multiply, negative, nll_loss, norm, not_equal, one_hot, outer, pad, power, prod, relu, repeat, rnn, round, rsqrt,
+    conv2d, cos, cosine_similarity, cumsum, dense_add_norm, dense_gelu, dense_tanh, divide, einsum, embed_norm, equal, erf, erfc, exp,
+    expand_dims, expm1, feed_forward, flip, floor, greater, greater_equal, group_norm, gru, huber_loss, isfinite, isnan, kl_div, l1_loss,
+    ldexp, less, less_equal, linears, log, log1p, lstm, masked_fill, matmul, max, max_pool1d, max_pool2d, maximum, mean, min, minimum,
+    moveaxis, mse_loss, multiply, negative, nll_loss, norm, not_equal, one_hot, outer, pad, power, prod, relu, repeat, rnn, round, rsqrt,
     scaled_dot_product_attention, scatter_add, segment_max, segment_mean, sigmoid, sign, silu, sin, smooth_l1_loss, soft_cross_entropy,
     softplus, sort, split, sqrt, square, squeeze, stack, std, subtract, sum, take_along_axis, tanh, tile, topk, tril, triu, var,
 )  # fmt: skip
@@ -35,15 +35,15 @@ from minigrad.tensor import Tensor, TensorLike, as_tensor
 __all__ = [
     "absolute", "add", "argmax", "argmin", "argsort", "as_tensor", "attention", "attention_block", "avg_pool1d", "avg_pool2d", "batch_norm",
     "bce_with_logits", "broadcast_to", "ceil", "clip", "concatenate", "conv1d", "conv2d", "cos", "cosine_similarity", "cross_entropy",
-    "cumsum", "dense_add_norm", "dense_gelu", "divide", "dropout", "einsum", "embed_norm", "embedding", "equal", "erf", "erfc", "exp",
-    "expand_dims", "expm1", "feed_forward", "flip", "floor", "fold", "gelu", "greater", "greater_equal", "group_norm", "gru", "huber_loss",
-    "isfinite", "isnan", "kl_div", "l1_loss", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log", "log1p",
-    "log_softmax", "logsumexp", "lstm", "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min", "minimum",
-    "moveaxis", "mse_loss", "multiply", "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "power", "prod", "put_rows",
-    "relu", "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "segment_max",
-    "segment_mean", "sigmoid", "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split",
-    "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk",
-    "transpose", "tril", "triu", "unfold", "var", "where",
+    "cumsum", "dense_add_norm", "dense_gelu", "dense_tanh", "divide", "dropout", "einsum", "embed_norm", "embedding", "equal", "erf",
+    "erfc", "exp", "expand_dims", "expm1", "feed_forward", "flip", "floor", "fold", "gelu", "greater", "greater_equal", "group_norm", "gru",
+    "huber_loss", "isfinite", "isnan", "kl_div", "l1_loss", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log",
+    "log1p", "log_softmax", "logsumexp", "lstm", "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min",
+    "minimum", "moveaxis", "mse_loss", "multiply", "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "power", "prod",
+    "put_rows", "relu", "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add",
+    "segment_max", "segment_mean", "sigmoid", "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort",
+    "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile",
+    "topk", "transpose", "tril", "triu", "unfold", "var", "where",
 ]  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def cross_entropy(
         raise ArgumentError(f"cross_entropy: the denominator is a number or a constant tensor (), not {denominator!r:.80}")
     ids = ops.label_ids("cross_entropy", given, logits, ignore_index)
     losses = ops.cross_entropy(
-        logits.reshape((ids.size, logits.shape[-1])),
+        logits if logits.ndim == 2 else logits.reshape((ids.size, logits.shape[-1])),
         Tensor.wrap(ids.reshape(-1)),
         weight=ops.class_weights("cross_entropy", weight, logits),
         ignore_index=ignore_index,

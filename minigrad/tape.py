@@ -146,7 +146,7 @@ def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[
     together: dict[Divisible | None, list[int]] = {}  # by what they are parts of; None for other vectors
     for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
         if type(parent) is Leaf and parent.hooks is None and parent.view is not None:
-            whole = gradient.whole if isinstance(gradient, Divisible) else None
+            whole = gradient.whole if isinstance(gradient, LAZY) else None
             if whole is not None or len(parent.shape) == 1:
                 together.setdefault(whole, []).append(i)
     return {i for some in together.values() if _at_once([(parents[i], gradients[i]) for i in some]) for i in some}

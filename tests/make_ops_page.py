@@ -120,6 +120,7 @@ def _calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "linear": ((x, square, row), {}),
         "linears": ((x, square, square, row, row), {}),
         "dense_gelu": ((x, square, row), {}),
+        "dense_tanh": ((x, square, row), {}),
         "dense_add_norm": ((x, square, row, x, row, row), {"draw": Draw("page", 0.1, packing, WIDTH)}),
         "dropout": ((x,), {"draw": Draw("page", 0.1, packing, WIDTH)}),
         "attention": (

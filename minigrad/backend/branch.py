@@ -1,13 +1,13 @@
-"""A branch of what is recorded: gradients of parameters are computed on a second stream, beside the walk back that finds them.
+"""A branch of what is recorded: a second stream, on which is computed what nobody reads for a while.
 
-Nobody reads them before the update, and small launches leave most of a GPU idle. A branch begins where a gradient is handed over, and ends
-where the first stream waits for it. Until then all that it reads is held: memory that is free on the first stream would be written again
-while the second one still reads it.
+Such are gradients of parameters, beside the walk back that finds them, and on the way forward what only the way back reads. Small launches
+leave most of a GPU idle. A branch begins where work is handed over, and ends where the first stream waits for it. Until then all that it
+reads is held: memory that is free on the first stream would be written again while the second one still reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -24,7 +24,7 @@ class Branch:
 
     def __init__(self, main: Any, side: Any, forked: Any, joined: Any) -> None:
         self._main, self._side, self._forked, self._joined = main, side, forked, joined
-        self._held: list[Divisible] = []
+        self._held: list[Any] = []
         self._bytes = 0
 
     @contextmanager
@@ -47,14 +47,23 @@ class Branch:
             if accumulate:
                 self.join()  # what is there may have been computed here
             return False
-        self._held.append(gradient)  # first, so that the first stream waits even for one that fails half-way
+        self.run(lambda: gradient.into(out, accumulate), gradient, size)
+        return True
+
+    def run(self, work: Callable[[], object], holder: Any, size: int) -> None:
+        """Have something done here that reads `size` bytes, which lie in memory for as long as their holder lives."""
+        self._held.append(holder)  # first, so that the first stream waits even for what fails half-way
         self._bytes += size
         self._side.wait_event(self._main.record(self._forked))
         with self._side:
-            gradient.into(out, accumulate)
+            work()
         if self._bytes > HELD:
             self.join()
-        return True
+
+    def finish(self, holder: Any) -> None:
+        """Have the first stream wait for what this one holds, unless it has."""
+        if any(held is holder for held in self._held):
+            self.join()
 
     def join(self) -> None:
         """Have the first stream wait for all that was computed here."""

@@ -27,6 +27,10 @@ class RowSparse:
 
     __slots__ = ("coalesced", "ids", "shape", "values")
 
+    whole: Divisible | None = None
+    """What it is a part of, from row `start` on, as of `Divisible`."""
+    start = 0
+
     def __init__(self, ids: Any, values: Any, shape: tuple[int, int], *, coalesced: bool = False) -> None:
         self.ids, self.values, self.shape, self.coalesced = ids, values, shape, coalesced
 
@@ -195,11 +199,11 @@ def joined(gradients: Sequence[Any]) -> Any | None:
     """The gradients stacked along their first axis: arrays as a view, parts of one that is not yet computed as another part. None unless
     they are neighbours, in this order."""
     first = gradients[0]
-    if not isinstance(first, Divisible):
+    if not isinstance(first, LAZY):
         return neighbours(gradients)
     stop = first.start
     for part in gradients:
-        if not isinstance(part, Divisible) or part.whole is not first.whole or part.start != stop:
+        if not isinstance(part, LAZY) or part.whole is not first.whole or part.start != stop:
             return None
         stop += part.shape[0]
     return None if first.whole is None else first.whole.part(first.start, stop)

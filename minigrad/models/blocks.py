@@ -117,6 +117,8 @@ class Intermediate(Module):
 def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
     """activation(dense(x)), in one operation where there is one."""
     form = GELU_FORMS.get(hidden_act)
+    if hidden_act == "tanh" and dense.bias is not None and in_one(F.dense_tanh, x, (dense, Linear)):
+        return F.dense_tanh(x, dense.weight, dense.bias)
     if form is None:
         return activation(hidden_act)(dense(x))
     return F.dense_gelu(x, dense.weight, dense.bias, approximate=form)
@@ -241,4 +243,4 @@ class Pooler(Module):
         self.dense = Linear(config.hidden_size, config.hidden_size, std=config.initializer_range)
 
     def forward(self, first: Tensor) -> Tensor:
-        return F.tanh(self.dense(first))
+        return activated(first, self.dense, "tanh")

@@ -7,7 +7,7 @@ from minigrad.ops.activation import gelu, relu, sigmoid, silu, softplus
 from minigrad.ops.attention import attention, scaled_dot_product_attention
 from minigrad.ops.blocks import attention_block, feed_forward
 from minigrad.ops.conv import conv, conv1d, conv2d
-from minigrad.ops.dense import dense_add_norm, dense_gelu, dropout, linear, linears
+from minigrad.ops.dense import dense_add_norm, dense_gelu, dense_tanh, dropout, linear, linears
 from minigrad.ops.discrete import (
     NON_DIFFERENTIABLE,
     argmax,
@@ -105,14 +105,13 @@ __all__ = [
     "NON_DIFFERENTIABLE", "absolute", "add", "allowed", "argmax", "argmin", "argsort", "astype", "attention", "attention_block",
     "avg_pool1d", "avg_pool2d", "batch_norm", "bce_with_logits", "broadcast_to", "ceil", "check_rows", "class_weights", "clip",
     "concatenate", "conv", "conv1d", "conv2d", "cos", "cosine_similarity", "cross_entropy", "cumsum", "dense_add_norm", "dense_gelu",
-    "divide", "dropout", "einsum", "embed_norm", "embedding", "equal", "erf", "erfc", "exp", "expand_dims", "expm1", "feed_forward", "flip",
-    "floor", "fold", "gelu", "getitem", "greater", "greater_equal", "group_norm", "gru", "huber_loss", "isfinite", "isnan", "kl_div",
-    "l1_loss", "label_ids", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log", "log1p", "log_softmax", "logsumexp",
-    "lstm", "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min", "minimum", "moveaxis", "mse_loss",
-    "multiply", "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "placed_rows", "power", "prod", "put_rows", "relu",
-    "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add", "segment_max", "segment_mean",
-    "sigmoid", "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort", "split", "sqrt", "square",
-    "squeeze", "stack", "standardise", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows", "tanh", "tile", "topk",
-    "transfer", "transpose", "tril", "triu", "unfold", "var", "where", "without_gradient",
-    "zeros_at",
+    "dense_tanh", "divide", "dropout", "einsum", "embed_norm", "embedding", "equal", "erf", "erfc", "exp", "expand_dims", "expm1",
+    "feed_forward", "flip", "floor", "fold", "gelu", "getitem", "greater", "greater_equal", "group_norm", "gru", "huber_loss", "isfinite",
+    "isnan", "kl_div", "l1_loss", "label_ids", "layer_norm", "ldexp", "less", "less_equal", "linear", "linears", "log", "log1p",
+    "log_softmax", "logsumexp", "lstm", "masked_fill", "matmul", "max", "max_pool1d", "max_pool2d", "maximum", "mean", "min", "minimum",
+    "moveaxis", "mse_loss", "multiply", "negative", "nll_loss", "norm", "not_equal", "one_hot", "outer", "pad", "placed_rows", "power",
+    "prod", "put_rows", "relu", "repeat", "reshape", "rms_norm", "rnn", "round", "rsqrt", "scaled_dot_product_attention", "scatter_add",
+    "segment_max", "segment_mean", "sigmoid", "sign", "silu", "sin", "smooth_l1_loss", "soft_cross_entropy", "softmax", "softplus", "sort",
+    "split", "sqrt", "square", "squeeze", "stack", "standardise", "std", "subtract", "sum", "swapaxes", "take_along_axis", "take_rows",
+    "tanh", "tile", "topk", "transfer", "transpose", "tril", "triu", "unfold", "var", "where", "without_gradient", "zeros_at",
 ]  # fmt: skip

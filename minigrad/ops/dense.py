@@ -84,6 +84,18 @@ def dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: st
     return h * gate, pullback
 
 
+@op("n k, m k, m -> n m", promotes="float")
+def dense_tanh(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
+    """tanh(x Wᵀ + b): what BERT makes of a sequence's first row."""
+    y = xp.tanh(xp.matmul(x, weight.swapaxes(0, 1)) + bias)
+
+    def pullback(g: Array) -> Any:
+        dh = g * (1.0 - y * y)
+        return xp.matmul(dh, weight), xp.product(dh.swapaxes(0, 1), x), dh
+
+    return y, pullback
+
+
 @op("n k, d k, d, n d, d, d -> n d", promotes="float")
 def dense_add_norm(
     xp: Any,

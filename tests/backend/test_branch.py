@@ -139,6 +139,20 @@ def test_no_more_is_held_than_is_allowed(log: Log, beside: Branch, monkeypatch: 
         assert held() is None
 
 
+def test_other_work_is_waited_for_when_its_holder_is_asked_for(log: Log, beside: Branch) -> None:
+    first, second = np.ones(3), np.ones(3)
+    with beside.open():
+        beside.run(lambda: log.append(("work",)), first, first.nbytes)
+        assert log == [*FORK, ("work",), ("second", "left")]
+        beside.finish(second)
+        assert JOIN[0] not in log
+        beside.finish(first)
+        assert log[-2:] == JOIN
+        beside.finish(first)
+        assert log.count(JOIN[0]) == 1
+    assert log.count(JOIN[0]) == 1
+
+
 @pytest.mark.parametrize("recording_is_broken", [False, True])
 def test_an_error_in_the_walk_ends_it_too(recording_is_broken: bool, log: Log, beside: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is what its caller hears of: where the memory does not suffice, a step is recorded once more."""

@@ -154,6 +154,11 @@ def test_dense_gelu(rows: int, width: int) -> None:
     compare("dense_gelu", normal((rows, 3), (width, 3), (width,)), {})
 
 
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (130, 4), (260, 129), (512, 768)])
+def test_dense_tanh(rows: int, width: int) -> None:
+    compare("dense_tanh", normal((rows, 3), (width, 3), (width,)), {})
+
+
 @pytest.mark.parametrize("rows", [1, 129, 20000])
 def test_linear(rows: int) -> None:
     compare("linear", normal((rows, 3), (132, 3), (132,)), {})
@@ -222,7 +227,7 @@ def test_products_find_the_rows_of_embed_norm_rounded(precision: str) -> None:
 def test_an_id_that_nobody_has_checked_reads_nothing() -> None:
     xp, table = Namespace(), uploaded(guarded(normal((4, 6))[0]))
     out = xp.empty((3, 6), np.float32)
-    launch.launch("gather_rows", (3,), table, xp.asarray(np.array([4, 3, -1])), out, None, 3, 4, 6, NO_ROW)
+    launch.launch("gather_rows", (3,), table, xp.asarray(np.array([4, 3, -1])), out, *[None] * 3, 3, 4, 6, NO_ROW)
     np.testing.assert_array_equal(out.get(), [[np.nan] * 6, table[3].get(), [np.nan] * 6])
 
 

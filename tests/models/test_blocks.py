@@ -13,6 +13,7 @@ from minigrad.backend.precision import PRECISIONS
 from minigrad.models import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 from minigrad.models.blocks import DenseAddNorm, Intermediate, SelfAttention
 from minigrad.models.distilbert import DistilBertAttention
+from minigrad.packing import PackedTokens
 
 IDS = np.array([[2, 5, 9, 11, 3], [2, 4, 3, 0, 0]])
 SIZES = {
@@ -113,6 +114,19 @@ def operations(y: mg.Tensor) -> list[str]:
         names.append(node.name)
         node = next(parent for parent in node.parents if parent is not None)
     return names
+
+
+def test_the_poolers_layer_is_called_where_somebody_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(F.dense_tanh.overrides, "numpy", F.dense_tanh.body)
+    monkeypatch.setitem(F.dense_tanh._asks_keep, F.dense_tanh.body, False)
+    model, packed = built(BertModel).eval(), PackedTokens.of([[2, 5, 3], [2, 3]])
+    expected, dense, seen = model.pooled(packed), model.pooler.dense, []
+    assert operations(expected)[0] == "dense_tanh"
+    with dense.register_forward_hook(lambda module, args, output: seen.append(output.shape)):
+        pooled = model.pooled(packed)
+    assert same([pooled.numpy()], [expected.numpy()]) and seen == [(2, 8)] and operations(pooled)[:2] == ["tanh", "linear"]
+    dense.bias = None
+    assert operations(model.pooled(packed))[:2] == ["tanh", "linear"]
 
 
 @pytest.mark.parametrize("kind", [BertModel, DistilBertModel])

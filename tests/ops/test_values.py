@@ -227,6 +227,12 @@ def test_dense_gelu_is_its_parts(sample: Sample) -> None:
     same(ops.dense_gelu(*sample.args, **sample.constants), expected.numpy(), rtol=1e-12, atol=1e-12)
 
 
+@given(CASES["dense_tanh"])
+def test_dense_tanh_is_its_parts(sample: Sample) -> None:
+    expected = F.tanh(F.linear(*(mg.Tensor(a) for a in sample.args)))
+    same(ops.dense_tanh(*sample.args), expected.numpy(), rtol=0, atol=0)
+
+
 @given(CASES["linears"])
 def test_linears_is_linear_side_by_side(sample: Sample) -> None:
     x, *rest = sample.args

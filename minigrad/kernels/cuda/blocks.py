@@ -23,8 +23,9 @@ from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows, covers_weights
 from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.draws import row_draw
+from minigrad.kernels.cuda.embedding import NO_ROW
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import note_short, shortened
+from minigrad.kernels.cuda.shortening import note_short, noted_short, shortened
 from minigrad.kernels.cuda.sums import Sums
 from minigrad.kernels.cuda.table import HEAD_SIZES, WIDEST
 from minigrad.packing import Packing
@@ -71,8 +72,9 @@ def _attention_block(
     asking, q, start = x, None, 0  # of Q | K | V, what all rows are projected to begins at `start`
     if first_only:
         first_rows, start = xp.like(packing.first_rows, x), inner
-        asking = x[first_rows]
-        stored_asking = asking if stored_x is x else stored_x[first_rows]
+        asking = xp.empty((len(first_rows), width), x.dtype)
+        launch("gather_rows", first_rows.shape, x, first_rows, asking, *noted_short(xp, asking), None, len(asking), *x.shape, NO_ROW)
+        stored_asking = shortened(xp, asking, precision)
         q, through_queries = _linears(xp, stored_asking, stored_in[:inner], bias[:inner], inner, storage)
     kv, through_inputs = _linears(xp, stored_x, stored_in[start:], bias[start:], inner, storage)
     mixed, mixed_pullback = attend(
@@ -86,11 +88,13 @@ def _attention_block(
         sums = Sums(xp, rows, 3 * inner + 3 * width, zeroed=first_only)  # first rows do not reach all of it
         dx, dy = end_pullback(xp.ascontiguousarray(g), sums, 3 * inner)
         dq, dkv = mixed_pullback(xp.matmul_stored(dy, stored_out, alike=True))
-        dweights = []
         if first_only:
-            dweights = through_queries(dq, dx, sums, 0)
-            dx = xp.put_rows(dx, first_rows, (rows, width))
-        dweights += through_inputs(dkv, dx, sums, start)
+            dasking, dweights = through_queries(dq, dx, sums, 0)
+            dx, others = through_inputs(dkv, None, sums, start)
+            launch("scatter_rows", first_rows.shape, dasking, first_rows, dx, *dasking.shape)
+            dweights += others
+        else:
+            dx, dweights = through_inputs(dkv, dx, sums, start)
         # In the order in which an optimizer lays vectors out, so that they go there at once.
         dbq, dbk, dbv, dbo, dgamma, dbeta = sums.parts(*[inner] * 3, *[width] * 3)
         return dx, *dweights, dbq, dbk, dbv, xp.product_stored(dy.T, mixed), dbo, dgamma, dbeta
@@ -165,19 +169,19 @@ def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> lis
 
 def _linears(
     xp: Any, x: Array, weight: Array, bias: Array, each: int, storage: str
-) -> tuple[Array, Callable[[Array, Array, Sums, int], list[Any]]]:
+) -> tuple[Array, Callable[[Array, Array | None, Sums, int], tuple[Array, list[Any]]]]:
     """Linear layers of x, side by side, and their way back. weight, bias: of all of them; each: the width of one.
 
-    The way back takes the gradient, an array to which that of x is added, and in which columns of the sums those for the biases begin; it
-    gives the gradient of each layer's weight.
+    The way back takes the gradient, an array to which that of x is added if there is one, and in which columns of the sums those for the
+    biases begin; it gives the gradients of x and of each layer's weight.
     """
     y = xp.matmul_stored(x, weight.T, alike=True)
     launch(f"add_bias_{storage}", y.shape, y, bias, *y.shape)
 
-    def pullback(dy: Array, dx: Array, sums: Sums, place: int) -> list[Any]:
+    def pullback(dy: Array, dx: Array | None, sums: Sums, place: int) -> tuple[Array, list[Any]]:
         sums.add(f"column_sums_{storage}", (dy,), place)
-        xp.matmul_stored(dy, weight, out=dx, accumulate=True)
-        return xp.product_stored(dy.T, x).parts(*[each] * (dy.shape[1] // each))  # type: ignore[no-any-return]
+        dx = xp.matmul_stored(dy, weight, out=dx, accumulate=dx is not None)
+        return dx, xp.product_stored(dy.T, x).parts(*[each] * (dy.shape[1] // each))
 
     return y, pullback
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from itertools import accumulate
+from typing import Any, Self
 
 from minigrad import ops
 from minigrad.backend import Array, namespace_of
-from minigrad.backend.gemm import DTYPES, SHORT
-from minigrad.backend.gradients import RowSparse
-from minigrad.backend.precision import gpu_precision
+from minigrad.backend.branch import Branch, branch
+from minigrad.backend.gradients import Divisible, RowSparse
 from minigrad.backend.random import Draw
 from minigrad.backend.transfers import declared
 from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.layers import norm_sums
-from minigrad.kernels.cuda.shortening import note_short
+from minigrad.kernels.cuda.shortening import noted_short
 from minigrad.kernels.cuda.table import BUNDLE, MERGED, RUN, TABLES, WIDEST
 
 NO_ROW = -1
@@ -43,7 +43,7 @@ def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = N
     out = xp.empty((*ids.shape, width), table.dtype)
     untrained = NO_ROW if padding_idx is None else padding_idx
     trained = xp.empty(flat.shape, flat.dtype) if keep and padding_idx is not None else None
-    launch("gather_rows", (flat.size,), table, flat, out, trained, flat.size, *table.shape, untrained)
+    launch("gather_rows", (flat.size,), table, flat, out, None, None, trained, flat.size, *table.shape, untrained)
 
     def by_table(g: Array) -> RowSparse:
         return SummedRows(flat if trained is None else trained, g.reshape((flat.size, width)), table.shape)
@@ -63,7 +63,7 @@ def _embed_norm(
     keep: bool,
 ) -> Any:
     """The output is also written short, where products read it so."""
-    count, precision = len(untrained), gpu_precision()
+    count = len(untrained)
     tables, ids = parts[:count], [*parts[count:]]
     if not 0 < count <= TABLES or len(ids) != count or not all(map(readable, tables, ids, untrained)) or not all_float32(gamma, beta):
         return NotImplemented
@@ -77,93 +77,157 @@ def _embed_norm(
     ids, gamma, beta = [xp.ascontiguousarray(places) for places in ids], xp.ascontiguousarray(gamma), xp.ascontiguousarray(beta)
     out, xhat, rstd = xp.empty(shape, gamma.dtype), None, None
     trained: Any = None
+    heights = [*map(len, tables)]
     if keep:
         xhat, rstd, trained = xp.empty_like(out), xp.empty(shape[:1], out.dtype), xp.empty((count, shape[0]), "int64")
-    rounded = {name: xp.empty(shape, DTYPES[name]) if name == precision else None for name in SHORT}
     missing, drawing = TABLES - count, row_draw(xp, draw)
     launch(
         "embed_norm",
         shape[:1],
         *[*tables, *[None] * missing],
         *[*ids, *[None] * missing],
-        *[*map(len, tables), *[0] * missing],
+        *[*heights, *[0] * missing],
         *[*[NO_ROW if row is None else row for row in untrained], *[NO_ROW] * missing],
-        *(gamma, beta, out, rounded["bf16"], rounded["fp16"], trained, xhat, rstd, *shape, eps, *drawing),
+        *(gamma, beta, out, *noted_short(xp, out), trained, xhat, rstd, *shape, eps, *drawing),
     )
-    if precision in SHORT:
-        note_short(out, rounded[precision])
+    order, beside = Order(trained), branch.get()
+    if keep and beside is not None:
+        order.sort_beside(beside)
 
     def pullback(g: Array) -> Any:
         gx, dropped = xp.empty_like(xhat), None if draw is None else xp.empty_like(xhat)
         g = xp.ascontiguousarray(g)
         launch("embed_norm_pullback", shape[:1], g, gamma, xhat, rstd, gx, dropped, *shape, *drawing)
-        order = Order(trained, gx)
-        rows = [SummedRows(trained[i], gx, table.shape, order=order, table=i) for i, table in enumerate(tables)]
+        whole, starts = TableRows(order, gx, heights), accumulate([0, *heights])
+        rows = [SummedRows(ids, gx, table.shape, whole=whole, start=at) for table, ids, at in zip(tables, trained, starts, strict=False)]
         return *norm_sums(xp, g if dropped is None else dropped, xhat, None), *rows, *[None] * count
 
     return out, pullback
 
 
 class Order:
-    """In which order rows of an array are added to rows of tables. What it takes is made when the first table's gradient is asked for, by
-    as many launches as for one table. Shapes: ids (tables, n) int64, values (n, width).
+    """In which order rows are added to rows of tables. What it takes is made when it is first asked for, by as many launches as for one
+    table. Shapes: ids (tables, n) int64.
     """
 
-    def __init__(self, ids: Array, values: Array) -> None:
-        self.ids, self.values = ids, namespace_of(values).ascontiguousarray(values)
+    def __init__(self, ids: Array) -> None:
+        self.ids = ids
+        self._beside: Branch | None = None
 
-    @cached_property
+    def sort_beside(self, beside: Branch) -> None:
+        """Before anybody asks, on a branch; who waits for what is there already shall not wait for this, too."""
+        beside.join()
+        self._beside = beside
+        beside.run(lambda: self._sorted, self, self.ids.nbytes)
+
+    @property
     def keys(self) -> Array:
         """Every id · 2³² + its place, in ascending order. Shapes: (tables, n)."""
-        (tables, n), run = self.ids.shape, RUN
-        keys = self._empty(self.ids.shape, "int64")
+        if self._beside is not None:
+            self._beside.finish(self)
+        return self._sorted
+
+    @cached_property
+    def _sorted(self) -> Array:
+        (tables, n), run, empty = self.ids.shape, RUN, namespace_of(self.ids).empty
+        keys = empty(self.ids.shape, "int64")
         launch("sort_ids", (n, tables), self.ids, keys, n)
         while run < n:
-            merged = self._empty(self.ids.shape, "int64")
+            merged = empty(self.ids.shape, "int64")
             launch("merge_runs", (n, tables), keys, merged, run, n)
             keys, run = merged, run * MERGED
         return keys
 
-    @cached_property
-    def bundles(self) -> Array:
-        """The sum of each `BUNDLE` neighbours that have one id, in the order of the keys. Shapes: (tables, n // BUNDLE, width)."""
-        (tables, n), width = self.ids.shape, self.values.shape[1]
-        bundles = self._empty((tables, n // BUNDLE, width), self.values.dtype)
-        launch("sum_bundles", bundles.shape, self.values, self.keys, bundles, n, width)
-        return bundles
 
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        return namespace_of(self.values).empty(shape, dtype)
+class TableRows(Divisible):
+    """The gradients of tables that were read side by side, one table's behind another's: `values[i]` belongs to a row of each.
+
+    first: which of the order's tables is the first of them. Shapes: values (n, width), heights (tables,).
+    """
+
+    __slots__ = ("_bundles", "first", "heights", "order", "values")
+
+    def __init__(self, order: Order, values: Array, heights: Sequence[int], first: int = 0) -> None:
+        super().__init__((sum(heights), values.shape[1]), values.dtype)
+        self.order, self.values, self.heights, self.first = order, values, heights, first
+        self._bundles: Array | None = None
+
+    def _cut(self, start: int, stop: int) -> Self:
+        """start, stop: where a table begins, and where one ends."""
+        ends = [*accumulate(self.heights)]
+        first, last = [0, *ends].index(start), ends.index(stop) + 1
+        return type(self)(self.order, self.values, self.heights[first:last], self.first + first)
+
+    @property
+    def keys(self) -> Array:
+        """As `Order.keys`, of these tables."""
+        return self.order.keys[self.first : self.first + len(self.heights)]
+
+    @property
+    def bundles(self) -> Array:
+        """The sum of each `BUNDLE` neighbours that have one id, in the order of the keys. Shapes: (tables, n // BUNDLE, width).
+
+        For all tables of the whole at once, when they are first asked for.
+        """
+        whole = self if self.whole is None else self.whole
+        if whole._bundles is None:
+            keys, (n, width) = whole.keys, whole.values.shape
+            whole._bundles = self._empty((len(keys), n // BUNDLE, width))
+            launch("sum_bundles", whole._bundles.shape, whole.values, keys, whole._bundles, n, width)
+        return whole._bundles[self.first :]
+
+    def operands(self) -> None:
+        """They are summed where they are found, at the end of the way back."""
+
+    def dense(self) -> Array:
+        return self.into(self._empty(self.shape), accumulate=False)
+
+    def into(self, out: Array, accumulate: bool) -> Array:
+        """Without asking the GPU how many rows there are."""
+        return self.summed(self.keys, self.heights, out, accumulate)
+
+    def summed(self, keys: Array, heights: Sequence[int], out: Array, accumulate: bool) -> Array:
+        """The sum of the values whose keys have its number, in place of each row of `out`, or added to it."""
+        sizes = *heights, *[0] * (TABLES - len(heights)), out.shape[1]
+        launch("sum_rows", sizes, self.values, keys, self.bundles, out, len(self.values), *sizes, int(accumulate))
+        return out
+
+    def _empty(self, shape: tuple[int, ...]) -> Array:
+        return namespace_of(self.values).empty(shape, self.dtype)
 
 
 class SummedRows(RowSparse):
     """`RowSparse` on a GPU: rows of one id are added up in an order that their places alone decide, so that two runs agree to the last bit.
 
-    `NO_ROW` names none. order: that of several tables, of which this one is number `table`; by default that of these ids alone.
+    `NO_ROW` names none. whole: the gradients of several tables, of which this one begins at row `start`; by default it is that of these ids
+    alone.
     """
 
-    __slots__ = ("_order", "_table")
+    __slots__ = ("_rows", "start", "whole")
 
     def __init__(
-        self, ids: Array, values: Array, shape: tuple[int, int], *, coalesced: bool = False, order: Order | None = None, table: int = 0
+        self,
+        ids: Array,
+        values: Array,
+        shape: tuple[int, int],
+        *,
+        coalesced: bool = False,
+        whole: TableRows | None = None,
+        start: int = 0,
     ) -> None:
         super().__init__(ids, values, shape, coalesced=coalesced)
-        self._order, self._table = Order(ids.reshape((1, len(ids))), values) if order is None else order, table
+        if whole is None:
+            whole = TableRows(Order(ids.reshape((1, len(ids)))), namespace_of(values).ascontiguousarray(values), shape[:1])
+        self.whole, self.start = whole, start
+        self._rows = whole.part(start, start + shape[0])
 
     @property
     def keys(self) -> Array:
         """As `Order.keys`, of this table. Shapes: (n,)."""
-        return self._order.keys[self._table]
+        return self._rows.keys[0]
 
     def into(self, out: Array, accumulate: bool) -> Array:
-        """Without asking the GPU how many rows there are."""
-        self._sum(self.keys, out, accumulate)
-        return out
-
-    def _sum(self, keys: Array, out: Array, accumulate: bool) -> None:
-        """The sum of the values whose keys have its number, in place of each row of `out`, or added to it."""
-        bundles = self._order.bundles[self._table]
-        launch("sum_rows", out.shape, self._order.values, keys, bundles, out, len(keys), *out.shape, int(accumulate))
+        return self._rows.into(out, accumulate)
 
     def _sum_equal_ids(self) -> tuple[Array, Array]:
         xp, keys = namespace_of(self.values), self.keys
@@ -173,8 +237,7 @@ class SummedRows(RowSparse):
         with declared():  # how many ids are distinct
             firsts = xp.flatnonzero(is_first)
         out = xp.empty((len(firsts), self.shape[1]), self.dtype)
-        self._sum((xp.cumsum(is_first) - 1 << 32) + (keys & 0xFFFFFFFF), out, accumulate=False)
-        return ids[firsts], out
+        return ids[firsts], self._rows.summed((xp.cumsum(is_first) - 1 << 32) + (keys & 0xFFFFFFFF), out.shape[:1], out, accumulate=False)
 
     def astype(self, dtype: Any) -> RowSparse:
         """As the backend has it: the kernel knows float32 only."""

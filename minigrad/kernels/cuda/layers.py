@@ -19,7 +19,7 @@ from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import shortened
+from minigrad.kernels.cuda.shortening import noted_short, shortened
 from minigrad.kernels.cuda.sums import Sums, summed
 from minigrad.kernels.cuda.table import WIDEST
 
@@ -53,6 +53,21 @@ def _dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: s
         dh, sums = xp.empty_like(h), Sums(xp, rows, width)
         launch("bias_gelu_pullback_float32", h.shape, xp.ascontiguousarray(g), h, bias, dh, sums.partial, rows, width, width)
         return *product_pullback(dh), *sums.parts(width)
+
+    return y, pullback
+
+
+@ops.dense_tanh.on("cupy")
+def _dense_tanh(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
+    if x.ndim != 2 or not all_float32(x, weight, bias) or bias.shape != weight.shape[:1]:
+        return NotImplemented
+    y, product_pullback = product(xp, x, weight)
+    launch("bias_tanh", y.shape, y, xp.ascontiguousarray(bias), *y.shape)
+
+    def pullback(g: Array) -> Any:
+        dh, sums = xp.empty_like(y), Sums(xp, *y.shape)
+        launch("bias_tanh_pullback", y.shape, xp.ascontiguousarray(g), y, dh, *noted_short(xp, dh), sums.partial, *y.shape)
+        return *product_pullback(dh), *sums.parts(y.shape[1])
 
     return y, pullback
 
@@ -147,12 +162,10 @@ def _linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
 def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
     if x.ndim != 2 or not all_float32(x) or not covers_rows(draw, x.shape):
         return NotImplemented
-    drawing = row_draw(xp, draw)
+    drawing, out = row_draw(xp, draw), xp.empty(x.shape, x.dtype)
 
-    def run(v: Array) -> Array:
-        v = xp.ascontiguousarray(v)
-        out = xp.empty_like(v)
-        launch("drop", v.shape[:1], v, out, *v.shape, *drawing)
+    def run(v: Array, out: Array, *rounded: Array | None) -> Array:
+        launch("drop", v.shape[:1], xp.ascontiguousarray(v), out, *rounded, *v.shape, *drawing)
         return out
 
-    return run(x), lambda g: (run(g),)
+    return run(x, out, *noted_short(xp, out)), lambda g: (run(g, xp.empty_like(out), None, None),)

@@ -40,9 +40,10 @@ def adam(
 def begin_captured(loss: Array, squares: Array, max_norm: float, numbers: Array, scale: Array | None, stopped: Array | None) -> None:
     """What a captured step learns when its gradients are there, for the host and for `adam_captured`: see the source.
 
-    Shapes: loss () float32, squares () float64, numbers (2,) float64, scale () float32, stopped () int32.
+    squares: numbers whose sum is the squared norm of the gradient.
+    Shapes: loss () float32, squares any float64, numbers (2,) float64, scale () float32, stopped () int32.
     """
-    launch("begin_captured", (), loss, squares, max_norm, numbers, scale, stopped)
+    launch("begin_captured", (), loss, squares, squares.size, max_norm, numbers, scale, stopped)
 
 
 def adam_captured(
@@ -70,7 +71,13 @@ def sum_of_squares(xp: Any, array: Array) -> Any:
     """`optim.clip.squares`, always added up in the same order. Shapes: any → (), float64, on the GPU."""
     if not all_float32(array) or not array.flags.c_contiguous:
         return NotImplemented
-    partial, total = xp.empty(ceil_div(array.size, SQUARES), "float64"), xp.empty((), "float64")
-    launch("sum_of_squares", (array.size,), array, partial, array.size)
+    partial, total = sums_of_squares(xp, array), xp.empty((), "float64")
     launch("sum_doubles", (), partial, total, partial.size)
     return total
+
+
+def sums_of_squares(xp: Any, array: Array) -> Array:
+    """Those of pieces of a contiguous float32 array, on the GPU. Shapes: any → (pieces,), float64."""
+    partial = xp.empty(ceil_div(array.size, SQUARES), "float64")
+    launch("sum_of_squares", (array.size,), array, partial, array.size)
+    return partial

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from minigrad.backend import Array
+from minigrad.backend.branch import branch
 from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.layout import address, is_contiguous
 from minigrad.backend.precision import gpu_precision
@@ -41,6 +42,15 @@ def note_short(x: Array, short: Array) -> None:
     _shorts[key] = ref(x, lambda _: _shorts.pop(key, None)), short
 
 
+def noted_short(xp: Any, x: Array) -> list[Array | None]:
+    """Where a kernel that writes x, which is new, is to leave it short: an array for the precision of products, noted as x's, in the place
+    that it has in `SHORT`; None for the others."""
+    precision = gpu_precision()
+    if precision in SHORT:
+        note_short(x, xp.empty(x.shape, DTYPES[precision]))
+    return [_shorts[id(x)][1] if name == precision else None for name in SHORT]
+
+
 # ---------------------------------------------------------------- weights
 GAP = 1 << 17
 """So many numbers between two weights are shortened along with them: a launch of its own would take longer."""
@@ -60,7 +70,16 @@ class _Image:
         self.flat, self.precision = flat, precision
         self._memory = flat if flat.base is None else flat.base
         self.asked: set[tuple[int, int]] = set()
-        self._parts = [(start, stop, xp.shortened(flat[start:stop], precision)) for start, stop in stretches]
+        self._parts: list[tuple[int, int, Array]] = []
+        self._beside = branch.get()
+
+        def shorten() -> None:
+            self._parts += [(start, stop, xp.shortened(flat[start:stop], precision)) for start, stop in stretches]
+
+        if self._beside is None:
+            shorten()
+        else:
+            self._beside.run(shorten, self, 0)  # nothing that would not stay without it
 
     def part(self, x: Array) -> Array | None:
         """What x is, shortened. None if x is no piece of the flat array, or of none of its stretches."""
@@ -71,6 +90,8 @@ class _Image:
         if not 0 <= start <= stop <= self.flat.size:
             return None
         self.asked.add((start, stop))
+        if self._beside is not None:
+            self._beside.finish(self)
         for first, last, short in self._parts:
             if first <= start and stop <= last and (start - first) % ALIGNED == 0:
                 return short[start - first : stop - first].reshape(x.shape)

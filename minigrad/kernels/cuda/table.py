@@ -92,11 +92,6 @@ def row_strips(rows: int, width: int) -> Grid:
     return rows, ceil_div(width, STRIP), 1
 
 
-def warp_strips(rows: int, width: int) -> Grid:
-    """A warp for the columns of a strip in each row."""
-    return ceil_div(rows, WARPS), ceil_div(width, STRIP), 1
-
-
 RUN, MERGED, BUNDLE = 2048, 8, 16
 """Ids that are sorted among themselves, sorted runs that become one at a time, and rows that are summed before their sums are."""
 
@@ -115,8 +110,13 @@ def thread_keys(n: int, tables: int) -> Grid:
 
 
 def bundle_strips(tables: int, bundles: int, width: int) -> Grid:
-    """`warp_strips` of the bundles of each table."""
+    """A warp for the columns of a strip in each bundle of each table."""
     return ceil_div(bundles, WARPS), ceil_div(width, STRIP), tables
+
+
+def table_strips(height1: int, height2: int, height3: int, width: int) -> Grid:
+    """A warp for the columns of a strip in each row; a block has rows of one table."""
+    return sum(ceil_div(height, WARPS) for height in (height1, height2, height3)), ceil_div(width, STRIP), 1
 
 
 def quads(n: int) -> Grid:
@@ -144,12 +144,17 @@ RECIPE = "clock* seed:u64 site:u64 step:u64 threshold:u32 scale:f32"
 DRAW = f"places* {RECIPE}"
 """What tells a kernel which units of rows to drop."""
 
+ROUNDED = "rounded_bf16* rounded_fp16*"
+"""Where a kernel leaves an output short: `shortening.noted_short`."""
+
 BETAS = "beta1:f32 rest1:f32 beta2:f32 rest2:f32"
 
 WARP_ROWS, STRIPS = (32 * WARPS, 1, 1), (32, WARPS, 1)
 
 TABLE: dict[str, Entry] = {
-    "drop": Entry("rows_float32.cu", f"x* out* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+    "drop": Entry("rows_float32.cu", f"x* out* {ROUNDED} rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+    "bias_tanh": Entry("rows_float32.cu", "h* bias* rows:i64 width:i32", STRIPS, strips),
+    "bias_tanh_pullback": Entry("rows_float32.cu", f"g* y* dh* {ROUNDED} partial* rows:i64 width:i32", STRIPS, strips),
     "total_rows": Entry("rows_float32.cu", "x* out* rows:i64 width:i32", (8, 32, 1), by_columns),
     "cross_entropy": Entry(
         "loss.cu",
@@ -160,19 +165,27 @@ TABLE: dict[str, Entry] = {
     "total_loss": Entry("loss.cu", "losses* counts* denominator* total* rows:i64 divisor:f32 mean:i32", (1024, 1, 1), once),
     "cross_entropy_pullback": Entry(
         "loss.cu",
-        "g* logits* labels* weights* saved* factor* dlogits* rows:i64 classes:i32 each:i32 ignored:i64 smoothing:f32",
+        f"g* logits* labels* weights* saved* factor* dlogits* {ROUNDED} rows:i64 classes:i32 each:i32 ignored:i64 smoothing:f32",
         (256, 1, 1),
         by_block,
     ),
-    "gather_rows": Entry("embedding.cu", "table* ids* out* trained* rows:i64 height:i64 width:i32 untrained:i64", WARP_ROWS, by_warp),
+    "gather_rows": Entry(
+        "embedding.cu", f"table* ids* out* {ROUNDED} trained* rows:i64 height:i64 width:i32 untrained:i64", WARP_ROWS, by_warp
+    ),
+    "scatter_rows": Entry("embedding.cu", "x* ids* out* rows:i64 width:i32", WARP_ROWS, by_warp),
     "sort_ids": Entry("embedding.cu", "ids* keys* n:i64", STRIPS, warp_keys),
     "merge_runs": Entry("embedding.cu", "keys* merged* run:i64 n:i64", (256, 1, 1), thread_keys),
     "sum_bundles": Entry("embedding.cu", "values* keys* bundles* n:i64 width:i32", STRIPS, bundle_strips),
-    "sum_rows": Entry("embedding.cu", "values* keys* bundles* out* n:i64 height:i64 width:i32 accumulate:i32", STRIPS, warp_strips),
+    "sum_rows": Entry(
+        "embedding.cu",
+        "values* keys* bundles* out* n:i64 height1:i64 height2:i64 height3:i64 width:i32 accumulate:i32",
+        STRIPS,
+        table_strips,
+    ),
     "embed_norm": Entry(
         "embed_norm.cu",
         "table1* table2* table3* ids1* ids2* ids3* height1:i64 height2:i64 height3:i64 untrained1:i64 untrained2:i64 untrained3:i64 "
-        f"gamma* beta* out* rounded_bf16* rounded_fp16* trained* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
+        f"gamma* beta* out* {ROUNDED} trained* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
         WARP_ROWS,
         by_warp,
     ),
@@ -188,7 +201,7 @@ TABLE: dict[str, Entry] = {
         (256, 1, 1),
         quads,
     ),
-    "begin_captured": Entry("optimizer.cu", "loss* squares* max_norm:f64 numbers* scale* stopped*", (1, 1, 1), once),
+    "begin_captured": Entry("optimizer.cu", "loss* squares* n:i64 max_norm:f64 numbers* scale* stopped*", (256, 1, 1), once),
     "adam_captured": Entry(
         "optimizer.cu",
         f"p* g* m* v* largest* n:i64 {BETAS} l2:f32 changing* scale* stopped*",

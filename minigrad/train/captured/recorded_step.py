@@ -74,7 +74,7 @@ def computed(
     loss_of: LossOf, optimizer: Optimizer, control: Control, part: Batch, arrays: dict[str, Any], key: Key, branch: Branch
 ) -> tuple[Any, dict[str, int], list[Update]]:
     """What is recorded: loss and squared norm of the gradient, which lies in the optimizer's arrays; how many rows there are for the ids;
-    and the update if there is to be one. branch: on which gradients are computed beside the walk back."""
+    and the update if there is to be one. branch: for what can be computed beside the rest."""
     from minigrad.kernels.cuda.draws import clock
     from minigrad.kernels.cuda.optimizer import adam_captured, begin_captured
     from minigrad.kernels.cuda.shortening import weights_at_once
@@ -83,17 +83,18 @@ def computed(
     with (
         Mode(clock, arrays["clock"]),
         random.at(random.current().seed, 0),
+        branch.open(),
         weights_at_once(optimizer.arena),
         transfers.noting_ids() as noted,
     ):
         total = _loss(loss_of, part, arrays["counts"], key)
-        with branch.open():
-            total.backward(Tensor.wrap(arrays["factor"]))
+        branch.join()  # what the way back reads was computed beside the forward pass
+        total.backward(Tensor.wrap(arrays["factor"]))
     if total.dtype != "float32":
         raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")
     rows, others = rows_by_name(arrays, noted)
     numbers = optimizer.arena.xp.empty(2, "float64")
-    squares = gradient_squares(optimizer) if others or key.max_norm is not None else control.nothing
+    squares = _squares(optimizer) if others or key.max_norm is not None else control.nothing
     if not key.updates:
         begin_captured(total.array, squares, inf, numbers, None, None)
         return numbers, rows, []
@@ -105,6 +106,14 @@ def computed(
         for p, g, moments in optimizer.arena.blocks(update, [optimizer.moments[name] for name in update.moments]):
             adam_captured(p, g, moments, changing, *flags, **same)
     return numbers, rows, updates
+
+
+def _squares(optimizer: Optimizer) -> Any:
+    """Numbers whose sum is the squared norm of the gradient, on the GPU."""
+    from minigrad.kernels.cuda.optimizer import sums_of_squares
+
+    whole = optimizer.arena.whole_gradient()
+    return gradient_squares(optimizer) if whole is None else sums_of_squares(optimizer.arena.xp, whole)
 
 
 def _loss(loss_of: LossOf, part: Batch, counts: Any, key: Key) -> Tensor:

@@ -121,7 +121,7 @@ def test_what_is_not_covered_is_declined() -> None:
     ("right", "wrong"),
     [
         ("g = dropped", "(void)dropped"),
-        ("drop_rows(out, out, rounded_bf16, rows", "drop_rows(xhat, out, rounded_bf16, rows"),
+        ("drop_rows(out, out, ROUNDED_ROWS, rows", "drop_rows(xhat, out, ROUNDED_ROWS, rows"),
     ],
 )
 def test_a_planted_error_is_caught(right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

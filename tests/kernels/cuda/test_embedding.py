@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
+from kernels.cuda import short_arrays
 from kernels.cuda.emulation import Emulator, check_guards, guarded
 from kernels.cuda.parity import compare, declines, normal
 
+from minigrad.backend.branch import Branch
+from minigrad.backend.gemm import DTYPES, SHORT
+from minigrad.backend.gradients import joined
 from minigrad.errors import IndexRangeError
 from minigrad.kernels.cuda import embedding, launch
-from minigrad.kernels.cuda.embedding import NO_ROW, Order, SummedRows
+from minigrad.kernels.cuda.embedding import NO_ROW, Order, SummedRows, TableRows
 from minigrad.kernels.cuda.table import BUNDLE, MERGED, RUN
 
 LONG = 64
@@ -44,7 +50,7 @@ def test_an_id_outside_of_the_table_is_refused(emulator: Emulator) -> None:
 def test_the_row_of_an_id_that_nobody_has_checked_is_nan(emulator: Emulator) -> None:
     """On a GPU ids are not looked at, which would wait for it."""
     table, out = guarded(normal((4, 6))[0]), guarded(shape=(3, 6))
-    launch.launch("gather_rows", (3,), table, np.array([4, 3, -1]), out, None, 3, 4, 6, NO_ROW)
+    launch.launch("gather_rows", (3,), table, np.array([4, 3, -1]), out, *[None] * 3, 3, 4, 6, NO_ROW)
     np.testing.assert_array_equal(out, [[np.nan] * 6, table[3], [np.nan] * 6])
 
 
@@ -115,15 +121,64 @@ def test_tables_that_are_read_side_by_side_share_one_order(n: int, emulator: Emu
     """Each gets the gradient that it would get alone, to the last bit, and all are sorted by one launch."""
     rng = np.random.default_rng(n)
     ids, values = np.stack([rng.integers(NO_ROW, height, n) for height in (40, 9, 1)]), normal((n, 6))[0]
-    order, launches = Order(ids, values), []
+    whole, launches = TableRows(Order(ids), values, (40, 9, 1)), []
     monkeypatch.setattr(embedding, "launch", lambda name, *arguments: (launches.append(name), launch.launch(name, *arguments)))
-    for i, height in enumerate((40, 9, 1)):
+    for i, (start, height) in enumerate(((0, 40), (40, 9), (49, 1))):
         alone = SummedRows(ids[i], values, (height, 6)).dense()
         launches.clear()
-        shared = SummedRows(ids[i], values, (height, 6), order=order, table=i)
+        shared = SummedRows(ids[i], values, (height, 6), whole=whole, start=start)
         np.testing.assert_array_equal(shared.dense(), alone)
         assert launches == ([] if i else ["sort_ids", "sum_bundles"]) + ["sum_rows"]
         np.testing.assert_array_equal(shared.coalesce().dense(), alone)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("heights", [(40, 9, 1), (8, 16, 3), (1, 1, 70)])
+@pytest.mark.parametrize("width", [6, 132])
+def test_tables_that_lie_side_by_side_are_summed_at_once(
+    width: int, heights: tuple[int, int, int], accumulate: bool, emulator: Emulator
+) -> None:
+    """To the last bit what each would get alone, all of them, and the last two or the first two."""
+    n = 5 * BUNDLE + LONG
+    rng = np.random.default_rng(n)
+    ids, values = np.stack([rng.integers(NO_ROW, height, n) for height in heights]), normal((n, width))[0]
+    whole, starts = TableRows(Order(ids), values, heights), np.cumsum([0, *heights])
+    start = normal((sum(heights), width), seed=1)[0]
+    rows = [SummedRows(ids[i], values, (height, width), whole=whole, start=starts[i]) for i, height in enumerate(heights)]
+    alone = [
+        SummedRows(ids[i], values, (height, width)).into(start[starts[i] :][:height].copy(), accumulate) for i, height in enumerate(heights)
+    ]
+    for some in (slice(3), slice(1, 3), slice(2)):
+        part = joined(rows[some])
+        assert isinstance(part, TableRows)
+        out = guarded(start[starts[some.start or 0] : starts[some.stop]])
+        part.into(out, accumulate)
+        check_guards(out)
+        np.testing.assert_array_equal(out, np.concatenate(alone[some]))
+    np.testing.assert_array_equal(whole.dense(), np.concatenate([row.dense() for row in rows]))
+    assert joined(rows[::2]) is None and whole.operands() is None
+
+
+def test_rows_are_added_to_those_that_are_named(emulator: Emulator) -> None:
+    for width in WIDTHS:
+        x, out, ids = *normal((9, width), (20, width)), np.random.default_rng(width).permutation(20)[:9]
+        expected = out.copy()
+        expected[ids] += x
+        given, found = guarded(x), guarded(out)
+        launch.launch("scatter_rows", (9,), given, ids, found, 9, width)
+        check_guards(given, found)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("width", [6, 132])
+def test_gathered_rows_are_left_short_too(width: int, precision: str, emulator: Emulator) -> None:
+    table, out, short = normal((11, width))[0], guarded(shape=(3, width)), guarded(shape=(3, width), dtype=DTYPES[precision])
+    rounded = [short if name == precision else None for name in SHORT]
+    launch.launch("gather_rows", (3,), table, np.array([4, 3, 10]), out, *rounded, None, 3, 11, width, NO_ROW)
+    check_guards(out, short)
+    np.testing.assert_array_equal(out, table[[4, 3, 10]])
+    np.testing.assert_array_equal(short, short_arrays.shortened(out, precision))
 
 
 def test_ids_that_the_table_does_not_have_are_nobodys(emulator: Emulator) -> None:
@@ -135,6 +190,19 @@ def test_ids_that_the_table_does_not_have_are_nobodys(emulator: Emulator) -> Non
 
 
 # ---------------------------------------------------------------- order
+def test_an_order_that_is_made_beside_is_waited_for_once(emulator: Emulator) -> None:
+    """Also by whoever asks while the branch is open: a part that is computed anew on the way back."""
+    main, side = MagicMock(), MagicMock()
+    beside, order = Branch(main, side, "forked", "joined"), Order(np.array([[2, 0, 1]]))
+    with beside.open():
+        order.sort_beside(beside)
+        side.__enter__.assert_called_once()
+        assert not main.wait_event.called
+        for _ in range(2):
+            assert (order.keys >> 32).tolist() == [[0, 1, 2]]
+            main.wait_event.assert_called_once()
+
+
 def sorted_places(ids: np.ndarray) -> np.ndarray:
     """The places of ids in the order of the keys, which are checked to be of these ids."""
     keys = SummedRows(ids, np.zeros((len(ids), 1), np.float32), (1, 1)).keys

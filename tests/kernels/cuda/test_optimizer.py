@@ -80,6 +80,15 @@ def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float, emulator: Emulat
         check_guards(numbers, scale)
 
 
+@pytest.mark.parametrize("n", [0, 1, 255, 600])
+def test_squares_of_pieces_are_added_up_as_a_plain_step_does(n: int, emulator: Emulator) -> None:
+    squares, total, numbers = guarded(np.abs(normal((n,))[0]).astype(np.float64)), guarded(shape=(), dtype=np.float64), guarded(np.zeros(2))
+    launch.launch("sum_doubles", (), squares, total, n)
+    optimizer.begin_captured(np.array(0.5, np.float32), squares, 1.0, numbers, None, None)
+    check_guards(squares, total, numbers)
+    assert numbers.tolist() == [0.5, total]
+
+
 @pytest.mark.parametrize(("loss", "squares"), [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf), (-np.inf, np.nan)])
 def test_what_is_not_finite_stops_all_that_come_after(loss: float, squares: float, emulator: Emulator) -> None:
     numbers, scale, stopped = np.zeros(2), np.zeros((), np.float32), np.zeros((), np.int32)

@@ -34,7 +34,7 @@ def fresh(code: str, kernels: str = "") -> str:
 @pytest.mark.parametrize("kernels", ["", "numpy"])
 def test_the_first_use_of_a_gpu_registers_them(kernels: str) -> None:
     expected = (
-        "attention attention_block cross_entropy dense_add_norm dense_gelu dropout embed_norm embedding feed_forward layer_norm "
+        "attention attention_block cross_entropy dense_add_norm dense_gelu dense_tanh dropout embed_norm embedding feed_forward layer_norm "
         "linear linears segment_max segment_mean"
     )
     assert fresh(FIRST_USE, kernels).split() == expected.split()

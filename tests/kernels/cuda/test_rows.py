@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernels.cuda import short_arrays
 from kernels.cuda.emulation import EmulationError, Emulator, Namespace, guarded
 from kernels.cuda.parity import TOLERANCE, compare, declines, evaluate, normal
 from support import absolute_error
@@ -14,9 +15,11 @@ from support import absolute_error
 import minigrad as mg
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend import random
+from minigrad.backend.gemm import SHORT
 from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
-from minigrad.kernels.cuda import draws, launch
+from minigrad.kernels.cuda import draws, launch, layers, losses
+from minigrad.kernels.cuda.shortening import noted_short
 from minigrad.kernels.cuda.table import WIDEST
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
@@ -51,6 +54,34 @@ def test_dense_gelu(rows: int, width: int, emulator: Emulator) -> None:
     compare("dense_gelu", [x, weight, bias], {}, emulator)
 
 
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (2, 3), (130, 4), (7, 770), (260, 129)])
+def test_dense_tanh(rows: int, width: int, emulator: Emulator) -> None:
+    compare("dense_tanh", normal((rows, 3), (width, 3), (width,)), {}, emulator)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("width", [6, 132])
+def test_what_is_multiplied_next_is_left_short_too(width: int, precision: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout's output, and the gradients of what cross-entropy and tanh were computed from: `product` finds the gradient, and so shortens
+    two operands instead of three."""
+    noted: list[Any] = []
+    for module in (layers, losses):
+        monkeypatch.setattr(module, "noted_short", lambda xp, x: noted.append((x, *noted_short(xp, x))) or noted[-1][1:])
+    xp, given = Namespace(), []
+    xp.shortened = lambda x, how: given.append(x.shape) or Namespace.shortened(x, how)  # type: ignore[attr-defined]
+    x, weight, bias = normal((9, width), (width, width), (width,))
+    with mg.precision(precision):
+        REGISTRY["dropout"].overrides["cupy"](xp, x, draw=Draw("a", 0.3, packing_of(9), width))
+        for name, arrays in {"dense_tanh": (x, weight, bias), "cross_entropy": (x, np.arange(9) % 4)}.items():
+            y, pullback = REGISTRY[name].overrides["cupy"](xp, *arrays)
+            pullback(np.ones_like(y))
+    xp.check()
+    assert given == [(9, width), (width, width)] and len(noted) == 3
+    for x, *short in noted:
+        assert [s is None for s in short] == [name != precision for name in SHORT]
+        np.testing.assert_array_equal(short[SHORT.index(precision)], short_arrays.shortened(x, precision))
+
+
 @pytest.mark.parametrize("rows", [1, 128, 129, 300])
 def test_linears(rows: int, emulator: Emulator) -> None:
     compare("linears", normal((rows, 3), (5, 3), (132, 3), (5,), (132,)), {}, emulator)
@@ -70,18 +101,19 @@ def test_dropout_drops_the_units_of_the_draw(width: int, emulator: Emulator) -> 
     np.testing.assert_array_equal(out, draw.mask() * np.float32(draw.scale))
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "dense_gelu", "linear", "linears", "dense_add_norm", "dropout"])
+@pytest.mark.parametrize("name", ["layer_norm", "dense_gelu", "dense_tanh", "linear", "linears", "dense_add_norm", "dropout"])
 def test_no_rows_at_all(name: str, emulator: Emulator) -> None:
     sizes = {
         "layer_norm": [(0, 4), (4,), (4,)],
         "dense_gelu": [(0, 3), (4, 3), (4,)],
+        "dense_tanh": [(0, 3), (4, 3), (4,)],
         "linear": [(0, 3), (4, 3), (4,)],
         "linears": [(0, 3), (4, 3), (4,)],
         "dense_add_norm": [(0, 3), (4, 3), (4,), (0, 4), (4,), (4,)],
         "dropout": [(0, 4)],
     }[name]
     if name == "dropout":
-        launch.launch("drop", (0,), *[None] * 2, 0, 4, None, None, 0, 0, 0, 0, 1.0)  # a packing has rows, a launch need not
+        launch.launch("drop", (0,), *[None] * 4, 0, 4, None, None, 0, 0, 0, 0, 1.0)  # a packing has rows, a launch need not
         return
     found = evaluate(name, normal(*sizes), {}, False, emulator)
     assert all(not np.any(x) for x in found)
@@ -160,6 +192,9 @@ def test_what_is_not_covered_is_declined() -> None:
     assert declines("dense_gelu", x.astype(np.float64), w, b)
     assert declines("dense_gelu", x[None], w, b)
     assert declines("dense_gelu", x, w, v)
+    assert declines("dense_tanh", x.astype(np.float64), w, b)
+    assert declines("dense_tanh", x[None], w, b)
+    assert declines("dense_tanh", x, w, v)
     assert declines("layer_norm", x[None], v, v)
     assert declines("layer_norm", x, b, b)
     assert declines("layer_norm", wide[0], wide[1], wide[1])
@@ -181,6 +216,7 @@ PLANTED: list[tuple[str, str, str, str, Callable[[], Any]]] = [
         "sum = sum + all[1][threadIdx.x]",
         lambda: normal((20, 3), (9, 3), (9,)),
     ),
+    ("dense_tanh", "rows_float32.cu", "given[i] * given[i] * -1.0f", "given[i] * -1.0f", lambda: normal((9, 3), (4, 3), (4,))),
     (
         "layer_norm",
         "layer_norm.cuh",

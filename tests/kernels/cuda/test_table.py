@@ -35,8 +35,8 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
     assert covered(table.thread_keys(rows, 3)[0], 256, rows) and covered(table.warp_keys(rows, 3)[0], 32, rows)
     assert table.thread_keys(rows, 3)[1:] == table.warp_keys(rows, 3)[1:] == (3, 1)
     assert covered(table.squares(rows)[0], table.SQUARES, rows)
-    assert table.warp_strips(rows, width) == (table.by_warp(rows)[0], table.strips(rows, width)[1], 1)
-    assert table.bundle_strips(3, rows, width) == (*table.warp_strips(rows, width)[:2], 3)
+    assert table.bundle_strips(3, rows, width) == (table.by_warp(rows)[0], table.strips(rows, width)[1], 3)
+    assert table.table_strips(rows, 1, 0, width) == (table.by_warp(rows)[0] + 1, table.strips(rows, width)[1], 1)
     assert table.row_strips(rows, width)[0] == rows and covered(table.row_strips(rows, width)[1], table.STRIP, width)
 
 
@@ -48,6 +48,7 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
         ("embedding.cu", "MERGED", table.MERGED),
         ("embedding.cu", "BUNDLE", table.BUNDLE),
         ("embed_norm.cu", "TABLES", table.TABLES),
+        ("embedding.cu", "TABLES", table.TABLES),
         ("optimizer.cu", "SQUARES", table.SQUARES),
     ],
 )
@@ -69,8 +70,8 @@ def declared(name: str) -> list[tuple[str, str]]:
     entry = TABLE[name]
     source = (SOURCES / entry.source).read_text(encoding="utf-8")
     text = re.sub(r"//[^\n]*", "", "\n".join([source, *headers(source).values()]))
-    for recipe in re.findall(r"#define RECIPE (.*)", text):
-        text = text.replace("RECIPE)", f"{recipe})")
+    for macro, parameters in re.findall(r"#define (RECIPE|ROUNDED) (.*)", text):
+        text = re.sub(rf"\b{macro}([,)])", rf"{parameters}\1", text)
     stem = name.rpartition("_")[0]  # a macro puts the storage behind it
     found = re.search(rf"(?:__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?{name}|KERNEL\({stem},[^)]*\))\s*\(([^)]*)\)", text)
     if found is None:

@@ -40,6 +40,12 @@ def dense_gelu(draw: Any) -> Sample:
 
 
 @case
+def dense_tanh(draw: Any) -> Sample:
+    n, k, m = draw(st.integers(0, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    return Sample((draw(arrays((n, k))), draw(arrays((m, k))), draw(arrays((m,)))), {})
+
+
+@case
 def dense_add_norm(draw: Any) -> Sample:
     packing, k, d = draw(packings()), draw(st.integers(1, 3)), draw(st.integers(1, 4))
     n = packing.rows

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from kernels.cuda import recording
-from train.captured.test_steps import CONFIG, batches
+from train.captured.test_steps import CONFIG, batches, trained
 
 import minigrad as mg
+from minigrad.backend.gemm import SHORT
 from minigrad.data.loader import Batch
+from minigrad.kernels.cuda.table import TABLE
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.train.captured.feeding import filled
@@ -129,9 +131,32 @@ def test_gradients_of_parameters_are_computed_beside_the_walk_back(gpu: type[rec
     plain = recording.SecondStream.settle
     monkeypatch.setattr(recording.SecondStream, "settle", settle)
     made(SequenceClasses(), batches(LENGTHS), True, True)
+    assert beside["sort_ids"] == 1  # of all tables, beside the forward pass
     assert beside["matmul"] == 7  # of queries, of keys with values, of the three other matrices of a layer, of pooler and classifier
     for kernel in ("norm_sums_float32", "column_sums_float32", "total_rows"):
         assert beside[kernel] == gpu.lengths[0][kernel] > 0
+
+
+def test_what_is_one_launch_does_not_become_several_unseen(gpu: type[recording.Recorder]) -> None:
+    """Beside products nothing but kernels of ours, and those that serve all tables of embeddings serve them once."""
+    trained(BertForSequenceClassification, SequenceClasses(), batches(LENGTHS), True, max_norm=0.5)
+    found = gpu.lengths[0]
+    assert {name: count for name, count in found.items() if name not in TABLE and name != "matmul"} == {"setitem": 1}
+    for kernel in ("gather_rows", "scatter_rows", "sort_ids", "sum_bundles", "sum_rows", "bias_tanh", "sum_of_squares", "begin_captured"):
+        assert found[kernel] == 1
+    assert not found["sum_doubles"]
+
+
+@pytest.mark.parametrize("precision", SHORT)
+def test_short_products_to_the_last_bit(precision: str, gpu: type[recording.Recorder]) -> None:
+    """Weights are shortened beside the embeddings, and what kernels leave short is not shortened again."""
+    objective, given = SequenceClasses(), batches(LENGTHS)
+    with mg.precision(precision):
+        numbers, arrays = made(objective, given, False, True)
+        ours, found = made(objective, given, True, True)
+    assert ours == numbers and gpu.lengths[0]["shortened"] == 1
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("case", ["mixed", "mixed in a mixture"])

@@ -43,14 +43,12 @@ DEVICE void add_tables(const Table (&tables)[TABLES], i64* trained, float* out, 
 }
 
 // out = dropout(x̂ · gamma + beta), where x̂ are the normalised sums of a row of each table; the others' pointers are null. Kept for the way
-// back, unless they are null: trained, as `add_tables` has it, x̂, and rstd = 1/σ of each row. rounded_bf16, rounded_fp16: out once more,
-// where they are not null. Nothing drops where places is null and `scale` 1. Shapes: tables (height, width), ids (rows,), trained
-// (tables, rows).
+// back, unless they are null: trained, as `add_tables` has it, x̂, and rstd = 1/σ of each row. Nothing drops where places is null and `scale`
+// 1. Shapes: tables (height, width), ids (rows,), trained (tables, rows).
 extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm(const float* table1, const float* table2, const float* table3, const i64* ids1, const i64* ids2, const i64* ids3, i64 height1,
                i64 height2, i64 height3, i64 untrained1, i64 untrained2, i64 untrained3, const float* gamma, const float* beta, float* out,
-               bf16* rounded_bf16, fp16* rounded_fp16, i64* trained, float* xhat, float* rstd, i64 rows, int width, float eps,
-               const int2* places, RECIPE) {
+               ROUNDED, i64* trained, float* xhat, float* rstd, i64 rows, int width, float eps, const int2* places, RECIPE) {
     const Table tables[TABLES] = {
         {table1, ids1, height1, untrained1}, {table2, ids2, height2, untrained2}, {table3, ids3, height3, untrained3}};
     float* sums = xhat ? xhat : out;
@@ -58,11 +56,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
     __syncthreads();
     add_norm(sums, nullptr, nullptr, gamma, beta, out, nullptr, xhat, rstd, rows, width, eps, nullptr, nullptr, 0, 0, 0, 0, 1.0f);
     __syncthreads();
-    const Draw draw = RECIPE_DRAW;
-    if (rounded_fp16)
-        drop_rows(out, out, rounded_fp16, rows, width, places, draw);
-    else if (places || rounded_bf16)
-        drop_rows(out, out, rounded_bf16, rows, width, places, draw);
+    if (places || rounded_bf16 || rounded_fp16) drop_rows(out, out, ROUNDED_ROWS, rows, width, places, RECIPE_DRAW);
 }
 
 // gx = the gradient of the sums before normalisation, from that of dropout's result. dropped: the gradient of what was dropped from, where
@@ -71,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm_pullback(const float* g, const float* gamma, const float* xhat, const float* rstd, float* gx, float* dropped, i64 rows,
                         int width, const int2* places, RECIPE) {
     if (dropped) {
-        drop_rows<float>(g, dropped, nullptr, rows, width, places, RECIPE_DRAW);
+        drop_rows(g, dropped, {nullptr, nullptr}, rows, width, places, RECIPE_DRAW);
         __syncthreads();
         g = dropped;
     }

@@ -10,6 +10,7 @@ constexpr int MERGED = 8;   // sorted runs that become one
 constexpr int BUNDLE = 16;  // neighbours of one id that are summed before their sums are
 constexpr int LONG = 64;    // of one id: up to so many keys are a warp's own, a block shares more
 constexpr int AT_ONCE = 8;  // rows that a thread reads at once
+constexpr int TABLES = 3;   // the most that are summed at once
 
 static_assert(RUN % WARP == 0, "the keys of a warp are of one run");
 
@@ -20,10 +21,12 @@ DEVICE i64 place_of(i64 key) { return (u32)key; }
 // out = table[ids], with NaN for an id outside of the table. trained, if it is not null: the ids, but -1 in place of `untrained`. Shapes:
 // table (height, width).
 extern "C" __global__ void __launch_bounds__(256)
-    gather_rows(const float* table, const i64* ids, float* out, i64* trained, i64 rows, i64 height, int width, i64 untrained) {
+    gather_rows(const float* table, const i64* ids, float* out, ROUNDED, i64* trained, i64 rows, i64 height, int width,
+                i64 untrained) {
     const i64 row = row_of_warp();
     if (row >= rows) return;
-    const bool w = wide(table, width) && wide(out, width);
+    const Rounded rounded = ROUNDED_ROWS;
+    const bool w = wide(table, width) && wide(out, width) && rounded.is_wide(width);
     const i64 id = ids[row];
     const bool inside = 0 <= id && id < height;
     if (trained && threadIdx.x % WARP == 0) trained[row] = id == untrained ? -1 : id;
@@ -31,7 +34,19 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int at = threadIdx.x % WARP * LANES; at < width; at += CHUNK) {
         const float4 x = inside ? load4(table + id * width, at, width, w) : make_float4(not_a_number());
         store4(out + row * width, at, width, w, x);
+        rounded.store(row * width, at, width, w, x);
     }
+}
+
+// out[ids] += x. No two ids are equal. Shapes: x (rows, width), out (height, width).
+extern "C" __global__ void __launch_bounds__(256) scatter_rows(const float* x, const i64* ids, float* out, i64 rows, int width) {
+    const i64 row = row_of_warp();
+    if (row >= rows) return;
+    const bool w = wide(x, width) && wide(out, width);
+    float* mine = out + ids[row] * width;
+#pragma unroll 4
+    for (int at = threadIdx.x % WARP * LANES; at < width; at += CHUNK)
+        store4(mine, at, width, w, load4(mine, at, width, w) + load4(x + row * width, at, width, w));
 }
 
 // ---------------------------------------------------------------- order
@@ -151,14 +166,22 @@ DEVICE float4 share_of(const Run& run, const float* values, const i64* keys, con
     return sum;
 }
 
-// out = or += the sum of the values of each row's id: where it has none, 0 or nothing. Ids that are no row of the table are nobody's. Each
-// row has a warp, for a strip of columns; the block's warps share long runs. Shapes: values (n, width), keys (n,), bundles (n / BUNDLE,
-// width), out (height, width).
+// out = or += the sum of the values of each row's id: where it has none, 0 or nothing. Ids that are no row of their table are nobody's. Each
+// row has a warp, for a strip of columns; the block's warps share long runs. There are up to three tables, the others' heights are 0. Their
+// rows lie one behind another in out, and a block has rows of one. Shapes: values (n, width), keys (tables, n), bundles (tables, n / BUNDLE,
+// width), out (all heights, width).
 extern "C" __global__ void __launch_bounds__(256, 4)
-    sum_rows(const float* values, const i64* keys, const float* bundles, float* out, i64 n, i64 height, int width, int accumulate) {
+    sum_rows(const float* values, const i64* keys, const float* bundles, float* out, i64 n, i64 height1, i64 height2, i64 height3, int width,
+             int accumulate) {
     __shared__ Run runs[WARPS];
     __shared__ float4 shares[WARPS][WARP];
-    const i64 top = (i64)blockIdx.x * WARPS, row = top + threadIdx.y;
+    i64 top = (i64)blockIdx.x * WARPS, height = height1;
+    for (int i = 1; i < TABLES && top >= height; ++i) {
+        top -= (height + WARPS - 1) / WARPS * WARPS;
+        keys += n, bundles += n / BUNDLE * width, out += height * width;
+        height = i == 1 ? height2 : height3;
+    }
+    const i64 row = top + threadIdx.y;
     const int at = blockIdx.y * CHUNK + threadIdx.x * LANES;
     const bool w = wide(values, width) && wide(out, width) && wide(bundles, width);
     Run run = {0, 0};

@@ -1,5 +1,5 @@
 // The cross-entropy of each row of logits with the class that its label names, and its gradient. A block works on a row, however wide.
-#include "warp.cuh"
+#include "storage.cuh"
 
 // The weights of four classes, from the class `at` on; null: 1 for each.
 DEVICE float4 weights_of(const float* weights, int at, int classes, bool is_wide) {
@@ -84,12 +84,14 @@ extern "C" __global__ void __launch_bounds__(1024)
 // is 0 of all, times what `factor` points to, 1 if it is null.
 extern "C" __global__ void __launch_bounds__(256)
     cross_entropy_pullback(const float* g, const float* logits, const i64* labels, const float* weights, const float* saved,
-                           const float* factor, float* dlogits, i64 rows, int classes, int each, i64 ignored, float smoothing) {
+                           const float* factor, float* dlogits, ROUNDED, i64 rows, int classes, int each, i64 ignored, float smoothing) {
     const i64 row = blockIdx.x;
+    const Rounded rounded = ROUNDED_ROWS;
     if (row >= rows) return;
     const float* mine = logits + row * classes;
     const i64 label = labels[row];
-    const bool w = wide(logits, classes) && wide(dlogits, classes) && wide(weights, classes), counts = label != ignored;
+    const bool w = wide(logits, classes) && wide(dlogits, classes) && wide(weights, classes) && rounded.is_wide(classes);
+    const bool counts = label != ignored;
     const float share = g[each ? row : 0] * (factor ? *factor : 1.0f), largest = saved[2 * row], inverse = saved[2 * row + 1];
     const float spread = smoothing / classes;
     for (int at = threadIdx.x * LANES; at < classes; at += blockDim.x * LANES) {
@@ -106,5 +108,6 @@ extern "C" __global__ void __launch_bounds__(256)
             }
         }
         store4(dlogits + row * classes, at, classes, w, x);
+        rounded.store(row * classes, at, classes, w, x);
     }
 }

@@ -28,15 +28,25 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     adam_step({beta1, rest1, beta2, rest2, size, eps, l2, decay}, factor, p, g, m, v, largest, n);
 }
 
-// For a captured graph, one thread: what only the GPU knows when an update is due, computed in float64 as `optim.clip.clipping` does.
-// numbers, for the host: the loss and the squared norm of the gradient. scale: what the gradients are multiplied by. stopped: set by the first
-// step whose loss or norm is not finite, for all that come after it, until the host clears it. The last two are null without an update.
-extern "C" __global__ void begin_captured(const float* loss, const double* squares, double max_norm, double* numbers, float* scale,
-                                          int* stopped) {
+// The sum of n numbers, in every thread of a block.
+DEVICE double sum_of(const double* numbers, i64 n) {
+    double sum = 0.0;
+    for (i64 i = threadIdx.x; i < n; i += THREADS) sum += numbers[i];
+    return block_sum(sum);
+}
+
+// For a captured graph, one block: what only the GPU knows when an update is due, computed in float64 as `optim.clip.clipping` does.
+// squares: n numbers whose sum is the squared norm of the gradient. numbers, for the host: the loss and that sum. scale: what the gradients
+// are multiplied by. stopped: set by the first step whose loss or norm is not finite, for all that come after it, until the host clears it.
+// The last two are null without an update.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    begin_captured(const float* loss, const double* squares, i64 n, double max_norm, double* numbers, float* scale, int* stopped) {
+    const double square = sum_of(squares, n);
+    if (threadIdx.x) return;
     numbers[0] = *loss;
-    numbers[1] = *squares;
+    numbers[1] = square;
     if (!stopped) return;
-    const double norm = sqrt(*squares), coefficient = max_norm / (norm + 1e-6);
+    const double norm = sqrt(square), coefficient = max_norm / (norm + 1e-6);
     *scale = coefficient >= 1.0 ? 1.0f : (float)coefficient;
     if (!(*loss - *loss == 0.0f && norm - norm == 0.0)) *stopped = 1;
 }
@@ -69,8 +79,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) sum_of_squares(const float
 
 // total = the sum of n numbers, by one block.
 extern "C" __global__ void __launch_bounds__(THREADS) sum_doubles(const double* partial, double* total, i64 n) {
-    double sum = 0.0;
-    for (i64 i = threadIdx.x; i < n; i += THREADS) sum += partial[i];
-    sum = block_sum(sum);
+    const double sum = sum_of(partial, n);
     if (threadIdx.x == 0) *total = sum;
 }

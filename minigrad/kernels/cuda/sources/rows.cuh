@@ -48,14 +48,12 @@ DEVICE float4 factors(const RowDraw& row, u32 kept, int i) {
     return make_float4(bits & 1 ? scale : 0.0f, bits & 2 ? scale : 0.0f, bits & 4 ? scale : 0.0f, bits & 8 ? scale : 0.0f);
 }
 
-// out = dropout(x), or x where nothing drops, for which places is null and `scale` 1; out may be x. rounded, if it is not null: out once
-// more, as T.
-template <class T>
-DEVICE void drop_rows(const float* x, float* out, T* rounded, i64 rows, int width, const int2* places, const Draw& draw) {
+// out = dropout(x), or x where nothing drops, for which places is null and `scale` 1; out may be x.
+DEVICE void drop_rows(const float* x, float* out, const Rounded& rounded, i64 rows, int width, const int2* places, const Draw& draw) {
     const i64 row = row_of_warp();
     if (row >= rows) return;
     const RowDraw drawing(places, draw, row, width);
-    const bool w = wide(x, width) && wide(out, width) && wide(rounded, width);
+    const bool w = wide(x, width) && wide(out, width) && rounded.is_wide(width);
     for (int chunk = 0; chunk * CHUNK < width; chunk += 4) {
         const u32 kept = draw_chunks<4>(drawing, chunk);
 #pragma unroll
@@ -63,7 +61,7 @@ DEVICE void drop_rows(const float* x, float* out, T* rounded, i64 rows, int widt
             const int at = (chunk + i) * CHUNK + threadIdx.x % WARP * LANES;
             const float4 found = load4(x + row * width, at, width, w) * factors(drawing, kept, i);
             store4(out + row * width, at, width, w, found);
-            if (rounded) store4(rounded + row * width, at, width, w, found);
+            rounded.store(row * width, at, width, w, found);
         }
     }
 }

@@ -65,3 +65,19 @@ DEVICE void store4(Short* row, int at, int width, bool is_wide, float4 x) {
     if (at + 2 < width) row[at + 2].bits = (unsigned short)high;
     if (at + 3 < width) row[at + 3].bits = (unsigned short)(high >> 16);
 }
+
+// Where rows of float32 are written once more, for products: one of the pointers is not null, or none.
+#define ROUNDED bf16* rounded_bf16, fp16* rounded_fp16
+#define ROUNDED_ROWS Rounded{rounded_bf16, rounded_fp16}
+
+struct Rounded {
+    bf16* as_bf16;
+    fp16* as_fp16;
+
+    DEVICE bool is_wide(int width) const { return wide(as_bf16, width) && wide(as_fp16, width); }
+
+    DEVICE void store(i64 start, int at, int width, bool is_wide, float4 x) const {
+        if (as_bf16) store4(as_bf16 + start, at, width, is_wide, x);
+        if (as_fp16) store4(as_fp16 + start, at, width, is_wide, x);
+    }
+};
