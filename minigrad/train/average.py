@@ -22,11 +22,12 @@ class Average:
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.arrays: dict[str, Array] = {name: p.array.copy() for name, p in self._parameters.items()}
 
-    def update(self) -> None:
-        """Take the weights as they are now into the average."""
+    def update(self, made: float | Array = 1.0) -> None:
+        """Take the weights as they are now into the average. made: 0 leaves it as it is. Shapes: ()."""
+        rate = (1 - self.decay) * made
         for name, parameter in self._parameters.items():
             average = self.arrays[name]
-            average += (1 - self.decay) * (parameter.array - average)
+            average += rate * (parameter.array - average)
 
     def load(self, arrays: Mapping[str, Array]) -> None:
         """Go on from saved averages of the same parameters. Raises: StateDictError for one that is missing or has another shape."""

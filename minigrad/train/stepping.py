@@ -57,6 +57,8 @@ class Stepping:
             current().advance()
             self._rates.append(self._rate)
             self.trainer.schedule.step()
+            if self.trainer.average is not None:
+                self.trainer.average.update()
             self._count(self._pulled[0], None, 0.0)
 
     def _try_to_make(self, stretch: Iterator[Batch]) -> bool:
@@ -114,7 +116,7 @@ class Stepping:
             evaluated = self.trainer.is_evaluation_due(step, over)
             if step == self.trainer.total or over or evaluated or is_due(self.trainer.settings.save_every, step, False):
                 return
-            if self.interruption.signal or self.trainer.average is not None:  # which takes in the weights after every step
+            if self.interruption.signal:
                 return
 
     @property
@@ -135,8 +137,6 @@ class Stepping:
         at, tokens, packing = self.at, batch.tokens.packing.rows, batch.tokens.packing
         self._pulled.popleft()
         at.step += 1
-        if self.trainer.average is not None:
-            self.trainer.average.update()
         self.trainer.clock.count(tokens)
         at.seconds = self.trainer.clock.seconds
         self.trainer.tell(

@@ -26,6 +26,7 @@ from minigrad.errors import ArgumentError, MinigradError
 from minigrad.files import quoted
 from minigrad.optim import Optimizer
 from minigrad.optim.clip import check_max_norm, clipping, gradient_norm
+from minigrad.train.average import Average
 from minigrad.train.captured.ahead import Ahead, StepResult
 from minigrad.train.captured.steps import CapturedSteps
 from minigrad.train.loss_scale import LossScaler
@@ -43,6 +44,7 @@ class Team:
     The norm before is `grad_norm` after each `backward`; with None it is not computed.
     scaler: multiply the loss for its backward pass, as fp16 needs it; `step` divides the gradients by the factor again, or leaves an update
     out whose gradients are not finite and makes the factor smaller. Between the two, gradients are so many times too large.
+    average: takes in the weights after every step of `steps`.
 
     capture: on a GPU, record a step once for every size of batches and replay it: see `captured`. Where that cannot be done, steps are
     made as without it, and the log says why.
@@ -68,6 +70,7 @@ class Team:
         workers: int | str = 1,
         max_norm: float | None = None,
         scaler: LossScaler | None = None,
+        average: Average | None = None,
         capture: bool = False,
     ) -> None:
         self.loss_of, self.optimizer = loss_of, optimizer
@@ -75,7 +78,7 @@ class Team:
         self.workers = number_of_workers(workers, "the parameters are on a GPU" if on_gpu else None)
         if max_norm is not None:
             check_max_norm(max_norm)
-        self.scaler = scaler
+        self.scaler, self.average = scaler, average
         self.max_norm = inf if max_norm is None and scaler is not None else max_norm  # the norm says whether the gradient is finite
         self.grad_norm: float | None = None
         self._closed = self._broken = False
@@ -84,7 +87,7 @@ class Team:
         if capture:
             if not on_gpu:
                 raise ArgumentError("capture=True makes CUDA graphs, and the parameters are on the CPU: move the model to a GPU first")
-            self._captured = CapturedSteps(loss_of, optimizer)
+            self._captured = CapturedSteps(loss_of, optimizer, average)
 
     def backward(self, batch: Batch, parts: int = 1) -> float:
         """The loss of the whole step, whose gradient afterwards lies in every parameter's `grad`, where nothing older is left.
@@ -183,12 +186,15 @@ class Team:
 
     def _made(self, batch: Batch, captured: CapturedSteps | None, parts: int, check: Callable[[Batch, float], bool] | None) -> StepResult:
         loss = self._backward(batch, parts, captured)
-        norm = self.grad_norm
-        if check is not None and not check(batch, loss):
+        norm, applied = self.grad_norm, False
+        if check is None or check(batch, loss):
+            applied = self.step()
+        else:
             self.optimizer.zero_grad()
             random.current().advance()
-            return StepResult(batch, loss, norm, applied=False)
-        return StepResult(batch, loss, norm, self.step())
+        if self.average is not None:
+            self.average.update()
+        return StepResult(batch, loss, norm, applied)
 
     @property
     def _loss_scale(self) -> float:

@@ -140,6 +140,7 @@ class Trainer:
                 workers=self.settings.workers,
                 max_norm=inf if self.settings.clip is None else self.settings.clip,
                 scaler=self.scaler,
+                average=self.average,
                 capture=self.settings.capture and self.device != "cpu",
             )
             stack.enter_context(team)

@@ -42,16 +42,18 @@ def losses_of(folder: Path) -> list[float]:
 
 
 # ---------------------------------------------------------------- training
-@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("precision", "others"), [("float32", {}), ("bf16", {}), ("fp16", {}), ("float32", {"ema": 0.9}), ("fp16", {"ema": 0.9})], ids=str
+)
 def test_a_run_is_that_of_the_cpu_and_resumes_to_the_last_bit(
-    precision: str, tmp_path: Path, device: str, caplog: pytest.LogCaptureFixture
+    precision: str, others: dict[str, float], tmp_path: Path, device: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Twelve steps with evaluations and checkpoints; one run is cut in the middle, as a signal does it."""
     with caplog.at_level(logging.WARNING, "minigrad"):
-        Run(prepared(tmp_path / "whole", device=device, precision=precision)).trainer.fit()
+        Run(prepared(tmp_path / "whole", device=device, precision=precision, **others)).trainer.fit()
     assert "not captured" not in caplog.text
 
-    config = prepared(tmp_path / "cut", device=device, precision=precision)
+    config = prepared(tmp_path / "cut", device=device, precision=precision, **others)
     run = Run(config)
     run.trainer.callbacks.append(
         lambda event: os.kill(os.getpid(), signal.SIGTERM) if event["event"] == "step" and event["step"] == 5 else None
@@ -61,7 +63,7 @@ def test_a_run_is_that_of_the_cpu_and_resumes_to_the_last_bit(
     Run(config).trainer.fit(resume=True)
     assert last_digest(tmp_path / "cut") == last_digest(tmp_path / "whole")
 
-    Run(prepared(tmp_path / "cpu", precision=precision)).trainer.fit()
+    Run(prepared(tmp_path / "cpu", precision=precision, **others)).trainer.fit()
     ours, theirs = losses_of(tmp_path / "whole"), losses_of(tmp_path / "cpu")
     assert len(ours) == len(theirs) == 12
     difference = np.abs(np.array(ours) - theirs).max()

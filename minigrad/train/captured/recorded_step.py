@@ -21,6 +21,7 @@ from minigrad.optim.clip import gradient_squares
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
+from minigrad.train.average import Average
 from minigrad.train.objectives import LossOf, weighted
 from minigrad.workers.graphs.buckets import Bucket
 from minigrad.workers.graphs.ids import rows_by_name
@@ -71,10 +72,17 @@ class Control:
 
 
 def computed(
-    loss_of: LossOf, optimizer: Optimizer, control: Control, part: Batch, arrays: dict[str, Any], key: Key, branch: Branch
+    loss_of: LossOf,
+    optimizer: Optimizer,
+    average: Average | None,
+    control: Control,
+    part: Batch,
+    arrays: dict[str, Any],
+    key: Key,
+    branch: Branch,
 ) -> tuple[Any, dict[str, int], list[Update]]:
     """What is recorded: loss and squared norm of the gradient, which lies in the optimizer's arrays; how many rows there are for the ids;
-    and the update if there is to be one. branch: for what can be computed beside the rest."""
+    and the update if there is to be one, with the average of the weights. branch: for what can be computed beside the rest."""
     from minigrad.kernels.cuda.draws import clock
     from minigrad.kernels.cuda.optimizer import adam_captured, begin_captured
     from minigrad.kernels.cuda.shortening import weights_at_once
@@ -105,6 +113,8 @@ def computed(
         same = {name: value for name, value in update.constants.items() if name not in CHANGING}
         for p, g, moments in optimizer.arena.blocks(update, [optimizer.moments[name] for name in update.moments]):
             adam_captured(p, g, moments, changing, *flags, **same)
+    if average is not None:
+        average.update((1 - control.stopped).astype("float32"))
     return numbers, rows, updates
 
 

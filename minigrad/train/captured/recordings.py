@@ -20,6 +20,7 @@ from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
+from minigrad.train.average import Average
 from minigrad.train.captured.feeding import filled, kind_of, layout_of, placed, write
 from minigrad.train.captured.recorded_step import CHANGING, Control, Key, RecordedStep, computed, unchanging
 from minigrad.train.captured.standing import Standing
@@ -34,8 +35,8 @@ logger = logging.getLogger("minigrad")
 class Recordings:
     """The recorded steps of one team. loss_of: a `LossOf`, whose objective can ignore items."""
 
-    def __init__(self, loss_of: Any, optimizer: Optimizer) -> None:
-        self.loss_of, self.optimizer, self.recorder = loss_of, optimizer, Recorder()
+    def __init__(self, loss_of: Any, optimizer: Optimizer, average: Average | None) -> None:
+        self.loss_of, self.optimizer, self.average, self.recorder = loss_of, optimizer, average, Recorder()
         self._steps: OrderedDict[Key, RecordedStep] = OrderedDict()
         self._too_large: set[Key] = set()
         """Keys of steps whose graph had no room in the memory even when there was no other."""
@@ -139,7 +140,7 @@ class Recordings:
             self._control.stopped.fill(1)  # so that runs before the recording update nothing
             part = placed(whole, feed.arrays)
             (numbers, rows, updates), replay = self.recorder.recorded(
-                lambda: computed(self.loss_of, self.optimizer, self._control, part, feed.arrays, key, self.recorder.branch)
+                lambda: computed(self.loss_of, self.optimizer, self.average, self._control, part, feed.arrays, key, self.recorder.branch)
             )
             self._control.stopped.fill(0)
             if self._is_old():

@@ -25,6 +25,7 @@ from minigrad.backend import random, transfers
 from minigrad.data.loader import Batch
 from minigrad.optim import Optimizer
 from minigrad.optim.adam import adam
+from minigrad.train.average import Average
 from minigrad.train.captured.feeding import write
 from minigrad.train.captured.recorded_step import CHANGING, RecordedStep, unchanging
 from minigrad.train.captured.recordings import Recordings
@@ -58,13 +59,14 @@ class Launched:
 
 
 class CapturedSteps:
-    """The steps of one team. loss_of: a `LossOf`, whose objective can ignore items."""
+    """The steps of one team. loss_of: a `LossOf`, whose objective can ignore items. average: takes in the weights after each update that is
+    replayed."""
 
-    def __init__(self, loss_of: Any, optimizer: Optimizer) -> None:
+    def __init__(self, loss_of: Any, optimizer: Optimizer, average: Average | None = None) -> None:
         self.optimizer = optimizer
         self.can_update = optimizer.kernel is adam
         """Whether there is a kernel for the update inside of a graph."""
-        self._recordings = Recordings(loss_of, optimizer)
+        self._recordings = Recordings(loss_of, optimizer, average)
         self._results = deque(_Slot(transfers.pinned((2,), np.float64)) for _ in range(AHEAD + 1))
 
     def backward(self, batch: Batch, scale: float) -> tuple[float, float] | None:

@@ -21,12 +21,14 @@ from train.captured.test_steps import CONFIG, SAME_BUCKET
 
 import minigrad as mg
 from minigrad.backend import precision as precision_module
+from minigrad.backend import to_numpy
 from minigrad.backend.probe import Gpu, Probe
 from minigrad.data.loader import Batch, PackedLoader
 from minigrad.errors import ArgumentError, DeviceError, IndexRangeError, ShapeError
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
+from minigrad.train.average import Average
 from minigrad.train.captured import recordings
 from minigrad.train.captured.ahead import StepResult
 from minigrad.train.captured.feeding import filled
@@ -389,7 +391,8 @@ def test_a_precision_that_the_gpu_lacks_is_refused_before_anything_is_computed(
 
 
 def logged(capture: bool, texts: list[np.ndarray], **settings: Any) -> tuple[list[dict[str, Any]], list[np.ndarray], Any]:
-    """What a trainer tells, the weights at the end, and where its optimizer stands. Batches have the size of their bucket."""
+    """What a trainer tells, the weights at the end and their average, and where its optimizer stands. Batches have the size of their
+    bucket."""
     mg.manual_seed(3)
     model = BertForSequenceClassification(BertConfig(**CONFIG))
     table = model.bert.embeddings.word_embeddings.weight
@@ -405,12 +408,19 @@ def logged(capture: bool, texts: list[np.ndarray], **settings: Any) -> tuple[lis
     trainer.fit()
     stable = [{key: value for key, value in event.items() if not key.startswith(("seconds", "tokens_per", "memory"))} for event in events]
     standing = list(trainer.optimizer.steps.values()), trainer.schedule.steps, trainer.at.skipped, mg.backend.random.current().step
-    return stable, [p.numpy() for p in model.parameters()], standing
+    average = [] if trainer.average is None else [np.array(to_numpy(array)) for array in trainer.average.arrays.values()]
+    return stable, [p.numpy() for p in model.parameters()] + average, standing
 
 
-@pytest.mark.parametrize("settings", [{}, {"evaluate_every": 2}, {"ema": 0.9}, {"on_nonfinite": "skip"}, {"precision": "fp16"}], ids=str)
+SETTINGS: list[dict[str, Any]] = [
+    {}, {"evaluate_every": 2}, {"ema": 0.9}, {"on_nonfinite": "skip"}, {"ema": 0.9, "on_nonfinite": "skip"}, {"precision": "fp16"},
+    {"precision": "fp16", "ema": 0.9},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_trainer_runs_ahead_and_tells_the_same(settings: dict[str, Any], gpu: type[recording.Recorder]) -> None:
-    """The first batch of an epoch has no labels; with "skip" the fourth overflows."""
+    """The first batch of an epoch has no labels; with "skip" the fourth overflows, and those behind it are on their way."""
     generator = np.random.default_rng(0)
     texts = [generator.integers(1, HUGE, 4) for _ in range(24)]
     if "on_nonfinite" in settings:
@@ -422,6 +432,14 @@ def test_a_trainer_runs_ahead_and_tells_the_same(settings: dict[str, Any], gpu: 
     for mine, other in zip(weights, theirs, strict=True):
         np.testing.assert_array_equal(mine, other)
     assert bool(gpu.lengths[0]["adam_captured"]) == ("precision" not in settings)
+
+
+def test_the_average_of_the_weights_is_part_of_the_graph(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, update = list[Average](), Average.update
+    monkeypatch.setattr(Average, "update", lambda self, *made: calls.append(self) or update(self, *made))
+    generator = np.random.default_rng(0)
+    logged(True, [generator.integers(1, HUGE, 4) for _ in range(24)], ema=0.9)
+    assert len(gpu.lengths) == 1 and len(calls) == 2 + 2  # to warm up and to record; and after the batch without labels of each epoch
 
 
 def test_batches_that_were_pulled_when_a_signal_came_are_not_counted(
