@@ -59,7 +59,7 @@ class Stepping:
             self.trainer.schedule.step()
             if self.trainer.average is not None:
                 self.trainer.average.update()
-            self._count(self._pulled[0], None, 0.0)
+            self._count(self._pulled[0], None, 0.0, None if self.trainer.scaler is None else self.trainer.scaler.scale)
 
     def _try_to_make(self, stretch: Iterator[Batch]) -> bool:
         """False if the memory did not suffice for one of the steps, which is then to be made again, in more parts."""
@@ -72,7 +72,7 @@ class Stepping:
                     return False
                 if result is None:
                     return True
-                self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0)
+                self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0, result.loss_scale)
 
     def _make_room(self, error: MemoryError) -> None:
         """For the step that is made again: what evaluations keep is given up first. Raises: MemoryError."""
@@ -132,7 +132,7 @@ class Stepping:
             self.trainer.tell("notice", message=f"{message}; the loss is multiplied by {self.trainer.scaler.scale:.0f} from here on")
         return result
 
-    def _count(self, batch: Batch, loss: float | None, norm: float | None) -> None:
+    def _count(self, batch: Batch, loss: float | None, norm: float | None, loss_scale: float | None) -> None:
         """After a step, be it one that was left out."""
         at, tokens, packing = self.at, batch.tokens.packing.rows, batch.tokens.packing
         self._pulled.popleft()
@@ -151,7 +151,7 @@ class Stepping:
             memory_mb=memory_mb(),
             **({} if self.trainer.device == "cpu" else {"gpu_memory_mb": graphs.gpu_memory() / 2**20}),
             seconds_left=self.trainer.clock.seconds_for(self.trainer.total - at.step),
-            **({} if self.trainer.scaler is None else {"loss_scale": self.trainer.scaler.scale}),
+            **({} if loss_scale is None else {"loss_scale": loss_scale}),
         )
         at.batch += 1
 

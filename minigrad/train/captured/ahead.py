@@ -15,23 +15,28 @@ from dataclasses import dataclass
 from minigrad.data.loader import Batch
 from minigrad.train.captured.standing import Standing
 from minigrad.train.captured.steps import AHEAD, CapturedSteps, Launched
+from minigrad.train.loss_scale import LossScaler
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """A step that was made. grad_norm: before clipping; None if it is not measured. applied: whether there was an update."""
+    """A step that was made. grad_norm: before clipping; None if it is not measured. applied: whether there was an update. loss_scale: the
+    scaler's factor afterwards, None without one."""
 
     batch: Batch
     loss: float
     grad_norm: float | None
     applied: bool
+    loss_scale: float | None = None
 
 
 class Ahead:
-    """The steps of some batches. plain: makes one at once, without a graph. max_norm: as of `Team`."""
+    """The steps of some batches. plain: makes one at once, without a graph. max_norm, scaler: as of `Team`."""
 
-    def __init__(self, captured: CapturedSteps, max_norm: float | None, plain: Callable[[Batch], StepResult]) -> None:
-        self.captured, self.optimizer, self.max_norm, self.plain = captured, captured.optimizer, max_norm, plain
+    def __init__(
+        self, captured: CapturedSteps, max_norm: float | None, scaler: LossScaler | None, plain: Callable[[Batch], StepResult]
+    ) -> None:
+        self.captured, self.optimizer, self.max_norm, self.scaler, self.plain = captured, captured.optimizer, max_norm, scaler, plain
         self._launched: deque[Launched] = deque()
         self._waiting: deque[tuple[Batch, Standing]] = deque()
         """Batches whose step is not launched, or no longer, with the standing in which they came."""
@@ -60,7 +65,7 @@ class Ahead:
                 elif self._waiting:
                     batch, came = self._waiting[0]
                     with self._options_of(came):
-                        recorded = self.captured.record(batch, self.max_norm)
+                        recorded = self.captured.record(batch, self.max_norm, self.scaler)
                     if not (recorded and self._launch_next()):
                         self._waiting.popleft()
                         with self._options_of(came):
@@ -79,7 +84,7 @@ class Ahead:
         came.set_random()
         try:
             with self._options_of(came):
-                step = self.captured.launch(batch, self.max_norm)
+                step = self.captured.launch(batch, self.max_norm, self.scaler)
         except Exception:
             if self._launched:  # whose results come first; then it is raised again
                 return False
@@ -96,7 +101,7 @@ class Ahead:
         loss, norm = first.result()
         if first.is_finite():
             self._launched.popleft()
-            return StepResult(first.batch, loss, None if self.max_norm is None else norm, True)
+            return StepResult(first.batch, loss, None if self.max_norm is None else norm, True, first.loss_scale)
         self._take_back(first)
         self._waiting.extendleft((step.batch, step.before) for step in reversed(self._launched) if step is not first)
         self._launched.clear()
@@ -118,6 +123,7 @@ class Ahead:
         self._launched[-1].result()  # it is over, and so are all before it
         self.captured.resume()
         failed.before.set_counts(self.optimizer)
+        failed.before.set_scaling(self.scaler)
         failed.before.set_random()
 
     def _settle(self) -> None:

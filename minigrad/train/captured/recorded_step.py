@@ -33,12 +33,14 @@ CHANGING = ("size", "eps", "decay")
 class Key(NamedTuple):
     """Equal for steps that one recording makes.
 
-    updates: whether the update is part of it. max_norm: None if no norm is asked for. counted: which terms of the objective have items.
+    updates: whether the update is part of it. max_norm: None if no norm is asked for. scaled: whether the update divides by the factor that
+    the loss is multiplied by. counted: which terms of the objective have items.
     """
 
     bucket: Bucket
     updates: bool
     max_norm: float | None
+    scaled: bool
     counted: tuple[bool, ...]
     precision: str
     seed: int
@@ -107,7 +109,11 @@ def computed(
         begin_captured(total.array, squares, inf, numbers, None, None)
         return numbers, rows, []
     flags = control.scale, control.stopped
+    if key.scaled:  # by a power of two, so that nothing is rounded
+        squares = squares / arrays["factor"].astype("float64") ** 2
     begin_captured(total.array, squares, inf if key.max_norm is None else key.max_norm, numbers, *flags)
+    if key.scaled:
+        control.scale /= arrays["factor"]
     updates = optimizer.begin_step()
     for update, changing in zip(updates, arrays["changing"], strict=False):
         same = {name: value for name, value in update.constants.items() if name not in CHANGING}

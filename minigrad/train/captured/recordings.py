@@ -54,7 +54,7 @@ class Recordings:
         elif self._ignored is None:
             self._give_up(f"{kind} cannot ignore an item, so batches cannot be filled up to one size", logging.INFO)
 
-    def key(self, batch: Batch, updates: bool, max_norm: float | None) -> tuple[list[float], Key | None]:
+    def key(self, batch: Batch, updates: bool, max_norm: float | None, scaled: bool) -> tuple[list[float], Key | None]:
         """What the sums of the objective's terms are divided by, and the key, which is None for a step that cannot be recorded."""
         packing = batch.tokens.packing
         if self._given_up or detecting.get() or packing.masked_first is not None:
@@ -65,7 +65,7 @@ class Recordings:
         counted = tuple([count > 0 for count in counts])
         if bucket is None or not any(counted):
             return counts, None
-        return counts, Key(bucket, updates, max_norm, counted, product_precision.get(), random.current().seed, kind_of(batch))
+        return counts, Key(bucket, updates, max_norm, scaled, counted, product_precision.get(), random.current().seed, kind_of(batch))
 
     def found(self, key: Key) -> RecordedStep | None:
         """The step, if it is recorded and not old."""

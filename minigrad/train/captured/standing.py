@@ -8,26 +8,34 @@ from typing import Any, Self
 from minigrad.backend import random
 from minigrad.optim import Optimizer
 from minigrad.parameter import Parameter
+from minigrad.train.loss_scale import LossScaler
 
 
 @dataclass(frozen=True)
 class Standing:
-    """counts: the updates that each parameter has had. options: of every parameter group. seed, step: of the random numbers."""
+    """counts: the updates that each parameter has had. options: of every parameter group. seed, step: of the random numbers. scaling: the
+    state of the loss scaler."""
 
     counts: dict[Parameter, int]
     options: list[dict[str, Any]]
     seed: int
     step: int
+    scaling: dict[str, Any] | None
 
     @classmethod
-    def of(cls, optimizer: Optimizer) -> Self:
+    def of(cls, optimizer: Optimizer, scaler: LossScaler | None = None) -> Self:
         """As it is now."""
-        stream = random.current()
-        return cls(dict(optimizer.steps), [dict(group) for group in optimizer.param_groups], stream.seed, stream.step)
+        stream, options = random.current(), [dict(group) for group in optimizer.param_groups]
+        return cls(dict(optimizer.steps), options, stream.seed, stream.step, None if scaler is None else scaler.state_dict())
 
     def set_counts(self, optimizer: Optimizer) -> None:
         """The updates made since then count as not made."""
         optimizer.steps.update(self.counts)
+
+    def set_scaling(self, scaler: LossScaler | None) -> None:
+        """The factor of the loss is that of then."""
+        if scaler is not None and self.scaling is not None:
+            scaler.load_state_dict(self.scaling)
 
     def set_options(self, optimizer: Optimizer) -> None:
         """The groups' options are those of then."""

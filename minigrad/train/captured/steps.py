@@ -30,6 +30,7 @@ from minigrad.train.captured.feeding import write
 from minigrad.train.captured.recorded_step import CHANGING, RecordedStep, unchanging
 from minigrad.train.captured.recordings import Recordings
 from minigrad.train.captured.standing import Standing
+from minigrad.train.loss_scale import LossScaler
 from minigrad.workers.graphs.ids import all_below
 
 AHEAD = 2
@@ -50,6 +51,8 @@ class Launched:
 
     batch: Batch
     before: Standing
+    loss_scale: float | None
+    """With which the next one is launched."""
     result: Callable[[], tuple[float, float]]
     """(loss, norm of the gradient), once the GPU has computed them."""
 
@@ -75,7 +78,7 @@ class CapturedSteps:
         None if this step must be made without a graph: it has no gradient then.
         Raises: GraphError (graph-owner) as the optimizer's step.
         """
-        counts, key = self._recordings.key(batch, False, inf)
+        counts, key = self._recordings.key(batch, False, inf, False)
         if key is None:
             return None
         self.optimizer.arena.check_ownership()
@@ -89,16 +92,17 @@ class CapturedSteps:
             p.leaf.grad = p.leaf.view
         return loss, norm
 
-    def launch(self, batch: Batch, max_norm: float | None) -> Launched | None:
-        """Have the GPU make a whole step, once it has made those before; the host's counts say at once that it is made.
+    def launch(self, batch: Batch, max_norm: float | None, scaler: LossScaler | None) -> Launched | None:
+        """Have the GPU make a whole step, once it has made those before; the host's counts, and the scaler's, say at once that it is made.
 
         None if that step is not recorded, or an id is none that the model has: nothing has happened then.
         Raises: as `Optimizer.begin_step`, before anything changes.
         """
-        counts, key = self._recordings.key(batch, True, max_norm)
-        if key is None or (step := self._recordings.found(key)) is None or (buffer := _written(step, batch, counts, 1.0)) is None:
+        counts, key = self._recordings.key(batch, True, max_norm, scaler is not None)
+        factor = 1.0 if scaler is None else scaler.scale
+        if key is None or (step := self._recordings.found(key)) is None or (buffer := _written(step, batch, counts, factor)) is None:
             return None
-        before = Standing.of(self.optimizer)
+        before = Standing.of(self.optimizer, scaler)
         try:
             for p in step.touched:
                 p.leaf.grad = p.leaf.view
@@ -113,14 +117,16 @@ class CapturedSteps:
         buffer["changing"][: len(updates)] = [[update.constants[name] for name in CHANGING] for update in updates]
         result = self._replayed(step)
         self.optimizer.end_step()
-        return Launched(batch, before, result)
+        if scaler is not None:
+            scaler.update(overflowed=False)
+        return Launched(batch, before, None if scaler is None else scaler.scale, result)
 
-    def record(self, batch: Batch, max_norm: float | None) -> bool:
+    def record(self, batch: Batch, max_norm: float | None, scaler: LossScaler | None) -> bool:
         """Record the step of a batch, when no step is on its way.
 
         False where it cannot be done, which the log says, or is of no use, since it has been done.
         """
-        _, key = self._recordings.key(batch, True, max_norm)
+        _, key = self._recordings.key(batch, True, max_norm, scaler is not None)
         return key is not None and self._recordings.found(key) is None and self._recordings.record(batch, key) is not None
 
     def resume(self) -> None:
