@@ -17,14 +17,16 @@ from models.cases import head
 from small_models import directory
 
 import minigrad as mg
-from minigrad.backend import graphs, transfers
+from minigrad.backend import graphs, to_numpy, transfers
 from minigrad.data.loader import Batch
 from minigrad.errors import DeviceError, IndexRangeError
 from minigrad.models import DistilBertForSequenceClassification, ElectraForSequenceClassification, RobertaForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens
+from minigrad.train.average import Average
 from minigrad.train.captured.feeding import filled
 from minigrad.train.captured.steps import AHEAD
+from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, fill_label
 from minigrad.train.team import Team
 from minigrad.workers.graphs.buckets import bucket_for
@@ -164,6 +166,26 @@ def test_fifty_steps_that_run_ahead(folder: Path, precision: str, max_norm: floa
     assert not caplog.messages
     check_equal(ours, expected)
     assert counts.to_host == 50 + len(ours[2]) + 1  # results, the weights at the end, and the table that is changed before
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_fifty_steps_with_an_average_and_a_scaler(folder: Path, precision: str, caplog: pytest.LogCaptureFixture) -> None:
+    given, runs = batches(50), []
+    full = [filled(batch, bucket_for(batch.tokens.packing.lengths) or pytest.fail()) for batch in given]
+    for capture in (False, True):
+        mg.manual_seed(0)
+        model = model_from(folder, "cuda").train()
+        optimizer, average = mg.optim.AdamW(model.named_parameters(), lr=1e-3), Average(model, 0.9)
+        scaler = LossScaler(2.0**10) if precision == "fp16" else None
+        team = Team(LossOf(model, SequenceClasses()), optimizer, max_norm=1.0, scaler=scaler, average=average, capture=capture)
+        with mg.precision(precision), caplog.at_level(logging.WARNING, "minigrad"):
+            results = list(team.steps(given if capture else full))
+        assert all(result.applied for result in results)
+        arrays = {name: p.numpy() for name, p in model.named_parameters()}
+        arrays |= {f"the average of {name}": to_numpy(array) for name, array in average.arrays.items()}
+        runs.append(([result.loss for result in results], [result.grad_norm for result in results], arrays))
+    assert not caplog.messages
+    check_equal(runs[1], runs[0])
 
 
 @pytest.mark.parametrize("kind", [DistilBertForSequenceClassification, ElectraForSequenceClassification, RobertaForSequenceClassification])
