@@ -1,41 +1,39 @@
 """CUDA graphs: the launches of a function recorded once, and made again by one call, without its Python.
 
 A replay reads and writes the memory that was recorded, so everything that changes from one to the next lies in arrays that stay where they
-are (`Feed`), and what a recording allocates comes from a pool that nobody else takes from. While something is recorded nothing can be
-copied between host and GPU: `transfers` refuses it then, also in the runs before that fill the pool.
+are (`Feed`), and what a recording allocates comes from memory that only recordings have (`graph_memory`). While something is recorded
+nothing can be copied between host and GPU: `transfers` refuses it then, also in the runs before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any, TypeVar
-from weakref import finalize
+from weakref import finalize, ref
 
 import numpy as np
 
 from minigrad.backend import transfers
 from minigrad.backend.branch import Branch
+from minigrad.backend.graph_memory import GraphMemory, give_back
 
-T = TypeVar("T")
+T = TypeVar("T", bound="tuple[Any, ...]")
 
 Layout = Mapping[str, tuple[tuple[int, ...], Any]]
 """Shape and dtype of arrays, by name."""
 
 KEPT = 16
-"""Graphs that are kept, each with the memory of its activations; the one used longest ago goes first. There are eight sizes of batches from
-one number of tokens to twice as many, and batches of long and short texts differ by more."""
+"""Graphs that are kept; the one used longest ago goes first. There are eight sizes of batches from one number of tokens to twice as many,
+and batches of long and short texts differ by more."""
 
 WARM_UPS = 2
 """Runs before a recording: in them kernels are compiled, cuBLAS begins, and the pool gets its memory."""
 
 ALIGNMENT = 256
 """Bytes to a multiple of which every array of a feed begins, as those that CuPy allocates."""
-
-NO_MEMORY = 2
-"""The runtime's cudaErrorMemoryAllocation, which CuPy has no name for."""
 
 BUFFERS = 3
 """Of a feed on the host: the program writes the next ones while the GPU has not copied the last."""
@@ -102,48 +100,6 @@ def _stream_of(owner: Any) -> Any:
     return stream
 
 
-_pools: set[Any] = set()
-"""Those of recordings, and of recordings that are gone as long as memory of theirs is not given back."""
-
-_left: set[Any] = set()
-"""The latter."""
-
-
-def _give_back(*pools: Any) -> None:
-    """Give the memory of recordings that are gone back to the system, which CuPy (14.2) does not do when their pool goes.
-
-    Blocks in which an array is in use still are for the next time, and all while something is recorded, where a graph may end as garbage.
-    """
-    _left.update(pools)
-    for pool in () if transfers.is_recording() else list(_left):
-        pool.free_all_blocks()
-        if not pool.total_bytes():
-            _left.discard(pool)
-            _pools.discard(pool)
-
-
-def gpu_memory() -> int:
-    """Bytes of the GPU's memory that this process keeps for arrays and recordings, in use or not; CUDA's own are some hundred MiB more."""
-    import cupy
-
-    return sum(int(pool.total_bytes()) for pool in (cupy.get_default_memory_pool(), *_pools))
-
-
-def _from_system(size: int) -> Any:
-    """Memory for the pool of a recording. Where the system has no more, CuPy would give back what is free in that pool, which the launches
-    that are captured use already; a MemoryError it hands on.
-    """
-    from cupy.cuda import Memory, MemoryPointer
-    from cupy.cuda.runtime import CUDARuntimeError
-
-    try:
-        return MemoryPointer(Memory(size), 0)
-    except CUDARuntimeError as error:
-        if error.status != NO_MEMORY:
-            raise
-        raise MemoryError(f"the GPU has no {size} bytes for a recording: {error}") from error
-
-
 def _event() -> Any:
     """Who waits for it, waits for the last record."""
     import cupy
@@ -152,14 +108,12 @@ def _event() -> Any:
 
 
 class Recorder:
-    """A stream on which functions are recorded and replayed.
-
-    Every recording has a pool of its own. In one pool for all, memory that a graph uses counts as free after its recording, and CuPy gives
-    free memory back to the system, without a word, when a later recording finds too little.
-    """
+    """A stream on which functions are recorded and replayed, in memory that all of these graphs have together."""
 
     def __init__(self) -> None:
         self._stream, self._before, self._after = _stream_of(self), _event(), _event()
+        self._memory: Callable[[], GraphMemory | None] = lambda: None
+        """That of the graphs which are still there."""
 
     @cached_property
     def branch(self) -> Branch:
@@ -178,41 +132,36 @@ class Recorder:
                 yield
         finally:
             outside.wait_event(self._stream.record(self._after))
-            if _left:
-                _give_back()
+            give_back()
 
     def free_unused(self) -> None:
-        """Give the memory back that CuPy's own pool keeps and nobody uses, which no recording can take from there, and that of recordings
-        that are gone."""
+        """Give the memory back that CuPy's own pool keeps and nobody uses, which no recording can take from there."""
         import cupy
 
-        _give_back()
         cupy.get_default_memory_pool().free_all_blocks()
 
     def recorded(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """What `function` returns, which may be arrays, and what makes its launches again. Nothing is computed before that is called.
+        """What `function` returns, and what makes its launches again. Nothing is computed before that is called.
 
-        Called inside of `entered`. Raises: what the function raises, DeviceError (captured-copy) where it copies between host and GPU,
-        and CuPy's errors for what a graph cannot hold.
+        function: gives a tuple, first an array. What that holds is there until another recording of this recorder is replayed. Called
+        inside of `entered`. Raises: what the function raises, DeviceError (captured-copy) where it copies between host and GPU, and
+        CuPy's errors for what a graph cannot hold.
         """
         import cupy
 
-        pool = cupy.cuda.MemoryPool(_from_system)
-        _pools.add(pool)
-        try:
-            with cupy.cuda.using_allocator(pool.malloc), transfers.recording():
-                for _ in range(WARM_UPS):
-                    function()
-                result, graph = self._captured(function)
-        except BaseException:
-            _left.add(pool)  # what the error holds is in use still
-            raise
-
-        def replay() -> None:
-            graph.launch(self._stream)
-
-        finalize(replay, _give_back, pool).atexit = False
-        return result, replay
+        memory = self._memory() or GraphMemory()
+        memory.begin()
+        pool = cupy.cuda.MemoryPool(memory.allocate)
+        with cupy.cuda.using_allocator(pool.malloc), transfers.recording():
+            for _ in range(WARM_UPS):
+                function()
+            result, graph = self._captured(function)
+        pool.free_all_blocks()
+        if pool.used_bytes() == result[0].data.mem.size:
+            self._memory = ref(memory)
+        else:  # somebody keeps what was computed, and may count on it in a replay: no other graph may write there
+            self._memory = lambda: None
+        return result, partial(_launch, graph, self._stream, memory)
 
     def _captured(self, function: Callable[[], T]) -> tuple[T, Any]:
         self._stream.begin_capture()
@@ -223,3 +172,8 @@ class Recorder:
                 self._stream.end_capture()
             raise
         return result, self._stream.end_capture()
+
+
+def _launch(graph: Any, stream: Any, memory: GraphMemory) -> None:
+    """memory: where the graph computes; it stays as long as somebody can do this."""
+    graph.launch(stream)

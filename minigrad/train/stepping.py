@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minigrad.backend import graphs, to_numpy
+from minigrad.backend import graph_memory, to_numpy
 from minigrad.backend.precision import precision
 from minigrad.backend.random import current
 from minigrad.data.loader import Batch
@@ -149,7 +149,7 @@ class Stepping:
             tokens_per_second=self.trainer.clock.tokens_per_second,
             padding_saved=1 - tokens / (len(packing) * int(packing.lengths.max())),
             memory_mb=memory_mb(),
-            **({} if self.trainer.device == "cpu" else {"gpu_memory_mb": graphs.gpu_memory() / 2**20}),
+            **({} if self.trainer.device == "cpu" else {"gpu_memory_mb": graph_memory.gpu_memory() / 2**20}),
             seconds_left=self.trainer.clock.seconds_for(self.trainer.total - at.step),
             **({} if loss_scale is None else {"loss_scale": loss_scale}),
         )

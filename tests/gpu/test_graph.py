@@ -17,7 +17,7 @@ from models.cases import head
 from small_models import directory
 
 import minigrad as mg
-from minigrad.backend import graphs, to_numpy, transfers
+from minigrad.backend import graph_memory, graphs, to_numpy, transfers
 from minigrad.data.loader import Batch
 from minigrad.errors import DeviceError, IndexRangeError
 from minigrad.models import DistilBertForSequenceClassification, ElectraForSequenceClassification, RobertaForSequenceClassification
@@ -311,13 +311,13 @@ def test_copies_inside_of_a_recording_are_named(copy: str) -> None:
     recorder = graphs.Recorder()
 
     def function() -> Any:
-        return (x + mg.Tensor(np.ones(4, np.float32), device="cuda")).array if copy == "to the GPU" else x.sum().item()
+        return ((x + mg.Tensor(np.ones(4, np.float32), device="cuda")).array if copy == "to the GPU" else x.sum().item(),)
 
     with recorder.entered(), pytest.raises(DeviceError) as caught:
         recorder.recorded(function)
     assert caught.value.code == "captured-copy"
     with recorder.entered():  # the stream is of use still
-        result, replay = recorder.recorded(lambda: (x * 2).array)
+        (result,), replay = recorder.recorded(lambda: ((x * 2).array,))
         replay()
         assert transfers.to_host(result).tolist() == [2, 2, 2, 2]
 
@@ -331,7 +331,7 @@ def test_streams_are_used_again() -> None:
         found.add(recorder._stream.ptr)
         x = mg.ones((8, 8)).to("cuda")
         with recorder.entered():
-            _, replay = recorder.recorded(lambda x=x: (x @ x).array)
+            _, replay = recorder.recorded(lambda x=x: ((x @ x).array,))
             replay()
         del recorder, replay, _
     assert len(found) == 1
@@ -343,10 +343,28 @@ def test_the_memory_of_recordings_that_are_gone_is_given_back() -> None:
     x, recorder, left = mg.ones(1 << 24).to("cuda"), graphs.Recorder(), []
     for _ in range(3):
         with recorder.entered():
-            _, replay = recorder.recorded(lambda: (x * 2 + 1).sum().array)
+            _, replay = recorder.recorded(lambda: ((x * 2 + 1).sum().array,))
             replay()
         del replay, _
         with recorder.entered():
             pass
         left.append(cupy.cuda.runtime.memGetInfo()[0])
     assert left[-1] > left[0] - x.array.nbytes  # each took twice as much
+
+
+def test_graphs_of_one_recorder_share_memory() -> None:
+    """As much as the largest needs, and what each computes is right though others have written there since."""
+    x, recorder = mg.Tensor(np.arange(1 << 22, dtype=np.float32), device="cuda"), graphs.Recorder()
+    lengths, made, held = (1 << 22, 1 << 20, 3 << 20, 1 << 21), {}, []
+    for n in lengths:
+        with recorder.entered():
+            made[n] = recorder.recorded(lambda part=x[:n]: (((part * 2 + 1) * (part - 3)).sum().array,))
+        held.append(graph_memory.gpu_memory())
+    assert len(set(held)) == 1
+    for n in (*lengths, *lengths[::-1]):
+        (result,), replay = made[n]
+        with recorder.entered():
+            replay()
+            found = transfers.to_host(result).item()
+        numbers = np.arange(n, dtype=np.float64)
+        np.testing.assert_allclose(found, ((2 * numbers + 1) * (numbers - 3)).sum(), rtol=1e-4)

@@ -23,7 +23,7 @@ import numpy as np
 from kernels.cuda import short_arrays
 
 from minigrad import backend
-from minigrad.backend import graphs, probe, transfers
+from minigrad.backend import graph_memory, graphs, probe, transfers
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.branch import Branch
 from minigrad.backend.gradients import Product
@@ -35,6 +35,9 @@ METHODS = ("copy", "astype", "sum", "max", "min", "mean", "argmax", "cumsum", "d
 
 tape: list[tuple[str, Callable[[], object]]] | None = None
 """What is being recorded: the name of each thing that was done, and what does it again."""
+
+allocated: list[np.ndarray] = []
+"""The arrays that a recording, with the run before it, has made: other graphs write to their memory between its replays."""
 
 
 queue: list[Callable[[], object]] = []
@@ -199,6 +202,18 @@ for _name in METHODS:
     setattr(Device, _name, _method(_name))
 
 
+def taken(array: np.ndarray) -> Device:
+    """An array of the device in memory of its own; of a recording's, while there is one."""
+    if transfers.is_recording():
+        allocated.append(array)
+    return array.view(Device)
+
+
+def spoil(array: np.ndarray) -> None:
+    """Nobody may count on what is there."""
+    array.reshape(-1).view(np.uint8)[...] = 0xCD
+
+
 def made(name: str, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
     """The result of a function as an array of the device; a view of an argument is one, and is not recorded."""
     settle()
@@ -209,7 +224,7 @@ def made(name: str, function: Callable[..., Any], args: Any, options: dict[str, 
     if any(isinstance(part, np.ndarray) and np.may_share_memory(found, part) for part in args):
         return found.view(Device)
     note(name, lambda: np.copyto(found, function(*args, **options)))
-    return found.view(Device)
+    return taken(found)
 
 
 class Namespace:
@@ -222,8 +237,8 @@ class Namespace:
 
     def empty(self, shape: Any, dtype: Any = float) -> Device:
         found = np.empty(shape, dtype)
-        found.reshape(-1).view(np.uint8)[...] = 0xCD  # nobody may count on what is there
-        return found.view(Device)
+        spoil(found)
+        return taken(found)
 
     def empty_like(self, x: Device, dtype: Any = None) -> Device:
         return self.empty(x.shape, dtype or x.dtype)
@@ -254,7 +269,7 @@ class Namespace:
 
     def matmul(self, a: Device, b: Device, out: Any = None, accumulate: bool = False) -> Device:
         left, right = plain(a), plain(b)
-        found = np.empty(np.matmul(left, right).shape, np.result_type(left, right)).view(Device) if out is None else out
+        found = taken(np.empty(np.matmul(left, right).shape, np.result_type(left, right))) if out is None else out
         target, precise = plain(found), Mode(product_precision, product_precision.get())
 
         def multiply() -> None:
@@ -320,6 +335,7 @@ class Recorder:
 
     def recorded(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         global tape
+        allocated.clear()
         with transfers.recording():
             function()
             tape = []
@@ -327,9 +343,12 @@ class Recorder:
                 result = function()
             finally:
                 done, tape = tape, None
+        shared = list(allocated)
         self.lengths.append(Counter(name for name, _ in done))
 
         def again() -> None:
+            for array in shared:
+                spoil(array)
             with np.errstate(all="ignore"):
                 for _, work in done:
                     work()
@@ -360,7 +379,7 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
 
     patch.setattr(launch, "kernel_of", kernel_of)
     patch.setattr(graphs, "Recorder", Recorder)
-    patch.setattr(graphs, "gpu_memory", lambda: GPU_MEMORY)
+    patch.setattr(graph_memory, "gpu_memory", lambda: GPU_MEMORY)
     patch.setattr(Recorder, "lengths", [])
     patch.setattr(probe, "probe", lambda: SimpleNamespace(usable=True, cupy=None))
     prepared = cache(lambda: xp)

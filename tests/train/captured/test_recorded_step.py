@@ -14,6 +14,7 @@ from kernels.cuda import recording
 from train.captured.test_steps import CONFIG, batches, trained
 
 import minigrad as mg
+from minigrad.backend import transfers
 from minigrad.backend.gemm import SHORT
 from minigrad.data.loader import Batch
 from minigrad.kernels.cuda.table import TABLE
@@ -173,3 +174,18 @@ def test_a_term_without_items_is_left_out(case: str, gpu: type[recording.Recorde
     )  # with all terms, without one, and again with all once their parameters have had unequal numbers of updates
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_what_a_recording_has_made_does_not_last_from_one_replay_to_the_next(gpu: type[recording.Recorder]) -> None:
+    """That the emulated GPU shows it: other graphs compute in the same memory."""
+    x, kept = recording.xp.full((3,), 2.0), []
+
+    def once() -> tuple[Any, ...]:
+        if not kept:
+            kept.append(x * 2)
+        return (kept[0] + 1,)
+
+    for function, is_right in ((lambda: (x * 2 + 1,), True), (once, False)):
+        (found,), replay = gpu().recorded(function)
+        replay()
+        assert (transfers.to_host(found) == 5).all() == is_right
