@@ -7,27 +7,37 @@ from contextlib import contextmanager
 
 from minigrad.backend import Array, device_of, to_device
 from minigrad.errors import StateDictError
-from minigrad.nn import Module
+from minigrad.optim import Optimizer
 
 
 class Average:
     """average ← decay · average + (1 - decay) · weight after each step, for the parameters that are trained.
 
     Source: Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992, with the exponential weights of Tarvainen &
-    Valpola, "Mean teachers are better role models", 2017. Kept in the parameters' dtype, where they are.
+    Valpola, "Mean teachers are better role models", 2017. Kept in the parameters' dtype, where they are, and laid out as they are.
     """
 
-    def __init__(self, model: Module, decay: float) -> None:
-        self.decay = decay
-        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.arrays: dict[str, Array] = {name: p.array.copy() for name, p in self._parameters.items()}
+    def __init__(self, optimizer: Optimizer, decay: float) -> None:
+        self.rate = 1 - decay
+        self._arena = arena = optimizer.arena
+        self._parameters = {name: p for p, name in arena.names.items()}
+        self._flat: Array = arena.data.copy()
+        self._apart = {arena.names[p]: p.array.copy() for p in arena.tables}
+        lying = {arena.names[one.parameter]: self._flat[one.start : one.stop].reshape(one.parameter.shape) for one in arena.places}
+        self.arrays: dict[str, Array] = {name: self._apart[name] if name in self._apart else lying[name] for name in self._parameters}
 
-    def update(self, made: float | Array = 1.0) -> None:
-        """Take the weights as they are now into the average. made: 0 leaves it as it is. Shapes: ()."""
-        rate = (1 - self.decay) * made
-        for name, parameter in self._parameters.items():
-            average = self.arrays[name]
-            average += rate * (parameter.array - average)
+    def blocks(self) -> Iterator[tuple[Array, Array]]:
+        """Weights and their average, in stretches as the optimizer updates them."""
+        for start in range(0, len(self._flat), self._arena.block):
+            block = slice(start, start + self._arena.block)
+            yield self._arena.data[block], self._flat[block]
+        for name, average in self._apart.items():
+            yield self._parameters[name].array, average
+
+    def update(self) -> None:
+        """Take the weights as they are now into the average."""
+        for weights, average in self.blocks():
+            average += self.rate * (weights - average)
 
     def load(self, arrays: Mapping[str, Array]) -> None:
         """Go on from saved averages of the same parameters. Raises: StateDictError for one that is missing or has another shape."""

@@ -93,7 +93,7 @@ class Trainer:
         self.total = settings.steps or sum(loader.batches_in(epoch) for epoch in range(settings.epochs))
         self.optimizer = AdamW(self._groups(), lr=settings.lr)
         self.schedule = self._schedule()
-        self.average = None if settings.ema is None else Average(model, settings.ema)
+        self.average = None if settings.ema is None else Average(self.optimizer, settings.ema)
         self.store = None if output is None else CheckpointStore(output / "checkpoints", keep=settings.keep)
         self.scaler = LossScaler() if settings.precision == "fp16" else None
         self.at = Position(parts=settings.parts)

@@ -175,7 +175,8 @@ def test_fifty_steps_with_an_average_and_a_scaler(folder: Path, precision: str, 
     for capture in (False, True):
         mg.manual_seed(0)
         model = model_from(folder, "cuda").train()
-        optimizer, average = mg.optim.AdamW(model.named_parameters(), lr=1e-3), Average(model, 0.9)
+        optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3)
+        average = Average(optimizer, 0.9)
         scaler = LossScaler(2.0**10) if precision == "fp16" else None
         team = Team(LossOf(model, SequenceClasses()), optimizer, max_norm=1.0, scaler=scaler, average=average, capture=capture)
         with mg.precision(precision), caplog.at_level(logging.WARNING, "minigrad"):

@@ -361,6 +361,16 @@ def test_a_captured_update_is_the_same(stopped: int) -> None:
         np.testing.assert_array_equal(mine.get(), theirs)
 
 
+@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize(("n", "offset"), [(1, 0), (1025, 1), (100003, 0)])
+def test_a_captured_average_is_numpys_to_the_last_bit(n: int, offset: int, stopped: int) -> None:
+    weights, start = normal((n,), (n,))
+    average = uploaded(guarded(start, offset=offset))
+    optimizer.average_captured(uploaded(guarded(weights, offset=offset)), average, 0.05, Namespace().asarray(np.int32(stopped)))
+    check_guards(fetched(average))
+    np.testing.assert_array_equal(average.get(), start if stopped else start + 0.05 * (weights - start))
+
+
 @pytest.mark.parametrize(("n", "offset"), [(0, 0), (5, 1), (40001, 1), (3_000_000, 0)])
 def test_sum_of_squares(n: int, offset: int) -> None:
     x = guarded(normal((n,))[0] * np.float32(1e18), offset=offset)

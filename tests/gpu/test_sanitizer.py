@@ -27,6 +27,7 @@ SHARING = " or ".join(
         "rows_are_added",
         "sum_of_squares[40001-1]",
         "captured_update",
+        "captured_average",
         "(are_pooled and 770)",
     ]
 )

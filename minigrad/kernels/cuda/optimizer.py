@@ -67,6 +67,14 @@ def adam_captured(
     launch("adam_captured", (p.size,), *arrays, p.size, *betas, l2, changing, scale, stopped)
 
 
+def average_captured(weights: Array, average: Array, rate: float, stopped: Array) -> None:
+    """average ← average + rate · (weights - average) inside of a graph, as NumPy rounds it; nothing happens once `stopped` is set.
+
+    Shapes: weights, average (n,) float32; stopped as in `begin_captured`.
+    """
+    launch("average_captured", (weights.size,), weights, average, weights.size, rate, stopped)
+
+
 def sum_of_squares(xp: Any, array: Array) -> Any:
     """`optim.clip.squares`, always added up in the same order. Shapes: any → (), float64, on the GPU."""
     if not all_float32(array) or not array.flags.c_contiguous:

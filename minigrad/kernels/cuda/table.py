@@ -208,6 +208,7 @@ TABLE: dict[str, Entry] = {
         (256, 1, 1),
         quads,
     ),
+    "average_captured": Entry("optimizer.cu", "weights* average* n:i64 rate:f32 stopped*", (256, 1, 1), quads),
     "sum_of_squares": Entry("optimizer.cu", "x* partial* n:i64", (256, 1, 1), squares),
     "sum_doubles": Entry("optimizer.cu", "partial* total* n:i64", (256, 1, 1), once),
 }

@@ -86,7 +86,7 @@ def computed(
     """What is recorded: loss and squared norm of the gradient, which lies in the optimizer's arrays; how many rows there are for the ids;
     and the update if there is to be one, with the average of the weights. branch: for what can be computed beside the rest."""
     from minigrad.kernels.cuda.draws import clock
-    from minigrad.kernels.cuda.optimizer import adam_captured, begin_captured
+    from minigrad.kernels.cuda.optimizer import adam_captured, average_captured, begin_captured
     from minigrad.kernels.cuda.shortening import weights_at_once
 
     optimizer.zero_grad()
@@ -120,7 +120,8 @@ def computed(
         for p, g, moments in optimizer.arena.blocks(update, [optimizer.moments[name] for name in update.moments]):
             adam_captured(p, g, moments, changing, *flags, **same)
     if average is not None:
-        average.update((1 - control.stopped).astype("float32"))
+        for weights, mean in average.blocks():
+            average_captured(weights, mean, average.rate, control.stopped)
     return numbers, rows, updates
 
 

@@ -45,6 +45,7 @@ REGISTERS = {
     "adam": 56,
     "begin_captured": 48,
     "adam_captured": 56,
+    "average_captured": 32,
     "sum_of_squares": 40,
     "sum_doubles": 40,
 }

@@ -122,6 +122,17 @@ def test_a_captured_update_is_the_optimizers(kind: type[Adam], amsgrad: bool, em
     check_guards(p, *moments)
 
 
+@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("n", [0, 1, 1023, 1024, 2050])
+def test_a_captured_average_is_numpys_to_the_last_bit(n: int, offset: int, stopped: int, emulator: Emulator) -> None:
+    weights, start = normal((n,), (n,))
+    average = guarded(start, offset=offset)
+    optimizer.average_captured(guarded(weights, offset=offset), average, 0.05, np.array(stopped, np.int32))
+    check_guards(average)
+    np.testing.assert_array_equal(average, start if stopped else start + 0.05 * (weights - start))
+
+
 # ---------------------------------------------------------------- sums of squares
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("n", [0, 1, 5, 16384, 40001])

@@ -1,4 +1,4 @@
-// Adam over a stretch of the arena, and the sum of squares that clipping needs. The numbers of an update are those of the optimizer on the
+// Adam and the average of the weights over a stretch of the arena, and the sum of squares that clipping needs. The numbers of an update are those of the optimizer on the
 // CPU to the last bit.
 #include "warp.cuh"
 
@@ -57,6 +57,23 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                   float l2, const float* changing, const float* scale, const int* stopped) {
     if (*stopped) return;
     adam_step({beta1, rest1, beta2, rest2, changing[0], changing[1], l2, changing[2]}, *scale, p, g, m, v, largest, n);
+}
+
+// The moving average of the weights after it.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    average_captured(const float* weights, float* average, i64 n, float rate, const int* stopped) {
+    if (*stopped) return;
+    const i64 start = (i64)blockIdx.x * THREADS * LANES;
+    const int at = threadIdx.x * LANES, width = n - start < THREADS * LANES ? n - start : THREADS * LANES;
+    if (at >= width) return;
+    const bool w = wide(weights, width) && wide(average, width);
+    const float4 p4 = load4(weights + start, at, width, w);
+    float4 a4 = load4(average + start, at, width, w);
+    const float* ps = &p4.x;
+    float* as = &a4.x;
+#pragma unroll
+    for (int j = 0; j < LANES; ++j) as[j] = plus(as[j], times(rate, plus(ps[j], -as[j])));
+    store4(average + start, at, width, w, a4);
 }
 
 // ---------------------------------------------------------------- sums of squares
