@@ -8,19 +8,24 @@ returns is there until the next one is replayed.
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 from weakref import WeakSet, finalize
 
 from minigrad.backend import transfers
 
-ROOM, LEAST = 8, 32 << 20
-"""A new block has room for so many arrays like the one that finds no place in the others, and at least so many bytes: what is left at its
-end, where the next array is too large, is little then."""
+ROOM, LEAST, MOST = 8, 32 << 20, 256 << 20
+"""A new block has room for so many arrays like the one that finds no place in the others, but at least and at most so many bytes, unless
+the array is larger: what is left at its end, where the next array is too large, is little then."""
 
 NO_MEMORY = 2
 """The runtime's cudaErrorMemoryAllocation, which CuPy has no name for."""
 
 _in_use: WeakSet[GraphMemory] = WeakSet()
+_lock = Lock()  # other threads may record
+
+_kept: list[GraphMemory] = []
+"""Where somebody keeps what was computed in a recording: it is not given back."""
 
 _left: list[list[Any]] = []
 """Blocks of which nobody makes use any more, as long as they cannot be given back."""
@@ -33,7 +38,8 @@ class GraphMemory:
         self._blocks: list[Any] = []
         self._taken: list[int] = []
         """Bytes of each block that the graph which is recorded has."""
-        _in_use.add(self)
+        with _lock:
+            _in_use.add(self)
         finalize(self, _give_back, self._blocks).atexit = False
 
     def begin(self) -> None:
@@ -52,6 +58,10 @@ class GraphMemory:
         self._taken[place] += size
         return MemoryPointer(UnownedMemory(block.ptr + start, size, None, block.device_id), 0)
 
+    def keep(self) -> None:
+        """Never give it back."""
+        _kept.append(self)
+
     @property
     def bytes(self) -> int:
         return sum(block.size for block in self._blocks)
@@ -65,15 +75,16 @@ def _from_system(size: int) -> Any:
     from cupy.cuda import Memory
     from cupy.cuda.runtime import CUDARuntimeError
 
-    refused: Exception | None = None
-    for wanted in (max(ROOM * size, LEAST), size):
+    wanted = max(size, LEAST, min(ROOM * size, MOST))
+    while True:
         try:
             return Memory(wanted)
-        except CUDARuntimeError as error:
+        except CUDARuntimeError as error:  # of no other name: in a cycle with its traceback it would hold all that has been computed
             if error.status != NO_MEMORY:
                 raise
-            refused = error
-    raise MemoryError(f"the GPU has no {size} bytes for a recording: {refused}") from refused
+            if wanted == size:
+                raise MemoryError(f"the GPU has no {size} bytes for a recording: {error}") from error
+        wanted = size
 
 
 def _give_back(blocks: list[Any]) -> None:
@@ -91,4 +102,6 @@ def gpu_memory() -> int:
     """Bytes of the GPU's memory that this process keeps for arrays and recordings, in use or not; CUDA's own are some hundred MiB more."""
     import cupy
 
-    return int(cupy.get_default_memory_pool().total_bytes()) + sum(memory.bytes for memory in _in_use)
+    with _lock:
+        recordings = sum(memory.bytes for memory in _in_use)
+    return int(cupy.get_default_memory_pool().total_bytes()) + recordings

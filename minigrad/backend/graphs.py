@@ -7,6 +7,7 @@ nothing can be copied between host and GPU: `transfers` refuses it then, also in
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
@@ -28,9 +29,6 @@ Layout = Mapping[str, tuple[tuple[int, ...], Any]]
 KEPT = 16
 """Graphs that are kept; the one used longest ago goes first. There are eight sizes of batches from one number of tokens to twice as many,
 and batches of long and short texts differ by more."""
-
-WARM_UPS = 2
-"""Runs before a recording: in them kernels are compiled, cuBLAS begins, and the pool gets its memory."""
 
 ALIGNMENT = 256
 """Bytes to a multiple of which every array of a feed begins, as those that CuPy allocates."""
@@ -143,23 +141,29 @@ class Recorder:
     def recorded(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         """What `function` returns, and what makes its launches again. Nothing is computed before that is called.
 
+        It runs twice before it is recorded: kernels are compiled then, cuBLAS begins, and the recording gets its memory.
+
         function: gives a tuple, first an array. What that holds is there until another recording of this recorder is replayed. Called
         inside of `entered`. Raises: what the function raises, DeviceError (captured-copy) where it copies between host and GPU, and
         CuPy's errors for what a graph cannot hold.
         """
         import cupy
 
+        with transfers.recording(), suppress(MemoryError):  # where there is no room for it, beside what other graphs compute in
+            function()  # in CuPy's own memory: what is made once and kept stays there
+        self.free_unused()
         memory = self._memory() or GraphMemory()
         memory.begin()
         pool = cupy.cuda.MemoryPool(memory.allocate)
         with cupy.cuda.using_allocator(pool.malloc), transfers.recording():
-            for _ in range(WARM_UPS):
-                function()
+            function()
             result, graph = self._captured(function)
         pool.free_all_blocks()
-        if pool.used_bytes() == result[0].data.mem.size:
-            self._memory = ref(memory)
-        else:  # somebody keeps what was computed, and may count on it in a replay: no other graph may write there
+        self._memory = ref(memory)
+        if pool.used_bytes() > result[0].data.mem.size:
+            gc.collect()
+        if pool.used_bytes() > result[0].data.mem.size:  # somebody keeps what is computed, every time
+            memory.keep()
             self._memory = lambda: None
         return result, partial(_launch, graph, self._stream, memory)
 

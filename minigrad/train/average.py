@@ -37,7 +37,9 @@ class Average:
     def update(self) -> None:
         """Take the weights as they are now into the average."""
         for weights, average in self.blocks():
-            average += self.rate * (weights - average)
+            step = weights - average
+            step *= self.rate
+            average += step
 
     def load(self, arrays: Mapping[str, Array]) -> None:
         """Go on from saved averages of the same parameters. Raises: StateDictError for one that is missing or has another shape."""

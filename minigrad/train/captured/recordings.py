@@ -142,7 +142,6 @@ class Recordings:
             (numbers, rows, updates), replay = self.recorder.recorded(
                 lambda: computed(self.loss_of, self.optimizer, self.average, self._control, part, feed.arrays, key, self.recorder.branch)
             )
-            self._control.stopped.fill(0)
             if self._is_old():
                 raise ArgumentError("a step changes a buffer of the model or an attribute of the objective")
             for p in strangers:
@@ -158,6 +157,9 @@ class Recordings:
             touched = [p for p in self.optimizer.steps if p.leaf.grad is not None]
             before.set_counts(self.optimizer)
             self.optimizer.zero_grad()
+            for p in strangers:  # whose gradient lies in memory of the recording
+                p.zero_grad()
+            self._control.stopped.fill(0)
         return RecordedStep(feed, replay, numbers, rows, ignored, touched, list(map(unchanging, updates)), dict(self.optimizer.moments))
 
     def _give_up(self, reason: str, level: int = logging.WARNING) -> None:

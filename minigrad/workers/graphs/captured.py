@@ -132,7 +132,7 @@ class CapturedFunction:
         except Exception as error:  # whatever it is: a plain run has it too, or does without graphs
             self.forget()
             self._given_up = True
-            logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, error)
+            logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, str(error))  # not itself, and what it holds
             return None
         finally:
             around.put_back()
@@ -141,7 +141,7 @@ class CapturedFunction:
     def _computed(self, given: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:
         """What is recorded; and how many rows there are for the ids, and whether rows are read by other ids."""
         with transfers.noting_ids() as noted:
-            output = self.function(*given).array
+            output = self.function(*given).array.copy()  # alone, without what it is a view of or what is noted of it
         return output, rows_by_name(arrays, noted)
 
 

@@ -363,6 +363,32 @@ def test_a_recording_that_fails_means_plain_steps(gpu: type[recording.Recorder],
     check_equal(ours, expected.make(expected.source(given, filling=False)))
 
 
+def test_after_an_interrupted_recording_steps_update(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, while kernels for another size are compiled."""
+
+    def interrupted(self: Any, function: Callable[[], Any]) -> Any:
+        function()
+        raise KeyboardInterrupt
+
+    ours, expected = Run(True).make(batches(SAME_BUCKET)), Run(False).make(batches(SAME_BUCKET))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(recording.Recorder, "recorded", interrupted)
+        ours.make(batches([(9, 9, 9, 9)]))
+    ours.step = expected.step
+    check_equal(ours.make(batches(SAME_BUCKET)), expected.make(batches(SAME_BUCKET)))
+    assert len(gpu.lengths) == 1
+
+
+def test_no_gradient_of_a_recording_that_is_given_up_stays(gpu: type[recording.Recorder], caplog: pytest.LogCaptureFixture) -> None:
+    """They lie in memory that is given back."""
+    run = Run(True)
+    head = mg.optim.AdamW(run.model.classifier.named_parameters(), lr=1e-2)
+    team = Team(LossOf(run.model, SequenceClasses()), head, capture=True)
+    assert team._captured is not None and not team._captured.record(batches(SAME_BUCKET)[0], None, None)
+    assert "gets a gradient but is none of the optimizer's" in caplog.text
+    assert all(p.leaf.grad is None for p in run.model.parameters())
+
+
 # ---------------------------------------------------------------- when it does not run ahead
 def test_what_was_loaded_is_what_is_updated(gpu: type[recording.Recorder]) -> None:
     given, runs = batches(SAME_BUCKET), [Run(True), Run(False)]
