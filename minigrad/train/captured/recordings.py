@@ -20,6 +20,7 @@ from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
+from minigrad.optim.updates import Update
 from minigrad.train.average import Average
 from minigrad.train.captured.feeding import filled, kind_of, layout_of, placed, write
 from minigrad.train.captured.recorded_step import CHANGING, Control, Key, RecordedStep, computed, unchanging
@@ -139,14 +140,18 @@ class Recordings:
             feed.send()
             self._control.stopped.fill(1)  # so that runs before the recording update nothing
             part = placed(whole, feed.arrays)
-            (numbers, rows, updates), replay = self.recorder.recorded(
-                lambda: computed(self.loss_of, self.optimizer, self.average, self._control, part, feed.arrays, key, self.recorder.branch)
-            )
+
+            def made() -> tuple[Any, dict[str, int], list[Update]]:
+                branch = self.recorder.branch
+                found = computed(self.loss_of, self.optimizer, self.average, self._control, part, feed.arrays, key, branch)
+                for p in strangers:
+                    if p.leaf.grad is not None:
+                        raise ArgumentError(f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's")
+                return found
+
+            (numbers, rows, updates), replay = self.recorder.recorded(made)
             if self._is_old():
                 raise ArgumentError("a step changes a buffer of the model or an attribute of the objective")
-            for p in strangers:
-                if p.leaf.grad is not None:
-                    raise ArgumentError(f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's")
         except MemoryError:
             return None  # outside, where the error no longer holds what had been computed, it is tried again
         except Exception as error:  # whatever it is: a plain step has it too, or does without graphs
