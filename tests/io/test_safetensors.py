@@ -50,10 +50,10 @@ def member(name: str, entry: object) -> str:
 def refusal(path: Path, content: bytes) -> str:
     """The code with which a file of this content is refused."""
     path.write_bytes(content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(WeightFileError) as caught:
         load_file(path)
-    assert time.perf_counter() - start < 1.0, "a refusal takes less than a second"
+    assert time.process_time() - start < 1.0, "a refusal takes less than a second"
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < len(str(path)) + 400, "a message repeats little of what the file says"
     return caught.value.code
@@ -529,11 +529,11 @@ def test_too_many_tensors(tmp_path: Path) -> None:
     entry = json.dumps(tensor((0,), 0, 0), separators=(",", ":"))
     path = tmp_path / "f"
     path.write_bytes(raw("{" + ",".join(f'"{i}":{entry}' for i in range(MAX_TENSORS + 1)) + "}"))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(WeightFileError) as caught:
         load_file(path)
     assert caught.value.code == "too-many-tensors"
-    assert time.perf_counter() - start < 5.0, "the one file whose refusal needs 100 000 checks: 1 s alone, more on a busy machine"
+    assert time.process_time() - start < 5.0, "the one file whose refusal needs 100 000 checks: 1 s alone, more on a busy machine"
 
 
 @pytest.mark.parametrize("length", [2**63, 100_000_001, 99_000_000])
@@ -556,7 +556,7 @@ def test_the_longest_header(tmp_path: Path, content: str, code: str | None) -> N
     path = tmp_path / "f"
     path.write_bytes(raw(content))
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         if code is None:
             assert load_file(path) == {}
@@ -564,7 +564,7 @@ def test_the_longest_header(tmp_path: Path, content: str, code: str | None) -> N
             with pytest.raises(WeightFileError) as caught:
                 load_file(path)
             assert caught.value.code == code
-        assert time.perf_counter() - start < 2.0
+        assert time.process_time() - start < 2.0
         assert tracemalloc.get_traced_memory()[1] < 3e8
     finally:
         tracemalloc.stop()
