@@ -6,18 +6,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from minigrad.backend import Array, device_of, to_device
-from minigrad.errors import StateDictError
+from minigrad.errors import ArgumentError, StateDictError
 from minigrad.optim import Optimizer
 
 
 class Average:
-    """average ← decay · average + (1 - decay) · weight after each step, for the parameters that are trained.
+    """average ← decay · average + (1 - decay) · weight after each step, for the parameters of an optimizer.
 
     Source: Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992, with the exponential weights of Tarvainen &
     Valpola, "Mean teachers are better role models", 2017. Kept in the parameters' dtype, where they are, and laid out as they are.
+    Raises: ArgumentError for a decay that is not above 0 and below 1.
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ArgumentError(f"the average of weights takes a decay above 0 and below 1, got {decay!r:.80}")
         self.rate = 1 - decay
         self._arena = arena = optimizer.arena
         self._parameters = {name: p for p, name in arena.names.items()}

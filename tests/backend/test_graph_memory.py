@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad.backend import graph_memory, graphs, transfers
-from minigrad.backend.graph_memory import LEAST, ROOM, GraphMemory
+from minigrad.backend.graph_memory import LEAST, MOST, ROOM, GraphMemory
 
 BETWEEN = 1 << 40
 """Bytes from the beginning of one block to that of the next."""
@@ -199,7 +199,7 @@ def recorded(recorder: graphs.Recorder, size: int) -> Any:
 
 
 def test_graphs_of_a_recorder_share_memory_until_none_is_left(recorder: graphs.Recorder) -> None:
-    replays = [recorded(recorder, size) for size in (512, 1024)]
+    replays = [recorded(recorder, size) for size in (MOST, MOST)]  # either fills a block
     assert len(Block.alive) == 1
     del replays[0]
     assert len(Block.alive) == 1

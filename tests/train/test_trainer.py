@@ -13,6 +13,7 @@ from train.runs import digest, last_digest, log_of, run_folder, trained_by_hand
 
 import minigrad as mg
 from minigrad.errors import ArgumentError, ConfigError
+from minigrad.train.average import Average
 from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 
@@ -98,6 +99,13 @@ def test_frozen_parameters_stay_byte_for_byte(tmp_path: Path) -> None:
 def test_nothing_left_to_train(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="leaves nothing to train"):
         Run(run_folder(tmp_path, freeze=["*"]))
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, 1.5, float("nan")])
+def test_an_average_that_would_not_move_or_run_away_is_refused(decay: float) -> None:
+    weight = mg.Parameter(np.ones(2, np.float32))
+    with pytest.raises(ArgumentError, match="decay above 0 and below 1"):
+        Average(mg.optim.SGD([weight], lr=0.1), decay)
 
 
 def test_the_average_is_evaluated_and_kept(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ class Recordings:
             touched = [p for p in self.optimizer.steps if p.leaf.grad is not None]
             before.set_counts(self.optimizer)
             self.optimizer.zero_grad()
-            for p in strangers:  # whose gradient lies in memory of the recording
+            for p in strangers:  # whose gradient may lie in memory of the recording
                 p.zero_grad()
             self._control.stopped.fill(0)
         return RecordedStep(feed, replay, numbers, rows, ignored, touched, list(map(unchanging, updates)), dict(self.optimizer.moments))
