@@ -1,6 +1,6 @@
 """The memory that recorded launches compute in, which graphs of many sizes have together.
 
-A graph reads and writes where it was recorded, for as long as it is replayed. Sixteen of them would need sixteen times the memory of a
+A graph reads and writes where it was recorded, for as long as it is replayed. Thirty of them would need thirty times the memory of a
 step, and hold it while they wait. But graphs that are replayed on one stream run one after the other, and none counts on what it left
 behind. So each takes its memory from the beginning of the same few blocks, of which there are as many as the largest needs. What a graph
 returns is there until the next one is replayed.

@@ -26,9 +26,9 @@ T = TypeVar("T", bound="tuple[Any, ...]")
 Layout = Mapping[str, tuple[tuple[int, ...], Any]]
 """Shape and dtype of arrays, by name."""
 
-KEPT = 16
+KEPT = 32
 """Graphs that are kept; the one used longest ago goes first. There are eight sizes of batches from one number of tokens to twice as many,
-and batches of long and short texts differ by more."""
+and batches of long and short texts differ by more. Steps in parts have two for a size."""
 
 ALIGNMENT = 256
 """Bytes to a multiple of which every array of a feed begins, as those that CuPy allocates."""

@@ -160,7 +160,7 @@ class Team:
         With `capture` the update is part of the CUDA graph, and the next steps are launched before the results of this one are there: up
         to `AHEAD` batches are pulled early, and parameters may have seen as many. Learning rates are read when a batch has been pulled, so
         set them where batches come from, not where results go: options that are set there count from the next batch that is pulled. Rules
-        without a captured kernel (all but Adam and AdamW) and steps in parts do not run ahead.
+        without a captured kernel (all but Adam and AdamW) do not run ahead.
 
         parts: as in `backward`. check(batch, loss): asked before an update whether to make it, when the gradient is there. Of steps that
         run ahead only those are asked whose loss is not finite or, with a max_norm, whose gradient is not: the GPU leaves their update out,
@@ -178,9 +178,9 @@ class Team:
         self, batches: Iterable[Batch], parts: int, check: Callable[[Batch, float], bool] | None
     ) -> Generator[StepResult, None, None]:
         self._check_usable()
-        if self._captured is not None and self._captured.can_update and parts == 1:
-            plain = partial(self._made, captured=None, parts=1, check=check)
-            yield from Ahead(self._captured, self.max_norm, self.scaler, plain).results(batches)
+        if self._captured is not None and self._captured.can_update:
+            plain = partial(self._made, captured=None, parts=parts, check=check)
+            yield from Ahead(self._captured, parts, self.max_norm, self.scaler, plain).results(batches)
         else:
             for batch in batches:
                 yield self._made(batch, self._captured, parts, check)
@@ -228,7 +228,7 @@ class Team:
             )
 
     def _backward_alone(self, batch: Batch, parts: int, captured: CapturedSteps | None) -> float:
-        if captured is not None and parts == 1 and (found := captured.backward(batch, self._loss_scale)) is not None:
+        if captured is not None and (found := captured.backward(batch, parts, self._loss_scale)) is not None:
             loss, norm = found
             self.grad_norm = None if self.max_norm is None else norm
             return loss

@@ -22,7 +22,7 @@ from minigrad.data.loader import Batch
 from minigrad.errors import DeviceError, IndexRangeError
 from minigrad.models import DistilBertForSequenceClassification, ElectraForSequenceClassification, RobertaForSequenceClassification
 from minigrad.models.losses import IGNORED
-from minigrad.packing import PackedTokens
+from minigrad.packing import PackedTokens, Packing
 from minigrad.train.average import Average
 from minigrad.train.captured.feeding import filled
 from minigrad.train.captured.steps import AHEAD
@@ -78,7 +78,19 @@ def trained(folder: Path, given: list[Batch], capture: bool, precision: str = "f
     return losses, norms, {name: p.numpy() for name, p in model.named_parameters()}
 
 
-def made_ahead(folder: Path, given: list[Batch], capture: bool, precision: str = "float32", max_norm: float | None = 1.0) -> Any:
+def filled_part(part: Batch) -> Batch:
+    """As captured parts are, by sequences whose numbers no other part of the step has."""
+    bucket = bucket_for(part.tokens.packing.lengths)
+    if bucket is None or HUGE in part.tokens.input_ids:
+        return part
+    whole = filled(part, bucket)
+    numbers = whole.tokens.packing.numbers + 1000 * (whole.rows < 0)
+    return replace(whole, tokens=replace(whole.tokens, packing=Packing(whole.tokens.packing.lengths, numbers)))
+
+
+def made_ahead(
+    folder: Path, given: list[Batch], capture: bool, precision: str = "float32", max_norm: float | None = 1.0, parts: int = 1
+) -> Any:
     """(losses, norms, weights) of steps that run ahead, with dropout, clipping and a schedule; where a loss is not finite no update."""
     mg.manual_seed(0)
     model = model_from(folder, "cuda").train()
@@ -86,17 +98,17 @@ def made_ahead(folder: Path, given: list[Batch], capture: bool, precision: str =
     overflowing = np.resize(np.array([3e38, -3e38], np.float32), table.shape[1])  # numbers that normalisation cannot subtract
     table.assign(np.where(np.arange(len(table))[:, None] == HUGE, overflowing, table.numpy()))
     optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3)
-    team = Team(LossOf(model, SequenceClasses()), optimizer, max_norm=max_norm, capture=capture)
+    loss_of = LossOf(model, SequenceClasses())
+    how: Any = {"max_norm": max_norm, "capture": capture}
+    team = Team(loss_of if capture else lambda part, whole: loss_of(filled_part(part), whole), optimizer, **how)
 
     def source() -> Iterator[Batch]:
         for number, batch in enumerate(given):
             optimizer.param_groups[0]["lr"] = 1e-3 / (1 + number % 7)
-            bucket = bucket_for(batch.tokens.packing.lengths)
-            assert bucket is not None
-            yield batch if capture or HUGE in batch.tokens.input_ids else filled(batch, bucket)
+            yield batch
 
     with mg.precision(precision):
-        results = list(team.steps(source(), check=lambda _, loss: isfinite(loss)))
+        results = list(team.steps(source(), parts, check=lambda _, loss: isfinite(loss)))
     assert [result.applied for result in results] == [isfinite(result.loss) for result in results]
     weights = {name: p.numpy() for name, p in model.named_parameters()}
     return [result.loss for result in results], [result.grad_norm for result in results], weights, optimizer
@@ -116,6 +128,18 @@ def test_fifty_replays_are_fifty_steps(folder: Path, precision: str, caplog: pyt
         ours = trained(folder, given, True, precision)
     assert not caplog.messages  # which would say why steps were not captured
     check_equal(ours, expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("parts", [2, 3])
+def test_steps_in_parts(folder: Path, parts: int, precision: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Also with a part that overflows, while others are on their way."""
+    given = batches(20)
+    given[11].tokens.input_ids[-1] = HUGE
+    with caplog.at_level(logging.WARNING, "minigrad"):
+        ours = made_ahead(folder, given, True, precision, parts=parts)
+    assert not caplog.messages
+    check_equal(ours, made_ahead(folder, given, False, precision, parts=parts))
 
 
 def labels_of(case: str, generator: np.random.Generator) -> np.ndarray:

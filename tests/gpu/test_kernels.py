@@ -334,11 +334,11 @@ def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float) -> None:
     xp = Namespace()
     numbers, scale, stopped = xp.zeros(2), xp.zeros((), np.float32), xp.zeros((), np.int32)
     for squares in np.random.default_rng(0).random(100) * 10.0 ** np.arange(-50, 50):
-        optimizer.begin_captured(xp.asarray(np.float32(0.5)), xp.asarray(squares), max_norm, numbers, scale, stopped)
+        optimizer.begin_captured(xp.asarray(np.float32(0.5)), None, xp.asarray(squares), max_norm, numbers, scale, stopped)
         assert numbers.tolist() == [0.5, squares] and int(stopped) == 0
         assert float(scale) == np.float32(clipping(float(np.sqrt(squares)), max_norm))
     for loss, squares in ((np.nan, 1.0), (0.5, 1.0)):
-        optimizer.begin_captured(xp.asarray(np.float32(loss)), xp.asarray(squares), max_norm, numbers, scale, stopped)
+        optimizer.begin_captured(None, xp.asarray(np.float64(loss)), xp.asarray(squares), max_norm, numbers, scale, stopped)
         assert int(stopped) == 1
 
 

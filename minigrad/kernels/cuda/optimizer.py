@@ -37,13 +37,21 @@ def adam(
     return None
 
 
-def begin_captured(loss: Array, squares: Array, max_norm: float, numbers: Array, scale: Array | None, stopped: Array | None) -> None:
+def begin_captured(
+    loss: Array | None,
+    losses: Array | None,
+    squares: Array,
+    max_norm: float,
+    numbers: Array,
+    scale: Array | None,
+    stopped: Array | None,
+) -> None:
     """What a captured step learns when its gradients are there, for the host and for `adam_captured`: see the source.
 
-    squares: numbers whose sum is the squared norm of the gradient.
-    Shapes: loss () float32, squares any float64, numbers (2,) float64, scale () float32, stopped () int32.
+    loss: of the whole step, or else losses: the sum of its parts. squares: numbers whose sum is the squared norm of the gradient.
+    Shapes: loss () float32, losses () float64, squares any float64, numbers (2,) float64, scale () float32, stopped () int32.
     """
-    launch("begin_captured", (), loss, squares, squares.size, max_norm, numbers, scale, stopped)
+    launch("begin_captured", (), loss, losses, squares, squares.size, max_norm, numbers, scale, stopped)
 
 
 def adam_captured(

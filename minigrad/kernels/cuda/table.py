@@ -201,7 +201,7 @@ TABLE: dict[str, Entry] = {
         (256, 1, 1),
         quads,
     ),
-    "begin_captured": Entry("optimizer.cu", "loss* squares* n:i64 max_norm:f64 numbers* scale* stopped*", (256, 1, 1), once),
+    "begin_captured": Entry("optimizer.cu", "loss* losses* squares* n:i64 max_norm:f64 numbers* scale* stopped*", (256, 1, 1), once),
     "adam_captured": Entry(
         "optimizer.cu",
         f"p* g* m* v* largest* n:i64 {BETAS} l2:f32 changing* scale* stopped*",

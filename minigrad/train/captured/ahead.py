@@ -31,12 +31,13 @@ class StepResult:
 
 
 class Ahead:
-    """The steps of some batches. plain: makes one at once, without a graph. max_norm, scaler: as of `Team`."""
+    """The steps of some batches. plain: makes one at once, without a graph. parts: as of `Team.steps`. max_norm, scaler: as of `Team`."""
 
     def __init__(
-        self, captured: CapturedSteps, max_norm: float | None, scaler: LossScaler | None, plain: Callable[[Batch], StepResult]
+        self, captured: CapturedSteps, parts: int, max_norm: float | None, scaler: LossScaler | None, plain: Callable[[Batch], StepResult]
     ) -> None:
-        self.captured, self.optimizer, self.max_norm, self.scaler, self.plain = captured, captured.optimizer, max_norm, scaler, plain
+        self.captured, self.optimizer, self.plain = captured, captured.optimizer, plain
+        self.parts, self.max_norm, self.scaler = parts, max_norm, scaler
         self._launched: deque[Launched] = deque()
         self._waiting: deque[tuple[Batch, Standing]] = deque()
         """Batches whose step is not launched, or no longer, with the standing in which they came."""
@@ -65,7 +66,7 @@ class Ahead:
                 elif self._waiting:
                     batch, came = self._waiting[0]
                     with self._options_of(came):
-                        recorded = self.captured.record(batch, self.max_norm, self.scaler)
+                        recorded = self.captured.record(batch, self.parts, self.max_norm, self.scaler)
                     if not (recorded and self._launch_next()):
                         self._waiting.popleft()
                         with self._options_of(came):
@@ -84,7 +85,7 @@ class Ahead:
         came.set_random()
         try:
             with self._options_of(came):
-                step = self.captured.launch(batch, self.max_norm, self.scaler)
+                step = self.captured.launch(batch, self.parts, self.max_norm, self.scaler)
         except Exception:
             if self._launched:  # whose results come first; then it is raised again
                 return False

@@ -6,7 +6,7 @@ gradient and dropped units of the others stay what they were.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from math import isnan
 from typing import Any
@@ -36,12 +36,15 @@ def filled(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
     )
 
 
-def layout_of(whole: Batch) -> Layout:
-    """Shapes and dtypes of what `write` writes for a batch that is filled up."""
+def layout_of(whole: Batch | None, terms: int) -> Layout:
+    """Shapes and dtypes of what `write` writes for a batch that is filled up, or for None. terms: of the objective."""
     from minigrad.kernels.cuda.graph_inputs import tokens_layout
 
+    factor: Layout = {"factor": ((), np.float32)}
+    if whole is None:
+        return factor
     labels = {name: (array.shape, array.dtype) for name, array in _labels(whole).items()}
-    return {**tokens_layout(whole.tokens), **labels, "clock": ((), np.uint64), "factor": ((), np.float32)}
+    return {**tokens_layout(whole.tokens), **labels, **factor, "clock": ((), np.uint64), "counts": ((terms,), np.float32)}
 
 
 def kind_of(batch: Batch) -> Hashable:
@@ -50,13 +53,25 @@ def kind_of(batch: Batch) -> Hashable:
     return tuple([(name, array.shape[1:], array.dtype.char) for name, array in arrays.items()])
 
 
-def write(batch: Batch, step: int, factor: float, out: Mapping[str, np.ndarray[Any, Any]], ignored: float = IGNORED) -> None:
-    """Write the batch, `filled` up to the size of the arrays. step: of the random numbers. factor: what the loss is multiplied by for its
-    backward pass."""
-    write_filled(batch.tokens, out)
-    for name, array in _labels(batch).items():
-        write_extended(array, ignored if name == "labels" else IGNORED, out[name])
-    out["clock"][...], out["factor"][...] = step, factor
+def write(
+    batch: Batch | None,
+    counts: Sequence[float],
+    step: int,
+    factor: float,
+    out: Mapping[str, np.ndarray[Any, Any]],
+    ignored: float = IGNORED,
+) -> None:
+    """Write the batch, `filled` up to the size of the arrays; None at the end of a step in parts.
+
+    counts: what the sums of the losses are divided by. step: of the random numbers. factor: what the loss is multiplied by for its backward
+    pass.
+    """
+    out["factor"][...] = factor
+    if batch is not None:
+        write_filled(batch.tokens, out)
+        for name, array in _labels(batch).items():
+            write_extended(array, ignored if name == "labels" else IGNORED, out[name])
+        out["clock"][...], out["counts"][...] = step, counts
 
 
 def placed(whole: Batch, arrays: Mapping[str, Any]) -> Batch:

@@ -1,4 +1,4 @@
-"""The recordings of training steps: a CUDA graph for each bucket of batches, with what its replay needs, until it is old.
+"""The recordings of training steps: a CUDA graph for each bucket of batches or their parts, with what its replay needs, until it is old.
 
 A recording is old when the model or the objective would compute another thing now. Where a step cannot be recorded, the log says why, once,
 and nothing is recorded any more; where only the memory does not suffice, other steps still are.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,9 +22,10 @@ from minigrad.errors import ArgumentError
 from minigrad.nn.module import Module
 from minigrad.optim import Optimizer
 from minigrad.optim.updates import Update
+from minigrad.parameter import Parameter
 from minigrad.train.average import Average
 from minigrad.train.captured.feeding import filled, kind_of, layout_of, placed, write
-from minigrad.train.captured.recorded_step import CHANGING, Control, Key, RecordedStep, computed, unchanging
+from minigrad.train.captured.recorded_step import CHANGING, Control, Extent, Key, Recordable, RecordedStep, unchanging
 from minigrad.train.captured.standing import Standing
 from minigrad.train.objectives import LossOf, fill_label, has_own_loss
 from minigrad.workers.graphs.buckets import bucket_for
@@ -32,18 +34,21 @@ from minigrad.workers.surroundings import PLAIN, Surroundings
 
 logger = logging.getLogger("minigrad")
 
+Pieces: TypeAlias = Sequence[tuple[Batch | None, Key]]
+"""What is replayed for a step, one after the other: the batch, or its parts and the end, which has none. Empty where nothing can be."""
+
 
 class Recordings:
     """The recorded steps of one team. loss_of: a `LossOf`, whose objective can ignore items."""
 
     def __init__(self, loss_of: Any, optimizer: Optimizer, average: Average | None) -> None:
-        self.loss_of, self.optimizer, self.average, self.recorder = loss_of, optimizer, average, Recorder()
+        self.loss_of, self.optimizer, self.recorder = loss_of, optimizer, Recorder()
         self._steps: OrderedDict[Key, RecordedStep] = OrderedDict()
         self._too_large: set[Key] = set()
         """Keys of steps whose graph had no room in the memory even when there was no other."""
         self._around: Surroundings | None = None
         self._attributes: list[dict[str, Any]] = []
-        self._control = Control(optimizer)
+        self._recordable = Recordable(loss_of, optimizer, average, Control(optimizer))
         self._given_up = False
         if type(loss_of) is not LossOf:  # what a subclass computes may be another loss
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
@@ -55,34 +60,49 @@ class Recordings:
         elif self._ignored is None:
             self._give_up(f"{kind} cannot ignore an item, so batches cannot be filled up to one size", logging.INFO)
 
-    def key(self, batch: Batch, updates: bool, max_norm: float | None, scaled: bool) -> tuple[list[float], Key | None]:
-        """What the sums of the objective's terms are divided by, and the key, which is None for a step that cannot be recorded."""
-        packing = batch.tokens.packing
-        if self._given_up or detecting.get() or packing.masked_first is not None:
-            return [], None
+    def pieces(self, batch: Batch, parts: int, updates: bool, max_norm: float | None, scaled: bool) -> tuple[list[float], Pieces]:
+        """What the sums of the objective's terms are divided by, and what is replayed for a step. parts: as of `Team.backward`."""
+        if self._given_up or detecting.get() or batch.tokens.packing.masked_first is not None:
+            return [], []
         if any(p.leaf.hooks is not None and any(True for _ in p.leaf.hooks) for p in self.optimizer.steps):  # a replay would not call them
-            return [], None
-        counts, bucket = [objective.count(batch) for _, objective in self.loss_of.objective.terms()], bucket_for(packing.lengths)
+            return [], []
+        counts = [objective.count(batch) for _, objective in self.loss_of.objective.terms()]
         counted = tuple([count > 0 for count in counts])
-        if bucket is None or not any(counted):
-            return counts, None
-        return counts, Key(bucket, updates, max_norm, scaled, counted, product_precision.get(), random.current().seed, kind_of(batch))
+        if not any(counted):
+            return counts, []
+        step = updates, max_norm, scaled, counted, product_precision.get(), random.current().seed
+        divided = [batch] if parts == 1 else batch.split(parts)
+        pieces: list[tuple[Batch | None, Key]] = []
+        for part in divided:
+            bucket = bucket_for(part.tokens.packing.lengths)
+            if bucket is None:
+                return counts, []
+            extent = Extent.WHOLE if len(divided) == 1 else Extent.FURTHER if pieces else Extent.FIRST
+            pieces.append((part, Key(extent, bucket, kind_of(part), *step)))
+        if len(divided) > 1:
+            pieces.append((None, Key(Extent.END, None, None, *step)))
+        return counts, pieces if len({key for _, key in pieces}) <= KEPT else []
 
-    def found(self, key: Key) -> RecordedStep | None:
-        """The step, if it is recorded and not old."""
-        if self._is_old() or key not in self._steps:
-            return None
-        self._steps.move_to_end(key)
-        return self._steps[key]
+    def found(self, pieces: Pieces) -> list[RecordedStep]:
+        """What is replayed; empty if not all of it is recorded, or it is old."""
+        if self._is_old() or any(key not in self._steps for _, key in pieces):
+            return []
+        for _, key in pieces:
+            self._steps.move_to_end(key)
+        steps = [self._steps[key] for _, key in pieces]
+        if any(step.touched != steps[0].touched for step in steps):  # one would add to what is not there
+            self._give_up("some parts of a step give other parameters a gradient than its first part")
+            return []
+        return steps
 
     def forget(self, key: Key) -> None:
-        """The step is to be recorded anew."""
+        """It is to be recorded anew."""
         del self._steps[key]
 
     def restart(self) -> None:
         """Replays update again, after one whose loss or gradient was not finite."""
         with self.recorder.entered():
-            self._control.stopped.fill(0)
+            self._recordable.control.stopped.fill(0)
 
     # ---------------------------------------------------------------- when it is old
     def _is_old(self) -> bool:
@@ -104,46 +124,63 @@ class Recordings:
         return self._around
 
     # ---------------------------------------------------------------- recording
-    def record(self, batch: Batch, key: Key) -> RecordedStep | None:
-        """The step of a batch, recorded while none is on its way. None where that cannot be done, which the log says."""
+    def record(self, pieces: Pieces) -> bool:
+        """Record what is missing, while no step is on its way. False where that cannot be done, which the log says, and if nothing is."""
         around = self._begin() if self._around is None or self._is_old() else self._around
-        if around.hooked() or key in self._too_large:  # a replay would not call hooks
-            return None
+        if around.hooked() or any(key in self._too_large for _, key in pieces):  # a replay would not call hooks
+            return False
+        if all(key in self._steps for _, key in pieces):
+            return False
+        touched: list[Parameter] = []
+        for part, key in pieces:
+            step = self._steps.get(key) or self._recorded(around, part, key, touched)
+            if step is None:
+                return False
+            touched = step.touched
+        return True
+
+    def _recorded(self, around: Surroundings, part: Batch | None, key: Key, touched: list[Parameter]) -> RecordedStep | None:
+        """touched: what the parts of the step before have touched."""
         assert self._ignored is not None
-        whole, ignored = filled(batch, key.bucket, self._ignored), self._ignored
+        whole = None if part is None or key.bucket is None else filled(part, key.bucket, self._ignored)
         with self.recorder.entered():
-            step = self._recorded(around, whole, ignored, key)
+            step = self._tried(around, whole, key, touched, self._ignored)
             if step is None and not self._given_up:
                 self._steps.clear()
                 forget_graphs()
                 self.recorder.free_unused()
-                step = self._recorded(around, whole, ignored, key)
+                step = self._tried(around, whole, key, touched, self._ignored)
         if step is not None:
             self._steps[key] = step
             while len(self._steps) > KEPT:
                 self._steps.popitem(last=False)
         elif not self._given_up:
             self._too_large.add(key)
-            logger.warning("a step of %d tokens is not captured: the memory does not suffice for its graph", whole.tokens.packing.rows)
+            what = "step" if key.extent is Extent.WHOLE else "part of a step"
+            tokens = "the end of a step" if whole is None else f"a {what} of {whole.tokens.packing.rows} tokens"
+            logger.warning("%s is not captured: the memory does not suffice for its graph", tokens)
         return step
 
-    def _recorded(self, around: Surroundings, whole: Batch, ignored: float, key: Key) -> RecordedStep | None:
+    def _tried(self, around: Surroundings, whole: Batch | None, key: Key, touched: list[Parameter], ignored: float) -> RecordedStep | None:
         """None if the memory does not suffice, or no step can be recorded, which is given up then."""
-        strangers, before = around.strangers(), Standing.of(self.optimizer)
+        strangers, before, stopped = around.strangers(), Standing.of(self.optimizer), self._recordable.control.stopped
         try:
             if key.updates:
                 self.optimizer.arrays()  # moments that do not exist yet: not out of a recording's memory
-            counts, changing = (len(key.counted),), (len(self.optimizer.arena.places), len(CHANGING))
-            feed = Feed({**layout_of(whole), "counts": (counts, np.float32), "changing": (changing, np.float32)})
-            write(whole, 0, 1.0, buffer := feed.buffer(), ignored)
-            buffer["counts"].fill(1)
+            layout = layout_of(whole, len(key.counted))
+            if key.extent in (Extent.WHOLE, Extent.END):
+                layout = {**layout, "changing": ((len(self.optimizer.arena.places), len(CHANGING)), np.float32)}
+            feed = Feed(layout)
+            write(whole, [1.0] * len(key.counted), 0, 1.0, feed.buffer(), ignored)
             feed.send()
-            self._control.stopped.fill(1)  # so that runs before the recording update nothing
-            part = placed(whole, feed.arrays)
+            stopped.fill(1)  # so that runs before the recording update nothing
+            part = None if whole is None else placed(whole, feed.arrays)
 
             def made() -> tuple[Any, dict[str, int], list[Update]]:
-                branch = self.recorder.branch
-                found = computed(self.loss_of, self.optimizer, self.average, self._control, part, feed.arrays, key, branch)
+                self.optimizer.zero_grad()
+                for p in touched:
+                    p.leaf.grad = p.leaf.view
+                found = self._recordable.computed(part, feed.arrays, key, self.recorder.branch)
                 for p in strangers:
                     if p.leaf.grad is not None:
                         raise ArgumentError(f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's")
@@ -159,13 +196,13 @@ class Recordings:
             return None
         finally:
             around.put_back()
-            touched = [p for p in self.optimizer.steps if p.leaf.grad is not None]
+            after = [p for p in self.optimizer.steps if p.leaf.grad is not None]
             before.set_counts(self.optimizer)
             self.optimizer.zero_grad()
             for p in strangers:  # whose gradient may lie in memory of the recording
                 p.zero_grad()
-            self._control.stopped.fill(0)
-        return RecordedStep(feed, replay, numbers, rows, ignored, touched, list(map(unchanging, updates)), dict(self.optimizer.moments))
+            stopped.fill(0)
+        return RecordedStep(feed, replay, numbers, rows, ignored, after, list(map(unchanging, updates)), dict(self.optimizer.moments))
 
     def _give_up(self, reason: str, level: int = logging.WARNING) -> None:
         """level: of the log's line; INFO for what lies in the objective, since trainings capture without being asked."""

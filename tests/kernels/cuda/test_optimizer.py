@@ -74,7 +74,8 @@ def test_the_kernel_is_adams_on_a_gpu(emulator: Emulator) -> None:
 def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float, emulator: Emulator) -> None:
     for number, squares in enumerate(np.abs(normal((50,))[0]).astype(np.float64) * 10.0 ** np.arange(-20, 30)):
         numbers, scale, stopped = guarded(shape=(2,), dtype=np.float64), guarded(shape=()), guarded(np.zeros((), np.int32))
-        optimizer.begin_captured(guarded(np.float32(number)), guarded(squares), max_norm, numbers, scale, stopped)
+        loss = (guarded(np.float32(number)), None) if number % 2 else (None, guarded(np.float64(number)))
+        optimizer.begin_captured(*loss, guarded(squares), max_norm, numbers, scale, stopped)
         assert numbers.tolist() == [number, squares] and stopped == 0
         assert scale == np.float32(clip.clipping(sqrt(squares), max_norm))
         check_guards(numbers, scale)
@@ -84,20 +85,22 @@ def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float, emulator: Emulat
 def test_squares_of_pieces_are_added_up_as_a_plain_step_does(n: int, emulator: Emulator) -> None:
     squares, total, numbers = guarded(np.abs(normal((n,))[0]).astype(np.float64)), guarded(shape=(), dtype=np.float64), guarded(np.zeros(2))
     launch.launch("sum_doubles", (), squares, total, n)
-    optimizer.begin_captured(np.array(0.5, np.float32), squares, 1.0, numbers, None, None)
+    optimizer.begin_captured(np.array(0.5, np.float32), None, squares, 1.0, numbers, None, None)
     check_guards(squares, total, numbers)
     assert numbers.tolist() == [0.5, total]
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize(("loss", "squares"), [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan), (1.0, np.inf), (-np.inf, np.nan)])
-def test_what_is_not_finite_stops_all_that_come_after(loss: float, squares: float, emulator: Emulator) -> None:
+def test_what_is_not_finite_stops_all_that_come_after(loss: float, squares: float, in_parts: bool, emulator: Emulator) -> None:
     numbers, scale, stopped = np.zeros(2), np.zeros((), np.float32), np.zeros((), np.int32)
     for given in ((1.0, 4.0), (loss, squares), (1.0, 4.0)):
-        optimizer.begin_captured(np.array(given[0], np.float32), np.array(given[1]), 1.0, numbers, scale, stopped)
+        losses = (None, np.array(given[0])) if in_parts else (np.array(given[0], np.float32), None)
+        optimizer.begin_captured(*losses, np.array(given[1]), 1.0, numbers, scale, stopped)
         np.testing.assert_array_equal(numbers, given)
         assert stopped == (1 if given[0] != 1.0 or given[1] != 4.0 or stopped else 0)
     assert stopped == 1
-    optimizer.begin_captured(np.array(loss, np.float32), np.array(squares), 1.0, numbers, None, None)  # without an update
+    optimizer.begin_captured(np.array(loss, np.float32), None, np.array(squares), 1.0, numbers, None, None)  # without an update
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])

@@ -69,9 +69,10 @@ def test_a_batch_is_written_as_it_is_filled(lengths: list[int], random: Any) -> 
     tokens = replace(batch.tokens, packing=Packing(lengths, numbers), positions=batch.tokens.positions + 2)
     batch = replace(batch, tokens=tokens)
     whole = filled(batch, bucket)
-    out = {name: np.full(shape, 77, dtype) for name, (shape, dtype) in layout_of(whole).items()}
-    write(batch, 5, 0.25, out)
+    out = {name: np.full(shape, 77, dtype) for name, (shape, dtype) in layout_of(whole, 2).items()}
+    write(batch, [3.0, 0.5], 5, 0.25, out)
     expected = {**whole.tokens.arrays(), "labels": whole.labels, "token_labels": whole.token_labels, "clock": 5, "factor": 0.25}
+    expected["counts"] = [3.0, 0.5]
     expected |= {"first_rows": whole.tokens.packing.first_rows, "all_places": host_places(whole.tokens.packing)}
     for name, array in expected.items():
         np.testing.assert_array_equal(out[name], array, err_msg=name)
@@ -135,8 +136,8 @@ def test_labels_that_are_numbers_are_filled_up_with_nan(labels: np.ndarray) -> N
     whole = filled(batch, Bucket(20, 4), np.nan)
     assert whole.labels is not None and whole.labels.dtype.kind == "f"
     np.testing.assert_array_equal(whole.labels, [*labels, np.nan])
-    out = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout_of(whole).items()}
-    write(batch, 0, 1.0, out, np.nan)
+    out = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout_of(whole, 1).items()}
+    write(batch, [1.0], 0, 1.0, out, np.nan)
     np.testing.assert_array_equal(out["labels"], whole.labels)
     assert filled(replace(batch, labels=np.array([1, 2, 3])), Bucket(17, 3), np.nan).labels.dtype == np.float32  # of its size already
 

@@ -285,7 +285,7 @@ def test_an_operation_that_needs_lengths_on_the_host(gpu: type[recording.Recorde
     model = BertForTokenClassification(BertConfig(**CONFIG | {"num_attention_heads": 1, "hidden_size": 48})).eval().to("cuda")
     team = Team(LossOf(model, TokenClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-2), capture=True)
     with caplog.at_level(logging.WARNING, "minigrad"):
-        assert team._captured is not None and team._captured.backward(batches([(5, 9)])[0], 1.0) is None
+        assert team._captured is not None and team._captured.backward(batches([(5, 9)])[0], 1, 1.0) is None
     assert "different in every replay" in caplog.text
 
 

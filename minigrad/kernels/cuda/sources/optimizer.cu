@@ -36,19 +36,21 @@ DEVICE double sum_of(const double* numbers, i64 n) {
 }
 
 // For a captured graph, one block: what only the GPU knows when an update is due, computed in float64 as `optim.clip.clipping` does.
-// squares: n numbers whose sum is the squared norm of the gradient. numbers, for the host: the loss and that sum. scale: what the gradients
-// are multiplied by. stopped: set by the first step whose loss or norm is not finite, for all that come after it, until the host clears it.
-// The last two are null without an update.
+// loss, or else losses: the step's, or the sum of its parts'; the other one is null. squares: n numbers whose sum is the squared norm of the
+// gradient. numbers, for the host: the loss and that sum. scale: what the gradients are multiplied by. stopped: set by the first step whose
+// loss or norm is not finite, for all that come after it, until the host clears it. The last two are null without an update.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    begin_captured(const float* loss, const double* squares, i64 n, double max_norm, double* numbers, float* scale, int* stopped) {
+    begin_captured(const float* loss, const double* losses, const double* squares, i64 n, double max_norm, double* numbers, float* scale,
+                   int* stopped) {
     const double square = sum_of(squares, n);
     if (threadIdx.x) return;
-    numbers[0] = *loss;
+    const double whole = loss ? *loss : *losses;
+    numbers[0] = whole;
     numbers[1] = square;
     if (!stopped) return;
     const double norm = sqrt(square), coefficient = max_norm / (norm + 1e-6);
     *scale = coefficient >= 1.0 ? 1.0f : (float)coefficient;
-    if (!(*loss - *loss == 0.0f && norm - norm == 0.0)) *stopped = 1;
+    if (!(whole - whole == 0.0 && norm - norm == 0.0)) *stopped = 1;
 }
 
 // The same update. changing: size, eps and decay of this step. scale and stopped: what `begin_captured` has written.
