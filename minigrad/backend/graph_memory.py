@@ -8,6 +8,7 @@ returns is there until the next one is replayed.
 
 from __future__ import annotations
 
+from math import inf
 from threading import Lock
 from typing import Any
 from weakref import WeakSet, finalize
@@ -68,14 +69,19 @@ class GraphMemory:
 
 
 def _from_system(size: int) -> Any:
-    """A block that holds so many bytes, and more if there are more.
+    """A block that holds so many bytes, and more if there are more. What limits CuPy's own memory (`CUPY_GPU_MEMORY_LIMIT`) limits both.
 
     Not an error of CUDA where there are too few: CuPy would answer that with memory of its pool, which the launches that are captured use.
     """
+    from cupy import get_default_memory_pool
     from cupy.cuda import Memory
     from cupy.cuda.runtime import CUDARuntimeError
 
-    wanted = max(size, LEAST, min(ROOM * size, MOST))
+    limit = get_default_memory_pool().get_limit()
+    room = limit - gpu_memory() if limit else inf
+    if size > room:
+        raise MemoryError(f"the limit of {limit} bytes of the GPU's memory leaves no {size} bytes for a recording")
+    wanted = min(room, max(size, LEAST, min(ROOM * size, MOST)))
     while True:
         try:
             return Memory(wanted)

@@ -51,6 +51,7 @@ class Pool:
     """CuPy's, as far as a recording uses it. kept: bytes of what was computed that somebody keeps."""
 
     kept: ClassVar[int] = 512
+    limit: ClassVar[int] = 0
 
     def __init__(self, allocate: Any) -> None:
         self.malloc = allocate
@@ -63,6 +64,9 @@ class Pool:
 
     def total_bytes(self) -> int:
         return 1000
+
+    def get_limit(self) -> int:
+        return Pool.limit
 
 
 class Stream:
@@ -165,6 +169,20 @@ def test_where_there_is_little_left_it_is_taken_exactly(monkeypatch: pytest.Monk
     monkeypatch.setattr(Block, "status", 700)  # an illegal address, long ago
     with pytest.raises(CudaError):
         memory.allocate(512)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_limits_cupys_memory_limits_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pool, "limit", 1000 + 3 * LEAST)
+    memory = GraphMemory()
+    memory.begin()
+    memory.allocate(LEAST)
+    assert memory.bytes == 3 * LEAST  # all that the limit leaves, and less than it would take without
+    memory.allocate(LEAST)
+    memory.allocate(LEAST)
+    with pytest.raises(MemoryError, match=f"limit of {Pool.limit} bytes of the GPU's memory leaves no 512 bytes"):
+        memory.allocate(512)
+    assert Block.made and memory.bytes == 3 * LEAST
 
 
 @pytest.mark.usefixtures("gpu")
