@@ -241,6 +241,11 @@ def test_what_predict_cannot_do_is_one_line(tmp_path: Path, capsys: pytest.Captu
         ([*mask, "--text", "[MASK]", "--aggregation", "first"], "--aggregation belongs to"),
         (["predict", folder, "--task", "token-classification", "--text", "a"], "has no trained head for token-classification"),
         (["predict", folder, "--task", "token-classification", "--text", "a", "--top-k", "2"], "--top-k does not belong"),
+        ([*mask, "--text", "[MASK]", "[MASK]\udcff"], "--text: '[MASK]\\udcff' is not UTF-8 from character 6 on"),
+        (
+            ["predict", folder, "--task", "question-answering", "--text", "a", "--question", "\udcff?"],
+            "--question: '\\udcff?' is not UTF-8",
+        ),
         (["predict", folder, "--task", "question-answering", "--text", "a"], "needs --question"),
         (["predict", folder, "--task", "sentence-similarity", "--text", "a"], "needs --source"),
         (["predict", tmp_path / "nowhere", "--task", "fill-mask", "--text", "a"], "is neither a directory"),

@@ -15,7 +15,7 @@ from minigrad.cli._options import add_device, add_workers, output_file, writing
 from minigrad.data.readers import FORMATS, iter_records
 from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, DataError
-from minigrad.files import parse_json, replacing
+from minigrad.files import parse_json, quoted, replacing, surrogate_at
 from minigrad.pipeline import TASKS, pipeline
 from minigrad.pipeline.entities import STRATEGIES
 
@@ -54,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
             raise ArgumentError(f"--{name} belongs to --task {task}")
     if options.task == "sentence-similarity" and options.source is None:
         raise ArgumentError("--task sentence-similarity needs --source, the text to compare with")
+    for name in ("text", "question", "source"):
+        _check_characters(name, getattr(options, name) or ())
     output = output_file("--output", options.output)
     records = _records(options)
     first = next(records, None)  # before a model is loaded: a file that cannot be read is refused at once
@@ -75,6 +77,13 @@ def run(options: argparse.Namespace) -> int:
             file.write(line.encode("utf-8"))
     print(f"{count} predictions in {output}", file=sys.stderr)
     return 0
+
+
+def _check_characters(name: str, given: str | Sequence[str]) -> None:
+    """Raises: ArgumentError for bytes that are no UTF-8, which Python hands over as half of a surrogate pair each."""
+    for text in [given] if isinstance(given, str) else given:
+        if (at := surrogate_at(text)) is not None:
+            raise ArgumentError(f"--{name}: {quoted(text)} is not UTF-8 from character {at} on")
 
 
 def _records(options: argparse.Namespace) -> Iterator[Record]:

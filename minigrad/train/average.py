@@ -15,10 +15,12 @@ class Average:
 
     Source: Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992, with the exponential weights of Tarvainen &
     Valpola, "Mean teachers are better role models", 2017. Kept in the parameters' dtype, where they are, and laid out as they are.
-    Raises: ArgumentError for a decay that is not above 0 and below 1.
+    Raises: ArgumentError for what is no optimizer, and a decay that is not above 0 and below 1.
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(f"an average takes the optimizer of the weights, got {type(optimizer).__name__}")
         if not 0 < decay < 1:
             raise ArgumentError(f"the average of weights takes a decay above 0 and below 1, got {decay!r:.80}")
         self.rate = 1 - decay

@@ -106,6 +106,8 @@ def test_an_average_that_would_not_move_or_run_away_is_refused(decay: float) -> 
     weight = mg.Parameter(np.ones(2, np.float32))
     with pytest.raises(ArgumentError, match="decay above 0 and below 1"):
         Average(mg.optim.SGD([weight], lr=0.1), decay)
+    with pytest.raises(ArgumentError, match="the optimizer of the weights, got Linear"):
+        Average(mg.nn.Linear(2, 2), decay)  # type: ignore[arg-type]
 
 
 def test_the_average_is_evaluated_and_kept(tmp_path: Path) -> None:
