@@ -119,10 +119,13 @@ class CapturedSteps:
             before.set_counts(self.optimizer)
             self._recordings.forget(pieces[-1][1])
             return None
-        changing = [[update.constants[name] for name in CHANGING] for update in updates]
-        result = self._replayed(pieces, steps, counts, 1.0 if scaler is None else scaler.scale, changing)
+        changing, result = [[update.constants[name] for name in CHANGING] for update in updates], None
+        try:
+            result = self._replayed(pieces, steps, counts, 1.0 if scaler is None else scaler.scale, changing)
+        finally:
+            if result is None:  # an id that the model does not have, or an interrupt between two parts
+                before.set_counts(self.optimizer)
         if result is None:
-            before.set_counts(self.optimizer)
             return None
         self.optimizer.end_step()
         if scaler is not None:

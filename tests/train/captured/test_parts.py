@@ -15,6 +15,7 @@ from train.captured.test_steps import CONFIG
 
 import minigrad as mg
 from minigrad.backend import to_numpy
+from minigrad.backend.graphs import Feed
 from minigrad.data.loader import Batch
 from minigrad.errors import IndexRangeError
 from minigrad.models import BertConfig, BertForSequenceClassification
@@ -184,6 +185,28 @@ def test_an_id_that_the_model_does_not_have_is_named(gpu: type[recording.Recorde
             run.make([given[0], bad], 2)
         run.make(given[2:], 2)
     check_equal(ours, expected)
+
+
+def test_an_interrupt_between_two_parts(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is not made, and does not count."""
+    given = batches(LENGTHS)
+    ours, expected = (Run(capture, max_norm=0.5) for capture in (True, False))
+    ours.make(given, 2)
+    sent, send = [], Feed.send
+
+    def interrupted(self: Feed) -> None:
+        if len(sent) == 4:  # three replays are a step
+            raise KeyboardInterrupt
+        sent.append(self)
+        send(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Feed, "send", interrupted)
+        ours.make(given, 2)
+    expected.make(given, 2).make(given[:1], 2)
+    ours.numbers = expected.numbers  # of the last step nobody has seen them
+    mg.manual_seed(3)
+    check_equal(ours.make(given[1:], 2), expected.make(given[1:], 2))
 
 
 class Sized(SequenceClasses):
