@@ -163,8 +163,8 @@ class Team:
         without a captured kernel (all but Adam and AdamW) do not run ahead.
 
         parts: as in `backward`. check(batch, loss): asked before an update whether to make it, when the gradient is there. Of steps that
-        run ahead only those are asked whose loss is not finite or, with a max_norm, whose gradient is not: the GPU leaves their update out,
-        and they are made again.
+        run ahead only those are asked whose loss is not finite or, with a max_norm or in parts, whose gradient is not: the GPU leaves their
+        update out, and they are made again.
         Raises: at once ArgumentError for parts below 1, and for what gives no batches. Later as `backward` and `step`, and whatever
         `batches` raises, after the results of the steps before. Whichever way it ends, closing the generator among them, steps on their way
         are finished first, and the optimizer counts the updates that were made.

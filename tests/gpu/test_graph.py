@@ -67,7 +67,6 @@ def trained(folder: Path, given: list[Batch], capture: bool, precision: str = "f
     losses, norms = [], []
     for batch in given:
         bucket = bucket_for(batch.tokens.packing.lengths)
-        assert bucket is not None
         with mg.precision(precision):
             losses.append(team.backward(batch if capture else filled(batch, bucket)))
         norms.append(team.grad_norm)
@@ -80,10 +79,9 @@ def trained(folder: Path, given: list[Batch], capture: bool, precision: str = "f
 
 def filled_part(part: Batch) -> Batch:
     """As captured parts are, by sequences whose numbers no other part of the step has."""
-    bucket = bucket_for(part.tokens.packing.lengths)
-    if bucket is None or HUGE in part.tokens.input_ids:
+    if HUGE in part.tokens.input_ids:
         return part
-    whole = filled(part, bucket)
+    whole = filled(part, bucket_for(part.tokens.packing.lengths))
     numbers = whole.tokens.packing.numbers + 1000 * (whole.rows < 0)
     return replace(whole, tokens=replace(whole.tokens, packing=Packing(whole.tokens.packing.lengths, numbers)))
 
@@ -172,7 +170,7 @@ def test_steps_of_every_objective(case: str, objective: Objective, caplog: pytes
         team = Team(LossOf(model, objective), mg.optim.AdamW(model.named_parameters(), lr=1e-3), max_norm=1.0, capture=capture)
         label = fill_label(objective.terms())
         assert label is not None
-        full = [filled(one, bucket_for(one.tokens.packing.lengths) or pytest.fail(), label) for one in given]
+        full = [filled(one, bucket_for(one.tokens.packing.lengths), label) for one in given]
         with caplog.at_level(logging.INFO, "minigrad"):
             steps = [(step.loss, step.grad_norm) for step in team.steps(given if capture else full)]
         runs.append((*zip(*steps, strict=True), {name: p.numpy() for name, p in model.named_parameters()}))
@@ -195,7 +193,7 @@ def test_fifty_steps_that_run_ahead(folder: Path, precision: str, max_norm: floa
 @pytest.mark.parametrize("precision", ["float32", "fp16"])
 def test_fifty_steps_with_an_average_and_a_scaler(folder: Path, precision: str, caplog: pytest.LogCaptureFixture) -> None:
     given, runs = batches(50), []
-    full = [filled(batch, bucket_for(batch.tokens.packing.lengths) or pytest.fail()) for batch in given]
+    full = [filled(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
     for capture in (False, True):
         mg.manual_seed(0)
         model = model_from(folder, "cuda").train()
@@ -224,7 +222,7 @@ def test_steps_of_other_models(kind: Any, caplog: pytest.LogCaptureFixture) -> N
         mg.manual_seed(0)
         model = kind(kind.config_class(**sizes)).train().to("cuda")
         team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-3), max_norm=1.0, capture=capture)
-        full = [filled(batch, bucket) for batch in given if (bucket := bucket_for(batch.tokens.packing.lengths)) is not None]
+        full = [filled(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
         with caplog.at_level(logging.WARNING, "minigrad"):
             results = list(team.steps(given if capture else full))
         weights = {name: p.numpy() for name, p in model.named_parameters()}
@@ -280,7 +278,7 @@ def made_plainly(folder: Path, given: list[Batch]) -> Any:
     mg.manual_seed(0)
     model = model_from(folder, "cuda").train()
     team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-3))
-    full = [filled(batch, bucket) for batch in given if (bucket := bucket_for(batch.tokens.packing.lengths)) is not None]
+    full = [filled(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
     return [result.loss for result in team.steps(full)], {name: p.numpy() for name, p in model.named_parameters()}
 
 

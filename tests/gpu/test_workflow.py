@@ -123,7 +123,6 @@ def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: st
             lengths = generator.permutation([30, 3, 17, 25, 9, 33, 2, 38])
             tokens = PackedTokens.of([generator.integers(0, 40, n) for n in lengths])
             bucket = bucket_for(tokens.packing.lengths)
-            assert bucket is not None
             found = logits_of(tokens)
             with mg.no_grad():
                 whole = tokens if number < 2 or device == "cpu" else filled_tokens(tokens, bucket)

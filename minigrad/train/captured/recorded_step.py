@@ -67,7 +67,7 @@ class Key(NamedTuple):
 class RecordedStep:
     """A step, or what of it its key says.
 
-    numbers: loss and squared norm (0 where it is not computed), on the GPU, if it is the step's end. rows: how many there are for which
+    numbers: loss and squared norm (0 where it is not computed), on the GPU, where the step ends. rows: how many there are for which
     ids. ignored: the label that fills batches up. touched: the parameters that have a gradient then. stretches, moments: of its update,
     empty where there is none.
     """
@@ -104,14 +104,14 @@ class Recordable:
     control: Control
 
     def computed(self, part: Batch | None, arrays: dict[str, Any], key: Key, branch: Branch) -> tuple[Any, dict[str, int], list[Update]]:
-        """What is recorded: an array that is made in it, which is `RecordedStep.numbers` where a step ends; how many rows there are for the
-        ids; the update, if there is to be one.
+        """What is recorded: an array that is made in it, which is `RecordedStep.numbers` where a step ends (a recording gives one anyway);
+        how many rows there are for the ids; the update, if there is to be one.
 
-        The gradient lies in the optimizer's arrays. What is one before is added to. part: None at the end of a step in parts. branch: for
-        what can be computed beside the rest.
+        The gradient lies in the optimizer's arrays, and is added to what is a gradient before. part: None at the end of a step in parts.
+        branch: for what can be computed beside the rest.
         """
         if part is None:
-            numbers, updates = self._end(None, arrays, key, True)
+            numbers, updates = self._end(None, arrays, key, True)  # whether its parts read rows by unknown ids is not known here
             return numbers, {}, updates
         loss, noted = self._passes(part, arrays, key, branch)
         rows, others = rows_by_name(arrays, noted)

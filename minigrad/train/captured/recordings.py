@@ -28,7 +28,7 @@ from minigrad.train.captured.feeding import filled, kind_of, layout_of, placed, 
 from minigrad.train.captured.recorded_step import CHANGING, Control, Extent, Key, Recordable, RecordedStep, unchanging
 from minigrad.train.captured.standing import Standing
 from minigrad.train.objectives import LossOf, fill_label, has_own_loss
-from minigrad.workers.graphs.buckets import bucket_for
+from minigrad.workers.graphs.buckets import Bucket, bucket_for
 from minigrad.workers.replicas import forget_graphs
 from minigrad.workers.surroundings import PLAIN, Surroundings
 
@@ -36,6 +36,8 @@ logger = logging.getLogger("minigrad")
 
 Pieces: TypeAlias = Sequence[tuple[Batch | None, Key]]
 """What is replayed for a step, one after the other: the batch, or its parts and the end, which has none. Empty where nothing can be."""
+
+DIFFERENT = "some parts of a step give other parameters a gradient than its first part"
 
 
 class Recordings:
@@ -49,7 +51,7 @@ class Recordings:
         self._around: Surroundings | None = None
         self._attributes: list[dict[str, Any]] = []
         self._recordable = Recordable(loss_of, optimizer, average, Control(optimizer))
-        self._given_up = False
+        self._given_up = self._told = False
         if type(loss_of) is not LossOf:  # what a subclass computes may be another loss
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
             return
@@ -70,28 +72,29 @@ class Recordings:
         counted = tuple([count > 0 for count in counts])
         if not any(counted):
             return counts, []
-        step = updates, max_norm, scaled, counted, product_precision.get(), random.current().seed
-        divided = [batch] if parts == 1 else batch.split(parts)
-        pieces: list[tuple[Batch | None, Key]] = []
+        end = Key(Extent.END, None, None, updates, max_norm, scaled, counted, product_precision.get(), random.current().seed)
+        divided = batch.split(parts)
+        if len(divided) == 1:
+            return counts, [(batch, end._replace(extent=Extent.WHOLE, bucket=_bucket(batch), kind=kind_of(batch)))]
+        passes, pieces = end._replace(updates=False, max_norm=None, scaled=False), list[tuple[Batch | None, Key]]()
         for part in divided:
-            bucket = bucket_for(part.tokens.packing.lengths)
-            if bucket is None:
-                return counts, []
-            extent = Extent.WHOLE if len(divided) == 1 else Extent.FURTHER if pieces else Extent.FIRST
-            pieces.append((part, Key(extent, bucket, kind_of(part), *step)))
-        if len(divided) > 1:
-            pieces.append((None, Key(Extent.END, None, None, *step)))
-        return counts, pieces if len({key for _, key in pieces}) <= KEPT else []
+            extent = Extent.FURTHER if pieces else Extent.FIRST
+            pieces.append((part, passes._replace(extent=extent, bucket=_bucket(part), kind=kind_of(part))))
+        pieces.append((None, end))
+        if len({key for _, key in pieces}) <= KEPT:
+            return counts, pieces
+        if not self._told:
+            logger.warning("steps are not captured whose parts have more than %d sizes", KEPT - 1)
+            self._told = True
+        return counts, []
 
     def found(self, pieces: Pieces) -> list[RecordedStep]:
         """What is replayed; empty if not all of it is recorded, or it is old."""
-        if self._is_old() or any(key not in self._steps for _, key in pieces):
+        if self._is_old() or not self._keep([key for _, key in pieces]):
             return []
-        for _, key in pieces:
-            self._steps.move_to_end(key)
         steps = [self._steps[key] for _, key in pieces]
-        if any(step.touched != steps[0].touched for step in steps):  # one would add to what is not there
-            self._give_up("some parts of a step give other parameters a gradient than its first part")
+        if any(step.touched != steps[0].touched for step in steps):
+            self._give_up(DIFFERENT)
             return []
         return steps
 
@@ -127,22 +130,38 @@ class Recordings:
     def record(self, pieces: Pieces) -> bool:
         """Record what is missing, while no step is on its way. False where that cannot be done, which the log says, and if nothing is."""
         around = self._begin() if self._around is None or self._is_old() else self._around
-        if around.hooked() or any(key in self._too_large for _, key in pieces):  # a replay would not call hooks
+        keys = [key for _, key in pieces]
+        missing = not self._keep(keys)
+        if self._given_up or around.hooked() or not self._too_large.isdisjoint(keys):  # a replay would not call hooks
             return False
-        if all(key in self._steps for _, key in pieces):
-            return False
-        touched: list[Parameter] = []
-        for part, key in pieces:
-            step = self._steps.get(key) or self._recorded(around, part, key, touched)
-            if step is None:
-                return False
-            touched = step.touched
-        return True
+        for _ in range(2 * missing):  # where memory is short, those recorded last may have driven the first ones out
+            touched: list[Parameter] | None = None
+            for part, key in pieces:
+                step = self._steps.get(key) or self._recorded(around, part, key, touched or [])
+                if step is None:
+                    return False
+                if touched is not None and step.touched != touched:  # it would write where others are to be added
+                    self._give_up(DIFFERENT)
+                    return False
+                touched = step.touched
+            if self._keep(keys):
+                return True
+        if missing:
+            self._too_large.update(keys)
+            logger.warning("a step in %d parts is not captured: the memory does not suffice for its graphs", len(pieces) - 1)
+        return False
+
+    def _keep(self, keys: Sequence[Key]) -> bool:
+        """Others go before these. Whether all are there."""
+        known = [key for key in keys if key in self._steps]
+        for key in known:
+            self._steps.move_to_end(key)
+        return len(known) == len(keys)
 
     def _recorded(self, around: Surroundings, part: Batch | None, key: Key, touched: list[Parameter]) -> RecordedStep | None:
         """touched: what the parts of the step before have touched."""
         assert self._ignored is not None
-        whole = None if part is None or key.bucket is None else filled(part, key.bucket, self._ignored)
+        whole = None if part is None else filled(part, _bucket(part), self._ignored)
         with self.recorder.entered():
             step = self._tried(around, whole, key, touched, self._ignored)
             if step is None and not self._given_up:
@@ -156,9 +175,9 @@ class Recordings:
                 self._steps.popitem(last=False)
         elif not self._given_up:
             self._too_large.add(key)
-            what = "step" if key.extent is Extent.WHOLE else "part of a step"
-            tokens = "the end of a step" if whole is None else f"a {what} of {whole.tokens.packing.rows} tokens"
-            logger.warning("%s is not captured: the memory does not suffice for its graph", tokens)
+            what = "a step" if key.extent is Extent.WHOLE else "a part of a step"
+            what = "the end of a step" if whole is None else f"{what} of {whole.tokens.packing.rows} tokens"
+            logger.warning("%s is not captured: the memory does not suffice for its graph", what)
         return step
 
     def _tried(self, around: Surroundings, whole: Batch | None, key: Key, touched: list[Parameter], ignored: float) -> RecordedStep | None:
@@ -209,6 +228,10 @@ class Recordings:
         self._given_up = True
         self._steps.clear()
         logger.log(level, "steps are not captured in CUDA graphs: %s", reason)
+
+
+def _bucket(part: Batch) -> Bucket:
+    return bucket_for(part.tokens.packing.lengths)
 
 
 def _are_same(attributes: dict[str, Any], were: dict[str, Any]) -> bool:

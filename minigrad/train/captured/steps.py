@@ -5,7 +5,8 @@ call. What is recorded stands in `recorded_step`, how long it is kept in `record
 that are filled before each replay (`feeding`): tokens and labels, the packing as kernels read it, the number of the step for dropout,
 what the sums of losses are divided by, the rates of the update.
 
-A step in parts is as many replays, and one more for its end: what is done when the gradients of all parts are added up.
+A step in parts is as many replays, and one more for its end: what is done when the gradients of all parts are added up. There the norm is
+always asked for.
 
 There are two kinds. `backward` replays forward and backward pass, and whoever called it makes the update. `launch` replays the update too,
 and does not wait: its clipping is computed on the GPU, and so is whether there is to be an update at all. When a loss is not finite, or the

@@ -30,19 +30,15 @@ def size_above(n: int) -> int:
     return -(-n // unit) * unit
 
 
-def bucket_for(lengths: IntArray) -> Bucket | None:
-    """The bucket of sequences of these lengths, such that what is missing is made up by sequences no longer than the longest.
-
-    None where no bucket near them can be filled, as with sequences of one token.
-    """
+def bucket_for(lengths: IntArray) -> Bucket:
+    """The bucket of sequences of these lengths, such that what is missing is made up by sequences no longer than the longest."""
     rows, count, longest = int(lengths.sum()), len(lengths), int(lengths.max())
     tokens = size_above(rows)
-    while tokens <= 2 * rows:
+    while True:
         sequences = size_above(count + -(-(tokens - rows) // longest))
         if sequences - count <= tokens - rows:
             return Bucket(tokens, sequences)
         tokens = size_above(tokens + 1)  # more sequences are missing than tokens
-    return None
 
 
 class Filled(NamedTuple):

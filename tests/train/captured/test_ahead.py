@@ -87,7 +87,7 @@ class Run:
             self.pulled += 1
             bucket = bucket_for(batch.tokens.packing.lengths)
             plain = batch.tokens.packing.masked_first is not None or (batch.tokens.input_ids >= HUGE).any()
-            yield batch if self.capture or plain or bucket is None or not filling else filled(batch, bucket)
+            yield batch if self.capture or plain or not filling else filled(batch, bucket)
 
     def make(self, given: Any, most: int | None = None, check: Any = None) -> Run:
         mg.manual_seed(3)

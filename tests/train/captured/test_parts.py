@@ -35,10 +35,9 @@ LENGTHS = [(5, 9, 3, 7, 11), (6, 9, 2, 10, 8), (4, 4, 9, 12, 6), (9, 7, 1, 5, 13
 
 def filled_part(part: Batch) -> Batch:
     """As captured parts are, by sequences whose numbers no other part has: their draws would be told apart from those of this one."""
-    bucket = bucket_for(part.tokens.packing.lengths)
-    if bucket is None or (part.tokens.input_ids >= HUGE).any():
+    if (part.tokens.input_ids >= HUGE).any():
         return part
-    whole = filled(part, bucket)
+    whole = filled(part, bucket_for(part.tokens.packing.lengths))
     numbers = whole.tokens.packing.numbers + 1000 * (whole.rows < 0)
     return replace(whole, tokens=replace(whole.tokens, packing=Packing(whole.tokens.packing.lengths, numbers)))
 
@@ -137,6 +136,37 @@ def test_a_part_of_which_no_item_counts(gpu: type[recording.Recorder]) -> None:
     assert gpu.lengths
 
 
+def test_a_term_of_which_no_item_of_the_batch_counts(gpu: type[recording.Recorder]) -> None:
+    """Then its head has no gradient, and other steps' graphs are of no use."""
+    objective = Mixed([(0.3, SequenceClasses()), (1.7, Tags())])
+    given = batches([LENGTHS[0]] * 4)
+    for batch in given[1:3]:
+        assert batch.token_labels is not None
+        batch.token_labels[:] = IGNORED
+    check_equal(Run(True, objective, max_norm=0.5).make(given, 2), Run(False, objective, max_norm=0.5).make(given, 2))
+    assert len(gpu.lengths) == 2 * 3 + 1  # the head has had fewer updates in the end, which is another update
+
+
+def test_a_state_that_is_loaded_means_a_new_end(gpu: type[recording.Recorder]) -> None:
+    given, runs = batches([LENGTHS[0]] * 2), [Run(capture, max_norm=0.5) for capture in (True, False)]
+    for run in runs:
+        state = run.make(given, 2).optimizer.state_dict()
+        run.make(given, 2).optimizer.load_state_dict(state)
+        run.make(given, 2)
+    check_equal(*runs)
+    assert [recorded["matmul"] > 0 for recorded in gpu.lengths] == [True, True, False, False]
+
+
+def test_passes_are_the_same_with_and_without_an_update(gpu: type[recording.Recorder]) -> None:
+    given, runs = batches([LENGTHS[0]] * 2), [Run(capture, max_norm=0.5) for capture in (True, False)]
+    for run in runs:
+        for ahead in (True, False, True):
+            run.make(given, 2, ahead)
+    check_equal(*runs)
+    assert [recorded["adam_captured"] > 0 for recorded in gpu.lengths if not recorded["matmul"]] == [True, False]
+    assert len(gpu.lengths) == 4
+
+
 def test_steps_whole_and_in_parts_in_turn(gpu: type[recording.Recorder]) -> None:
     given, runs = batches(LENGTHS), [Run(capture, max_norm=0.5) for capture in (True, False)]
     for run in runs:
@@ -187,6 +217,29 @@ def test_an_id_that_the_model_does_not_have_is_named(gpu: type[recording.Recorde
     check_equal(ours, expected)
 
 
+def test_a_wrong_id_of_which_nothing_depends(gpu: type[recording.Recorder]) -> None:
+    """In a sequence without a label, in the second part, where nobody asks for a norm."""
+    batch, bad = batches(LENGTHS[:1] * 2)
+    sequence = bad.tokens.dealt(2)[1][0]
+    assert bad.labels is not None
+    bad.labels[sequence] = IGNORED
+    run = Run(True).make([batch], 2)
+    bad.tokens.input_ids[slice(*bad.tokens.packing.spans[sequence])] = 40
+    for ahead in (True, False):
+        with pytest.raises(IndexRangeError, match="input_ids holds 40"):
+            run.make([bad], 2, ahead)
+    assert set(run.optimizer.steps.values()) == {0, 1}  # the other head is not used
+
+
+def test_a_batch_that_cannot_be_written_does_not_count(gpu: type[recording.Recorder]) -> None:
+    given = batches([LENGTHS[0]] * 4)
+    given[3] = replace(given[3], labels=np.zeros(9, np.int64))
+    run = Run(True)
+    with pytest.raises((ValueError, IndexError)):
+        run.make(given, 1)
+    assert set(run.optimizer.steps.values()) == {0, 3}
+
+
 def test_an_interrupt_between_two_parts(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is not made, and does not count."""
     given = batches(LENGTHS)
@@ -229,12 +282,72 @@ def test_parts_that_give_different_parameters_a_gradient(gpu: type[recording.Rec
     assert "some parts of a step give other parameters a gradient" in caplog.text
 
 
-def test_parts_of_more_sizes_than_graphs_are_kept(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_more_sizes_than_graphs_are_kept(
+    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     given = batches([(13, 4, 5)])
     for kept, recorded in ((2, 0), (3, 3)):
         monkeypatch.setattr(recordings, "KEPT", kept)
-        assert np.isfinite(Run(True).make(given, 2).numbers[0][0])
+        assert np.isfinite([step[0] for step in Run(True).make(given * 3, 2).numbers]).all()
         assert len(gpu.lengths) == recorded
+        assert caplog.messages == ["steps are not captured whose parts have more than 1 sizes"]
+
+
+def test_a_mismatch_is_found_when_it_is_recorded(
+    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not only when all of a step's graphs are there: the memory does not suffice for the third."""
+    whole, room = recording.Recorder.recorded, [1, 1, 0]
+
+    def recorded(self: Any, function: Any) -> Any:
+        if room and not room.pop(0):
+            raise MemoryError("no room")
+        return whole(self, function)
+
+    monkeypatch.setattr(recording.Recorder, "recorded", recorded)
+    given = batches([(13, 4, 5), (12, 5, 6), (13, 13, 2)])
+    given = [given[0], given[2], given[1]]
+    runs = [Run(capture, Sized(), max_norm=0.5) for capture in (True, False)]
+    for run in runs:
+        run.team.loss_of = LossOf(run.model, Sized())
+        run.make(given, 2)
+    check_equal(*runs)
+    assert len(caplog.messages) == 1 and recordings.DIFFERENT in caplog.text
+
+
+def test_a_step_does_not_drive_its_own_graphs_out(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps in turn that have the end in common, and room for one of them: each is launched at once when it comes again."""
+    monkeypatch.setattr(recordings, "KEPT", 3)
+    one, other = batches([LENGTHS[0], (20, 14, 9)])
+    run, recorded = Run(True), []
+    for batch in (one, one, other, other, one, one, other, other):
+        plain = run.team._backward
+        monkeypatch.setattr(run.team, "_backward", None)  # no step is made plainly
+        run.make([batch], 2)
+        monkeypatch.setattr(run.team, "_backward", plain)
+        recorded.append(len(gpu.lengths))
+    assert recorded == [3, 3, 5, 5, 7, 7, 9, 9]
+
+
+def test_memory_for_some_graphs_of_a_step_and_not_for_all(
+    gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried once."""
+    whole, run = recording.Recorder.recorded, Run(True)
+
+    def recorded(self: Any, function: Any) -> Any:
+        if len(run.team._captured._recordings._steps) == 2:  # type: ignore[union-attr]
+            raise MemoryError("no room for a third")
+        return whole(self, function)
+
+    monkeypatch.setattr(recording.Recorder, "recorded", recorded)
+    made = []
+    for batch in batches([LENGTHS[0]] * 4):
+        run.make([batch], 2)
+        made.append(len(gpu.lengths))
+    assert np.isfinite([step[0] for step in run.numbers]).all()
+    assert made[0] == made[-1] <= 6
+    assert caplog.messages == ["a step in 2 parts is not captured: the memory does not suffice for its graphs"]
 
 
 def test_memory_that_does_not_suffice_for_the_graph_of_a_part(
@@ -255,10 +368,3 @@ def test_memory_that_does_not_suffice_for_the_graph_of_a_part(
     check_equal(Run(True).make(given, 2), expected.make(given, 2))
     assert len(gpu.lengths) == 1
     assert caplog.messages == ["a part of a step of 20 tokens is not captured: the memory does not suffice for its graph"]
-
-
-def test_a_part_without_a_bucket(gpu: type[recording.Recorder]) -> None:
-    given = [replace(batch) for batch in batches([(9, 1, 1)])]
-    assert [bucket_for(piece.tokens.packing.lengths) is None for piece in given[0].split(2)] == [False, False]
-    Run(True).make(given, 2)
-    assert gpu.lengths

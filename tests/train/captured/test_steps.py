@@ -62,7 +62,6 @@ def trained(kind: Any, objective: Any, given: list[Batch], capture: bool, precis
     losses, norms, updated = [], [], []
     for batch in given:
         bucket = bucket_for(batch.tokens.packing.lengths)
-        assert bucket is not None
         with mg.precision(precision):
             losses.append(team.backward(batch if capture else filled(batch, bucket)))
         norms.append(team.grad_norm)

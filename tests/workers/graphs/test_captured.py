@@ -58,7 +58,6 @@ def model_of(kind: Any = BertForSequenceClassification) -> Any:
 def plain(model: Any, tokens: PackedTokens, rows: int) -> np.ndarray:
     """What the model gives for the batch filled up, without a graph."""
     bucket = bucket_for(tokens.packing.lengths)
-    assert bucket is not None
     with mg.no_grad():
         return np.array(model(filled_tokens(tokens, bucket)).logits.numpy())[:rows]
 
@@ -76,7 +75,6 @@ def check_replays(function: Callable[[PackedTokens], mg.Tensor], gpu: type[recor
         for number, lengths in enumerate([(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 7, 1)]):
             tokens = tokens_of(*lengths, seed=number)
             bucket = bucket_for(tokens.packing.lengths)
-            assert bucket is not None
             called.clear()
             found = np.array(rows_of(tokens))
             assert len(gpu.lengths) == int(number > 0) and len(found) in (3, sum(lengths))
@@ -131,7 +129,6 @@ def test_rows_that_are_asked_for(kind: Any, precision: str, gpu: type[recording.
         for number, lengths in enumerate([(15, 19, 13), (16, 19, 12), (14, 14, 19), (19, 17, 11)]):
             tokens, rows = tokens_of(*lengths, seed=number), np.arange(29 + number % 2, 47)[::-1].copy()
             bucket = bucket_for(tokens.packing.lengths)
-            assert bucket is not None
             called.clear()
             found = np.array(logits_of(tokens, rows))
             assert len(found) == len(rows) and bool(called) == (number < 2)
