@@ -97,6 +97,9 @@ class Replicas:
         if not self._others:
             kernels.prepare(training=False)
             self._around = Surroundings()
+            for p in self._around.others():
+                if p.ledger is not None:  # in shared memory two processes that read a row might both pay for it
+                    p.ledger.settle()
             for number in range(1, self.workers):
                 self._others.append(Worker(number, partial(_answering, self.function)))
         asked = self._others[: len(parts) - 1]

@@ -17,8 +17,11 @@ from models.cases import head
 from small_models import directory
 
 import minigrad as mg
+from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, MinigradError, ShapeError
+from minigrad.optim.arena import TABLE_ROWS
 from minigrad.packing import PackedTokens, pack
+from minigrad.train import LossOf, SequenceClasses, Team
 from minigrad.workers import Replicas
 
 
@@ -176,3 +179,18 @@ def test_what_cannot_be_joined_is_refused() -> None:
 def test_impossible_numbers_of_workers(workers: Any) -> None:
     with pytest.raises(ArgumentError, match="workers must be"):
         Replicas(lambda tokens: np.zeros(1), workers)
+
+
+def test_what_rows_of_a_table_owe_is_paid_before_workers_read_them() -> None:
+    """In memory that the team's processes share, two that read the same row at once might both multiply it."""
+    model: Any = head("BertForSequenceClassification", "float32", vocab_size=TABLE_ROWS)
+    table = model.bert.embeddings.word_embeddings.weight
+    optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3, weight_decay=0.5)
+    tokens = PackedTokens.of([np.array([1, 2, 3]), np.array([4, 5])])
+    with Team(LossOf(model, SequenceClasses()), optimizer, workers=2) as team:
+        for _ in range(2):
+            for _ in team.steps([Batch(tokens, np.array([0, 1]), None, np.arange(2))] * 3):
+                pass
+            assert table.ledger.factors
+            with Replicas(lambda part: np.full((len(part.packing), 1), len(table.ledger.factors)), workers=2) as owed:
+                assert owed(tokens).tolist() == [[0], [0]]
