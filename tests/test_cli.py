@@ -236,7 +236,7 @@ def test_what_predict_cannot_do_is_one_line(tmp_path: Path, capsys: pytest.Captu
         ([*mask, "--text", "no mask", "--output", output], "text 0 has no [MASK]"),
         ([*mask, "--data", tmp_path / "none.tsv"], "none.tsv: the file does not exist"),
         ([*mask, "--text", "[MASK]", "--output", tmp_path / "no" / "out.jsonl"], "is no directory"),
-        ([*mask, "--text", "[MASK]", "--output", tmp_path], "cannot be written"),
+        ([*mask, "--text", "[MASK]", "--output", tmp_path / "out.csv"], "--output must end in .jsonl, as JSON lines are what is written"),
         ([*mask, "--text", "[MASK]", "--question", "Who?"], "--question belongs to --task question-answering"),
         ([*mask, "--text", "[MASK]", "--aggregation", "first"], "--aggregation belongs to"),
         (["predict", folder, "--task", "token-classification", "--text", "a"], "has no trained head for token-classification"),
@@ -408,14 +408,29 @@ def test_predict_reads_pairs_and_every_format(tmp_path: Path, capsys: pytest.Cap
 def test_nothing_but_files_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = directory(tmp_path / "model", "BertForSequenceClassification")
     monkeypatch.chdir(tmp_path)
-    os.mkfifo("pipe")
-    Path("device").symlink_to("/dev/null")
+    os.mkfifo("pipe.jsonl")
+    Path("device.jsonl").symlink_to("/dev/null")
+    Path("folder.jsonl").mkdir()
     predict = ("predict", folder, "--task", "text-classification", "--text", "a", "--output")
-    for target in ("pipe", "device", "model", "."):
+    for target in ("pipe.jsonl", "device.jsonl", "folder.jsonl"):
         assert "exists and is not a regular file" in refused(capsys, *predict, target)
     for command in (predict, ("convert", folder)):
         assert "pass the path of a file or directory, got ''" in refused(capsys, *command, "")
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "pipe", "device"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "pipe.jsonl", "device.jsonl", "folder.jsonl"}
+
+
+def test_predict_never_writes_over_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, data = directory(tmp_path / "model", "BertForSequenceClassification"), tmp_path / "texts.jsonl"
+    data.write_text('{"text": "the pump"}\n', encoding="utf-8")
+    (tmp_path / "link.jsonl").symlink_to(data)
+    (tmp_path / "twin.jsonl").hardlink_to(data)
+    for name in ("texts", "link", "twin"):
+        output = tmp_path / f"{name}.jsonl"
+        line = refused(capsys, "predict", folder, "--task", "text-classification", "--data", data, "--output", output)
+        assert f"--output: {output} is the input: name another file" in line
+    done = shell(f"minigrad predict {folder} --task text-classification --data - --output {tmp_path / 'link.jsonl'} < {data}")
+    assert done.returncode == 2 and b"is the input: name another file" in done.stderr
+    assert data.read_text(encoding="utf-8") == '{"text": "the pump"}\n' and (tmp_path / "link.jsonl").is_symlink()
 
 
 def test_convert_replaces_files_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    rows, figures = output_file("--predictions", options.predictions), output_file("--json", options.json)
+    rows = output_file("--predictions", options.predictions, options.data)
+    figures = output_file("--json", options.json, options.data)
     directory = find_checkpoint(options.model)
     model, tokenizer = load(directory).to(options.device), Tokenizer.from_pretrained(directory)
     task = task_of_model(model, options.label_separator)

@@ -56,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
         raise ArgumentError("--task sentence-similarity needs --source, the text to compare with")
     for name in ("text", "question", "source"):
         _check_characters(name, getattr(options, name) or ())
-    output = output_file("--output", options.output)
+    output = output_file("--output", options.output, *_inputs(options))
+    if output is not None and output.suffix.lower() != ".jsonl":
+        raise ArgumentError(f"--output must end in .jsonl, as JSON lines are what is written, got {quoted(output.name)}")
     records = _records(options)
     first = next(records, None)  # before a model is loaded: a file that cannot be read is refused at once
     if first is None:
@@ -77,6 +79,11 @@ def run(options: argparse.Namespace) -> int:
             file.write(line.encode("utf-8"))
     print(f"{count} predictions in {output}", file=sys.stderr)
     return 0
+
+
+def _inputs(options: argparse.Namespace) -> list[str]:
+    """The files that are read; standard input may be one, too."""
+    return [] if options.data is None else ["/dev/stdin" if options.data == "-" else options.data]
 
 
 def _check_characters(name: str, given: str | Sequence[str]) -> None:

@@ -114,6 +114,7 @@ def test_evaluate_knows_the_kind_of_model(tmp_path: Path, capsys: pytest.Capture
 def test_evaluate_refuses_a_file_without_a_place_before_it_computes(trained: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
     arguments = ["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), option]
     failed([*arguments, str(trained / "nowhere" / "x.json")], capsys, f"{option}: {trained / 'nowhere'} is no directory")
+    failed([*arguments, str(trained / "test.jsonl")], capsys, f"{option}: {trained / 'test.jsonl'} is the input: name another file")
 
 
 def test_an_interrupted_run_is_resumed_to_the_same(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
