@@ -405,6 +405,30 @@ def test_predict_reads_pairs_and_every_format(tmp_path: Path, capsys: pytest.Cap
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["the pump", "leaking"]
 
 
+def test_predict_reads_the_columns_that_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, data = directory(tmp_path / "model", "BertForSequenceClassification"), tmp_path / "mine.csv"
+    predict = ("predict", folder, "--task", "text-classification")
+    data.write_bytes("id,review,reply,label\n7,the café,leaking,\n".encode("latin-1"))
+    columns = ("--data", data, "--text-column", "review", "--text-b-column", "reply")
+    assert "of other commands --encoding latin-1" in refused(capsys, *predict, *columns)
+    line = json.loads(printed(capsys, *predict, *columns, "--encoding", "latin-1"))
+    expected = mg.pipeline("text-classification", folder)([{"text": "the café", "text_pair": "leaking"}])[0]
+    assert line == {"text": "the café", "prediction": expected}
+    assert "no column 'comment'" in refused(capsys, *predict, "--data", data, "--text-column", "comment", "--encoding", "latin-1")
+    for given in (("--text", "a"), ("--data", "-")):
+        for option, value in (("--text-column", "review"), ("--text-b-column", "reply"), ("--encoding", "latin-1")):
+            assert f"{option} belongs to --data FILE" in refused(capsys, *predict, *given, option, value)
+    assert "--format belongs to --data FILE" in refused(capsys, *predict, "--text", "a", "--format", "csv")
+    line = refused(capsys, "predict", folder, "--task", "fill-mask", *columns)
+    assert "--text-b-column belongs to --task text-classification" in line
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv"])
+def test_standard_input_is_no_table(format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "predict", tmp_path, "--task", "text-classification", "--data", "-", "--format", format)
+    assert f"a text a line, or with --format jsonl an object a line: for {format} save it as a file" in line
+
+
 def test_nothing_but_files_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = directory(tmp_path / "model", "BertForSequenceClassification")
     monkeypatch.chdir(tmp_path)

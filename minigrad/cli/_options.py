@@ -57,6 +57,11 @@ def add_reading(parser: argparse.ArgumentParser, label_separator: str | None = N
         metavar="TEXT",
         help=f"between the labels of a record that may have several ({label_separator or 'none: each has one label'})",
     )
+    add_format(parser)
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add --format and --encoding, which readers' messages name."""
     parser.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=f"where the suffix does not say it: {', '.join(FORMATS)}")
     parser.add_argument("--encoding", default="utf-8", help="of the characters in the file (utf-8)")
 
