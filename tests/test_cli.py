@@ -237,6 +237,7 @@ def test_what_predict_cannot_do_is_one_line(tmp_path: Path, capsys: pytest.Captu
         ([*mask, "--data", tmp_path / "none.tsv"], "none.tsv: the file does not exist"),
         ([*mask, "--text", "[MASK]", "--output", tmp_path / "no" / "out.jsonl"], "is no directory"),
         ([*mask, "--text", "[MASK]", "--output", tmp_path / "out.csv"], "--output must end in .jsonl, as JSON lines are what is written"),
+        ([*mask, "--text", "[MASK]", "--max-length", "97"], "this model reads 96 tokens: set it to 96 or less"),
         ([*mask, "--text", "[MASK]", "--question", "Who?"], "--question belongs to --task question-answering"),
         ([*mask, "--text", "[MASK]", "--aggregation", "first"], "--aggregation belongs to"),
         (["predict", folder, "--task", "token-classification", "--text", "a"], "has no trained head for token-classification"),

@@ -16,6 +16,7 @@ from minigrad.data.readers import iter_records
 from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import parse_json, quoted, replacing, surrogate_at
+from minigrad.models.auto import check_length
 from minigrad.pipeline import TASKS, pipeline
 from minigrad.pipeline.entities import STRATEGIES
 
@@ -74,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         _questions(options.question, [first])
     chosen = {"max_length": options.max_length, "workers": options.workers, "device": options.device}
     predict = pipeline(options.task, options.model, **chosen, **_options(options))
+    if options.max_length is not None:
+        check_length(predict.model, options.max_length)
     # Escaped where standard output could not take a letter: half of a JSON text is none.
     escaped = output is None and "utf" not in (sys.stdout.encoding or "").lower()
     lines = (_line(text, prediction, escaped) for text, prediction in _predictions(options, predict, chain([first], records)))

@@ -129,6 +129,12 @@ def max_tokens(config: PretrainedConfig) -> int:
     return config.max_position_embeddings - unused
 
 
+def check_length(model: PretrainedModel, max_length: int) -> None:
+    """Raises: ArgumentError for more tokens than the model has positions for."""
+    if max_length > (longest := max_tokens(model.config)):
+        raise ArgumentError(f"max_length = {max_length}: this model reads {longest} tokens: set it to {longest} or less")
+
+
 def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
     """The configuration's path, its keys and the family it belongs to. Raises: ConfigError."""
     path = directory / CONFIG_NAME
