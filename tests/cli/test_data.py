@@ -181,6 +181,9 @@ def test_split_says_what_it_could_not_keep(tmp_path: Path, capsys: pytest.Captur
     source = table(tmp_path / "all.csv", [("text", "label"), *((f"{n * 7919 % 1009}", "A" if n else "rare") for n in range(50))])
     assert run("split", source, "--output", tmp_path / "parts") == 0
     assert "note: fewer records than splits have the label(s) 'rare'" in capsys.readouterr().err
+    numbers = table(tmp_path / "numbers.csv", [("text", "label"), *((f"{n * 7919 % 1009}", str(n)) for n in range(50))])
+    assert run("split", numbers, "--output", tmp_path / "others") == 0
+    assert "(--no-stratify on the command line)" in capsys.readouterr().err
 
 
 def test_split_of_an_export_writes_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
