@@ -309,6 +309,15 @@ def test_the_command_audits_a_directory(minilm: Path, tmp_path: Path) -> None:
     assert "a new head for bad, good" in done.stderr
 
 
+def test_the_command_reads_a_file_in_another_encoding(minilm: Path, tmp_path: Path) -> None:
+    data = tmp_path / "records.txt"
+    data.write_text("text\tlabel\nworks like new\tschön\nbroke after a day\tbad\n", encoding="latin-1")
+    arguments = ["audit", str(minilm), "--data", str(data), "--format", "tsv", "--layers", "1", "--max-length", "8"]
+    assert "--encoding latin-1" in run(*arguments).stderr
+    done = run(*arguments, "--encoding", "latin-1")
+    assert done.returncode == 0 and "a new head for bad, schön" in done.stderr
+
+
 def test_the_command_names_what_it_cannot_use(tmp_path: Path) -> None:
     for arguments, words in (
         (["audit", str(tmp_path), "--data", str(tmp_path / "none.tsv")], "none.tsv"),

@@ -236,7 +236,8 @@ def test_what_predict_cannot_do_is_one_line(tmp_path: Path, capsys: pytest.Captu
         ([*mask, "--text", "no mask", "--output", output], "text 0 has no [MASK]"),
         ([*mask, "--data", tmp_path / "none.tsv"], "none.tsv: the file does not exist"),
         ([*mask, "--text", "[MASK]", "--output", tmp_path / "no" / "out.jsonl"], "is no directory"),
-        ([*mask, "--text", "[MASK]", "--output", tmp_path], "cannot be written"),
+        ([*mask, "--text", "[MASK]", "--output", tmp_path / "out.csv"], "--output must end in .jsonl, as JSON lines are what is written"),
+        ([*mask, "--text", "[MASK]", "--max-length", "97"], "this model reads 96 tokens: set it to 96 or less"),
         ([*mask, "--text", "[MASK]", "--question", "Who?"], "--question belongs to --task question-answering"),
         ([*mask, "--text", "[MASK]", "--aggregation", "first"], "--aggregation belongs to"),
         (["predict", folder, "--task", "token-classification", "--text", "a"], "has no trained head for token-classification"),
@@ -405,17 +406,56 @@ def test_predict_reads_pairs_and_every_format(tmp_path: Path, capsys: pytest.Cap
     assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["the pump", "leaking"]
 
 
+def test_predict_reads_the_columns_that_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, data = directory(tmp_path / "model", "BertForSequenceClassification"), tmp_path / "mine.csv"
+    predict = ("predict", folder, "--task", "text-classification")
+    data.write_bytes("id,review,reply,label\n7,the café,leaking,\n".encode("latin-1"))
+    columns = ("--data", data, "--text-column", "review", "--text-b-column", "reply")
+    assert "of other commands --encoding latin-1" in refused(capsys, *predict, *columns)
+    line = json.loads(printed(capsys, *predict, *columns, "--encoding", "latin-1"))
+    expected = mg.pipeline("text-classification", folder)([{"text": "the café", "text_pair": "leaking"}])[0]
+    assert line == {"text": "the café", "prediction": expected}
+    assert "no column 'comment'" in refused(capsys, *predict, "--data", data, "--text-column", "comment", "--encoding", "latin-1")
+    for given in (("--text", "a"), ("--data", "-")):
+        for option, value in (("--text-column", "review"), ("--text-b-column", "reply"), ("--encoding", "latin-1")):
+            assert f"{option} belongs to --data FILE" in refused(capsys, *predict, *given, option, value)
+    assert "--format belongs to --data FILE" in refused(capsys, *predict, "--text", "a", "--format", "csv")
+    line = refused(capsys, "predict", folder, "--task", "fill-mask", *columns)
+    assert "--text-b-column belongs to --task text-classification" in line
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv"])
+def test_standard_input_is_no_table(format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "predict", tmp_path, "--task", "text-classification", "--data", "-", "--format", format)
+    assert f"a text a line, or with --format jsonl an object a line: for {format} save it as a file" in line
+
+
 def test_nothing_but_files_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = directory(tmp_path / "model", "BertForSequenceClassification")
     monkeypatch.chdir(tmp_path)
-    os.mkfifo("pipe")
-    Path("device").symlink_to("/dev/null")
+    os.mkfifo("pipe.jsonl")
+    Path("device.jsonl").symlink_to("/dev/null")
+    Path("folder.jsonl").mkdir()
     predict = ("predict", folder, "--task", "text-classification", "--text", "a", "--output")
-    for target in ("pipe", "device", "model", "."):
+    for target in ("pipe.jsonl", "device.jsonl", "folder.jsonl"):
         assert "exists and is not a regular file" in refused(capsys, *predict, target)
     for command in (predict, ("convert", folder)):
         assert "pass the path of a file or directory, got ''" in refused(capsys, *command, "")
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "pipe", "device"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "pipe.jsonl", "device.jsonl", "folder.jsonl"}
+
+
+def test_predict_never_writes_over_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, data = directory(tmp_path / "model", "BertForSequenceClassification"), tmp_path / "texts.jsonl"
+    data.write_text('{"text": "the pump"}\n', encoding="utf-8")
+    (tmp_path / "link.jsonl").symlink_to(data)
+    (tmp_path / "twin.jsonl").hardlink_to(data)
+    for name in ("texts", "link", "twin"):
+        output = tmp_path / f"{name}.jsonl"
+        line = refused(capsys, "predict", folder, "--task", "text-classification", "--data", data, "--output", output)
+        assert f"--output: {output} is the input: name another file" in line
+    done = shell(f"minigrad predict {folder} --task text-classification --data - --output {tmp_path / 'link.jsonl'} < {data}")
+    assert done.returncode == 2 and b"is the input: name another file" in done.stderr
+    assert data.read_text(encoding="utf-8") == '{"text": "the pump"}\n' and (tmp_path / "link.jsonl").is_symlink()
 
 
 def test_convert_replaces_files_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,11 @@ def add_reading(parser: argparse.ArgumentParser, label_separator: str | None = N
         metavar="TEXT",
         help=f"between the labels of a record that may have several ({label_separator or 'none: each has one label'})",
     )
+    add_format(parser)
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add --format and --encoding, which readers' messages name."""
     parser.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=f"where the suffix does not say it: {', '.join(FORMATS)}")
     parser.add_argument("--encoding", default="utf-8", help="of the characters in the file (utf-8)")
 
@@ -69,14 +75,25 @@ def reading(options: argparse.Namespace) -> dict[str, Any]:
 # ---- writing
 
 
-def output_file(option: str, given: str | None) -> Path | None:
-    """The file that an option names, if there is to be one. Raises: ArgumentError if it can have no place, before anything is computed."""
+def output_file(option: str, given: str | None, *inputs: str | Path) -> Path | None:
+    """The file that an option names, if there is to be one.
+
+    Raises: ArgumentError if it can have no place or is one of the inputs, before anything is computed.
+    """
     if given is None:
         return None
     path = as_path(given)
     if not path.parent.is_dir():
         raise ArgumentError(f"{option}: {path.parent} is no directory")
+    check_apart(option, path, *inputs)
     return path
+
+
+def check_apart(option: str, path: Path, *inputs: str | Path) -> None:
+    """Raises: ArgumentError for a file to write that is one of the files to read, or leads to it."""
+    for given in inputs:
+        if os.path.exists(path) and os.path.exists(given) and os.path.samefile(path, given):
+            raise ArgumentError(f"{option}: {path} is the input: name another file, so that the original stays")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from functools import partial
 
 from minigrad.audit import audit
 from minigrad.audit_report import Audit, AuditError
+from minigrad.cli._options import add_format
 from minigrad.data import LabelMap, PackedTokens, Record, Tokenizer, read_records
 from minigrad.errors import ArgumentError
 from minigrad.io import find_checkpoint
@@ -23,6 +24,7 @@ STATUS = "A parameter that fails is something wrong."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL_DIR", help="a model directory, a Hugging Face id, or a named checkpoint")
     parser.add_argument("--data", required=True, metavar="FILE", help=".tsv, .csv or .jsonl with columns text and label")
+    add_format(parser)
     parser.add_argument("--records", type=int, default=8, metavar="N", help="how many records make the batch (default 8)")
     parser.add_argument("--max-length", type=int, default=64, metavar="TOKENS", help="longer texts are cut (default 64)")
     parser.add_argument("--layers", type=int, metavar="N", help="keep only the first N encoder layers")
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         raise ArgumentError(f"--records must be at least 1, got {options.records}")
     from tqdm import tqdm
 
-    records = read_records(options.data)
+    records = read_records(options.data, format=options.format, encoding=options.encoding)
     model, labels = _classifier(options, records)
     batch = records[: options.records]
     encodings = Tokenizer.from_pretrained(find_checkpoint(options.model)).encode(

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    output = output_file("--json", options.json)
+    output = output_file("--json", options.json, options.a, options.b)
     pair = read_pair(Path(options.a), Path(options.b), options.group)
     scores = _scores(pair)
     names = _chosen(options.metric, pair, scores)

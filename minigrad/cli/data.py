@@ -11,12 +11,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from minigrad.cli._options import add_reading, output_file, reading, writing
+from minigrad.cli._options import add_reading, check_apart, output_file, reading, writing
 from minigrad.data import Tokenizer
 from minigrad.data.by_length import progress_bar
 from minigrad.data.check import check_files
@@ -118,9 +118,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    findings, charts = output_file("--json", options.json), output_file("--svg", options.svg)
+    files = _files(options)
+    inputs = list(chain.from_iterable(files.values()))
+    findings, charts = output_file("--json", options.json, *inputs), output_file("--svg", options.svg, *inputs)
     report = check_files(
-        _files(options),
+        files,
         **reading(options),
         tokenizer=None if options.tokenizer is None else Tokenizer.from_pretrained(find_checkpoint(options.tokenizer)),
         near_duplicates=options.near_duplicates,
@@ -172,6 +174,7 @@ def _split(options: argparse.Namespace) -> int:
     output = Path(options.output)
     targets = {name: output / f"{name}{_suffix(options)}" for name in shares}
     for target in targets.values():
+        check_apart("--output", target, options.file)
         _check_target(target, options.force)
     with warnings.catch_warnings(record=True) as notices:
         warnings.simplefilter("always")
@@ -221,11 +224,10 @@ def _suffix(options: argparse.Namespace) -> str:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    source, target = Path(options.source), Path(options.target)
+    target = Path(options.target)
     if target.suffix.lower() not in WRITERS:
         raise ArgumentError(f"DST must end in one of {listing(WRITERS)}, got {quoted(target.name)}")
-    if source.exists() and target.exists() and os.path.samefile(source, target):
-        raise ArgumentError(f"DST is SRC ({quoted(str(target))}): name another file, so that the original stays")
+    check_apart("DST", target, options.source)
     _check_target(target, options.force)
     records = _FileRecords(options, words=SUFFIXES[target.suffix.lower()] == "conll")
     write_records(target, records, label_separator=options.label_separator)

@@ -9,10 +9,9 @@ from minigrad.cli._options import add_device, add_reading, add_workers, output_f
 from minigrad.data import Tokenizer, read_records
 from minigrad.files import write_text
 from minigrad.io import find_checkpoint
-from minigrad.models.auto import load, max_tokens
+from minigrad.models.auto import check_length, load, max_tokens
 from minigrad.train.not_finite import named
 from minigrad.train.predictions import check_column, grouped, write_predictions
-from minigrad.train.run import check_length
 from minigrad.train.tasks import task_of_model
 
 DESCRIPTION = "Prints the figures of a model with a head for sequence or token classification, and on request writes a row for each record."
@@ -39,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    rows, figures = output_file("--predictions", options.predictions), output_file("--json", options.json)
+    rows = output_file("--predictions", options.predictions, options.data)
+    figures = output_file("--json", options.json, options.data)
     directory = find_checkpoint(options.model)
     model, tokenizer = load(directory).to(options.device), Tokenizer.from_pretrained(directory)
     task = task_of_model(model, options.label_separator)

@@ -11,11 +11,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from minigrad.cli._options import add_device, add_workers, output_file, writing
-from minigrad.data.readers import FORMATS, iter_records
+from minigrad.cli._options import add_device, add_format, add_workers, output_file, writing
+from minigrad.data.readers import iter_records
 from minigrad.data.records import Record
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import parse_json, quoted, replacing, surrogate_at
+from minigrad.models.auto import check_length
 from minigrad.pipeline import TASKS, pipeline
 from minigrad.pipeline.entities import STRATEGIES
 
@@ -31,8 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, choices=list(TASKS), metavar="TASK", help=f"one of {', '.join(TASKS)}")
     texts = parser.add_mutually_exclusive_group(required=True)
     texts.add_argument("--text", nargs="+", metavar="TEXT", help="one or more texts")
-    texts.add_argument("--data", metavar="FILE", help="records with a text; - reads standard input, a text a line")
-    parser.add_argument("--format", choices=FORMATS, help="of the data, where its suffix does not say; with --data - jsonl is possible")
+    texts.add_argument(
+        "--data",
+        metavar="FILE",
+        help="records with a text; - reads standard input: a text a line, or with --format jsonl an object with a text a line",
+    )
+    parser.add_argument("--text-column", metavar="COLUMN", help="of the data: the column or key of the text (text)")
+    parser.add_argument("--text-b-column", metavar="COLUMN", help="of the data: the column or key of the second text of pairs (text_b)")
+    add_format(parser)
     parser.add_argument("--output", metavar="FILE.jsonl", help="write there instead of printing; the file appears whole or not at all")
     parser.add_argument("--top-k", type=int, metavar="N", help="how many results for each text, where the task has several")
     parser.add_argument("--aggregation", choices=STRATEGIES, help="of token classification (default simple)")
@@ -49,14 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    for name, task in (("question", "question-answering"), ("source", "sentence-similarity")):
+    for name, task in (("question", "question-answering"), ("source", "sentence-similarity"), ("text_b_column", "text-classification")):
         if getattr(options, name) is not None and options.task != task:
-            raise ArgumentError(f"--{name} belongs to --task {task}")
+            raise ArgumentError(f"{_option(name)} belongs to --task {task}")
     if options.task == "sentence-similarity" and options.source is None:
         raise ArgumentError("--task sentence-similarity needs --source, the text to compare with")
     for name in ("text", "question", "source"):
         _check_characters(name, getattr(options, name) or ())
-    output = output_file("--output", options.output)
+    _check_source(options)
+    output = output_file("--output", options.output, *_inputs(options))
+    if output is not None and output.suffix.lower() != ".jsonl":
+        raise ArgumentError(f"--output must end in .jsonl, as JSON lines are what is written, got {quoted(output.name)}")
     records = _records(options)
     first = next(records, None)  # before a model is loaded: a file that cannot be read is refused at once
     if first is None:
@@ -65,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         _questions(options.question, [first])
     chosen = {"max_length": options.max_length, "workers": options.workers, "device": options.device}
     predict = pipeline(options.task, options.model, **chosen, **_options(options))
+    if options.max_length is not None:
+        check_length(predict.model, options.max_length)
     # Escaped where standard output could not take a letter: half of a JSON text is none.
     escaped = output is None and "utf" not in (sys.stdout.encoding or "").lower()
     lines = (_line(text, prediction, escaped) for text, prediction in _predictions(options, predict, chain([first], records)))
@@ -77,6 +89,26 @@ def run(options: argparse.Namespace) -> int:
             file.write(line.encode("utf-8"))
     print(f"{count} predictions in {output}", file=sys.stderr)
     return 0
+
+
+def _inputs(options: argparse.Namespace) -> list[str]:
+    """The files that are read; standard input may be one, too."""
+    return [] if options.data is None else ["/dev/stdin" if options.data == "-" else options.data]
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_source(options: argparse.Namespace) -> None:
+    """Raises: ArgumentError for what says how to read a file where none is read."""
+    if options.data == "-" and options.format not in (None, "jsonl"):
+        message = "--data - reads a text a line, or with --format jsonl an object a line"
+        raise ArgumentError(f"{message}: for {options.format} save it as a file, and name that")
+    if options.data in (None, "-"):
+        for name in ("text_column", "text_b_column", "encoding", *(["format"] if options.data is None else [])):
+            if getattr(options, name) not in (None, "utf-8"):  # which all is taken for
+                raise ArgumentError(f"{_option(name)} belongs to --data FILE")
 
 
 def _check_characters(name: str, given: str | Sequence[str]) -> None:
@@ -92,7 +124,14 @@ def _records(options: argparse.Namespace) -> Iterator[Record]:
         return (Record(text, None, "--text", number, {}) for number, text in enumerate(options.text, start=1))
     if options.data == "-":
         return _lines(sys.stdin.buffer, options.format == "jsonl")
-    return iter_records(options.data, format=options.format, label_separator="\0")  # labels are not looked at, be they one or several
+    return iter_records(
+        options.data,
+        format=options.format,
+        encoding=options.encoding,
+        text_column=options.text_column,
+        text_b_column=options.text_b_column,
+        label_separator="\0",  # labels are not looked at, be they one or several
+    )
 
 
 def _predictions(options: argparse.Namespace, predict: Any, records: Iterator[Record]) -> Iterator[tuple[str, Any]]:

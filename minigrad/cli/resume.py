@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minigrad.cli.train import finished
+from minigrad.errors import ArgumentError
 from minigrad.train.config import CONFIG_NAME, RunConfig
 from minigrad.train.run import Run
 
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     directory = Path(options.directory)
+    if directory.is_file():
+        raise ArgumentError(f"{directory} is a file: name the output directory of the run (a config.toml is what `train` takes)")
     config = RunConfig.from_toml(directory / CONFIG_NAME, options.set)
     config = replace(config, output=replace(config.output, directory=str(directory)))  # which may have moved
     words = ["--force"] * options.force + [word for text in options.set for word in ("--set", text)]

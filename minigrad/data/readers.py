@@ -108,7 +108,7 @@ def iter_records(
     format = format or SUFFIXES.get(path.suffix.lower())
     if format is None:
         message = f"the suffix {path.suffix!r} names no known format; use {', '.join(SUFFIXES)}, or say format="
-        raise DataError(path, message, code="unknown-suffix")
+        raise DataError(path, f"{message} (in a config.toml under [data], of other commands --format)", code="unknown-suffix")
     if format == "conll" and text_column is not None:
         raise ArgumentError("text_column does not belong to the format 'conll': its text is the words")
     table = format in ("csv", "tsv")

@@ -136,7 +136,7 @@ def _classes(records: Sequence[Record], splits: int) -> IntArray:
         names = ["(rare)" if name in rare else name for name in names]
     elif 2 * sum(rare.values()) > len(records):
         message = f"not stratified: most records have a label that fewer than {splits} records have, such as {listing(list(rare)[:3])}"
-        warnings.warn(f"{message}; where labels are numbers, pass stratify=False", stacklevel=3)
+        warnings.warn(f"{message}; where labels are numbers, pass stratify=False (--no-stratify on the command line)", stacklevel=3)
         names = [""] * len(records)
     elif rare:
         _warn_of_rare(rare)

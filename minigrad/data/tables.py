@@ -72,7 +72,8 @@ def _advice(number: int, raw: bytes) -> str:
         return "this looks like UTF-16; save the file as UTF-8"
     # What Latin-1 has at 0x80 to 0x9f are control characters that no one types; Windows' code page has quotation marks there.
     likely = "cp1252" if any(0x80 <= byte < 0xA0 for byte in raw) else "latin-1"
-    return f"save the file as UTF-8, or say how it was saved: encoding={likely!r} is the likeliest for Western European text"
+    places = f"in a config.toml under [data], of other commands --encoding {likely}"
+    return f"save the file as UTF-8, or say how it was saved: encoding={likely!r} is the likeliest for Western European text ({places})"
 
 
 # ---- lines to rows

@@ -129,12 +129,21 @@ def max_tokens(config: PretrainedConfig) -> int:
     return config.max_position_embeddings - unused
 
 
+def check_length(model: PretrainedModel, max_length: int) -> None:
+    """Raises: ArgumentError for more tokens than the model has positions for."""
+    if max_length > (longest := max_tokens(model.config)):
+        raise ArgumentError(f"max_length = {max_length}: this model reads {longest} tokens: set it to {longest} or less")
+
+
 def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
     """The configuration's path, its keys and the family it belongs to. Raises: ConfigError."""
     path = directory / CONFIG_NAME
     tensorflow = directory / TENSORFLOW_CONFIG_NAME
     if not os.path.lexists(path) and os.path.lexists(tensorflow):
         return tensorflow, read_json_object(tensorflow), FAMILIES["bert"]  # the file name of BERT's own release
+    best = directory / "best"  # of a training run, whose own directory holds no model
+    if not os.path.lexists(path) and os.path.lexists(best / CONFIG_NAME):
+        raise ConfigError(directory, f"is the directory of a run and no model: its model is in {best}", code="missing-file")
     config = read_json_object(path)
     name = config.get("model_type")
     if name is None:  # files of 2018 and 2019 name the architecture alone, or nothing

@@ -125,10 +125,9 @@ class Pipeline(ABC):
         longest = self._longest()
         for i, encoding in enumerate(encodings, chunk.first):
             if len(encoding) > longest:
-                raise ArgumentError(
-                    f"text {i} has {len(encoding)} tokens, this model reads {longest}: split it, or cut it by max_length={longest}",
-                    code="too-long",
-                )
+                ways = f"mg.pipeline(..., max_length={longest}), on the command line --max-length {longest}"
+                message = f"text {i} has {len(encoding)} tokens, this model reads {longest}: split it, or cut it by {ways}"
+                raise ArgumentError(message, code="too-long")
         return encodings
 
     def _rows_of(self, tokens: PackedTokens) -> Tensor:

@@ -19,10 +19,10 @@ from minigrad.backend.random import manual_seed
 from minigrad.data import Tokenizer
 from minigrad.data.readers import read_records
 from minigrad.data.records import Record
-from minigrad.errors import ArgumentError, ConfigError, DataError
+from minigrad.errors import ConfigError, DataError
 from minigrad.files import parse_json, write_text
 from minigrad.io import find_checkpoint
-from minigrad.models.auto import load, max_tokens
+from minigrad.models.auto import check_length, load
 from minigrad.train.config import CONFIG_NAME, RunConfig
 from minigrad.train.events import LOG_NAME, Callback, Event, Progress, TensorBoard
 from minigrad.train.predictions import check_column, grouped, write_predictions
@@ -151,12 +151,6 @@ class Run:
             from minigrad.train.reports.report import write_report
 
             write_report(self.directory)
-
-
-def check_length(model: Any, max_length: int) -> None:
-    """Raises: ArgumentError for more tokens than the model has positions for."""
-    if max_length > (longest := max_tokens(model.config)):
-        raise ArgumentError(f"max_length = {max_length}: this model reads {longest} tokens: set it to {longest} or less")
 
 
 def _read(config: RunConfig, path: str, skipped: list[DataError]) -> list[Record]:

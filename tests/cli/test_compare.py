@@ -80,6 +80,12 @@ def test_one_metric_groups_and_json(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert figures["groups"]["b"]["gap"] == 0.0
 
 
+def test_the_figures_are_not_written_over_predictions(tmp_path: Path) -> None:
+    a, b = written(tmp_path / "a.jsonl", labelled(3, 1)), written(tmp_path / "b.jsonl", labelled(4, 0))
+    for target in (a, b):
+        assert "is the input: name another file" in refused(a, b, "--json", target)
+
+
 def test_undefined_scores_are_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"text": "x", "label": "no", "prediction": "no", "probabilities": {"no": 0.8, "yes": 0.2}}] * 3
     path, target = written(tmp_path / "a.jsonl", rows), tmp_path / "figures.json"

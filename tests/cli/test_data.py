@@ -181,6 +181,9 @@ def test_split_says_what_it_could_not_keep(tmp_path: Path, capsys: pytest.Captur
     source = table(tmp_path / "all.csv", [("text", "label"), *((f"{n * 7919 % 1009}", "A" if n else "rare") for n in range(50))])
     assert run("split", source, "--output", tmp_path / "parts") == 0
     assert "note: fewer records than splits have the label(s) 'rare'" in capsys.readouterr().err
+    numbers = table(tmp_path / "numbers.csv", [("text", "label"), *((f"{n * 7919 % 1009}", str(n)) for n in range(50))])
+    assert run("split", numbers, "--output", tmp_path / "others") == 0
+    assert "(--no-stratify on the command line)" in capsys.readouterr().err
 
 
 def test_split_of_an_export_writes_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +204,18 @@ def test_split_replaces_nothing_unless_told(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "dev.csv").unlink()
     (tmp_path / "dev.csv").mkdir()
     assert "it is a directory" in refused("split", source, "--output", tmp_path, "--force")
+
+
+def test_no_input_is_written_over(tmp_path: Path) -> None:
+    source, output = sample(tmp_path / "train.csv", 40), tmp_path / "splits"
+    content = source.read_bytes()
+    output.mkdir()
+    (output / "dev.csv").hardlink_to(source)
+    for folder in (tmp_path, output):
+        assert "is the input" in refused("split", source, "--output", folder, "--force")
+    for option in ("--json", "--svg"):
+        assert f"{option}: {source} is the input" in refused("check", source, option, source)
+    assert source.read_bytes() == content
 
 
 def test_split_writes_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +277,9 @@ def test_convert_marked_spans_to_words_with_tags_and_back(tmp_path: Path, capsys
 def test_convert_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, other = sample(tmp_path / "a.csv", 3), tmp_path / "b.jsonl"
     assert "DST must end in one of '.jsonl'" in refused("convert", source, tmp_path / "b.xml")
-    assert "DST is SRC" in refused("convert", source, source, "--force")
+    (tmp_path / "link.csv").symlink_to(source)
+    for target in (source, tmp_path / "link.csv"):
+        assert f"DST: {target} is the input" in refused("convert", source, target, "--force")
     other.write_text("mine", encoding="utf-8")
     assert "pass --force" in refused("convert", source, other)
     assert other.read_text(encoding="utf-8") == "mine"

@@ -114,6 +114,7 @@ def test_evaluate_knows_the_kind_of_model(tmp_path: Path, capsys: pytest.Capture
 def test_evaluate_refuses_a_file_without_a_place_before_it_computes(trained: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
     arguments = ["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), option]
     failed([*arguments, str(trained / "nowhere" / "x.json")], capsys, f"{option}: {trained / 'nowhere'} is no directory")
+    failed([*arguments, str(trained / "test.jsonl")], capsys, f"{option}: {trained / 'test.jsonl'} is the input: name another file")
 
 
 def test_an_interrupted_run_is_resumed_to_the_same(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +236,8 @@ def test_files_that_are_no_configuration(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "bad.toml").write_text("[model\nname = 1", encoding="utf-8")
     failed(["train", str(tmp_path / "bad.toml")], capsys, "bad.toml: not valid TOML")
     failed(["resume", str(tmp_path)], capsys, "config.toml", "does not exist")
+    bad = tmp_path / "bad.toml"
+    failed(["resume", str(bad)], capsys, f"resume: {bad} is a file: name the output directory of the run")
 
 
 def test_an_output_directory_that_is_a_file_or_full(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +287,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(trained: Path, capsys: pytest
         return {str(path): path.read_bytes() for path in (trained / "run").rglob("*") if path.is_file() and path.name != ".lock"}
 
     before = content()
-    failed(["resume", str(trained / "run"), "--set", "training.lr=0.5"], capsys, "training.lr: 0.001 then, 0.5 now")
+    failed(["resume", str(trained / "run"), "--set", "training.lr=0.5"], capsys, "training.lr: 0.001 then, 0.5 now", "(--force on")
     failed(["resume", str(trained / "run"), "--set", "model.layers=1"], capsys, "was saved with something else", "more")
     assert content() == before
 
@@ -299,6 +302,9 @@ def test_what_evaluate_refuses(tmp_path: Path, trained: Path, capsys: pytest.Cap
     failed(["evaluate", best, str(tmp_path / "missing.jsonl")], capsys, "does not exist")
     failed(["evaluate", str(tmp_path), test], capsys, str(tmp_path))
     failed(["evaluate", str(trained / "model"), test], capsys)
+    failed(["evaluate", str(trained / "run"), test], capsys, f"{trained / 'run'}: is the directory of a run", f"its model is in {best}")
+    predict = ["predict", str(trained / "run"), "--task", "text-classification", "--text", "a"]
+    failed(predict, capsys, f"its model is in {best}")
     failed(["evaluate", best, test, "--group", "branch", "--predictions", str(out)], capsys, "no column 'branch'")
     failed(["evaluate", best, test, "--max-length", "97"], capsys, "this model reads 96 tokens")
     failed(["evaluate", best, test, "--max-length", "0"], capsys, "max_length")

@@ -91,6 +91,7 @@ def test_csv_and_jsonl_return_what_was_written(rows: list[tuple[str, str]]) -> N
     ("name", "content", "code", "line", "words"),
     [
         ("a.txt", "x", "unknown-suffix", None, ".csv, .tsv, .jsonl, .json, .conll, .bio, .iob"),
+        ("a.txt", "x", "unknown-suffix", None, "say format= (in a config.toml under [data], of other commands --format)"),
         ("a.tsv", "", "empty-file", None, "no records"),
         ("a.tsv", b"\xef\xbb\xbf", "empty-file", None, "no records"),
         ("a.csv", "text,label\n", "empty-file", None, "no records"),
@@ -246,7 +247,7 @@ def test_utf8_by_the_name_that_has_a_mark(mark: bytes, tmp_path: Path) -> None:
 def test_another_encoding_must_be_asked_for(tmp_path: Path) -> None:
     for encoding, text in (("latin-1", "caf\u00e9"), ("cp1252", "\u201ccaf\u00e9\u201d")):
         path = write(tmp_path, "a.tsv", f"{text}\tx\n".encode(encoding))
-        assert f"encoding='{encoding}' is the likeliest" in str(refusal(path))
+        assert f"encoding='{encoding}' is the likeliest" in (message := str(refusal(path))) and f"--encoding {encoding}" in message
         assert pairs(read_records(path, encoding=encoding)) == [(text, "x")]
     path = write(tmp_path, "b.tsv", b"fine\tx\n\x81\ty\n")
     error = refusal(path, encoding="cp1252")

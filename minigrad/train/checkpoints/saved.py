@@ -80,7 +80,7 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         changed = list(differences(state["identity"], identity_of(trainer)))
         if changed and not force:
             shown = "; ".join(changed[:MAX_SHOWN]) + (f" and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else "")
-            message = f"was saved with something else: {shown}. Resume with the same, or insist by force"
+            message = f"was saved with something else: {shown}. Resume with the same, or insist by force=True (--force on the command line)"
             raise CheckpointError(saved.path, message, code="changed")
         tree = unflatten(state["tree"], saved.arrays("optimizer"))
         trainer.model.load_state_dict(saved.arrays("model"))
