@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad import backend
 from minigrad.backend.precision import PRECISIONS
 from minigrad.backend.probe import Asked, Gpu, Probe, probe
 from minigrad.backend.threads import usable_cpus
@@ -23,9 +24,11 @@ OLD = Gpu(name="Tesla V100", compute_capability=(7, 0), memory_total=16 << 30, m
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """What a test makes the probe find is not found by the next."""
+    """What a test makes the probe find is not found by the next, nor is that GPU in use."""
     yield
     probe(refresh=True)
+    if not probe().usable:
+        backend._prepared_cuda.cache_clear()
 
 
 def found(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
