@@ -118,7 +118,11 @@ class Run:
         examples = self.task.examples(self.tokenizer, records, data.max_length, **dealing)
         if examples.truncated:
             logger.warning(
-                "%s: %d of %d texts have more than %d tokens and are cut", split, examples.truncated, len(records), data.max_length
+                "%s: %d of %d texts have more than %d tokens and are cut (data.max_length)",
+                split,
+                examples.truncated,
+                len(records),
+                data.max_length,
             )
         return examples
 
@@ -157,6 +161,15 @@ def check_length(model: Any, max_length: int) -> None:
     """Raises: ArgumentError for more tokens than the model has positions for."""
     if max_length > (longest := max_tokens(model.config)):
         raise ArgumentError(f"max_length = {max_length}: this model reads {longest} tokens: set it to {longest} or less")
+
+
+def config_of_best(directory: Path) -> RunConfig | None:
+    """The configuration of the run whose best/ this is; None for any other directory. Raises: ConfigError."""
+    directory = directory.resolve()
+    run = directory.parent
+    if directory.name != "best" or not ((run / CONFIG_NAME).exists() and (run / LOG_NAME).exists()):
+        return None
+    return RunConfig.from_toml(run / CONFIG_NAME)
 
 
 def _read(config: RunConfig, path: str, skipped: list[DataError]) -> list[Record]:
