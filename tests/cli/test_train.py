@@ -111,6 +111,15 @@ def test_evaluate_knows_the_kind_of_model(tmp_path: Path, capsys: pytest.Capture
             assert {entry["label"]: pytest.approx(entry["score"], abs=1e-6) for entry in line} == wanted  # in float32
 
 
+def test_a_header_that_was_taken_for_a_record_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = run_folder(tmp_path, steps=1)
+    (tmp_path / "train.csv").write_text("review,sentiment\n" + "pump works,thing\nnurse maria,person\n" * 3, encoding="utf-8")
+    path = save_config(tmp_path, replace(config, data=replace(config.data, train=str(tmp_path / "train.csv"))))
+    assert main(["train", str(path)]) == 0
+    assert "[data] text = 'review', label = 'sentiment'" in capsys.readouterr().err
+    assert ["looks like a header" in event["message"] for event in log_of(tmp_path) if event["event"] == "notice"] == [True]
+
+
 @pytest.mark.parametrize("kind", ["sequence-classification", "token-classification"])
 def test_evaluate_cuts_texts_where_the_run_did(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, kind: str
