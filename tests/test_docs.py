@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import minigrad as mg
+from minigrad.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,6 +31,23 @@ def test_blocks_run(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytes
     assert found
     for line, code in found:
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)  # line numbers of the page in tracebacks
+
+
+def test_commands_of_the_data_page_run(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its order, after the Python blocks, on the files that those write."""
+    page = ROOT / "docs" / "data.md"
+    test_blocks_run(page, minilm, tmp_path, monkeypatch)
+    monkeypatch.setattr("minigrad.cli.data.find_checkpoint", {"minilm-l6": minilm}.__getitem__)
+    blocks_of_commands = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    commands = "".join(blocks_of_commands).splitlines()
+    assert len(commands) > 5
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        assert words[:4] == ["python", "-m", "minigrad", "data"]
+        status = main(words[3:])
+        assert status == (words[4] == "check"), f"{command}: {capsys.readouterr().err}"  # 1: a leak was put into test.jsonl
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))

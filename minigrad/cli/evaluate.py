@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from minigrad.cli._options import add_device, add_reading, add_workers, output_file, reading, writing
 from minigrad.data import Tokenizer, read_records
@@ -12,7 +13,8 @@ from minigrad.io import find_checkpoint
 from minigrad.models.auto import check_length, load, max_tokens
 from minigrad.train.not_finite import named
 from minigrad.train.predictions import check_column, grouped, write_predictions
-from minigrad.train.tasks import task_of_model
+from minigrad.train.run import config_of_best
+from minigrad.train.tasks import TokenClassification, task_of_model
 
 DESCRIPTION = "Prints the figures of a model with a head for sequence or token classification, and on request writes a row for each record."
 STATUS = ""
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-length",
         type=int,
         metavar="TOKENS",
-        help="cut longer texts, or the size of windows (default: what the model reads, at most 512)",
+        help="cut longer texts, or the size of windows (default: as in the run whose best/ it is, or what the model reads, at most 512)",
     )
     parser.add_argument(
         "--group", metavar="COLUMN", help="write this column into the predictions, so that report and compare can group by it"
@@ -46,9 +48,18 @@ def run(options: argparse.Namespace) -> int:
     task.workers = options.workers
     records = read_records(options.data, **reading(options) | {"label_separator": task.label_separator})
     check_column(records, options.group)
-    max_length = min(512, max_tokens(model.config)) if options.max_length is None else options.max_length
+    max_length = options.max_length
+    if max_length is None and (config := config_of_best(directory)) is not None:  # so that the figures are those of the run
+        max_length = config.data.max_length
+        if isinstance(task, TokenClassification):
+            task.stride = config.data.stride
+    elif max_length is None:
+        max_length = min(512, max_tokens(model.config))
     check_length(model, max_length)
     examples = task.examples(tokenizer, records, max_length)
+    if examples.truncated:
+        cut = f"{examples.truncated} of {len(records)} texts have more than {max_length} tokens and are cut (--max-length)"
+        print(f"minigrad evaluate: note: {cut}", file=sys.stderr)
     evaluation = task.evaluate(model, examples)
     for name, value in evaluation.metrics.items():
         print(f"{name:<20}{value:.4f}")

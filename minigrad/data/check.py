@@ -19,6 +19,7 @@ from minigrad.data.data_report import DataReport, Finding, Lengths, SplitFinding
 from minigrad.data.duplicates import checked_threshold
 from minigrad.data.readers import iter_records
 from minigrad.data.records import Record, labels_of
+from minigrad.data.suspicions import column_notices
 from minigrad.data.text_faults import faults_of, has_composed_letters, spans_off_words
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DataError
@@ -65,6 +66,7 @@ def check_files(
         checked_threshold(near_duplicates)
     check_count("near_records", near_records, 0)
     report = DataReport({name: SplitFindings([str(path) for path in paths]) for name, paths in splits.items()})
+    firsts: list[Record] = []
     index = CopyIndex(report, near_records if near_duplicates is not None else 0)
     with progress_bar(None, progress) as bar:
         for split, (name, paths) in enumerate(splits.items()):
@@ -79,7 +81,9 @@ def check_files(
                     path, format=format, text_column=text_column, label_column=label_column, text_b_column=text_b_column,
                     label_separator=label_separator, encoding=encoding, skipped=skipped, max_skipped=sys.maxsize,
                 )  # fmt: skip
-                for record in _readable(records, skipped):
+                for number, record in enumerate(_readable(records, skipped)):
+                    if number == 0:
+                        firsts.append(record)
                     labels = _labels(record, label_separator)
                     index.add(record, labels)
                     lengths.add(record)
@@ -92,6 +96,7 @@ def check_files(
         for found in report.splits.values():
             found.faults.pop("mixed-normal-forms", None)  # letters and accents apart, but consistently
     _compare_labels(report)
+    report.notices += column_notices(firsts, sum((found.labels for found in report.splits.values()), Counter()), format)
     return report
 
 

@@ -21,6 +21,7 @@ EXACT_LENGTHS = 1000
 """Lengths above are counted to three digits."""
 BINS = 20
 SHOWN_LABELS = 30
+SHOWN_CHARACTERS = 80
 PER_RECORD = ("none", "one", "several")
 
 
@@ -134,6 +135,7 @@ class DataReport:
     `conflicts`: texts that stand with different labels, or different entities, in any split. `leaks[a, b]`: records of split b whose
     text stands in split a too. `near_leaks[a, b]`: records of b that are only similar to one of a, directly or through others.
     `missing_labels`: the labels (and entity types) that some splits have and others lack, each with the splits that have it.
+    `notices`: signs that columns were taken for others, see `column_notices`.
     """
 
     splits: dict[str, SplitFindings]
@@ -141,6 +143,7 @@ class DataReport:
     leaks: dict[tuple[str, str], Finding] = field(default_factory=dict)
     near_leaks: dict[tuple[str, str], Finding] = field(default_factory=dict)
     missing_labels: dict[str, list[str]] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -156,6 +159,7 @@ class DataReport:
             "leaks": _pairs(self.leaks),
             "near_leaks": _pairs(self.near_leaks),
             "missing_labels": self.missing_labels,
+            "notices": self.notices,
         }
 
     def charts(self) -> dict[str, str]:
@@ -181,6 +185,7 @@ class DataReport:
             _lines(f"CONFLICT: {self.conflicts.count:,} text(s) with different labels", self.conflicts),
             [f"only in {', '.join(found)}: {quoted(label)}" for label, found in list(self.missing_labels.items())[:SHOWN_LABELS]],
             *(_trouble(name, split) for name, split in self.splits.items()),
+            [f"NOTICE: {notice}" for notice in self.notices],
             [self._verdict()],
         ]
         return "\n\n".join("\n".join(section) for section in sections if section)
@@ -204,7 +209,7 @@ class DataReport:
         for label, _ in total.most_common(SHOWN_LABELS):
             shares = (of_split[label] / max((whole or {}).get(name) or of_split.total(), 1) for name, of_split in counts.items())
             rows.append(
-                [label if label.isprintable() else quoted(label)]
+                [label if label.isprintable() and len(label) <= SHOWN_CHARACTERS else quoted(label)]
                 + [f"{of_split[label]:,} ({share:.1%})" for of_split, share in zip(counts.values(), shares, strict=True)]
             )
         if len(total) > SHOWN_LABELS:

@@ -72,7 +72,7 @@ def read_records(
         ArgumentError: an argument has a value that fits no file, or not this format.
         DataError: the file is not as described. `line` is the physical line, for a row over several lines its first. `code` is, for
             a whole file, one of unknown-suffix, missing-file, not-a-regular-file, unreadable-file, empty-file, duplicate-column,
-            json-limit, too-many-skipped; for a row line-limit, not-utf8, bad-encoding, nul-character, bad-csv, bad-json,
+            other-separator, json-limit, too-many-skipped; for a row line-limit, not-utf8, bad-encoding, nul-character, bad-csv, bad-json,
             unknown-column, column-count, bad-text, empty-text, text-limit, bad-label, missing-label, missing-text-b,
             missing-entities, bad-entity, bad-words, missing-tag, bad-tag, bad-annotation.
     """

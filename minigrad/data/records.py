@@ -185,7 +185,7 @@ def required_entities(record: Record) -> tuple[Entity, ...]:
 
 def _label_of(record: Record) -> str:
     if record.label is None:
-        message = f"the record has no label (its columns: {listing(record.fields)}); name the column by label_column"
+        message = f"the record has no label (its columns: {listing(record.fields)}); name the column: label in [data], or --label"
         raise DataError(record.path, message, line=record.line, code="missing-label")
     return record.label
 

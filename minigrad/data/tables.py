@@ -133,6 +133,10 @@ def table_objects(
     if columns is None:
         if isinstance(cells, DataError):  # what the columns are is in there
             raise cells
+        for separator in ";\t" if len(cells) == 1 else "":
+            if separator in cells[0] and {*asked, "text", "label"}.intersection(cells[0].split(separator)):
+                message = f"the header is one column, {quoted(cells[0])}: {separator_advice(separator)}"
+                raise DataError(path, message, line=first_line, code="other-separator")
         has_header = bool(asked) or "text" in cells or "label" in cells
         columns = cells if has_header else ["text", "label", *(f"column{i}" for i in range(3, len(cells) + 1))][: len(cells)]
         for column in asked or (["text"] if has_header else []):
@@ -157,6 +161,13 @@ def table_objects(
             hint = "; a file of one word per line is read by format='conll'" if row == [""] and len(columns) > 1 else ""
             message = f"{found}, {source} {len(columns)} column(s): {listing(columns)}{hint}"
             yield line, DataError(path, message, line=line, code="column-count")
+
+
+def separator_advice(separator: str) -> str:
+    """What to do about a table whose columns are separated by semicolons or tabs where commas, or tabs, should be."""
+    if separator == "\t":
+        return "the file seems to be separated by tabs; read it as tsv (--format tsv, or the suffix .tsv)"
+    return "the file seems to be separated by semicolons; save it with commas (.csv) or tabs (.tsv) instead"
 
 
 def json_objects(path: Path, encoding: str) -> Objects:

@@ -19,6 +19,7 @@ from minigrad.backend.random import manual_seed
 from minigrad.data import Tokenizer
 from minigrad.data.readers import read_records
 from minigrad.data.records import Record
+from minigrad.data.suspicions import column_notices
 from minigrad.errors import ConfigError, DataError
 from minigrad.files import parse_json, write_text
 from minigrad.io import find_checkpoint
@@ -90,6 +91,8 @@ class Run:
                 "dev": self.examples["dev"].loader.digest() if "dev" in self.examples else None,
             },
         )
+        train = records["train"]
+        self.trainer.notices += column_notices(train[:1], self.task.label_counts(train), config.data.format)
 
     def fit(self, *, resume: bool = False, force: bool = False) -> TrainingResult:
         """Train; then, if that came to its end, evaluate the best model, write predictions and the report. Raises: as Trainer.fit."""
@@ -118,7 +121,11 @@ class Run:
         examples = self.task.examples(self.tokenizer, records, data.max_length, **dealing)
         if examples.truncated:
             logger.warning(
-                "%s: %d of %d texts have more than %d tokens and are cut", split, examples.truncated, len(records), data.max_length
+                "%s: %d of %d texts have more than %d tokens and are cut (data.max_length)",
+                split,
+                examples.truncated,
+                len(records),
+                data.max_length,
             )
         return examples
 
@@ -151,6 +158,15 @@ class Run:
             from minigrad.train.reports.report import write_report
 
             write_report(self.directory)
+
+
+def config_of_best(directory: Path) -> RunConfig | None:
+    """The configuration of the run whose best/ this is; None for any other directory. Raises: ConfigError."""
+    directory = directory.resolve()
+    run = directory.parent
+    if directory.name != "best" or not ((run / CONFIG_NAME).exists() and (run / LOG_NAME).exists()):
+        return None
+    return RunConfig.from_toml(run / CONFIG_NAME)
 
 
 def _read(config: RunConfig, path: str, skipped: list[DataError]) -> list[Record]:

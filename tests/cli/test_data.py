@@ -126,6 +126,25 @@ def test_check_refuses(tmp_path: Path) -> None:
     assert "0.5 to 1" in refused("check", a, "--near-duplicates", "0.1")
 
 
+def test_check_tells_of_columns_that_seem_to_be_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kaggle = table(tmp_path / "a.csv", [("review", "sentiment"), *((f"text {i} of all", "AB"[i % 2]) for i in range(6))])
+    apart = ("--near-duplicates", "off")
+    assert "NOTICE" in (out := printed(capsys, 0, "check", kaggle, *apart, "--json", tmp_path / "out.json"))
+    assert "a.csv:1 looks like a header" in out and "--text review --label sentiment" in out
+    assert len(json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["notices"]) == 1
+    assert "NOTICE" not in printed(capsys, 0, "check", kaggle, *apart, "--text", "review", "--label", "sentiment")
+    semicolons = table(tmp_path / "b.csv", [("review;sentiment",), ("a good one;A",)])
+    assert "b.csv:1 is one column, 'review;sentiment': the file seems to be separated by semicolons" in printed(
+        capsys, 0, "check", semicolons
+    )
+
+
+def test_check_shows_the_beginning_of_labels_that_are_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = table(tmp_path / "a.csv", [("label", "text"), *((f"review number {i} {'x' * 200}", f"id {i}") for i in range(20))])
+    out = printed(capsys, 0, "check", a, "--near-duplicates", "off")
+    assert "NOTICE: nearly every record has a long label of its own" in out and "x" * 100 not in out
+
+
 def test_check_of_several_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = json_lines(tmp_path / "train.jsonl", [("one thing", ["A", "B"]), ("another one", []), ("a third, quite different", ["B"])])
     dev = json_lines(tmp_path / "dev.jsonl", [("something else", ["A"])])

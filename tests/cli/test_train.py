@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,40 @@ def test_evaluate_knows_the_kind_of_model(tmp_path: Path, capsys: pytest.Capture
         for line, row in zip(lines, rows, strict=True):
             wanted = row["probabilities"] if kind == "multi-label-classification" else {"LABEL_0": row["prediction"]}
             assert {entry["label"]: pytest.approx(entry["score"], abs=1e-6) for entry in line} == wanted  # in float32
+
+
+def test_a_header_that_was_taken_for_a_record_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = run_folder(tmp_path, steps=1)
+    (tmp_path / "train.csv").write_text("review,sentiment\n" + "pump works,thing\nnurse maria,person\n" * 3, encoding="utf-8")
+    path = save_config(tmp_path, replace(config, data=replace(config.data, train=str(tmp_path / "train.csv"))))
+    assert main(["train", str(path)]) == 0
+    assert "[data] text = 'review', label = 'sentiment'" in capsys.readouterr().err
+    assert ["looks like a header" in event["message"] for event in log_of(tmp_path) if event["event"] == "notice"] == [True]
+
+
+@pytest.mark.parametrize("kind", ["sequence-classification", "token-classification"])
+def test_evaluate_cuts_texts_where_the_run_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    config = run_folder(tmp_path, kind, steps=2)
+    stride = 1 if kind == "token-classification" else None
+    path = save_config(tmp_path, replace(config, data=replace(config.data, max_length=5, stride=stride)))
+    assert main(["train", str(path)]) == 0
+    capsys.readouterr()
+    best, out = tmp_path / "run" / "best", tmp_path / "again.jsonl"
+    test, last = str(tmp_path / "test.jsonl"), ["--predictions", str(out), "--workers", "1"]
+    assert main(["evaluate", str(best), test, *last]) == 0
+    assert out.read_bytes() == (tmp_path / "run" / "predictions-test.jsonl").read_bytes()
+    told = capsys.readouterr().err
+    shutil.copytree(best, tmp_path / "best")  # of no run: up to what the model reads
+    assert main(["evaluate", str(tmp_path / "best"), test, *last]) == 0
+    assert out.read_bytes() != (tmp_path / "run" / "predictions-test.jsonl").read_bytes()
+    assert capsys.readouterr().err == ""
+    if kind == "sequence-classification":
+        count = sum(len(json.loads(line)["text"].split()) > 3 for line in Path(test).read_text(encoding="utf-8").splitlines())
+        cut = f"{count} of 16 texts have more than 5 tokens and are cut"
+        assert told == f"minigrad evaluate: note: {cut} (--max-length)\n"
+        assert f"test: {cut} (data.max_length)" in caplog.messages
 
 
 @pytest.mark.parametrize("option", ["--json", "--predictions"])

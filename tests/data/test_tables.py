@@ -53,6 +53,16 @@ def test_a_broken_csv_row_is_left_out_if_it_is_clear_where_the_next_begins(tmp_p
         assert (error.code, error.line, skipped) == ("bad-csv", 3, [])
 
 
+def test_a_header_with_other_separators_is_refused(tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, "a.csv", "text;label\ngood, they say;A\n"))
+    assert (error.code, error.line) == ("other-separator", 1)
+    assert "'text;label': the file seems to be separated by semicolons; save it with commas (.csv) or tabs" in str(error)
+    error = refusal(write(tmp_path, "b.csv", "review\tsentiment\ngood\tA\n"), text_column="review")
+    assert error.code == "other-separator" and "--format tsv" in str(error)
+    assert len(read_records(write(tmp_path, "c.csv", "good; the text\nbad\n"))) == 2
+    assert len(read_records(write(tmp_path, "d.csv", "body;old\ngood\n"), text_column="body;old")) == 1
+
+
 def test_one_word_per_line_is_recognised_in_a_table(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, "a.tsv", "Anna\tB-PER\n\nBob\tB-PER\n"))
     assert "a file of one word per line is read by format='conll'" in str(error)

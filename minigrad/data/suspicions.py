@@ -1,0 +1,64 @@
+"""Signs that the columns of a data file are other ones than it was read with, for people to look at.
+
+A table is read as it stands, and a wrong guess about its columns breaks nothing: a header becomes a record and its second word a class, a
+whole review becomes a label. None of it is certain, so it is told and not refused. The rules are simple, and made to give few false alarms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from minigrad.data.readers import SUFFIXES
+from minigrad.data.records import Record
+from minigrad.data.tables import separator_advice
+from minigrad.files import quoted
+
+HEADER_CHARACTERS = 30
+"""A longer word is no name of a column."""
+LEAST_LABELS = 10
+OWN_SHARE = 0.9
+LONG_LABEL = 30
+"""Characters that labels have on average where they may be texts."""
+# In prose white space follows a semicolon.
+_SEPARATED = re.compile(r"\S[;\t]\S")
+
+
+def column_notices(firsts: Sequence[Record], labels: Mapping[str, int], format: str | None = None) -> list[str]:
+    """What looks wrong about columns. firsts: the first record of each file; labels: how often each occurs in all of them; format: as read.
+
+    Told are: a first row that may be a header, a table of one column that may be several, labels that may be texts.
+    """
+    rows = [
+        record for record in firsts if record.line == 1 and (format or SUFFIXES.get(Path(record.path).suffix.lower())) in ("csv", "tsv")
+    ]
+    return [*_headers(rows, labels), *_separators(rows), *_texts_for_labels(labels)]
+
+
+def _headers(rows: Sequence[Record], labels: Mapping[str, int]) -> list[str]:
+    """First rows whose text is one short word and whose label no other row has, while every other label occurs several times."""
+    words = [r for r in rows if r.label is not None and len(r.text.split()) == 1 and len(r.text) <= HEADER_CHARACTERS]
+    found = [r for r in words if labels.get(r.label or "") == sum(other.label == r.label for other in words)]
+    others = {count for label, count in labels.items() if label not in {r.label for r in found}}
+    if not others or min(others) < 2:
+        return []
+    return [
+        f"{r.path}:1 looks like a header but was read as a record of label {quoted(r.label)}, as no cell is exactly text or label: "
+        f"name the columns, --text {r.text} --label {r.label}, or in a config [data] text = {quoted(r.text)}, label = {quoted(r.label)}"
+        for r in found
+    ]
+
+
+def _separators(rows: Sequence[Record]) -> list[str]:
+    """First rows of one column that holds a semicolon or tab with no white space around it."""
+    found = [(r, match[0][1]) for r in rows if len(r.fields) == 1 and (match := _SEPARATED.search(r.text))]
+    return [f"{r.path}:1 is one column, {quoted(r.text)}: {separator_advice(separator)}" for r, separator in found]
+
+
+def _texts_for_labels(labels: Mapping[str, int]) -> list[str]:
+    """Of many labels 9 in 10 occur once, and they are long."""
+    once = sum(count == 1 for count in labels.values())
+    if len(labels) < LEAST_LABELS or once < OWN_SHARE * len(labels) or sum(map(len, labels)) < LONG_LABEL * len(labels):
+        return []
+    return ["nearly every record has a long label of its own, which may be its text: name the right column (--label, or label in [data])"]
