@@ -134,8 +134,11 @@ def _compare(
             allowed = ATOL * np.linalg.norm(direction) * np.linalg.norm(combinations, axis=1) + RTOL * np.abs(numeric)
             if not (error <= allowed).all():
                 k = int(np.argmax(~(error <= allowed)))
+                alone = combinations[k][combinations[k] != 0]  # of an element alone the message has the plain entry of the Jacobian
+                weight = alone[0] if len(alone) == 1 else 1.0
                 raise GradientCheckError(
-                    f"{what} of input {i}{_where(j, point.shape)}: analytic {found[k]:.12g}, central difference {numeric[k]:.12g}"
+                    f"{what} of input {i}{_where(j, point.shape)}: analytic {found[k] / weight + 0.0:.12g}, "
+                    f"central difference {numeric[k] / weight + 0.0:.12g}"
                     f"{_where_among(k, results)}"
                 )
             worst = max(worst, float((error / (1.0 + np.abs(numeric))).max(initial=0.0)))
@@ -205,7 +208,7 @@ def _where_among(number: int, results: list[Tensor]) -> str:
     """Which element of which result, for the message."""
     size = sum(r.size for r in results)
     if number >= size or size > FULL:
-        return f" (of combination {number} of the results)"
+        return f" (of combination {number} of the results: their sum with random weights)"
     ends = list(accumulate(r.size for r in results))
     which = bisect_right(ends, number)
     return f" (of result {which}{_where(number - ends[which] + results[which].size, results[which].shape)})"

@@ -204,6 +204,29 @@ class Op(Kernel, Generic[P]):
         return kind(f"{self.name}({shapes}{given}): {error}. It takes {self.spec}")
 
 
+class CustomOp(Op[P]):
+    """An operation of a user's: what its body gives is checked at every call."""
+
+    def run(self, xp: Any, arrays: list[Any] | tuple[Any, ...], constants: dict[str, Any], *, keep: bool, generic: bool = False) -> Any:
+        """As every operation's. Raises: ContractError unless it is (output, pullback); DTypeError for NumPy's functions of Tensors."""
+        try:
+            result = super().run(xp, arrays, constants, keep=keep, generic=generic)
+        except TypeError as error:
+            if "__array_ufunc__" not in str(error):
+                raise
+            message = f"{self.name}: its body gives a Tensor to a function of NumPy: use xp's, such as xp.tanh for np.tanh"
+            raise DTypeError(message) from error
+        if isinstance(result, SEQUENCES) and len(result) == 2:
+            pullback = result[1]
+            if callable(pullback) or type(pullback) is tuple or (pullback is None and not keep):
+                return result
+        raise ContractError(
+            f"{self.name}: its body must return (output, pullback), the pullback being a function of the output's gradient or a "
+            f"tuple of them, one for each input; it returned {type(result).__name__}",
+            code="contract-pullback",
+        )
+
+
 def operation(name: str) -> Op[Any]:
     """The operation called `name`: one of minigrad's, or the newest of that name made by `custom_op`."""
     return REGISTRY[name] if name in REGISTRY else CUSTOM[name]
@@ -259,11 +282,17 @@ def op(
 def custom_op(spec: str, *, promotes: Promotion | None = None) -> Callable[[Callable[Concatenate[Any, P], tuple[Any, Any]]], Op[P]]:
     """Decorator: make an operation of your own out of a body, in the same format as minigrad's; `check_op` proves it.
 
-    spec, promotes: as for `op`. Raises: ArgumentError for a name that minigrad itself uses.
+    spec, promotes: as for `op`.
+    Raises: ArgumentError for a spec without "->", a body whose first parameter is not `xp`, and a name that minigrad itself uses. A call
+    raises ContractError (code contract-pullback) if the body gives something else than (output, pullback).
     """
+    if not isinstance(spec, str) or "->" not in spec:
+        raise ArgumentError(f'custom_op takes the shapes, as in @custom_op("*s, *s -> *s"), and got {spec!r:.60}')
 
     def register(body: Callable[Concatenate[Any, P], tuple[Any, Any]]) -> Op[P]:
-        made: Op[P] = Op(spec, body, promotes=promotes, gathers=False)
+        made: Op[P] = CustomOp(spec, body, promotes=promotes, gathers=False)
+        if next(iter(inspect.signature(body).parameters), None) != "xp":
+            raise ArgumentError(f"custom_op: the first parameter of {made.name} must be xp, the namespace that its body computes with")
         if made.name in REGISTRY or made.name in COMPOSITES:
             raise ArgumentError(f"custom_op: {made.name} is one of minigrad's own operations; give yours another name")
         CUSTOM[made.name] = made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,55 @@ def test_custom_operations_do_not_take_names_of_minigrads_own() -> None:
     with pytest.raises(ArgumentError, match="exp is one of minigrad's own"):
         mg.custom_op("*s -> *s")(exp)
     assert "softsign" not in REGISTRY
+
+
+@pytest.mark.parametrize("spec", ["nonsense", None, lambda xp, x: x], ids=["no-arrow", "none", "bare"])
+def test_a_custom_operation_needs_shapes(spec: Any) -> None:
+    with pytest.raises(ArgumentError, match="custom_op takes the shapes"):
+        mg.custom_op(spec)
+
+
+def test_a_body_takes_xp_first() -> None:
+    def lonely(x: Any) -> Any:
+        return x, (lambda g: g,)
+
+    with pytest.raises(ArgumentError, match="the first parameter of lonely must be xp"):
+        mg.custom_op("*s -> *s")(lonely)
+    assert "lonely" not in CUSTOM
+
+
+@pytest.mark.parametrize(
+    "result",
+    [lambda x: 2 * x, lambda x: (x, x), lambda x: (x,), lambda x: (x, [lambda g: g]), lambda x: (x, None), lambda x: None],
+    ids=["array", "two-arrays", "one", "list-of-functions", "no-pullback", "nothing"],
+)
+@pytest.mark.parametrize("tensors", [False, True])
+def test_a_body_that_gives_no_pullback_is_refused(result: Callable[..., Any], tensors: bool) -> None:
+    def forgetful(xp: Any, x: Any) -> Any:
+        return result(x)
+
+    op = mg.custom_op("*s -> *s")(forgetful)
+    with (
+        mg.higher_order() if tensors else nullcontext(),
+        pytest.raises(ContractError, match=r"forgetful: .*\(output, pullback\)") as caught,
+    ):
+        op(mg.tensor([1.0, 5.0], requires_grad=True))
+    assert caught.value.code == "contract-pullback"
+
+
+def test_a_body_may_leave_out_the_pullback_that_nobody_wants() -> None:
+    def thrifty(xp: Any, x: Any, *, keep: bool = True) -> Any:
+        return 2.0 * x, (lambda g: 2.0 * g,) if keep else None
+
+    assert mg.custom_op("*s -> *s")(thrifty)([1.0, 5.0]).tolist() == [2.0, 10.0]
+
+
+def test_functions_of_numpy_in_a_body_are_explained() -> None:
+    def numpys(xp: Any, x: Any) -> Any:
+        y = np.tanh(x)
+        return y, (lambda g: g * (1.0 - y * y),)
+
+    rejected(numpys, DTypeError, r"numpys: .* use xp's, such as xp\.tanh")
 
 
 def test_a_new_definition_replaces_the_old_one() -> None:

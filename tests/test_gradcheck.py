@@ -281,3 +281,8 @@ def test_nothing_is_left_in_the_inputs() -> None:
 def test_sizes_around_the_border_of_the_full_check(size: int) -> None:
     seen = mg.gradcheck(F.tanh, leaf(np.linspace(-1, 1, size)))
     assert seen.comparisons == ((size + 1) * size if size <= FULL else DIRECTIONS**2)
+
+
+def test_the_message_has_the_plain_entry_of_the_jacobian() -> None:
+    with pytest.raises(GradientCheckError, match=r"at \(1,\): analytic 0, central difference 0\.5 \(of result 0 at \(1,\)\)"):
+        mg.gradcheck(mg.functional.relu, mg.Tensor(np.array([1.0, 0.0]), requires_grad=True))

@@ -17,7 +17,7 @@ from small_models import LABELS, TEXTS, directory
 import minigrad as mg
 from minigrad.errors import ArgumentError, DTypeError, MissingExtraError, NonFiniteError, WeightFileError
 from minigrad.packing import PackedTokens
-from minigrad.pipeline import TASKS, TextClassification, TokenClassification, base
+from minigrad.pipeline import TASKS, SentenceSimilarity, TextClassification, TokenClassification, base
 from minigrad.pipeline.entities import STRATEGIES
 
 KINDS = {
@@ -157,6 +157,39 @@ def test_a_model_in_memory_makes_a_pipeline_too(folders: dict[str, Path]) -> Non
     predict = TextClassification(model, mg.data.Tokenizer.from_pretrained(folder), top_k=1)
     assert close(predict(TEXTS), mg.pipeline("text-classification", folder)(TEXTS, top_k=1)), "dropout is off meanwhile"
     assert model.training
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_wrong_model_or_tokenizer_is_refused_when_the_pipeline_is_made(task: str, folders: dict[str, Path]) -> None:
+    kind = TASKS[task]
+    tokenizer = mg.data.Tokenizer.from_pretrained(folders[task])
+    right, wrong = (
+        mg.models.load(folders[task]),
+        mg.models.load(folders["text-classification" if kind.head == "base" else "feature-extraction"]),
+    )
+    more = {"pooling": "mean"} if task == "sentence-similarity" else {}
+    kind(right, tokenizer, **more)
+    for model in (wrong, tokenizer, str(folders[task]), None):
+        with pytest.raises(
+            ArgumentError, match=f"{kind.__name__} takes a model with the head '{kind.head}'.*; got {type(model).__name__}$"
+        ):
+            kind(model, tokenizer, **more)
+    for other in (right, str(folders[task]), None):
+        with pytest.raises(ArgumentError, match=f"{kind.__name__} takes a tokenizer beside the model.*; got {type(other).__name__}$"):
+            kind(right, other, **more)  # type: ignore[arg-type]
+
+
+def test_similarity_of_a_model_in_memory(folders: dict[str, Path]) -> None:
+    folder = folders["sentence-similarity"]
+    model, tokenizer = mg.models.load(folder), mg.data.Tokenizer.from_pretrained(folder)
+    expected = mg.pipeline("sentence-similarity", folder, pooling="cls", normalise=True)(TEXTS[0], TEXTS)
+    assert close(SentenceSimilarity(model, tokenizer, pooling="cls")(TEXTS[0], TEXTS), expected)
+    with pytest.raises(ArgumentError, match="needs pooling, one of 'mean', 'cls', 'max'"):
+        SentenceSimilarity(model, tokenizer)
+    encoder = mg.models.SentenceEncoder.from_pretrained(folder, pooling="cls", normalise=True)
+    assert close(SentenceSimilarity(encoder)(TEXTS[0], TEXTS), expected)
+    with pytest.raises(ArgumentError, match="it has its own"):
+        SentenceSimilarity(encoder, tokenizer)
 
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask", "feature-extraction"])

@@ -123,6 +123,12 @@ def named_head(directory: Path) -> str | None:
     return next(filter(None, map(family.head_of, _architectures(path, config))), None)
 
 
+def head_of_model(model: Any) -> str | None:
+    """The head of a model in memory; None for what is no instance of a family's class."""
+    heads = {cls: head for family in FAMILIES.values() for head, cls in family.classes().items()}
+    return next((heads[cls] for cls in type(model).__mro__ if cls in heads), None)
+
+
 def max_tokens(config: PretrainedConfig) -> int:
     """The most tokens of a text that a model has positions for."""
     unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions begin behind padding's

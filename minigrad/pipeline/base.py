@@ -22,9 +22,10 @@ from minigrad.data.checks import check_count
 from minigrad.data.tokenization import checked_texts
 from minigrad.data.windows import Rows as Rows
 from minigrad.errors import ArgumentError, NonFiniteError, WeightFileError
-from minigrad.files import listing
+from minigrad.files import listing, quoted
 from minigrad.io import find_checkpoint
-from minigrad.models.auto import LOOK_ALIKES, forecast, load, max_tokens, named_head
+from minigrad.models.auto import LOOK_ALIKES, forecast, head_of_model, load, max_tokens, named_head
+from minigrad.nn import Module
 from minigrad.packing import IntArray
 from minigrad.parameter import Parameter
 from minigrad.tape import no_grad
@@ -48,7 +49,10 @@ class Chunk:
 
 
 class Pipeline(ABC):
-    """A model, its tokenizer and the options of a task: called with texts, it gives what `run` returns."""
+    """A model, its tokenizer and the options of a task: called with texts, it gives what `run` returns.
+
+    Raises: ArgumentError for a model with another head, what is no model or tokenizer, and options that `run` does not take.
+    """
 
     head: ClassVar[str]
     """The head of the model, as `minigrad.models.load` takes it."""
@@ -65,6 +69,7 @@ class Pipeline(ABC):
         device: str | None = None,
         **options: Any,
     ) -> None:
+        self._check_parts(model, tokenizer)
         self.model, self.tokenizer = model if device is None else model.to(device), tokenizer
         self.max_length = None if max_length is None else check_count("max_length", max_length)
         self.batch_tokens, self.progress = batch_tokens, progress
@@ -72,6 +77,16 @@ class Pipeline(ABC):
         self._known: list[tuple[Parameter, int]] = []  # the parameters that the replicas have, and their versions
         self.options = options
         self._check_options(options)
+
+    @classmethod
+    def _check_parts(cls, model: Any, tokenizer: Any) -> None:
+        """Raises: ArgumentError for what is no model or has another head than the task's, and for what is no tokenizer."""
+        if not isinstance(model, Module) or head_of_model(model) not in (cls.head, None):
+            wanted = f"takes a model with the head {quoted(cls.head)}, as `mg.models.load(directory, {quoted(cls.head)})` gives it"
+            raise ArgumentError(f"{cls.__name__} {wanted}; got {type(model).__name__}")
+        if not isinstance(tokenizer, Tokenizer):
+            wanted = "takes a tokenizer beside the model, as `mg.data.Tokenizer.from_pretrained(directory)` gives it"
+            raise ArgumentError(f"{cls.__name__} {wanted}; got {type(tokenizer).__name__}")
 
     @classmethod
     def from_pretrained(cls, directory_or_name: str | os.PathLike[str], **options: Any) -> Self:

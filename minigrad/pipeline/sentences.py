@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
-from minigrad.data.by_length import BATCH_TOKENS
+from minigrad.data import Tokenizer
+from minigrad.data.checks import check_count
 from minigrad.errors import ArgumentError
-from minigrad.models.sentence import SentenceEncoder
+from minigrad.files import listing
+from minigrad.models.auto import max_tokens
+from minigrad.models.sentence import POOLINGS, SentenceEncoder, SentenceSettings
 from minigrad.packing import PackedTokens
 from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, finite, split_rows
 from minigrad.tensor import Tensor
@@ -34,12 +37,33 @@ class FeatureExtraction(Pipeline):
 
 
 class SentenceSimilarity(Pipeline):
-    """A text and others to how alike their meanings are: the cosines of their sentence embeddings."""
+    """A text and others to how alike their meanings are: the cosines of their sentence embeddings.
+
+    Made of a model, its tokenizer and the pooling ("mean", "cls" or "max"), or of a SentenceEncoder, which has all three.
+    """
 
     head = "base"
 
-    def __init__(self, encoder: SentenceEncoder, *, batch_tokens: int = BATCH_TOKENS, progress: bool = True, **options: Any) -> None:
-        super().__init__(encoder.encoder, encoder.tokenizer, batch_tokens=batch_tokens, progress=progress, **options)
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer | None = None,
+        *,
+        pooling: str | None = None,
+        max_length: int | None = None,
+        **options: Any,
+    ) -> None:
+        if isinstance(model, SentenceEncoder):
+            if any(given is not None for given in (tokenizer, pooling, max_length)):
+                raise ArgumentError("SentenceSimilarity of a SentenceEncoder takes no tokenizer, pooling or max_length: it has its own")
+            encoder = model
+        else:
+            self._check_parts(model, tokenizer)
+            if pooling is None:
+                raise ArgumentError(f"SentenceSimilarity of a model and a tokenizer needs pooling, one of {listing(POOLINGS)}")
+            length = max_tokens(model.config) if max_length is None else check_count("max_length", max_length)
+            encoder = SentenceEncoder(model, cast(Tokenizer, tokenizer), SentenceSettings(pooling, True, length))
+        super().__init__(encoder.encoder, encoder.tokenizer, **options)
         self.encoder = encoder
 
     @classmethod

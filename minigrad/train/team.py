@@ -58,8 +58,8 @@ class Team:
     are forked again when a module's mode (or another plain attribute), `requires_grad`, a parameter of somebody else or a buffer has
     changed; other changes after the first step (to hooks, to variables that `loss_of` closes over) they do not see.
 
-    Raises: ArgumentError for an impossible number of workers, for several with parameters on a GPU or without `os.fork`, for a
-    max_norm that is no number >= 0, and for capture with parameters on the CPU.
+    Raises: ArgumentError for what is no function or no optimizer, for an impossible number of workers, for several with parameters on a
+    GPU or without `os.fork`, for a max_norm that is no number >= 0, and for capture with parameters on the CPU.
     """
 
     def __init__(
@@ -73,6 +73,12 @@ class Team:
         average: Average | None = None,
         capture: bool = False,
     ) -> None:
+        if not callable(loss_of):
+            raise ArgumentError(f"Team takes a function loss_of(part, whole), and got {quoted(loss_of)}")
+        if not isinstance(optimizer, Optimizer):
+            raise ArgumentError(
+                f"Team takes an optimizer after loss_of, such as AdamW(model.parameters()), and got {type(optimizer).__name__}"
+            )
         self.loss_of, self.optimizer = loss_of, optimizer
         on_gpu = device_of(optimizer.arena.data) != "cpu"
         self.workers = number_of_workers(workers, "the parameters are on a GPU" if on_gpu else None)
@@ -96,13 +102,15 @@ class Team:
 
         Raises: what `loss_of` raises; an error of a worker is of the same kind (MinigradError for kinds that are not minigrad's) and has
         the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are as before, there
-        are no gradients, and the next call begins anew, with new workers. ArgumentError for parts below 1 and for a team that is closed;
-        MinigradError (half-step) after a step that was not finished.
+        are no gradients, and the next call begins anew, with new workers. ArgumentError for what is no Batch, for parts below 1 and for a
+        team that is closed; MinigradError (half-step) after a step that was not finished.
         """
         return self._backward(batch, parts, self._captured)
 
     def _backward(self, batch: Batch, parts: int, captured: CapturedSteps | None) -> float:
         self._check_usable()
+        if not isinstance(batch, Batch):
+            raise ArgumentError(f"a team takes a Batch, as loader.epoch() gives them, and got {type(batch).__name__}")
         check_count("parts", parts)
         self.optimizer.zero_grad()
         self.grad_norm = None

@@ -7,7 +7,7 @@ dropped units follow from (seed, epoch) and (seed, step), so a run that is kille
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -20,7 +20,7 @@ from minigrad.backend.precision import check_gpu
 from minigrad.backend.random import manual_seed
 from minigrad.data.loader import PackedLoader
 from minigrad.errors import ArgumentError, CheckpointError
-from minigrad.files import listing
+from minigrad.files import listing, quoted
 from minigrad.nn import Module
 from minigrad.optim import AdamW, ConstantSchedule, CosineSchedule, LinearSchedule, Schedule, decay_groups, layer_groups
 from minigrad.train.average import Average
@@ -56,7 +56,8 @@ class Trainer:
     for the best model whenever an evaluation was the best so far. callbacks: functions of events (`events.py`). about: what the "start"
     event says of the run. identity: what must be the same when the run is resumed, beside settings, model and data.
 
-    Raises: ArgumentError if nothing is left to train, and for patience without evaluations; DeviceError for a device or a precision that
+    Raises: ArgumentError for arguments of another kind, if nothing is left to train, and for a metric, patience or evaluate_every without
+    `evaluate`; DeviceError for a device or a precision that
     is not to be had.
     """
 
@@ -74,13 +75,14 @@ class Trainer:
         about: Mapping[str, Any] | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> None:
+        _check_parts(model, objective, loader, settings, evaluate, output, callbacks)
         self.model, self.objective, self.loader, self.settings = model, objective, loader, settings
         self.evaluate, self.output, self.save_model, self.callbacks = evaluate, output, save_model, list(callbacks)
         self.about, self.identity = dict(about or {}), dict(identity or {})
         if output is not None:
             self.callbacks.insert(0, JsonLog(output / LOG_NAME))
-        if settings.patience is not None and evaluate is None:
-            raise ArgumentError(f"patience = {settings.patience} waits for better evaluations, and there is nothing to evaluate on")
+        if evaluate is None:
+            _check_without_evaluations(settings)
         if settings.device is not None:
             model.to(settings.device)
         if settings.freeze:
@@ -193,8 +195,7 @@ class Trainer:
         assert self.evaluate is not None
         started = time.perf_counter()
         with self.model.evaluating(), self.averaged():
-            metrics = {name: float(value) for name, value in self.evaluate().items()}
-            metric = self.settings.metric
+            metrics, metric = _figures(self.evaluate()), self.settings.metric
             if metric not in metrics:
                 raise ArgumentError(f"metric = {metric!r}: the evaluation gives {listing(metrics)}")
             best = isfinite(metrics[metric]) and (self.at.best is None or self._is_better(metrics[metric], self.at.best["metrics"][metric]))
@@ -245,3 +246,38 @@ class Trainer:
         event = {"event": kind, "step": self.at.step, **fields}
         for callback in self.callbacks:
             callback(event)
+
+
+def _check_parts(model: Any, objective: Any, loader: Any, settings: Any, evaluate: Any, output: Any, callbacks: Any) -> None:
+    """Raises: ArgumentError naming the first argument of a Trainer that is of another kind."""
+    expected: tuple[tuple[str, Any, Any, str], ...] = (
+        ("model", model, Module, "a model, as `mg.models.load` gives it"),
+        ("objective", objective, Objective, "an Objective, such as SequenceClasses() or a task's `objective`"),
+        ("loader", loader, PackedLoader, "a PackedLoader, such as the `loader` of a task's examples"),
+        ("settings", settings, TrainingSettings, "TrainingSettings"),
+        ("output", output, Path | None, "a pathlib.Path"),
+        ("callbacks", callbacks, Iterable, "a list of functions of an event"),
+    )
+    for name, value, kind, wanted in expected:
+        if not isinstance(value, kind):
+            raise ArgumentError(f"a Trainer's {name} must be {wanted}; got {quoted(value)}")
+    if evaluate is not None and not callable(evaluate):
+        raise ArgumentError(f"a Trainer's evaluate must be a function without arguments that gives numbers by name; got {quoted(evaluate)}")
+    for callback in callbacks:
+        if not callable(callback):
+            raise ArgumentError(f"a Trainer's callbacks must be functions of an event; got {quoted(callback)}")
+
+
+def _check_without_evaluations(settings: TrainingSettings) -> None:
+    """Raises: ArgumentError for a setting that is about evaluations."""
+    for name in ("metric", "patience", "evaluate_every"):
+        if (value := getattr(settings, name)) != getattr(TrainingSettings, name):
+            raise ArgumentError(f"{name} = {value!r} is about evaluations: pass evaluate, a function that gives figures by name")
+
+
+def _figures(given: Any) -> dict[str, float]:
+    """What an evaluation gave, as floats. Raises: ArgumentError unless it is numbers by name."""
+    try:
+        return {name: float(value) for name, value in given.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ArgumentError(f'evaluate must give numbers by name, such as {{"loss": 0.3}}; it gave {quoted(given)}') from error

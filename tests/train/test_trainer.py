@@ -9,13 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from train.captured.test_steps import CONFIG
 from train.runs import digest, last_digest, log_of, run_folder, trained_by_hand
 
 import minigrad as mg
+from minigrad.data.loader import PackedLoader
 from minigrad.errors import ArgumentError, ConfigError
+from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.train.average import Average
 from minigrad.train.config import RunConfig
+from minigrad.train.objectives import SequenceClasses
 from minigrad.train.run import Run
+from minigrad.train.settings import TrainingSettings
+from minigrad.train.tasks import Regression
+from minigrad.train.trainer import Trainer
 
 
 def changed(config: RunConfig, **training: Any) -> RunConfig:
@@ -179,3 +186,41 @@ def test_groups_reach_the_predictions(tmp_path: Path) -> None:
     Run(replace(config, data=replace(config.data, group="desk"))).fit()
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions-dev.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all(row["group"] == row["text"].split()[0] for row in rows)
+
+
+# ---------------------------------------------------------------- what a trainer is given
+def trainer(**given: Any) -> Trainer:
+    """Of a tiny model, one epoch of one step."""
+    values: dict[str, Any] = {
+        "model": BertForSequenceClassification(BertConfig(**CONFIG)),
+        "objective": SequenceClasses(),
+        "loader": PackedLoader([[1, 2], [3]], [0, 1], batch_size=2),
+        "settings": TrainingSettings(epochs=1),
+    }
+    return Trainer(**values | given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", "a/path"), ("objective", SequenceClasses), ("objective", print), ("objective", Regression()),
+        ("loader", [1, 2]), ("loader", None), ("settings", {"epochs": 1}), ("evaluate", {"loss": 1.0}), ("output", "run"),
+        ("callbacks", [5]), ("callbacks", print),
+    ],
+)  # fmt: skip
+def test_arguments_of_another_kind_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=f"a Trainer's {name} must be .*; got "):
+        trainer(**{name: value})
+
+
+@pytest.mark.parametrize("setting", [{"metric": "accuracy"}, {"patience": 2}, {"evaluate_every": 3}])
+def test_settings_of_evaluations_need_some(setting: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=f"{next(iter(setting))} = .* is about evaluations: pass evaluate"):
+        trainer(settings=TrainingSettings(**setting))
+
+
+@pytest.mark.parametrize("gives", [0.5, None, ["loss"], {"loss": "low"}, {"loss": None}])
+def test_evaluations_that_give_no_figures(gives: Any) -> None:
+    with pytest.raises(ArgumentError, match="evaluate must give numbers by name"):
+        trainer(evaluate=lambda: gives).fit()
+    assert trainer(evaluate=lambda: {"loss": np.float32(0.5)}).fit().best == {"step": 1, "metrics": {"loss": 0.5}}

@@ -10,7 +10,7 @@ import numpy as np
 from minigrad.data.records import LabelMap, Record
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import listing, quoted
-from minigrad.train.tasks.task import Task
+from minigrad.train.tasks.task import Task, check_records
 from minigrad.train.tasks.texts import MultiLabelClassification, Regression, SequenceClassification
 from minigrad.train.tasks.words import TokenClassification
 
@@ -40,6 +40,8 @@ def task_of(
     """
     if kind not in KINDS:
         raise ArgumentError(f"the kind of task must be one of {listing(KINDS)}, got {quoted(kind)}")
+    if records is not None:
+        check_records(records)
     if kind == "regression":
         return Regression()
     if labels is None and not records:

@@ -15,7 +15,8 @@ from minigrad.data.alignment import Place, Window
 from minigrad.data.loader import PackedLoader
 from minigrad.data.records import LabelMap, Record
 from minigrad.data.tokenization import Tokenizer
-from minigrad.errors import DataError
+from minigrad.errors import ArgumentError, DataError
+from minigrad.files import quoted
 from minigrad.tape import no_grad
 from minigrad.train.objectives import Objective
 from minigrad.train.scores import Numbers, scores_of
@@ -77,7 +78,10 @@ class Task(ABC):
 
     @abstractmethod
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        """The records in the form that the model takes. max_length: in tokens; dealing: as PackedLoader takes it."""
+        """The records in the form that the model takes. max_length: in tokens; dealing: as PackedLoader takes it.
+
+        Raises: ArgumentError for what is no tokenizer, no list of records, or an empty one.
+        """
 
     @abstractmethod
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
@@ -131,6 +135,24 @@ class Task(ABC):
         """What `minigrad.models.load` is told of the labels."""
         names = {"num_labels": 1} if self.labels is None else {"id2label": dict(enumerate(self.labels.names))}
         return {**names, "problem_type": self.problem_type}
+
+
+def check_parts(tokenizer: Any, records: Any) -> None:
+    """Raises: ArgumentError for what a task cannot make examples of."""
+    if not isinstance(tokenizer, Tokenizer):
+        raise ArgumentError(f"examples are made by a tokenizer, as `Tokenizer.from_pretrained` gives it; got {quoted(tokenizer)}")
+    check_records(records)
+    if not records:
+        raise ArgumentError("there are no records to make examples of")
+
+
+def check_records(records: Any) -> None:
+    """Raises: ArgumentError for what is no list of records."""
+    if not isinstance(records, Sequence):
+        raise ArgumentError(f"records must be a list, as `records_from` and `read_records` give it; got {quoted(records)}")
+    for record in records:
+        if not isinstance(record, Record):
+            raise ArgumentError(f"records must be of the class Record: `records_from(rows)` makes them of dicts; got {quoted(record)}")
 
 
 def require_labels(examples: Examples) -> None:

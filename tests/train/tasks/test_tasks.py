@@ -257,3 +257,20 @@ def test_arguments_that_do_not_fit() -> None:
         "id2label": {0: "x", 1: "y"},
         "problem_type": "single_label_classification",
     }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_no_examples_are_made_of(kind: str, tokenizer: Tokenizer, model_directory: Path) -> None:
+    rows: Any = [{"text": "a", "label": "x"}]
+    with pytest.raises(ArgumentError, match=r"`records_from\(rows\)` makes them of dicts"):
+        task_of(kind, rows)
+    with pytest.raises(ArgumentError, match="records must be a list"):
+        task_of(kind, rows[0])
+    task = task_of(kind, labels=LabelMap(("0", "1")))
+    with pytest.raises(ArgumentError, match=r"`records_from\(rows\)` makes them of dicts"):
+        task.examples(tokenizer, rows, 16)
+    with pytest.raises(ArgumentError, match="there are no records"):
+        task.examples(tokenizer, [], 16)
+    for other in (str(model_directory), model_directory, None):
+        with pytest.raises(ArgumentError, match="examples are made by a tokenizer"):
+            task.examples(other, some(2), 16)  # type: ignore[arg-type]
