@@ -72,7 +72,7 @@ class Run:
             self.model,
             self.task.objective,
             self.examples["train"].loader,
-            config.training if "dev" in self.examples else replace(config.training, metric="loss"),  # the metric of the test is the run's
+            config.training,
             evaluate=self._evaluate_dev if "dev" in self.examples else None,
             output=self.directory,
             save_model=self.save_model,

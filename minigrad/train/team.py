@@ -102,15 +102,13 @@ class Team:
 
         Raises: what `loss_of` raises; an error of a worker is of the same kind (MinigradError for kinds that are not minigrad's) and has
         the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are as before, there
-        are no gradients, and the next call begins anew, with new workers. ArgumentError for what is no Batch, for parts below 1 and for a
-        team that is closed; MinigradError (half-step) after a step that was not finished.
+        are no gradients, and the next call begins anew, with new workers. ArgumentError for parts below 1 and for a team that is closed;
+        MinigradError (half-step) after a step that was not finished.
         """
         return self._backward(batch, parts, self._captured)
 
     def _backward(self, batch: Batch, parts: int, captured: CapturedSteps | None) -> float:
         self._check_usable()
-        if not isinstance(batch, Batch):
-            raise ArgumentError(f"a team takes a Batch, as loader.epoch() gives them, and got {type(batch).__name__}")
         check_count("parts", parts)
         self.optimizer.zero_grad()
         self.grad_norm = None

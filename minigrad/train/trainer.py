@@ -7,7 +7,7 @@ dropped units follow from (seed, epoch) and (seed, step), so a run that is kille
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -56,9 +56,8 @@ class Trainer:
     for the best model whenever an evaluation was the best so far. callbacks: functions of events (`events.py`). about: what the "start"
     event says of the run. identity: what must be the same when the run is resumed, beside settings, model and data.
 
-    Raises: ArgumentError for arguments of another kind, if nothing is left to train, and for a metric, patience or evaluate_every without
-    `evaluate`; DeviceError for a device or a precision that
-    is not to be had.
+    Raises: ArgumentError for arguments of another kind, if nothing is left to train, and for patience without evaluations; DeviceError for
+    a device or a precision that is not to be had.
     """
 
     def __init__(
@@ -81,8 +80,8 @@ class Trainer:
         self.about, self.identity = dict(about or {}), dict(identity or {})
         if output is not None:
             self.callbacks.insert(0, JsonLog(output / LOG_NAME))
-        if evaluate is None:
-            _check_without_evaluations(settings)
+        if settings.patience is not None and evaluate is None:
+            raise ArgumentError(f"patience = {settings.patience} waits for better evaluations, and there is nothing to evaluate on")
         if settings.device is not None:
             model.to(settings.device)
         if settings.freeze:
@@ -256,7 +255,7 @@ def _check_parts(model: Any, objective: Any, loader: Any, settings: Any, evaluat
         ("loader", loader, PackedLoader, "a PackedLoader, such as the `loader` of a task's examples"),
         ("settings", settings, TrainingSettings, "TrainingSettings"),
         ("output", output, Path | None, "a pathlib.Path"),
-        ("callbacks", callbacks, Iterable, "a list of functions of an event"),
+        ("callbacks", callbacks, Sequence, "a list of functions of an event"),
     )
     for name, value, kind, wanted in expected:
         if not isinstance(value, kind):
@@ -266,13 +265,6 @@ def _check_parts(model: Any, objective: Any, loader: Any, settings: Any, evaluat
     for callback in callbacks:
         if not callable(callback):
             raise ArgumentError(f"a Trainer's callbacks must be functions of an event; got {quoted(callback)}")
-
-
-def _check_without_evaluations(settings: TrainingSettings) -> None:
-    """Raises: ArgumentError for a setting that is about evaluations."""
-    for name in ("metric", "patience", "evaluate_every"):
-        if (value := getattr(settings, name)) != getattr(TrainingSettings, name):
-            raise ArgumentError(f"{name} = {value!r} is about evaluations: pass evaluate, a function that gives figures by name")
 
 
 def _figures(given: Any) -> dict[str, float]:

@@ -810,11 +810,3 @@ def test_a_team_of_other_things_is_refused() -> None:
         Team(lambda part, whole: layer(mg.tensor([[1.0, 2.0]])).sum(), layer)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"Team takes a function loss_of\(part, whole\)"):
         Team(5, mg.optim.SGD(layer.parameters(), lr=0.1))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("batch", [None, pack([[1, 2], [3, 4]])])
-def test_what_is_no_batch_is_refused(batch: Any) -> None:
-    layer = mg.nn.Linear(2, 1)
-    team = Team(lambda part, whole: part.labels, mg.optim.SGD(layer.parameters(), lr=0.1))
-    with team, pytest.raises(ArgumentError, match=f"a team takes a Batch, .* got {type(batch).__name__}"):
-        team.backward(batch)
