@@ -18,7 +18,9 @@ from minigrad.files import quoted
 HEADER_CHARACTERS = 30
 """A longer word is no name of a column."""
 LEAST_LABELS = 10
+"""Fewer tell nothing."""
 OWN_SHARE = 0.9
+"""Of the labels occur once where they may be texts."""
 LONG_LABEL = 30
 """Characters that labels have on average where they may be texts."""
 # In prose white space follows a semicolon.

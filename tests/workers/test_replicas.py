@@ -187,10 +187,10 @@ def test_what_rows_of_a_table_owe_is_paid_before_workers_read_them() -> None:
     table = model.bert.embeddings.word_embeddings.weight
     optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3, weight_decay=0.5)
     tokens = PackedTokens.of([np.array([1, 2, 3]), np.array([4, 5])])
-    with Team(LossOf(model, SequenceClasses()), optimizer, workers=2) as team:
+    owed = Replicas(lambda part: np.full((len(part.packing), 1), len(table.ledger.factors)), workers=2)
+    with Team(LossOf(model, SequenceClasses()), optimizer, workers=2) as team, owed:
         for _ in range(2):
             for _ in team.steps([Batch(tokens, np.array([0, 1]), None, np.arange(2))] * 3):
                 pass
             assert table.ledger.factors
-            with Replicas(lambda part: np.full((len(part.packing), 1), len(table.ledger.factors)), workers=2) as owed:
-                assert owed(tokens).tolist() == [[0], [0]]
+            assert owed(tokens).tolist() == [[0], [0]]
