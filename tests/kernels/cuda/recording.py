@@ -5,7 +5,8 @@ one it wrote, as CuPy's kernels are by a CUDA graph; kernels run in the emulator
 memory and are nothing to be recorded.
 
 Replays, and copies that nobody waits for, stand in a queue until somebody does, or computes anything at once: a GPU that is as late as it
-can be. So whoever overwrites what has not been copied yet, or reads what has not been computed, is found out.
+can be. So whoever overwrites what has not been copied yet, or reads what has not been computed, is found out. So is who reads what is held
+no longer: a replay spoils an array where the recorded step let go of it, since a GPU's next array would lie there.
 """
 
 from __future__ import annotations
@@ -114,6 +115,31 @@ def note(name: str, again: Callable[[], object]) -> None:
         (tape if SecondStream.entered is None else SecondStream.entered.waiting).append((name, again))
 
 
+class Memory:
+    """Of an array and its views. On a GPU the next array of the same stream takes it as soon as nobody holds any of them: so it is spoiled
+    then."""
+
+    of: ClassVar[WeakValueDictionary[int, Memory]] = WeakValueDictionary()
+    """By the id of what owns it."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array, self._stream = owner(array), SecondStream.entered
+        self.of[id(self._array)] = self
+
+    def __del__(self) -> None:
+        if tape is not None:
+            array = self._array
+            (tape if self._stream is None else self._stream.waiting).append(("freed", lambda: spoil(array)))
+
+
+def owner(array: np.ndarray) -> Any:
+    """The array whose memory this one views."""
+    found: Any = array
+    while (beneath := np.ndarray.base.__get__(found)) is not None:
+        found = beneath
+    return found
+
+
 def plain(value: Any) -> Any:
     """Device arrays, also in lists and tuples, as NumPy's, in the same memory. Raises: AssertionError for an array of the host."""
     if isinstance(value, Device):
@@ -130,15 +156,16 @@ class Device(np.ndarray):
     device = "the emulated GPU"
     _wholes: ClassVar[WeakValueDictionary[int, Device]] = WeakValueDictionary()
 
+    def __array_finalize__(self, source: Any) -> None:
+        self.memory = Memory.of.get(id(owner(self)))
+
     @property
     def base(self) -> Device:
         """One and the same array for all views of its memory, as in CuPy; NumPy would name the array that each was made of."""
-        owner: Any = self
-        while (beneath := np.ndarray.base.__get__(owner)) is not None:
-            owner = beneath
-        whole = self._wholes.get(id(owner))
+        owned = owner(self)
+        whole = self._wholes.get(id(owned))
         if whole is None:
-            whole = self._wholes[id(owner)] = owner.view(Device)
+            whole = self._wholes[id(owned)] = owned.view(Device)
         return whole
 
     def get(self, stream: Any = None, out: Any = None, blocking: bool = True) -> np.ndarray:
@@ -204,9 +231,13 @@ for _name in METHODS:
 
 def taken(array: np.ndarray) -> Device:
     """An array of the device in memory of its own; of a recording's, while there is one."""
+    memory = None
     if transfers.is_recording():
         allocated.append(array)
-    return array.view(Device)
+        memory = Memory(array)
+    found = array.view(Device)
+    assert found.memory is memory
+    return found
 
 
 def spoil(array: np.ndarray) -> None:
@@ -344,7 +375,7 @@ class Recorder:
             finally:
                 done, tape = tape, None
         shared = list(allocated)
-        self.lengths.append(Counter(name for name, _ in done))
+        self.lengths.append(Counter(name for name, _ in done if name != "freed"))
 
         def again() -> None:
             for array in shared:

@@ -15,6 +15,7 @@ from train.captured.test_steps import CONFIG, batches, trained
 
 import minigrad as mg
 from minigrad.backend import transfers
+from minigrad.backend.branch import Branch
 from minigrad.backend.gemm import SHORT
 from minigrad.data.loader import Batch
 from minigrad.kernels.cuda.table import TABLE
@@ -189,3 +190,12 @@ def test_what_a_recording_has_made_does_not_last_from_one_replay_to_the_next(gpu
         (found,), replay = gpu().recorded(function)
         replay()
         assert (transfers.to_host(found) == 5).all() == is_right
+
+
+def test_what_is_read_beside_is_held(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A branch that holds nothing computes from memory that is another array's by then, and is found out by that."""
+    plain, _ = made(SequenceClasses(), batches(LENGTHS), False, True)
+    run = Branch.run
+    monkeypatch.setattr(Branch, "run", lambda branch, work, holder, size: run(branch, work, object(), size))
+    ours, _ = made(SequenceClasses(), batches(LENGTHS), True, True)
+    assert not np.array_equal(np.array(ours), np.array(plain), equal_nan=True)
