@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from kernels.cuda.emulation import Emulator, Namespace, guarded
 
 from minigrad.backend import numpy as numpy_namespace
@@ -12,6 +13,7 @@ from minigrad.backend import random
 from minigrad.backend.precision import rounded
 from minigrad.backend.random import Draw
 from minigrad.kernels import register_cuda
+from minigrad.kernels.cuda.table import TABLE
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -71,6 +73,16 @@ def finer(form: str, size: int, lengths: tuple[int, ...], precision: str) -> tup
         return None if x is None else rounded(x, precision)
 
     return (large, g, constants), ([short(a) for a in large], rounded(g, precision), constants)
+
+
+def only_smallest(changed: Emulator, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave kernels for heads of 32 alone in changed sources: the others would only take a compiler's time."""
+    source = f"attention_{precision}.cu"
+    for name, entry in list(TABLE.items()):
+        if entry.source == source and not name.endswith("_32"):
+            monkeypatch.delitem(TABLE, name)
+    lines = (changed.sources / source).read_text(encoding="utf-8").splitlines(keepends=True)
+    (changed.sources / source).write_text("".join(line for line in lines if "64)" not in line and "128)" not in line), encoding="utf-8")
 
 
 def kernels(given: Sample, emulator: Emulator, backwards: bool = False) -> list[np.ndarray]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
-from kernels.cuda.emulation import Emulator
+from kernels.cuda.emulation import RACES, Emulator
 
 from minigrad.kernels.cuda import launch
 
@@ -17,7 +18,7 @@ def passes_used() -> None:
 
 @pytest.fixture(scope="session")
 def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator(tmp_path_factory.mktemp("emulated"))
+    return Emulator(tmp_path_factory.mktemp("emulated"), flags=RACES if "EMULATED_RACES" in os.environ else ())
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -18,11 +20,12 @@ from minigrad.backend import numpy as numpy_namespace
 from minigrad.kernels.cuda.build import SOURCES
 from minigrad.kernels.cuda.table import TABLE, Grid
 
+HERE = Path(__file__).parent
+
 FLAGS = (
     "-std=c++20",
     "-O1",
     "-U_FORTIFY_SOURCE",
-    "-shared",
     "-fPIC",
     "-ffp-contract=off",
     "-Wall",
@@ -32,6 +35,9 @@ FLAGS = (
     "-fsanitize=alignment",
 )
 
+RACES = ("-DRACES", "-fsanitize=thread", "-fno-gnu-unique", "-g")
+"""Flags with which a run ends at a race in a kernel: see races.cpp. It takes longer."""
+
 GUARD = 64
 """Elements in front of and behind every array of `guarded`."""
 
@@ -40,9 +46,20 @@ class EmulationError(AssertionError):
     """What would hang or be undefined on a GPU."""
 
 
+def compiled(compiler: str, made: Path, *command: str) -> str:
+    done = subprocess.run([compiler, *command, "-o", str(made)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return str(made)
+
+
+@cache
+def finder_of_races(compiler: str) -> str:
+    return compiled(compiler, Path(mkdtemp()) / "races.o", "-c", *FLAGS, "-DRACES", str(HERE / "races.cpp"))
+
+
 class Emulator:
     """Compiled sources, one library each, made when first wanted. backwards: threads run in falling order. flags: more of the compiler's;
-    "-DTURING" for a GPU before Ampere."""
+    "-DTURING" for a GPU before Ampere, `RACES`."""
 
     def __init__(self, folder: Path, sources: Path = SOURCES, flags: Sequence[str] = ()) -> None:
         self.folder, self.sources, self.flags, self.backwards = folder, sources, flags, False
@@ -56,7 +73,7 @@ class Emulator:
         text = (folder / source).read_text(encoding="utf-8")
         assert right in text
         (folder / source).write_text(text.replace(right, wrong), encoding="utf-8")
-        return Emulator(folder, folder)
+        return Emulator(folder, folder, self.flags)
 
     def library(self, source: str, names: list[str]) -> ctypes.CDLL:
         """The library of one source, in which the kernels `names` can be called."""
@@ -64,15 +81,14 @@ class Emulator:
             compiler = shutil.which("g++")
             if compiler is None:
                 pytest.skip("no g++ here: kernels cannot be run on the CPU")
-            made = self.folder / f"{source}.so"
             lines = [f'#include "{self.sources / source}"', *(f"EMULATE({name})" for name in names)]
             (self.folder / f"{source}.cpp").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            header = Path(__file__).with_name("emulator.h")
-            command = [compiler, *FLAGS, *self.flags, f"-I{self.sources}", "-include", str(header)]
-            command += ["-o", str(made), str(self.folder / f"{source}.cpp")]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            library = ctypes.CDLL(str(made))
+            kernels = ["-include", str(HERE / "emulator.h"), f"-I{self.sources}", str(self.folder / f"{source}.cpp")]
+            objects = [compiled(compiler, self.folder / f"{source}.o", "-c", *FLAGS, *self.flags, *kernels)]
+            if self.flags == RACES:
+                objects.append(finder_of_races(compiler))
+            made = compiled(compiler, self.folder / f"{source}.so", "-shared", *objects)  # without the libraries of -fsanitize
+            library = ctypes.CDLL(made)
             library.emulator_failure.restype = ctypes.c_char_p
             self._libraries[source] = library
         return self._libraries[source]
@@ -94,7 +110,7 @@ class Emulator:
             pointers = (ctypes.c_void_p * len(held))(*[value.ctypes.data for value in held])
             library.emulator_run_backwards(int(self.backwards))
             if library[f"emulate_{name}"]((ctypes.c_uint * 6)(*grid, *block), pointers):
-                raise EmulationError(f"{name}: {library.emulator_failure().decode()}")
+                raise EmulationError(f"{name}: {with_lines(library.emulator_failure().decode(), library._name)}")
 
         return run
 
@@ -108,6 +124,12 @@ class Emulator:
         while sizes[len(found)]:
             found.append(sizes[len(found)])
         return found
+
+
+def with_lines(message: str, library: str) -> str:
+    """A message in which places in a library's code (@0x…) are those in its sources."""
+    command = ["addr2line", "--basenames", "--exe", library]
+    return re.sub("@(0x[0-9a-f]+)", lambda found: subprocess.check_output([*command, found[1]], text=True).strip(), message)
 
 
 class Namespace:

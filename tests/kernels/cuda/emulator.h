@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "races.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -31,6 +33,7 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __restrict__
 #define EMULATED
+#define OWN __attribute__((section("emulator")))  // not where the kernels' shared memory lies, which is that of variables without a section
 
 // ---------------------------------------------------------------- vector types
 struct dim3 {
@@ -47,7 +50,10 @@ EMULATE_VECTORS(int, int)
 EMULATE_VECTORS(unsigned, uint)
 #undef EMULATE_VECTORS
 
-inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+OWN inline dim3 threadIdx;
+OWN inline dim3 blockIdx;
+OWN inline dim3 blockDim;
+OWN inline dim3 gridDim;
 
 // ---------------------------------------------------------------- the scheduler
 namespace emulator {
@@ -72,18 +78,20 @@ struct Thread {
     State state = State::ready;
     int line = 0;                  // of the barrier or warp operation
     unsigned mask = 0;             // of the warp operation
+    bool orders = false;           // whether the operation orders what the lanes read and write
     unsigned char value[64] = {};  // what this lane brings to it
     std::vector<Copy> copies;      // that it has begun and not yet awaited
 };
 
-inline std::vector<Thread> threads;
-inline Thread* current = nullptr;
-inline jmp_buf scheduler;
-inline std::function<void()> body;
-inline std::string failure;
-inline bool backwards = false;
+OWN inline std::vector<Thread> threads;
+OWN inline Thread* current = nullptr;
+OWN inline jmp_buf scheduler;
+OWN inline std::function<void()> body;
+OWN inline std::string failure;
+OWN inline bool backwards = false;
 
 inline void fail(const char* format, ...) {
+    const races::Pause pause;
     char text[400];
     va_list arguments;
     va_start(arguments, format);
@@ -97,9 +105,11 @@ __attribute__((noinline)) inline void suspend() {
     if (!_setjmp(current->place)) _longjmp(scheduler, 1);
 }
 
-inline void wait(State state, int line) {
+inline void wait(State state, int line, bool orders) {
+    const races::Pause pause;
     current->state = state;
     current->line = line;
+    current->orders = orders;
     suspend();
     threadIdx = current->index;
 }
@@ -108,6 +118,7 @@ inline void wait(State state, int line) {
 inline void entry() {
     for (;;) {
         body();
+        const races::Pause pause;
         current->state = State::finished;
         suspend();
     }
@@ -115,14 +126,22 @@ inline void entry() {
 
 // Until it waits or has finished.
 __attribute__((noinline)) inline void resume(Thread& t) {
-    if (_setjmp(scheduler)) return;
-    if (t.begun) _longjmp(t.place, 1);
+    if (_setjmp(scheduler)) {
+        races::run(-1, nullptr, 0);
+        return;
+    }
+    const int number = &t - threads.data();
+    if (t.begun) {
+        races::run(number, t.stack.get(), STACK);
+        _longjmp(t.place, 1);
+    }
     t.begun = true;
     ucontext_t start;
     getcontext(&start);
     start.uc_stack.ss_sp = t.stack.get();
     start.uc_stack.ss_size = STACK;
     makecontext(&start, entry, 0);
+    races::run(number, t.stack.get(), STACK);
     setcontext(&start);
 }
 
@@ -131,14 +150,15 @@ __attribute__((noinline)) inline void resume(Thread& t) {
 template <class T>
 std::array<T, WARP> collect(unsigned mask, T value, int line) {
     static_assert(sizeof(T) <= sizeof Thread::value);
+    const races::Pause pause;
     memcpy(current->value, &value, sizeof value);
     current->mask = mask;
-    wait(State::at_warp, line);
+    wait(State::at_warp, line, false);
     std::array<T, WARP> found{};
     const size_t base = (current - threads.data()) / WARP * WARP;
     for (unsigned lane = 0; lane < WARP && base + lane < threads.size(); ++lane)
         if (mask >> lane & 1) memcpy(&found[lane], threads[base + lane].value, sizeof value);
-    wait(State::at_warp, line);
+    wait(State::at_warp, line, false);
     return found;
 }
 
@@ -177,6 +197,7 @@ inline bool wake_lanes(size_t first, size_t past) {
         }
         for (size_t i = first; complete && i < past; ++i)
             if (mask >> (i - first) & 1) threads[i].state = State::ready;
+        if (complete && t.orders) races::meet_in_warp(first / WARP, mask);
         woken = woken || complete;
     }
     return woken;
@@ -190,6 +211,7 @@ inline void wake_block() {
         if (t.state == State::at_warp) fail("a warp operation in line %d is not reached by all lanes of its mask", t.line);
     }
     if (waiting && finished) fail("%zu threads wait at a barrier that %zu have left without", waiting, finished);
+    races::meet_at_barrier();
     for (Thread& t : threads) {
         if (t.line != threads[0].line) fail("threads of one block wait at the barriers of lines %d and %d", threads[0].line, t.line);
         t.state = State::ready;
@@ -197,6 +219,7 @@ inline void wake_block() {
 }
 
 inline void run_block() {
+    races::begin_block();
     size_t number = 0;
     for (Thread& t : threads) {
         t.index = {(unsigned)(number % blockDim.x), (unsigned)(number / blockDim.x % blockDim.y), (unsigned)(number / blockDim.x / blockDim.y)};
@@ -221,6 +244,7 @@ inline void run_block() {
 template <class... A, size_t... I>
 int call(void (*kernel)(A...), dim3 grid, dim3 block, void** arguments, std::index_sequence<I...>) {
     failure.clear();
+    races::begin_launch();
     gridDim = grid, blockDim = block;
     threads.resize((size_t)block.x * block.y * block.z);  // stacks are kept from one launch to the next
     body = [&] { kernel(*(A*)arguments[I]...); };
@@ -248,6 +272,7 @@ const int* parameter_sizes(void (*)(A...)) {
 
 }  // namespace emulator
 
+extern "C" inline __attribute__((used)) void emulator_fail(const char* message) { emulator::failure = message; }
 extern "C" inline __attribute__((used)) const char* emulator_failure() { return emulator::failure.c_str(); }
 extern "C" inline __attribute__((used)) void emulator_run_backwards(int yes) { emulator::backwards = yes; }
 
@@ -269,11 +294,12 @@ extern "C" inline __attribute__((used)) void __ubsan_handle_type_mismatch_v1(con
     extern "C" const int* parameters_of_##name() { return emulator::parameter_sizes(name); }
 
 // ---------------------------------------------------------------- what kernels call
-inline void __syncthreads(int line = __builtin_LINE()) { emulator::wait(emulator::State::at_barrier, line); }
+inline void __syncthreads(int line = __builtin_LINE()) { emulator::wait(emulator::State::at_barrier, line, true); }
 
 inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) {
+    const races::Pause pause;
     emulator::current->mask = mask;
-    emulator::wait(emulator::State::at_warp, line);
+    emulator::wait(emulator::State::at_warp, line, true);
 }
 
 template <class T>

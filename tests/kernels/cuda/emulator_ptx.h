@@ -73,6 +73,9 @@ inline std::array<const char*, WARP> rows_of_matrices(const void* row, int line)
 template <int BYTES>
 void copy(void* to, const void* from, bool there, int line) {
     if ((size_t)to % BYTES || (there && (size_t)from % BYTES)) fail("line %d: a copy of %d bytes is not aligned", line, BYTES);
+    races::touch(to, BYTES, true);
+    if (there) races::touch(from, BYTES, false);
+    const races::Pause pause;
     current->copies.push_back({to, there ? from : nullptr, BYTES});
 }
 
@@ -137,6 +140,8 @@ inline void copy_16(void* to, const void* from, bool there, int line = __builtin
 inline void copy_4(void* to, const void* from, bool there, int line = __builtin_LINE()) { emulator::copy<4>(to, from, there, line); }
 
 inline void await_copies() {
+    for (const auto& copy : emulator::current->copies) races::touch(copy.to, copy.bytes, true);
+    const races::Pause pause;
     for (const auto& copy : emulator::current->copies) copy.from ? memcpy(copy.to, copy.from, copy.bytes) : memset(copy.to, 0, copy.bytes);
     emulator::current->copies.clear();
 }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from kernels.cuda.attention_cases import assert_close, body, finer, kernels, sample
+from kernels.cuda.attention_cases import assert_close, body, finer, kernels, only_smallest, sample
 from kernels.cuda.emulation import EmulationError, Emulator
 
 import minigrad as mg
 from minigrad.kernels.cuda import launch
-from minigrad.kernels.cuda.table import TABLE
 
 FLOAT32, TF32, BF16 = "float32", "tf32", "bf16"
 
@@ -61,12 +60,7 @@ def test_a_planted_error_is_caught(
     precision: str, form: str, source: str, right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted = emulator.changed(source, right, wrong)
-    kept = f"attention_{precision}.cu"
-    for name, entry in list(TABLE.items()):  # the other head sizes would only take a compiler's time
-        if entry.source == kept and not name.endswith("_32"):
-            monkeypatch.delitem(TABLE, name)
-    lines = (planted.sources / kept).read_text(encoding="utf-8").splitlines(keepends=True)
-    (planted.sources / kept).write_text("".join(line for line in lines if "64)" not in line and "128)" not in line), encoding="utf-8")
+    only_smallest(planted, precision, monkeypatch)
     monkeypatch.setattr(launch, "kernel_of", planted.kernel)
     case = short = sample(form, 32, (3, 33, 70), precision=precision)
     if precision == TF32:

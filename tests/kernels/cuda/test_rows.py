@@ -228,7 +228,7 @@ PLANTED: list[tuple[str, str, str, str, Callable[[], Any]]] = [
     (
         "layer_norm",
         "layer_norm.cuh",
-        "less = __shfl_sync(ALL, v[0].x, 0)",
+        "less = __shfl_sync(ALL, lane.left > 0 ? v[0].x : 0.0f, 0)",
         "less = 0.0f",
         lambda: [a + 1e4 for a in normal((3, 384))] + normal((384,), (384,)),
     ),

@@ -1,8 +1,8 @@
 // The start of an encoder in one launch: rows of up to three tables, their sum, layer normalisation and dropout; and the way back as far as
 // the gradient of that sum.
 //
-// Each step is one of rows.cuh and layer_norm.cuh, or like one. They hand rows on through memory, which is still in the cache: a block does
-// all steps for its own rows, and its threads wait for each other in between.
+// Each step is one of rows.cuh and layer_norm.cuh, or like one. They hand rows on through memory, which is still in the cache. All of them
+// divide a row among the lanes of its warp in the same way, so that a lane reads what it has written itself, and nobody waits.
 #include "storage.cuh"
 
 using Storage = float;
@@ -53,9 +53,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
         {table1, ids1, height1, untrained1}, {table2, ids2, height2, untrained2}, {table3, ids3, height3, untrained3}};
     float* sums = xhat ? xhat : out;
     add_tables(tables, trained, sums, rows, width);
-    __syncthreads();
     add_norm(sums, nullptr, nullptr, gamma, beta, out, nullptr, xhat, rstd, rows, width, eps, nullptr, nullptr, 0, 0, 0, 0, 1.0f);
-    __syncthreads();
     if (places || rounded_bf16 || rounded_fp16) drop_rows(out, out, ROUNDED_ROWS, rows, width, places, RECIPE_DRAW);
 }
 
@@ -66,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
                         int width, const int2* places, RECIPE) {
     if (dropped) {
         drop_rows(g, dropped, {nullptr, nullptr}, rows, width, places, RECIPE_DRAW);
-        __syncthreads();
+        __syncthreads();  // `add_norm_pullback` copies g, beside what this thread does otherwise
         g = dropped;
     }
     add_norm_pullback(g, gamma, xhat, rstd, gx, nullptr, rows, width, nullptr, nullptr, 0, 0, 0, 0, 1.0f);

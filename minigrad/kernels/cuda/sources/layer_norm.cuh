@@ -134,7 +134,7 @@ struct AddNorm {
             v[i] = lane.room[i * WARP] + found * factors(drawing, kept, i);
         }
         // First one of the numbers is subtracted, then the mean of what is left: rows with a large mean keep their digits.
-        float less = __shfl_sync(ALL, v[0].x, 0);
+        float less = __shfl_sync(ALL, lane.left > 0 ? v[0].x : 0.0f, 0);
 #pragma unroll
         for (int pass = 0; pass < 2; ++pass) {
             float sum = 0.0f;
