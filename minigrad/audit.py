@@ -28,7 +28,8 @@ STEPS = (1e-2, 1e-3, 1e-4, 1e-5)
 gradient agrees at one of them; a wrong one at none."""
 
 CLOSE_STEPS = (1e-6, 1e-7)
-"""Tried, too, where the gradient is large enough for them: among thousands of units of ReLU some are near their corner."""
+"""Shorter steps, tried too where the gradient is large enough to be measured by them: of thousands of ReLU units some are so close to their
+corner that a longer step passes it."""
 
 RTOL = 1e-6
 """Allowed difference, as a part of the gradient's length."""
@@ -37,7 +38,7 @@ RESOLVED = 1e-4
 """A gradient counts as measured when the difference quotient is uncertain by at most this part of its length."""
 
 CORNER_DIRECTIONS = 4
-"""Corners of several units can cancel along a direction: so many are tried."""
+"""How many directions are tried in search of a corner: along a single one the corners of several units can cancel."""
 
 BESIDE = 0.1
 """How far beside a corner the gradient is compared again: so far that hardly any unit is near its corner there."""

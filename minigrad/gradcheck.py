@@ -47,9 +47,6 @@ class GradientCheck:
     comparisons: int
     """Entries of Jacobians (or products of them with random directions) that were compared."""
 
-    def __bool__(self) -> bool:
-        return True
-
 
 def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], order: int = 1, seed: int = 0) -> GradientCheck:
     """Compare the gradient of `function(*inputs)` with central differences.

@@ -18,7 +18,7 @@ from minigrad.errors import ArgumentError, DTypeError, ShapeError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-_INT64 = np.dtype(np.int64)  # one object for all arrays of it, but for those read from elsewhere
+_INT64 = np.dtype(np.int64)  # arrays made here share this one object, so `is` recognises them fast; those read from a file may not
 
 
 def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any]:
@@ -41,9 +41,10 @@ MAX_NUMBER = 1 << 20
 
 
 ATTENTION_COST = 2048
-"""Tokens of a sequence for which attention costs as much as all else: six times the hidden size, for one of about 340.
+"""The length at which attention costs a layer as much as all its matrices do.
 
-A layer of hidden size h takes 24 h² operations per token for its matrices and 4 h n for attention to n tokens.
+A layer of hidden size h takes 24 h² operations per token for its matrices and 4 h n for attention to n tokens: equal at n = 6 h. This is
+the length for a hidden size of about 340.
 """
 
 

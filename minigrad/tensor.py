@@ -249,7 +249,8 @@ class Tensor:
         raise DTypeError("`in` is not defined for tensors: use functional.equal(tensor, value) and reduce the result")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return self.__reduce__()[0](*self.__reduce__()[1])  # type: ignore[no-any-return]
+        rebuild, arguments = self.__reduce__()
+        return rebuild(*arguments)  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.node is not None and not isinstance(self.node, Leaf):

@@ -41,7 +41,7 @@ CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 _NUMBER = re.compile("[0-9]{1,9}")
 
 OWN = frozenset({"id2label", "extra", "source"})
-"""Fields that are no key of config.json as they are."""
+"""Fields that are not written to config.json as they are."""
 
 WORDS = "embeddings.word_embeddings.weight"
 
@@ -253,16 +253,18 @@ def default_labels(count: int) -> dict[int, str]:
     return {i: f"LABEL_{i}" for i in range(count)}
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a (small) file.
-
-    Raises: ConfigError.
-    """
+def read_json(path: Path) -> Any:
+    """The JSON in a (small) file. Raises: ConfigError."""
     raw = read_bounded(path, MAX_JSON_BYTES, ConfigError, "config-limit")
     try:
-        value = parse_json(raw.decode("utf-8"))
+        return parse_json(raw.decode("utf-8"))
     except ValueError as error:
         raise ConfigError(path, f"not valid JSON: {error}", code="bad-json") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The same, of a file that must hold an object. Raises: ConfigError."""
+    value = read_json(path)
     if not isinstance(value, dict):
         raise ConfigError(path, f"must hold a JSON object, found {json_type(value)}", code="bad-json")
     return value

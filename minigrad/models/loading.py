@@ -176,7 +176,7 @@ def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: s
             unexpected.append(tensor.name)
     new: list[str] = []
     missing: list[str] = []
-    begun = {name.rpartition(".")[0] for name in contents.tensors}  # of a layer without its bias nobody wants a new one
+    begun = {name.rpartition(".")[0] for name in contents.tensors}  # a layer of the file that lacks its bias: missing, not new
     for path in own.values():
         name, shape = without_prefix(path, prefix), parameters[path].shape
         if path not in reads:

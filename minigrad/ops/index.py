@@ -41,7 +41,7 @@ def check_rows(what: str, ids: Array, rows: int) -> None:
 
 
 def placed_rows(what: str, ids: Array, rows: int, device: str) -> Array:
-    """Ids on `device` for an operation that calls `check_rows`, which does not check there.
+    """Ids moved to `device`. For a GPU they are checked before, because `check_rows` does not look at ids there.
 
     Raises: DTypeError; IndexRangeError.
     """

@@ -1,4 +1,4 @@
-"""What a forked worker knows is a copy made by the fork, and a CUDA graph does what was recorded: here is seen when that has become old."""
+"""A forked worker knows what was true when it was forked, a CUDA graph does what was recorded: this tells when that is out of date."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Mark(Protocol):
 class _OfModule:
     """Its plain attributes, how many hooks it has, and which modules and tensors are the others or lie in them.
 
-    Mostly all are the same objects, which is seen faster.
+    Mostly they all are the very same objects, so that is looked at first, which is faster.
     """
 
     def __init__(self, module: Module) -> None:
