@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from minigrad.data.by_length import bar_class
 from minigrad.errors import DataError, MissingExtraError
 from minigrad.files import replacing
 from minigrad.train.not_finite import named
@@ -62,15 +63,11 @@ def rewind(path: Path, step: int) -> None:
 class Progress:
     """A bar on standard error; without a terminal a line every half minute. Evaluations and notices are lines of their own.
 
-    Raises: MissingExtraError where tqdm is absent.
+    Raises: as `bar_class`.
     """
 
     def __init__(self) -> None:
-        try:
-            from tqdm import tqdm
-        except ImportError as error:
-            raise MissingExtraError("bars of progress are drawn by tqdm, which cannot be imported: pip install tqdm") from error
-        self._tqdm, self._bar, self._next_line = tqdm, None, 0.0
+        self._tqdm, self._bar, self._next_line = bar_class(), None, 0.0
         self._silent = sys.stderr is None or sys.stderr.closed
 
     def __call__(self, event: Event) -> None:

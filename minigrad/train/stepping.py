@@ -51,7 +51,7 @@ class Stepping:
         """Steps until somebody asks where exactly the training stands."""
         while not self._try_to_make(self._stretch(batches)):
             pass
-        if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # others wait, which a signal kept from being made
+        if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # any other batch here was put off by a signal
             message = f"no sequence of this batch has a label, so nothing is learned from rows {_rows(self._pulled[0])}"
             self.trainer.tell("notice", message=message)
             current().advance()
@@ -75,16 +75,20 @@ class Stepping:
                 self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0, result.loss_scale)
 
     def _make_room(self, error: MemoryError) -> None:
-        """For the step that is made again: what evaluations keep is given up first. Raises: MemoryError."""
-        if not self._pulled:  # it was no step
+        """Before a step is made again: give up the graphs that evaluations keep, or if there are none, divide the step further.
+
+        Raises: MemoryError.
+        """
+        if not self._pulled:  # no step was under way
             raise error
         if not forget_graphs():
             self._divide_further(error)
-        self.trainer.schedule.load_state_dict({**self.trainer.schedule.state_dict(), "steps": self.at.step})  # that of the first that waits
+        schedule = self.trainer.schedule
+        schedule.load_state_dict({**schedule.state_dict(), "steps": self.at.step})  # back to where the step began
         self._rates.clear()
 
     def _divide_further(self, error: MemoryError) -> None:
-        """Once in a run. Raises: MemoryError."""
+        """Compute steps in twice as many parts from here on. Raises: MemoryError the second time, and where nothing is left to divide."""
         at = self.at
         packing = self._pulled[0].tokens.packing
         if at.parts > self.trainer.settings.parts or len(packing) <= at.parts:
@@ -192,7 +196,7 @@ class Stepping:
 class Clock:
     """Seconds of training, without evaluations, and the speed of this process over its last steps.
 
-    Without the very first, if there are others: what it uses may be compiled in it.
+    The very first step does not count once there are others: kernels may have been compiled in it.
     """
 
     def __init__(self, before: float) -> None:

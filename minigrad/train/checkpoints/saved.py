@@ -133,7 +133,7 @@ def _position(told: Mapping[str, Any], step: int) -> Position:
 
 
 def _check_generator(told: Any, own: Mapping[str, Any]) -> None:
-    """NumPy takes a state as it comes, and a place in its buffer that lies outside for true."""
+    """Raises: StateDictError for what NumPy would take unchecked: a place outside of its buffer, too."""
     fits = _alike(told, own) and told["bit_generator"] == own["bit_generator"] and told["has_uint32"] in (0, 1)
     if not fits or not 0 <= told["buffer_pos"] <= len(own["buffer"]) or not 0 <= told["uinteger"] < 2**32:
         raise StateDictError(f"init is no state of a generator {own['bit_generator']}")
