@@ -120,13 +120,8 @@ class Run:
             dealing |= {"shuffle": True, "by_length": data.by_length, "seed": self.config.training.seed}
         examples = self.task.examples(self.tokenizer, records, data.max_length, **dealing)
         if examples.truncated:
-            logger.warning(
-                "%s: %d of %d texts have more than %d tokens and are cut (data.max_length)",
-                split,
-                examples.truncated,
-                len(records),
-                data.max_length,
-            )
+            message = "%s: %d of %d texts have more than %d tokens and are cut (data.max_length)"
+            logger.warning(message, split, examples.truncated, len(records), data.max_length)
         return examples
 
     def _keep_config(self, event: Event) -> None:
