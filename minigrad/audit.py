@@ -196,7 +196,7 @@ class _Auditor:
         return AuditRow(name, p.shape, norm, error / norm, "ok" if self.resolves(step, norm) else "too small")
 
     def random_direction(self, p: Parameter) -> Any:
-        """Of length 1 (or 0, if there is nothing to move)."""
+        """In which to move p: of length 1 (or 0, if nothing of p can be moved)."""
         direction = self.rng.standard_normal(p.shape)
         if p in self.untrained:
             direction[self.untrained[p]] = 0.0
@@ -221,7 +221,7 @@ class _Auditor:
         return least, None
 
     def resolves(self, step: float, norm: float) -> bool:
-        """Whether a gradient of this length can be measured by the step."""
+        """Whether a change by `step` shows a gradient of length `norm` above the noise of the loss."""
         return self.noise() / step <= RESOLVED * norm
 
     def noise(self) -> float:
@@ -248,7 +248,7 @@ class _Auditor:
     def has_two_slopes(self, p: Parameter, direction: Any) -> bool:
         step = STEPS[-1]
         left, right = (self.here - self.moved(p, direction, -step)) / step, (self.moved(p, direction, step) - self.here) / step
-        curvature = abs((self.moved(p, direction, 2 * step) - self.here) / (2 * step) - right)  # what two slopes of a smooth loss differ by
+        curvature = abs((self.moved(p, direction, 2 * step) - self.here) / (2 * step) - right)  # how much slopes of a smooth loss differ
         return abs(right - left) > 10 * (curvature + self.noise() / step)
 
     def moved(self, p: Parameter, direction: Any, step: float) -> float:

@@ -30,7 +30,7 @@ def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any
         array = np.asarray(values)
     except ValueError as error:
         raise ShapeError(f"{what}: rows of different lengths make no array") from error
-    if array.dtype.kind not in kinds and array.size:  # nothing in it: the shape is what is wrong
+    if array.dtype.kind not in kinds and array.size:  # an empty array has no kind worth a word: its shape is what is wrong
         words = "integers" if kinds == "iu" else "numbers or booleans"
         raise DTypeError(f"{what} must be {words}, got {type(values).__name__ if array.dtype == object else array.dtype}")
     return array.astype(np.int64, copy=False) if kinds == "iu" else array
@@ -236,7 +236,7 @@ def token_rows(what: str, sequences: Iterable[Any]) -> list[IntArray]:
     Raises: ShapeError for a nested sequence and DTypeError for other numbers, naming the sequence.
     """
     given = list(sequences)
-    if all(type(row) is np.ndarray and row.dtype is _INT64 and row.ndim == 1 for row in given):  # as a loader has them, for every batch
+    if all(type(row) is np.ndarray and row.dtype is _INT64 and row.ndim == 1 for row in given):  # what loaders give, with every batch
         return given
     parts = [host_array(f"{what} {i}", sequence) for i, sequence in enumerate(given)]
     for i, part in enumerate(parts):

@@ -180,7 +180,7 @@ class Buffer(Tensor):
         Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
         """
         source = _fitting(data, self, "a buffer")
-        if not rerunning.get():  # the first run of `recompute` has done so already
+        if not rerunning.get():  # not when `recompute` runs a second time: the first run has done it
             self.replace_storage(to_device(source, self.device).astype(self.dtype))
 
     def replace_storage(self, array: Array) -> None:

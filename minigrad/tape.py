@@ -154,7 +154,7 @@ def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[
     Tried are all vectors together, and the parts of each gradient that is not yet computed. Returns the numbers of the gradients that were
     accumulated; the others are left to the caller.
     """
-    together: dict[Divisible | None, list[int]] = {}  # by what they are parts of; None for other vectors
+    together: dict[Divisible | None, list[int]] = {}  # numbers of gradients, by the array that they are parts of; None: of none
     for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
         if type(parent) is Leaf and parent.hooks is None and parent.view is not None:
             whole = gradient.whole if isinstance(gradient, LAZY) else None

@@ -131,7 +131,7 @@ def head_of_model(model: Any) -> str | None:
 
 def max_tokens(config: PretrainedConfig) -> int:
     """The most tokens of a text that a model has positions for."""
-    unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions begin behind padding's
+    unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions begin behind the number of padding
     return config.max_position_embeddings - unused
 
 
@@ -146,7 +146,7 @@ def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
     path = config_path(directory)
     if path.name == TENSORFLOW_CONFIG_NAME:  # the file of BERT's own release, which names no family
         return path, read_json_object(path), FAMILIES["bert"]
-    best = directory / "best"  # of a training run, whose own directory holds no model
+    best = directory / "best"  # where a training run keeps its model
     if not os.path.lexists(path) and os.path.lexists(best / CONFIG_NAME):
         raise ConfigError(directory, f"is the directory of a run and no model: its model is in {best}", code="missing-file")
     config = read_json_object(path)

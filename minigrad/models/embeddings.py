@@ -39,7 +39,7 @@ class Read(NamedTuple):
 
 
 def embedded(read: Read) -> Tensor:
-    """The rows. Shapes: → (rows, width). Raises: as `Read.check`."""
+    """The rows that `read` takes from its table. Shapes: → (rows, width). Raises: as `Read.check`."""
     read.check()
     _, ids, table, untrained = read
     if device_of(ids) != "cpu":

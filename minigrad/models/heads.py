@@ -52,7 +52,7 @@ class ClassificationHead(Module):
         h, std = config.hidden_size, config.initializer_range
         self.dropout = Dropout(config.head_dropout_prob)
         self.dense = Linear(h, h, std=std)
-        self.out_dropout = Dropout(config.head_dropout_prob)  # by itself, so that it drops other units
+        self.out_dropout = Dropout(config.head_dropout_prob)  # not the one above, so that it drops other units
         self.out_proj = Linear(h, config.num_labels, std=std)
         self.hidden_act = hidden_act
 

@@ -34,7 +34,7 @@ def adam(
     t *= 1 - beta2
     v *= beta2
     v += t
-    for w in largest:  # one with AMSGrad, else none
+    for w in largest:  # with AMSGrad one array, the maxima so far; else none
         v = xp.maximum(w, v, out=w)
     xp.sqrt(v, out=t)
     t += eps

@@ -83,7 +83,7 @@ def gradient_squares(optimizer: Optimizer) -> Any:
 def squared_norm(leaf: Leaf) -> Any:
     """The squared norm of a leaf's gradient, which it has; on a GPU it stays there."""
     if isinstance(leaf.grad, RowSparse):
-        leaf.grad = leaf.grad.coalesce()  # the norm of a sum needs the sum; kept, so that nobody adds up again
+        leaf.grad = leaf.grad.coalesce()  # a row may stand there twice; kept, so that nobody adds up again
         return sum_of_squares(leaf.grad.values)
     return sum_of_squares(Tensor.wrap(leaf.grad).array)
 
@@ -115,7 +115,7 @@ def _in_two_launches(xp: Any, array: Array) -> Any:
 
 
 def _fetched(total: Any) -> float:
-    return float(total if isinstance(total, int | float) else to_number(total))  # nothing was added up, or by NumPy
+    return float(total if isinstance(total, int | float) else to_number(total))  # 0 of no gradients, or summed by NumPy
 
 
 def _first_nonfinite(members: Iterable[tuple[str, Parameter]], norm: float) -> str:

@@ -62,7 +62,7 @@ class Optimizer(ABC):
         self.steps: dict[Parameter, int] = dict.fromkeys(names, 0)
         self._group_of = {p: number for number, members in enumerate(self._members) for p in members}
         most = max([min(self.arena.block, self.arena.data.size), *(min(max(self.arena.block, p.shape[1]), p.size) for p in self.tables)])
-        self._scratch = [self.arena.xp.empty(most, self.arena.data.dtype) for _ in range(3)]  # for the largest block there can be
+        self._scratch = [self.arena.xp.empty(most, self.arena.data.dtype) for _ in range(3)]  # as long as the longest block of an update
 
     # ---------------------------------------------------------------- what a rule defines
     def check(self, options: Mapping[str, Any]) -> None:

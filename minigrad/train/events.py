@@ -51,7 +51,7 @@ def rewind(path: Path, step: int) -> None:
         for line in old:
             try:
                 event = json.loads(line)
-            except ValueError:  # torn by the crash that ended the run
+            except ValueError:  # a line torn by the crash that ended the run
                 break
             if not isinstance(event, dict) or not isinstance(event.get("step"), int):
                 raise DataError(path, "is not the log of a run: a line has no step", code="bad-log")
@@ -142,7 +142,7 @@ class TensorBoard:
             if value is None:  # a step without labels has no loss
                 continue
             self._writer.add_scalar(name, value, event["step"])
-        if event["event"] == "end" or event.get("split") == "test":  # which comes after the end
+        if event["event"] == "end" or event.get("split") == "test":  # comes after the end, and has opened a file again
             self._writer.close()
             self._writer = None
 

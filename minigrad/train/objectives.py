@@ -59,7 +59,7 @@ class Objective(ABC):
     def made_of(self) -> list[Objective]:
         """This objective and every one that it holds, as a part or an attribute, also deeper down; each once."""
         found: list[Objective] = [self]
-        for one in found:  # which grows
+        for one in found:  # the list grows on the way
             parts = [part for _, part in one.parts] if isinstance(one, Mixed) else []
             for held in (*parts, *vars(one).values()):
                 if isinstance(held, Objective) and all(held is not known for known in found):

@@ -48,7 +48,7 @@ class Stepping:
         """The learning rates of those that it has been given."""
 
     def make(self, batches: Iterator[Batch]) -> None:
-        """Steps until somebody asks where exactly the training stands."""
+        """Make steps up to the next one after which there is something else to do: an evaluation, a checkpoint, the end."""
         while not self._try_to_make(self._stretch(batches)):
             pass
         if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # any other batch here was put off by a signal
@@ -137,7 +137,7 @@ class Stepping:
         return result
 
     def _count(self, batch: Batch, loss: float | None, norm: float | None, loss_scale: float | None) -> None:
-        """After a step, be it one that was left out."""
+        """Count a step and tell of it, also if it changed nothing. loss: None if no sequence of the batch has a label."""
         at, tokens, packing = self.at, batch.tokens.packing.rows, batch.tokens.packing
         self._pulled.popleft()
         at.step += 1
@@ -164,9 +164,9 @@ class Stepping:
         try:
             if not isfinite(loss):
                 raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
-            assert self.team.grad_norm is not None  # there is a max_norm
+            assert self.team.grad_norm is not None  # computed, because the team has a max_norm
             if not isfinite(self.team.grad_norm) and (self.trainer.scaler is None or self.trainer.scaler.is_least):
-                clip_grad_norm(self.trainer.named, inf, error_if_nonfinite=True)  # says which gradient it is
+                clip_grad_norm(self.trainer.named, inf, error_if_nonfinite=True)  # raises, and says which gradient it is
         except NonFiniteError as error:
             self._refuse(error, batch)
             return False

@@ -62,7 +62,7 @@ class Worker:
     def __init__(self, number: int, prepare: Callable[[], Handler]) -> None:
         self.number, self.parent = number, os.getpid()
         self.link, theirs = socket.socketpair()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child ignores them
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child has set itself to ignore them
         try:
             self.pid = _fork()
             if self.pid == 0:

@@ -88,9 +88,9 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         trainer.optimizer.load_state_dict(tree["optimizer"])
         trainer.at = _position(state["position"], saved.step)
         before = state["identity"]["training"]
-        if trainer.average is not None:  # which begins here if it is new
+        if trainer.average is not None:  # switched on since that was saved, it begins with the weights
             trainer.average.load(trainer.model.state_dict() if before["ema"] is None else saved.arrays("average"))
-        if trainer.scaler is not None and state.get("loss_scale") is not None:  # else it begins here
+        if trainer.scaler is not None and state.get("loss_scale") is not None:  # else it begins anew
             trainer.scaler.load_state_dict(state["loss_scale"])
         if not changed:
             trainer.schedule.load_state_dict(state["schedule"])
@@ -155,7 +155,7 @@ def _change(trainer: Trainer, asked: Sequence[Mapping[str, Any]], parts: int) ->
     trainer.schedule.load_state_dict(trainer.schedule.state_dict() | {"steps": trainer.at.step})
     if parts != trainer.settings.parts:
         trainer.at.parts = trainer.settings.parts
-    if trainer.at.batch >= trainer.loader.batches_in(trainer.at.epoch):  # of other data, an epoch may be over by now
+    if trainer.at.batch >= trainer.loader.batches_in(trainer.at.epoch):  # with other data the epoch may be shorter, and over by now
         trainer.at.epoch, trainer.at.batch = trainer.at.epoch + 1, 0
 
 

@@ -24,10 +24,6 @@ class ClassScores:
     f1: float
     support: int
 
-    def to_dict(self) -> dict[str, float | int]:
-        """The same as a plain dict."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class ClassificationReport:
@@ -118,7 +114,7 @@ def _row(name: str, scores: ClassScores | tuple[float, int]) -> str:
 
 
 def _by_class(names: Sequence[str], counts: NDArray[np.int64]) -> dict[str, Any]:
-    """What both kinds of report have of counts (classes, 3)."""
+    """The fields that both kinds of report have. Shape: counts (classes, 3), of hits, predictions and labels."""
     scores = scores_of_counts(*counts.T)
     return {"classes": dict(zip(names, scores, strict=True)), "macro": averaged(scores, "macro"), "weighted": averaged(scores, "weighted")}
 

@@ -79,7 +79,7 @@ class WorkersLedger:
         self.begin(0)
 
     def begin(self, factors: int) -> None:
-        """A new step: a row that has paid fewer than so many factors owes."""
+        """Begin a step, in which every row that has paid fewer than so many factors is in debt."""
         self.factors, self.missed = factors, False
 
     def settle(self) -> None:

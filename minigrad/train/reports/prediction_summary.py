@@ -124,7 +124,7 @@ class _Tags(Tally):
     def _count_waiting(self) -> None:
         """Add the rows that wait to the counts of right, predicted and gold ones, of each type of entity and of each tag."""
         waiting, self._waiting = self._waiting, []
-        if not any(row.gold for row in waiting):  # not a single word
+        if not any(row.gold for row in waiting):  # not a word in any of the sentences
             self.by_sentence.extend([0, 0, 0] * len(waiting))
             return
         gold, predicted = [row.gold for row in waiting], [row.prediction for row in waiting]
