@@ -463,7 +463,7 @@ def _index(part: Any) -> Any:
         index = np.array(part)
     else:
         index = numbers(part)
-    if index.size == 0 and isinstance(part, list):  # an empty list has no kind of its own
+    if index.size == 0 and isinstance(part, list):  # an empty list arrives as floats
         index = index.astype(np.int64)
     if index.dtype.kind not in "iub":
         raise DTypeError(f"getitem: {part!r:.60} is no index; an index is made of integers, booleans, slices, None and ...")

@@ -1,4 +1,4 @@
-"""Whole runs: from a configuration to a trained model, its predictions and its report; and evaluation of a model on a file."""
+"""Whole runs: from a configuration to a trained model, its predictions and its report."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The steps of a trainer, between two points at which somebody asks where exactly the training stands.
+"""The steps of a trainer, from one evaluation or checkpoint to the next.
 
-A team that runs ahead asks for batches before it has made the steps of those before them. So here is kept what was given to it, the
-schedule is stepped where batches are given, and everything else is counted where results come.
+A team that runs ahead asks for batches before it has made the steps of earlier ones. So the batches it was given are kept here, the
+schedule is stepped when a batch is given, and everything else is counted when its result comes.
 """
 
 from __future__ import annotations
