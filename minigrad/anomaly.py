@@ -56,7 +56,7 @@ def checked_call(name: str, args: tuple[Any, ...], arrays: list[Any], constants:
         bad = _bad(result, but_negative_infinity=masked)
         if bad:
             where = f"output {i}" if len(outputs) > 1 else "output"
-            read = ", ".join(f"{what} {_described(value)}" for what, value in numbers)
+            read = ", ".join(f"{what} {described(value)}" for what, value in numbers)
             verb = "passed on" if call.tainted else "made"
             why = f"its inputs were not finite: {call.tainted}" if call.tainted else "all its inputs were finite"
             raise NonFiniteError(
@@ -121,7 +121,8 @@ def _named(arg: Any) -> str:
     return f" ({name})" if name else ""
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """An operand for a message: dtype and shape of an array, a number as it is."""
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
 
 

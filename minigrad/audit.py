@@ -28,7 +28,8 @@ STEPS = (1e-2, 1e-3, 1e-4, 1e-5)
 gradient agrees at one of them; a wrong one at none."""
 
 CLOSE_STEPS = (1e-6, 1e-7)
-"""Tried, too, where the gradient is large enough for them: among thousands of units of ReLU some are near their corner."""
+"""Shorter steps, tried too where the gradient is large enough to be measured by them: of thousands of ReLU units some are so close to their
+corner that a longer step passes it."""
 
 RTOL = 1e-6
 """Allowed difference, as a part of the gradient's length."""
@@ -37,7 +38,7 @@ RESOLVED = 1e-4
 """A gradient counts as measured when the difference quotient is uncertain by at most this part of its length."""
 
 CORNER_DIRECTIONS = 4
-"""Corners of several units can cancel along a direction: so many are tried."""
+"""How many directions are tried in search of a corner: along a single one the corners of several units can cancel."""
 
 BESIDE = 0.1
 """How far beside a corner the gradient is compared again: so far that hardly any unit is near its corner there."""
@@ -195,7 +196,7 @@ class _Auditor:
         return AuditRow(name, p.shape, norm, error / norm, "ok" if self.resolves(step, norm) else "too small")
 
     def random_direction(self, p: Parameter) -> Any:
-        """Of length 1 (or 0, if there is nothing to move)."""
+        """In which to move p: of length 1 (or 0, if nothing of p can be moved)."""
         direction = self.rng.standard_normal(p.shape)
         if p in self.untrained:
             direction[self.untrained[p]] = 0.0
@@ -220,7 +221,7 @@ class _Auditor:
         return least, None
 
     def resolves(self, step: float, norm: float) -> bool:
-        """Whether a gradient of this length can be measured by the step."""
+        """Whether a change by `step` shows a gradient of length `norm` above the noise of the loss."""
         return self.noise() / step <= RESOLVED * norm
 
     def noise(self) -> float:
@@ -247,7 +248,7 @@ class _Auditor:
     def has_two_slopes(self, p: Parameter, direction: Any) -> bool:
         step = STEPS[-1]
         left, right = (self.here - self.moved(p, direction, -step)) / step, (self.moved(p, direction, step) - self.here) / step
-        curvature = abs((self.moved(p, direction, 2 * step) - self.here) / (2 * step) - right)  # what two slopes of a smooth loss differ by
+        curvature = abs((self.moved(p, direction, 2 * step) - self.here) / (2 * step) - right)  # how much slopes of a smooth loss differ
         return abs(right - left) > 10 * (curvature + self.noise() / step)
 
     def moved(self, p: Parameter, direction: Any, step: float) -> float:

@@ -202,7 +202,10 @@ def _unwatched(replay: Callable[[], Pullback]) -> Pullback:
 
 
 def _add(pending: dict[Node, Gradient], owned: set[Node], node: Node, contribution: Gradient, *, in_place: bool) -> None:
-    """Add to what is pending for `node`: that is borrowed if it is a single contribution, the sum of two is ours to add later ones into."""
+    """Add a gradient to the one that is pending for `node`.
+
+    A single contribution is borrowed and must not be written to. A sum of two is an array of ours, into which later ones are added.
+    """
     earlier = pending[node]
     if isinstance(earlier, RowSparse) and isinstance(contribution, RowSparse):
         pending[node] = earlier.joined(contribution)

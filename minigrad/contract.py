@@ -188,7 +188,7 @@ class _Call:
             replayed, found = self.run(self.args, create_graph=True)
         same = "run on Tensors it has another"
         _close(replayed, values, f"{same} value", "contract-tensors", 1e-12, 1e-12)
-        _close(found, gradients, f"{same} gradient", "contract-tensors", 1e-12, 1e-12)  # the same formula, summed in another order
+        _close(found, gradients, f"{same} gradient", "contract-tensors", 1e-12, 1e-12)  # not exactly: sums may run in another order
 
     def check_float32(self, values: list[NumpyArray], gradients: list[NumpyArray]) -> None:
         values32, found = self.run(self.with_floating(lambda a: a.astype(np.float32)))

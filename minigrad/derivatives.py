@@ -136,7 +136,7 @@ def hvp(function: Callable[..., Tensor], inputs: TensorLike | Sequence[TensorLik
     """
     leaves = _leaves("hvp", inputs)
     _, pull = _pulling("hvp", _gradient_of("hvp", function), leaves, create_graph)
-    found = pull(vectors if _are_several(inputs) else (vectors,))  # the Hessian is symmetric: from the left is from the right
+    found = pull(vectors if _are_several(inputs) else (vectors,))  # v · H, which is H · v because the Hessian is symmetric
     return found if _are_several(inputs) else found[0]
 
 

@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -33,7 +34,7 @@ def as_path(path: object) -> Path:
 # ---- reading
 
 
-def open_regular(path: Path, error: type[FileFormatError]) -> IO[bytes]:
+def open_regular(path: Path, error: type[FileFormatError]) -> BufferedReader:
     """Open a regular file for reading. Never waits: opening a named pipe without O_NONBLOCK would, until someone writes to it.
 
     Raises: `error` with the code missing-file, not-a-regular-file or unreadable-file.
@@ -64,6 +65,17 @@ def read_bounded(path: Path, limit: int, error: type[FileFormatError], limit_cod
     if len(content) > limit:
         raise error(path, f"larger than {limit} bytes, which no such file needs", code=limit_code)
     return content
+
+
+def sha256_of(path: Path, error: type[FileFormatError]) -> str:
+    """The SHA-256 of a regular file's content, in hexadecimal digits. Raises: `error` as `open_regular`."""
+    from hashlib import file_digest  # few files are asked for it, and the package loads without it
+
+    with open_regular(path, error) as file:
+        try:
+            return file_digest(file, "sha256").hexdigest()
+        except OSError as cause:
+            raise error(path, f"cannot be read: {cause.strerror}", code="unreadable-file") from cause
 
 
 class RepeatedKeyError(ValueError):

@@ -216,7 +216,7 @@ def embedding(ids: TensorLike, weight: Tensor, padding_idx: int | None = None) -
 
 def _integers(what: str, values: TensorLike) -> Array:
     array = values.array if isinstance(values, Tensor) else Tensor(values).array
-    if array.size == 0 and array.dtype.kind == "f":  # an empty list has no kind of its own
+    if array.size == 0 and array.dtype.kind == "f":  # an empty list arrives as floats
         array = array.astype("int64")
     if array.dtype.kind not in "iu":
         raise DTypeError(f"{what} must be integers, got {array.dtype}")

@@ -47,9 +47,6 @@ class GradientCheck:
     comparisons: int
     """Entries of Jacobians (or products of them with random directions) that were compared."""
 
-    def __bool__(self) -> bool:
-        return True
-
 
 def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], order: int = 1, seed: int = 0) -> GradientCheck:
     """Compare the gradient of `function(*inputs)` with central differences.
@@ -134,7 +131,7 @@ def _compare(
             allowed = ATOL * np.linalg.norm(direction) * np.linalg.norm(combinations, axis=1) + RTOL * np.abs(numeric)
             if not (error <= allowed).all():
                 k = int(np.argmax(~(error <= allowed)))
-                alone = combinations[k][combinations[k] != 0]  # of an element alone the message has the plain entry of the Jacobian
+                alone = combinations[k][combinations[k] != 0]  # one element alone: the message gives its plain entry of the Jacobian
                 weight = alone[0] if len(alone) == 1 else 1.0
                 raise GradientCheckError(
                     f"{what} of input {i}{_where(j, point.shape)}: analytic {found[k] / weight + 0.0:.12g}, "
@@ -185,7 +182,7 @@ def _central_difference(function: Function, args: list[Any], i: int, point: Floa
     try:
         for sign in (1.0, -1.0):
             moved = point + sign * STEP * direction
-            if isinstance(args[i], Parameter):  # the function may reach it by another way than its argument: change it in place
+            if isinstance(args[i], Parameter):  # the function may use it without asking for it as an argument: change it in place
                 args[i].assign(moved)
                 results = function(args)
             else:

@@ -14,8 +14,6 @@ from minigrad.tensor import Tensor
 
 
 class _TensorNamespace:
-    """What bodies receive as `xp` on Tensors. Functions of constants give plain arrays; functions of Tensors give Tensors."""
-
     NAME = "tensor"
     DEVICE = "any"
     inf = float("inf")

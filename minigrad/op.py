@@ -25,7 +25,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, Typ
 
 import numpy as np
 
-from minigrad.anomaly import Call, checked_call, detecting
+from minigrad.anomaly import Call, checked_call, described, detecting
 from minigrad.backend import Array, device_of, namespace_of, to_device
 from minigrad.backend.dtypes import numbers
 from minigrad.errors import ArgumentError, ContractError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
@@ -179,14 +179,12 @@ class Op(Kernel, Generic[P]):
         guards: Any,
         origin: Call | None,
     ) -> Any:
-        """Several outputs: one node carries the pullback, and each output hangs on it by a node that knows its place."""
         results = tuple(Tensor.wrap(output) for output in outputs)
         if keep:
             shapes, dtypes = [r.shape for r in results], [r.dtype for r in results]
             source = Node(self.name, shapes, dtypes, parents, pullback, replay, guards, origin)
-            for i, result in enumerate(results):
-                result.node = Node(f"{self.name}[{i}]", result.shape, result.dtype, (source,), True)
-                result.node.output_index = i
+            for result, node in zip(results, source.outputs(), strict=True):
+                result.node = node
         return results
 
     def _replay(self, args: tuple[Any, ...], constants: dict[str, Any]) -> Pullback:
@@ -195,7 +193,7 @@ class Op(Kernel, Generic[P]):
         return self.run(namespace_of(next(a for a in args if isinstance(a, Tensor))), operands, constants, keep=True, generic=True)[1]
 
     def _explained(self, error: Exception, arrays: list[Any], constants: dict[str, Any]) -> MinigradError:
-        shapes = ", ".join(f"{a.dtype}{list(a.shape)}" if hasattr(a, "shape") else repr(a) for a in arrays)
+        shapes = ", ".join(map(described, arrays))
         given = "".join(f", {k}={v!r:.60}" for k, v in constants.items())
         devices = {device_of(a) for a in arrays if hasattr(a, "shape")}
         if len(devices) > 1:
@@ -250,8 +248,7 @@ def composite(spec: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         made = Composite(spec, function)
-        if made.name in REGISTRY or made.name in COMPOSITES:
-            raise MinigradError(f"an operation named {made.name} exists already", code="registry")
+        _check_new(made.name)
         COMPOSITES[made.name] = made
         return function
 
@@ -271,12 +268,16 @@ def op(
 
     def register(body: Callable[Concatenate[Any, P], tuple[Any, Any]]) -> Op[P]:
         made: Op[P] = Op(spec, body, promotes=promotes, gathers=gathers)
-        if made.name in REGISTRY or made.name in COMPOSITES:
-            raise MinigradError(f"an operation named {made.name} exists already", code="registry")
+        _check_new(made.name)
         REGISTRY[made.name] = made
         return made
 
     return register
+
+
+def _check_new(name: str) -> None:
+    if name in REGISTRY or name in COMPOSITES:
+        raise MinigradError(f"an operation named {name} exists already", code="registry")
 
 
 def custom_op(spec: str, *, promotes: Promotion | None = None) -> Callable[[Callable[Concatenate[Any, P], tuple[Any, Any]]], Op[P]]:

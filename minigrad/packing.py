@@ -18,7 +18,7 @@ from minigrad.errors import ArgumentError, DTypeError, ShapeError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-_INT64 = np.dtype(np.int64)  # one object for all arrays of it, but for those read from elsewhere
+_INT64 = np.dtype(np.int64)  # arrays made here share this one object, so `is` recognises them fast; those read from a file may not
 
 
 def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any]:
@@ -30,7 +30,7 @@ def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any
         array = np.asarray(values)
     except ValueError as error:
         raise ShapeError(f"{what}: rows of different lengths make no array") from error
-    if array.dtype.kind not in kinds and array.size:  # nothing in it: the shape is what is wrong
+    if array.dtype.kind not in kinds and array.size:  # an empty array has no kind worth a word: its shape is what is wrong
         words = "integers" if kinds == "iu" else "numbers or booleans"
         raise DTypeError(f"{what} must be {words}, got {type(values).__name__ if array.dtype == object else array.dtype}")
     return array.astype(np.int64, copy=False) if kinds == "iu" else array
@@ -41,9 +41,10 @@ MAX_NUMBER = 1 << 20
 
 
 ATTENTION_COST = 2048
-"""Tokens of a sequence for which attention costs as much as all else: six times the hidden size, for one of about 340.
+"""The length at which attention costs a layer as much as all its matrices do.
 
-A layer of hidden size h takes 24 h² operations per token for its matrices and 4 h n for attention to n tokens.
+A layer of hidden size h takes 24 h² operations per token for its matrices and 4 h n for attention to n tokens: equal at n = 6 h. This is
+the length for a hidden size of about 340.
 """
 
 
@@ -235,7 +236,7 @@ def token_rows(what: str, sequences: Iterable[Any]) -> list[IntArray]:
     Raises: ShapeError for a nested sequence and DTypeError for other numbers, naming the sequence.
     """
     given = list(sequences)
-    if all(type(row) is np.ndarray and row.dtype is _INT64 and row.ndim == 1 for row in given):  # as a loader has them, for every batch
+    if all(type(row) is np.ndarray and row.dtype is _INT64 and row.ndim == 1 for row in given):  # what loaders give, with every batch
         return given
     parts = [host_array(f"{what} {i}", sequence) for i, sequence in enumerate(given)]
     for i, part in enumerate(parts):

@@ -114,10 +114,6 @@ class Parameter(Tensor):
         """A copy of the numbers as they are now: a parameter changes in place, and the tensor must not change with it."""
         return Tensor.wrap(self.array.copy())
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        rebuild, arguments = self.__reduce__()
-        return rebuild(*arguments)  # type: ignore[no-any-return]
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (np.array(self.numpy()), self.requires_grad, self.device, self.gathered, self.name)
 
@@ -159,7 +155,7 @@ class Parameter(Tensor):
 
 
 def lay_out(flat: Array, parameters: Sequence[Parameter]) -> None:
-    """Have parameters point to pieces of a flat array, one after another, that holds their numbers or what these are converted to."""
+    """Point parameters to pieces of a flat array, one after another. It holds their numbers, or what these are converted to."""
     start = 0
     for parameter in parameters:
         parameter.replace_storage(flat[start : start + parameter.size].reshape(parameter.shape))
@@ -184,7 +180,7 @@ class Buffer(Tensor):
         Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
         """
         source = _fitting(data, self, "a buffer")
-        if not rerunning.get():  # the first run of `recompute` has done so already
+        if not rerunning.get():  # not when `recompute` runs a second time: the first run has done it
             self.replace_storage(to_device(source, self.device).astype(self.dtype))
 
     def replace_storage(self, array: Array) -> None:

@@ -70,9 +70,8 @@ class _Part:
             shapes, dtypes = [t.shape for t in outputs], [t.dtype for t in outputs]
             replay = (lambda: self._pullback(True)) if self.higher else None
             source = Node(self.name, shapes, dtypes, tuple(self.ends), self._pullback(False), replay, tuple(reads.items()))
-            for k, i in enumerate(self.places):
-                plain[i].node = output = Node(f"{self.name}[{k}]", shapes[k], dtypes[k], (source,), True)
-                output.output_index = k
+            for i, node in zip(self.places, source.outputs(), strict=True):
+                plain[i].node = node
         return plain[0] if isinstance(returned, Tensor) else plain if isinstance(returned, list) else tuple(plain)
 
     def _pullback(self, create_graph: bool) -> Callable[[Sequence[Gradient | None]], tuple[Gradient | None, ...]]:

@@ -73,7 +73,7 @@ class Node:
         origin: Call | None = None,
     ) -> None:
         self.name, self.shape, self.dtype, self.parents, self.pullback, self.replay = name, shape, dtype, parents, pullback, replay
-        self.output_index: int | None = None  # set on the nodes of an operation with several outputs: which one this is
+        self.output_index: int | None = None  # set on the nodes that `outputs` makes
         self.order = next_order()
         self.guards = guards
         """The parameters that the operation read (trained or frozen), each with its version at the time."""
@@ -81,6 +81,17 @@ class Node:
         """Functions from the node's complete gradient to what takes its place."""
         self.origin = origin
         """Noted in anomaly mode only."""
+
+    def outputs(self) -> list[Node]:
+        """A node for each output of an operation with several. This one carries the pullback, they hang on it and know their places.
+
+        `shape` and `dtype` are lists then, and the pullback takes a list of gradients, None for an output that has none.
+        """
+        nodes = []
+        for i, (shape, dtype) in enumerate(zip(self.shape, self.dtype, strict=True)):
+            nodes.append(node := Node(f"{self.name}[{i}]", shape, dtype, (self,), True))
+            node.output_index = i
+        return nodes
 
     def register_hook(self, function: Callable[[Gradient], Gradient]) -> HookHandle:
         """Pass the gradient through `function` in every walk, once it is complete."""
@@ -138,12 +149,12 @@ def _put(gradient: Gradient, view: Array, accumulate: bool) -> None:
 
 
 def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[Gradient]) -> Collection[int]:
-    """Accumulate by one launch what lies side by side and goes to places that do so too: all vectors, and the parts of a gradient that is
-    not yet computed.
+    """Accumulate several gradients by one launch, where they lie side by side and so do the places that they go to.
 
-    Returns which of the gradients; the others are to be accumulated one by one.
+    Tried are all vectors together, and the parts of each gradient that is not yet computed. Returns the numbers of the gradients that were
+    accumulated; the others are left to the caller.
     """
-    together: dict[Divisible | None, list[int]] = {}  # by what they are parts of; None for other vectors
+    together: dict[Divisible | None, list[int]] = {}  # numbers of gradients, by the array that they are parts of; None: of none
     for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
         if type(parent) is Leaf and parent.hooks is None and parent.view is not None:
             whole = gradient.whole if isinstance(gradient, LAZY) else None

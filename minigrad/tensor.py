@@ -249,7 +249,8 @@ class Tensor:
         raise DTypeError("`in` is not defined for tensors: use functional.equal(tensor, value) and reduce the result")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return self.__reduce__()[0](*self.__reduce__()[1])  # type: ignore[no-any-return]
+        rebuild, arguments = self.__reduce__()
+        return rebuild(*arguments)  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.node is not None and not isinstance(self.node, Leaf):
@@ -462,7 +463,7 @@ def _index(part: Any) -> Any:
         index = np.array(part)
     else:
         index = numbers(part)
-    if index.size == 0 and isinstance(part, list):  # an empty list has no kind of its own
+    if index.size == 0 and isinstance(part, list):  # an empty list arrives as floats
         index = index.astype(np.int64)
     if index.dtype.kind not in "iub":
         raise DTypeError(f"getitem: {part!r:.60} is no index; an index is made of integers, booleans, slices, None and ...")

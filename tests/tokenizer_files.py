@@ -1,11 +1,20 @@
-"""Small RoBERTa and XLM-R tokenizers, made on the spot: no published file is small enough to keep, and a made one shows its parts."""
+"""Small RoBERTa and XLM-R tokenizers, made on the spot: no published file is small enough to keep, and a made one shows its parts.
+
+Also what the tests of refused tokenizers share.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from minigrad.data import tokenization
+from minigrad.errors import TokenizerError
 
 TEXTS = ["the pumps were leaking, and the café's pump leaked again", "low lower lowest 2024 don't «naïve» 中文 👍", "a  b   c\tpump pumps"]
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -111,3 +120,18 @@ def charsmap(replacements: dict[str, str]) -> bytes:
     place(0, 0, 0)
     trie = b"".join(unit.to_bytes(4, "little") for unit in units)
     return len(trie).to_bytes(4, "little") + trie + table
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Rewrite the folder's tokenizer.json."""
+    path = folder / "tokenizer.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    change(description)
+    path.write_text(json.dumps(description), encoding="utf-8")
+
+
+def refused(folder: Path, code: str, words: str) -> None:
+    with pytest.raises(TokenizerError) as caught:
+        tokenization.Tokenizer.from_pretrained(folder)
+    assert caught.value.code == code, caught.value
+    assert words in str(caught.value)

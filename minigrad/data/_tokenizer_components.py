@@ -181,7 +181,7 @@ def checked_layout(path: Path, section: Any, layouts: list[dict[str, Any]]) -> d
     if section not in layouts:
         kind = section.get("type") if isinstance(section, dict) else None
         raise _unsupported(path, f"post_processor, of type {quoted(kind)}, must frame texts with cls_token and sep_token and their ids")
-    return layouts[layouts.index(section)]  # not the file's own, in which false may stand for 0
+    return layouts[layouts.index(section)]  # ours: the file's is equal to it even with false for 0
 
 
 def layouts(cls: tuple[str, int], sep: tuple[str, int]) -> list[dict[str, Any]]:

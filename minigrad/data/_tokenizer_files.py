@@ -165,7 +165,7 @@ def _add_special_tokens(
     model, added = description["model"], description["added_tokens"]
     names = {token["content"] for token in added}
     missing = [token for role, token in special.items() if role in BERT_TOKENS and token not in vocab and token not in names]
-    if model.get("unk_token") is not None:  # then the model itself needs it: to be added is not enough
+    if model.get("unk_token") is not None:  # the model looks it up in its own vocabulary: to be added is not enough
         model["unk_token"] = special["unk_token"]
         missing = missing or [token for token in [special["unk_token"]] if token not in vocab]
     if missing:

@@ -209,7 +209,7 @@ def _with_first_pieces(encoding: Encoding, places: Sequence[Place], unk_id: int)
     token, past = (int(own[0]), int(own[-1]) + 1) if len(own) else (1, 1)
     offsets = encoding.offsets.tolist()
     numbers = np.full(len(encoding), -1, np.int64)
-    dropped: list[tuple[int, int]] = []  # words without a piece, behind the token that each will stand before
+    dropped: list[tuple[int, int]] = []  # the token before which one will be put in, and the word without a piece that it is for
     for word, (start, end) in enumerate(places):
         while token < past and offsets[token][0] < start and offsets[token][1] <= start:
             token += 1

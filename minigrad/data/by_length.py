@@ -97,10 +97,15 @@ def _packed(encodings: Sequence[Encoding], batches: Sequence[IntArray], progress
 def progress_bar(total: int | None, shown: bool) -> Any:
     """A bar for `total` texts (None: nobody knows how many) on standard error; silent without a terminal, or unless `shown`.
 
-    Raises: MissingExtraError.
+    Raises: as `bar_class`.
     """
+    return bar_class()(total=total, unit="text", disable=None if shown else True)
+
+
+def bar_class() -> Any:
+    """What draws bars of progress: tqdm, which the tokenizers library needs too. Raises: MissingExtraError where it is absent."""
     try:
-        from tqdm import tqdm  # beside the tokenizers library, which needs it too
+        from tqdm import tqdm
     except ImportError as error:
         raise MissingExtraError("bars of progress are drawn by tqdm, which cannot be imported: pip install tqdm") from error
-    return tqdm(total=total, unit="text", disable=None if shown else True)
+    return tqdm

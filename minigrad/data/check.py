@@ -94,7 +94,7 @@ def check_files(
     index.finish(near_duplicates)
     if not any(found.composed for found in report.splits.values()):
         for found in report.splits.values():
-            found.faults.pop("mixed-normal-forms", None)  # letters and accents apart, but consistently
+            found.faults.pop("mixed-normal-forms", None)  # all texts write accents apart from letters: consistent, so no fault
     _compare_labels(report)
     report.notices += column_notices(firsts, sum((found.labels for found in report.splits.values()), Counter()), format)
     return report

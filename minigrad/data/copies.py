@@ -113,7 +113,7 @@ class CopyIndex:
 
     def _by_split(self, rows: list[int]) -> dict[int, list[int]]:
         by_split: dict[int, list[int]] = defaultdict(list)
-        for row in rows:  # in order, so that splits are too
+        for row in rows:  # in the order of the records, so that the splits are in order too
             by_split[self._split_of_file[self._files[row]]].append(row)
         return by_split
 

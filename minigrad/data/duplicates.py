@@ -79,7 +79,7 @@ class Components:
         """The thing that stands for all that are joined with `thing`: the first of them."""
         parents = self._parents
         while parents[thing] != thing:
-            parents[thing] = thing = parents[parents[thing]]  # halves the way for the next time
+            parents[thing] = thing = parents[parents[thing]]  # the next search goes half as far
         return thing
 
     def join(self, first: int, second: int) -> None:

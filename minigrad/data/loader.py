@@ -156,7 +156,7 @@ class PackedLoader:
         for name, array in arrays.items():
             if array is not None:
                 stored = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-                found.update(f"{name} {stored.dtype.str} {array.shape}\n".encode())  # sizes first: no two data sets read alike
+                found.update(f"{name} {stored.dtype.str} {array.shape}\n".encode())  # with sizes, so that no two data sets give the same
                 found.update(stored.tobytes())
         return found.hexdigest()
 

@@ -16,8 +16,7 @@ import numpy as np
 from minigrad.data.annotations import label_studio_objects
 from minigrad.data.checks import check_count
 from minigrad.data.conll import conll_objects
-from minigrad.data.records import LabelMap as LabelMap
-from minigrad.data.records import Record as Record
+from minigrad.data.records import Record
 from minigrad.data.rows import Columns, RowReader
 from minigrad.data.tables import Objects, csv_rows, json_objects, table_objects, tsv_rows
 from minigrad.errors import ArgumentError, DataError

@@ -138,7 +138,7 @@ class RowReader:
         """The spans that the row marks; their column is taken out of `fields`."""
         label_name = self._columns.label or "label"
         for name in ("entities", label_name, "labels"):
-            several = name == label_name and self._columns.separator is not None  # an empty list, too, is one of labels then
+            several = name == label_name and self._columns.separator is not None  # then even an empty list is one of labels, not of spans
             if name in fields and not several and (name == "entities" or is_span_list(fields[name])):
                 return read_entities(self._path, line, fields.pop(name), text)
         return None

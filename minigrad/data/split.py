@@ -211,7 +211,7 @@ def _place_singles(classes: IntArray, order: IntArray, table: _Table, wanted: Fl
         could = np.flatnonzero(table.lacking(kind) - quota > ROUNDING)
         lacking = wanted * len(chosen) - sizes
         if quota[main := int(wanted.argmax())] + table.counts[kind, main] == 0:
-            lacking[main] = np.inf  # what training never saw, no test can ask for
+            lacking[main] = np.inf  # the largest split has none of this kind yet, and a model learns nothing of what it never saw
         extra = could[np.argsort(-lacking[could], kind="stable")][:left_over]
         quota[extra] += 1
         sizes[extra] += 1
@@ -245,7 +245,7 @@ def _place_by_labels(groups: IntArray, classes: list[list[int]], order: IntArray
         for kind in (-1, int(left[kinds].argmin())):
             of_kind = lacking[kind, could]
             could = could[of_kind > min(brings[kind], of_kind.max()) - ROUNDING]
-        behind = (brings[:, None] * (lacking - left[kinds, None] * wanted)).sum(axis=0)  # no BLAS: it rounds as the machine likes
+        behind = (brings[:, None] * (lacking - left[kinds, None] * wanted)).sum(axis=0)  # BLAS would round as the machine likes
         split = int(could[behind[could].argmax()])
         chosen[rows] = split
         table.counts[kinds, split] += brings

@@ -131,7 +131,7 @@ def table_objects(
         return
     first_line, cells = first
     if columns is None:
-        if isinstance(cells, DataError):  # what the columns are is in there
+        if isinstance(cells, DataError):  # without its first row nobody knows the columns
             raise cells
         for separator in ";\t" if len(cells) == 1 else "":
             if separator in cells[0] and {*asked, "text", "label"}.intersection(cells[0].split(separator)):

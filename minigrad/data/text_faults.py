@@ -76,5 +76,5 @@ def _inside_word(text: str, place: int) -> bool:
 
 
 def _of_word(letter: str) -> bool:
-    """Scripts without capitals (category Lo) are left out: many write no spaces."""
+    """Whether a letter is part of a word. Scripts without capitals (category Lo) do not count: many write no spaces between words."""
     return unicodedata.category(letter) in ("Lu", "Ll", "Lt", "Nd", "Mn", "Mc")

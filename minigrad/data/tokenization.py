@@ -179,9 +179,8 @@ class Tokenizer:
             DTypeError, ShapeError: `ids` is no row of integers.
             IndexRangeError: an id is not in the vocabulary.
         """
-        return self.decode_batch([ids], skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=clean_up_tokenization_spaces)[
-            0
-        ]
+        how = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": clean_up_tokenization_spaces}
+        return self.decode_batch([ids], **how)[0]
 
     def decode_batch(
         self,
@@ -192,7 +191,7 @@ class Tokenizer:
     ) -> list[str]:
         """The text of each row of ids, as `decode` gives it."""
         texts = self._backend.decode_batch([self._checked_ids(row) for row in rows], skip_special_tokens=skip_special_tokens)
-        if clean_up_tokenization_spaces and type(self._backend.model).__name__ != "BPE":
+        if clean_up_tokenization_spaces and self.kind != "BPE":
             texts = [_cleaned_up(text) for text in texts]
         return texts
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 _SPARSE = (5685, 1362, 426, 0)  # x to the first is the sum of x to the others: found by search, checked by the tests
 _SHORT = (563, 109, 58, 53, 31, 0)
 _REFLECTED_POLYNOMIAL = 0x82F63B78
-_START = bytes.fromhex("54641f64")  # the message whose remainder is the prescribed start, 0xFFFFFFFF
+_START = bytes.fromhex("54641f64")  # four bytes whose remainder is the prescribed start, 0xFFFFFFFF
 _WORD = 8
 _BLOCK_BYTES = 1 << 18  # stays in the second-level cache
 
@@ -68,9 +68,9 @@ def masked_crc32c(message: bytes | memoryview) -> int:
 def _fold(units: NDArray[Any], rule: tuple[int, ...]) -> NDArray[Any]:
     """The last units of `units`, changed in place so that they have the remainder of all; a unit is 2^k bits of the message."""
     degree = rule[0]
-    shifts = [degree - power for power in rule[1:]]  # to where a unit goes: so many units later
+    shifts = [degree - power for power in rule[1:]]  # how many units later a unit is added
     surplus = units.size - degree
-    for start in range(0, surplus, shifts[0]):  # steps as long as the smallest shift: no unit goes to its own step
+    for start in range(0, surplus, shifts[0]):  # in steps of the smallest shift, so that no unit is added within its step
         stop = min(start + shifts[0], surplus)
         for shift in shifts:
             units[start + shift : stop + shift] ^= units[start:stop]

@@ -17,7 +17,7 @@ import threading
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,17 +80,13 @@ def from_hub(
     chosen: tuple[str, ...] = ()
     if weights:
         try:
-            chosen = _first_present(weights, huggingface_hub.list_repo_files(hub_id, revision=revision))
+            present = set(huggingface_hub.list_repo_files(hub_id, revision=revision))
         except Exception as error:  # as above
             raise SourceError(_reason(error, revision)) from error
+        chosen = next((patterns for name, patterns in weights.items() if name in present), ())
     directory = snapshot(files + chosen, False)
     check(directory)
     return directory
-
-
-def _first_present(groups: Mapping[str, tuple[str, ...]], names: Iterable[str]) -> tuple[str, ...]:
-    present = set(names)
-    return next((patterns for name, patterns in groups.items() if name in present), ())
 
 
 def _reason(error: Exception, revision: str | None) -> str:
@@ -103,7 +99,9 @@ def _reason(error: Exception, revision: str | None) -> str:
             return f"its owner grants access on its page, to people who are logged in ({status})"
         case "RevisionNotFoundError":
             return f"the repository has no revision {quoted(revision)} ({status})"
-    return f"the hub refuses the access token or the lack of one ({status})" if status in (401, 403) else _first_line(error)
+    if status in (401, 403):
+        return f"the hub refuses the access token or the lack of one ({status})"
+    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
 def _probe(url: str) -> None:
@@ -228,10 +226,6 @@ def check_digests(directory: Path, digests: Mapping[str, str]) -> None:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
 
 
 def say(message: str) -> None:

@@ -216,7 +216,7 @@ class _StateDictReader:
             self._fail("bad-tensor-args", f"{where}: offset, size and strides are not integers that fit each other")
         if len(size) > MAX_DIMS:
             self._fail("too-many-dims", f"{where} has {len(size)} dimensions; at most {MAX_DIMS} are read")
-        if 16 * math.prod(dim for dim in size if dim) > MAX_ARRAY_BYTES:  # 16: whatever dtype it is read as
+        if 16 * math.prod(dim for dim in size if dim) > MAX_ARRAY_BYTES:  # 16 bytes: the widest dtype it may be read as
             code = "size-overflow" if 0 in size else "size-exceeds-storage"
             self._fail(code, f"{where}: an array of shape {quoted(size)} cannot exist")
         if math.prod(size) > storage.numel:

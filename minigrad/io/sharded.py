@@ -9,7 +9,6 @@ Source: the index files of Hugging Face's `save_pretrained`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad.errors import ArgumentError, WeightFileError
-from minigrad.files import RepeatedKeyError, as_path, json_type, listing, open_regular, parse_json, quoted, read_bounded, surrogate_at
+from minigrad.files import RepeatedKeyError, as_path, json_type, listing, parse_json, quoted, read_bounded, sha256_of, surrogate_at
 from minigrad.io._safetensors_header import name_problem
 from minigrad.io.source import WeightSource
 
@@ -34,7 +33,6 @@ MAX_SHARD_CHARS = 255
 SHARED_BLOBS_MARKER = ".huggingface-shared-blobs"
 """By this file a hub cache says that a folder of blobs serves all repositories."""
 
-_BLOCK_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -88,7 +86,7 @@ class ShardedWeights(WeightSource):
 
     def _opened(self, shard: str) -> WeightSource:
         path = self.path.parent / shard
-        if shard in self._digests and _sha256(path) != self._digests[shard]:
+        if shard in self._digests and sha256_of(path, WeightFileError) != self._digests[shard]:
             raise WeightFileError(
                 path,
                 f"is not the file that {self.path.name} was written with (its SHA-256 differs); save the model again",
@@ -201,14 +199,3 @@ def _check_link(index: Path, path: Path) -> None:
             allowed.add(target.parent)
     if target.parent not in allowed:
         raise WeightFileError(path, "is a link out of the model's directory; put the file itself there", code="symlink-escapes")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_regular(path, WeightFileError) as file:
-        try:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-        except OSError as error:
-            raise WeightFileError(path, f"cannot be read: {error.strerror}", code="unreadable-file") from error
-    return digest.hexdigest()

@@ -104,7 +104,7 @@ class TorchZipFile(Described[TorchTensor]):
         for at, signature, what in _OTHER_SIGNATURES:
             if head.startswith(signature, at):
                 self._fail("unsupported-container", f"is {what}; {SAVE_AGAIN}")
-        StrictZip(self._file)  # names what is wrong with a zip file
+        StrictZip(self._file)  # raises if it is a broken zip file, and says in what way
         self._fail("not-a-plain-zip", "does not begin as a zip file of torch.save does, though it ends as one")
 
     def _root(self, names: Iterable[str]) -> str:

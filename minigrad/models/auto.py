@@ -17,7 +17,7 @@ from minigrad.io import find_checkpoint, open_weights
 from minigrad.models import bert, bert_pretraining, distilbert, electra, roberta
 from minigrad.models.config import CONFIG_NAME, PretrainedConfig, read_json_object
 from minigrad.models.loading import LoadReport
-from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME, VOCABULARY_NAME, PretrainedModel
+from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME, VOCABULARY_NAME, PretrainedModel, config_path
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def head_of_model(model: Any) -> str | None:
 
 def max_tokens(config: PretrainedConfig) -> int:
     """The most tokens of a text that a model has positions for."""
-    unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions begin behind padding's
+    unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions begin behind the number of padding
     return config.max_position_embeddings - unused
 
 
@@ -143,11 +143,10 @@ def check_length(model: PretrainedModel, max_length: int) -> None:
 
 def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
     """The configuration's path, its keys and the family it belongs to. Raises: ConfigError."""
-    path = directory / CONFIG_NAME
-    tensorflow = directory / TENSORFLOW_CONFIG_NAME
-    if not os.path.lexists(path) and os.path.lexists(tensorflow):
-        return tensorflow, read_json_object(tensorflow), FAMILIES["bert"]  # the file name of BERT's own release
-    best = directory / "best"  # of a training run, whose own directory holds no model
+    path = config_path(directory)
+    if path.name == TENSORFLOW_CONFIG_NAME:  # the file of BERT's own release, which names no family
+        return path, read_json_object(path), FAMILIES["bert"]
+    best = directory / "best"  # where a training run keeps its model
     if not os.path.lexists(path) and os.path.lexists(best / CONFIG_NAME):
         raise ConfigError(directory, f"is the directory of a run and no model: its model is in {best}", code="missing-file")
     config = read_json_object(path)

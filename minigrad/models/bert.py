@@ -183,4 +183,4 @@ class BertForMultipleChoice(BertPretrained):
         extras["inputs_embeds"] = given.inputs_embeds
         found = self.bert.encode(given.input_ids, given.attention_mask, given.token_type_ids, first_only=True, **extras)
         scores = self.classifier(self.dropout(self.bert.pooled(found), found.tokens.packing.first))
-        return heads.choice_output(found, scores, given.number, labels)
+        return heads.class_output(found, scores.reshape((-1, given.number)), labels)

@@ -126,10 +126,10 @@ def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
 
 # ---------------------------------------------------------------- a whole block in one operation
 def in_one(block: Op[Any], x: Tensor, *parts: tuple[Module, type[Module]]) -> bool:
-    """Whether a layer computes a block in one operation: where x lies there is a version of its own for it, and nobody has hooked,
-    replaced or redefined a part, each given with the class it was made of.
+    """Whether a layer computes a block in one operation, which calls none of the block's parts.
 
-    Elsewhere the parts are called one after the other, and on the way back each gives its memory back before the next one needs some.
+    So it does where x's device has a kernel for the block, and nobody has hooked, replaced or redefined a part. parts: each with the class
+    that it was made of. Elsewhere the parts are called one after the other, which takes less memory (`ops.blocks`).
     """
     return namespace_of(x.array).NAME in block.overrides and all(_as_made(*part) for part in parts)
 

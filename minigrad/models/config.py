@@ -41,7 +41,7 @@ CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 _NUMBER = re.compile("[0-9]{1,9}")
 
 OWN = frozenset({"id2label", "extra", "source"})
-"""Fields that are no key of config.json as they are."""
+"""Fields that are not written to config.json as they are."""
 
 WORDS = "embeddings.word_embeddings.weight"
 
@@ -178,7 +178,7 @@ class PretrainedConfig:
         Raises: ConfigError.
         """
         source = source or cls.__name__
-        if values.get("model_type", "") is None:  # says no more than a key left out
+        if values.get("model_type", "") is None:  # null says no more than a key left out
             values = {name: value for name, value in values.items() if name != "model_type"}
         for name, allowed in {"model_type": cls.model_types, **SUPPORTED}.items():
             if name in values and values[name] not in allowed:
@@ -216,7 +216,7 @@ class PretrainedConfig:
         """The keys of a config.json that transformers reads back."""
         own = {self.published_keys.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.init and f.name not in OWN}
         names = self.id2label
-        if architecture.endswith("ForQuestionAnswering") and len(names) != 2:  # whose rows transformers counts by the labels: start and end
+        if architecture.endswith("ForQuestionAnswering") and len(names) != 2:  # transformers counts the rows, start and end, by labels
             names = default_labels(2)
         labels = {"id2label": {str(i): label for i, label in names.items()}, "label2id": {label: i for i, label in names.items()}}
         extra = {key: value for key, value in self.extra.items() if key not in CODE_KEYS}
@@ -253,16 +253,18 @@ def default_labels(count: int) -> dict[int, str]:
     return {i: f"LABEL_{i}" for i in range(count)}
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a (small) file.
-
-    Raises: ConfigError.
-    """
+def read_json(path: Path) -> Any:
+    """The JSON in a (small) file. Raises: ConfigError."""
     raw = read_bounded(path, MAX_JSON_BYTES, ConfigError, "config-limit")
     try:
-        value = parse_json(raw.decode("utf-8"))
+        return parse_json(raw.decode("utf-8"))
     except ValueError as error:
         raise ConfigError(path, f"not valid JSON: {error}", code="bad-json") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a (small) file. Raises: ConfigError, also for JSON of another type."""
+    value = read_json(path)
     if not isinstance(value, dict):
         raise ConfigError(path, f"must hold a JSON object, found {json_type(value)}", code="bad-json")
     return value

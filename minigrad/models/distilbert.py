@@ -71,7 +71,7 @@ class DistilBertConfig(PretrainedConfig):
         self._check_number("seq_classif_dropout", 0.0, 1.0)
 
     def encoder_size(self) -> int:
-        return super().encoder_size() - self.hidden_size  # the one segment
+        return super().encoder_size() - self.hidden_size  # its one segment has no vector
 
 
 class DistilBertEmbeddings(Module):

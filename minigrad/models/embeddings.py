@@ -39,7 +39,7 @@ class Read(NamedTuple):
 
 
 def embedded(read: Read) -> Tensor:
-    """The rows. Shapes: → (rows, width). Raises: as `Read.check`."""
+    """The rows that `read` takes from its table. Shapes: → (rows, width). Raises: as `Read.check`."""
     read.check()
     _, ids, table, untrained = read
     if device_of(ids) != "cpu":
@@ -57,7 +57,7 @@ def embeddings(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout:
     Shapes: words (rows, width) → the same. Raises: as `Read.check`; ShapeError for words of another shape.
     """
     parts = (norm, LayerNorm), (dropout, Dropout), *((read.table, Embedding) for read in reads)
-    # Where x lies is asked of the norm, because a table that is read whole would pay what an optimizer owes to its rows.
+    # The norm stands for the device, because the whole array of a table cannot be looked at without paying what an optimizer owes it.
     if words is None and isinstance(norm, LayerNorm) and in_one(F.embed_norm, norm.weight, *parts):
         for read in reads:
             read.check()

@@ -52,7 +52,7 @@ class ClassificationHead(Module):
         h, std = config.hidden_size, config.initializer_range
         self.dropout = Dropout(config.head_dropout_prob)
         self.dense = Linear(h, h, std=std)
-        self.out_dropout = Dropout(config.head_dropout_prob)  # by itself, so that it drops other units
+        self.out_dropout = Dropout(config.head_dropout_prob)  # not the one above, so that it drops other units
         self.out_proj = Linear(h, config.num_labels, std=std)
         self.hidden_act = hidden_act
 
@@ -166,8 +166,3 @@ def flat_choices(input_ids: Any, attention_mask: Any, token_type_ids: Any, input
     if len(numbers) > 1 or number not in (None, *numbers):
         raise ShapeError(f"the number of choices is said differently: {shown}, num_choices={number!r:.80}")
     return Choices(numbers.pop(), *(None if array is None else array.reshape((-1, *array.shape[2:])) for array in given.values()))
-
-
-def choice_output(found: Encoded, scores: Tensor, number: int, labels: TensorLike | None) -> LogitsOutput:
-    """Of a head with one score for each choice. Shapes: scores (batch * choices, 1), labels (batch,) → logits (batch, choices)."""
-    return class_output(found, scores.reshape((-1, number)), labels)

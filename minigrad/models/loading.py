@@ -115,7 +115,7 @@ def check_sizes(config: PretrainedConfig, contents: Contents) -> None:
     for key in sorted(layers_show) if config.num_hidden_layers else ():
         compare(key, *config.shown_by[key])
     numbers = sum(prod(tensor.shape) for tensor in tensors.values())
-    if max(config.encoder_size(), config.hidden_size**2) > numbers:  # the square: a pooler is built even if the file has none
+    if max(config.encoder_size(), config.hidden_size**2) > numbers:  # the square is of a pooler, which is built even if the file has none
         refuse("hidden_size", f"a model of this shape has more numbers than the {numbers} in {path}")
 
 
@@ -160,13 +160,13 @@ def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: s
     this number on out of the file.
     Raises: WeightFileError naming everything that does not fit.
     """
-    own: dict[int, str] = {}  # each parameter's first path, by which the model saves it
+    own: dict[int, str] = {}  # the first path of each parameter, under which the model saves it
     path_of = {without_prefix(path, prefix): own.setdefault(id(parameter), path) for path, parameter in parameters.items()}
     reads: dict[str, StoredTensor] = {}
     repeats: list[tuple[str, StoredTensor]] = []
     ignored, unexpected, problems = list(contents.ignored), [], list(contents.problems)
     first_names = {without_prefix(path, prefix) for path in own.values()}
-    for name, tensor in sorted(contents.tensors.items(), key=lambda item: item[0] not in first_names):  # else in the file's order
+    for name, tensor in sorted(contents.tensors.items(), key=lambda item: item[0] not in first_names):  # first paths first
         if name in path_of:
             if reads.setdefault(path_of[name], tensor) is not tensor:
                 repeats.append((path_of[name], tensor))
@@ -176,7 +176,7 @@ def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: s
             unexpected.append(tensor.name)
     new: list[str] = []
     missing: list[str] = []
-    begun = {name.rpartition(".")[0] for name in contents.tensors}  # of a layer without its bias nobody wants a new one
+    begun = {name.rpartition(".")[0] for name in contents.tensors}  # a layer of the file that lacks its bias: that is missing, not new
     for path in own.values():
         name, shape = without_prefix(path, prefix), parameters[path].shape
         if path not in reads:

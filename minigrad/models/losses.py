@@ -103,7 +103,7 @@ def next_token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArr
     """
     own, packing = token_labels(labels, tokens, classes), tokens.packing
     following = own * 0 + IGNORED
-    followed = (tokens.positions[1:] == tokens.positions[:-1] + 1).nonzero()[0]  # every sequence begins at place 0
+    followed = (tokens.positions[1:] == tokens.positions[:-1] + 1).nonzero()[0]  # true inside a sequence, because each begins at place 0
     following[followed] = own[followed + 1]
     if packing.masked_first is not None:
         following[packing.first_rows[list(packing.masked_first)]] = IGNORED
@@ -131,7 +131,7 @@ def _place_loss(name: str, scores: Tensor, positions: Any, tokens: PackedTokens)
         found = (tokens.positions[a:b] == max(position, 0)).nonzero()[0]
         if len(found):
             answered.append((a, b, int(found[0])))
-    if not answered:  # NaN with gradient 0, as of any cross-entropy without labels
+    if not answered:  # a loss of NaN with gradient 0, as every cross-entropy without labels
         return F.cross_entropy(scores.reshape((1, -1)), [IGNORED])
     losses = [F.cross_entropy(scores[a:b].reshape((1, -1)), [place]) for a, b, place in answered]
     return F.stack(losses).mean()

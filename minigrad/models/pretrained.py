@@ -65,7 +65,7 @@ class PretrainedModel(Module):
         Raises: CheckpointUnavailableError, ConfigError, WeightFileError, TokenizerError (for a broken vocab.txt), ArgumentError.
         """
         directory = find_checkpoint(directory_or_name)
-        config = cls.config_class.from_file(_config_path(directory))
+        config = cls.config_class.from_file(config_path(directory))
         wished = _wished(config, num_labels, id2label, problem_type, num_hidden_layers)
         with open_weights(directory) as source:
             new_labels = num_labels is not None or id2label is not None
@@ -207,7 +207,7 @@ def _wished(
     return config
 
 
-def _config_path(directory: Path) -> Path:
+def config_path(directory: Path) -> Path:
     """config.json; a TensorFlow checkpoint's own file where only that is there."""
     tensorflow = directory / TENSORFLOW_CONFIG_NAME
     return tensorflow if os.path.lexists(tensorflow) and not os.path.lexists(directory / CONFIG_NAME) else directory / CONFIG_NAME

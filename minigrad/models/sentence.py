@@ -18,10 +18,10 @@ from minigrad.creation import zeros
 from minigrad.data import Tokenizer, batches_by_length
 from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.errors import ArgumentError, ConfigError
-from minigrad.files import json_type, listing, parse_json, quoted, read_bounded
+from minigrad.files import json_type, listing, quoted
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
-from minigrad.models.config import MAX_JSON_BYTES, MAX_SIZE, read_json_object
+from minigrad.models.config import MAX_SIZE, read_json, read_json_object
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Module
 from minigrad.packing import PackedTokens, Packing
@@ -124,8 +124,8 @@ class SentenceEncoder(Module):
 
 
 _replicas: WeakKeyDictionary[SentenceEncoder, Replicas] = WeakKeyDictionary()
-"""What keeps the graphs of each encoder from one call of `encode` to the next. As an attribute a copy would have that of its original,
-and an encoder that nobody uses any more would keep its memory until Python looks for cycles."""
+"""The Replicas of each encoder, which keep its CUDA graphs from one call of `encode` to the next. They are no attribute: a copy of the
+encoder would share them, and one that is out of use would stay in memory until Python looks for cycles."""
 
 
 # ---------------------------------------------------------------- the files
@@ -151,10 +151,7 @@ def read_settings(directory: Path, pooling: str | None = None, normalise: bool |
 
 def _stages(path: Path) -> list[str]:
     """The stages that a modules.json lists, in their order."""
-    try:
-        modules = parse_json(read_bounded(path, MAX_JSON_BYTES, ConfigError, "config-limit").decode("utf-8"))
-    except ValueError as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(path, f"not valid JSON: {error}", code="bad-json") from None
+    modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ConfigError(path, f"must hold an array of objects, found {json_type(modules)}", code="bad-json")
     stages = []

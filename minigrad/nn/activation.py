@@ -67,7 +67,7 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         check_number("LeakyReLU", "negative_slope", negative_slope)
-        self.negative_slope = float(negative_slope)  # NumPy's float64 would make all of it float64
+        self.negative_slope = float(negative_slope)  # a float64 of NumPy's would turn float32 into float64
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.as_tensor(x)

@@ -7,8 +7,7 @@ that signals neither grow nor fade from layer to layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from math import erf, isfinite, prod, sqrt
 from numbers import Real
@@ -20,6 +19,7 @@ from minigrad.backend import Array, namespace_of
 from minigrad.backend import numpy as host
 from minigrad.backend.random import current
 from minigrad.errors import ArgumentError
+from minigrad.modes import Mode
 from minigrad.nn.checks import check_number, check_sizes
 from minigrad.parameter import Parameter
 
@@ -29,14 +29,9 @@ GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": sqrt(2.0), "s
 _skipping: ContextVar[bool] = ContextVar("init_skipping", default=False)
 
 
-@contextmanager
-def skipped() -> Iterator[None]:
+def skipped() -> Mode[bool]:
     """Inside: parameters start as zeros and nothing is drawn. For models whose weights are about to be read from a file."""
-    token = _skipping.set(True)
-    try:
-        yield
-    finally:
-        _skipping.reset(token)
+    return Mode(_skipping, True)
 
 
 # ---------------------------------------------------------------- the same for every shape

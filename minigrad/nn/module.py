@@ -80,9 +80,9 @@ class Module:
         return self._forward_pre_hooks.add(function)
 
     # ---------------------------------------------------------------- the walk
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
         """(path, module) for this module ("") and every module below it, each once, in attribute order."""
-        return ((path, value) for path, value in self._walk(prefix) if isinstance(value, Module))
+        return ((path, value) for path, value in self._walk() if isinstance(value, Module))
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
         """(path, parameter) of every parameter, in attribute order; one that is shared appears once, under its first path.
@@ -115,14 +115,14 @@ class Module:
         """How many numbers the parameters hold together."""
         return sum(p.size for p in self.parameters())
 
-    def _walk(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    def _walk(self) -> Iterator[tuple[str, Any]]:
         """This module and all modules, parameters and tensors below it with their paths; each module once, under its first path.
 
         Depth first, with a stack of its own: models may be nested deeper than Python recurses.
         """
         seen: set[int] = set()
         holders: dict[str, Any] = {}
-        stack: list[tuple[str, Any]] = [(prefix, self)]
+        stack: list[tuple[str, Any]] = [("", self)]
         while stack:
             path, value = stack.pop()
             if id(value) in seen:

@@ -1,8 +1,8 @@
 """The two blocks of BERT's layer, each as one operation (post-norm; Vaswani et al., arXiv 1706.03762).
 
 Their bodies run the operations that they are made of, one after the other. They exist for what a backend can do with a whole block: on a
-GPU the numbers between its products need never become float32, and fewer launches do. Where there is nothing of the kind, the operations
-themselves take less memory: what one of them has kept is free again when the way back reaches the next.
+GPU the numbers between its products need never become float32, and fewer launches do. Elsewhere a model calls the operations themselves
+(`models.blocks.in_one`), which takes less memory: in the backward pass each frees what it has kept before the next one begins.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def check_rows(what: str, ids: Array, rows: int) -> None:
 
 
 def placed_rows(what: str, ids: Array, rows: int, device: str) -> Array:
-    """Ids on `device` for an operation that calls `check_rows`, which does not check there.
+    """Ids moved to `device`. For a GPU they are checked before, because `check_rows` does not look at ids there.
 
     Raises: DTypeError; IndexRangeError.
     """
@@ -81,7 +81,7 @@ def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = No
         if padding_idx is None:
             return xp.rows(ids, g, shape)
         real = ids.reshape(-1) != padding_idx
-        with declared():  # how many are left
+        with declared():  # it fetches how many ids are left
             return xp.rows(ids.reshape(-1)[real], g.reshape((ids.size, shape[1]))[real], shape)
 
     return table[ids], (by_table, None)
@@ -103,7 +103,7 @@ def put_rows(xp: Any, x: Array, rows: Array, *, count: int) -> Any:
 def _index_array(what: str, indices: TensorLike) -> Array:
     """Indices as int64, nobody else's memory."""
     array = as_tensor(indices).array
-    if array.dtype.kind not in "iu" and array.size:  # an empty list has no kind of its own
+    if array.dtype.kind not in "iu" and array.size:  # an empty list arrives as floats
         raise DTypeError(f"{what}: indices must be integers, got {array.dtype}")
     return array.astype("int64")
 

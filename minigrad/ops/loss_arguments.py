@@ -34,7 +34,7 @@ def label_ids(name: str, labels: TensorLike, scores: Tensor, ignore_index: int) 
     ids = as_tensor(labels)
     if ids.shape != scores.shape[:-1]:
         raise ShapeError(f"{name}: labels have shape {ids.shape}, scores {scores.shape}: the leading axes must be equal")
-    if ids.size and ids.dtype.kind not in "iu":  # an empty list has no kind of its own
+    if ids.size and ids.dtype.kind not in "iu":  # an empty list arrives as floats
         raise DTypeError(f"{name}: labels must be integers, got {ids.dtype}")
     array = ids.array.astype("int64", copy=False)
     if scores.device != "cpu" and not is_recording():
@@ -76,7 +76,7 @@ def pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
 def positive(name: str, what: str, value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < inf:
         raise ArgumentError(f"{name}: {what} is a number above 0, got {value!r:.80}")
-    return float(value)  # NumPy's float64 would make all of it float64
+    return float(value)  # a float64 of NumPy's would turn float32 into float64
 
 
 def check_smoothing(name: str, value: Any) -> None:

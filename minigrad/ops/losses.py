@@ -60,7 +60,7 @@ def cross_entropy(
     check_reduction("cross_entropy", reduction)
     if denominator is not None and reduction != "mean":
         raise ArgumentError(f'cross_entropy: only reduction="mean" divides by a denominator, not {reduction!r}')
-    label_smoothing = float(label_smoothing)  # NumPy's float64 would make all of it float64
+    label_smoothing = float(label_smoothing)  # a float64 of NumPy's would turn float32 into float64
     valid = labels != ignore_index
     ids = xp.constant(labels) * valid
     check_rows("cross_entropy labels", ids, logits.shape[1])

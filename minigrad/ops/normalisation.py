@@ -71,7 +71,7 @@ def rms_norm(xp: Any, x: Array, weight: Array | None, *, eps: float = 1e-6) -> A
     """
     if x.ndim == 0 or (weight is not None and tuple(weight.shape) != tuple(x.shape[-1:])):
         raise ShapeError(f"rms_norm: x {tuple(x.shape)} needs a weight of its last axis, got {weight if weight is None else weight.shape}")
-    rstd = 1.0 / xp.sqrt(_mean(xp, x * x, -1) + float(eps))  # NumPy's float64 would make all of it float64
+    rstd = 1.0 / xp.sqrt(_mean(xp, x * x, -1) + float(eps))  # a float64 of NumPy's would turn float32 into float64
     xhat = x * rstd
 
     def by_x(g: Array) -> Array:

@@ -16,19 +16,14 @@ def _length(x: Array, axis: int) -> int:
     return int(x.shape[axis])
 
 
-def plain_softmax(xp: Any, x: Array, axis: int) -> Array:
-    e = xp.exp(x - xp.constant(x).max(axis=axis, keepdims=True))
-    e /= xp.sum(e, axis=axis, keepdims=True)
-    return e
-
-
 @op("*b n -> *b n", promotes="float")
 def softmax(xp: Any, x: Array, mask: Array | None, *, axis: int = -1) -> Any:
     """eˣ / Σ eˣ along an axis. With a boolean mask only True entries take part; a slice without any gives zeros."""
     if not _length(x, axis):
         return x * 1.0, (lambda g: g, None)  # nothing in, nothing out; it has no maximum
     if mask is None:
-        y = plain_softmax(xp, x, axis)
+        y = xp.exp(x - xp.constant(x).max(axis=axis, keepdims=True))
+        y /= xp.sum(y, axis=axis, keepdims=True)
     else:
         top = xp.where(mask, xp.constant(x), -xp.inf).max(axis=axis, keepdims=True)
         shift = xp.where(top == -xp.inf, 0.0, top)  # a slice without a True entry has no maximum

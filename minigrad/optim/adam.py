@@ -34,7 +34,7 @@ def adam(
     t *= 1 - beta2
     v *= beta2
     v += t
-    for w in largest:  # one with AMSGrad, else none
+    for w in largest:  # with AMSGrad one array, the maxima so far; else none
         v = xp.maximum(w, v, out=w)
     xp.sqrt(v, out=t)
     t += eps
@@ -62,7 +62,7 @@ def _in_one_pass(
 
 @adam.on("cupy")
 def _in_one_launch(xp: Any, p: Any, g: Any, moments: Any, scratch: Any, **constants: float) -> Any:
-    """The same numbers again. It stands here because kernels do not know of optimizers, nor CPU users of the GPU's kernels."""
+    """The same numbers again. Registered here, because `kernels` may not import optimizers, and imported late, for users without a GPU."""
     if chosen == "off":
         return NotImplemented
     from minigrad.kernels.cuda.optimizer import adam as launched

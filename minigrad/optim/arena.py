@@ -52,6 +52,10 @@ class Place:
     start: int
     stop: int
 
+    def of(self, flat: Array) -> Array:
+        """The parameter's part of a flat buffer, in the parameter's shape."""
+        return flat[self.start : self.stop].reshape(self.parameter.shape)
+
 
 class Arena:
     """Moves the parameters of all groups into flat buffers: per group matrices (ndim >= 2) first, then vectors, each in the given order.
@@ -80,11 +84,10 @@ class Arena:
         self.data: Array = self.xp.empty(at, example.dtype)
         self.gradients: Array = self.xp.empty(at, example.dtype)
         for place in self.places:
-            p, shape = place.parameter, place.parameter.shape
-            view = self.data[place.start : place.stop].reshape(shape)
+            p, view = place.parameter, place.of(self.data)
             view[...] = p.array
             p.replace_storage(view)
-            _move_gradient(p.leaf, self.gradients[place.start : place.stop].reshape(shape))
+            _move_gradient(p.leaf, place.of(self.gradients))
         for p in everyone:
             p.owner = self
 
@@ -96,10 +99,10 @@ class Arena:
         self.allocate = allocate
         self.data, self.gradients = copied(self.data, allocate), copied(self.gradients, allocate)
         for place in self.places:
-            p, where = place.parameter, slice(place.start, place.stop)
+            p = place.parameter
             if p.owner is self:
-                p.replace_storage(self.data[where].reshape(p.shape))
-                p.leaf.view = self.gradients[where].reshape(p.shape)
+                p.replace_storage(place.of(self.data))
+                p.leaf.view = place.of(self.gradients)
                 if p.leaf.grad is not None:
                     p.leaf.grad = p.leaf.view
 

@@ -11,9 +11,14 @@ import numpy as np
 from minigrad.errors import ArgumentError
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a number, of Python or NumPy, and no boolean."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 def check_number(name: str, value: Any, *, above: float | None = None, below: float | None = None, most: float | None = None) -> None:
     """Raises: ArgumentError unless `value` is a finite number >= 0 (and greater than `above`, less than `below`, at most `most`)."""
-    if not isinstance(value, int | float | np.number) or isinstance(value, bool) or not isfinite(value) or value < 0:
+    if not is_number(value) or not isfinite(value) or value < 0:
         raise ArgumentError(f"{name} must be a number >= 0, got {value!r:.80}")
     if above is not None and value <= above:
         raise ArgumentError(f"{name} must be above {above:g}, got {value!r}")

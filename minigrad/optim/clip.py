@@ -14,6 +14,7 @@ from minigrad.errors import ArgumentError, NonFiniteError
 from minigrad.kernels import chosen
 from minigrad.op import Kernel
 from minigrad.optim.arena import block_length
+from minigrad.optim.checks import is_number
 from minigrad.optim.groups import named
 from minigrad.optim.optimizer import Optimizer
 from minigrad.parameter import Parameter
@@ -38,7 +39,7 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
     check_max_norm(max_norm)
     members = {p: name for name, p in reversed(named(parameters, HOW)) if p.leaf.grad is not None}
     leaves = [p.leaf for p in reversed(members)]
-    norm = global_norm(leaves)
+    norm = sqrt(_fetched(sum(squared_norm(leaf) for leaf in leaves)))
     if error_if_nonfinite and not isfinite(norm):
         raise NonFiniteError(_first_nonfinite([(members[p], p) for p in reversed(members)], norm))
     coefficient = clipping(norm, max_norm)
@@ -56,7 +57,7 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
 
 def check_max_norm(max_norm: Any) -> None:
     """Raises: ArgumentError for what is no number >= 0."""
-    if not isinstance(max_norm, int | float | np.number) or isinstance(max_norm, bool) or not max_norm >= 0:
+    if not is_number(max_norm) or not max_norm >= 0:
         raise ArgumentError(f"max_norm must be a number >= 0, got {max_norm!r}")
 
 
@@ -72,34 +73,29 @@ def gradient_norm(optimizer: Optimizer) -> float:
 
 
 def gradient_squares(optimizer: Optimizer) -> Any:
-    """Its square; on a GPU it stays there, and is one pass over the arena where no gradient is missing."""
+    """The square of `gradient_norm`. On a GPU it stays there, and is one pass over the arena where no gradient is missing."""
     whole = optimizer.arena.whole_gradient()
     if whole is not None and device_of(whole) != "cpu":  # where there are no launches to save, sums by parameter are as fast
         return sum_of_squares(whole)
     return sum(squared_norm(p.leaf) for p in optimizer.steps if p.leaf.grad is not None)
 
 
-def global_norm(leaves: Iterable[Leaf]) -> float:
-    """The 2-norm of the gradients of leaves, which all have one. The squares are summed where they are, and one number is fetched."""
-    return sqrt(_fetched(sum(squared_norm(leaf) for leaf in leaves)))
-
-
 def squared_norm(leaf: Leaf) -> Any:
     """The squared norm of a leaf's gradient, which it has; on a GPU it stays there."""
     if isinstance(leaf.grad, RowSparse):
-        leaf.grad = leaf.grad.coalesce()  # the norm of a sum needs the sum; kept, so that nobody adds up again
+        leaf.grad = leaf.grad.coalesce()  # a row may stand there twice; kept, so that nobody adds up again
         return sum_of_squares(leaf.grad.values)
     return sum_of_squares(Tensor.wrap(leaf.grad).array)
 
 
 def sum_of_squares(array: Array) -> Any:
-    """In float64; on a GPU it stays there."""
+    """The sum of an array's squares, in float64; on a GPU it stays there."""
     return squares.run(namespace_of(array), [array], {}, keep=False)
 
 
 @Kernel
 def squares(xp: Any, array: Array) -> Any:
-    """Their sum, by blocks so that no second array of this size is made."""
+    """See `sum_of_squares`. Block by block, so that no second array of this size is made."""
     flat, step = array.reshape(-1), block_length(array)
     total: Any = 0.0
     for start in range(0, flat.size, step):
@@ -110,7 +106,7 @@ def squares(xp: Any, array: Array) -> Any:
 
 @squares.on("cupy")
 def _in_two_launches(xp: Any, array: Array) -> Any:
-    """Here for the reason that `adam`'s is with the rule."""
+    """It stands here for the reason that `adam._in_one_launch` gives."""
     if chosen == "off":
         return NotImplemented
     from minigrad.kernels.cuda.optimizer import sum_of_squares as launched
@@ -119,7 +115,7 @@ def _in_two_launches(xp: Any, array: Array) -> Any:
 
 
 def _fetched(total: Any) -> float:
-    return float(total if isinstance(total, int | float) else to_number(total))  # nothing was added up, or by NumPy
+    return float(total if isinstance(total, int | float) else to_number(total))  # 0 of no gradients, or summed by NumPy
 
 
 def _first_nonfinite(members: Iterable[tuple[str, Parameter]], norm: float) -> str:

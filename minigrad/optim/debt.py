@@ -61,9 +61,9 @@ class Debt:
         if not self.factors:
             return
         with self._lock:
-            self._pay(self.xp.flatnonzero(self.paid < len(self.factors)))  # nothing, if another thread was faster
+            self._pay(self.xp.flatnonzero(self.paid < len(self.factors)))  # none, if another thread paid first
             self.paid[self.paid != EXEMPT] = 0
-            self.factors.clear()  # last: whoever finds none reads without waiting
+            self.factors.clear()  # last, because whoever finds it empty reads without the lock
 
     def settle_rows(self, ids: Any) -> None:
         """Pay for the rows `ids`. Ids that no table can have are left to the operation that reads them, which explains them."""

@@ -38,7 +38,7 @@ def layer_groups(
     numbers = [found[1] if found and found[0] == place else None for found in numbered]
     order = sorted({number for number in numbers if number is not None})
     first = next(at for at, number in enumerate(numbers) if number is not None)
-    levels: list[list[tuple[str, Parameter]]] = [[] for _ in range(len(order) + 2)]  # below, the layers, above
+    levels: list[list[tuple[str, Parameter]]] = [[] for _ in range(len(order) + 2)]  # what is below the layers, each of them, what is above
     for at, (member, number) in enumerate(zip(members, numbers, strict=True)):
         outside = 0 if at < first else len(order) + 1
         levels[outside if number is None else order.index(number) + 1].append(member)

@@ -19,7 +19,7 @@ from minigrad.backend import Array, to_device, to_numpy
 from minigrad.backend.random import current
 from minigrad.errors import ArgumentError, StateDictError
 from minigrad.op import Kernel
-from minigrad.optim.arena import Arena, Place, is_table
+from minigrad.optim.arena import Arena, is_table
 from minigrad.optim.checks import check_number
 from minigrad.optim.groups import Group, read_groups
 from minigrad.optim.state import by_rows, entry_problem, for_all_rows, read_state
@@ -62,7 +62,7 @@ class Optimizer(ABC):
         self.steps: dict[Parameter, int] = dict.fromkeys(names, 0)
         self._group_of = {p: number for number, members in enumerate(self._members) for p in members}
         most = max([min(self.arena.block, self.arena.data.size), *(min(max(self.arena.block, p.shape[1]), p.size) for p in self.tables)])
-        self._scratch = [self.arena.xp.empty(most, self.arena.data.dtype) for _ in range(3)]  # for the largest block there can be
+        self._scratch = [self.arena.xp.empty(most, self.arena.data.dtype) for _ in range(3)]  # as long as the longest block of an update
 
     # ---------------------------------------------------------------- what a rule defines
     def check(self, options: Mapping[str, Any]) -> None:
@@ -80,7 +80,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
-        """What a step multiplies an element by that has gradient and moments zero; None if it does more than that."""
+        """The factor that a step multiplies an element by whose gradient and moments are zero; None if it does more to it than that."""
 
     # ---------------------------------------------------------------- the step
     def step(self, scale: float = 1.0) -> None:
@@ -216,7 +216,7 @@ class Optimizer(ABC):
                     arrays = self.tables[p].state()
                 else:
                     names = {*self.moments, *self.moments_of(group)}
-                    arrays = {name: _part(self._moment(name), places[p]) for name in self.moment_names if name in names}
+                    arrays = {name: places[p].of(self._moment(name)) for name in self.moment_names if name in names}
                 state.append({"step": self.steps[p], **{name: np.array(to_numpy(array)) for name, array in arrays.items()}})
         return {"optimizer": type(self).__name__, "param_groups": groups, "state": state}
 
@@ -240,7 +240,7 @@ class Optimizer(ABC):
                 self.tables[p].load(np.asarray(entry["rows"]), arrays)
             else:
                 for name, array in arrays.items():
-                    _part(self._moment(name), places[p])[...] = array
+                    places[p].of(self._moment(name))[...] = array
 
     def _checked(self, state: Any) -> tuple[list[Group], list[Mapping[str, Any]]]:
         """The options per group, and one entry per parameter, after finding them complete and fitting."""
@@ -254,7 +254,3 @@ class Optimizer(ABC):
             if problem:
                 raise StateDictError(f"state of {names[p]}: {problem}")
         return options, entries
-
-
-def _part(moment: Array, place: Place) -> Array:
-    return moment[place.start : place.stop].reshape(place.parameter.shape)

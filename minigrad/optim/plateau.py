@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-import numpy as np
-
 from minigrad.errors import ArgumentError, StateDictError
-from minigrad.optim.checks import check_choice, check_count, check_number
+from minigrad.optim.checks import check_choice, check_count, check_number, is_number
 from minigrad.optim.optimizer import Optimizer
 from minigrad.optim.schedule import check_optimizer, check_rates, check_state, rates_of, set_rates
 
@@ -53,7 +51,7 @@ class ReduceOnPlateau:
 
     def step(self, metric: float) -> None:
         """Take note of the metric, once per evaluation, and lower the learning rates if it is time. Raises: ArgumentError for no number."""
-        if not isinstance(metric, int | float | np.number) or isinstance(metric, bool):
+        if not is_number(metric):
             raise ArgumentError(f"ReduceOnPlateau follows a number (such as loss.item()), got {type(metric).__name__}")
         value = float(metric)
         if self._is_better(value):
@@ -98,7 +96,7 @@ class ReduceOnPlateau:
             for name in ("bad_steps", "cooldown_left"):
                 check_count(name, state[name])
             best = state["best"]
-            if best is not None and (not isinstance(best, int | float | np.number) or isinstance(best, bool) or not isfinite(best)):
+            if best is not None and not (is_number(best) and isfinite(best)):
                 raise ArgumentError(f"best must be a finite number or None, got {best!r:.80}")
             _check(options)
         except ArgumentError as error:

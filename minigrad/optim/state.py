@@ -74,7 +74,7 @@ def entry_problem(entry: Any, shape: tuple[int, ...], *, is_table: bool, moments
 
 
 def by_rows(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state of a table by rows. Of what was saved for all rows those are taken whose moments are not 0: the others are as untouched."""
+    """The state of a table by rows. If it was saved for all rows, those whose moments are 0 are left out: no batch has touched them."""
     if "rows" in entry:
         return entry
     moments = {name: np.asarray(value) for name, value in entry.items() if name != "step"}

@@ -44,7 +44,7 @@ class Table:
         """Keep everything that a step reads or writes in arrays made by `allocate` from now on; see `Arena.move`."""
         data = allocate(self.data.shape, self.data.dtype)
         self.debt.move(data, allocate(self.debt.paid.shape, self.debt.paid.dtype))
-        if self.parameter.ledger is self.debt:  # else another optimizer has taken it over
+        if self.parameter.ledger is self.debt:  # unless another optimizer has taken the parameter over
             self.parameter.replace_storage(data)
         self.data = data
         self.row, self.due = copied(self.row, allocate, self.used), allocate(self.due.shape, self.due.dtype)
@@ -113,7 +113,7 @@ class Table:
         self._begun = False
         if self._idle is not None:
             self.debt.charge(self._idle)
-        if not self.moments:  # a rule without memory: the touched rows are as idle as any other from here on
+        if not self.moments:  # without moments, the rows just touched owe from here on what all others owe
             self.debt.include(self.row[: self.used])
             self.forget()
 

@@ -155,7 +155,7 @@ class Pipeline(ABC):
         Raises: NonFiniteError, because what could be read off a NaN is no answer.
         """
         now = [(p, p.leaf.version) for p in self.model.parameters()]
-        if now != self._known:  # parameters are only equal to themselves
+        if now != self._known:  # a parameter is equal to itself alone, whatever its numbers
             self._replicas.close()
             self._known = now
         return finite(self._replicas(tokens, rows))

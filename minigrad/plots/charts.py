@@ -107,7 +107,7 @@ def heat_map(
     longest = max(map(text_width, column_names), default=0)
     cell = min(84.0, (page.WIDTH - 24 - left) / max(len(columns), 1))
     turned = longest > cell - 6
-    if turned:  # the last name reaches beyond its column
+    if turned:  # the last name sticks out to the right of its column
         cell = min(84.0, (page.WIDTH - 0.7 * longest - left) / len(columns))
     top = 72 + (18 if x_label else 0) + (0.75 * longest - 8 if turned else 0)
     right, bottom = left + cell * len(columns), top + min(cell, 34.0) * len(rows)

@@ -28,7 +28,7 @@ class Average:
         self._parameters = {name: p for p, name in arena.names.items()}
         self._flat: Array = arena.data.copy()
         self._apart = {arena.names[p]: p.array.copy() for p in arena.tables}
-        lying = {arena.names[one.parameter]: self._flat[one.start : one.stop].reshape(one.parameter.shape) for one in arena.places}
+        lying = {arena.names[place.parameter]: place.of(self._flat) for place in arena.places}
         self.arrays: dict[str, Array] = {name: self._apart[name] if name in self._apart else lying[name] for name in self._parameters}
 
     def blocks(self) -> Iterator[tuple[Array, Array]]:

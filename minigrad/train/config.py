@@ -170,7 +170,7 @@ class RunConfig:
         content = read_bounded(path, MAX_CONFIG_BYTES, ConfigError, "config-limit")
         try:
             values = tomllib.loads(content.decode("utf-8"))
-        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, and of integers with thousands of digits
+        except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, an integer of thousands of digits
             raise ConfigError(path, f"not valid TOML: {error}", code="bad-toml") from None
         for override in overrides:
             _set(path, values, override)
@@ -188,11 +188,11 @@ class RunConfig:
             if not isinstance(section, Mapping):
                 raise ConfigError(path, f"{name} must be a section, [{name}], got {quoted(section)}", code="config-type")
             if part is TrainingSettings:
-                section = {"workers": "auto", **section}  # a file describes the whole run, so no hook or closure can be missed by workers
+                section = {"workers": "auto", **section}  # safe: no run from a file has hooks or closures that other processes would lack
             built[name] = _part(path, name, part, section)
         try:
             return cls(**built, chosen_metric="metric" in values.get("training", {}))
-        except ArgumentError as error:  # parts that do not go together
+        except ArgumentError as error:  # each section is right by itself, but they do not go together
             raise ConfigError(path, str(error), code="config-value") from error
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -270,6 +270,6 @@ def _words(hint: Any) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):  # JSON's strings are TOML's, but for one character
+    if isinstance(value, str):  # a JSON string is a TOML string, except that TOML escapes U+007F
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
     return ("true" if value else "false") if isinstance(value, bool) else repr(value)

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from minigrad.data.by_length import bar_class
 from minigrad.errors import DataError, MissingExtraError
 from minigrad.files import replacing
 from minigrad.train.not_finite import named
@@ -50,7 +51,7 @@ def rewind(path: Path, step: int) -> None:
         for line in old:
             try:
                 event = json.loads(line)
-            except ValueError:  # torn by the crash that ended the run
+            except ValueError:  # a line torn by the crash that ended the run
                 break
             if not isinstance(event, dict) or not isinstance(event.get("step"), int):
                 raise DataError(path, "is not the log of a run: a line has no step", code="bad-log")
@@ -62,15 +63,11 @@ def rewind(path: Path, step: int) -> None:
 class Progress:
     """A bar on standard error; without a terminal a line every half minute. Evaluations and notices are lines of their own.
 
-    Raises: MissingExtraError where tqdm is absent.
+    Raises: as `bar_class`.
     """
 
     def __init__(self) -> None:
-        try:
-            from tqdm import tqdm
-        except ImportError as error:
-            raise MissingExtraError("bars of progress are drawn by tqdm, which cannot be imported: pip install tqdm") from error
-        self._tqdm, self._bar, self._next_line = tqdm, None, 0.0
+        self._tqdm, self._bar, self._next_line = bar_class(), None, 0.0
         self._silent = sys.stderr is None or sys.stderr.closed
 
     def __call__(self, event: Event) -> None:
@@ -145,7 +142,7 @@ class TensorBoard:
             if value is None:  # a step without labels has no loss
                 continue
             self._writer.add_scalar(name, value, event["step"])
-        if event["event"] == "end" or event.get("split") == "test":  # which comes after the end
+        if event["event"] == "end" or event.get("split") == "test":  # comes after the end, and has opened a file again
             self._writer.close()
             self._writer = None
 

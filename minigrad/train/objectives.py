@@ -57,9 +57,9 @@ class Objective(ABC):
         return [(1.0, self)]
 
     def made_of(self) -> list[Objective]:
-        """This one, and those that are parts or attributes of one of them, each once."""
+        """This objective and every one that it holds, as a part or an attribute, also deeper down; each once."""
         found: list[Objective] = [self]
-        for one in found:  # which grows
+        for one in found:  # the list grows on the way
             parts = [part for _, part in one.parts] if isinstance(one, Mixed) else []
             for held in (*parts, *vars(one).values()):
                 if isinstance(held, Objective) and all(held is not known for known in found):
@@ -79,7 +79,7 @@ def weighted(shares: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 
 def has_own_loss(objective: Objective) -> bool:
-    """Whether its loss may be another than its share, or of a mixture the weighted sum of its terms' losses."""
+    """Whether its class has a `loss` of its own, which need not be its share (nor, of a mixture, the weighted sum of its terms)."""
     return getattr(objective.loss, "__func__", None) not in (Objective.loss, Mixed.loss)
 
 

@@ -1,4 +1,4 @@
-"""Whole runs: from a configuration to a trained model, its predictions and its report; and evaluation of a model on a file."""
+"""Whole runs: from a configuration to a trained model, its predictions and its report."""
 
 from __future__ import annotations
 
@@ -120,13 +120,8 @@ class Run:
             dealing |= {"shuffle": True, "by_length": data.by_length, "seed": self.config.training.seed}
         examples = self.task.examples(self.tokenizer, records, data.max_length, **dealing)
         if examples.truncated:
-            logger.warning(
-                "%s: %d of %d texts have more than %d tokens and are cut (data.max_length)",
-                split,
-                examples.truncated,
-                len(records),
-                data.max_length,
-            )
+            message = "%s: %d of %d texts have more than %d tokens and are cut (data.max_length)"
+            logger.warning(message, split, examples.truncated, len(records), data.max_length)
         return examples
 
     def _keep_config(self, event: Event) -> None:

@@ -36,5 +36,7 @@ def scores_of(function: Callable[[PackedTokens], Numbers], loader: PackedLoader,
 
 def log_softmax(scores: Numbers) -> Numbers:
     """Their logarithms as probabilities. Shapes: (*b, labels) → (*b, labels)."""
-    shifted = scores - scores.max(axis=-1, keepdims=True, initial=-np.inf) if scores.size else scores
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))) if scores.size else scores
+    if not scores.size:
+        return scores
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

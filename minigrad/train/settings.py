@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from minigrad.backend import DEVICES
@@ -94,14 +94,6 @@ class TrainingSettings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON and TOML can hold them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """Raises: ArgumentError also for a name that is no setting."""
-        known = [field.name for field in fields(cls)]
-        if unknown := [name for name in values if name not in known]:
-            raise ArgumentError(f"unknown settings {listing(unknown)}; there are {', '.join(known)}")
-        return cls(**values)
 
 
 UNIMPORTANT = ("keep", "save_every", "device", "capture")

@@ -1,7 +1,7 @@
-"""The steps of a trainer, between two points at which somebody asks where exactly the training stands.
+"""The steps of a trainer, from one evaluation or checkpoint to the next.
 
-A team that runs ahead asks for batches before it has made the steps of those before them. So here is kept what was given to it, the
-schedule is stepped where batches are given, and everything else is counted where results come.
+A team that runs ahead asks for batches before it has made the steps of earlier ones. So the batches it was given are kept here, the
+schedule is stepped when a batch is given, and everything else is counted when its result comes.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Stepping:
         """The learning rates of those that it has been given."""
 
     def make(self, batches: Iterator[Batch]) -> None:
-        """Steps until somebody asks where exactly the training stands."""
+        """Make steps up to the next one after which there is something else to do: an evaluation, a checkpoint, the end."""
         while not self._try_to_make(self._stretch(batches)):
             pass
-        if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # others wait, which a signal kept from being made
+        if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # any other batch here was put off by a signal
             message = f"no sequence of this batch has a label, so nothing is learned from rows {_rows(self._pulled[0])}"
             self.trainer.tell("notice", message=message)
             current().advance()
@@ -75,16 +75,20 @@ class Stepping:
                 self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0, result.loss_scale)
 
     def _make_room(self, error: MemoryError) -> None:
-        """For the step that is made again: what evaluations keep is given up first. Raises: MemoryError."""
-        if not self._pulled:  # it was no step
+        """Before a step is made again: give up the graphs that evaluations keep, or if there are none, divide the step further.
+
+        Raises: MemoryError.
+        """
+        if not self._pulled:  # no step was under way
             raise error
         if not forget_graphs():
             self._divide_further(error)
-        self.trainer.schedule.load_state_dict({**self.trainer.schedule.state_dict(), "steps": self.at.step})  # that of the first that waits
+        schedule = self.trainer.schedule
+        schedule.load_state_dict({**schedule.state_dict(), "steps": self.at.step})  # back to where the step began
         self._rates.clear()
 
     def _divide_further(self, error: MemoryError) -> None:
-        """Once in a run. Raises: MemoryError."""
+        """Compute steps in twice as many parts from here on. Raises: MemoryError the second time, and where nothing is left to divide."""
         at = self.at
         packing = self._pulled[0].tokens.packing
         if at.parts > self.trainer.settings.parts or len(packing) <= at.parts:
@@ -133,7 +137,7 @@ class Stepping:
         return result
 
     def _count(self, batch: Batch, loss: float | None, norm: float | None, loss_scale: float | None) -> None:
-        """After a step, be it one that was left out."""
+        """Count a step and tell of it, also if it changed nothing. loss: None if no sequence of the batch has a label."""
         at, tokens, packing = self.at, batch.tokens.packing.rows, batch.tokens.packing
         self._pulled.popleft()
         at.step += 1
@@ -160,9 +164,9 @@ class Stepping:
         try:
             if not isfinite(loss):
                 raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
-            assert self.team.grad_norm is not None  # there is a max_norm
+            assert self.team.grad_norm is not None  # computed, because the team has a max_norm
             if not isfinite(self.team.grad_norm) and (self.trainer.scaler is None or self.trainer.scaler.is_least):
-                clip_grad_norm(self.trainer.named, inf, error_if_nonfinite=True)  # says which gradient it is
+                clip_grad_norm(self.trainer.named, inf, error_if_nonfinite=True)  # raises, and says which gradient it is
         except NonFiniteError as error:
             self._refuse(error, batch)
             return False
@@ -192,7 +196,7 @@ class Stepping:
 class Clock:
     """Seconds of training, without evaluations, and the speed of this process over its last steps.
 
-    Without the very first, if there are others: what it uses may be compiled in it.
+    The very first step does not count once there are others: kernels may have been compiled in it.
     """
 
     def __init__(self, before: float) -> None:

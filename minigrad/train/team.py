@@ -85,7 +85,7 @@ class Team:
         if max_norm is not None:
             check_max_norm(max_norm)
         self.scaler, self.average = scaler, average
-        self.max_norm = inf if max_norm is None and scaler is not None else max_norm  # the norm says whether the gradient is finite
+        self.max_norm = inf if max_norm is None and scaler is not None else max_norm  # a scaler needs to know if it is finite
         self.grad_norm: float | None = None
         self._closed = self._broken = False
         self._together = Together(loss_of, optimizer, self.workers) if self.workers > 1 else None
@@ -113,13 +113,13 @@ class Team:
         self.optimizer.zero_grad()
         self.grad_norm = None
         try:
-            with nullcontext() if self.scaler is None else np.errstate(over="ignore", invalid="ignore"):  # `step` sees what overflowed
+            with nullcontext() if self.scaler is None else np.errstate(over="ignore", invalid="ignore"):  # `step` notices overflow
                 if self._together is None:
                     loss = self._backward_alone(batch, parts, captured)
                 else:
                     loss, self.grad_norm = self._together.backward(batch, parts, self._loss_scale, self.max_norm is not None)
         except BaseException:
-            self._stop()  # some may still be computing
+            self._stop()  # some processes may still be computing
             self.optimizer.zero_grad()
             raise
         if self.grad_norm is not None:

@@ -134,7 +134,7 @@ class Trainer:
                 stack.enter_context(self.store.lock())
             saved = self._begin(resume, force)
             interruption = stack.enter_context(Interruption())
-            stack.enter_context(np.errstate(all="ignore"))  # what is not finite is found, and said in one line
+            stack.enter_context(np.errstate(all="ignore"))  # no warnings of NumPy: what is not finite is found later, and told in one line
             team = Team(
                 LossOf(self.model, self.objective),
                 self.optimizer,
@@ -186,7 +186,7 @@ class Trainer:
         return self.settings.patience is not None and self.at.worse >= self.settings.patience
 
     def is_evaluation_due(self, step: int, over: bool) -> bool:
-        """After this many steps, with which an epoch may be over."""
+        """Whether to evaluate after step number `step`. over: the epoch ends with it."""
         return self.evaluate is not None and (step == self.total or is_due(self.settings.evaluate_every, step, over))
 
     # ---------------------------------------------------------------- evaluation

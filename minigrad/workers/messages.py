@@ -109,7 +109,7 @@ def rebuilt(description: Mapping[str, Any], where: str) -> MinigradError | Memor
     if description["kind"] == "MemoryError":
         error = MemoryError(message)
     elif isinstance(kind, type) and issubclass(kind, MinigradError):
-        error = kind.__new__(kind, message)  # not by the constructor: the message is finished, as when an error is copied
+        error = kind.__new__(kind, message)  # not by the constructor, which would write a message: this one is finished
         vars(error).update(description["known"])
     else:
         error = MinigradError(f"{description['kind']} in {where}: {message}", code="worker")

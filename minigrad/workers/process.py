@@ -62,7 +62,7 @@ class Worker:
     def __init__(self, number: int, prepare: Callable[[], Handler]) -> None:
         self.number, self.parent = number, os.getpid()
         self.link, theirs = socket.socketpair()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child ignores them
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child has set itself to ignore them
         try:
             self.pid = _fork()
             if self.pid == 0:
@@ -121,8 +121,8 @@ class Worker:
 
 
 def _fork() -> int:
-    """os.fork, of which nobody warns. What is forked tokenizes in one thread unless the user has chosen: `tokenizers` has some, which are
-    not forked (and up to 0.22.1 it prints five lines about that for each worker).
+    """os.fork without its warnings. The child tokenizes in one thread, unless the user has chosen: threads of `tokenizers` are not forked
+    (and up to 0.22.1 it prints five lines about that for each worker).
     """
     chosen, pid = TOKENIZERS_THREADS in os.environ, -1
     if not chosen:

@@ -1,4 +1,4 @@
-"""What a forked worker knows is a copy made by the fork, and a CUDA graph does what was recorded: here is seen when that has become old."""
+"""A forked worker knows what was true when it was forked, a CUDA graph does what was recorded: this tells when that is out of date."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Mark(Protocol):
 class _OfModule:
     """Its plain attributes, how many hooks it has, and which modules and tensors are the others or lie in them.
 
-    Mostly all are the same objects, which is seen faster.
+    Mostly they all are the very same objects, so that is looked at first, which is faster.
     """
 
     def __init__(self, module: Module) -> None:
@@ -117,7 +117,7 @@ class _OfModule:
                 return False
         for name, known in self._weak:
             part = known()
-            if part is None or attributes.get(name) is not part:  # None would be equal to an attribute that is None now
+            if part is None or attributes.get(name) is not part:  # one that is gone must not pass for an attribute that is None now
                 return False
         for name, count, members in self._several:
             several = attributes.get(name)
@@ -126,7 +126,7 @@ class _OfModule:
         for name, count in self._hooks:
             if len(list(attributes.get(name) or ())) != count:
                 return False
-        return not self._others or all(type(attributes.get(name)) is kind for name, kind in self._others)  # mostly there is none
+        return not self._others or all(type(attributes.get(name)) is kind for name, kind in self._others)  # there are rarely any
 
 
 def _kept(module: Module) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class _OfParameter:
 
 
 class _OfBuffer:
-    """Its array, which is kept, so that no other can take its place in memory."""
+    """The array of a buffer. It is kept, so that no other array can take its place in memory and pass for it."""
 
     def __init__(self, buffer: Buffer) -> None:
         self._array = buffer.array

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizer_files import edit, refused
 
 from minigrad.data import _tokenizer_vocab
 from minigrad.data.tokenization import Tokenizer
@@ -313,20 +314,6 @@ def test_a_directory_that_is_a_file(directory: Path) -> None:
 
 
 # ---- what is refused
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / "tokenizer.json"
-    description = json.loads(path.read_text(encoding="utf-8"))
-    change(description)
-    path.write_text(json.dumps(description), encoding="utf-8")
-
-
-def refused(folder: Path, code: str, words: str) -> None:
-    with pytest.raises(TokenizerError) as caught:
-        Tokenizer.from_pretrained(folder)
-    assert caught.value.code == code, caught.value
-    assert words in str(caught.value)
 
 
 def test_missing_files(tmp_path: Path) -> None:

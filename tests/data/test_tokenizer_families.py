@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizer_files import byte_pairs, charsmap, pieces, write_roberta, write_xlmr, xlmr_description
+from tokenizer_files import byte_pairs, charsmap, edit, pieces, refused, write_roberta, write_xlmr, xlmr_description
 
 from minigrad.data._charsmap import charsmap_fault
 from minigrad.data.tokenization import Tokenizer
-from minigrad.errors import TokenizerError
 
 MAP = {"ﬁ": "fi", "①": "1", "\u3000": " ", "\u200b": ""}
 
@@ -139,20 +138,6 @@ def test_sentencepiece_model_alone(tmp_path: Path) -> None:
 
 
 # ---- what is refused
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / "tokenizer.json"
-    description = json.loads(path.read_text(encoding="utf-8"))
-    change(description)
-    path.write_text(json.dumps(description), encoding="utf-8")
-
-
-def refused(folder: Path, code: str, words: str) -> None:
-    with pytest.raises(TokenizerError) as caught:
-        Tokenizer.from_pretrained(folder)
-    assert caught.value.code == code, caught.value
-    assert words in str(caught.value)
 
 
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a*)*b"}, "behavior": "Removed", "invert": False}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizer_files import byte_pairs, charsmap, pieces, write_roberta, write_xlmr, xlmr_description
+from tokenizer_files import byte_pairs, charsmap, edit, pieces, write_roberta, write_xlmr, xlmr_description
 
 from minigrad.data._tokenizer_vocab import MAX_JSON_BYTES, MAX_TOKENS
 from minigrad.data.tokenization import Tokenizer
@@ -98,10 +98,7 @@ def test_c06_not_utf8(tmp_path: Path) -> None:
 
 def change_ids(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     folder = saved_bert(tmp_path)
-    path = folder / "tokenizer.json"
-    description = json.loads(path.read_text(encoding="utf-8"))
-    change(description)
-    path.write_text(json.dumps(description), encoding="utf-8")
+    edit(folder, change)
     return folder
 
 

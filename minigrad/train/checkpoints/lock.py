@@ -76,6 +76,6 @@ class DirectoryLock:
         """Let others in. In a process forked since, which does not have the lock, this does nothing."""
         if not self.held:
             return
-        self._owner = 0  # first: Ctrl-C may end this after any line
+        self._owner = 0  # first: if Ctrl-C ends this early, a second call must not close a file that has taken the number since
         _descriptors.discard(self._descriptor)
         os.close(self._descriptor)

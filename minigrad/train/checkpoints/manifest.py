@@ -6,7 +6,6 @@ manifest does not name, a link and a name with a path in it are refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minigrad.errors import CheckpointError
-from minigrad.files import listing, open_regular, parse_json, quoted, read_bounded
+from minigrad.files import listing, open_regular, parse_json, quoted, read_bounded, sha256_of
 
 FORMAT = 1
 """The version of the layout. A reader refuses any other."""
@@ -26,7 +25,6 @@ STATE_NAME = "state.json"
 ARRAYS_SUFFIX = ".safetensors"
 
 _MAX_MANIFEST_BYTES = 1_000_000
-_BLOCK_BYTES = 1 << 20
 _ARRAYS_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -109,15 +107,9 @@ def _check_file(path: Path, record: FileRecord) -> None:
     _refuse_link(path)
     with open_regular(path, CheckpointError) as file:
         size = os.fstat(file.fileno()).st_size
-        if size != record.size:
-            raise CheckpointError(path, f"has {size} bytes, {record.size} were written", code="size-mismatch")
-        digest = hashlib.sha256()
-        try:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-        except OSError as error:
-            raise CheckpointError(path, f"cannot be read: {error.strerror}", code="unreadable-file") from error
-    if digest.hexdigest() != record.sha256:
+    if size != record.size:
+        raise CheckpointError(path, f"has {size} bytes, {record.size} were written", code="size-mismatch")
+    if sha256_of(path, CheckpointError) != record.sha256:
         raise CheckpointError(path, "its bytes are not those that were written (SHA-256 differs)", code="digest-mismatch")
 
 

@@ -88,9 +88,9 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         trainer.optimizer.load_state_dict(tree["optimizer"])
         trainer.at = _position(state["position"], saved.step)
         before = state["identity"]["training"]
-        if trainer.average is not None:  # which begins here if it is new
+        if trainer.average is not None:  # switched on since that was saved, it begins with the weights
             trainer.average.load(trainer.model.state_dict() if before["ema"] is None else saved.arrays("average"))
-        if trainer.scaler is not None and state.get("loss_scale") is not None:  # else it begins here
+        if trainer.scaler is not None and state.get("loss_scale") is not None:  # else it begins anew
             trainer.scaler.load_state_dict(state["loss_scale"])
         if not changed:
             trainer.schedule.load_state_dict(state["schedule"])
@@ -133,7 +133,7 @@ def _position(told: Mapping[str, Any], step: int) -> Position:
 
 
 def _check_generator(told: Any, own: Mapping[str, Any]) -> None:
-    """NumPy takes a state as it comes, and a place in its buffer that lies outside for true."""
+    """Raises: StateDictError for what NumPy would take unchecked: a place outside of its buffer, too."""
     fits = _alike(told, own) and told["bit_generator"] == own["bit_generator"] and told["has_uint32"] in (0, 1)
     if not fits or not 0 <= told["buffer_pos"] <= len(own["buffer"]) or not 0 <= told["uinteger"] < 2**32:
         raise StateDictError(f"init is no state of a generator {own['bit_generator']}")
@@ -155,7 +155,7 @@ def _change(trainer: Trainer, asked: Sequence[Mapping[str, Any]], parts: int) ->
     trainer.schedule.load_state_dict(trainer.schedule.state_dict() | {"steps": trainer.at.step})
     if parts != trainer.settings.parts:
         trainer.at.parts = trainer.settings.parts
-    if trainer.at.batch >= trainer.loader.batches_in(trainer.at.epoch):  # of other data, an epoch may be over by now
+    if trainer.at.batch >= trainer.loader.batches_in(trainer.at.epoch):  # with other data the epoch may be shorter, and over by now
         trainer.at.epoch, trainer.at.batch = trainer.at.epoch + 1, 0
 
 

@@ -107,13 +107,7 @@ def classification_report(labels: ArrayLike, predictions: ArrayLike, names: Sequ
     """
     true, predicted = class_ids(labels, predictions)
     require_names(names)
-    scores = scores_of_counts(*_counts(true, predicted, len(names)))
-    return ClassificationReport(
-        classes=dict(zip(names, scores, strict=True)),
-        accuracy=float(np.mean(true == predicted)),
-        macro=averaged(scores, "macro"),
-        weighted=averaged(scores, "weighted"),
-    )
+    return ClassificationReport.of(names, np.stack(_counts(true, predicted, len(names)), axis=-1))
 
 
 def _counts(

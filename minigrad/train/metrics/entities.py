@@ -8,7 +8,8 @@ other misleads. Only tags of words come in here: padding and the further pieces 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,9 @@ class NerReport:
     entity: EntityReport
     token: ClassificationReport
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, fit for JSON."""
-        return {"entity": self.entity.to_dict(), "token": self.token.to_dict()}
+        return asdict(self)
 
     def __str__(self) -> str:
         left, right = str(self.entity).split("\n"), str(self.token).split("\n")
@@ -60,15 +61,9 @@ def ner_report(gold: Tags, predicted: Tags, *, mode: str = "default") -> NerRepo
         ShapeError: numbers of sentences, or of the words of a sentence, differ.
         DTypeError, ArgumentError: a tag is no tag; there is no word at all, or no such mode.
     """
-    types, counts = entity_counts(gold, predicted, mode=mode)
-    scores = scores_of_counts(*counts.sum(axis=0).T)
-    entity = EntityReport(dict(zip(types, scores, strict=True)), pooled(counts), averaged(scores, "macro"), averaged(scores, "weighted"))
-    tags, counts = tag_counts(gold, predicted, mode=mode)
-    scores = scores_of_counts(*counts.sum(axis=0).T)
-    token = ClassificationReport(
-        dict(zip(tags, scores, strict=True)), tag_accuracy(counts), averaged(scores, "macro"), averaged(scores, "weighted")
-    )
-    return NerReport(entity, token)
+    types, entities = entity_counts(gold, predicted, mode=mode)
+    tags, words = tag_counts(gold, predicted, mode=mode)
+    return NerReport(EntityReport.of(types, entities.sum(axis=0)), ClassificationReport.of(tags, words.sum(axis=0)))
 
 
 def entity_counts(gold: Tags, predicted: Tags, *, mode: str = "default") -> tuple[list[str], NDArray[np.int64]]:

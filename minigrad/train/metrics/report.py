@@ -6,7 +6,8 @@ Single labels, labels of tokens and whole entities differ in what counts as a hi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,6 @@ class ClassScores:
     f1: float
     support: int
 
-    def to_dict(self) -> dict[str, float | int]:
-        """The same as a plain dict."""
-        return {"precision": self.precision, "recall": self.recall, "f1": self.f1, "support": self.support}
-
 
 @dataclass(frozen=True, slots=True)
 class ClassificationReport:
@@ -37,14 +34,14 @@ class ClassificationReport:
     macro: ClassScores
     weighted: ClassScores
 
-    def to_dict(self) -> dict[str, object]:
+    @classmethod
+    def of(cls, names: Sequence[str], counts: NDArray[np.int64]) -> ClassificationReport:
+        """Every label is of one class, so accuracy is the pooled recall. Shape: counts (classes, 3), of hits, predictions and labels."""
+        return cls(accuracy=pooled(counts).recall, **_by_class(names, counts))
+
+    def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, fit for JSON."""
-        return {
-            "classes": {name: scores.to_dict() for name, scores in self.classes.items()},
-            "accuracy": self.accuracy,
-            "macro": self.macro.to_dict(),
-            "weighted": self.weighted.to_dict(),
-        }
+        return asdict(self)
 
     def __str__(self) -> str:
         return table(self.classes, {"accuracy": (self.accuracy, self.macro.support), **_averages(self)})
@@ -59,14 +56,14 @@ class EntityReport:
     macro: ClassScores
     weighted: ClassScores
 
-    def to_dict(self) -> dict[str, object]:
+    @classmethod
+    def of(cls, names: Sequence[str], counts: NDArray[np.int64]) -> EntityReport:
+        """Shapes: counts (classes, 3), of hits, predictions and labels."""
+        return cls(micro=pooled(counts), **_by_class(names, counts))
+
+    def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, fit for JSON."""
-        return {
-            "classes": {name: scores.to_dict() for name, scores in self.classes.items()},
-            "micro": self.micro.to_dict(),
-            "macro": self.macro.to_dict(),
-            "weighted": self.weighted.to_dict(),
-        }
+        return asdict(self)
 
     def __str__(self) -> str:
         return table(self.classes, {"micro average": self.micro, **_averages(self)})
@@ -114,6 +111,12 @@ def _row(name: str, scores: ClassScores | tuple[float, int]) -> str:
     if isinstance(scores, tuple):
         return f"{name}  {'':>9}  {'':>9}  {scores[0]:9.4f}  {scores[1]:9d}"
     return f"{name}  {scores.precision:9.4f}  {scores.recall:9.4f}  {scores.f1:9.4f}  {scores.support:9d}"
+
+
+def _by_class(names: Sequence[str], counts: NDArray[np.int64]) -> dict[str, Any]:
+    """The fields that both kinds of report have. Shape: counts (classes, 3), of hits, predictions and labels."""
+    scores = scores_of_counts(*counts.T)
+    return {"classes": dict(zip(names, scores, strict=True)), "macro": averaged(scores, "macro"), "weighted": averaged(scores, "weighted")}
 
 
 def _averages(report: ClassificationReport | EntityReport) -> dict[str, ClassScores]:

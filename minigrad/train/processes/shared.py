@@ -45,10 +45,7 @@ class Outbox:
     def attach(self) -> None:
         """In the worker: gradients of the arena are computed straight into this memory."""
         for place in self.places:
-            place.parameter.leaf.view = self._view(place)
-
-    def _view(self, place: Any) -> Array:
-        return self.gradients[place.start : place.stop].reshape(place.parameter.shape)
+            place.parameter.leaf.view = place.of(self.gradients)
 
     def publish(self) -> dict[str, list[Any]]:
         """In the worker: leave the tables' gradients here; returns what has a gradient, and by how many rows (null: none, -1: all)."""
@@ -75,14 +72,14 @@ class Outbox:
 
 
 class WorkersLedger:
-    """Stands in a worker for what a table's rows owe. Only the parent pays; here is noted whether somebody read a row that owes."""
+    """A worker's stand-in for the debts of a table. Only the parent pays; this notes, in `missed`, whether a row that owes was read."""
 
     def __init__(self, debt: Debt) -> None:
         self.paid = debt.paid
         self.begin(0)
 
     def begin(self, factors: int) -> None:
-        """A new step: a row that has paid fewer than so many factors owes."""
+        """Begin a step, in which every row that has paid fewer than so many factors is in debt."""
         self.factors, self.missed = factors, False
 
     def settle(self) -> None:

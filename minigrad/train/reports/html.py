@@ -110,7 +110,7 @@ def _scores(caption: str, report: Mapping[str, Any]) -> str:
     rows = [*report["classes"].items(), *((f"{name} average", scores) for name, scores in totals)]
     table = [[name, *(scores[key] for key in ("precision", "recall", "f1", "support"))] for name, scores in rows]
     hidden = len(table) - len(totals) - MAX_ROWS
-    if hidden > 0:  # the averages always show
+    if hidden > 0:  # classes are left out, averages never
         table[MAX_ROWS - len(totals) : -len(totals)] = []
         caption += f" (without {hidden + len(totals):,} more classes)"
     if "accuracy" in report:

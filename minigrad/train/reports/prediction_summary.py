@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from minigrad import plots
 from minigrad.errors import DataError
-from minigrad.train.metrics import ClassificationReport, ClassScores, EntityReport, NerReport, by_group, regression_metrics
+from minigrad.train.metrics import ClassificationReport, EntityReport, NerReport, by_group, regression_metrics
 from minigrad.train.metrics.entities import entity_counts, entity_f1, tag_counts
-from minigrad.train.metrics.report import averaged, pooled, scores_of_counts
 from minigrad.train.reports.prediction_rows import PredictionRow, read_predictions
 from minigrad.train.reports.tally import Mistake, Summary, Tally, mistake_of
 
@@ -67,7 +66,7 @@ class _Classes(Tally):
         shown = [name for name in names if name in set(shown)] if len(names) > MAX_CLASSES else names
         table = [[self.confusion[label, prediction] for prediction in shown] for label in shown]
         chart = plots.heat_map(f"Confusion matrix, {self.split}", shown, shown, table, "prediction", "gold")
-        return {"report": _classification(names, counts).to_dict()}, {"confusion": chart}
+        return {"report": ClassificationReport.of(names, counts).to_dict()}, {"confusion": chart}
 
     def by_group(self) -> dict[str, object]:
         return by_group(lambda right: float(right.mean()), self.groups, np.array(self.right)).to_dict()
@@ -91,11 +90,8 @@ class _Choices(Tally):
 
     def report(self) -> tuple[dict[str, Any], dict[str, str]]:
         names, counts = _table(self.counts)
-        scores = scores_of_counts(*counts.T)
-        report = EntityReport(
-            dict(zip(names, scores, strict=True)), pooled(counts), averaged(scores, "macro"), averaged(scores, "weighted")
-        )
-        chart = plots.bars(f"F1 of labels, {self.split}", names, [score.f1 for score in scores], "F1", "label")
+        report = EntityReport.of(names, counts)
+        chart = plots.bars(f"F1 of labels, {self.split}", names, [scores.f1 for scores in report.classes.values()], "F1", "label")
         figures = {"report": report.to_dict(), "scores": {"subset accuracy": float(np.mean(self.right))}}
         return figures, {"labels": chart} if names else {}
 
@@ -128,7 +124,7 @@ class _Tags(Tally):
     def _count_waiting(self) -> None:
         """Add the rows that wait to the counts of right, predicted and gold ones, of each type of entity and of each tag."""
         waiting, self._waiting = self._waiting, []
-        if not any(row.gold for row in waiting):  # not a single word
+        if not any(row.gold for row in waiting):  # not a word in any of the sentences
             self.by_sentence.extend([0, 0, 0] * len(waiting))
             return
         gold, predicted = [row.gold for row in waiting], [row.prediction for row in waiting]
@@ -142,11 +138,8 @@ class _Tags(Tally):
     def report(self) -> tuple[dict[str, Any], dict[str, str]]:
         self._count_waiting()
         types, counts = _table(self.entities)
-        scores = scores_of_counts(*counts.T)
-        by_type = dict(zip(types, scores, strict=True))
-        entity = EntityReport(by_type, pooled(counts), averaged(scores, "macro"), averaged(scores, "weighted"))
-        report = NerReport(entity, _classification(*_table(self.tags)))
-        chart = plots.bars(f"F1 of entities, {self.split}", types, [score.f1 for score in scores], "F1", "type")
+        report = NerReport(EntityReport.of(types, counts), ClassificationReport.of(*_table(self.tags)))
+        chart = plots.bars(f"F1 of entities, {self.split}", types, [one.f1 for one in report.entity.classes.values()], "F1", "type")
         return {"report": report.to_dict()}, {"entities": chart} if types else {}
 
     def by_group(self) -> dict[str, object]:
@@ -198,13 +191,6 @@ class _Numbers(Tally):
 
 
 _TALLIES: dict[str, type[Tally]] = {kind.task: kind for kind in (_Classes, _Choices, _Tags, _Numbers)}
-
-
-def _classification(names: Sequence[str], counts: NDArray[np.int64]) -> ClassificationReport:
-    """Shapes: counts (names, 3), of hits, predictions and labels."""
-    scores: list[ClassScores] = scores_of_counts(*counts.T)
-    accuracy = pooled(counts).recall  # every label is of one class, so the pooled recall is the share that is right
-    return ClassificationReport(dict(zip(names, scores, strict=True)), accuracy, averaged(scores, "macro"), averaged(scores, "weighted"))
 
 
 def _table(total: Counter[tuple[str, int]]) -> tuple[list[str], NDArray[np.int64]]:

@@ -56,7 +56,7 @@ def write_report(run_directory: str | Path) -> Report:
     """
     directory = Path(run_directory)
     found = [(path.stem.removeprefix("predictions-"), path) for path in directory.glob(PREDICTIONS)]
-    predictions = dict(sorted(found, key=lambda pair: (pair[0] != "test", pair[0])))  # what counts comes first
+    predictions = dict(sorted(found, key=lambda pair: (pair[0] != "test", pair[0])))  # the test split first
     has_config, has_log = (directory / CONFIG_NAME).exists(), (directory / LOG_NAME).exists()
     if not (predictions or has_config or has_log):
         message = f"is no directory of a run: there is neither {CONFIG_NAME} nor {LOG_NAME} nor {PREDICTIONS}"

@@ -50,7 +50,7 @@ def task_of(
         return MultiLabelClassification(labels or LabelMap.of_several(records or (), label_separator), label_separator)
     tagging = kind == "token-classification"
     if labels is None:
-        assert records  # or there would be labels
+        assert records  # without both, the error above was raised
         labels = LabelMap.of_tags(records) if tagging else LabelMap.from_records(records)
         if len(labels) < 2:
             message = f"every record has the label {quoted(labels.names[0])}: there is nothing to learn"
