@@ -46,6 +46,13 @@ class IndexRangeError(MinigradError, IndexError):
     code = "index-range"
 
 
+class FieldError(MinigradError, KeyError):
+    """A model's output has no value of that name. The message names those it has."""
+
+    code = "field"
+    __str__ = MinigradError.__str__  # KeyError's would put the message in quotation marks
+
+
 class GraphError(MinigradError, RuntimeError):
     """A gradient was asked for that the recorded graph cannot give.
 
