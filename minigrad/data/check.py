@@ -19,7 +19,7 @@ from minigrad.data.data_report import DataReport, Finding, Lengths, SplitFinding
 from minigrad.data.duplicates import checked_threshold
 from minigrad.data.readers import iter_records
 from minigrad.data.records import Record, labels_of
-from minigrad.data.suspicions import column_notices
+from minigrad.data.suspicions import column_notices, label_notices
 from minigrad.data.text_faults import faults_of, has_composed_letters, spans_off_words
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DataError
@@ -96,7 +96,9 @@ def check_files(
         for found in report.splits.values():
             found.faults.pop("mixed-normal-forms", None)  # letters and accents apart, but consistently
     _compare_labels(report)
-    report.notices += column_notices(firsts, sum((found.labels for found in report.splits.values()), Counter()), format)
+    all_labels = sum((found.labels for found in report.splits.values()), Counter())
+    types = sum((found.entity_types for found in report.splits.values()), Counter())
+    report.notices += [*column_notices(firsts, all_labels, format), *label_notices(all_labels), *label_notices(types)]
     return report
 
 

@@ -139,6 +139,16 @@ def test_check_tells_of_columns_that_seem_to_be_others(tmp_path: Path, capsys: p
     )
 
 
+def test_check_tells_of_labels_in_several_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = table(tmp_path / "a.csv", [("text", "label"), ("one", "pos"), ("two", " pos")])
+    b = table(tmp_path / "b.csv", [("text", "label"), ("three", "Pos")])
+    assert "NOTICE: labels that differ only in letter case" in (out := printed(capsys, 0, "check", a, b, "--near-duplicates", "off"))
+    assert "' pos' (1), 'Pos' (1), 'pos' (1)" in out
+    tagged = tmp_path / "c.conll"
+    tagged.write_text("Maria B-PER\n\nBerlin B-Per\n", encoding="utf-8")
+    assert "'PER' (1), 'Per' (1)" in printed(capsys, 0, "check", tagged, "--near-duplicates", "off")
+
+
 def test_check_shows_the_beginning_of_labels_that_are_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = table(tmp_path / "a.csv", [("label", "text"), *((f"review number {i} {'x' * 200}", f"id {i}") for i in range(20))])
     out = printed(capsys, 0, "check", a, "--near-duplicates", "off")

@@ -120,6 +120,16 @@ def test_a_header_that_was_taken_for_a_record_is_told(tmp_path: Path, capsys: py
     assert ["looks like a header" in event["message"] for event in log_of(tmp_path) if event["event"] == "notice"] == [True]
 
 
+def test_labels_in_several_spellings_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = run_folder(tmp_path, steps=1)
+    with open(config.data.train, encoding="utf-8") as train:
+        (tmp_path / "two.jsonl").write_text(train.read().replace('"thing"', '"Person"', 1), encoding="utf-8")
+    path = save_config(tmp_path, replace(config, data=replace(config.data, train=str(tmp_path / "two.jsonl"))))
+    assert main(["train", str(path)]) == 0
+    assert capsys.readouterr().err.count("'Person' (1), 'person' (") == 1
+    assert ["differ only in letter case" in event["message"] for event in log_of(tmp_path) if event["event"] == "notice"] == [True]
+
+
 @pytest.mark.parametrize("kind", ["sequence-classification", "token-classification"])
 def test_evaluate_cuts_texts_where_the_run_did(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, kind: str
