@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models.cases import config
+from small_models import directory
 
 import minigrad as mg
 from minigrad import functional as F
@@ -319,7 +320,10 @@ def test_the_command_reads_a_file_in_another_encoding(minilm: Path, tmp_path: Pa
 
 
 def test_the_command_names_what_it_cannot_use(tmp_path: Path) -> None:
+    folder, data = directory(tmp_path / "model", "BertForSequenceClassification"), tmp_path / "records.csv"
+    data.write_text(f"text,label\na,x\n{'pump ' * 200},y\n", encoding="utf-8")
     for arguments, words in (
+        (["audit", str(folder), "--data", str(data), "--max-length", "97"], "max_length = 97: this model reads 96 tokens"),
         (["audit", str(tmp_path), "--data", str(tmp_path / "none.tsv")], "none.tsv"),
         (["audit", str(tmp_path), "--data", "x.tsv", "--records", "0"], "--records must be at least 1"),
     ):

@@ -13,6 +13,7 @@ from minigrad.data import LabelMap, PackedTokens, Record, Tokenizer, read_record
 from minigrad.errors import ArgumentError
 from minigrad.io import find_checkpoint
 from minigrad.models import BertForSequenceClassification
+from minigrad.models.auto import check_length
 
 DESCRIPTION = (
     "Compares the gradient of each parameter of a classifier, in float64, with the change of the real loss on the first "
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
     records = read_records(options.data, format=options.format, encoding=options.encoding)
     model, labels = _classifier(options, records)
+    check_length(model, options.max_length)
     batch = records[: options.records]
     encodings = Tokenizer.from_pretrained(find_checkpoint(options.model)).encode(
         [record.text for record in batch], max_length=options.max_length

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from minigrad.data.by_length import progress_bar
 from minigrad.data.checks import check_count
 from minigrad.data.copies import CopyIndex
 from minigrad.data.data_report import DataReport, Finding, Lengths, SplitFindings
 from minigrad.data.duplicates import checked_threshold
+from minigrad.data.progress import progress_bar
 from minigrad.data.readers import iter_records
 from minigrad.data.records import Record, labels_of
 from minigrad.data.suspicions import column_notices, label_notices
@@ -54,7 +54,7 @@ def check_files(
     conflict that stand with different sets of labels.
     tokenizer: count tokens too, the special ones among them.
     near_duplicates: the similarity from which texts count as near-duplicates (see `near_duplicate_groups`); None: exact ones alone.
-    near_records: of each split, the records that are compared for it. progress: a bar on standard error, if that is a terminal.
+    near_records: of each split, the records that are compared for it. progress: on standard error, a bar or lines.
     Memory: 20 bytes for each record, and about 700 and its text for each record that is compared for near-duplicates.
 
     Raises:

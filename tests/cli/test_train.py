@@ -16,6 +16,8 @@ from support import NO_GPU, probed
 from train.runs import last_digest, log_of, run_folder, save_config
 
 from minigrad.cli import main
+from minigrad.data import progress
+from minigrad.train import scores
 from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 from minigrad.train.tasks import SequenceClassification
@@ -153,6 +155,16 @@ def test_evaluate_cuts_texts_where_the_run_did(
         cut = f"{count} of 16 texts have more than 5 tokens and are cut"
         assert told == f"minigrad evaluate: note: {cut} (--max-length)\n"
         assert f"test: {cut} (data.max_length)" in caplog.messages
+
+
+def test_without_a_terminal_lines_say_how_far_evaluate_is(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(scores, "BATCH_TOKENS", 40)
+    assert main(["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), "--workers", "1"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1 and all(" of 16 texts, " in line and line.endswith(" left") for line in lines) and lines[-1].startswith("16 of")
 
 
 @pytest.mark.parametrize("option", ["--json", "--predictions"])
