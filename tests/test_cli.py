@@ -170,7 +170,7 @@ def test_convert_refuses_before_it_writes(tmp_path: Path, capsys: pytest.Capture
     assert not target.exists()
     target.write_text("a file", encoding="utf-8")
     (source / "tokenizer.json").unlink()
-    assert "cannot be written" in refused(capsys, "convert", source, target)
+    assert f"DST: {target} is a file: name a directory" in refused(capsys, "convert", source, target)
 
 
 # ---------------------------------------------------------------- predict
@@ -504,6 +504,14 @@ def test_predict_never_writes_over_what_it_reads(tmp_path: Path, capsys: pytest.
     done = shell(f"minigrad predict {folder} --task text-classification --data - --output {tmp_path / 'link.jsonl'} < {data}")
     assert done.returncode == 2 and b"is the input: name another file" in done.stderr
     assert data.read_text(encoding="utf-8") == '{"text": "the pump"}\n' and (tmp_path / "link.jsonl").is_symlink()
+
+
+def test_files_where_directories_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = directory(tmp_path / "model", "BertForSequenceClassification")
+    weights = folder / "model.safetensors"
+    for command in (["info", weights], ["convert", weights, tmp_path / "new"]):
+        assert " is a file: pass the directory that holds it" in refused(capsys, *command)
+    assert f"{folder}: is a directory, not a regular file" in refused(capsys, "data", "check", folder)
 
 
 def test_convert_replaces_files_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

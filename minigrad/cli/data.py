@@ -172,7 +172,13 @@ def _stacked(charts: Sequence[str]) -> str:
 def _split(options: argparse.Namespace) -> int:
     shares = _shares(options.shares)
     output = Path(options.output)
-    targets = {name: output / f"{name}{_suffix(options)}" for name in shares}
+    if output.exists() and not output.is_dir():
+        raise ArgumentError(f"--output: {output} is a file: name a directory")
+    suffix = _suffix(options)
+    targets = {name: output / f"{name}{suffix}" for name in shares}
+    for name in SPLIT_NAMES[3]:
+        if name not in shares and os.path.lexists(other := output / f"{name}{suffix}"):
+            raise ArgumentError(f"{other} is of another division, and its records would be in the new files too: remove it")
     for target in targets.values():
         check_apart("--output", target, options.file)
         _check_target(target, options.force)

@@ -235,6 +235,17 @@ def test_split_replaces_nothing_unless_told(tmp_path: Path, capsys: pytest.Captu
     assert "it is a directory" in refused("split", source, "--output", tmp_path, "--force")
 
 
+def test_split_leaves_no_file_of_another_division(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its records would be in the new files, too."""
+    source, output = table(tmp_path / "all.csv", [("text", "label"), *((f"text {i}", "AB"[i % 2]) for i in range(40))]), tmp_path / "out"
+    printed(capsys, 0, "split", source, "--output", output)
+    line = refused("split", source, "--output", output, "--shares", "90,10", "--force")
+    assert "test.csv is of another division, and its records would be in the new files too: remove it" in line
+    (output / "test.csv").unlink()
+    printed(capsys, 0, "split", source, "--output", output, "--shares", "90,10", "--force")
+    assert "is a file: name a directory" in refused("split", source, "--output", source)
+
+
 def test_no_input_is_written_over(tmp_path: Path) -> None:
     source, output = sample(tmp_path / "train.csv", 40), tmp_path / "splits"
     content = source.read_bytes()

@@ -289,10 +289,10 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, capsys: pytest.
 
 def test_files_that_are_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failed(["train", str(tmp_path / "missing.toml")], capsys, "missing.toml", "does not exist")
-    failed(["train", str(tmp_path)], capsys, "not a regular file")
+    failed(["train", str(tmp_path)], capsys, "is a directory: name a config.toml")
     (tmp_path / "bad.toml").write_text("[model\nname = 1", encoding="utf-8")
     failed(["train", str(tmp_path / "bad.toml")], capsys, "bad.toml: not valid TOML")
-    failed(["resume", str(tmp_path)], capsys, "config.toml", "does not exist")
+    failed(["resume", str(tmp_path)], capsys, f"{tmp_path} holds no config.toml, so it is no output directory of a run")
     bad = tmp_path / "bad.toml"
     failed(["resume", str(bad)], capsys, f"resume: {bad} is a file: name the output directory of the run")
 
@@ -340,6 +340,12 @@ def test_splits_without_labels_are_refused_before_the_training(tmp_path: Path, c
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed(
+        ["resume", str(trained / "run" / "best")],
+        capsys,
+        f"holds no config.toml, so it is no output directory of a run; {trained / 'run'} is",
+    )
+
     def content() -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in (trained / "run").rglob("*") if path.is_file() and path.name != ".lock"}
 
