@@ -25,7 +25,7 @@ from minigrad.data.records import Record
 from minigrad.data.split import split_records
 from minigrad.data.writers import WRITERS, write_records
 from minigrad.errors import ArgumentError
-from minigrad.files import listing, quoted, write_text
+from minigrad.files import as_path, listing, quoted, write_text
 from minigrad.io import find_checkpoint
 
 DESCRIPTION = "What to do with data files before training: find copies and faults, divide records into splits, change the format."
@@ -171,7 +171,7 @@ def _stacked(charts: Sequence[str]) -> str:
 
 def _split(options: argparse.Namespace) -> int:
     shares = _shares(options.shares)
-    output = Path(options.output)
+    output = as_path(options.output)
     if output.exists() and not output.is_dir():
         raise ArgumentError(f"--output: {output} is a file: name a directory")
     suffix = _suffix(options)

@@ -244,6 +244,7 @@ def test_split_leaves_no_file_of_another_division(tmp_path: Path, capsys: pytest
     (output / "test.csv").unlink()
     printed(capsys, 0, "split", source, "--output", output, "--shares", "90,10", "--force")
     assert "is a file: name a directory" in refused("split", source, "--output", source)
+    assert "pass the path of a file or directory, got ''" in refused("split", source, "--output", "")
 
 
 def test_no_input_is_written_over(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def test_evaluate_refuses_a_file_without_a_place_before_it_computes(trained: Pat
     arguments = ["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), option]
     failed([*arguments, str(trained / "nowhere" / "x.json")], capsys, f"{option}: {trained / 'nowhere'} is no directory")
     failed([*arguments, str(trained / "test.jsonl")], capsys, f"{option}: {trained / 'test.jsonl'} is the input: name another file")
+    failed([*arguments, str(trained)], capsys, f"{option}: {trained} exists and is not a regular file")
 
 
 def test_an_interrupted_run_is_resumed_to_the_same(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +341,7 @@ def test_splits_without_labels_are_refused_before_the_training(tmp_path: Path, c
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed(["resume", str(trained / "run"), "--set", "output.directory = elsewhere"], capsys, "a run goes on where it is")
     failed(
         ["resume", str(trained / "run" / "best")],
         capsys,
@@ -375,10 +377,11 @@ def test_what_evaluate_refuses(tmp_path: Path, trained: Path, capsys: pytest.Cap
     failed(["evaluate", best, test, "--encoding", "klingon"], capsys, "klingon")
     failed(["evaluate", best, test, "--label", "class"], capsys, "class")
     assert not out.exists()
-    assert main(["evaluate", best, test, "--predictions", str(tmp_path)]) == 2
+    too_long = tmp_path / f"{'x' * 300}.jsonl"
+    assert main(["evaluate", best, test, "--predictions", str(too_long)]) == 2
     told = capsys.readouterr()
     assert "accuracy" in told.out and len(told.err.splitlines()) == 1, "the figures are told, and why there is no file"
-    assert f"{tmp_path}: cannot be written" in told.err
+    assert f"{too_long}: cannot be written" in told.err
 
 
 # ---------------------------------------------------------------- runs that end in an unusual way
