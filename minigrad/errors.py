@@ -28,6 +28,23 @@ class ArgumentError(MinigradError, ValueError):
     code = "argument"
 
 
+class InputError(ArgumentError):
+    """One of several inputs cannot be used: "text 3 has 700 tokens, …". `name`, `number` (counted from 0) and `reason` are its parts.
+
+    So whoever knows where the inputs came from can name the place.
+    """
+
+    code = "input"
+
+    def __init__(self, name: str, number: int, reason: str, *, code: str | None = None) -> None:
+        super().__init__(f"{name} {number} {reason}", code=code)
+        self.name, self.number, self.reason = name, number, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuilt from the finished message, not from the constructor's arguments: so errors cross processes and can be copied."""
+        return _with_arguments, (type(self), self.args), self.__dict__
+
+
 class ShapeError(MinigradError, ValueError):
     """Shapes that do not fit the operation. The message names the operation and the shapes."""
 
@@ -44,6 +61,13 @@ class IndexRangeError(MinigradError, IndexError):
     """An index (token id, label, row) outside its table. The message names the value and its place."""
 
     code = "index-range"
+
+
+class FieldError(MinigradError, KeyError):
+    """A model's output has no value of that name. The message names those it has."""
+
+    code = "field"
+    __str__ = MinigradError.__str__  # KeyError's would put the message in quotation marks
 
 
 class GraphError(MinigradError, RuntimeError):
@@ -107,11 +131,11 @@ class FileFormatError(MinigradError, ValueError):
         self.path = str(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuilt from the finished message, not from the constructor's arguments: so errors cross processes and can be copied."""
+        """As InputError's."""
         return _with_arguments, (type(self), self.args), self.__dict__
 
 
-def _with_arguments(kind: type[FileFormatError], arguments: tuple[Any, ...]) -> FileFormatError:
+def _with_arguments(kind: type[MinigradError], arguments: tuple[Any, ...]) -> MinigradError:
     return kind.__new__(kind, *arguments)
 
 

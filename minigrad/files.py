@@ -46,9 +46,10 @@ def open_regular(path: Path, error: type[FileFormatError]) -> BufferedReader:
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the path
         code = "not-a-regular-file" if getattr(cause, "errno", None) == errno.ENXIO else "unreadable-file"  # ENXIO: a socket
         raise error(path, f"cannot be opened: {getattr(cause, 'strerror', None) or cause}", code=code) from cause
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise error(path, "is not a regular file", code="not-a-regular-file")
+        what = "a directory, not a regular file" if stat.S_ISDIR(mode) else "not a regular file"
+        raise error(path, f"is {what}", code="not-a-regular-file")
     return open(descriptor, "rb")
 
 

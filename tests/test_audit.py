@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from models.cases import config
+from small_models import TOKENS, directory
 
 import minigrad as mg
 from minigrad import functional as F
 from minigrad import nn
 from minigrad.audit_report import FAILED, MEANINGS, Audit, AuditError
 from minigrad.errors import ArgumentError, StateDictError
-from minigrad.models import BertForSequenceClassification
+from minigrad.models import BertForSequenceClassification, DistilBertConfig, DistilBertForSequenceClassification
 
 IDS, LABELS = np.array([[1, 2, 3], [4, 5, 1]]), np.array([0, 2])
 
@@ -318,8 +320,35 @@ def test_the_command_reads_a_file_in_another_encoding(minilm: Path, tmp_path: Pa
     assert done.returncode == 0 and "a new head for bad, schön" in done.stderr
 
 
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_the_command_audits_every_family_on_pairs_too(family: str, tmp_path: Path) -> None:
+    folder, data = directory(tmp_path / "model", "BertForSequenceClassification"), tmp_path / "records.jsonl"
+    if family == "distilbert":
+        config = DistilBertConfig(
+            vocab_size=len(TOKENS),
+            max_position_embeddings=96,
+            hidden_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+        )
+        DistilBertForSequenceClassification(config).save_pretrained(folder)
+    rows = '{"text": "the pump", "text_b": "leaking", "label": "x"}\n{"text": "Maria", "text_b": "pump", "label": "y"}\n'
+    data.write_text(rows, encoding="utf-8")
+    done = run("audit", str(folder), "--data", str(data))
+    assert done.returncode == 0 and "passed" in done.stdout and "a new head for x, y" in done.stderr
+    if family == "bert":
+        assert re.search(r"token_type_embeddings.weight +2×24 .* ok", done.stdout), "both types have tokens"
+
+
 def test_the_command_names_what_it_cannot_use(tmp_path: Path) -> None:
+    folder, data = directory(tmp_path / "model", "BertForSequenceClassification"), tmp_path / "records.csv"
+    data.write_text(f"text,label\na,x\n{'pump ' * 200},y\n", encoding="utf-8")
+    alike = tmp_path / "alike.csv"
+    alike.write_text("text,label\na,x\nb,x\n", encoding="utf-8")
     for arguments, words in (
+        (["audit", str(folder), "--data", str(data), "--max-length", "97"], "max_length = 97: this model reads 96 tokens"),
+        (["audit", str(folder), "--data", str(alike)], "every record has the label 'x': there is nothing to learn"),
         (["audit", str(tmp_path), "--data", str(tmp_path / "none.tsv")], "none.tsv"),
         (["audit", str(tmp_path), "--data", "x.tsv", "--records", "0"], "--records must be at least 1"),
     ):

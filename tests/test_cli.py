@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from support import NO_GPU, probed
 
 import minigrad as mg
 from minigrad.cli import COMMANDS, main
+from minigrad.data import progress
 from minigrad.errors import ArgumentError
 from minigrad.io import SafetensorsFile, load_file
+from minigrad.pipeline import base
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -167,7 +170,7 @@ def test_convert_refuses_before_it_writes(tmp_path: Path, capsys: pytest.Capture
     assert not target.exists()
     target.write_text("a file", encoding="utf-8")
     (source / "tokenizer.json").unlink()
-    assert "cannot be written" in refused(capsys, "convert", source, target)
+    assert f"DST: {target} is a file: name a directory" in refused(capsys, "convert", source, target)
 
 
 # ---------------------------------------------------------------- predict
@@ -233,7 +236,7 @@ def test_what_predict_cannot_do_is_one_line(tmp_path: Path, capsys: pytest.Captu
     folder = directory(tmp_path / "model", "BertForMaskedLM")
     mask, output = ["predict", folder, "--task", "fill-mask"], tmp_path / "out.jsonl"
     for arguments, words in (
-        ([*mask, "--text", "no mask", "--output", output], "text 0 has no [MASK]"),
+        ([*mask, "--text", "no mask", "--output", output], "predict: --text:1: the text has no [MASK]"),
         ([*mask, "--data", tmp_path / "none.tsv"], "none.tsv: the file does not exist"),
         ([*mask, "--text", "[MASK]", "--output", tmp_path / "no" / "out.jsonl"], "is no directory"),
         ([*mask, "--text", "[MASK]", "--output", tmp_path / "out.csv"], "--output must end in .jsonl, as JSON lines are what is written"),
@@ -395,6 +398,51 @@ def test_predict_reads_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read == 5000
 
 
+def test_a_text_that_cannot_be_used_is_named_by_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, data = "pump " * 200, tmp_path / "texts.csv"
+    monkeypatch.setattr(base, "CHUNK_TEXTS", 4)
+    folder = directory(tmp_path / "classes", "BertForSequenceClassification")
+    predict = ("predict", folder, "--task", "text-classification", "--output", tmp_path / "out.jsonl")
+    data.write_text("label,text\n" + "A,the pump\n" * 9 + f'A,"two\nlines"\nB,{long}\n', encoding="utf-8")
+    assert "texts.csv:13: the text has 202 tokens, this model reads 96: split it" in refused(capsys, *predict, "--data", data)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the pump\n" * 6 + long.encode())))
+    assert "<stdin>:7: the text has 202 tokens" in refused(capsys, *predict, "--data", "-")
+    assert "--text:2: the text has 202 tokens" in refused(capsys, *predict, "--text", "the pump", long)
+    assert not (tmp_path / "out.jsonl").exists()
+    folder = directory(tmp_path / "answers", "BertForQuestionAnswering")
+    data.write_text(f"question,text\nWho?,the pump\n{long},the pump\n", encoding="utf-8")
+    line = refused(capsys, "predict", folder, "--task", "question-answering", "--data", data)
+    assert "texts.csv:3: the question leaves no room for text" in line
+
+
+def test_without_a_terminal_lines_say_how_far_predict_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = directory(tmp_path, "BertForSequenceClassification"), tmp_path / "texts.tsv"
+    predict = ("predict", folder, "--task", "text-classification", "--data")
+    data.write_text("text\n" + "the pump\n" * 9, encoding="utf-8")
+    assert main([*map(str, predict), str(data)]) == 0
+    assert capsys.readouterr().err == "", "quick"
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(base, "CHUNK_TEXTS", 4)
+    assert main([*map(str, predict), str(data)]) == 0
+    out, err = capsys.readouterr()
+    assert [re.sub(r", [0-9.]+ texts/s, [0-9:]+ left$", "", line) for line in err.splitlines()] == [f"{n} of 9 texts" for n in (4, 8, 9)]
+    assert len(out.splitlines()) == 9
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the pump\n" * 9)))
+    assert main([*map(str, predict), "-"]) == 0
+    assert [re.sub(r", [0-9.]+ texts/s$", "", line) for line in capsys.readouterr().err.splitlines()] == ["4 texts", "8 texts", "9 texts"]
+
+
+def test_a_broken_row_is_told_before_anything_is_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "texts.jsonl"
+    data.write_text('{"text": "the pump"}\n' * 2000 + "{\n", encoding="utf-8")
+    arguments = ("predict", tmp_path / "no model", "--task", "text-classification", "--data", data)
+    assert "texts.jsonl:2001: not valid JSON" in refused(capsys, *arguments)
+
+
 def test_predict_reads_pairs_and_every_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = directory(tmp_path / "model", "BertForSequenceClassification")
     (tmp_path / "pairs.jsonl").write_text('{"text": "the pump", "text_b": "leaking"}\n', encoding="utf-8")
@@ -456,6 +504,14 @@ def test_predict_never_writes_over_what_it_reads(tmp_path: Path, capsys: pytest.
     done = shell(f"minigrad predict {folder} --task text-classification --data - --output {tmp_path / 'link.jsonl'} < {data}")
     assert done.returncode == 2 and b"is the input: name another file" in done.stderr
     assert data.read_text(encoding="utf-8") == '{"text": "the pump"}\n' and (tmp_path / "link.jsonl").is_symlink()
+
+
+def test_files_where_directories_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = directory(tmp_path / "model", "BertForSequenceClassification")
+    weights = folder / "model.safetensors"
+    for command in (["info", weights], ["convert", weights, tmp_path / "new"]):
+        assert " is a file: pass the directory that holds it" in refused(capsys, *command)
+    assert f"{folder}: is a directory, not a regular file" in refused(capsys, "data", "check", folder)
 
 
 def test_convert_replaces_files_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

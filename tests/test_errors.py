@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from minigrad import errors
-from minigrad.errors import CheckpointUnavailableError, DataError, FileFormatError, MinigradError
+from minigrad.errors import CheckpointUnavailableError, DataError, FileFormatError, InputError, MinigradError
 
 
 def family(kind: type[MinigradError] = MinigradError) -> Iterator[type[MinigradError]]:
@@ -20,6 +20,8 @@ def family(kind: type[MinigradError] = MinigradError) -> Iterator[type[MinigradE
 
 
 def example(kind: type[MinigradError]) -> MinigradError:
+    if issubclass(kind, InputError):
+        return kind("text", 3, "is wrong", code="special")
     if issubclass(kind, DataError):
         return kind("some/file.tsv", "what is wrong", line=7, code="special")
     if issubclass(kind, FileFormatError):

@@ -15,7 +15,8 @@ import pytest
 from small_models import LABELS, TEXTS, directory
 
 import minigrad as mg
-from minigrad.errors import ArgumentError, DTypeError, MissingExtraError, NonFiniteError, WeightFileError
+from minigrad.data import progress
+from minigrad.errors import ArgumentError, DTypeError, InputError, MissingExtraError, NonFiniteError, WeightFileError
 from minigrad.packing import PackedTokens
 from minigrad.pipeline import TASKS, SentenceSimilarity, TextClassification, TokenClassification, base
 from minigrad.pipeline.entities import STRATEGIES
@@ -206,6 +207,29 @@ def test_an_iterator_gives_an_iterator(task: str, folders: dict[str, Path], monk
         list(predict(iter([*MASKED[:5], 7])))
 
 
+@pytest.mark.parametrize("task", KINDS)
+def test_how_far_it_is_counts_texts(
+    task: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where texts are read in several windows; of an iterator as it goes, with a total if it gives a hint."""
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(base, "CHUNK_TEXTS", 4)
+    texts = [f"[MASK] {'pump ' * 20 * i}" for i in range(5)] if task == "fill-mask" else [f"pump {'pump ' * 80 * i}" for i in range(5)]
+    options = {"max_length": 96} if task in ("text-classification", "fill-mask", "feature-extraction") else {}
+    call(task, folders[task], texts, batch_tokens=1, **options)
+    lines = capsys.readouterr().err.splitlines()
+    count = len(texts) + (task == "sentence-similarity")
+    assert len(lines) >= 4 and lines[-1].startswith(f"{count} of {count} texts, ")
+    numbers = [int(line.split()[0]) for line in lines]
+    assert numbers == sorted(numbers)
+    if task not in ("question-answering", "sentence-similarity"):
+        list(mg.pipeline(task, folders[task], **OPTIONS.get(task, {}), **options)(iter(texts)))
+        assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["4 of 5 texts", "5 of 5 texts"]
+        list(mg.pipeline(task, folders[task], progress=False)(text for text in ["[MASK]"]))
+        list(mg.pipeline(task, folders[task])(text for text in ["[MASK]"]))
+        assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["1 texts"]
+
+
 def test_without_the_bars_library(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     predict = mg.pipeline("text-classification", folders["text-classification"])
     monkeypatch.setitem(sys.modules, "tqdm", None)
@@ -323,9 +347,10 @@ def test_a_checkpoint_without_the_head_is_refused(folders: dict[str, Path], capl
 def test_texts_beyond_the_model_are_named_or_cut(task: str, folders: dict[str, Path]) -> None:
     texts = ["short [MASK]", "[MASK]" + " pump" * 200]
     ways = r"mg\.pipeline\(\.\.\., max_length=96\), on the command line --max-length 96"
-    with pytest.raises(ArgumentError, match=f"text 1 has 203 tokens, this model reads 96: .* {ways}$") as caught:
+    with pytest.raises(InputError, match=f"^text 1 has 203 tokens, this model reads 96: .* {ways}$") as caught:
         mg.pipeline(task, folders[task])(texts)
-    assert caught.value.code == "too-long"
+    assert caught.value.code == "too-long" and (caught.value.name, caught.value.number) == ("text", 1)
+    assert caught.value.reason.startswith("has 203 tokens")
     assert len(mg.pipeline(task, folders[task], max_length=96)(texts)) == 2
 
 

@@ -85,6 +85,8 @@ def output_file(option: str, given: str | None, *inputs: str | Path) -> Path | N
     path = as_path(given)
     if not path.parent.is_dir():
         raise ArgumentError(f"{option}: {path.parent} is no directory")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ArgumentError(f"{option}: {path} exists and is not a regular file")
     check_apart(option, path, *inputs)
     return path
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from minigrad.audit import audit
 from minigrad.audit_report import Audit, AuditError
 from minigrad.cli._options import add_format
-from minigrad.data import LabelMap, PackedTokens, Record, Tokenizer, read_records
+from minigrad.data import LabelMap, Record, Tokenizer, read_records
 from minigrad.errors import ArgumentError
 from minigrad.io import find_checkpoint
-from minigrad.models import BertForSequenceClassification
+from minigrad.models.auto import check_length, load
+from minigrad.train.tasks import Task, task_of
 
 DESCRIPTION = (
     "Compares the gradient of each parameter of a classifier, in float64, with the change of the real loss on the first "
@@ -38,12 +43,13 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     records = read_records(options.data, format=options.format, encoding=options.encoding)
-    model, labels = _classifier(options, records)
-    batch = records[: options.records]
-    encodings = Tokenizer.from_pretrained(find_checkpoint(options.model)).encode(
-        [record.text for record in batch], max_length=options.max_length
-    )
-    inputs = {"input_ids": PackedTokens.of([encoding.ids for encoding in encodings]), "labels": labels.ids(batch)}
+    directory = find_checkpoint(options.model)
+    model, task = _classifier(directory, options.layers, records)
+    check_length(model, options.max_length)
+    chosen = records[: options.records]
+    examples = task.examples(Tokenizer.from_pretrained(directory), chosen, options.max_length)
+    batch = examples.loader.batch(np.arange(len(chosen)))
+    inputs = {"input_ids": batch.tokens, "labels": batch.labels}
     model.train(not options.no_dropout)
     found: Audit
     try:
@@ -52,17 +58,18 @@ def run(options: argparse.Namespace) -> int:
     except AuditError as error:
         found, status = error.audit, 1
     print(found)
-    print(f"loss {found.loss:.6f} on {len(batch)} records of {options.data}: {'FAILED' if status else 'passed'}")
+    print(f"loss {found.loss:.6f} on {len(chosen)} records of {options.data}: {'FAILED' if status else 'passed'}")
     return status
 
 
-def _classifier(options: argparse.Namespace, records: list[Record]) -> tuple[BertForSequenceClassification, LabelMap]:
+def _classifier(directory: Path, layers: int | None, records: list[Record]) -> tuple[Any, Task]:
     """The model with its own labels if the file uses them, else with a new head for the file's labels."""
-    model = BertForSequenceClassification.from_pretrained(options.model, num_hidden_layers=options.layers)
+    kind = "sequence-classification"
+    model = load(directory, kind, num_hidden_layers=layers)
     own = LabelMap(tuple(model.config.id2label[i] for i in range(model.config.num_labels)))
-    labels = LabelMap.from_records(records)
-    if set(labels.names) <= set(own.names):
-        return model, own
-    print(f"the file's labels are not the model's: a new head for {', '.join(labels.names)}", file=sys.stderr)
-    names = dict(enumerate(labels.names))
-    return BertForSequenceClassification.from_pretrained(options.model, num_hidden_layers=options.layers, id2label=names), labels
+    if set(LabelMap.from_records(records).names) <= set(own.names):
+        return model, task_of(kind, labels=own)
+    task = task_of(kind, records)
+    assert task.labels is not None  # of classes
+    print(f"the file's labels are not the model's: a new head for {', '.join(task.labels.names)}", file=sys.stderr)
+    return load(directory, kind, num_hidden_layers=layers, **task.options()), task

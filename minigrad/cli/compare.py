@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", metavar="NAME", help=f"one score instead of some: {', '.join(list(HIGHER_IS_BETTER)[1:])}")
     parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default 0)")
-    parser.add_argument("--group", metavar="COLUMN", help="show the score by this column too, with the gap between best and worst group")
+    parser.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="show the score by this key of the rows too, with the gap of best and worst (group, in rows of a run or `evaluate`)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures there too; the file appears whole or not at all")
 
 

@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     source, target = find_checkpoint(options.source), as_path(options.target)
     if target.exists() and os.path.samefile(source, target):
         raise ArgumentError(f"DST is SRC ({quoted(str(target))}): name another directory, so that the original stays")
+    if target.exists() and not target.is_dir():
+        raise ArgumentError(f"DST: {target} is a file: name a directory")
     # Everything is read before anything is written.
     companions = {name: _text(source / name) for name in SENTENCE_FILES if os.path.lexists(source / name)}
     tokenizer = _tokenizer(source)

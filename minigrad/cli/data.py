@@ -18,14 +18,14 @@ from typing import Any
 
 from minigrad.cli._options import add_reading, check_apart, output_file, reading, writing
 from minigrad.data import Tokenizer
-from minigrad.data.by_length import progress_bar
 from minigrad.data.check import check_files
+from minigrad.data.progress import progress_bar
 from minigrad.data.readers import FORMATS, SUFFIXES, iter_records
 from minigrad.data.records import Record
 from minigrad.data.split import split_records
 from minigrad.data.writers import WRITERS, write_records
 from minigrad.errors import ArgumentError
-from minigrad.files import listing, quoted, write_text
+from minigrad.files import as_path, listing, quoted, write_text
 from minigrad.io import find_checkpoint
 
 DESCRIPTION = "What to do with data files before training: find copies and faults, divide records into splits, change the format."
@@ -171,8 +171,14 @@ def _stacked(charts: Sequence[str]) -> str:
 
 def _split(options: argparse.Namespace) -> int:
     shares = _shares(options.shares)
-    output = Path(options.output)
-    targets = {name: output / f"{name}{_suffix(options)}" for name in shares}
+    output = as_path(options.output)
+    if output.exists() and not output.is_dir():
+        raise ArgumentError(f"--output: {output} is a file: name a directory")
+    suffix = _suffix(options)
+    targets = {name: output / f"{name}{suffix}" for name in shares}
+    for name in SPLIT_NAMES[3]:
+        if name not in shares and os.path.lexists(other := output / f"{name}{suffix}"):
+            raise ArgumentError(f"{other} is of another division, and its records would be in the new files too: remove it")
     for target in targets.values():
         check_apart("--output", target, options.file)
         _check_target(target, options.force)

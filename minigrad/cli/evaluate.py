@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     directory = find_checkpoint(options.model)
     model, tokenizer = load(directory).to(options.device), Tokenizer.from_pretrained(directory)
     task = task_of_model(model, options.label_separator)
-    task.workers = options.workers
+    task.workers, task.progress = options.workers, True
     records = read_records(options.data, **reading(options) | {"label_separator": task.label_separator})
     check_column(records, options.group)
     max_length = options.max_length

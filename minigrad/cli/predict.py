@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain, tee
+from itertools import chain
 from typing import IO, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from minigrad.cli._options import add_device, add_format, add_workers, output_file, writing
 from minigrad.data.readers import iter_records
 from minigrad.data.records import Record
-from minigrad.errors import ArgumentError, DataError
+from minigrad.errors import ArgumentError, DataError, InputError
 from minigrad.files import parse_json, quoted, replacing, surrogate_at
 from minigrad.models.auto import check_length
 from minigrad.pipeline import TASKS, pipeline
@@ -67,8 +68,10 @@ def run(options: argparse.Namespace) -> int:
     output = output_file("--output", options.output, *_inputs(options))
     if output is not None and output.suffix.lower() != ".jsonl":
         raise ArgumentError(f"--output must end in .jsonl, as JSON lines are what is written, got {quoted(output.name)}")
+    # Before a model is loaded: a file that cannot be read is refused at once, and how long the rest will take can be told.
+    total = 0 if options.data == "-" else sum(1 for _ in _records(options))
     records = _records(options)
-    first = next(records, None)  # before a model is loaded: a file that cannot be read is refused at once
+    first = next(records, None)
     if first is None:
         raise DataError("<stdin>", "holds no texts", code="empty-file")
     if options.task == "question-answering":
@@ -79,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
         check_length(predict.model, options.max_length)
     # Escaped where standard output could not take a letter: half of a JSON text is none.
     escaped = output is None and "utf" not in (sys.stdout.encoding or "").lower()
-    lines = (_line(text, prediction, escaped) for text, prediction in _predictions(options, predict, chain([first], records)))
+    inputs = _Inputs(chain([first], records), total, options.task == "text-classification")
+    lines = (_line(text, prediction, escaped) for text, prediction in _predictions(options, predict, inputs))
     if output is None:
         sys.stdout.writelines(lines)
         return 0
@@ -134,19 +138,51 @@ def _records(options: argparse.Namespace) -> Iterator[Record]:
     )
 
 
-def _predictions(options: argparse.Namespace, predict: Any, records: Iterator[Record]) -> Iterator[tuple[str, Any]]:
-    """Each text and what the model makes of it. Tasks that take one text at a time read as they go; the others need all texts at once."""
-    if options.task == "question-answering":
-        held = list(records)
-        yield from zip([r.text for r in held], predict(_questions(options.question, held), [r.text for r in held]), strict=True)
-    elif options.task == "sentence-similarity":
-        texts = [record.text for record in records]
-        yield from zip(texts, predict(options.source, texts), strict=True)
-    else:
-        ahead, behind = tee(records)
-        pairs = options.task == "text-classification"
-        inputs = ({"text": r.text, "text_pair": r.text_b} if pairs and r.text_b is not None else r.text for r in ahead)
-        yield from ((record.text, prediction) for record, prediction in zip(behind, predict(inputs), strict=True))
+class _Inputs(Iterator[Any]):
+    """Records as a pipeline reads them one after another. total: how many there are, 0 if nobody knows; pairs: with their second texts."""
+
+    def __init__(self, records: Iterator[Record], total: int, pairs: bool) -> None:
+        self.records, self._total, self._pairs = records, total, pairs
+        self.waiting: deque[Record] = deque()
+        """Those that were read and have no answer yet."""
+        self._answered = 0
+
+    def __next__(self) -> Any:
+        record = next(self.records)
+        self.waiting.append(record)
+        return {"text": record.text, "text_pair": record.text_b} if self._pairs and record.text_b is not None else record.text
+
+    def __length_hint__(self) -> int:
+        return self._total
+
+    def answered(self) -> Record:
+        """The next one, which has its answer."""
+        self._answered += 1
+        return self.waiting.popleft()
+
+    def number(self, number: int) -> Record:
+        """The one that the pipeline calls so."""
+        return self.waiting[number - self._answered]
+
+
+def _predictions(options: argparse.Namespace, predict: Any, inputs: _Inputs) -> Iterator[tuple[str, Any]]:
+    """Each text and what the model makes of it. Tasks that take one text at a time read as they go; the others need all texts at once.
+
+    Raises: DataError naming the place of a text that cannot be used; whatever else the pipeline raises.
+    """
+    try:
+        if options.task == "question-answering":
+            inputs.waiting.extend(inputs.records)
+            texts = [record.text for record in inputs.waiting]
+            yield from zip(texts, predict(_questions(options.question, inputs.waiting), texts), strict=True)
+        elif options.task == "sentence-similarity":
+            texts = [record.text for record in inputs.records]
+            yield from zip(texts, predict(options.source, texts), strict=True)
+        else:
+            yield from ((inputs.answered().text, prediction) for prediction in predict(inputs))
+    except InputError as error:
+        record = inputs.number(error.number)
+        raise DataError(record.path, f"the {error.name} {error.reason}", line=record.line, code=error.code) from error
 
 
 def _questions(question: str | None, records: Sequence[Record]) -> list[str]:

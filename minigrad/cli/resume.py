@@ -33,6 +33,12 @@ def run(options: argparse.Namespace) -> int:
     directory = Path(options.directory)
     if directory.is_file():
         raise ArgumentError(f"{directory} is a file: name the output directory of the run (a config.toml is what `train` takes)")
+    if not (directory / CONFIG_NAME).exists():
+        run = directory.resolve().parent  # of best/ and checkpoints/
+        hint = f"; {run} is one" if (run / CONFIG_NAME).exists() else ""
+        raise ArgumentError(f"{directory} holds no {CONFIG_NAME}, so it is no output directory of a run{hint}")
+    if any(text.partition("=")[0].strip() == "output.directory" for text in options.set):
+        raise ArgumentError(f"--set output.directory: a run goes on where it is, in {directory}; copy or move that, and resume it there")
     config = RunConfig.from_toml(directory / CONFIG_NAME, options.set)
     config = replace(config, output=replace(config.output, directory=str(directory)))  # which may have moved
     words = ["--force"] * options.force + [word for text in options.set for word in ("--set", text)]

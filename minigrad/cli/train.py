@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from minigrad.errors import ArgumentError
 from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 from minigrad.train.trainer import TrainingResult
@@ -25,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = RunConfig.from_toml(Path(options.config), options.set)
+    path = Path(options.config)
+    if path.is_dir():
+        raise ArgumentError(f"{path} is a directory: name a config.toml (the directory of a run is what `resume` takes)")
+    config = RunConfig.from_toml(path, options.set)
     command = ["python", "-m", "minigrad", "train", options.config, *(word for text in options.set for word in ("--set", text))]
     return finished(Run(config, command).fit(), config)
 

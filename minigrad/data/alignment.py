@@ -233,7 +233,7 @@ def _with_first_pieces(encoding: Encoding, places: Sequence[Place], unk_id: int)
 
 def _windows(number: int, encoding: Encoding, max_length: int, stride: int | None) -> list[Window]:
     """The windows of record `number`, whose `encoding` comes from `_with_first_pieces`."""
-    parts = windows(encoding, 0, max_length, stride, f"record {number}")
+    parts = windows(encoding, 0, max_length, stride, "record", number)
     whole = parts[0][0], parts[-1][1]
     found = []
     for part, (first, past) in zip(parts, answering(parts), strict=True):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from minigrad.backend.random import shuffled
 from minigrad.data.checks import check_count
+from minigrad.data.progress import progress_bar
 from minigrad.data.tokenization import Encoding
-from minigrad.errors import MissingExtraError
 from minigrad.packing import MAX_NUMBER, IntArray, PackedTokens
 
 BATCH_TOKENS = 4096
@@ -27,15 +26,15 @@ def batches_by_length(
 ) -> Iterator[tuple[IntArray, PackedTokens]]:
     """(numbers of the texts, their tokens) of every batch, the longest texts first; nothing is padded.
 
-    batch_tokens: the most tokens of a batch; a text that is longer makes a batch of its own. progress: show how far it is, if standard
-    error is a terminal and there is more than one batch.
+    batch_tokens: the most tokens of a batch; a text that is longer makes a batch of its own. progress: show how far it is on standard
+    error, as `progress_bar` does.
     Raises: ArgumentError for a batch_tokens that is no integer above 0.
     """
     most = check_count("batch_tokens", batch_tokens)
     lengths = np.array([len(encoding) for encoding in encodings], np.int64)
     order = longest_first(lengths)
     batches = [order[first:past] for first, past in cut_by_tokens(lengths[order], most)]
-    return _packed(encodings, batches, progress and len(batches) > 1)
+    return _packed(encodings, batches, progress)
 
 
 def longest_first(lengths: IntArray) -> IntArray:
@@ -92,20 +91,3 @@ def _packed(encodings: Sequence[Encoding], batches: Sequence[IntArray], progress
             chosen = [encodings[number] for number in numbers]
             yield numbers, PackedTokens.of([encoding.ids for encoding in chosen], [encoding.type_ids for encoding in chosen])
             bar.update(len(numbers))
-
-
-def progress_bar(total: int | None, shown: bool) -> Any:
-    """A bar for `total` texts (None: nobody knows how many) on standard error; silent without a terminal, or unless `shown`.
-
-    Raises: as `bar_class`.
-    """
-    return bar_class()(total=total, unit="text", disable=None if shown else True)
-
-
-def bar_class() -> Any:
-    """What draws bars of progress: tqdm, which the tokenizers library needs too. Raises: MissingExtraError where it is absent."""
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise MissingExtraError("bars of progress are drawn by tqdm, which cannot be imported: pip install tqdm") from error
-    return tqdm

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from minigrad.data.by_length import progress_bar
 from minigrad.data.checks import check_count
 from minigrad.data.copies import CopyIndex
 from minigrad.data.data_report import DataReport, Finding, Lengths, SplitFindings
 from minigrad.data.duplicates import checked_threshold
+from minigrad.data.progress import progress_bar
 from minigrad.data.readers import iter_records
 from minigrad.data.records import Record, labels_of
-from minigrad.data.suspicions import column_notices
+from minigrad.data.suspicions import column_notices, label_notices
 from minigrad.data.text_faults import faults_of, has_composed_letters, spans_off_words
 from minigrad.data.tokenization import Tokenizer
 from minigrad.errors import ArgumentError, DataError
@@ -54,7 +54,7 @@ def check_files(
     conflict that stand with different sets of labels.
     tokenizer: count tokens too, the special ones among them.
     near_duplicates: the similarity from which texts count as near-duplicates (see `near_duplicate_groups`); None: exact ones alone.
-    near_records: of each split, the records that are compared for it. progress: a bar on standard error, if that is a terminal.
+    near_records: of each split, the records that are compared for it. progress: on standard error, a bar or lines.
     Memory: 20 bytes for each record, and about 700 and its text for each record that is compared for near-duplicates.
 
     Raises:
@@ -96,7 +96,9 @@ def check_files(
         for found in report.splits.values():
             found.faults.pop("mixed-normal-forms", None)  # all texts write accents apart from letters: consistent, so no fault
     _compare_labels(report)
-    report.notices += column_notices(firsts, sum((found.labels for found in report.splits.values()), Counter()), format)
+    all_labels = sum((found.labels for found in report.splits.values()), Counter())
+    types = sum((found.entity_types for found in report.splits.values()), Counter())
+    report.notices += [*column_notices(firsts, all_labels, format), *label_notices(all_labels), *label_notices(types)]
     return report
 
 

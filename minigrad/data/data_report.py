@@ -135,7 +135,7 @@ class DataReport:
     `conflicts`: texts that stand with different labels, or different entities, in any split. `leaks[a, b]`: records of split b whose
     text stands in split a too. `near_leaks[a, b]`: records of b that are only similar to one of a, directly or through others.
     `missing_labels`: the labels (and entity types) that some splits have and others lack, each with the splits that have it.
-    `notices`: signs that columns were taken for others, see `column_notices`.
+    `notices`: signs that columns were taken for others, or labels are written in several ways: see `suspicions`.
     """
 
     splits: dict[str, SplitFindings]

@@ -1,7 +1,8 @@
-"""Signs that the columns of a data file are other ones than it was read with, for people to look at.
+"""Signs that the columns of a data file, or its labels, are other ones than were meant, for people to look at.
 
 A table is read as it stands, and a wrong guess about its columns breaks nothing: a header becomes a record and its second word a class, a
-whole review becomes a label. None of it is certain, so it is told and not refused. The rules are simple, and made to give few false alarms.
+whole review becomes a label, and a label that is written in two ways is two classes. None of it is certain, so it is told and not refused.
+The rules are simple, and made to give few false alarms.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ OWN_SHARE = 0.9
 """Of the labels occur once where they may be texts."""
 LONG_LABEL = 30
 """Characters that labels have on average where they may be texts."""
+LISTED_LABELS = 5
+"""Labels whose several spellings are shown; of more only the number is told."""
 # In prose white space follows a semicolon.
 _SEPARATED = re.compile(r"\S[;\t]\S")
 
@@ -36,6 +39,23 @@ def column_notices(firsts: Sequence[Record], labels: Mapping[str, int], format: 
         record for record in firsts if record.line == 1 and (format or SUFFIXES.get(Path(record.path).suffix.lower())) in ("csv", "tsv")
     ]
     return [*_headers(rows, labels), *_separators(rows), *_texts_for_labels(labels)]
+
+
+def label_notices(labels: Mapping[str, int]) -> list[str]:
+    """What looks wrong about labels, or types of entities. labels: how often each occurs.
+
+    Told are those that are the same but for letter case and the blanks around them.
+    """
+    spellings: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        spellings.setdefault(label.strip().casefold(), []).append(f"{quoted(label)} ({labels[label]})")
+    several = [", ".join(found) for found in spellings.values() if len(found) > 1]
+    if not several:
+        return []
+    shown = "; ".join(several[:LISTED_LABELS]) + (f"; and {len(several) - LISTED_LABELS} more" if len(several) > LISTED_LABELS else "")
+    return [
+        f"labels that differ only in letter case or in blanks around them are classes of their own: {shown}; write the same label alike"
+    ]
 
 
 def _headers(rows: Sequence[Record], labels: Mapping[str, int]) -> list[str]:

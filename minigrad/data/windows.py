@@ -12,27 +12,28 @@ from numpy.typing import NDArray
 
 from minigrad.data.checks import check_count
 from minigrad.data.tokenization import Encoding
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, InputError
 from minigrad.files import quoted
 
 Rows = NDArray[np.floating[Any]]
 
 
-def windows(encoding: Encoding, sequence: int, size: int, stride: int | None, what: str) -> list[tuple[int, int]]:
+def windows(encoding: Encoding, sequence: int, size: int, stride: int | None, name: str, number: int) -> list[tuple[int, int]]:
     """(first, past the last) token of each window's part of text `sequence`; all else of the encoding stands in every window.
 
-    size: the tokens of a window. stride: those that neighbours share; None: 128, or half of a small window. what: names the text.
-    Raises: ArgumentError if there is no room, or stride does not fit into it.
+    size: the tokens of a window. stride: those that neighbours share; None: 128, or half of a small window. name, number: of the text,
+    for messages.
+    Raises: InputError if there is no room; ArgumentError for a stride that does not fit into it.
     """
     own = np.flatnonzero(encoding.sequence_ids == sequence)
     first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (1, 1)
     others = len(encoding) - (last - first)
     room = size - others
     if room < 1:
-        raise ArgumentError(f"{what} leaves no room for text: {others} other tokens of {size}", code="too-long")
+        raise InputError(name, number, f"leaves no room for text: {others} other tokens of {size}", code="too-long")
     shared = min(128, room // 2) if stride is None else check_count("stride", stride, least=0)
     if last - first > room and shared >= room:
-        raise ArgumentError(f"stride must lie between 0 and {room - 1}, as {what} leaves {room} tokens; got {quoted(stride)}")
+        raise ArgumentError(f"stride must lie between 0 and {room - 1}, as {name} {number} leaves {room} tokens; got {quoted(stride)}")
     found = []
     for start in range(first, max(last, first + 1), max(room - shared, 1)):
         found.append((start, min(start + room, last)))

@@ -105,6 +105,8 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
     if name in NAMED:
         return _find_named(name, NAMED[name])
     match = _HUB_ID.fullmatch(name) if isinstance(name_or_dir, str) else None
+    if match is None and os.path.isfile(name):
+        raise CheckpointUnavailableError(f"{quoted(name)} is a file: pass the directory that holds it")
     if match is None:
         message = f"{quoted(name)} is neither a directory nor a named checkpoint ({', '.join(NAMED)}) nor a hub repository (owner/name)"
         raise CheckpointUnavailableError(message)

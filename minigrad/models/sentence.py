@@ -108,7 +108,7 @@ class SentenceEncoder(Module):
     def encode(self, texts: Iterable[str], *, batch_tokens: int = BATCH_TOKENS, progress: bool = True) -> Array:
         """The vectors of texts, on the host. Texts longer than `settings.max_length` tokens are cut there.
 
-        batch_tokens: the most tokens computed at once. progress: a bar for long lists, if standard error is a terminal.
+        batch_tokens: the most tokens computed at once. progress: of what takes long, on standard error: a bar or lines.
         Shapes: → (texts, hidden) float32. Raises: as `Tokenizer.encode`.
         """
         if self.settings.lower_case and not isinstance(texts, str):

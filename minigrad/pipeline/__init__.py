@@ -46,10 +46,10 @@ def pipeline(
 
     max_length: cut longer texts to so many tokens; None refuses texts that the model cannot read whole (question answering and token
     classification cut nothing: they read long texts in overlapping windows, of max_length tokens if it is given). batch_tokens: the most
-    tokens computed at once; texts are batched by length and never padded. progress: a bar for long lists and iterators, if standard error
-    is a terminal. workers: processes that compute, "auto" for as many as there are processors (see `workers.Replicas`; filling masks and
-    comparing sentences are left to one). device: where the model computes, "cpu", "cuda" or "auto" (the GPU if it
-    can be used). options: what the task's `run` takes by keyword, for every call.
+    tokens computed at once; texts are batched by length and never padded. progress: of what takes long show on standard
+    error how far it is, by a bar, or without a terminal by a line every half minute. workers: processes that compute, "auto" for as many
+    as there are processors (see `workers.Replicas`; filling masks and comparing sentences are left to one). device: where the model
+    computes, "cpu", "cuda" or "auto" (the GPU if it can be used). options: what the task's `run` takes by keyword, for every call.
     Raises: ArgumentError for an unknown task or option; WeightFileError (code no-head) for a checkpoint without a head for the task;
     otherwise as `minigrad.models.load`.
     """

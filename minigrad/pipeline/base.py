@@ -12,16 +12,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import length_hint
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
 from minigrad.data import Encoding, PackedTokens, Tokenizer, batches_by_length
-from minigrad.data.by_length import BATCH_TOKENS, progress_bar
+from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.data.checks import check_count
+from minigrad.data.progress import progress_bar
 from minigrad.data.tokenization import checked_texts
 from minigrad.data.windows import Rows as Rows
-from minigrad.errors import ArgumentError, NonFiniteError, WeightFileError
+from minigrad.errors import ArgumentError, InputError, NonFiniteError, WeightFileError
 from minigrad.files import listing, quoted
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import LOOK_ALIKES, forecast, head_of_model, load, max_tokens, named_head
@@ -43,9 +45,10 @@ class Chunk:
     """Inputs that are computed together: all of a list, or the next ones of an iterator."""
 
     inputs: list[Any]
+    bar: Any
+    """Of progress, as `progress_bar` makes it; it counts inputs."""
     first: int = 0
     """The number of the first one, for messages."""
-    progress: bool = False
 
 
 class Pipeline(ABC):
@@ -122,27 +125,27 @@ class Pipeline(ABC):
         if isinstance(inputs, Iterator):
             return self._stream(inputs, answer)
         given, single = as_list(inputs)
-        results = answer(Chunk(given, progress=self.progress))
+        with progress_bar(len(given), self.progress) as bar:
+            results = answer(Chunk(given, bar))
         return results[0] if single else results
 
     def _stream(self, inputs: Iterator[Any], answer: Callable[[Chunk], list[Any]]) -> Iterator[Any]:
-        with progress_bar(None, self.progress) as bar:
+        with progress_bar(length_hint(inputs) or None, self.progress) as bar:
             first = 0
             while given := list(islice(inputs, CHUNK_TEXTS)):
-                yield from answer(Chunk(given, first))
-                bar.update(len(given))
+                yield from answer(Chunk(given, bar, first))
                 first += len(given)
 
     def _encode(self, chunk: Chunk, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
-        """Encodings that the model can read. Raises: ArgumentError naming a text that is too long; as `Tokenizer.encode`."""
+        """Encodings that the model can read. Raises: InputError for a text that is too long; as `Tokenizer.encode`."""
         checked_texts("texts", texts, chunk.first)
         encodings = self.tokenizer.encode(texts, pairs=pairs, max_length=self.max_length)
         longest = self._longest()
         for i, encoding in enumerate(encodings, chunk.first):
             if len(encoding) > longest:
                 ways = f"mg.pipeline(..., max_length={longest}), on the command line --max-length {longest}"
-                message = f"text {i} has {len(encoding)} tokens, this model reads {longest}: split it, or cut it by {ways}"
-                raise ArgumentError(message, code="too-long")
+                reason = f"has {len(encoding)} tokens, this model reads {longest}: split it, or cut it by {ways}"
+                raise InputError("text", i, reason, code="too-long")
         return encodings
 
     def _rows_of(self, tokens: PackedTokens) -> Tensor:
@@ -168,13 +171,18 @@ class Pipeline(ABC):
     def _compute(
         self, chunk: Chunk, encodings: Sequence[Encoding], compute: Callable[[Sequence[int], PackedTokens], Sequence[T]]
     ) -> list[T]:
-        """What `compute` gives for the encodings of a batch (their numbers, their tokens), in the order of `encodings`."""
+        """What `compute` gives for the encodings of a batch (their numbers, their tokens), in the order of `encodings`.
+
+        encodings: one or several (windows) for each input of the chunk.
+        """
         found: dict[int, T] = {}
         with self.model.evaluating():
-            for numbers, tokens in batches_by_length(encodings, self.batch_tokens, chunk.progress):
+            for numbers, tokens in batches_by_length(encodings, self.batch_tokens, progress=False):
                 chosen: list[int] = numbers.tolist()
                 with no_grad():
                     found.update(zip(chosen, compute(chosen, tokens), strict=True))
+                done = chunk.first + len(chunk.inputs) * len(found) // len(encodings)
+                chunk.bar.update(done - chunk.bar.n)
         return [found[i] for i in range(len(encodings))]
 
 

@@ -64,7 +64,7 @@ class TokenClassification(Pipeline):
         texts = checked_texts("texts", chunk.inputs, chunk.first)
         encodings = self.tokenizer.encode(texts)
         size = min(self._longest(), self.max_length or self._longest())
-        spans = [windows(encoding, 0, size, stride, f"text {i}") for i, encoding in enumerate(encodings, chunk.first)]
+        spans = [windows(encoding, 0, size, stride, "text", i) for i, encoding in enumerate(encodings, chunk.first)]
         shown = []
         for encoding, parts in zip(encodings, spans, strict=True):
             shown += [window(encoding, part, (parts[0][0], parts[-1][1])) for part in parts]

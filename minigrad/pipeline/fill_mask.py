@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from minigrad.data import Encoding, PackedTokens
 from minigrad.data.checks import check_count
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, InputError
 from minigrad.files import listing, quoted
 from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax
 from minigrad.tensor import Tensor
@@ -25,7 +25,7 @@ class FillMask(Pipeline):
         """{"score", "token", "token_str", "sequence"} of the top_k likeliest tokens of a text's mask; a list of those for several masks.
 
         targets: choose among these words alone, each of which must be one token; their scores stay what they are among all tokens.
-        Raises: ArgumentError for a text without the tokenizer's mask, or a target of several tokens.
+        Raises: InputError for a text without the tokenizer's mask; ArgumentError for a target of several tokens.
         """
         count = check_count("top_k", top_k)
         known = min(self.tokenizer.vocab_size, self.model.config.vocab_size)  # either may have spare ids
@@ -55,7 +55,7 @@ class FillMask(Pipeline):
         for i, encoding in enumerate(encodings, chunk.first):
             if self.tokenizer.mask_id not in encoding.ids:
                 mask = self.tokenizer.convert_ids_to_tokens([self.tokenizer.mask_id])[0]
-                raise ArgumentError(f"text {i} has no {mask} to fill (within its {len(encoding)} tokens)")
+                raise InputError("text", i, f"has no {mask} to fill (within its {len(encoding)} tokens)")
 
         def read(numbers: Iterable[int], tokens: PackedTokens) -> list[Any]:
             logits = self._logits_at_masks(tokens)

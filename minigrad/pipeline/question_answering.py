@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from minigrad import functional as F
 from minigrad.data import Encoding
 from minigrad.data.checks import check_count
+from minigrad.data.progress import progress_bar
 from minigrad.data.tokenization import checked_texts
 from minigrad.data.windows import window, windows
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, InputError
 from minigrad.packing import PackedTokens
 from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax, split_rows
 from minigrad.tensor import Tensor
@@ -47,7 +48,7 @@ class QuestionAnswering(Pipeline):
         of the end within the window (which may also say that it holds no answer, by its first token); a span that two windows hold
         counts once, with its better score. stride: the tokens that neighbouring windows share (None: 128, or half of a small window).
         handle_impossible_answer: let "" from 0 to 0 be an answer too, with the score of none in the window that is least sure of it.
-        Raises: ArgumentError for a context without tokens, or a question that leaves it no room.
+        Raises: InputError for a context without tokens, or a question that leaves it no room.
         """
         count, longest = check_count("top_k", top_k), check_count("max_answer_len", max_answer_len)
         questions, single = as_list(question)
@@ -63,14 +64,15 @@ class QuestionAnswering(Pipeline):
         shown, owners = [], []
         for i, encoding in enumerate(encodings):
             if not np.any(encoding.sequence_ids == 1):
-                raise ArgumentError(f"context {i} has no tokens")
-            parts = windows(encoding, 1, size, stride, f"question {i}")
+                raise InputError("context", i, "has no tokens")
+            parts = windows(encoding, 1, size, stride, "question", i)
             placed = replace(encoding, offsets=_words(encoding))
             shown += [window(placed, part, (parts[0][0], parts[-1][1])) for part in parts]
             owners += [i] * len(parts)
         best: list[dict[tuple[int, int], float]] = [{} for _ in encodings]
         none = [1.0] * len(encodings)
-        logits = self._compute(Chunk(questions, progress=self.progress), shown, lambda _, tokens: self._logits(tokens))
+        with progress_bar(len(questions), self.progress) as bar:
+            logits = self._compute(Chunk(questions, bar), shown, lambda _, tokens: self._logits(tokens))
         for i, part, (starts, ends) in zip(owners, shown, logits, strict=True):
             spans, impossible = _candidates(part, starts, ends, longest, count)
             none[i] = min(none[i], impossible)

@@ -38,6 +38,8 @@ from minigrad.train.tasks import KINDS
 
 MAX_CONFIG_BYTES = 1 << 20
 CONFIG_NAME = "config.toml"
+STRONGER = {("training", "epochs"): "steps", ("data", "batch_size"): "batch_tokens"}
+"""What takes the place of a setting where both are given, be it in a file that a run wrote, which holds every default."""
 
 T = TypeVar("T")
 
@@ -165,6 +167,7 @@ class RunConfig:
     def from_toml(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         """Read a file. overrides: texts such as "training.lr=1e-4", whose values are TOML, or else taken as strings.
 
+        They count where the file has a stronger setting, too: of "training.epochs=2" a `steps` in the file gives way.
         Raises: ConfigError naming the file and the key.
         """
         content = read_bounded(path, MAX_CONFIG_BYTES, ConfigError, "config-limit")
@@ -172,8 +175,7 @@ class RunConfig:
             values = tomllib.loads(content.decode("utf-8"))
         except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, an integer of thousands of digits
             raise ConfigError(path, f"not valid TOML: {error}", code="bad-toml") from None
-        for override in overrides:
-            _set(path, values, override)
+        _override(path, values, overrides)
         return cls.from_dict(values, path)
 
     @classmethod
@@ -214,18 +216,26 @@ class RunConfig:
         return "\n\n".join(sections) + "\n"
 
 
-def _set(path: Path, values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    section, dot, name = key.strip().partition(".")
-    if not (equals and dot and name):
-        raise ConfigError(path, f"--set takes section.name=value, such as training.lr=1e-4, got {quoted(override)}", code="bad-override")
-    try:
-        value = tomllib.loads(f"x = {text.strip()}")["x"]
-    except (ValueError, RecursionError):
-        value = text.strip()
-    if not isinstance(values.setdefault(section, {}), dict):
-        raise ConfigError(path, f"{section} must be a section, [{section}]", code="config-type")
-    values[section][name] = value
+def _override(path: Path, values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Change the values of a file. Raises: ConfigError."""
+    given = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not (equals and dot and name):
+            raise ConfigError(
+                path, f"--set takes section.name=value, such as training.lr=1e-4, got {quoted(override)}", code="bad-override"
+            )
+        try:
+            value = tomllib.loads(f"x = {text.strip()}")["x"]
+        except (ValueError, RecursionError):
+            value = text.strip()
+        if not isinstance(values.setdefault(section, {}), dict):
+            raise ConfigError(path, f"{section} must be a section, [{section}]", code="config-type")
+        values[section].pop(STRONGER.get((section, name)), None)
+        given.append((section, name, value))
+    for section, name, value in given:
+        values[section][name] = value
 
 
 def _part(path: str | Path, section: str, kind: type[T], values: Mapping[str, Any]) -> T:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minigrad.data.by_length import bar_class
+from minigrad.data.progress import LINE_SECONDS, bar_class
 from minigrad.errors import DataError, MissingExtraError
 from minigrad.files import replacing
 from minigrad.train.not_finite import named
@@ -27,8 +27,6 @@ Event = Mapping[str, Any]
 Callback = Callable[[Event], None]
 
 LOG_NAME = "log.jsonl"
-LINE_SECONDS = 30.0
-"""Without a terminal: how often a line says how far the training is."""
 
 
 class JsonLog:

@@ -19,7 +19,7 @@ from minigrad.backend.random import manual_seed
 from minigrad.data import Tokenizer
 from minigrad.data.readers import read_records
 from minigrad.data.records import Record
-from minigrad.data.suspicions import column_notices
+from minigrad.data.suspicions import column_notices, label_notices
 from minigrad.errors import ConfigError, DataError
 from minigrad.files import parse_json, write_text
 from minigrad.io import find_checkpoint
@@ -91,8 +91,8 @@ class Run:
                 "dev": self.examples["dev"].loader.digest() if "dev" in self.examples else None,
             },
         )
-        train = records["train"]
-        self.trainer.notices += column_notices(train[:1], self.task.label_counts(train), config.data.format)
+        labels = self.task.label_counts(records["train"])
+        self.trainer.notices += [*column_notices(records["train"][:1], labels, config.data.format), *label_notices(labels)]
 
     def fit(self, *, resume: bool = False, force: bool = False) -> TrainingResult:
         """Train; then, if that came to its end, evaluate the best model, write predictions and the report. Raises: as Trainer.fit."""

@@ -10,28 +10,34 @@ from numpy.typing import NDArray
 
 from minigrad.data.by_length import BATCH_TOKENS
 from minigrad.data.loader import PackedLoader
+from minigrad.data.progress import progress_bar
 from minigrad.errors import NonFiniteError
 from minigrad.packing import PackedTokens
 
 Numbers = NDArray[np.floating[Any]]
 
 
-def scores_of(function: Callable[[PackedTokens], Numbers], loader: PackedLoader, of_sequences: bool = True) -> Iterator[Numbers]:
+def scores_of(
+    function: Callable[[PackedTokens], Numbers], loader: PackedLoader, of_sequences: bool = True, progress: bool = False
+) -> Iterator[Numbers]:
     """What the function gives for each sequence. Shapes: per sequence (labels,), of a head on tokens (tokens, labels).
 
+    progress: show how far it is on standard error, as `progress_bar` does.
     Raises: NonFiniteError, which no figure and no prediction should be made of.
     """
     lengths = np.cumsum([len(sequence) for sequence in loader.sequences])
     start = 0
-    while start < len(lengths):  # as many sequences as fill a batch, at least one
-        before = 0 if start == 0 else lengths[start - 1]
-        stop = max(start + 1, int(np.searchsorted(lengths, before + BATCH_TOKENS, side="right")))
-        tokens = loader.batch(np.arange(start, stop)).tokens
-        rows = function(tokens).astype(np.float64)
-        if not np.isfinite(rows).all():
-            raise NonFiniteError("the model's scores are not finite: its weights are broken, or have grown too far in training")
-        yield from rows if of_sequences else (rows[first:past] for first, past in tokens.packing.spans)
-        start = stop
+    with progress_bar(len(lengths), progress) as bar:
+        while start < len(lengths):  # as many sequences as fill a batch, at least one
+            before = 0 if start == 0 else lengths[start - 1]
+            stop = max(start + 1, int(np.searchsorted(lengths, before + BATCH_TOKENS, side="right")))
+            tokens = loader.batch(np.arange(start, stop)).tokens
+            rows = function(tokens).astype(np.float64)
+            if not np.isfinite(rows).all():
+                raise NonFiniteError("the model's scores are not finite: its weights are broken, or have grown too far in training")
+            yield from rows if of_sequences else (rows[first:past] for first, past in tokens.packing.spans)
+            bar.update(stop - start)
+            start = stop
 
 
 def log_softmax(scores: Numbers) -> Numbers:

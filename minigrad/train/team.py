@@ -99,6 +99,7 @@ class Team:
         """The loss of the whole step, whose gradient afterwards lies in every parameter's `grad`, where nothing older is left.
 
         parts: how many pieces each worker computes one after the other, so that only one piece's activations are in its memory at a time.
+        A loss or gradient that is no number is no error here: it is in what is returned, and in `grad_norm`. See `step`.
 
         Raises: what `loss_of` raises; an error of a worker is of the same kind (MinigradError for kinds that are not minigrad's) and has
         the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are as before, there
@@ -129,6 +130,9 @@ class Team:
     def step(self) -> bool:
         """Update the parameters, by the clipped gradient if there is a max_norm, and forget the gradients.
 
+        A gradient that is no number makes parameters that are none, as an optimizer alone would: whether a step is to be made is asked
+        before it. With a max_norm, `if isfinite(loss) and isfinite(team.grad_norm)` guards it, or the same as `check` of `steps`; a
+        gradient that no step was made of is dropped by the next `backward`. The Trainer does so (`on_nonfinite`).
         Returns False if there is a scaler and the gradient was not finite: then parameters and optimizer stay as they are.
         Raises: what `optimizer.step` raises, before anything changes. MinigradError (worker-died) if a worker was killed in the middle: the
         parameters are then neither the old nor the new ones, and whatever is asked of this team next raises MinigradError (half-step).

@@ -231,4 +231,5 @@ def test_other_refusals(tmp_path: Path) -> None:
     assert "no predictions" in refused(tmp_path / "empty.jsonl", tmp_path / "empty.jsonl")
     (tmp_path / "broken.jsonl").write_text('{"text": NaN}\n', encoding="utf-8")
     assert "broken.jsonl:1: not valid JSON" in refused(tmp_path / "broken.jsonl", path)
-    assert "cannot be written" in refused(path, path, "--resamples", 5, "--json", tmp_path)
+    assert "--json" in (line := refused(path, path, "--json", tmp_path)) and "exists and is not a regular file" in line
+    assert "cannot be written" in refused(path, path, "--resamples", 5, "--json", tmp_path / ("x" * 300))

@@ -139,6 +139,16 @@ def test_check_tells_of_columns_that_seem_to_be_others(tmp_path: Path, capsys: p
     )
 
 
+def test_check_tells_of_labels_in_several_spellings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = table(tmp_path / "a.csv", [("text", "label"), ("one", "pos"), ("two", " pos")])
+    b = table(tmp_path / "b.csv", [("text", "label"), ("three", "Pos")])
+    assert "NOTICE: labels that differ only in letter case" in (out := printed(capsys, 0, "check", a, b, "--near-duplicates", "off"))
+    assert "' pos' (1), 'Pos' (1), 'pos' (1)" in out
+    tagged = tmp_path / "c.conll"
+    tagged.write_text("Maria B-PER\n\nBerlin B-Per\n", encoding="utf-8")
+    assert "'PER' (1), 'Per' (1)" in printed(capsys, 0, "check", tagged, "--near-duplicates", "off")
+
+
 def test_check_shows_the_beginning_of_labels_that_are_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = table(tmp_path / "a.csv", [("label", "text"), *((f"review number {i} {'x' * 200}", f"id {i}") for i in range(20))])
     out = printed(capsys, 0, "check", a, "--near-duplicates", "off")
@@ -223,6 +233,18 @@ def test_split_replaces_nothing_unless_told(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "dev.csv").unlink()
     (tmp_path / "dev.csv").mkdir()
     assert "it is a directory" in refused("split", source, "--output", tmp_path, "--force")
+
+
+def test_split_leaves_no_file_of_another_division(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its records would be in the new files, too."""
+    source, output = table(tmp_path / "all.csv", [("text", "label"), *((f"text {i}", "AB"[i % 2]) for i in range(40))]), tmp_path / "out"
+    printed(capsys, 0, "split", source, "--output", output)
+    line = refused("split", source, "--output", output, "--shares", "90,10", "--force")
+    assert "test.csv is of another division, and its records would be in the new files too: remove it" in line
+    (output / "test.csv").unlink()
+    printed(capsys, 0, "split", source, "--output", output, "--shares", "90,10", "--force")
+    assert "is a file: name a directory" in refused("split", source, "--output", source)
+    assert "pass the path of a file or directory, got ''" in refused("split", source, "--output", "")
 
 
 def test_no_input_is_written_over(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from support import NO_GPU, probed
 from train.runs import last_digest, log_of, run_folder, save_config
 
 from minigrad.cli import main
+from minigrad.data import progress
+from minigrad.train import scores
 from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 from minigrad.train.tasks import SequenceClassification
@@ -120,6 +122,16 @@ def test_a_header_that_was_taken_for_a_record_is_told(tmp_path: Path, capsys: py
     assert ["looks like a header" in event["message"] for event in log_of(tmp_path) if event["event"] == "notice"] == [True]
 
 
+def test_labels_in_several_spellings_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = run_folder(tmp_path, steps=1)
+    with open(config.data.train, encoding="utf-8") as train:
+        (tmp_path / "two.jsonl").write_text(train.read().replace('"thing"', '"Person"', 1), encoding="utf-8")
+    path = save_config(tmp_path, replace(config, data=replace(config.data, train=str(tmp_path / "two.jsonl"))))
+    assert main(["train", str(path)]) == 0
+    assert capsys.readouterr().err.count("'Person' (1), 'person' (") == 1
+    assert ["differ only in letter case" in event["message"] for event in log_of(tmp_path) if event["event"] == "notice"] == [True]
+
+
 @pytest.mark.parametrize("kind", ["sequence-classification", "token-classification"])
 def test_evaluate_cuts_texts_where_the_run_did(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, kind: str
@@ -145,11 +157,22 @@ def test_evaluate_cuts_texts_where_the_run_did(
         assert f"test: {cut} (data.max_length)" in caplog.messages
 
 
+def test_without_a_terminal_lines_say_how_far_evaluate_is(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(scores, "BATCH_TOKENS", 40)
+    assert main(["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), "--workers", "1"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 1 and all(" of 16 texts, " in line and line.endswith(" left") for line in lines) and lines[-1].startswith("16 of")
+
+
 @pytest.mark.parametrize("option", ["--json", "--predictions"])
 def test_evaluate_refuses_a_file_without_a_place_before_it_computes(trained: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
     arguments = ["evaluate", str(trained / "run" / "best"), str(trained / "test.jsonl"), option]
     failed([*arguments, str(trained / "nowhere" / "x.json")], capsys, f"{option}: {trained / 'nowhere'} is no directory")
     failed([*arguments, str(trained / "test.jsonl")], capsys, f"{option}: {trained / 'test.jsonl'} is the input: name another file")
+    failed([*arguments, str(trained)], capsys, f"{option}: {trained} exists and is not a regular file")
 
 
 def test_an_interrupted_run_is_resumed_to_the_same(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,10 +290,10 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, capsys: pytest.
 
 def test_files_that_are_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failed(["train", str(tmp_path / "missing.toml")], capsys, "missing.toml", "does not exist")
-    failed(["train", str(tmp_path)], capsys, "not a regular file")
+    failed(["train", str(tmp_path)], capsys, "is a directory: name a config.toml")
     (tmp_path / "bad.toml").write_text("[model\nname = 1", encoding="utf-8")
     failed(["train", str(tmp_path / "bad.toml")], capsys, "bad.toml: not valid TOML")
-    failed(["resume", str(tmp_path)], capsys, "config.toml", "does not exist")
+    failed(["resume", str(tmp_path)], capsys, f"{tmp_path} holds no config.toml, so it is no output directory of a run")
     bad = tmp_path / "bad.toml"
     failed(["resume", str(bad)], capsys, f"resume: {bad} is a file: name the output directory of the run")
 
@@ -318,6 +341,13 @@ def test_splits_without_labels_are_refused_before_the_training(tmp_path: Path, c
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed(["resume", str(trained / "run"), "--set", "output.directory = elsewhere"], capsys, "a run goes on where it is")
+    failed(
+        ["resume", str(trained / "run" / "best")],
+        capsys,
+        f"holds no config.toml, so it is no output directory of a run; {trained / 'run'} is",
+    )
+
     def content() -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in (trained / "run").rglob("*") if path.is_file() and path.name != ".lock"}
 
@@ -347,10 +377,11 @@ def test_what_evaluate_refuses(tmp_path: Path, trained: Path, capsys: pytest.Cap
     failed(["evaluate", best, test, "--encoding", "klingon"], capsys, "klingon")
     failed(["evaluate", best, test, "--label", "class"], capsys, "class")
     assert not out.exists()
-    assert main(["evaluate", best, test, "--predictions", str(tmp_path)]) == 2
+    too_long = tmp_path / f"{'x' * 300}.jsonl"
+    assert main(["evaluate", best, test, "--predictions", str(too_long)]) == 2
     told = capsys.readouterr()
     assert "accuracy" in told.out and len(told.err.splitlines()) == 1, "the figures are told, and why there is no file"
-    assert f"{tmp_path}: cannot be written" in told.err
+    assert f"{too_long}: cannot be written" in told.err
 
 
 # ---------------------------------------------------------------- runs that end in an unusual way

@@ -1,4 +1,4 @@
-"""Signs that columns are others than they were read as: what is told, and of what sound data nothing is."""
+"""Signs that columns are others than they were read as, and labels that are written in several ways; of sound data nothing is told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from data.text_files import write
 
 from minigrad.data.readers import read_records
-from minigrad.data.suspicions import column_notices
+from minigrad.data.suspicions import column_notices, label_notices
 
 ROWS = "a good one,A\nanother,B\na third one,A\nthe last,B\n"
 
@@ -61,3 +61,11 @@ def test_labels_that_may_be_texts_are_told(tmp_path: Path) -> None:
     assert told.startswith("nearly every record has a long label of its own") and "--label" in told
     assert notices(write(tmp_path, "b.csv", rows(same=9, length=26))) == [], "short"
     assert notices(write(tmp_path, "c.csv", rows(same=91, length=27))) == [], "few"
+
+
+def test_labels_in_several_spellings_are_told() -> None:
+    (told,) = label_notices({"pos": 3, " pos": 1, "neg": 2, "Pos": 2, "STRASSE": 1, "Straße": 1, "po s": 1})
+    assert told.endswith("classes of their own: ' pos' (1), 'Pos' (2), 'pos' (3); 'STRASSE' (1), 'Straße' (1); write the same label alike")
+    (told,) = label_notices({spelling: 1 for i in range(7) for spelling in (f"a{i}", f"A{i}")})
+    assert told.count("(1)") == 10 and "; and 2 more; " in told
+    assert label_notices({"pos": 3, "neg": 2, "pos itive": 1, "1": 4, "1.0": 2}) == []

@@ -23,7 +23,7 @@ def encoding(own: int) -> Encoding:
 def test_every_token_is_answered_for_where_most_is_shown(own: int, size: int, data: st.DataObject) -> None:
     stride = data.draw(st.none() | st.integers(0, size - 3))
     whole = encoding(own)
-    parts = windows(whole, 0, size, stride, "text")
+    parts = windows(whole, 0, size, stride, "text", 0)
     edges = (parts[0][0], parts[-1][1])
     assert edges == (1, own + 1)
     shown = [window(whole, part, edges).ids for part in parts]

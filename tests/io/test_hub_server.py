@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -297,9 +296,9 @@ def test_a_revision_is_pinned(served: Hub, reader: Start) -> None:
 def test_a_broken_download_leaves_no_half_file_and_can_be_taken_up(served: Hub, reader: Start, tmp_path: Path) -> None:
     served.cut = {"model.safetensors"}
     online = reader()
-    start = time.monotonic()
     message = refusal(online("owner/tiny"))
-    assert time.monotonic() - start < 60, "huggingface_hub tries again some times, a second apart"
+    tries = sum(asked.startswith("GET ") and asked.endswith("model.safetensors") for asked in served.asked)
+    assert 1 < tries < 10, "huggingface_hub tries again some times"
     assert "hub repository owner/tiny: " in message
     snapshots = list(tmp_path.rglob("snapshots/*"))
     assert snapshots and all("model.safetensors" not in names_of(str(folder)) for folder in snapshots), "only whole files have their names"

@@ -14,7 +14,7 @@ from support import absolute_error, gradient_errors, gradients_of
 import minigrad as mg
 from minigrad import models
 from minigrad.backend import random
-from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, MinigradError, ShapeError
+from minigrad.errors import ArgumentError, DTypeError, FieldError, IndexRangeError, MinigradError, ShapeError
 from minigrad.packing import PackedTokens, Packing
 
 EXACT = 1e-12
@@ -224,6 +224,31 @@ def test_hidden_states_and_attentions_on_request(kind: str, packed: bool) -> Non
             own = weights[i].numpy()
             assert own[:, :n, :n].sum(axis=-1) == pytest.approx(1.0, abs=1e-12)
             assert own.sum() == pytest.approx(3 * n, abs=1e-9)  # nothing at the pads
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("BertModel", ["last_hidden_state", "pooler_output"]),
+        ("BertForPreTraining", ["loss", "prediction_logits", "seq_relationship_logits"]),
+        ("BertForSequenceClassification", ["loss", "logits"]),
+        ("BertForQuestionAnswering", ["loss", "start_logits", "end_logits"]),
+    ],
+)
+def test_outputs_are_read_by_key_and_by_place_too(kind: str, first: list[str]) -> None:
+    output = head(kind)(**ragged().feed(kind, packed=False), output_attentions=True)
+    assert output.keys() == list(output) == [*first, "attentions"] == list(dict(output)), "without hidden_states, which is None"
+    values = [getattr(output, name) for name in output]
+    assert [output[name] for name in output] == [output[i] for i in range(len(values))] == list(output.to_tuple()) == values
+    assert output[:2] == tuple(values[:2]) and output[-1] is output.attentions and "hidden_states" not in output
+    listed = ", ".join(map(repr, output))
+    with pytest.raises(KeyError) as unknown:
+        output["hidden_states"]
+    assert isinstance(unknown.value, FieldError) and str(unknown.value).endswith(f" has {listed} and no 'hidden_states'")
+    with pytest.raises(IndexRangeError, match=f"has {listed} and no number {len(values)}, counted from 0"):
+        output[len(values)]
+    with pytest.raises(DTypeError, match=r"is read by names, places and slices, got 1\.0"):
+        output[1.0]
 
 
 def test_hidden_states_end_with_what_the_encoder_returns() -> None:

@@ -110,6 +110,20 @@ def test_hidden_states_and_attentions(kind: str, others: dict[str, Any], holes: 
         agree("attentions", own.numpy(), other.detach().numpy() * real[:, None, :, None], HIDDEN)
 
 
+@pytest.mark.parametrize("labelled", [False, True])
+@every_case
+def test_keys_and_places(kind: str, task: str, labelled: bool) -> None:
+    """Without what is kept for a decoder's next tokens, which ours does not compute."""
+    keys = keys_of(family_of(kind), SMALL, narrower=8)
+    ours, theirs = build(kind, keys, 3, **others_of(kind, task, 3))
+    generator = np.random.default_rng(0)
+    feed = feed_for(kind, task, generator, ours.config, 4, 9) if labelled else inputs_for(kind, generator, ours.config, 4, 9)
+    feed, wanted = as_called(kind, feed), {"output_hidden_states": True, "output_attentions": True}
+    found, expected = ours(**feed, **wanted), theirs(**torched(feed), **wanted)
+    assert list(found) == [name for name in expected if name not in ("cache", "past_key_values", "cross_attentions")]
+    assert [value.shape for value in found[:-2]] == [tuple(value.shape) for value in expected.to_tuple()[: len(found.keys()) - 2]]
+
+
 @pytest.mark.parametrize("kind", ["BertForMaskedLM", "RobertaForMaskedLM", "DistilBertForMaskedLM", "ElectraForPreTraining"])
 def test_word_vectors_in_place_of_ids(kind: str) -> None:
     generator = np.random.default_rng(0)

@@ -97,6 +97,16 @@ def test_overrides(tmp_path: Path, override: str, value: Any) -> None:
     assert getattr(getattr(config, section), name) == value
 
 
+def test_an_override_counts_beside_a_stronger_setting_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, LEAST.replace("[task]", "batch_size = 8\nbatch_tokens = 99\n[task]") + "[training]\nepochs = 2\nsteps = 7\n")
+    config = RunConfig.from_toml(path)
+    assert (config.training.steps, config.data.batch_tokens) == (7, 99), "they take the places of epochs and batch_size"
+    config = RunConfig.from_toml(path, ["training.epochs=5", "data.batch_size=16"])
+    assert (config.training.epochs, config.training.steps, config.data.batch_size, config.data.batch_tokens) == (5, None, 16, None)
+    for both in (["training.epochs=5", "training.steps=3"], ["training.steps=3", "training.epochs=5"]):
+        assert RunConfig.from_toml(path, both).training.steps == 3, "as in a file"
+
+
 @pytest.mark.parametrize("override", ["lr=1", "training.lr", "training.=1", "=", "", ".lr=1", "a.b.c=1", "model=x", "other.x=1"])
 def test_overrides_that_are_none(tmp_path: Path, override: str) -> None:
     path = written(tmp_path, LEAST)

@@ -445,6 +445,30 @@ def test_anomaly_mode_holds_in_the_workers() -> None:
         assert not np.isfinite(team.backward(batch))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_loss_that_is_no_number_is_returned_and_a_loop_may_leave_the_step_out(workers: int) -> None:
+    model, sound = tagger(), token_batch()
+    bad = token_batch(seed=1)
+    optimizer = adamw(model)
+
+    def loss_of(part: Batch, whole: Batch) -> mg.Tensor:
+        loss = token_loss(model)(part, whole)
+        return loss * math.nan if whole.token_labels[0] == bad.token_labels[0] else loss
+
+    assert sound.token_labels is not None and bad.token_labels is not None and sound.token_labels[0] != bad.token_labels[0]
+    with Team(loss_of, optimizer, workers=workers, max_norm=1.0) as team:
+        team.backward(sound)
+        team.step()
+        before = {name: array.copy() for name, array in model.state_dict().items()}
+        assert math.isnan(team.backward(bad)) and team.grad_norm is not None and math.isnan(team.grad_norm)
+        assert math.isfinite(team.backward(sound)) and math.isfinite(team.grad_norm), "what was not used is dropped"
+        (left_out,) = team.steps([bad], check=lambda _, loss: math.isfinite(loss))
+        assert not left_out.applied and states_equal(before, model.state_dict())
+        team.backward(bad)
+        team.step()
+        assert any(np.isnan(array).any() for array in model.state_dict().values()), "nobody asked"
+
+
 def test_a_gradient_that_nobody_would_see_is_an_error() -> None:
     model = tagger()
     optimizer = mg.optim.AdamW([(name, p) for name, p in model.named_parameters() if name.startswith("classifier")], lr=1e-2)

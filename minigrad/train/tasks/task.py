@@ -73,6 +73,9 @@ class Task(ABC):
     workers: int | str = 1
     """Processes that compute predictions, as `Replicas` takes it."""
 
+    progress: bool = False
+    """Whether predictions show how far they are on standard error: a bar, without a terminal a line now and then."""
+
     _kept: tuple[Any, Replicas] | None = None
     """The model of `keeping_graphs`, and what computes its scores."""
 
@@ -129,7 +132,7 @@ class Task(ABC):
         """What the model gives for each sequence, or for the tokens of each: see `scores_of`."""
         kept = self._kept[1] if self._kept is not None and self._kept[0] is model else None
         with self._replicas(model) if kept is None else nullcontext(kept) as replicas:
-            yield from scores_of(replicas, examples.loader, of_sequences)
+            yield from scores_of(replicas, examples.loader, of_sequences, self.progress)
 
     def options(self) -> dict[str, Any]:
         """What `minigrad.models.load` is told of the labels."""

@@ -1,0 +1,73 @@
+"""How far something long has come, on standard error: a bar on a terminal, and elsewhere (a log file, say) a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Self
+
+from minigrad.errors import MissingExtraError
+
+LINE_SECONDS = 30.0
+"""Without a terminal: how often a line says how far it is."""
+BAR_SECONDS = 1.0
+"""What takes no longer has no bar."""
+
+
+def progress_bar(total: int | None, shown: bool) -> Any:
+    """A bar for `total` texts (None: nobody knows how many), or what stands for it: a context with `n` and `update(count)`.
+
+    On a terminal it is tqdm's; without one a line every half minute. Neither shows what is quick, nor anything unless `shown`.
+    Raises: as `bar_class`.
+    """
+    if not shown or sys.stderr is None or sys.stderr.closed:
+        return Count()
+    return bar_class()(total=total, unit="text", delay=BAR_SECONDS) if sys.stderr.isatty() else Lines(total)
+
+
+def bar_class() -> Any:
+    """What draws bars on a terminal: tqdm, which the tokenizers library needs too. Raises: MissingExtraError where it is absent."""
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise MissingExtraError("bars of progress are drawn by tqdm, which cannot be imported: pip install tqdm") from error
+    return tqdm
+
+
+class Count:
+    """Stands for a bar, and shows nothing."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def update(self, count: int = 1) -> None:
+        """So many more are done."""
+        self.n += count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Lines(Count):
+    """Prints how many texts are done, how fast, and with a `total` how long the others will take."""
+
+    def __init__(self, total: int | None) -> None:
+        super().__init__()
+        self._total = total
+        self._began = self._told = time.monotonic()
+
+    def update(self, count: int = 1) -> None:
+        super().update(count)
+        now = time.monotonic()
+        if not self.n or now - self._told < LINE_SECONDS:
+            return
+        self._told = now
+        rate = self.n / max(now - self._began, 1e-9)
+        of = "" if self._total is None else f" of {self._total}"
+        left = "" if self._total is None else f", {timedelta(seconds=round((self._total - self.n) / rate))} left"
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            print(f"{self.n}{of} texts, {rate:.1f} texts/s{left}", file=sys.stderr, flush=True)
