@@ -233,6 +233,8 @@ def test_how_far_it_is_counts_texts(
 def test_without_the_bars_library(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     predict = mg.pipeline("text-classification", folders["text-classification"])
     monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert len(predict(TEXTS)) == len(TEXTS)  # a line now and then is written without it
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with pytest.raises(MissingExtraError, match="pip install tqdm"):
         predict(TEXTS)
 
