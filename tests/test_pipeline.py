@@ -234,7 +234,7 @@ def test_without_the_bars_library(folders: dict[str, Path], monkeypatch: pytest.
     predict = mg.pipeline("text-classification", folders["text-classification"])
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert len(predict(TEXTS)) == len(TEXTS)  # a line now and then is written without it
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with pytest.raises(MissingExtraError, match="pip install tqdm"):
         predict(TEXTS)
 
