@@ -26,3 +26,4 @@ def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[re
     for module in (recordings, captured):
         monkeypatch.setattr(module, "Recorder", recording.Recorder)
     yield recording.Recorder
+    assert not recording.SecondStream.disturbed

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -34,8 +35,8 @@ from minigrad.modes import Mode
 
 METHODS = ("copy", "astype", "sum", "max", "min", "mean", "argmax", "cumsum", "dot", "ravel", "flatten", "reshape", "any", "all")
 
-tape: list[tuple[str, Callable[[], object]]] | None = None
-"""What is being recorded: the name of each thing that was done, and what does it again."""
+tape: list[Work] | None = None
+"""What is being recorded, in the order in which it is done again."""
 
 allocated: list[np.ndarray] = []
 """The arrays that a recording, with the run before it, has made: other graphs write to their memory between its replays."""
@@ -83,13 +84,35 @@ class Stream:
             event.of.settle()
 
 
+@dataclass(eq=False)
+class Work:
+    """Something that is recorded. begun: how much the tape held by then, nothing of which is done beside it on a second stream."""
+
+    name: str
+    again: Callable[[], object]
+    reads: list[np.ndarray]
+    writes: list[np.ndarray]
+    begun: int = 0
+
+    def disturbs(self, other: Work) -> bool:
+        """Whether one of them writes what the other one reads or writes."""
+        return meet(self.writes, other.writes) or meet(self.writes, other.reads) or meet(self.reads, other.writes)
+
+
+def meet(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
+    return any(np.may_share_memory(x, y) and np.shares_memory(x, y) for x in some for y in others)
+
+
 class SecondStream:
     """In a recording all that was done on it is done when another stream waits for it, which is as late as it can be."""
+
+    disturbed: ClassVar[list[str]] = []
+    """What the two streams did side by side in the same memory, so that the result depends on who is first."""
 
     entered: ClassVar[SecondStream | None] = None
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[str, Callable[[], object]]] = []
+        self.waiting: list[Work] = []
 
     def __enter__(self) -> None:
         SecondStream.entered = self
@@ -105,14 +128,31 @@ class SecondStream:
         """Whatever it waits for has been done."""
 
     def settle(self) -> None:
-        if tape is not None:
-            tape.extend(self.waiting)
+        waiting = list(self.waiting)
         self.waiting.clear()
+        if tape is None:
+            return
+        for work in waiting:
+            self.disturbed += [f"{work.name} beside {meanwhile.name}" for meanwhile in tape[work.begun :] if work.disturbs(meanwhile)]
+        tape.extend(waiting)
 
 
-def note(name: str, again: Callable[[], object]) -> None:
+def note(name: str, again: Callable[[], object], reads: list[np.ndarray], writes: list[np.ndarray], stream: SecondStream | None) -> None:
+    """stream: the second one, or None for the first."""
     if tape is not None:
-        (tape if SecondStream.entered is None else SecondStream.entered.waiting).append((name, again))
+        (tape if stream is None else stream.waiting).append(Work(name, again, reads, writes, len(tape)))
+
+
+def noted(name: str, again: Callable[[], object], reads: Any, writes: Any) -> None:
+    """On the stream that is entered."""
+    note(name, again, arrays_in(reads), arrays_in(writes), SecondStream.entered)
+
+
+def arrays_in(value: Any) -> list[np.ndarray]:
+    """Those among arguments, also in lists."""
+    if isinstance(value, list | tuple):
+        return [array for part in value for array in arrays_in(part)]
+    return [value] if isinstance(value, np.ndarray) else []
 
 
 class Memory:
@@ -127,9 +167,8 @@ class Memory:
         self.of[id(self._array)] = self
 
     def __del__(self) -> None:
-        if tape is not None:
-            array = self._array
-            (tape if self._stream is None else self._stream.waiting).append(("freed", lambda: spoil(array)))
+        array = self._array
+        note("freed", lambda: spoil(array), [], [array], self._stream)
 
 
 def owner(array: np.ndarray) -> Any:
@@ -187,11 +226,11 @@ class Device(np.ndarray):
             return made(ufunc.__name__, function, given, options)
         if out is None:
             function(*given, **options)
-            note(ufunc.__name__, lambda: function(*given, **options))
+            noted(ufunc.__name__, lambda: function(*given, **options), given, given[0])
             return None
         target = plain(out)
         function(*given, out=target, **options)
-        note(ufunc.__name__, lambda: function(*given, out=target, **options))
+        noted(ufunc.__name__, lambda: function(*given, out=target, **options), given, target)
         return out[0]
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
@@ -204,7 +243,8 @@ class Device(np.ndarray):
         settle()
         target, place, source = plain(self), plain(key), plain(value)
         target[place] = source
-        note("setitem", lambda: target.__setitem__(place, source))
+        written = target[place]
+        noted("setitem", lambda: target.__setitem__(place, source), source, written if np.may_share_memory(written, target) else target)
 
     def fill(self, value: Any) -> None:
         self[...] = value
@@ -254,7 +294,7 @@ def made(name: str, function: Callable[..., Any], args: Any, options: dict[str, 
     found = np.asarray(result)
     if any(isinstance(part, np.ndarray) and np.may_share_memory(found, part) for part in args):
         return found.view(Device)
-    note(name, lambda: np.copyto(found, function(*args, **options)))
+    noted(name, lambda: np.copyto(found, function(*args, **options)), args, found)
     return taken(found)
 
 
@@ -309,7 +349,7 @@ class Namespace:
 
         settle()
         multiply()
-        note("matmul", multiply)
+        noted("matmul", multiply, (left, right), target)
         return found
 
     def shortened(self, x: Device, name: str) -> Device:
@@ -325,7 +365,7 @@ class Namespace:
             return made("matmul", short_arrays.matmul_stored, [plain(a), plain(b)], {"alike": alike})
         operands = plain(a), plain(b), plain(out), accumulate
         short_arrays.matmul_stored(*operands)
-        note("matmul", lambda: short_arrays.matmul_stored(*operands))
+        noted("matmul", lambda: short_arrays.matmul_stored(*operands), operands[:2], operands[2])
         return out
 
     def product_stored(self, a: Device, b: Device) -> Product:
@@ -375,14 +415,14 @@ class Recorder:
             finally:
                 done, tape = tape, None
         shared = list(allocated)
-        self.lengths.append(Counter(name for name, _ in done if name != "freed"))
+        self.lengths.append(Counter(work.name for work in done if work.name != "freed"))
 
         def again() -> None:
             for array in shared:
                 spoil(array)
             with np.errstate(all="ignore"):
-                for _, work in done:
-                    work()
+                for work in done:
+                    work.again()
 
         def replay() -> None:
             queue.append(again)
@@ -403,8 +443,11 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
         def run(grid: Any, block: Any, arguments: Any) -> None:
             settle()
             given = tuple(plain(value) for value in arguments)
+            arrays = arrays_in(given)
+            before = [array.copy() for array in arrays] if tape is not None else []
             kernel(grid, block, given)
-            note(name, lambda: kernel(grid, block, given))
+            changed = [array for array, old in zip(arrays, before, strict=False) if array.tobytes() != old.tobytes()]
+            noted(name, lambda: kernel(grid, block, given), arrays, changed)
 
         return run
 
@@ -412,6 +455,7 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
     patch.setattr(graphs, "Recorder", Recorder)
     patch.setattr(graph_memory, "gpu_memory", lambda: GPU_MEMORY)
     patch.setattr(Recorder, "lengths", [])
+    patch.setattr(SecondStream, "disturbed", [])
     patch.setattr(probe, "probe", lambda: SimpleNamespace(usable=True, cupy=None))
     prepared = cache(lambda: xp)
     prepared()

@@ -127,7 +127,7 @@ def test_gradients_of_parameters_are_computed_beside_the_walk_back(gpu: type[rec
     beside: Counter[str] = Counter()
 
     def settle(stream: recording.SecondStream) -> None:
-        beside.update(name for name, _ in stream.waiting)
+        beside.update(work.name for work in stream.waiting)
         plain(stream)
 
     plain = recording.SecondStream.settle
@@ -199,3 +199,36 @@ def test_what_is_read_beside_is_held(gpu: type[recording.Recorder], monkeypatch:
     monkeypatch.setattr(Branch, "run", lambda branch, work, holder, size: run(branch, work, object(), size))
     ours, _ = made(SequenceClasses(), batches(LENGTHS), True, True)
     assert not np.array_equal(np.array(ours), np.array(plain), equal_nan=True)
+    assert "matmul beside freed" in recording.SecondStream.disturbed
+    recording.SecondStream.disturbed.clear()
+
+
+def set_first(x: Any) -> None:
+    x[:1] = 5
+
+
+MEANWHILE: dict[str, tuple[Callable[[Any, Any], object], list[str]]] = {
+    "nothing": (lambda x, y: None, []),
+    "what is read is written": (lambda x, y: set_first(x), ["add beside setitem"]),
+    "what is written is written": (lambda x, y: set_first(y), ["add beside setitem"]),
+    "what is written is read": (lambda x, y: y.sum(), ["add beside sum"]),
+    "what is read is read": (lambda x, y: x.sum(), []),
+    "their other halves are written": (lambda x, y: (set_first(x[2:]), set_first(y[2:])), []),
+}
+
+
+@pytest.mark.parametrize("case", MEANWHILE)
+def test_two_streams_in_the_same_memory_are_found(case: str, gpu: type[recording.Recorder]) -> None:
+    """What the first does while the second adds 1 to the first half of x, and makes it that of y."""
+    recorder, xp, (meanwhile, expected) = gpu(), recording.xp, MEANWHILE[case]
+
+    def function() -> tuple[Any, ...]:
+        x, y = xp.zeros(4, np.float32), xp.zeros(4, np.float32)
+        recorder.branch.run(lambda: np.add(x[:2], 1, out=y[:2]), x, 0)
+        meanwhile(x, y)
+        recorder.branch.join()
+        return (y,)
+
+    recorder.recorded(function)
+    assert recording.SecondStream.disturbed == expected
+    recording.SecondStream.disturbed.clear()

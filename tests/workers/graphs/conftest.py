@@ -19,3 +19,4 @@ def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[re
     recording.install(compiled.kernel, monkeypatch)
     monkeypatch.setattr(captured, "Recorder", recording.Recorder)
     yield recording.Recorder
+    assert not recording.SecondStream.disturbed
