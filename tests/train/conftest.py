@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kernels.cuda import recording
+from kernels.cuda import recording, streams
 from kernels.cuda.emulation import Emulator
 
 from minigrad.kernels import register_cuda
@@ -26,4 +26,4 @@ def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[re
     for module in (recordings, captured):
         monkeypatch.setattr(module, "Recorder", recording.Recorder)
     yield recording.Recorder
-    assert not recording.SecondStream.disturbed
+    assert not streams.SecondStream.disturbed

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernels.cuda import recording
+from kernels.cuda import recording, streams
 from kernels.cuda.emulation import Emulator
 
 import minigrad as mg
@@ -101,7 +101,7 @@ def test_a_replay_shortens_the_weights_of_its_time(step: Step) -> None:
     step.changed()
     step.optimizer.arena.gradients.fill(0)
     replay()
-    recording.settle()
+    streams.settle()
     ours = np.array(step.optimizer.arena.gradients)
     np.testing.assert_array_equal(ours, step.gradients(False))
 

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 import numpy as np
 import pytest
-from kernels.cuda import recording
+from kernels.cuda import recording, streams
 from train.captured import test_steps
 from train.captured.test_steps import CONFIG, SAME_BUCKET
 
@@ -117,7 +117,7 @@ class Run:
 def check_equal(ours: Run, expected: Run, *, results: bool = True) -> None:
     recorded = (ours.numbers, expected.numbers) if results else ([], [])
     np.testing.assert_array_equal(*(np.array(numbers, float) for numbers in recorded))
-    assert not recording.queue
+    assert not streams.queue
     assert list(ours.optimizer.steps.values()) == list(expected.optimizer.steps.values())
     assert all(p.grad is None for p in ours.optimizer.steps)
     for (name, mine), (_, theirs) in zip(ours.model.named_parameters(), expected.model.named_parameters(), strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernels.cuda import recording
+from kernels.cuda import recording, streams
 from train.captured.test_steps import CONFIG, batches, trained
 
 import minigrad as mg
@@ -126,12 +126,12 @@ def test_every_objective_to_the_last_bit(case: str, ahead: bool, gpu: type[recor
 def test_gradients_of_parameters_are_computed_beside_the_walk_back(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     beside: Counter[str] = Counter()
 
-    def settle(stream: recording.SecondStream) -> None:
+    def settle(stream: streams.SecondStream) -> None:
         beside.update(work.name for work in stream.waiting)
         plain(stream)
 
-    plain = recording.SecondStream.settle
-    monkeypatch.setattr(recording.SecondStream, "settle", settle)
+    plain = streams.SecondStream.settle
+    monkeypatch.setattr(streams.SecondStream, "settle", settle)
     made(SequenceClasses(), batches(LENGTHS), True, True)
     assert beside["sort_ids"] == 1  # of all tables, beside the forward pass
     assert beside["matmul"] == 7  # of queries, of keys with values, of the three other matrices of a layer, of pooler and classifier
@@ -199,8 +199,8 @@ def test_what_is_read_beside_is_held(gpu: type[recording.Recorder], monkeypatch:
     monkeypatch.setattr(Branch, "run", lambda branch, work, holder, size: run(branch, work, object(), size))
     ours, _ = made(SequenceClasses(), batches(LENGTHS), True, True)
     assert not np.array_equal(np.array(ours), np.array(plain), equal_nan=True)
-    assert "matmul beside freed" in recording.SecondStream.disturbed
-    recording.SecondStream.disturbed.clear()
+    assert "matmul beside freed" in streams.SecondStream.disturbed
+    streams.SecondStream.disturbed.clear()
 
 
 def set_first(x: Any) -> None:
@@ -230,5 +230,5 @@ def test_two_streams_in_the_same_memory_are_found(case: str, gpu: type[recording
         return (y,)
 
     recorder.recorded(function)
-    assert recording.SecondStream.disturbed == expected
-    recording.SecondStream.disturbed.clear()
+    assert streams.SecondStream.disturbed == expected
+    streams.SecondStream.disturbed.clear()

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from kernels.cuda import recording
+from kernels.cuda import recording, streams
 from kernels.cuda.emulation import Emulator
 from train.conftest import compiled as compiled
 
@@ -19,4 +19,4 @@ def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[re
     recording.install(compiled.kernel, monkeypatch)
     monkeypatch.setattr(captured, "Recorder", recording.Recorder)
     yield recording.Recorder
-    assert not recording.SecondStream.disturbed
+    assert not streams.SecondStream.disturbed
