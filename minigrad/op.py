@@ -27,11 +27,11 @@ import numpy as np
 
 from minigrad.anomaly import Call, checked_call, detecting
 from minigrad.backend import Array, device_of, namespace_of, to_device
-from minigrad.backend.dtypes import numbers
+from minigrad.backend.dtypes import KINDS, numbers
 from minigrad.errors import ArgumentError, ContractError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
 from minigrad.tape import Leaf, Node, Pullback, parameter_reads, recording, replayable
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, is_on_gpu
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -302,10 +302,15 @@ def custom_op(spec: str, *, promotes: Promotion | None = None) -> Callable[[Call
 
 
 def _as_operand(value: Any) -> Any:
-    """What a body receives for an argument that is no Tensor: numbers and None stay, sequences become arrays."""
-    if value is None or isinstance(value, NUMBERS) or hasattr(value, "__array__"):
-        return value if not isinstance(value, np.generic) else np.asarray(value)
-    if isinstance(value, SEQUENCES):
+    """What a body receives for an argument that is no Tensor: numbers and None stay, all else becomes a plain array of numbers.
+
+    Plain, because a subclass may give operators another meaning, as np.matrix does: there `*` is the matrix product.
+    """
+    if value is None or (isinstance(value, NUMBERS) and not isinstance(value, np.generic)):  # np.float64 is a float of Python's
+        return value
+    if (type(value) is np.ndarray and value.dtype.kind in KINDS and value.dtype.itemsize <= 8) or is_on_gpu(value):
+        return value
+    if isinstance(value, SEQUENCES) or hasattr(value, "__array__"):
         return numbers(value)
     raise DTypeError(f"cannot use {type(value).__name__} as a tensor: pass a Tensor, an array, a number or a list of numbers")
 

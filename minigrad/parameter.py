@@ -98,8 +98,11 @@ class Parameter(Tensor):
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient accumulated so far, or None. Under an optimizer it is a live view: the next step's gradient overwrites it."""
-        return None if self.leaf.grad is None else Tensor.wrap(dense(self.leaf.grad))
+        """The gradient accumulated so far, or None. What is added to it later, or overwrites it under an optimizer, does not change it."""
+        if self.leaf.grad is None:
+            return None
+        array = dense(self.leaf.grad)
+        return Tensor.wrap(array.copy() if self.leaf.grad is self.leaf.view else array)
 
     def zero_grad(self) -> None:
         """Forget the accumulated gradient."""

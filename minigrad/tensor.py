@@ -433,7 +433,7 @@ def _new_array(data: Any, dtype: Any) -> Array:
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         data = data.array
-    if _is_on_gpu(data):  # there it stays
+    if is_on_gpu(data):  # there it stays
         cuda_namespace()
         return data.copy() if wanted is None else data.astype(wanted)
     array = numbers(data, wanted)
@@ -442,7 +442,7 @@ def _new_array(data: Any, dtype: Any) -> Array:
     return array
 
 
-def _is_on_gpu(data: Any) -> bool:
+def is_on_gpu(data: Any) -> bool:
     """Whether `data` is an array of CuPy's, told without importing CuPy."""
     return hasattr(data, "get") and hasattr(data, "device")
 
@@ -456,7 +456,7 @@ def _index(part: Any) -> Any:
         return part.array
     if isinstance(part, str | Tensor):
         index = np.empty(0)
-    elif _is_on_gpu(part):
+    elif is_on_gpu(part):
         index = part.copy()
     elif hasattr(part, "dtype"):
         index = np.array(part)

@@ -148,6 +148,35 @@ def test_arrays_and_tensors_mix_on_both_sides(operation: Any, other: Any) -> Non
         np.testing.assert_allclose(found.numpy(), value, rtol=1e-15)
 
 
+class Shown:
+    """An array of another library, as far as NumPy sees it."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(ARRAY, dtype=dtype)
+
+
+@pytest.mark.parametrize("other", [ARRAY.view(np.matrix), ARRAY.view(np.matrix)[:, ::-1].T, Shown()], ids=["matrix", "turned", "shown"])
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_arrays_of_other_kinds_count_as_plain_ones(other: Any) -> None:
+    plain = np.array(other)
+    for x in (Tensor(ARRAY), Tensor(ARRAY, requires_grad=True)):
+        for found, expected in ((x * other, ARRAY * plain), (other * x, ARRAY * plain), (F.linear(other, x), plain @ ARRAY.T)):
+            assert type(found) is Tensor and type(found.array) is np.ndarray
+            np.testing.assert_array_equal(found.numpy(), expected)
+    np.testing.assert_array_equal(F.multiply(other, other).numpy(), plain * plain)  # of np.matrix this is no matrix product
+
+
+@pytest.mark.parametrize(
+    "other",
+    [*(np.ones(2, np.int64).astype(kind) for kind in (complex, object, np.longdouble, "U8", "m8[s]")), np.complex64(1), np.longdouble(1)],
+    ids=repr,
+)
+def test_arrays_of_what_no_tensor_holds_are_refused(other: Any) -> None:
+    for call in (lambda: Tensor([1.0, 2.0]) * other, lambda: F.exp(other)):
+        with pytest.raises(DTypeError, match=r"cannot use|a tensor holds floats \(up to float64\), integers or booleans, not"):
+            call()
+
+
 @pytest.mark.parametrize("compare", ["__lt__", "__le__", "__gt__", "__ge__"])
 def test_comparisons_are_elementwise_and_have_no_history(compare: str) -> None:
     x = Tensor(ARRAY, requires_grad=True)

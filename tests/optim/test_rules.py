@@ -66,6 +66,20 @@ def test_the_gradient_is_only_read() -> None:
         assert p.grad.tolist() == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("gathered", [False, True])
+def test_a_gradient_that_somebody_keeps_stays_what_it_is(gathered: bool) -> None:
+    p = mg.Parameter(np.ones((3, 2)), gathered=gathered)
+    optimizer = mg.optim.SGD([p], lr=1.0)
+    kept = []
+    for factor in (1.0, 2.0, 3.0):
+        if factor == 3.0:
+            optimizer.zero_grad()
+        (p * factor).sum().backward()
+        kept.append(p.grad)
+    mg.optim.clip_grad_norm([p], 1e-3)
+    assert [g.numpy()[0, 0] for g in kept if g is not None] == [1.0, 3.0, 3.0]
+
+
 def test_gradients_of_several_backward_passes_add_up() -> None:
     p, q = mg.Parameter(np.zeros(2)), mg.Parameter(np.zeros(2))
     optimizer = mg.optim.SGD([p, q], lr=1.0)
