@@ -368,10 +368,24 @@ def test_assign_writes_in_place_and_checks_the_shape() -> None:
     p.assign(ARRAY)
     assert p.array is before and p.dtype == np.float32 and p.leaf.version == version + 1
     p.assign(Tensor(ARRAY * 2.0))
+    p.assign(Shown())
+    np.testing.assert_array_equal(p.numpy(), ARRAY)
     p.assign([[1, 2], [3, 4]])
     np.testing.assert_array_equal(p.numpy(), ARRAY)
     with pytest.raises(ShapeError, match=r"\(3,\).*\(2, 2\)"):
         p.assign(np.zeros(3))
+
+
+def test_a_gradient_in_anothers_place_is_a_copy_and_checked() -> None:
+    p, g = Parameter(np.zeros(2, np.float32)), np.array([1.0, 2.0])
+    p.grad = g
+    g[:] = 0.0
+    assert p.grad is not None and p.grad.tolist() == [1.0, 2.0] and p.grad.dtype == np.float32
+    with pytest.raises(ShapeError, match=r"\(3,\) to the gradient of a parameter of shape \(2,\)"):
+        p.grad = np.zeros(3)
+    with pytest.raises(DTypeError):
+        p.grad = "steep"  # type: ignore[assignment]
+    assert p.grad.tolist() == [1.0, 2.0]
 
 
 def test_freezing_a_parameter_keeps_its_gradient_slot() -> None:

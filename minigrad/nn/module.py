@@ -1,7 +1,7 @@
 """Module: a tree of layers whose parameters are found by walking attributes.
 
-There is no `__setattr__` hook, no registry and no `super().__init__()` to forget: whatever an attribute holds, directly or inside lists,
-tuples and dicts, is found by its path, and the path is the name under which it is saved, frozen and reported.
+There is no registry and no `super().__init__()` to forget: whatever an attribute holds, directly or inside lists, tuples and dicts, is
+found by its path, and the path is the name under which it is saved, frozen and reported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minigrad.backend.dtypes import as_dtype
 from minigrad.backend.layout import neighbours, runs
 from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
 from minigrad.hooks import HookHandle, Hooks
-from minigrad.parameter import Buffer, Parameter, lay_out
+from minigrad.parameter import Buffer, Parameter, array_for, lay_out
 from minigrad.tape import Leaf
 from minigrad.tensor import Tensor
 
@@ -37,6 +37,17 @@ class Module:
 
     _forward_hooks: Hooks | None = None
     _forward_pre_hooks: Hooks | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raises: StateDictError for a number, array or bare Tensor in a parameter's or buffer's place: it would quietly not be trained."""
+        held = vars(self).get(name)
+        if isinstance(held, Parameter | Buffer) and not (value is None or isinstance(value, Parameter | Buffer | Module)):
+            kind = type(held).__name__
+            raise StateDictError(
+                f"{type(self).__name__}.{name} is a {kind}, and a {type(value).__name__} in its place would be neither trained nor saved: "
+                f"write .{name}.assign(numbers), or pass a {kind}"
+            )
+        super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes when it is called. Raises: ArgumentError in a class that defines none."""
@@ -264,7 +275,7 @@ class Module:
                 groups["missing"] += [name] if strict else []
                 continue
             try:
-                given[name] = array = _numbers(state[name])
+                given[name] = array = array_for(own, state[name])
             except DTypeError:
                 groups["no array of numbers"].append(name)
                 continue
@@ -315,9 +326,3 @@ def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
                 stack.append((place, item, inside, place if "." in str(key) else dotted))
         elif isinstance(value, set | frozenset) and any(isinstance(item, Module | Parameter | Buffer) for item in value):
             raise StateDictError(f"{path} is a set of layers or parameters: a set has no order to name them by; use a list")
-
-
-def _numbers(value: Any) -> Any:
-    """The value itself if it is an array (or Tensor) of numbers, else what a Tensor makes of it."""
-    dtype = getattr(value, "dtype", None)
-    return value if dtype is not None and getattr(dtype, "kind", "") in ("f", "i", "u", "b") else Tensor(value)
