@@ -39,7 +39,10 @@ class Module:
     _forward_pre_hooks: Hooks | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Raises: StateDictError for a number, array or bare Tensor in a parameter's or buffer's place: it would quietly not be trained."""
+        """Raises: StateDictError for a number, array or bare Tensor in a parameter's or buffer's place: it would quietly not be trained.
+
+        To compute with other numbers for a while, as derivatives by a parameter do, write to `vars(module)`.
+        """
         held = vars(self).get(name)
         if isinstance(held, Parameter | Buffer) and not (value is None or isinstance(value, Parameter | Buffer | Module)):
             kind = type(held).__name__
