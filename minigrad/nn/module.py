@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from reprlib import recursive_repr
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from minigrad.backend import FLOAT_DTYPES, Array, check_device, names_device
 from minigrad.backend.dtypes import as_dtype
@@ -20,6 +20,13 @@ from minigrad.hooks import HookHandle, Hooks
 from minigrad.parameter import Buffer, Parameter, array_for, lay_out
 from minigrad.tape import Leaf
 from minigrad.tensor import Tensor
+
+
+class Unmatched(NamedTuple):
+    """The names that `Module.load_state_dict` found on one side only: of the module's own, and of the given ones."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Module:
@@ -262,11 +269,11 @@ class Module:
                 )
         return {name: value.numpy().copy() for name, value in self._named_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Unmatched:
         """Copy arrays into the parameters and buffers, in place, by path. Nothing is changed unless everything fits.
 
-        strict: also refuse missing and unexpected names. Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped
-        or no array of numbers.
+        strict: also refuse missing and unexpected names; without it they are left alone and returned.
+        Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped or no array of numbers, and if no name fits.
         """
         if not isinstance(state, Mapping):
             raise StateDictError(f"{type(self).__name__}.load_state_dict takes a dict of arrays by path, got {type(state).__name__}")
@@ -275,7 +282,7 @@ class Module:
         groups: dict[str, list[str]] = {"no array of numbers": [], "mis-shaped": [], "missing": [], "unexpected": []}
         for name, own in named.items():
             if name not in state:
-                groups["missing"] += [name] if strict else []
+                groups["missing"].append(name)
                 continue
             try:
                 given[name] = array = array_for(own, state[name])
@@ -284,12 +291,16 @@ class Module:
                 continue
             if tuple(array.shape) != own.shape:
                 groups["mis-shaped"].append(f"{name}: {tuple(array.shape)} given, {own.shape} needed")
-        groups["unexpected"] += [str(name) for name in state if name not in named] if strict else []
+        groups["unexpected"] += [str(name) for name in state if name not in named]
+        unmatched = Unmatched(groups["missing"], groups["unexpected"])
+        if not strict and (len(unmatched.missing_keys) < len(named) or not state):
+            del groups["missing"], groups["unexpected"]
         problems = [f"{what}: {('; ' if what == 'mis-shaped' else ', ').join(entries)}" for what, entries in groups.items() if entries]
         if problems:
             raise StateDictError(f"{type(self).__name__}.load_state_dict: " + " | ".join(problems))
         for name, array in given.items():
             named[name].assign(array)
+        return unmatched
 
     # ---------------------------------------------------------------- printing
     def extra_repr(self) -> str:

@@ -26,6 +26,7 @@ from hypothesis.extra import numpy as hnp
 import minigrad.io._weight_bytes as weight_bytes
 import minigrad.io.safetensors as module
 import minigrad.io.safetensors_write as write_module
+from minigrad import nn
 from minigrad.errors import ArgumentError, DTypeError, MinigradError, ShapeError, WeightFileError
 from minigrad.io import SafetensorsFile, load_file, save_file
 from minigrad.io._safetensors_header import MAX_TENSORS, UNSUPPORTED_DTYPES
@@ -348,6 +349,13 @@ def test_save_refuses_names_that_could_not_be_read(tmp_path: Path, name: str) ->
 def test_save_refuses_other_dtypes_by_name(tmp_path: Path, value: Any) -> None:
     with pytest.raises(DTypeError, match="'odd'"):
         save_file({"fine": np.zeros(1), "odd": value}, tmp_path / "f")
+
+
+@pytest.mark.parametrize("arrays", [nn.Linear(1, 1), [np.zeros(1)], None], ids=lambda arrays: type(arrays).__name__)
+def test_save_takes_arrays_by_name(tmp_path: Path, arrays: Any) -> None:
+    with pytest.raises(DTypeError, match=rf"a dict of arrays by name is saved.*got {type(arrays).__name__}"):
+        save_file(arrays, tmp_path / "f")
+    assert not any(tmp_path.iterdir())
     assert not any(tmp_path.iterdir())
 
 

@@ -272,8 +272,12 @@ def test_load_state_dict_names_entries_whose_name_is_no_text() -> None:
 
 def test_load_state_dict_not_strict_takes_what_fits_by_name() -> None:
     tree = Tree()
-    tree.load_state_dict({"scale": [3.0, 4.0], "unknown": np.zeros(1)}, strict=False)
+    found = tree.load_state_dict({"scale": [3.0, 4.0], "unknown": np.zeros(1)}, strict=False)
     assert tree.scale.numpy().tolist() == [3.0, 4.0]
+    assert found.unexpected_keys == ["unknown"] and found.missing_keys == [name for name in tree.state_dict() if name != "scale"]
+    assert tree.load_state_dict(tree.state_dict()) == ([], [])
+    with pytest.raises(StateDictError, match=r"missing: .*scale.* \| unexpected: module\.scale"):  # nothing fits: names with a prefix
+        tree.load_state_dict({"module.scale": [5.0, 6.0]}, strict=False)
     with pytest.raises(StateDictError, match="mis-shaped"):
         tree.load_state_dict({"scale": [3.0]}, strict=False)
 
