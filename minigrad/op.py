@@ -28,6 +28,7 @@ import numpy as np
 from minigrad.anomaly import Call, checked_call, detecting
 from minigrad.backend import Array, device_of, namespace_of, to_device
 from minigrad.backend.dtypes import KINDS, numbers
+from minigrad.backend.gradients import read_only
 from minigrad.errors import ArgumentError, ContractError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
 from minigrad.tape import Leaf, Node, Pullback, parameter_reads, recording, replayable
@@ -205,12 +206,21 @@ class Op(Kernel, Generic[P]):
 
 
 class CustomOp(Op[P]):
-    """An operation of a user's: what its body gives is checked at every call."""
+    """An operation of a user's: what its body gives, and that it leaves what it is given alone, is checked at every call."""
 
     def run(self, xp: Any, arrays: list[Any] | tuple[Any, ...], constants: dict[str, Any], *, keep: bool, generic: bool = False) -> Any:
-        """As every operation's. Raises: ContractError unless it is (output, pullback); DTypeError for NumPy's functions of Tensors."""
+        """As every operation's.
+
+        Raises: ContractError unless it is (output, pullback), and for a body that writes to its inputs; DTypeError for NumPy's functions of
+        Tensors.
+        """
         try:
-            result = super().run(xp, arrays, constants, keep=keep, generic=generic)
+            result = super().run(xp, [read_only(array) for array in arrays], constants, keep=keep, generic=generic)
+        except ValueError as error:
+            if isinstance(error, MinigradError) or "read-only" not in str(error):
+                raise
+            message = f"{self.name}: its body writes to an array that it was given ({error}); let it make one of its own"
+            raise ContractError(message, code="contract-purity") from error
         except TypeError as error:
             if "__array_ufunc__" not in str(error):
                 raise
