@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch_writer
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -666,6 +667,12 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: p
         load_file(path)
     except MinigradError as error:
         assert isinstance(error, WeightFileError) and error.code != WeightFileError.code
+
+
+def test_a_file_of_torch_is_told(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(torch_writer.checkpoint())
+    with pytest.raises(WeightFileError, match=r"it looks like a file of torch\.save: open it by minigrad\.io\.TorchZipFile"):
+        load_file(tmp_path / "f")
 
 
 def test_a_git_lfs_pointer_is_told(tmp_path: Path) -> None:
