@@ -245,6 +245,10 @@ class Tensor:
         extras = "" if self.device == "cpu" else f", device={self.device!r}"
         return f"{type(self).__name__}({numbers}, dtype={self.dtype}{extras}{', requires_grad=True' if self.requires_grad else ''})"
 
+    def __format__(self, spec: str) -> str:
+        """As the number it holds, where a format is given (f"{loss:.3f}"), else as `repr` says. Raises: ShapeError for several numbers."""
+        return format(self.item(), spec) if spec else repr(self)
+
     def __contains__(self, value: object) -> bool:
         raise DTypeError("`in` is not defined for tensors: use functional.equal(tensor, value) and reduce the result")
 

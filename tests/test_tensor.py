@@ -265,6 +265,13 @@ def test_repr(tensor: Tensor, text: str) -> None:
     assert repr(tensor) == text
 
 
+def test_formats_are_those_of_the_number() -> None:
+    x = Tensor([[0.25]], requires_grad=True)
+    assert f"{x:.3f} {Tensor(7):>3d} {Tensor(True)}" == f"0.250   7 {Tensor(True)!r}"
+    with pytest.raises(ShapeError, match=r"exactly one element, this tensor has shape \(2,\)"):
+        f"{Tensor([1.0, 2.0]):.3f}"
+
+
 def test_repr_of_a_large_tensor_is_short() -> None:
     assert len(repr(mg.zeros((1000, 1000)))) < 700
 
