@@ -104,7 +104,12 @@ class Tensor:
 
     @property
     def requires_grad(self) -> bool:
+        """Whether a gradient is wanted; setting it is `requires_grad_`."""
         return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        self.requires_grad_(wanted)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Make this tensor a leaf whose gradient is wanted, or stop it; returns the tensor.

@@ -354,6 +354,19 @@ def test_requires_grad_belongs_to_leaves() -> None:
         assert error.value.code == "graph-detach"
 
 
+def test_setting_requires_grad_freezes_and_unfreezes() -> None:
+    p, x = Parameter([1.0, 2.0]), Tensor([1.0, 2.0])
+    p.requires_grad, x.requires_grad = False, True
+    loss = (p * x).sum()
+    loss.backward()
+    assert p.grad is None and x.grad is not None and x.grad.tolist() == [1.0, 2.0]
+    p.requires_grad = True
+    (p * 3.0).sum().backward()
+    assert p.grad is not None
+    with pytest.raises(GraphError, match=r"\.detach\(\)"):
+        loss.requires_grad = False
+
+
 @pytest.mark.parametrize("data", [[1, 2], [True]])
 def test_integers_and_booleans_carry_no_gradient(data: Any) -> None:
     with pytest.raises(DTypeError, match=r"only floating tensors.*\.to\('float32'\)"):
