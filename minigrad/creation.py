@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,8 @@ def _drawn(draw: Callable[..., Any], shape: tuple[Any, ...], dtype: Any) -> Any:
 
 
 def _made(make: Callable[..., Any], shape: Any, dtype: Any) -> Any:
+    if isinstance(dtype, Integral):  # zeros(2, 3)
+        raise ArgumentError(f"dtype = {dtype!r} is a number: the sides of a shape are given as one tuple, as in zeros((2, 3))")
     known = as_dtype(DEFAULT if dtype is None else dtype)
     try:
         return make(shape, dtype=known)

@@ -258,7 +258,7 @@ def cross_entropy(
     Raises: IndexRangeError naming the row for a label outside 0..classes-1; ShapeError; DTypeError; ArgumentError.
     """
     logits, given = as_tensor(logits), as_tensor(labels)
-    if given.dtype.kind == "f" and given.size and given.shape == logits.shape:
+    if given.dtype.kind == "f" and given.shape == logits.shape:
         if ignore_index != IGNORED or denominator is not None:
             raise ArgumentError("cross_entropy: ignore_index and denominator belong to integer labels, these are probabilities")
         return ops.soft_cross_entropy(logits, labels, weight, reduction, label_smoothing)

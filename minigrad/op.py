@@ -27,11 +27,12 @@ import numpy as np
 
 from minigrad.anomaly import Call, checked_call, described, detecting
 from minigrad.backend import Array, device_of, namespace_of, to_device
-from minigrad.backend.dtypes import numbers
+from minigrad.backend.dtypes import KINDS, numbers
+from minigrad.backend.gradients import read_only
 from minigrad.errors import ArgumentError, ContractError, DeviceError, DTypeError, IndexRangeError, MinigradError, ShapeError
 from minigrad.parameter import Parameter
 from minigrad.tape import Leaf, Node, Pullback, parameter_reads, recording, replayable
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, is_on_gpu
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -203,12 +204,21 @@ class Op(Kernel, Generic[P]):
 
 
 class CustomOp(Op[P]):
-    """An operation of a user's: what its body gives is checked at every call."""
+    """An operation of a user's: what its body gives, and that it leaves what it is given alone, is checked at every call."""
 
     def run(self, xp: Any, arrays: list[Any] | tuple[Any, ...], constants: dict[str, Any], *, keep: bool, generic: bool = False) -> Any:
-        """As every operation's. Raises: ContractError unless it is (output, pullback); DTypeError for NumPy's functions of Tensors."""
+        """As every operation's.
+
+        Raises: ContractError unless it is (output, pullback), and for a body that writes to its inputs; DTypeError for NumPy's functions of
+        Tensors.
+        """
         try:
-            result = super().run(xp, arrays, constants, keep=keep, generic=generic)
+            result = super().run(xp, [read_only(array) for array in arrays], constants, keep=keep, generic=generic)
+        except ValueError as error:
+            if isinstance(error, MinigradError) or "read-only" not in str(error):
+                raise
+            message = f"{self.name}: its body writes to an array that it was given ({error}); let it make one of its own"
+            raise ContractError(message, code="contract-purity") from error
         except TypeError as error:
             if "__array_ufunc__" not in str(error):
                 raise
@@ -303,10 +313,15 @@ def custom_op(spec: str, *, promotes: Promotion | None = None) -> Callable[[Call
 
 
 def _as_operand(value: Any) -> Any:
-    """What a body receives for an argument that is no Tensor: numbers and None stay, sequences become arrays."""
-    if value is None or isinstance(value, NUMBERS) or hasattr(value, "__array__"):
-        return value if not isinstance(value, np.generic) else np.asarray(value)
-    if isinstance(value, SEQUENCES):
+    """What a body receives for an argument that is no Tensor: numbers and None stay, all else becomes a plain array of numbers.
+
+    Plain, because a subclass may give operators another meaning, as np.matrix does: there `*` is the matrix product.
+    """
+    if value is None or (isinstance(value, NUMBERS) and not isinstance(value, np.generic)):  # np.float64 is a float of Python's
+        return value
+    if (type(value) is np.ndarray and value.dtype.kind in KINDS and value.dtype.itemsize <= 8) or is_on_gpu(value):
+        return value
+    if isinstance(value, SEQUENCES) or hasattr(value, "__array__"):
         return numbers(value)
     raise DTypeError(f"cannot use {type(value).__name__} as a tensor: pass a Tensor, an array, a number or a list of numbers")
 

@@ -251,13 +251,14 @@ def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None,
     Column 0 of every row is kept even where it is masked, because pooled heads read it (as in Hugging Face); it is then
     attended to by nobody. `numbers` names the sequences within the training step (see `Packing`).
 
-    Shapes: input_ids, attention_mask (non-zero = real), token_type_ids all (batch, longest).
-    Raises: ShapeError for other shapes; DTypeError for ids that are no integers; ArgumentError naming the row that has no real token.
+    Shapes: input_ids, attention_mask (1 or True = real), token_type_ids all (batch, longest).
+    Raises: ShapeError for other shapes; DTypeError for ids that are no integers; ArgumentError naming the row that has no real token, and
+    for a mask of other numbers than 0 and 1: one that is to be added to scores (0 and -inf) would mean the opposite.
     """
     ids = host_array("input_ids", input_ids)
     if ids.ndim != 2 or ids.size == 0:
         raise ShapeError(f"padded input_ids must have shape (batch, longest) and hold something, got {ids.shape}")
-    mask = np.ones(ids.shape, bool) if attention_mask is None else host_array("attention_mask", attention_mask, "biuf") != 0
+    mask = np.ones(ids.shape, bool) if attention_mask is None else _booleans(host_array("attention_mask", attention_mask, "biuf"))
     types = np.zeros(ids.shape, np.int64) if token_type_ids is None else host_array("token_type_ids", token_type_ids)
     for name, array in (("attention_mask", mask), ("token_type_ids", types)):
         if array.shape != ids.shape:
@@ -271,6 +272,16 @@ def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None,
     packing = Packing(kept.sum(axis=1), numbers, masked_first.tolist())
     positions = np.nonzero(kept)[1]
     return PackedTokens(ids[kept], packing, types[kept], positions, (ids.shape[0], ids.shape[1]))
+
+
+def _booleans(mask: Any) -> Any:
+    others = mask[(mask != 0) & (mask != 1)]
+    if others.size:
+        raise ArgumentError(
+            f"attention_mask says which tokens are real, by 1 and 0 or booleans; it holds {others.flat[0]}. "
+            "A mask that is added to scores means the opposite: pass mask == 0"
+        )
+    return mask != 0
 
 
 def pack_mask(shape: tuple[int, ...], attention_mask: Any = None, token_type_ids: Any = None) -> PackedTokens:

@@ -12,7 +12,7 @@ from minigrad.backend import Array, device_of, to_device
 from minigrad.backend.gradients import dense
 from minigrad.errors import DTypeError, ShapeError
 from minigrad.tape import Leaf, rerunning
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, TensorLike
 
 
 def _rebuilt(data: Array, requires_grad: bool, device: str, gathered: bool, name: str) -> Parameter:
@@ -25,11 +25,19 @@ def _nobody() -> None:
     """The owner of a parameter that no optimizer holds."""
 
 
+def array_for(tensor: Tensor, data: Any) -> Array:
+    """What `data` says for the tensor: an array of numbers as it is, of whatever dtype and device, or what a Tensor makes of other data.
+
+    Raises: DTypeError for what are no numbers.
+    """
+    source = data.array if isinstance(data, Tensor) else data
+    known = getattr(getattr(source, "dtype", None), "kind", None) in ("f", "i", "u", "b")
+    return source if known else Tensor(source, dtype=tensor.dtype).array
+
+
 def _fitting(data: Any, tensor: Tensor, name: str) -> Array:
     """The array of `data`, of whatever dtype and device. Raises: ShapeError if it has not the tensor's shape; DTypeError."""
-    source = data.array if isinstance(data, Tensor) else data
-    if not hasattr(source, "dtype") or source.dtype.kind not in "fiub":
-        source = Tensor(source, dtype=tensor.dtype).array
+    source = array_for(tensor, data)
     if tuple(source.shape) != tensor.shape:
         raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to {name} of shape {tensor.shape}")
     return source
@@ -98,8 +106,22 @@ class Parameter(Tensor):
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient accumulated so far, or None. Under an optimizer it is a live view: the next step's gradient overwrites it."""
-        return None if self.leaf.grad is None else Tensor.wrap(dense(self.leaf.grad))
+        """The gradient accumulated so far, or None. What is added to it later, or overwrites it under an optimizer, does not change it."""
+        if self.leaf.grad is None:
+            return None
+        array = dense(self.leaf.grad)
+        return Tensor.wrap(array.copy() if self.leaf.grad is self.leaf.view else array)
+
+    @grad.setter
+    def grad(self, gradient: TensorLike | None) -> None:
+        """Have the optimizer use a copy of `gradient`, clipped, noisy or projected, in the accumulated one's place; None forgets that.
+
+        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
+        """
+        given = None if gradient is None else to_device(_fitting(gradient, self, f"the gradient of {self._said}"), self.device)
+        self.zero_grad()
+        if given is not None:
+            self.leaf.accumulate(given.astype(self.dtype))
 
     def zero_grad(self) -> None:
         """Forget the accumulated gradient."""
@@ -109,6 +131,11 @@ class Parameter(Tensor):
     def name(self) -> str:
         """The path by which the model knows it, once a Module has named it."""
         return self.leaf.name
+
+    @property
+    def _said(self) -> str:
+        """What messages call it."""
+        return f"parameter {self.name}" if self.name else "a parameter"
 
     def detach(self) -> Tensor:
         """A copy of the numbers as they are now: a parameter changes in place, and the tensor must not change with it."""
@@ -127,7 +154,7 @@ class Parameter(Tensor):
 
         Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
         """
-        source = _fitting(data, self, f"parameter {self.name or ''}")
+        source = _fitting(data, self, self._said)
         target = self.array
         target[...] = to_device(source, device_of(target))
         self.leaf.version += 1

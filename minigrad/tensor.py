@@ -104,7 +104,12 @@ class Tensor:
 
     @property
     def requires_grad(self) -> bool:
+        """Whether a gradient is wanted; setting it is `requires_grad_`."""
         return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        self.requires_grad_(wanted)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Make this tensor a leaf whose gradient is wanted, or stop it; returns the tensor.
@@ -244,6 +249,10 @@ class Tensor:
         numbers = np.array2string(to_numpy(self.array), separator=", ", threshold=50, prefix="Tensor(")
         extras = "" if self.device == "cpu" else f", device={self.device!r}"
         return f"{type(self).__name__}({numbers}, dtype={self.dtype}{extras}{', requires_grad=True' if self.requires_grad else ''})"
+
+    def __format__(self, spec: str) -> str:
+        """As the number it holds, where a format is given (f"{loss:.3f}"), else as `repr` says. Raises: ShapeError for several numbers."""
+        return format(self.item(), spec) if spec else repr(self)
 
     def __contains__(self, value: object) -> bool:
         raise DTypeError("`in` is not defined for tensors: use functional.equal(tensor, value) and reduce the result")
@@ -434,7 +443,7 @@ def _new_array(data: Any, dtype: Any) -> Array:
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         data = data.array
-    if _is_on_gpu(data):  # there it stays
+    if is_on_gpu(data):  # there it stays
         cuda_namespace()
         return data.copy() if wanted is None else data.astype(wanted)
     array = numbers(data, wanted)
@@ -443,7 +452,7 @@ def _new_array(data: Any, dtype: Any) -> Array:
     return array
 
 
-def _is_on_gpu(data: Any) -> bool:
+def is_on_gpu(data: Any) -> bool:
     """Whether `data` is an array of CuPy's, told without importing CuPy."""
     return hasattr(data, "get") and hasattr(data, "device")
 
@@ -457,7 +466,7 @@ def _index(part: Any) -> Any:
         return part.array
     if isinstance(part, str | Tensor):
         index = np.empty(0)
-    elif _is_on_gpu(part):
+    elif is_on_gpu(part):
         index = part.copy()
     elif hasattr(part, "dtype"):
         index = np.array(part)

@@ -263,6 +263,18 @@ def test_a_body_that_gives_no_pullback_is_refused(result: Callable[..., Any], te
     assert caught.value.code == "contract-pullback"
 
 
+def test_a_body_that_writes_to_its_input_is_stopped_at_once() -> None:
+    def greedy(xp: Any, x: Any) -> Any:
+        x *= 2.0
+        return x, (lambda g: 2.0 * g,)
+
+    op = mg.custom_op("*s -> *s")(greedy)
+    for x in (mg.tensor([1.0, 5.0]), mg.Parameter([1.0, 5.0])):
+        with pytest.raises(ContractError, match="greedy: its body writes to an array that it was given") as caught:
+            op(x)
+        assert caught.value.code == "contract-purity" and x.tolist() == [1.0, 5.0]
+
+
 def test_a_body_may_leave_out_the_pullback_that_nobody_wants() -> None:
     def thrifty(xp: Any, x: Any, *, keep: bool = True) -> Any:
         return 2.0 * x, (lambda g: 2.0 * g,) if keep else None

@@ -142,6 +142,12 @@ def test_a_row_without_a_real_token_is_named() -> None:
     assert error.value.code == "empty-row"
 
 
+@pytest.mark.parametrize("other", [-np.inf, -1e4, -10000, 0.5, 2, np.nan], ids=str)
+def test_a_mask_that_is_added_to_scores_is_refused(other: Any) -> None:
+    with pytest.raises(ArgumentError, match=rf"by 1 and 0 or booleans; it holds {other}\."):
+        pack([[1, 2, 0], [3, 4, 0]], np.array([[0, 0, other], [0, 0, other]]))
+
+
 @pytest.mark.parametrize("ids", [[1, 2], [[[1]]], [[]], np.zeros((0, 3), int), 5], ids=repr)
 def test_padded_ids_of_another_shape(ids: Any) -> None:
     with pytest.raises(ShapeError, match=r"\(batch, longest\)"):

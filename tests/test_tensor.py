@@ -148,6 +148,35 @@ def test_arrays_and_tensors_mix_on_both_sides(operation: Any, other: Any) -> Non
         np.testing.assert_allclose(found.numpy(), value, rtol=1e-15)
 
 
+class Shown:
+    """An array of another library, as far as NumPy sees it."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(ARRAY, dtype=dtype)
+
+
+@pytest.mark.parametrize("other", [ARRAY.view(np.matrix), ARRAY.view(np.matrix)[:, ::-1].T, Shown()], ids=["matrix", "turned", "shown"])
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_arrays_of_other_kinds_count_as_plain_ones(other: Any) -> None:
+    plain = np.array(other)
+    for x in (Tensor(ARRAY), Tensor(ARRAY, requires_grad=True)):
+        for found, expected in ((x * other, ARRAY * plain), (other * x, ARRAY * plain), (F.linear(other, x), plain @ ARRAY.T)):
+            assert type(found) is Tensor and type(found.array) is np.ndarray
+            np.testing.assert_array_equal(found.numpy(), expected)
+    np.testing.assert_array_equal(F.multiply(other, other).numpy(), plain * plain)  # of np.matrix this is no matrix product
+
+
+@pytest.mark.parametrize(
+    "other",
+    [*(np.ones(2, np.int64).astype(kind) for kind in (complex, object, np.longdouble, "U8", "m8[s]")), np.complex64(1), np.longdouble(1)],
+    ids=repr,
+)
+def test_arrays_of_what_no_tensor_holds_are_refused(other: Any) -> None:
+    for call in (lambda: Tensor([1.0, 2.0]) * other, lambda: F.exp(other)):
+        with pytest.raises(DTypeError, match=r"cannot use|a tensor holds floats \(up to float64\), integers or booleans, not"):
+            call()
+
+
 @pytest.mark.parametrize("compare", ["__lt__", "__le__", "__gt__", "__ge__"])
 def test_comparisons_are_elementwise_and_have_no_history(compare: str) -> None:
     x = Tensor(ARRAY, requires_grad=True)
@@ -236,6 +265,13 @@ def test_repr(tensor: Tensor, text: str) -> None:
     assert repr(tensor) == text
 
 
+def test_formats_are_those_of_the_number() -> None:
+    x = Tensor([[0.25]], requires_grad=True)
+    assert f"{x:.3f} {Tensor(7):>3d} {Tensor(True)}" == f"0.250   7 {Tensor(True)!r}"
+    with pytest.raises(ShapeError, match=r"exactly one element, this tensor has shape \(2,\)"):
+        f"{Tensor([1.0, 2.0]):.3f}"
+
+
 def test_repr_of_a_large_tensor_is_short() -> None:
     assert len(repr(mg.zeros((1000, 1000)))) < 700
 
@@ -318,6 +354,19 @@ def test_requires_grad_belongs_to_leaves() -> None:
         assert error.value.code == "graph-detach"
 
 
+def test_setting_requires_grad_freezes_and_unfreezes() -> None:
+    p, x = Parameter([1.0, 2.0]), Tensor([1.0, 2.0])
+    p.requires_grad, x.requires_grad = False, True
+    loss = (p * x).sum()
+    loss.backward()
+    assert p.grad is None and x.grad is not None and x.grad.tolist() == [1.0, 2.0]
+    p.requires_grad = True
+    (p * 3.0).sum().backward()
+    assert p.grad is not None
+    with pytest.raises(GraphError, match=r"\.detach\(\)"):
+        loss.requires_grad = False
+
+
 @pytest.mark.parametrize("data", [[1, 2], [True]])
 def test_integers_and_booleans_carry_no_gradient(data: Any) -> None:
     with pytest.raises(DTypeError, match=r"only floating tensors.*\.to\('float32'\)"):
@@ -339,10 +388,24 @@ def test_assign_writes_in_place_and_checks_the_shape() -> None:
     p.assign(ARRAY)
     assert p.array is before and p.dtype == np.float32 and p.leaf.version == version + 1
     p.assign(Tensor(ARRAY * 2.0))
+    p.assign(Shown())
+    np.testing.assert_array_equal(p.numpy(), ARRAY)
     p.assign([[1, 2], [3, 4]])
     np.testing.assert_array_equal(p.numpy(), ARRAY)
     with pytest.raises(ShapeError, match=r"\(3,\).*\(2, 2\)"):
         p.assign(np.zeros(3))
+
+
+def test_a_gradient_in_anothers_place_is_a_copy_and_checked() -> None:
+    p, g = Parameter(np.zeros(2, np.float32)), np.array([1.0, 2.0])
+    p.grad = g
+    g[:] = 0.0
+    assert p.grad is not None and p.grad.tolist() == [1.0, 2.0] and p.grad.dtype == np.float32
+    with pytest.raises(ShapeError, match=r"\(3,\) to the gradient of a parameter of shape \(2,\)"):
+        p.grad = np.zeros(3)
+    with pytest.raises(DTypeError):
+        p.grad = "steep"  # type: ignore[assignment]
+    assert p.grad.tolist() == [1.0, 2.0]
 
 
 def test_freezing_a_parameter_keeps_its_gradient_slot() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from minigrad.backend.random import shuffled
 from minigrad.data.by_length import cut_by_count, cut_by_tokens, shuffled_by_length
 from minigrad.data.checks import check_count
-from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 from minigrad.packing import IntArray, PackedTokens, host_array, token_rows
 
 
@@ -122,7 +122,10 @@ class PackedLoader:
         return (self.batch(rows) for rows in dealt[start:])
 
     def batch(self, rows: IntArray) -> Batch:
-        """The sequences of these places in the data set, with their labels."""
+        """The sequences of these places in the data set, with their labels. Raises: IndexRangeError for a place outside of it."""
+        rows = host_array("rows", rows)
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(self.sequences)):
+            raise IndexRangeError(f"rows must lie between 0 and {len(self.sequences) - 1}, got {rows.min()} to {rows.max()}")
         types = None if self.token_types is None else [self.token_types[i] for i in rows]
         return Batch(
             PackedTokens.of([self.sequences[i] for i in rows], types),

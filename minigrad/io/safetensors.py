@@ -19,6 +19,12 @@ from minigrad.io.source import Described
 
 _BLOCK_BYTES = 1 << 20  # what a converting read holds besides its result
 
+_OTHERS = {
+    b"vers": "it looks like a Git LFS pointer: run `git lfs pull`",
+    b"PK\3\4": "it looks like a file of torch.save: open it by minigrad.io.TorchZipFile",
+}
+"""What files that are often taken for one begin with, and what to do."""
+
 
 class SafetensorsFile(Described[TensorEntry]):
     """One open safetensors file whose header has been checked in full; use it in a `with` statement.
@@ -75,7 +81,7 @@ class SafetensorsFile(Described[TensorEntry]):
         if length == 0:
             self._fail("empty-header", "the header is empty")
         if length > MAX_HEADER_BYTES:
-            doubt = "it looks like a Git LFS pointer: run `git lfs pull`" if first == b"version " else "is this a safetensors file?"
+            doubt = _OTHERS.get(first[:4], "is this a safetensors file?")
             self._fail("header-too-large", f"a header of {length} bytes is announced, {MAX_HEADER_BYTES} are allowed; {doubt}")
         start = LENGTH_BYTES + length
         if start > size:

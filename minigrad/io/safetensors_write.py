@@ -71,6 +71,8 @@ def stored_names(arrays: Mapping[str, NDArray[Any]], dtype: str | None) -> dict[
     """The format's names for the dtypes in which arrays are stored. Raises: ArgumentError or DTypeError for what cannot be stored."""
     if dtype is not None and (not isinstance(dtype, str) or dtype not in HALVES):
         raise ArgumentError(f"dtype is None (keep each array's own) or one of {', '.join(map(repr, HALVES))}, got {quoted(dtype)}")
+    if not isinstance(arrays, Mapping):
+        raise DTypeError(f"a dict of arrays by name is saved, such as model.state_dict(); got {type(arrays).__name__}")
     return {name: _stored_name(name, array, dtype) for name, array in arrays.items()}
 
 

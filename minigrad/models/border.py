@@ -79,12 +79,16 @@ def encoded(
     *,
     output_hidden_states: bool = False,
     output_attentions: bool = False,
+    **unknown: object,
 ) -> Encoded:
     """Embeddings led through an encoder's layers. first_only: the caller reads no row but the first of each sequence, so that the last
     layer need not compute others (where nobody asked to see them, and no decoder's first row must see itself alone).
 
-    Shapes: x (rows, hidden).
+    Shapes: x (rows, hidden). Raises: ArgumentError naming a keyword that no model takes: all that a model does not know itself end here.
     """
+    if unknown:
+        known = "inputs_embeds, output_hidden_states and output_attentions"
+        raise ArgumentError(f"a model takes no {' and no '.join(unknown)}; beside inputs and labels these keywords are known: {known}")
     trace = Trace([] if output_hidden_states else None, [] if output_attentions else None)
     first_only = first_only and not (output_hidden_states or output_attentions or config.is_decoder)
     return Encoded(tokens, encoder(x, tokens.packing, first_only, trace), first_only, trace)

@@ -6,6 +6,7 @@ opened: a modules.json names classes and folders, and following those would let 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from minigrad.backend import Array
 from minigrad.creation import zeros
 from minigrad.data import Tokenizer, batches_by_length
 from minigrad.data.by_length import BATCH_TOKENS
-from minigrad.errors import ArgumentError, ConfigError
-from minigrad.files import json_type, listing, quoted
+from minigrad.errors import ArgumentError, ConfigError, WeightFileError
+from minigrad.files import as_path, json_type, listing, quoted, write_text
 from minigrad.io import find_checkpoint
 from minigrad.models.auto import load, max_tokens
 from minigrad.models.config import MAX_SIZE, read_json, read_json_object
@@ -34,6 +35,7 @@ LIMITS_NAME = "sentence_bert_config.json"
 SENTENCE_FILES = (MODULES_NAME, POOLING_NAME, LIMITS_NAME, "config_sentence_transformers.json")
 """What a checkpoint of sentence-transformers has beside a model's own files."""
 
+_PACKAGE = "sentence_transformers"
 _STAGES = ("Transformer", "Pooling", "Normalize")
 _FOLDERS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 
@@ -122,6 +124,28 @@ class SentenceEncoder(Module):
                 found[numbers] = vectors(tokens)
         return found
 
+    def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB", dtype: str | None = None) -> None:
+        """Write the model, its tokenizer and how its vectors are made, so that minigrad and sentence-transformers read them back.
+
+        max_shard_size, dtype and what is raised: as `PretrainedModel.save_pretrained`.
+        """
+        target, said = as_path(directory), self.settings
+        self.encoder.save_pretrained(target, max_shard_size=max_shard_size, dtype=dtype)
+        self.tokenizer.save_pretrained(target)
+        limits = {"do_lower_case": said.lower_case} | ({} if said.max_length is None else {"max_seq_length": said.max_length})
+        pooling = {key: name == said.pooling for key, name in _PUBLISHED_POOLINGS.items()}
+        stages = _STAGES if said.normalise else _STAGES[:2]
+        modules = [
+            {"idx": i, "name": str(i), "path": _FOLDERS[stage], "type": f"{_PACKAGE}.models.{stage}"} for i, stage in enumerate(stages)
+        ]
+        try:
+            (target / POOLING_NAME).parent.mkdir(exist_ok=True)
+            write_text(target / LIMITS_NAME, json.dumps(limits, indent=2))
+            write_text(target / POOLING_NAME, json.dumps({"word_embedding_dimension": self.encoder.config.hidden_size} | pooling, indent=2))
+            write_text(target / MODULES_NAME, json.dumps(modules, indent=2))
+        except OSError as error:
+            raise WeightFileError(target, f"cannot be written: {error.strerror or error}", code="write-failed") from error
+
 
 _replicas: WeakKeyDictionary[SentenceEncoder, Replicas] = WeakKeyDictionary()
 """The Replicas of each encoder, which keep its CUDA graphs from one call of `encode` to the next. They are no attribute: a copy of the
@@ -158,7 +182,7 @@ def _stages(path: Path) -> list[str]:
     for module in modules:
         kind, folder = module.get("type"), module.get("path")
         package, _, stage = kind.rpartition(".") if isinstance(kind, str) else ("", "", "")
-        if stage not in _STAGES or package.partition(".")[0] != "sentence_transformers":
+        if stage not in _STAGES or package.partition(".")[0] != _PACKAGE:
             known = ", ".join(_STAGES)
             raise ConfigError(path, f"the module {quoted(kind)} is not supported; supported are {known}", code="unsupported-module")
         if folder != _FOLDERS[stage]:

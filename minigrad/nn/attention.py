@@ -16,7 +16,7 @@ from minigrad.tensor import Tensor
 def pack_rows(x: Tensor, attention_mask: Any = None) -> tuple[Tensor, PackedTokens]:
     """The real rows of a padded array, and how they are packed.
 
-    Shapes: x (batch, longest, d), attention_mask (batch, longest) with non-zero = real → (rows, d).
+    Shapes: x (batch, longest, d), attention_mask (batch, longest) with 1 = real → (rows, d).
     Raises: ShapeError for an array with other axes, or a mask that does not fit it.
     """
     x = F.as_tensor(x)

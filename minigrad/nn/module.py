@@ -1,7 +1,7 @@
 """Module: a tree of layers whose parameters are found by walking attributes.
 
-There is no `__setattr__` hook, no registry and no `super().__init__()` to forget: whatever an attribute holds, directly or inside lists,
-tuples and dicts, is found by its path, and the path is the name under which it is saved, frozen and reported.
+There is no registry and no `super().__init__()` to forget: whatever an attribute holds, directly or inside lists, tuples and dicts, is
+found by its path, and the path is the name under which it is saved, frozen and reported.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from reprlib import recursive_repr
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from minigrad.backend import FLOAT_DTYPES, Array, check_device, names_device
 from minigrad.backend.dtypes import as_dtype
 from minigrad.backend.layout import neighbours, runs
 from minigrad.errors import ArgumentError, DTypeError, GraphError, StateDictError
 from minigrad.hooks import HookHandle, Hooks
-from minigrad.parameter import Buffer, Parameter, lay_out
+from minigrad.parameter import Buffer, Parameter, array_for, lay_out
 from minigrad.tape import Leaf
 from minigrad.tensor import Tensor
+
+
+class Unmatched(NamedTuple):
+    """The names that `Module.load_state_dict` found on one side only: of the module's own, and of the given ones."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Module:
@@ -37,6 +44,20 @@ class Module:
 
     _forward_hooks: Hooks | None = None
     _forward_pre_hooks: Hooks | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raises: StateDictError for a number, array or bare Tensor in a parameter's or buffer's place: it would quietly not be trained.
+
+        To compute with other numbers for a while, as derivatives by a parameter do, write to `vars(module)`.
+        """
+        held = vars(self).get(name)
+        if isinstance(held, Parameter | Buffer) and not (value is None or isinstance(value, Parameter | Buffer | Module)):
+            kind = type(held).__name__
+            raise StateDictError(
+                f"{type(self).__name__}.{name} is a {kind}, and a {type(value).__name__} in its place would be neither trained nor saved: "
+                f"write .{name}.assign(numbers), or pass a {kind}"
+            )
+        super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes when it is called. Raises: ArgumentError in a class that defines none."""
@@ -248,11 +269,11 @@ class Module:
                 )
         return {name: value.numpy().copy() for name, value in self._named_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Unmatched:
         """Copy arrays into the parameters and buffers, in place, by path. Nothing is changed unless everything fits.
 
-        strict: also refuse missing and unexpected names. Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped
-        or no array of numbers.
+        strict: also refuse missing and unexpected names; without it they are left alone and returned.
+        Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped or no array of numbers, and if no name fits.
         """
         if not isinstance(state, Mapping):
             raise StateDictError(f"{type(self).__name__}.load_state_dict takes a dict of arrays by path, got {type(state).__name__}")
@@ -261,21 +282,25 @@ class Module:
         groups: dict[str, list[str]] = {"no array of numbers": [], "mis-shaped": [], "missing": [], "unexpected": []}
         for name, own in named.items():
             if name not in state:
-                groups["missing"] += [name] if strict else []
+                groups["missing"].append(name)
                 continue
             try:
-                given[name] = array = _numbers(state[name])
+                given[name] = array = array_for(own, state[name])
             except DTypeError:
                 groups["no array of numbers"].append(name)
                 continue
             if tuple(array.shape) != own.shape:
                 groups["mis-shaped"].append(f"{name}: {tuple(array.shape)} given, {own.shape} needed")
-        groups["unexpected"] += [str(name) for name in state if name not in named] if strict else []
+        groups["unexpected"] += [str(name) for name in state if name not in named]
+        unmatched = Unmatched(groups["missing"], groups["unexpected"])
+        if not strict and (len(unmatched.missing_keys) < len(named) or not state):
+            del groups["missing"], groups["unexpected"]
         problems = [f"{what}: {('; ' if what == 'mis-shaped' else ', ').join(entries)}" for what, entries in groups.items() if entries]
         if problems:
             raise StateDictError(f"{type(self).__name__}.load_state_dict: " + " | ".join(problems))
         for name, array in given.items():
             named[name].assign(array)
+        return unmatched
 
     # ---------------------------------------------------------------- printing
     def extra_repr(self) -> str:
@@ -315,9 +340,3 @@ def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
                 stack.append((place, item, inside, place if "." in str(key) else dotted))
         elif isinstance(value, set | frozenset) and any(isinstance(item, Module | Parameter | Buffer) for item in value):
             raise StateDictError(f"{path} is a set of layers or parameters: a set has no order to name them by; use a list")
-
-
-def _numbers(value: Any) -> Any:
-    """The value itself if it is an array (or Tensor) of numbers, else what a Tensor makes of it."""
-    dtype = getattr(value, "dtype", None)
-    return value if dtype is not None and getattr(dtype, "kind", "") in ("f", "i", "u", "b") else Tensor(value)

@@ -43,6 +43,9 @@ class _Recurrent(Module):
         self.constants: dict[str, Any] = {}
 
     def forward(self, x: Tensor, packing: Packing | None = None, attention_mask: Any = None, state: Any = None) -> tuple[Tensor, Any]:
+        x = F.as_tensor(x)
+        if x.shape[-1:] != (self.input_size,):
+            raise ShapeError(f"{type(self).__name__}: x has shape {x.shape}, its last axis must have length {self.input_size}")
         packing = check_packing(type(self).__name__, x, packing, attention_mask)
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)

@@ -82,14 +82,20 @@ class Optimizer(ABC):
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
         """The factor that a step multiplies an element by whose gradient and moments are zero; None if it does more to it than that."""
 
+    def __reduce__(self) -> Any:
+        name = type(self).__name__
+        raise ArgumentError(f"{name} is not copied or pickled, since it holds the memory of its parameters: keep its state_dict()")
+
     # ---------------------------------------------------------------- the step
     def step(self, scale: float = 1.0) -> None:
         """Update every parameter that has a gradient, in place, and begin the next step of the random numbers.
 
         scale: what the gradients are multiplied by on the way into the update; they themselves stay as they are.
-        Raises, before anything changes: ArgumentError if `param_groups` holds an impossible option, or other groups, parameters or options
-        than at the beginning; GraphError (graph-owner) if a later optimizer has taken parameters over.
+        Raises, before anything changes: ArgumentError if `scale` is no number >= 0 (PyTorch's closure, say), or `param_groups` holds an
+        impossible option, or other groups, parameters or options than at the beginning; GraphError (graph-owner) if a later optimizer has
+        taken parameters over.
         """
+        check_number("scale", scale)
         for update in self.begin_step():
             self.apply(update, scale)
         self.end_step()

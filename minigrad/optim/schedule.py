@@ -43,7 +43,15 @@ class Schedule(ABC):
 
     # ---------------------------------------------------------------- the step
     def step(self) -> None:
-        """Count one update and set the learning rates for the next."""
+        """Count one update and set the learning rates for the next.
+
+        Raises: ArgumentError if all peaks are 0, so that nothing would ever be trained.
+        """
+        if not any(self.peaks):
+            raise ArgumentError(
+                f"{type(self).__name__} multiplies the learning rates that the optimizer had when the schedule was built, and all of them "
+                'were 0, where an earlier schedule may have left them: set each param_groups[i]["lr"], then build the schedule'
+            )
         self.steps += 1
         self._set()
 

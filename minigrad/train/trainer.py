@@ -124,10 +124,12 @@ class Trainer:
     def fit(self, *, resume: bool = False, force: bool = False) -> TrainingResult:
         """Train to the end, or until a signal or early stopping.
 
-        resume: go on from the newest valid checkpoint in `output`. force: also with other settings, another model or other data than it
-        was saved with, which are then named in a notice. SIGTERM and Ctrl-C let the step be finished and saved; the result says so.
+        resume: go on from the newest valid checkpoint in `output`, if there is one yet. force: also with other settings, another model or
+        other data than it was saved with, which are then named in a notice. SIGTERM and Ctrl-C let the step be finished and saved; the
+        result says so.
         Raises: CheckpointError (code exists) if `output` holds checkpoints and resume is False, (code changed) if they are of something
-        else; NonFiniteError for a loss or gradient that is no number, the optimizer untouched by it; DataError and others from the data.
+        else; ArgumentError for resume without `output`; NonFiniteError for a loss or gradient that is no number, the optimizer untouched by
+        it; DataError and others from the data.
         """
         with ExitStack() as stack:
             if self.store is not None:
@@ -222,6 +224,8 @@ class Trainer:
 
     def _begin(self, resume: bool, force: bool) -> Checkpoint | None:
         """Start at step 0, or where the newest checkpoint is; the log goes on from there."""
+        if resume and self.output is None:
+            raise ArgumentError("a Trainer without an output keeps no checkpoints, so there is nothing to resume: name the run's directory")
         manual_seed(self.settings.seed)
         saved = None
         if self.store is not None and self.output is not None:

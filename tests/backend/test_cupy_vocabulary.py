@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from minigrad.backend import numpy as numpy_namespace
-from minigrad.tensor import Tensor, _is_on_gpu
+from minigrad.tensor import Tensor, is_on_gpu
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed (the `gpu` extra)")
 
@@ -230,5 +230,5 @@ def test_an_array_of_cupy_is_told_from_others() -> None:
     array = cupy.ndarray((6,), np.float64, memptr=cupy.cuda.MemoryPointer(memory, 0))
     with pytest.raises(TypeError, match="conversion"), pytest.warns(DeprecationWarning):
         np.array(array)
-    assert _is_on_gpu(array) and _is_on_gpu(array[2:])
-    assert not any(map(_is_on_gpu, (host, host[0], Tensor(host), [1, 2], {"get": 1}, "cuda")))
+    assert is_on_gpu(array) and is_on_gpu(array[2:])
+    assert not any(map(is_on_gpu, (host, host[0], Tensor(host), [1, 2], {"get": 1}, "cuda")))

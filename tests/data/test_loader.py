@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad.data import Batch, PackedLoader
-from minigrad.errors import ArgumentError, DTypeError, ShapeError
+from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 from minigrad.packing import pack
 
 
@@ -332,6 +332,12 @@ def test_bad_arguments_are_refused_at_once(arguments: dict[str, Any], kind: type
     with pytest.raises(kind) as caught:
         PackedLoader(**arguments)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [[0, 2], [-1]])
+def test_places_outside_of_the_data_are_refused(rows: list[int]) -> None:
+    with pytest.raises(IndexRangeError, match=rf"rows must lie between 0 and 1, got {min(rows)} to {max(rows)}"):
+        PackedLoader([[1], [2]]).batch(np.array(rows))
 
 
 def test_a_negative_epoch_is_refused_before_the_first_batch() -> None:

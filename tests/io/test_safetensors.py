@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch_writer
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -26,6 +27,7 @@ from hypothesis.extra import numpy as hnp
 import minigrad.io._weight_bytes as weight_bytes
 import minigrad.io.safetensors as module
 import minigrad.io.safetensors_write as write_module
+from minigrad import nn
 from minigrad.errors import ArgumentError, DTypeError, MinigradError, ShapeError, WeightFileError
 from minigrad.io import SafetensorsFile, load_file, save_file
 from minigrad.io._safetensors_header import MAX_TENSORS, UNSUPPORTED_DTYPES
@@ -348,6 +350,13 @@ def test_save_refuses_names_that_could_not_be_read(tmp_path: Path, name: str) ->
 def test_save_refuses_other_dtypes_by_name(tmp_path: Path, value: Any) -> None:
     with pytest.raises(DTypeError, match="'odd'"):
         save_file({"fine": np.zeros(1), "odd": value}, tmp_path / "f")
+
+
+@pytest.mark.parametrize("arrays", [nn.Linear(1, 1), [np.zeros(1)], None], ids=lambda arrays: type(arrays).__name__)
+def test_save_takes_arrays_by_name(tmp_path: Path, arrays: Any) -> None:
+    with pytest.raises(DTypeError, match=rf"a dict of arrays by name is saved.*got {type(arrays).__name__}"):
+        save_file(arrays, tmp_path / "f")
+    assert not any(tmp_path.iterdir())
     assert not any(tmp_path.iterdir())
 
 
@@ -658,6 +667,12 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: p
         load_file(path)
     except MinigradError as error:
         assert isinstance(error, WeightFileError) and error.code != WeightFileError.code
+
+
+def test_a_file_of_torch_is_told(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(torch_writer.checkpoint())
+    with pytest.raises(WeightFileError, match=r"it looks like a file of torch\.save: open it by minigrad\.io\.TorchZipFile"):
+        load_file(tmp_path / "f")
 
 
 def test_a_git_lfs_pointer_is_told(tmp_path: Path) -> None:

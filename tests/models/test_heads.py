@@ -390,6 +390,8 @@ INVALID: list[tuple[str, dict[str, Any], type[MinigradError], str]] = [
     ("BertForMultipleChoice", {}, DTypeError, "input_ids must be integers, got NoneType"),
     ("BertForMultipleChoice", {"inputs_embeds": np.ones((2, 3, 12))}, ShapeError, "(batch, choices, longest, hidden)"),
     ("BertModel", {"input_ids": ONES, "inputs_embeds": np.ones((2, 3, 12))}, ArgumentError, "say the same twice"),
+    ("BertModel", {"input_ids": ONES, "position_ids": ONES}, ArgumentError, "a model takes no position_ids; beside inputs and labels"),
+    ("BertForMaskedLM", {"input_ids": ONES, "return_dict": True}, ArgumentError, "a model takes no return_dict; beside"),
     ("BertModel", {"inputs_embeds": np.ones((2, 12))}, ShapeError, "inputs_embeds must have shape (batch, longest, hidden), got (2, 12)"),
     ("BertModel", {"inputs_embeds": np.ones((2, 3, 11))}, ShapeError, "rows of shape (6, 11), these tokens and this model need (6, 12)"),
     ("BertModel", {"input_ids": PACKED, "inputs_embeds": np.ones((17, 12))}, ShapeError, "need (18, 12)"),

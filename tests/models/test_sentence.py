@@ -14,7 +14,7 @@ import pytest
 from small_models import TEXTS, directory
 
 import minigrad as mg
-from minigrad.errors import ArgumentError, ConfigError, DTypeError
+from minigrad.errors import ArgumentError, ConfigError, DTypeError, WeightFileError
 from minigrad.models import SentenceEncoder
 from minigrad.models.sentence import SentenceSettings
 from minigrad.packing import PackedTokens
@@ -73,6 +73,39 @@ def test_the_files_say_how_to_pool(tmp_path: Path, pooling: dict[str, Any], name
     assert encoder.settings == mg.models.sentence.SentenceSettings(name, normalise=False, max_length=8, lower_case=True)
     assert not encoder.training
     assert SentenceEncoder.from_pretrained(tmp_path, normalise=True, pooling="max", max_length=5).settings.max_length == 5
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_what_is_saved_makes_the_same_vectors(tmp_path: Path, pooling: str, normalise: bool) -> None:
+    limits = {"max_seq_length": 5, "do_lower_case": True}
+    encoder = SentenceEncoder.from_pretrained(published(tmp_path / "old", limits=limits), pooling=pooling, normalise=normalise)
+    for parameter in encoder.parameters():
+        parameter.assign(parameter * 1.5)
+    SentenceEncoder.from_pretrained(published(tmp_path / "new")).save_pretrained(tmp_path / "new")  # what it says is written over
+    encoder.save_pretrained(tmp_path / "new")
+    again = SentenceEncoder.from_pretrained(tmp_path / "new")
+    assert again.settings == encoder.settings == SentenceSettings(pooling, normalise, 5, lower_case=True)
+    np.testing.assert_array_equal(again.encode(TEXTS), encoder.encode(TEXTS))
+    modules = json.loads((tmp_path / "new" / "modules.json").read_text(encoding="utf-8"))
+    assert modules == MODULES[: 2 + normalise]
+    said = json.loads((tmp_path / "new" / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    assert said.pop("word_embedding_dimension") == 24 and sum(said.values()) == 1
+
+
+def test_an_encoder_without_a_limit_is_saved_without_one(tmp_path: Path) -> None:
+    encoder = SentenceEncoder.from_pretrained(published(tmp_path / "old"))
+    SentenceEncoder(encoder.encoder, encoder.tokenizer, SentenceSettings("mean", True)).save_pretrained(tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "sentence_bert_config.json").read_text(encoding="utf-8")) == {"do_lower_case": False}
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    encoder = SentenceEncoder.from_pretrained(published(tmp_path / "old"))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "1_Pooling").write_text("a file", encoding="utf-8")
+    with pytest.raises(WeightFileError, match="cannot be written") as caught:
+        encoder.save_pretrained(tmp_path / "new")
+    assert caught.value.code == "write-failed"
 
 
 def test_a_pooler_that_the_file_lacks_is_not_made_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

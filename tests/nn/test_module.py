@@ -272,8 +272,12 @@ def test_load_state_dict_names_entries_whose_name_is_no_text() -> None:
 
 def test_load_state_dict_not_strict_takes_what_fits_by_name() -> None:
     tree = Tree()
-    tree.load_state_dict({"scale": [3.0, 4.0], "unknown": np.zeros(1)}, strict=False)
+    found = tree.load_state_dict({"scale": [3.0, 4.0], "unknown": np.zeros(1)}, strict=False)
     assert tree.scale.numpy().tolist() == [3.0, 4.0]
+    assert found.unexpected_keys == ["unknown"] and found.missing_keys == [name for name in tree.state_dict() if name != "scale"]
+    assert tree.load_state_dict(tree.state_dict()) == ([], [])
+    with pytest.raises(StateDictError, match=r"missing: .*scale.* \| unexpected: module\.scale"):  # nothing fits: names with a prefix
+        tree.load_state_dict({"module.scale": [5.0, 6.0]}, strict=False)
     with pytest.raises(StateDictError, match="mis-shaped"):
         tree.load_state_dict({"scale": [3.0]}, strict=False)
 
@@ -418,6 +422,42 @@ def test_to_refuses_parameters_of_an_optimizer() -> None:
     assert tree.first.weight.dtype == np.float32
     del optimizer  # nobody holds the parameters any more
     assert tree.to("float64").first.bias.dtype == np.float64
+
+
+def test_lists_and_other_libraries_arrays_are_loaded_in_the_parameters_dtype() -> None:
+    class Shown:
+        dtype = "float of another library"
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+            return np.array([0.1, 0.2], dtype=dtype)
+
+    layer = mg.nn.Linear(2, 1).to("float64")
+    layer.load_state_dict({"weight": [[0.1, 0.2]], "bias": [0.3]})
+    assert layer.weight.tolist() == [[0.1, 0.2]] and layer.bias is not None and layer.bias.tolist() == [0.3]  # no detour by float32
+    layer.load_state_dict({"weight": np.zeros((1, 2)), "bias": [0.0]})
+    layer.weight.assign([Shown()])
+    assert layer.weight.tolist() == [[0.1, 0.2]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: setattr(layer, "weight", np.zeros((2, 2))),
+        lambda layer: setattr(layer, "weight", mg.randn(2, 2)),
+        lambda layer: setattr(layer, "bias", layer.bias * 0.5),
+        lambda layer: setattr(layer, "running_mean", [0.0, 0.0]),
+        lambda layer: setattr(layer, "num_batches_tracked", layer.num_batches_tracked + 1),
+    ],
+)
+def test_nothing_else_takes_the_place_of_a_parameter_or_buffer(change: Any) -> None:
+    layer = mg.nn.BatchNorm1d(2)
+    before = layer.state_dict()
+    with pytest.raises(StateDictError, match=r"BatchNorm1d\.\w+ is a (Parameter|Buffer), and a \w+ in its place would be neither trained"):
+        change(layer)
+    assert list(layer.state_dict()) == list(before)
+    layer.bias = None
+    layer.weight = mg.Parameter([2.0, 2.0])
+    assert list(layer.state_dict()) == ["weight", "running_mean", "running_var", "num_batches_tracked"]
 
 
 def test_assign_refuses_another_shape() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -229,8 +230,9 @@ def test_layers_refuse() -> None:
         nn.GRU(2, 2)(x, packing, state=np.zeros((2, 2)))
     with pytest.raises(ShapeError, match="must have shape"):
         nn.GRU(2, 2)(x, Packing([2]))
-    with pytest.raises(ShapeError, match=r"weight_ih must have shape \(6, 2\)"):
-        nn.GRU(3, 2)(x, packing)
+    for shape in ((3, 2), (1, 3, 2)):  # packed, padded
+        with pytest.raises(ShapeError, match=re.escape(f"GRU: x has shape {shape}, its last axis must have length 3")):
+            nn.GRU(3, 2)(np.zeros(shape), packing if len(shape) == 2 else None)
     with pytest.raises(ArgumentError, match="no meaning"):
         nn.GRU(2, 2)(x, packing, attention_mask=np.ones((1, 3)))
 

@@ -113,6 +113,7 @@ def test_an_empty_batch_has_mean_nan_and_sum_0() -> None:
         assert isnan(loss(mg.zeros((0, 3)), []).item())
         assert loss(mg.zeros((0, 3)), [], reduction="sum").item() == 0.0
         assert loss(mg.zeros((2, 0, 3)), np.zeros((2, 0), np.int64), reduction="none").shape == (2, 0)
+    assert F.cross_entropy(mg.zeros((2, 0, 3)), mg.zeros((2, 0, 3)), reduction="none").shape == (2, 0)  # labels that are probabilities
     assert isnan(F.kl_div(mg.zeros((0, 3)), mg.zeros((0, 3)), "batchmean").item())
 
 

@@ -20,7 +20,7 @@ from strategies import axes, broadcastable, shapes
 import minigrad as mg
 from minigrad import functional as F
 from minigrad import ops
-from minigrad.errors import ShapeError
+from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -162,6 +162,9 @@ def test_creation() -> None:
     same(mg.arange(5), np.arange(5))
     same(mg.arange(1, 2, 0.25), np.arange(1, 2, 0.25, dtype=np.float32))
     assert mg.zeros(2, requires_grad=True).requires_grad
+    for made in (lambda: mg.zeros(2, 3), lambda: mg.ones(2, 3), lambda: mg.full(2, 3, 4)):
+        with pytest.raises(ArgumentError, match=r"the sides of a shape are given as one tuple, as in zeros\(\(2, 3\)\)"):
+            made()
 
 
 # ---------------------------------------------------------------- SciPy's special functions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -155,6 +156,22 @@ def test_neighbours_with_equal_counts_are_one_stretch() -> None:
     assert runs(a, b, c) == [(0, 3), (3, 6), (6, 9)]
     assert runs(b) == [(3, 6)]
     assert runs(a, b) == [(0, 6)]  # b has caught up
+
+
+@pytest.mark.parametrize("scale", [lambda: 1.0, -1.0, float("nan"), None], ids=["closure", "negative", "nan", "none"])
+def test_a_scale_that_is_none_changes_nothing(scale: Any) -> None:
+    p = mg.Parameter(np.ones(2))
+    optimizer = mg.optim.SGD([p], lr=0.1)
+    feed(p, np.ones(2))
+    with pytest.raises(ArgumentError, match="scale must be a number >= 0"):
+        optimizer.step(scale)
+    assert p.tolist() == [1.0, 1.0] and optimizer.steps[p] == 0
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_an_optimizer_is_kept_by_its_state(copied: Callable[[Any], Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"SGD is not copied or pickled.*keep its state_dict\(\)"):
+        copied(mg.optim.SGD([mg.Parameter(np.ones(2))], lr=0.1))
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (TABLE_ROWS, 2)], ids=["arena", "table"])

@@ -66,6 +66,43 @@ def test_the_gradient_is_only_read() -> None:
         assert p.grad.tolist() == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("gathered", [False, True])
+def test_a_gradient_that_somebody_keeps_stays_what_it_is(gathered: bool) -> None:
+    p = mg.Parameter(np.ones((3, 2)), gathered=gathered)
+    optimizer = mg.optim.SGD([p], lr=1.0)
+    kept = []
+    for factor in (1.0, 2.0, 3.0):
+        if factor == 3.0:
+            optimizer.zero_grad()
+        (p * factor).sum().backward()
+        kept.append(p.grad)
+    mg.optim.clip_grad_norm([p], 1e-3)
+    assert [g.numpy()[0, 0] for g in kept if g is not None] == [1.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("rows", [3, TABLE_ROWS])
+def test_a_gradient_may_be_replaced(case: Case, rows: int) -> None:
+    """By a list of rows, in an optimizer's buffer and in a table's gradient by rows alike; None is no gradient."""
+    p, q = (mg.Parameter(np.ones((rows, 2)), gathered=rows == TABLE_ROWS) for _ in range(2))
+    optimizers = [case.optimizer([one], lr=0.1, **case.options) for one in (p, q)]
+    for factor in (2.0, 0.5):
+        feed_rows(p, np.array([1, 2, 1]), np.ones((3, 2)))
+        feed(q, np.full((rows, 2), 7.0))
+        assert p.grad is not None
+        q.grad = (p.grad * factor).tolist()
+        p.grad = p.grad * factor
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        assert p.grad is None
+    np.testing.assert_array_equal(p.numpy(), q.numpy())
+    assert p.numpy()[1, 0] != 1.0
+    p.grad = [[1.0, 2.0]] * rows
+    p.grad = None
+    assert p.grad is None
+
+
 def test_gradients_of_several_backward_passes_add_up() -> None:
     p, q = mg.Parameter(np.zeros(2)), mg.Parameter(np.zeros(2))
     optimizer = mg.optim.SGD([p, q], lr=1.0)

@@ -31,6 +31,17 @@ def test_warmup_over_the_whole_run() -> None:
     assert [schedule.factor(step) for step in range(4)] == [0, 0.5, 0, 0]
 
 
+def test_a_schedule_built_on_rates_of_0_says_so() -> None:
+    optimizer = optimizer_with(0.5)
+    first = mg.optim.LinearSchedule(optimizer, 2, 4)
+    again = mg.optim.LinearSchedule(optimizer, 2, 4)  # a cell that was run twice: warm-up has begun, at 0
+    with pytest.raises(ArgumentError, match=r"LinearSchedule multiplies the learning rates .* all of them were 0"):
+        again.step()
+    again.load_state_dict(first.state_dict())
+    again.step()
+    assert optimizer.param_groups[0]["lr"] == 0.25
+
+
 def test_each_group_keeps_its_own_peak() -> None:
     optimizer = optimizer_with(0.4, 0.8)
     schedule = mg.optim.LinearSchedule(optimizer, warmup_steps=2, total_steps=6)

@@ -213,6 +213,11 @@ def test_arguments_of_another_kind_are_refused(name: str, value: Any) -> None:
         trainer(**{name: value})
 
 
+def test_resuming_needs_a_directory() -> None:
+    with pytest.raises(ArgumentError, match="without an output keeps no checkpoints"):
+        trainer().fit(resume=True)
+
+
 def test_patience_needs_evaluations() -> None:
     with pytest.raises(ArgumentError, match="patience = 2 waits for better evaluations"):
         trainer(settings=TrainingSettings(patience=2))
