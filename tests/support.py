@@ -1,7 +1,8 @@
-"""Shared by the tests: leaves and their gradients, kernels off or chosen, gradients by name, errors as the tolerances state them."""
+"""Shared by the tests: streams, leaves and their gradients, kernels off or chosen, gradients by name, errors as tolerances have them."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,6 +16,20 @@ from minigrad import backend, kernels
 from minigrad.backend.probe import Probe
 from minigrad.kernels import passes
 from minigrad.op import REGISTRY
+
+
+class Terminal(io.StringIO):
+    """A standard error that a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Broken(io.StringIO):
+    """One that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
 
 
 def leaf(data: Any, dtype: Any = np.float64) -> mg.Tensor:

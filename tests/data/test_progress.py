@@ -8,19 +8,10 @@ import time
 from typing import Any
 
 import pytest
+from support import Broken, Terminal
 
 from minigrad.data import progress
 from minigrad.data.progress import progress_bar
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class Broken(io.StringIO):
-    def write(self, text: str) -> int:
-        raise BrokenPipeError(32, "Broken pipe")
 
 
 @pytest.fixture

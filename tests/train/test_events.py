@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import Broken, Terminal
 
 from minigrad.errors import DataError, MissingExtraError
 from minigrad.train.events import JsonLog, Progress, TensorBoard, memory_mb, rewind
@@ -77,16 +78,6 @@ def test_rewinding_what_is_no_log(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- standard error
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class Broken(io.StringIO):
-    def write(self, text: str) -> int:
-        raise BrokenPipeError(32, "Broken pipe")
-
-
 def shown(stream: Any, monkeypatch: pytest.MonkeyPatch, events: list[dict[str, Any]] = EVENTS) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     progress = Progress()
