@@ -55,6 +55,16 @@ def test_data_that_are_no_numbers(data: Any) -> None:
         Tensor(data)
 
 
+def test_masked_numbers_are_refused() -> None:
+    """They would come back, as whatever stands below the mask."""
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    for use in (Tensor, lambda x: Tensor([1.0, 1.0]) * x):
+        with pytest.raises(DTypeError, match=r"filled\(0\)"):
+            use(masked)
+        use(masked.filled(0))
+        use(np.ma.array([1.0, 2.0]))
+
+
 def test_data_are_copied() -> None:
     source = np.array([1.0, 2.0])
     x = Tensor(source)
