@@ -298,7 +298,7 @@ def test_a_broken_download_leaves_no_half_file_and_can_be_taken_up(served: Hub, 
     online = reader()
     message = refusal(online("owner/tiny"))
     tries = sum(asked.startswith("GET ") and asked.endswith("model.safetensors") for asked in served.asked)
-    assert 1 < tries < 10, "huggingface_hub tries again some times"
+    assert 1 <= tries < 10, "huggingface_hub may try again, but not for ever"
     assert "hub repository owner/tiny: " in message
     snapshots = list(tmp_path.rglob("snapshots/*"))
     assert snapshots and all("model.safetensors" not in names_of(str(folder)) for folder in snapshots), "only whole files have their names"
