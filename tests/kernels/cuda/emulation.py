@@ -35,7 +35,7 @@ FLAGS = (
     "-fsanitize=alignment",
 )
 
-RACES = ("-DRACES", "-fsanitize=thread", "-fno-gnu-unique", "-g")
+RACES = ("-DRACES", "-fsanitize=thread", "-fno-gnu-unique", "-g1")
 """Flags with which a run ends at a race in a kernel: see races.cpp. It takes longer."""
 
 GUARD = 64
