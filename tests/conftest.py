@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from kernels.cuda.emulation import RACES, Emulator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -44,3 +45,9 @@ def minilm() -> Path:
         return Path(find_checkpoint("minilm-l6"))
     except CheckpointUnavailableError as error:
         pytest.skip(f"MiniLM checkpoint not available (set MINIGRAD_MINILM): {error}")
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    """The kernels for NVIDIA GPUs, compiled for the CPU."""
+    return Emulator(tmp_path_factory.mktemp("emulated"), flags=RACES if "EMULATED_RACES" in os.environ else ())

@@ -191,7 +191,7 @@ def test_c08_only_fixed_names_are_opened(tmp_path: Path, monkeypatch: pytest.Mon
 # ---- C09: texts
 
 
-SIZE = int(os.environ.get("MINIGRAD_TOKENIZER_TEXT", "200000"))  # characters; 10000000 takes minutes
+SIZE = int(os.environ.get("MINIGRAD_TOKENIZER_TEXT", "50000"))  # characters; 10000000 takes minutes
 TEXTS = {
     "one word": "a",
     "combining marks": "\u0301",

@@ -15,11 +15,6 @@ from minigrad.workers.graphs import captured
 register_cuda()
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    return Emulator(tmp_path_factory.mktemp("emulated"))
-
-
 @pytest.fixture
 def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[recording.Recorder]]:
     recording.install(compiled.kernel, monkeypatch)

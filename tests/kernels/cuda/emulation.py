@@ -23,7 +23,7 @@ from minigrad.kernels.cuda.table import TABLE, Grid
 HERE = Path(__file__).parent
 
 FLAGS = (
-    "-std=c++20",
+    "-std=c++17",  # as NVRTC compiles them
     "-O1",
     "-U_FORTIFY_SOURCE",
     "-fPIC",
@@ -54,15 +54,18 @@ def compiled(compiler: str, made: Path, *command: str) -> str:
 
 @cache
 def finder_of_races(compiler: str) -> str:
-    return compiled(compiler, Path(mkdtemp()) / "races.o", "-c", *FLAGS, "-DRACES", str(HERE / "races.cpp"))
+    return compiled(compiler, Path(mkdtemp()) / "races.o", "-c", *FLAGS, "-O2", "-DRACES", str(HERE / "races.cpp"))
 
 
 class Emulator:
-    """Compiled sources, one library each, made when first wanted. backwards: threads run in falling order. flags: more of the compiler's;
-    "-DTURING" for a GPU before Ampere, `RACES`."""
+    """Compiled sources, one library each, made when first wanted.
+
+    flags: more of the compiler's; "-DTURING" for a GPU before Ampere, `RACES`.
+    backwards: threads run in falling order. left_out: a barrier that no thread stops at, as "/strips.cuh:45".
+    """
 
     def __init__(self, folder: Path, sources: Path = SOURCES, flags: Sequence[str] = ()) -> None:
-        self.folder, self.sources, self.flags, self.backwards = folder, sources, flags, False
+        self.folder, self.sources, self.flags, self.backwards, self.left_out = folder, sources, flags, False, ""
         self._libraries: dict[str, ctypes.CDLL] = {}
 
     def changed(self, source: str, right: str, wrong: str) -> Emulator:
@@ -73,7 +76,7 @@ class Emulator:
         text = (folder / source).read_text(encoding="utf-8")
         assert right in text
         (folder / source).write_text(text.replace(right, wrong), encoding="utf-8")
-        return Emulator(folder, folder, self.flags)
+        return Emulator(folder, folder, self.flags or ["-O0"])  # better code would not make up for the time that compiling it takes
 
     def library(self, source: str, names: list[str]) -> ctypes.CDLL:
         """The library of one source, in which the kernels `names` can be called."""
@@ -109,6 +112,7 @@ class Emulator:
             held = [np.array(np.uint64(value.ctypes.data) if isinstance(value, np.ndarray) else value) for value in arguments]
             pointers = (ctypes.c_void_p * len(held))(*[value.ctypes.data for value in held])
             library.emulator_run_backwards(int(self.backwards))
+            library.emulator_leave_out(self.left_out.encode())
             if library[f"emulate_{name}"]((ctypes.c_uint * 6)(*grid, *block), pointers):
                 raise EmulationError(f"{name}: {with_lines(library.emulator_failure().decode(), library._name)}")
 

@@ -74,17 +74,17 @@ def counted(packing: Packing, ids: np.ndarray, skipped: int, start: int) -> np.n
     st.integers(0, 5),
     st.booleans(),
 )
-def test_ids_are_counted(_compiled: Emulator, lengths: list[int], share: float, skipped: int, start: int, backwards: bool) -> None:
+def test_ids_are_counted(compiled: Emulator, lengths: list[int], share: float, skipped: int, start: int, backwards: bool) -> None:
     packing = Packing(lengths)
     generator = np.random.default_rng(lengths)
     ids = np.where(generator.random(packing.rows) < share, skipped, generator.integers(0, 9, packing.rows))
     expected = counted(packing, ids, skipped, start)
     np.testing.assert_array_equal(packing.counted(ids, skipped, start), expected)
-    _compiled.backwards = backwards
+    compiled.backwards = backwards
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "kernel_of", _compiled.kernel)
+        patch.setattr(launch, "kernel_of", compiled.kernel)
         np.testing.assert_array_equal(count_ids(ids, packing.first_rows, skipped, start), expected)
-    _compiled.backwards = False
+    compiled.backwards = False
 
 
 def test_counting_writes_its_rows_alone(emulator: Emulator) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 from kernels.cuda import recording, streams
 from kernels.cuda.emulation import Emulator
-from train.conftest import compiled as compiled
 
 from minigrad.workers.graphs import captured
 
