@@ -10,6 +10,12 @@ PARAMETER = 0x17
 INFO = ".nv.info."
 
 
+def is_whole(cubin: bytes) -> bool:
+    """Whether its tables lie in it to the last byte. Drivers load a file that lacks one, the tools that take machine code apart do not."""
+    starts, sizes = struct.unpack_from("<QQ", cubin, 0x20), struct.unpack_from("<HHHH", cubin, 0x36)
+    return all(start + size * count <= len(cubin) for start, size, count in zip(starts, sizes[::2], sizes[1::2], strict=True))
+
+
 def sections(cubin: bytes) -> dict[str, bytes]:
     """The content of each section of a 64-bit little-endian ELF file."""
     assert cubin[:6] == b"\x7fELF\x02\x01"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernels.cuda.cubins import parameter_sizes
+from kernels.cuda.cubins import is_whole, parameter_sizes
 
 from minigrad.backend.precision import PRECISIONS
 from minigrad.backend.probe import Asked
@@ -116,7 +116,7 @@ each = pytest.mark.parametrize(("source", "architecture"), [(s, a) for a in ARCH
 @each
 def test_a_source_compiles_without_a_warning(source: str, architecture: int) -> None:
     cubin, said = compiled(source, architecture)
-    assert cubin.startswith(b"\x7fELF")
+    assert cubin.startswith(b"\x7fELF") and is_whole(cubin)
     assert not [line for line in said.splitlines() if "warning" in line and not re.search(OF_NO_MATTER, line)], said
 
 
