@@ -361,22 +361,28 @@ def test_streams_are_used_again() -> None:
 
 
 def test_the_memory_of_recordings_that_are_gone_is_given_back() -> None:
+    """It is tried several times, since other tests may take of the GPU's memory meanwhile: what is kept is missing after every try."""
     import cupy
 
-    x, recorder, left = mg.ones(1 << 24).to("cuda"), graphs.Recorder(), []
-    for _ in range(3):
+    x, recorder = mg.ones(1 << 24).to("cuda"), graphs.Recorder()
+
+    def left() -> int:
+        """Free bytes when a recording has come and gone."""
         with recorder.entered():
             _, replay = recorder.recorded(lambda: ((x * 2 + 1).sum().array,))
             replay()
         del replay, _
         with recorder.entered():
             pass
-        left.append(cupy.cuda.runtime.memGetInfo()[0])
-    assert left[-1] > left[0] - x.array.nbytes  # each took twice as much
+        return int(cupy.cuda.runtime.memGetInfo()[0])
+
+    tries = [(left(), left(), left()) for _ in range(5)]
+    assert any(last > first - x.array.nbytes for first, _, last in tries), tries  # each recording takes twice as much
 
 
 def test_graphs_of_one_recorder_share_memory() -> None:
     """As much as the largest needs, and what each computes is right though others have written there since."""
+    gc.collect()  # what earlier tests hold goes now, and not between two recordings
     x, recorder = mg.Tensor(np.arange(1 << 22, dtype=np.float32), device="cuda"), graphs.Recorder()
     lengths, made, held = (1 << 22, 1 << 20, 3 << 20, 1 << 21), {}, []
     for n in lengths:

@@ -67,7 +67,8 @@ def compile_source(name: str, text: str, architecture: int) -> tuple[bytes, str]
         except nvrtc.NVRTCError as error:
             said = nvrtc.getProgramLog(program).strip() or str(error)
             raise DeviceError(f"{name} does not compile for sm_{architecture}:\n{said}", code="cuda-build") from error
-        return bytes(nvrtc.getCUBIN(program)), str(nvrtc.getProgramLog(program))
+        # CuPy (14.2) takes the last byte, a zero, for the end of a text, and leaves it out
+        return bytes(nvrtc.getCUBIN(program)) + b"\0", str(nvrtc.getProgramLog(program))
     finally:
         nvrtc.destroyProgram(program)
 

@@ -1,13 +1,24 @@
-"""What a file of machine code says of the kernels in it, read from its ELF sections: their names and the sizes of their parameters."""
+"""What a file of machine code says of the kernels in it, read from its ELF sections: their names, parameters and largest blocks."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from math import prod
 
 PARAMETER = 0x17
 """EIATTR_KPARAM_INFO: index, ordinal, offset, and in the last word from bit 18 on the size."""
 
+THREADS = 0x05
+"""EIATTR_MAX_THREADS: along x, y and z."""
+
 INFO = ".nv.info."
+
+
+def is_whole(cubin: bytes) -> bool:
+    """Whether its tables lie in it to the last byte. Drivers load a file that lacks one, the tools that take machine code apart do not."""
+    starts, sizes = struct.unpack_from("<QQ", cubin, 0x20), struct.unpack_from("<HHHH", cubin, 0x36)
+    return all(start + size * count <= len(cubin) for start, size, count in zip(starts, sizes[::2], sizes[1::2], strict=True))
 
 
 def sections(cubin: bytes) -> dict[str, bytes]:
@@ -27,17 +38,35 @@ def sections(cubin: bytes) -> dict[str, bytes]:
 def parameter_sizes(cubin: bytes) -> dict[str, list[int]]:
     """Bytes of each parameter of each kernel, in order."""
     kernels = {}
+    for kernel, attributes in _attributes(cubin):
+        sizes: dict[int, int] = {}
+        for attribute, content in attributes:
+            if attribute == PARAMETER:
+                _, ordinal, _, packed = struct.unpack("<IHHI", content)
+                sizes[ordinal] = packed >> 18
+        kernels[kernel] = [sizes[i] for i in range(len(sizes))]
+    return kernels
+
+
+def most_threads(cubin: bytes) -> dict[str, int]:
+    """With how many threads in a block each kernel can be launched: what its registers are shared out for."""
+    return {
+        kernel: prod(struct.unpack("<III", content))
+        for kernel, attributes in _attributes(cubin)
+        for attribute, content in attributes
+        if attribute == THREADS
+    }
+
+
+def _attributes(cubin: bytes) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+    """Of each kernel its attributes that have a content, and that."""
     for name, content in sections(cubin).items():
         if name.startswith(INFO):
-            sizes: dict[int, int] = {}
-            at = 0
+            found, at = [], 0
             while at < len(content):
                 form, attribute, value = struct.unpack_from("<BBH", content, at)
                 at += 4
                 if form == 4:  # `value` bytes follow; in the other forms it is the value itself
-                    if attribute == PARAMETER:
-                        _, ordinal, _, packed = struct.unpack_from("<IHHI", content, at)
-                        sizes[ordinal] = packed >> 18
+                    found.append((attribute, content[at : at + value]))
                     at += value
-            kernels[name.removeprefix(INFO)] = [sizes[i] for i in range(len(sizes))]
-    return kernels
+            yield name.removeprefix(INFO), found

@@ -344,11 +344,13 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 template <class T> T __ldg(const T* place) { return *place; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
 inline float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
 inline int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
 inline unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
-inline float __fdividef(float a, float b) { return a / b; }
+// Beside the quotient by the two steps that are allowed, so that nobody counts on more.
+inline float __fdividef(float a, float b) { return std::nextafter(std::nextafter(a / b, HUGE_VALF), HUGE_VALF); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 using std::max;

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernels.cuda.cubins import parameter_sizes
+from kernels.cuda.cubins import is_whole, most_threads, parameter_sizes
 
 from minigrad.backend.precision import PRECISIONS
 from minigrad.backend.probe import Asked
@@ -116,7 +116,7 @@ each = pytest.mark.parametrize(("source", "architecture"), [(s, a) for a in ARCH
 @each
 def test_a_source_compiles_without_a_warning(source: str, architecture: int) -> None:
     cubin, said = compiled(source, architecture)
-    assert cubin.startswith(b"\x7fELF")
+    assert cubin.startswith(b"\x7fELF") and is_whole(cubin)
     assert not [line for line in said.splitlines() if "warning" in line and not re.search(OF_NO_MATTER, line)], said
 
 
@@ -126,6 +126,7 @@ def test_a_source_holds_the_kernels_of_the_table(source: str, architecture: int)
     assert set(needed(source, architecture)) == set(expected)
     for name, sizes in parameter_sizes(compiled(source, architecture)[0]).items():
         assert sizes == [8 if kind is None else np.dtype(kind).itemsize for _, kind in expected[name].types], name
+    assert most_threads(compiled(source, architecture)[0]) == {name: np.prod(entry.block) for name, entry in expected.items()}
 
 
 @each
@@ -190,6 +191,11 @@ def planted(body: str) -> tuple[bytes, str]:
 
 def test_sizes_of_parameters_are_read_right() -> None:
     assert parameter_sizes(planted("x[n + m] = d;")[0]) == {"k": [8, 8, 4, 8]}
+
+
+def test_the_largest_block_is_read_right() -> None:
+    source = 'extern "C" __global__ void __launch_bounds__(96) k(float* x) { x[threadIdx.x] = 1; }'
+    assert most_threads(compile_source("planted.cu", source, 90)[0]) == {"k": 96}
 
 
 def test_local_memory_would_be_seen() -> None:

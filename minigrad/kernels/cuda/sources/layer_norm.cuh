@@ -119,7 +119,7 @@ struct AddNorm {
     template <int N>
     DEVICE void run(bool w) const {
         const Lane<N> lane(row, width);
-        const float share = __fdividef(1.0f, (float)lane.width);
+        const float share = __frcp_rn((float)lane.width);  // of a row of one number exactly 1, so that nothing is left of it
         lane.fetch(residual, w);
         const Given<Storage, HELD<N>> given(y + lane.start);
         __syncwarp();  // or the compiler would move what is read to where it is used
@@ -196,7 +196,7 @@ struct AddNormPullback {
     template <int N>
     DEVICE void run(bool w) const {
         const Lane<N> lane(row, width);
-        const float share = __fdividef(1.0f, (float)lane.width);
+        const float share = __frcp_rn((float)lane.width);  // of a row of one number exactly 1, so that nothing is left of it
         lane.fetch(g, w);
         const Given<Storage, HELD<N>> along(xhat + lane.start);
         __syncwarp();  // or the compiler would move what is read to where it is used
