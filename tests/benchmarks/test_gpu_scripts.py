@@ -217,15 +217,17 @@ def test_nothing_is_found(run: str) -> None: time.sleep(300 * (run == "racecheck
 
 
 @pytest.mark.slow  # a third of a minute is the least that tests are given
-def test_tests_that_hang_cost_neither_what_they_have_found_nor_what_comes_after(archive: Path, tmp_path: Path) -> None:
+def test_wheels_that_do_not_fit_and_tests_that_hang_cost_nothing_else(archive: Path, tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path)
     for name in ("test_kernels.py", "test_sanitizer.py"):
         (folder / "tests" / "gpu" / name).write_text(HANGING, encoding="utf-8")
     for path in (folder / "tests" / "gpu").glob("test_[!ks]*.py"):
         path.unlink()
     (folder / "tests" / "gpu" / "conftest.py").unlink()  # which would skip all of them
-    status, _ = run_there(folder, minutes=1, patience=120)
-    assert status != 0
+    (folder / "wheels").mkdir()
+    (folder / "wheels" / "none-1.0-cp30-cp30-any.whl").touch()
+    status, said = run_there(folder, minutes=1, patience=120)
+    assert status != 0 and "error: the wheels do not fit here" in said
     tests = (folder / "found" / "tests.txt").read_text(encoding="utf-8")
     assert "test_a PASSED" in tests and "assert not 'what is wrong'" in tests and "1 failed" in tests
     assert tests.count("1 passed") >= 3  # of the four that run beside them
