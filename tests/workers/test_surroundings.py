@@ -115,7 +115,7 @@ def test_models_that_nobody_else_holds_may_go() -> None:
 
 
 def test_other_threads_may_make_tuples_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is being filled cannot be made longer while anybody else has it (Python's issue 59313)."""
+    """One that is being filled cannot be made longer while anybody else has it (bpo-15108)."""
     looking, over = Event(), Event()
 
     def slowly(kind: type, kinds: Any) -> bool:
