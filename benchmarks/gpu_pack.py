@@ -34,22 +34,27 @@ results="$(realpath -m "${RESULTS:-$here/results}")"
 mkdir -p "$results"
 cd "$here"
 if compgen -G "wheels/*.whl" >/dev/null; then
-  python3 -m pip install -q --no-index --no-deps --target site wheels/*.whl || exit 1
-  export PYTHONPATH="$PWD/site"
+  if python3 -m pip install -q --no-index --no-deps --target site wheels/*.whl; then
+    export PYTHONPATH="$PWD/site"
+  else
+    echo "error: the wheels do not fit here: what needs them is left out" # and everything else is found out
+  fi
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" MINIGRAD_CUBINS="$PWD/cubins" PYTHONUNBUFFERED=1
+export CUPY_CACHE_DIR="$PWD/cache/cupy" MINIGRAD_CACHE="$PWD/cache" # a home may not be there to be written to
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # whatever else is installed there may warn, and warnings are errors
 export MINIGRAD_SANITIZER_SECONDS="$((17 * minutes))"
 several=""
 if python3 -c "import xdist" 2>/dev/null; then several="-p xdist.plugin -n 8"; fi # CuPy compiles a thousand small kernels
-python3 -m minigrad doctor | tee "$results/doctor.txt"
+timeout --kill-after=5 "$((7 * minutes))" python3 -m minigrad doctor 2>&1 | tee "$results/doctor.txt"
 
 export OPENBLAS_NUM_THREADS=2 # a dozen processes compute what is compared
+tested_in="timeout --signal=INT --kill-after=20 $((20 * minutes))" # interrupted, pytest still says what has failed
 runs="memcheck memcheck_attention racecheck synccheck" # the slowest tests: side by side, and beside all others
 for run in $runs; do
-  python3 -m pytest "tests/gpu/test_sanitizer.py::test_nothing_is_found[$run]" -q -p no:cacheprovider >"$results/$run.txt" 2>&1 &
+  $tested_in python3 -m pytest "tests/gpu/test_sanitizer.py::test_nothing_is_found[$run]" -q -p no:cacheprovider >"$results/$run.txt" 2>&1 &
 done
-timeout --kill-after=10 "$((20 * minutes))" python3 -m pytest $several tests/gpu --ignore tests/gpu/test_sanitizer.py -q \
+$tested_in python3 -m pytest $several tests/gpu --ignore tests/gpu/test_sanitizer.py -v \
   -p no:cacheprovider -o faulthandler_timeout=100 2>&1 | tee "$results/tests.txt"
 tested=$?
 for job in $(jobs -p); do wait "$job" || tested=1; done

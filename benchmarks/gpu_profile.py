@@ -1,7 +1,8 @@
 """Where the time of a captured training step goes on an NVIDIA GPU: kernel by kernel, and how long none runs.
 
 Kernels are timed by CUPTI as PyTorch's profiler reads it, which sees those of every library in the process, inside of graphs too. The time
-of a step is measured before, without it. Needs CuPy and PyTorch.
+of a step is measured before, without it; but PyTorch leaves CUPTI attached, which may cost the steps of later cases some time: those of
+`gpu_step.py` count. Needs CuPy and PyTorch.
 
     python benchmarks/gpu_profile.py --cases tiny-mixed,base-128 --precisions bf16,tf32 --json profile.json
 """
@@ -109,15 +110,26 @@ def main() -> None:
     gpu = probe()
     if not gpu.usable:
         sys.exit(f"error: {gpu.reason}")
-    here, tables = machine() | {"GPU": gpu.gpus[0].name}, []
+    here, tables, broken = machine() | {"GPU": gpu.gpus[0].name}, [], []
+
+    def report() -> Report:
+        return Report("gpu_profile.py", sys.argv[1:], here, [], tables)
+
+    print(report().markdown(), flush=True)
     for case in options.cases:
         for precision in options.precisions:
-            events, seconds = measured(case, precision, options.batches, options.passes)
-            tables.append(table(f"A step of {case}, {precision}", events, options.batches, seconds))
-            report = Report("gpu_profile.py", sys.argv[1:], here, [], tables)
+            title = f"A step of {case}, {precision}"
+            try:
+                events, seconds = measured(case, precision, options.batches, options.passes)
+                tables.append(table(title, events, options.batches, seconds))
+            except Exception as error:  # whatever it is, the others are worth knowing
+                broken.append(f"{title}: {type(error).__name__}: {error}")
+                continue
+            print(f"\n{tables[-1].markdown()}", flush=True)
             if options.json is not None:
-                report.save(options.json)
-    print(report.markdown())
+                report().save(options.json)
+    if broken:
+        sys.exit("error: " + "\n".join(broken))
 
 
 if __name__ == "__main__":

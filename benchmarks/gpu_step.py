@@ -247,6 +247,7 @@ def main() -> None:
         how = {"rounds": options.rounds, "batches": options.batches, "deadline": deadline}
         for one in measure(group, options.what, options.contenders, options.device, **how):
             measured.append(one)
+            print("\n".join(" | ".join(row) for row in table([one], one.what).rows), file=sys.stderr, flush=True)
             tables = [table(measured, what) for what in options.what]
             report = Report("gpu_step.py", sys.argv[1:], here, [asdict(m) for m in measured], tables, NOTES)
             if options.json is not None:

@@ -88,7 +88,8 @@ def run(gemm: Gemm, a: Any, b: Any, c: Any, starts: tuple[int, int, int]) -> Non
     at_a, at_b, at_c = (x.data.ptr + start * x.itemsize for x, start in zip((a, b, c), starts, strict=True))
     name, arguments = call_of(gemm, at_a, at_b, at_c)
     functions = library()
-    check(functions, name, getattr(functions, name)(current_handle(), *arguments), f" for {gemm}")
+    if status := getattr(functions, name)(current_handle(), *arguments):  # to write what it was for takes as long as the call
+        check(functions, name, status, f" for {gemm}")
 
 
 def call_of(gemm: Gemm, a: int, b: int, c: int) -> tuple[str, tuple[Any, ...]]:

@@ -100,9 +100,10 @@ def _look(found: dict[str, Any]) -> None:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             found["installed"] = False
             raise _Obstacle(f"CuPy is not installed: {INSTALL}") from error
-        raise _Obstacle(
-            f"CuPy is installed but cannot be imported ({told(error)}): uninstall {' and '.join(packages) or 'it'}, then {INSTALL}"
-        ) from error
+        again = f"uninstall {' and '.join(packages) or 'it'}, then {INSTALL}"
+        if isinstance(error, OSError):  # CuPy 14.2 makes the folder of its kernels when it is imported
+            again = f"let the environment variable CUPY_CACHE_DIR name a folder that CuPy can write to. If it does, {again}"
+        raise _Obstacle(f"CuPy is installed but cannot be imported ({told(error)}): {again}") from error
     if (numbers := re.match(r"(\d+)\.(\d+)", found["cupy"])) and tuple(map(int, numbers.groups())) < OLDEST_CUPY:
         oldest = ".".join(map(str, OLDEST_CUPY))
         raise _Obstacle(f"CuPy {found['cupy']} is too old, {oldest} is the first that serves: uninstall it, then {INSTALL}")

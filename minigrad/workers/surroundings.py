@@ -22,7 +22,15 @@ SEVERAL = (list, tuple, dict)
 SIMPLE = (*PLAIN, type(None), Module, Tensor)
 """Types whose comparison by `==` is what is meant: modules and tensors are only equal to themselves."""
 
+WATCHED = (Module, Parameter, Buffer)
+
 _TRAINED = attrgetter("requires_grad")
+
+
+def _kinds(base: tuple[type, ...] = WATCHED) -> set[type]:
+    """Classes and all below them. An object refers to its class, so these lead to it. `gc.get_objects` would have every object there is for
+    a while, also tuples that other threads are still filling, which Python cannot make longer then (SystemError)."""
+    return {kind for one in base for kind in (one, *_kinds(tuple(type.__subclasses__(one))))}
 
 
 class Surroundings:
@@ -39,7 +47,7 @@ class Surroundings:
         simple = [module for module in held if all(isinstance(value, SIMPLE) for value in vars(module).values())]
         self._attributes, self._were = [vars(module) for module in simple], [dict(vars(module)) for module in simple]
         apart = set(map(id, simple))
-        found = [o for o in gc.get_objects() if issubclass(type(o), Module | Parameter | Buffer)]  # type(): proxies may lie to isinstance
+        found = [o for o in gc.get_referrers(*_kinds()) if issubclass(type(o), WATCHED)]  # type(): proxies may lie to isinstance
         marked = [o for o in found if id(o) not in apart and not (isinstance(o, Parameter) and o in shared)]
         self._before = [(ref(o), _mark(o, numbers)) for o in marked]  # weak: models that nobody else holds may go
         self._hooked = any(list(hooks or ()) for o in found if isinstance(o, Module) for hooks in (o._forward_hooks, o._forward_pre_hooks))

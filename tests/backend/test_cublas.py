@@ -10,6 +10,7 @@ import gc
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -193,6 +194,21 @@ def test_memory_that_does_not_suffice_is_a_memory_error() -> None:
     with pytest.raises(MemoryError, match=r"cublasGemmEx answers CUBLAS_STATUS_OF_3 \(3\) for it"):
         check(Noted(), "cublasGemmEx", 3, " for it")
     check(Noted(), "cublasGemmEx", 0)
+
+
+def test_a_product_is_described_where_it_fails_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take as long as the call itself."""
+    described = []
+    gemm = planned((5, 7), (7, 3), (5, 3))
+    monkeypatch.setattr(Gemm, "__repr__", lambda self: described.append(self) or "a product")
+    monkeypatch.setattr(cublas, "current_handle", lambda: ctypes.c_void_p(7))
+    array = SimpleNamespace(data=SimpleNamespace(ptr=1 << 20), itemsize=4)
+    for status, times in ((0, 0), (13, 1)):
+        noted = Noted(cublasGemmEx=status)
+        monkeypatch.setattr(cublas, "library", lambda noted=noted: noted)
+        with pytest.raises(DeviceError, match=r"answers CUBLAS_STATUS_OF_13 .* for a product") if status else nullcontext():
+            cublas.run(gemm, array, array, array, (0, 0, 0))
+        assert len(described) == times
 
 
 @pytest.fixture

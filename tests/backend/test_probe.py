@@ -71,6 +71,10 @@ OBSTACLES: dict[str, tuple[dict[str, Callable[..., Any]], list[str]]] = {
             '"minigrad-nn[gpu]"',
         ],
     ),
+    "no folder for its kernels": (
+        {"cupy": failing(PermissionError(13, "Permission denied", "/home/me/.cupy"))},
+        ["CuPy is installed but cannot be imported (PermissionError: [Errno 13] Permission denied: '/home/me/.cupy')", "CUPY_CACHE_DIR"],
+    ),
     "a module of CuPy is missing": (
         {"cupy": failing(ModuleNotFoundError("No module named 'cupy_backends'", name="cupy_backends"))},
         ["installed but cannot be imported (ModuleNotFoundError: No module named 'cupy_backends')"],
@@ -153,7 +157,7 @@ def test_each_obstacle_has_a_sentence_that_says_what_to_do(case: str, monkeypatc
 
 def test_no_two_obstacles_sound_alike() -> None:
     sentences = {answered(**answers).reason.partition("(")[0] for answers, _ in OBSTACLES.values()}
-    assert len(sentences) == len(OBSTACLES) - 1  # the import fails in two ways
+    assert len(sentences) == len(OBSTACLES) - 2  # the import fails in three ways
 
 
 def test_a_long_text_of_an_error_is_cut() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gpu_profile
 import gpu_step
 import numpy as np
 import pytest
+from gpu_profile import LONGEST, SHOWN, Event, table
 from gpu_step import Pair
 from harness.ours_gpu import NotCaptured
 from harness.processes import ContenderFailed
@@ -80,6 +85,46 @@ def test_a_contender_that_fails_while_it_is_timed_is_left_out_and_named(monkeypa
     assert len(made) == 2 * len(gpu_step.USUAL) + 1 and all(one.closed for one in made)  # one product for both
 
 
+@pytest.fixture
+def found_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts find one."""
+    found = SimpleNamespace(usable=True, gpus=[SimpleNamespace(name="a GPU")])
+    for script in (gpu_step, gpu_profile):
+        monkeypatch.setattr(script, "probe", lambda: found)
+
+
+@pytest.mark.usefixtures("found_gpu")
+def test_what_is_measured_is_told_before_the_others_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(pairs: Any, whats: Any, names: Any, device: Any, **how: Any) -> Iterator[gpu_step.Measured]:
+        yield gpu_step.Measured(*pairs[0], "train", 1285.0, 1.0, {"minigrad captured": [0.5], "torch": [1.0]}, {})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_step, "measure", measure)
+    monkeypatch.setattr(sys, "argv", ["gpu_step.py"])
+    with pytest.raises(KeyboardInterrupt):
+        gpu_step.main()
+    assert "tiny-mixed | bf16 | minigrad captured | 1,285 | 500.00 (500.00–500.00)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("found_gpu")
+def test_a_case_that_cannot_be_profiled_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def measured(case: str, precision: str, *_: int) -> tuple[list[Event], float]:
+        if case == "mini-mixed":
+            raise RuntimeError("steps are not captured")
+        return [Event("product", 1.0, 1.002)], 0.004
+
+    monkeypatch.setattr(gpu_profile, "measured", measured)
+    cases = ["--cases", "tiny-mixed,mini-mixed,base-128", "--precisions", "bf16"]
+    monkeypatch.setattr(sys, "argv", ["gpu_profile.py", *cases, "--json", str(tmp_path / "profile.json")])
+    with pytest.raises(SystemExit, match=r"^error: A step of mini-mixed, bf16: RuntimeError: steps are not captured$"):
+        gpu_profile.main()
+    titles = ["A step of tiny-mixed, bf16", "A step of base-128, bf16"]
+    assert [table["title"] for table in json.loads((tmp_path / "profile.json").read_text(encoding="utf-8"))["tables"]] == titles
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("###")] == [f"### {title}" for title in titles]
+
+
 def test_a_line_without_minigrad_says_why() -> None:
     measured = gpu_step.Measured("base-128", "bf16", "train", 4096.0, 1.0, {"torch": [1.0, 2.0]}, {"minigrad captured": "a|b"})
     assert gpu_step.table([measured], "train").rows == [["base-128", "bf16", "minigrad captured", "4,096", "a/b", *["–"] * 4]]
@@ -105,8 +150,6 @@ def test_steps_that_are_not_captured_are_not_timed_as_if_they_were() -> None:
 
 
 def test_a_profile_counts_what_overlaps_once() -> None:
-    from gpu_profile import Event, table
-
     one_step = [Event("product", 1.0, 1.002), Event("sum", 1.001, 1.003), Event("sum", 1.005, 1.006)]
     later = [Event(name, start + 1, end + 1) for name, start, end in one_step]
     rows = {name: cells for name, *cells in table("A step", [*later, *one_step], steps=2, seconds=0.01).rows}
@@ -116,33 +159,79 @@ def test_a_profile_counts_what_overlaps_once() -> None:
 
 
 def test_a_profile_of_many_kernels_names_the_dearest() -> None:
-    from gpu_profile import LONGEST, SHOWN, Event, table
-
     events = [Event(f"{i:03}|" + "x" * 200, i, i + 1e-3 * (i + 1)) for i in range(SHOWN + 2)]
     rows = table("A step", events, steps=1, seconds=1.0).rows
     assert rows[0][0].startswith(f"{SHOWN + 1:03}/x") and len(rows[0][0]) == LONGEST + 1
     assert rows[SHOWN][:3] == ["all others", "2.0", "3.0000"]
 
 
-def test_the_archive_holds_what_the_run_needs(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For a machine with a GPU."""
     pytest.importorskip("cupy", reason="compiling kernels needs CuPy")
     if subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True).returncode:
         pytest.skip("what belongs to the repository is asked of git, and this is no checkout")
-    done = run("gpu_pack.py", tmp_path / "gpu.tar.gz", "--arch", "90")
+    made = tmp_path_factory.mktemp("packed") / "gpu.tar.gz"
+    done = run("gpu_pack.py", made, "--arch", "90")
     assert done.returncode == 0, done.stderr
-    with tarfile.open(tmp_path / "gpu.tar.gz") as archive:
-        names = archive.getnames()
-        archive.extractall(tmp_path, filter="data")
-    assert any(name.startswith("minigrad-gpu/cubins/") for name in names)
-    if not probe().usable:
-        run_there = ["bash", str(tmp_path / "minigrad-gpu" / "run.sh")]
-        ended = subprocess.run(
-            run_there, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"RESULTS": "found", "MINUTES": "2"}
-        )
-        assert ended.returncode == 0 and ended.stdout.count(probe().reason) >= 3  # the doctor's, and both scripts'
-        tests = (tmp_path / "found" / "tests.txt").read_text(encoding="utf-8")
-        assert "failed" not in tests and tests.count("1 skipped") == 4  # compute-sanitizer is run apart from the others
-        assert {path.name for path in (tmp_path / "found").iterdir()} == {"doctor.txt", "tests.txt", "gpu_step.md", "gpu_profile.md"}
+    return made
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return folder / "minigrad-gpu"
+
+
+def run_there(folder: Path, minutes: int, patience: float | None = None) -> tuple[int, str]:
+    """Its status and what it has said, without a home that can be written to. Raises: subprocess.TimeoutExpired."""
+    if probe().usable:
+        pytest.skip("there is a GPU: the run would use it")
+    settings = {"RESULTS": "found", "MINUTES": str(minutes), "HOME": "/proc/none"}
+    with (folder / "said").open("w") as said:  # no pipe, which whoever hangs would hold open
+        command = ["bash", str(folder / "run.sh")]
+        ended = subprocess.run(command, stdout=said, stderr=said, cwd=folder, env=os.environ | settings, timeout=patience, check=False)
+    return ended.returncode, (folder / "said").read_text(encoding="utf-8")
+
+
+def test_the_archive_holds_what_the_run_needs(archive: Path, tmp_path: Path) -> None:
+    folder = unpacked(archive, tmp_path)
+    assert list(folder.glob("cubins/*.cubin"))
+    status, said = run_there(folder, minutes=2)
+    assert status == 0 and said.count(probe().reason) >= 3  # the doctor's, and both scripts'
+    tests = (folder / "found" / "tests.txt").read_text(encoding="utf-8")
+    assert "failed" not in tests and tests.count("1 skipped") == 4  # compute-sanitizer is run apart from the others
+    assert {path.name for path in (folder / "found").iterdir()} == {"doctor.txt", "tests.txt", "gpu_step.md", "gpu_profile.md"}
+
+
+HANGING = """
+import sys, time, pytest
+
+def test_a() -> None: pass
+def test_b() -> None: assert not "what is wrong"
+def test_c() -> None: time.sleep(300)
+
+@pytest.mark.parametrize("run", ["memcheck", "memcheck_attention", "racecheck", "synccheck"])
+def test_nothing_is_found(run: str) -> None: time.sleep(300 * (run == "racecheck"))
+"""
+
+
+@pytest.mark.slow  # a third of a minute is the least that tests are given
+def test_wheels_that_do_not_fit_and_tests_that_hang_cost_nothing_else(archive: Path, tmp_path: Path) -> None:
+    folder = unpacked(archive, tmp_path)
+    for name in ("test_kernels.py", "test_sanitizer.py"):
+        (folder / "tests" / "gpu" / name).write_text(HANGING, encoding="utf-8")
+    for path in (folder / "tests" / "gpu").glob("test_[!ks]*.py"):
+        path.unlink()
+    (folder / "tests" / "gpu" / "conftest.py").unlink()  # which would skip all of them
+    (folder / "wheels").mkdir()
+    (folder / "wheels" / "none-1.0-cp30-cp30-any.whl").touch()
+    status, said = run_there(folder, minutes=1, patience=120)
+    assert status != 0 and "error: the wheels do not fit here" in said
+    tests = (folder / "found" / "tests.txt").read_text(encoding="utf-8")
+    assert "test_a PASSED" in tests and "assert not 'what is wrong'" in tests and "1 failed" in tests
+    assert tests.count("1 passed") >= 3  # of the four that run beside them
+    assert (folder / "found" / "gpu_profile.md").read_text(encoding="utf-8") == f"error: {probe().reason}\n"
 
 
 def test_a_wrong_architecture_is_one_line(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
 from typing import Any
 from weakref import ref
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from minigrad import nn
+from minigrad.workers import surroundings
 from minigrad.workers.surroundings import Surroundings
 
 
@@ -110,3 +112,30 @@ def test_models_that_nobody_else_holds_may_go() -> None:
     del other
     gc.collect()
     assert gone() is None and not seen.changed()
+
+
+def test_other_threads_may_make_tuples_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is being filled cannot be made longer while anybody else has it (bpo-15108)."""
+    looking, over = Event(), Event()
+
+    def slowly(kind: type, kinds: Any) -> bool:
+        looking.set()
+        over.wait(60)
+        return issubclass(kind, kinds)
+
+    monkeypatch.setattr(surroundings, "issubclass", slowly, raising=False)
+    model = nn.Linear(2, 3)
+    thread = Thread(target=Surroundings)
+
+    def numbers() -> Iterator[int]:
+        yield from range(100)
+        thread.start()
+        assert looking.wait(60)
+        yield from range(100)
+
+    try:
+        assert len(tuple(numbers())) == 200
+    finally:
+        over.set()
+        thread.join()
+    assert model.weight in Surroundings().others()
