@@ -112,11 +112,25 @@ class Arena:
             block = slice(start, min(start + self.block, update.stop))
             yield self.data[block], self.gradients[block], tuple([m[block] for m in moments])
 
-    def whole_gradient(self) -> Array | None:
-        """The gradients of all parameters as one flat array, if none is missing. Only to be read."""
-        leaves = [place.parameter.leaf for place in self.places if place.parameter.owner is self]
-        complete = len(leaves) == len(self.names) and all(leaf.grad is not None and leaf.grad is leaf.view for leaf in leaves)
-        return self.gradients if complete else None
+    def gradient_runs(self) -> list[Array] | None:
+        """The gradients that parameters have, as flat arrays: those of neighbours are one. Only to be read.
+
+        None if not all of them lie here: another optimizer has taken parameters over, or tables stand apart.
+        """
+        if any(p.owner is not self for p in self.names) or self.tables:
+            return None
+        runs: list[list[int]] = []
+        for place in self.places:
+            leaf = place.parameter.leaf
+            if leaf.grad is None:
+                continue
+            if leaf.grad is not leaf.view:
+                return None
+            if runs and runs[-1][1] == place.start:
+                runs[-1][1] = place.stop
+            else:
+                runs.append([place.start, place.stop])
+        return [self.gradients[start:stop] for start, stop in runs]
 
     def check_ownership(self) -> None:
         """Raises: GraphError (graph-owner) if another optimizer has taken a parameter over."""

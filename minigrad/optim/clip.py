@@ -73,10 +73,10 @@ def gradient_norm(optimizer: Optimizer) -> float:
 
 
 def gradient_squares(optimizer: Optimizer) -> Any:
-    """The square of `gradient_norm`. On a GPU it stays there, and is one pass over the arena where no gradient is missing."""
-    whole = optimizer.arena.whole_gradient()
-    if whole is not None and device_of(whole) != "cpu":  # where there are no launches to save, sums by parameter are as fast
-        return sum_of_squares(whole)
+    """The square of `gradient_norm`. On a GPU it stays there, and gradients that lie side by side are one."""
+    runs = optimizer.arena.gradient_runs()
+    if runs is not None and device_of(optimizer.arena.gradients) != "cpu":  # there are no launches to save on a CPU
+        return sum(map(sum_of_squares, runs))
     return sum(squared_norm(p.leaf) for p in optimizer.steps if p.leaf.grad is not None)
 
 

@@ -126,15 +126,23 @@ def test_what_is_no_list_of_parameters_is_refused(what: str) -> None:
         clip_grad_norm(wrong, 1.0)
 
 
-def test_the_norm_of_an_optimizers_gradients_is_that_of_its_arena() -> None:
-    """Of all in one pass, where none is missing; what another optimizer has taken over is not there."""
-    parameters = [mg.Parameter(np.arange(6, dtype=np.float32).reshape(2, 3)), mg.Parameter(np.ones(4, np.float32))]
+def test_the_norm_of_an_optimizers_gradients_is_that_of_the_runs_of_its_arena() -> None:
+    """Of those that are there, neighbours in one; what another optimizer has taken over is not there."""
+    parameters = [
+        mg.Parameter(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        mg.Parameter(np.ones(4, np.float32)),
+        mg.Parameter(np.ones(2, np.float32)),
+    ]
     optimizer = mg.optim.SGD(parameters, lr=0.1)
-    (parameters[0] * parameters[0]).sum().backward()
-    assert optimizer.arena.whole_gradient() is None
-    assert clip.gradient_norm(optimizer) == pytest.approx(float(np.linalg.norm(2 * np.arange(6))))
-    parameters[1].sum().backward()
-    whole = optimizer.arena.whole_gradient()
-    assert clip_grad_norm(parameters, float("inf")) == pytest.approx(float(np.linalg.norm(whole)))
+    sizes = {(): [], (0,): [6], (1,): [4], (0, 1): [10], (0, 2): [6, 2], (1, 2): [6], (0, 1, 2): [12]}
+    for numbers, expected in sizes.items():
+        optimizer.zero_grad()
+        for number in numbers:
+            (parameters[number] * parameters[number]).sum().backward()
+        runs = optimizer.arena.gradient_runs()
+        assert runs is not None and [run.size for run in runs] == expected
+        norm = np.sqrt(sum(float(np.square(run).sum()) for run in runs))
+        assert clip.gradient_norm(optimizer) == pytest.approx(norm)
+        assert clip_grad_norm(parameters, float("inf")) == pytest.approx(norm)
     mg.optim.SGD(parameters[1:], lr=0.1)
-    assert optimizer.arena.whole_gradient() is None
+    assert optimizer.arena.gradient_runs() is None

@@ -175,8 +175,8 @@ def _squares(optimizer: Optimizer) -> Any:
     """Numbers whose sum is the squared norm of the gradient, on the GPU."""
     from minigrad.kernels.cuda.optimizer import sums_of_squares
 
-    whole = optimizer.arena.whole_gradient()
-    return gradient_squares(optimizer) if whole is None else sums_of_squares(optimizer.arena.xp, whole)
+    runs = optimizer.arena.gradient_runs()
+    return sums_of_squares(optimizer.arena.xp, *runs) if runs is not None and len(runs) == 1 else gradient_squares(optimizer)
 
 
 def _loss(loss_of: LossOf, part: Batch, counts: Any, key: Key) -> Tensor:

@@ -178,6 +178,17 @@ def test_other_options_of_the_rule(options: dict[str, Any], gpu: type[recording.
     assert len(gpu.lengths) == 1 and gpu.lengths[0]["adam_captured"] >= 2
 
 
+def test_a_model_that_is_frozen_in_part_is_measured_and_updated_by_runs(gpu: type[recording.Recorder]) -> None:
+    """Of its gradients those that lie side by side: matrices, and vectors."""
+    runs = [Run(capture, max_norm=0.5) for capture in (True, False)]
+    for run in runs:
+        run.model.freeze("bert.embeddings*")
+        run.make(batches(MANY[:4]))
+    check_equal(*runs)
+    [launched] = gpu.lengths
+    assert launched["sum_of_squares"] == launched["sum_doubles"] == launched["adam_captured"] == 2
+
+
 def test_other_buckets_evicted_graphs_and_batches_without_one(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recordings, "KEPT", 2)
     given = batches([(5, 9, 3), (6, 9, 2), (1, 6), (9, 9, 9, 9), (2, 5), (7, 9, 1), (7, 9, 1)])
