@@ -22,7 +22,7 @@ from minigrad.errors import (
     MinigradError,
     ShapeError,
 )
-from minigrad.parameter import Parameter
+from minigrad.parameter import Buffer, Parameter
 from minigrad.tensor import Tensor
 
 
@@ -58,11 +58,17 @@ def test_data_that_are_no_numbers(data: Any) -> None:
 def test_masked_numbers_are_refused() -> None:
     """They would come back, as whatever stands below the mask."""
     masked = np.ma.array([1.0, 2.0], mask=[False, True])
-    for use in (Tensor, lambda x: Tensor([1.0, 1.0]) * x):
+    p, buffer = Parameter(np.ones(2)), Buffer(np.ones(2))
+    p.grad = np.ones(2)
+    uses = (Tensor, lambda x: Tensor([1.0, 1.0]) * x, p.assign, buffer.assign, lambda x: setattr(p, "grad", x))
+    for use in uses:
         with pytest.raises(DTypeError, match=r"filled\(0\)"):
             use(masked)
+    assert p.tolist() == buffer.tolist() == p.grad.tolist() == [1.0, 1.0]
+    for use in uses:
         use(masked.filled(0))
         use(np.ma.array([1.0, 2.0]))
+    assert p.tolist() == buffer.tolist() == p.grad.tolist() == [1.0, 2.0]
 
 
 def test_data_are_copied() -> None:
