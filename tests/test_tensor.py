@@ -55,6 +55,15 @@ def test_data_that_are_no_numbers(data: Any) -> None:
         Tensor(data)
 
 
+@pytest.mark.parametrize("data", [np.array([1j]), np.complex64(1j), np.array(["1"]), np.array(["2026-11-28"], "M8[D]")], ids=repr)
+def test_a_dtype_makes_no_numbers_of_other_arrays(data: Any) -> None:
+    p = Parameter([1.0])
+    for use in (lambda: Tensor(data, dtype="float32"), lambda: p.assign(data)):
+        with pytest.raises(DTypeError, match=r"a tensor holds floats \(up to float64\), integers or booleans, not "):
+            use()
+    assert p.tolist() == [1.0]
+
+
 def test_masked_numbers_are_refused() -> None:
     """They would come back, as whatever stands below the mask."""
     masked = np.ma.array([1.0, 2.0], mask=[False, True])

@@ -40,10 +40,16 @@ def numbers(data: Any, dtype: np.dtype[Any] | None = None) -> np.ndarray[Any, An
     Raises: DTypeError for what holds no numbers, is ragged, or is a masked array of which not every number counts.
     """
     refuse_masked(data)
+    if isinstance(data, np.ndarray | np.generic):  # before a conversion drops the imaginary parts, or reads texts and dates as numbers
+        _check_held(data.dtype)
     try:
         array = np.array(data, dtype=dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise DTypeError(f"cannot make a tensor of {type(data).__name__}: {error}") from error
-    if array.dtype.kind not in KINDS or array.dtype.itemsize > 8:
-        raise DTypeError(f"a tensor holds floats (up to float64), integers or booleans, not {array.dtype}")
+    _check_held(array.dtype)
     return array
+
+
+def _check_held(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in KINDS or dtype.itemsize > 8:
+        raise DTypeError(f"a tensor holds floats (up to float64), integers or booleans, not {dtype}")
