@@ -69,6 +69,8 @@ def test_masked_numbers_are_refused() -> None:
     masked = np.ma.array([1.0, 2.0], mask=[False, True])
     p, buffer = Parameter(np.ones(2)), Buffer(np.ones(2))
     p.grad = np.ones(2)
+    with pytest.raises(DTypeError, match=r"filled\(0\)"):
+        p[np.ma.array([0, 1], mask=[False, True])]
     uses = (Tensor, lambda x: Tensor([1.0, 1.0]) * x, p.assign, buffer.assign, lambda x: setattr(p, "grad", x))
     for use in uses:
         with pytest.raises(DTypeError, match=r"filled\(0\)"):
