@@ -9,6 +9,7 @@ from weakref import ref
 import numpy as np
 
 from minigrad.backend import Array, device_of, to_device
+from minigrad.backend.dtypes import refuse_masked
 from minigrad.backend.gradients import dense
 from minigrad.errors import DTypeError, ShapeError
 from minigrad.tape import Leaf, rerunning
@@ -28,9 +29,10 @@ def _nobody() -> None:
 def array_for(tensor: Tensor, data: Any) -> Array:
     """What `data` says for the tensor: an array of numbers as it is, of whatever dtype and device, or what a Tensor makes of other data.
 
-    Raises: DTypeError for what are no numbers.
+    Raises: DTypeError for what are no numbers, and for a masked array of which not every number counts.
     """
     source = data.array if isinstance(data, Tensor) else data
+    refuse_masked(source)
     known = getattr(getattr(source, "dtype", None), "kind", None) in ("f", "i", "u", "b")
     return source if known else Tensor(source, dtype=tensor.dtype).array
 
@@ -116,7 +118,7 @@ class Parameter(Tensor):
     def grad(self, gradient: TensorLike | None) -> None:
         """Have the optimizer use a copy of `gradient`, clipped, noisy or projected, in the accumulated one's place; None forgets that.
 
-        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
+        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers, or one that masks some of them.
         """
         given = None if gradient is None else to_device(_fitting(gradient, self, f"the gradient of {self._said}"), self.device)
         self.zero_grad()
@@ -152,7 +154,7 @@ class Parameter(Tensor):
     def assign(self, data: Any) -> None:
         """Overwrite the numbers in place, keeping dtype and device. Graphs recorded before can no longer be differentiated.
 
-        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
+        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers, or one that masks some of them.
         """
         source = _fitting(data, self, self._said)
         target = self.array
@@ -204,7 +206,7 @@ class Buffer(Tensor):
     def assign(self, data: Any) -> None:
         """Replace the numbers by a copy of `data`, keeping dtype and device.
 
-        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers.
+        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers, or one that masks some of them.
         """
         source = _fitting(data, self, "a buffer")
         if not rerunning.get():  # not when `recompute` runs a second time: the first run has done it

@@ -25,7 +25,7 @@ from minigrad.backend import (
     to_number,
     to_numpy,
 )
-from minigrad.backend.dtypes import as_dtype, numbers
+from minigrad.backend.dtypes import as_dtype, numbers, refuse_masked
 from minigrad.backend.gradients import RowSparse, dense
 from minigrad.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from minigrad.hooks import HookHandle
@@ -469,6 +469,7 @@ def _index(part: Any) -> Any:
     elif is_on_gpu(part):
         index = part.copy()
     elif hasattr(part, "dtype"):
+        refuse_masked(part)
         index = np.array(part)
     else:
         index = numbers(part)

@@ -18,7 +18,7 @@ import numpy as np
 
 CHILD = """
 import resource, sys, time
-from minigrad.data.check import check_files
+from minigrad.data.inspection import check_files
 started, records = time.perf_counter(), 0
 if sys.argv[1]:
     records = check_files([sys.argv[1]], near_records=int(sys.argv[2])).splits["data"].records

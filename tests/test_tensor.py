@@ -22,7 +22,7 @@ from minigrad.errors import (
     MinigradError,
     ShapeError,
 )
-from minigrad.parameter import Parameter
+from minigrad.parameter import Buffer, Parameter
 from minigrad.tensor import Tensor
 
 
@@ -55,14 +55,31 @@ def test_data_that_are_no_numbers(data: Any) -> None:
         Tensor(data)
 
 
+@pytest.mark.parametrize("data", [np.array([1j]), np.complex64(1j), np.array(["1"]), np.array(["2026-11-28"], "M8[D]")], ids=repr)
+def test_a_dtype_makes_no_numbers_of_other_arrays(data: Any) -> None:
+    p = Parameter([1.0])
+    for use in (lambda: Tensor(data, dtype="float32"), lambda: p.assign(data)):
+        with pytest.raises(DTypeError, match=r"a tensor holds floats \(up to float64\), integers or booleans, not "):
+            use()
+    assert p.tolist() == [1.0]
+
+
 def test_masked_numbers_are_refused() -> None:
     """They would come back, as whatever stands below the mask."""
     masked = np.ma.array([1.0, 2.0], mask=[False, True])
-    for use in (Tensor, lambda x: Tensor([1.0, 1.0]) * x):
+    p, buffer = Parameter(np.ones(2)), Buffer(np.ones(2))
+    p.grad = np.ones(2)
+    with pytest.raises(DTypeError, match=r"filled\(0\)"):
+        p[np.ma.array([0, 1], mask=[False, True])]
+    uses = (Tensor, lambda x: Tensor([1.0, 1.0]) * x, p.assign, buffer.assign, lambda x: setattr(p, "grad", x))
+    for use in uses:
         with pytest.raises(DTypeError, match=r"filled\(0\)"):
             use(masked)
+    assert p.tolist() == buffer.tolist() == p.grad.tolist() == [1.0, 1.0]
+    for use in uses:
         use(masked.filled(0))
         use(np.ma.array([1.0, 2.0]))
+    assert p.tolist() == buffer.tolist() == p.grad.tolist() == [1.0, 2.0]
 
 
 def test_data_are_copied() -> None:

@@ -28,17 +28,28 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     return known
 
 
+def refuse_masked(data: Any) -> None:
+    """Raises: DTypeError for a masked array of which not every number counts: what lies below a mask would be taken for a number."""
+    if isinstance(data, np.ndarray) and type(data) is not np.ndarray and np.ma.is_masked(data):  # NumPy loads `ma` when it is first named
+        raise DTypeError("a tensor has no mask: say what stands in place of the masked numbers, by .filled(0) for example")
+
+
 def numbers(data: Any, dtype: np.dtype[Any] | None = None) -> np.ndarray[Any, Any]:
     """A new NumPy array of nested numbers or an array.
 
     Raises: DTypeError for what holds no numbers, is ragged, or is a masked array of which not every number counts.
     """
-    if isinstance(data, np.ndarray) and type(data) is not np.ndarray and np.ma.is_masked(data):  # NumPy loads `ma` when it is first named
-        raise DTypeError("a tensor has no mask: say what stands in place of the masked numbers, by .filled(0) for example")
+    refuse_masked(data)
+    if isinstance(data, np.ndarray | np.generic):  # before a conversion drops the imaginary parts, or reads texts and dates as numbers
+        _check_held(data.dtype)
     try:
         array = np.array(data, dtype=dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise DTypeError(f"cannot make a tensor of {type(data).__name__}: {error}") from error
-    if array.dtype.kind not in KINDS or array.dtype.itemsize > 8:
-        raise DTypeError(f"a tensor holds floats (up to float64), integers or booleans, not {array.dtype}")
+    _check_held(array.dtype)
     return array
+
+
+def _check_held(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in KINDS or dtype.itemsize > 8:
+        raise DTypeError(f"a tensor holds floats (up to float64), integers or booleans, not {dtype}")

@@ -18,7 +18,7 @@ from typing import Any
 
 from minigrad.cli._options import add_reading, check_apart, output_file, reading, writing
 from minigrad.data import Tokenizer
-from minigrad.data.check import check_files
+from minigrad.data.inspection import check_files
 from minigrad.data.progress import progress_bar
 from minigrad.data.readers import FORMATS, SUFFIXES, iter_records
 from minigrad.data.records import Record

@@ -1,8 +1,8 @@
 """BERT and the heads that it is fine-tuned with (`bert_pretraining` has the others). Devlin et al., arXiv 1810.04805.
 
 Attribute paths are the published ones, so parameter path = state-dict name = the name used to freeze. Every head is called alike: with
-padded arrays (input_ids, attention_mask, token_type_ids, all (batch, longest); NumPy or Tensor) or with one PackedTokens, plus labels
-and the keywords of `Extras`. Padded input gives padded results with zeros at the pads.
+padded arrays (input_ids, attention_mask with 1 or True for real tokens, token_type_ids, all (batch, longest); NumPy or Tensor) or with
+one PackedTokens, plus labels and the keywords of `Extras`. Padded input gives padded results with zeros at the pads.
 """
 
 from __future__ import annotations

@@ -52,10 +52,11 @@ class MultiHeadAttention(Module):
 
     With a `memory`, the rows of x attend to the memory's sequence of the same number instead (cross-attention). With causal=True a row
     attends to rows up to its own place only; to a memory of another length, so that the last row sees all of it.
-    Shapes: x (rows, dim) with a packing → (rows, dim); or x (batch, longest, dim) with an attention_mask → the same shape. memory
-    likewise, packed or padded, with memory_packing or memory_mask.
-    Raises: ArgumentError if dim does not divide among the heads, and when called with a mask beside or in place of the packing, or with
-    either for a memory that is absent; ShapeError for a packing of other rows, or a memory of another number of sequences.
+    Shapes: x (rows, dim) with a packing → (rows, dim); or x (batch, longest, dim) with an attention_mask (batch, longest), which holds 1 or
+    True for real rows and 0 or False for padding → the same shape. memory likewise, packed or padded, with memory_packing or memory_mask.
+    Raises: ArgumentError if dim does not divide among the heads, and when called with a mask of other numbers, with a mask beside or in
+    place of the packing, or with either for a memory that is absent; ShapeError for a packing of other rows, or a memory of another number
+    of sequences.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0, bias: bool = True, causal: bool = False) -> None:

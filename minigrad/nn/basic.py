@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod, sqrt
 from numbers import Integral
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from minigrad import functional as F
 from minigrad import ops
 from minigrad.backend.random import Draw
-from minigrad.errors import ArgumentError, ShapeError
+from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 from minigrad.nn import init
 from minigrad.nn.checks import check_number, check_packing, check_sizes
 from minigrad.nn.module import Module
@@ -101,10 +101,40 @@ class Dropout(Module):
 
 
 class Sequential(Module):
-    """Layers (or any functions) one after another."""
+    """Layers (or any functions) one after another. `model[i]` is one of them, `model[a:b]` a Sequential of the same layers, not of copies.
+
+    In a state dict the layers are layers.0, layers.1, …; those of a slice are counted anew. A walk of the slice (`parameters`, `train`)
+    names its layers so, too, until the model is walked again.
+    Raises: IndexRangeError for an index beyond the layers, DTypeError for one that is no integer, ArgumentError for a step of 0.
+    """
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
         self.layers = list(layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            chosen = self.layers[index]
+        except IndexError as error:
+            raise IndexRangeError(f"Sequential: there is no layer {index}, it has {len(self)}") from error
+        except TypeError as error:
+            raise DTypeError(f"Sequential: an index is an integer or a slice of them, got {index!r:.80}") from error
+        except ValueError as error:
+            raise ArgumentError(f"Sequential: the step of a slice must not be 0, got {index!r:.80}") from error
+        return self._part(chosen) if isinstance(index, slice) else chosen
+
+    def _part(self, layers: list[Callable[[Any], Any]]) -> Sequential:
+        if not self._knows_paths:
+            self._name()
+        part = Sequential(*layers)
+        part.training = self.training
+        part._knows_paths = True  # a call must not name the layers anew: dropout draws by the paths that they have in the model
+        return part
 
     def forward(self, x: Any) -> Any:
         for layer in self.layers:

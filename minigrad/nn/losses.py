@@ -116,7 +116,10 @@ class KLDivLoss(Module):
 
 
 class CosineSimilarity(Module):
-    """The cosine of the angle between vectors along an axis (in PyTorch `dim`, by default 1); see `functional.cosine_similarity`."""
+    """The cosine of the angle between vectors along an axis (in PyTorch `dim`, by default 1) of what the two broadcast to.
+
+    See `functional.cosine_similarity`.
+    """
 
     def __init__(self, axis: int = -1, eps: float = 1e-8) -> None:
         self.axis, self.eps = axis, eps

@@ -286,8 +286,8 @@ class Module:
                 continue
             try:
                 given[name] = array = array_for(own, state[name])
-            except DTypeError:
-                groups["no array of numbers"].append(name)
+            except DTypeError as error:
+                groups["no array of numbers"].append(f"{name}: {error}")
                 continue
             if tuple(array.shape) != own.shape:
                 groups["mis-shaped"].append(f"{name}: {tuple(array.shape)} given, {own.shape} needed")
@@ -295,7 +295,8 @@ class Module:
         unmatched = Unmatched(groups["missing"], groups["unexpected"])
         if not strict and (len(unmatched.missing_keys) < len(named) or not state):
             del groups["missing"], groups["unexpected"]
-        problems = [f"{what}: {('; ' if what == 'mis-shaped' else ', ').join(entries)}" for what, entries in groups.items() if entries]
+        explained = ("no array of numbers", "mis-shaped")
+        problems = [f"{what}: {('; ' if what in explained else ', ').join(entries)}" for what, entries in groups.items() if entries]
         if problems:
             raise StateDictError(f"{type(self).__name__}.load_state_dict: " + " | ".join(problems))
         for name, array in given.items():

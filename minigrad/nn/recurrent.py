@@ -98,8 +98,9 @@ class _Recurrent(Module):
 class LSTM(_Recurrent):
     """Long short-term memory (`functional.lstm`), layer upon layer, with dropout between the layers.
 
-    Called with packed rows and their packing, or a padded array and its attention_mask; gives (outputs, (h, c)), the last states of every
-    layer and direction. `state` is such a pair to start from, else zeros. Both directions' outputs stand side by side, forward first.
+    Called with packed rows and their packing, or a padded array and its attention_mask (1 or True = real); gives (outputs, (h, c)),
+    the last states of every layer and direction. `state` is such a pair to start from, else zeros. Both directions' outputs stand side by
+    side, forward first.
     Shapes: x (rows, input_size) → outputs (rows, directions · hidden), or (batch, longest, input_size) → (batch, longest, directions ·
     hidden) with zeros at the pads; h and c (layers · directions, sequences, hidden).
     Parameters weight_ih_l0 (4 · hidden, inputs), weight_hh_l0, bias_ih_l0, bias_hh_l0, then …_l0_reverse, …_l1 start uniform in ±1/√hidden.

@@ -39,7 +39,7 @@ class TransformerEncoderLayer(_Blocks):
 
     norm_first=False normalises after each block (the original, BERT's), True before it (pre-norm, which trains deeper stacks).
     causal=True lets a row attend to the rows up to itself only: with norm_first=True this is a layer of GPT.
-    Shapes: x (rows, dim) with a packing, or (batch, longest, dim) with an attention_mask; the output has x's shape.
+    Shapes: x (rows, dim) with a packing, or (batch, longest, dim) with an attention_mask (1 or True = real); the output has x's shape.
     activation: a name (`nn.activation.ACTIVATIONS`), or any function or layer that keeps the shape.
     Raises: ArgumentError for sizes, rates or names that cannot be, and as `MultiHeadAttention` when called.
     """
@@ -109,8 +109,8 @@ class TransformerDecoderLayer(_Blocks):
     """Causal self-attention, attention to a memory, and a feed-forward block, each with dropout, a residual connection and a layer norm.
 
     norm_first, activation: as in `TransformerEncoderLayer`.
-    Shapes: x and memory (rows, dim) with packing and memory_packing, or padded (batch, length, dim) with attention_mask and memory_mask,
-    each as it likes; both hold the same number of sequences, of any lengths. The output has x's shape.
+    Shapes: x and memory (rows, dim) with packing and memory_packing, or padded (batch, length, dim) with attention_mask and memory_mask
+    (1 or True = real), each as it likes; both hold the same number of sequences, of any lengths. The output has x's shape.
     Raises: ArgumentError for sizes, rates or names that cannot be, and as `MultiHeadAttention` when called.
     """
 

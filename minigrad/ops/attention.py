@@ -103,11 +103,11 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(q kᵀ / √d) v over padded arrays; packed batches use a model's own attention, which computes no padding.
 
-    mask: True where a query may attend to a key, broadcast to (*b, queries, keys). causal: a query sees the keys up to its own place; of
-    queries and keys of unequal number, the last query sees the last key. Where both are given, both must allow a key. A query without any
-    key gives zeros.
+    mask: True (or 1) where a query may attend to a key, broadcast to (*b, queries, keys). PyTorch adds a mask of floats to the scores: of
+    one that holds 0 and -inf, pass mask == 0. causal: a query sees the keys up to its own place; of queries and keys of unequal number, the
+    last query sees the last key. Where both are given, both must allow a key. A query without any key gives zeros.
     Shapes: q (*b, queries, d), k (*b, keys, d), v (*b, keys, dv) → (*b, queries, dv).
-    Raises: ShapeError for arrays of fewer than two axes, and for shapes that do not fit.
+    Raises: ShapeError for arrays of fewer than two axes, and for shapes that do not fit; ArgumentError for a mask of floats.
     """
     q, k, v = as_tensors(q, k, v)
     if min(q.ndim, k.ndim, v.ndim) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from math import inf
 from numbers import Real
 from typing import Any
@@ -71,6 +72,14 @@ def pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
     if first.shape != second.shape:
         raise ShapeError(f"{name}: the shapes {first.shape} and {second.shape} differ: they must be equal")
     return first, second
+
+
+def common_shape(name: str, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which two broadcast. Raises: ShapeError."""
+    sides = list(zip_longest(reversed(x), reversed(y), fillvalue=1))
+    if any(m != n and 1 not in (m, n) for m, n in sides):
+        raise ShapeError(f"{name}: the shapes {x} and {y} do not broadcast")
+    return tuple(n if m == 1 else m for m, n in reversed(sides))
 
 
 def positive(name: str, what: str, value: Any) -> float:

@@ -1,7 +1,7 @@
 """Losses: how far predictions are from targets, with the definitions and argument names of PyTorch.
 
-Everywhere reduction is "mean", "sum" or "none", and nothing is broadcast silently. Only the classification loss has a pullback of its
-own, because logits may be as wide as a vocabulary; the others are made of operations.
+Everywhere reduction is "mean", "sum" or "none", and predictions and targets are not broadcast. Only the classification loss has a pullback
+of its own, because logits may be as wide as a vocabulary; the others are made of operations.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from minigrad.backend import Array, namespace_of, to_number
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.activation import softplus
+from minigrad.ops.axes import axis_of
 from minigrad.ops.elementwise import exp, log, where
 from minigrad.ops.index import check_rows
 from minigrad.ops.loss_arguments import (
@@ -22,6 +23,7 @@ from minigrad.ops.loss_arguments import (
     check_reduction,
     check_smoothing,
     class_weights,
+    common_shape,
     floating,
     label_ids,
     pair,
@@ -29,6 +31,7 @@ from minigrad.ops.loss_arguments import (
     reduced,
 )
 from minigrad.ops.reduce import norm
+from minigrad.ops.shape import broadcast_to
 from minigrad.ops.softmax import log_softmax
 from minigrad.tensor import Tensor, TensorLike
 
@@ -197,17 +200,23 @@ def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", l
 def cosine_similarity(x1: TensorLike, x2: TensorLike, axis: int = -1, eps: float = 1e-8) -> Tensor:
     """x1 · x2 / (max(‖x1‖, eps) · max(‖x2‖, eps)) along an axis: the cosine of the angle; a zero vector has cosine 0.
 
-    A norm below eps counts as the constant eps, so gradients stay finite. Shapes: (*s), (*s) → (*s) without the axis.
-    Raises: ShapeError; ArgumentError for an eps that is not above 0.
+    A norm below eps counts as the constant eps, so gradients stay finite. The two broadcast, and `axis` is one of their common shape:
+    (n, 1, d) with (1, m, d) is every row with every other. Shapes: (*s), (*s) → (*s) without the axis.
+    Raises: ShapeError for shapes that do not broadcast or an axis that they lack; ArgumentError for an eps that is not above 0.
     """
     least = positive("cosine_similarity", "eps", eps)
-    a, b = pair("cosine_similarity", x1, x2)
+    a = floating(x1)
+    b = beside(x2, a)
+    shape = common_shape("cosine_similarity", a.shape, b.shape)
+    place = axis_of("cosine_similarity", axis, shape) - len(shape)  # from the end, where it is the same axis of both
 
     def direction(x: Tensor) -> Tensor:
-        length = norm(x, axis=axis, keepdims=True)
+        if x.ndim < -place or x.shape[place] != shape[place]:  # one number stands for all along the axis
+            x = broadcast_to(x, shape=shape)
+        length = norm(x, axis=place, keepdims=True)
         return x / where(length.array > least, length, least)
 
-    return (direction(a) * direction(b)).sum(axis=axis)
+    return (direction(a) * direction(b)).sum(axis=place)
 
 
 # ---------------------------------------------------------------- distances

@@ -213,7 +213,9 @@ def triu(x: TensorLike, k: int = 0) -> Tensor:
 def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
     """x with `value` where the mask holds, in x's dtype; mask and value broadcast to x, whose masked elements receive gradient 0.
 
-    Raises: ShapeError if mask or value do not broadcast to x; DTypeError for a floating value among integers.
+    The mask holds booleans, or the integers 0 and 1.
+    Raises: ShapeError if mask or value do not broadcast to x; DTypeError for a floating value among integers; ArgumentError for a mask of
+    floats or other numbers.
     """
     x = as_tensor(x)
     fill = value.astype(x.dtype) if isinstance(value, Tensor) else Tensor(value, dtype=x.dtype, device=x.device)

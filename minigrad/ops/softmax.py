@@ -44,13 +44,17 @@ def log_softmax(xp: Any, x: Array, *, axis: int = -1) -> Any:
 
 
 def allowed(mask: TensorLike, x: Tensor) -> Array:
-    """A mask as booleans of x's shape, where x lives.
+    """A mask of booleans, or of the integers 0 and 1, as booleans of x's shape, where x lives.
 
-    Raises: ShapeError; ArgumentError for a mask that is to be added to scores (0 and -inf), which would mean the opposite.
+    Raises: ShapeError; ArgumentError for other numbers and for floats, which elsewhere are added to scores: zeros would mean the opposite.
     """
     given = as_tensor(mask).array
-    if given.dtype.kind == "f" and not to_number(((given == 0) | (given == 1)).all()):
-        raise ArgumentError("a mask says where something holds: pass booleans (or 0 and 1), not numbers that are added to scores")
+    floats = given.dtype.kind == "f" and given.size > 0  # an empty list arrives as floats
+    if floats or (given.dtype.kind in "iu" and not to_number(((given == 0) | (given == 1)).all())):
+        raise ArgumentError(
+            f"a mask says where something holds: pass booleans (or the integers 0 and 1), not {given.dtype} numbers that are added to "
+            "scores. Of a mask that is added (0 and -inf) pass mask == 0, of floats 0 and 1 pass mask != 0"
+        )
     allowed = to_device(given != 0, x.device)
     try:
         return namespace_of(x.array).broadcast_to(allowed, x.shape)

@@ -87,11 +87,13 @@ def heat_map(
     values: Sequence[Sequence[float]],
     x_label: str = "",
     y_label: str = "",
+    of: int | None = None,
 ) -> str:
     """A table of numbers, each on a ground that is darker the larger it is. In a confusion matrix, rows are gold and columns predictions.
 
     The colour follows the square root, so that rare confusions can be seen beside a full diagonal. Of more than `MAX_CLASSES` rows or
-    columns the ones with the largest sums are shown; where both have the same labels, the same ones of both.
+    columns the ones with the largest sums are shown; where both have the same labels, the same ones of both. of: how many rows and columns
+    there are, if the caller passes the largest ones only.
 
     Shapes: values (rows, columns)
     Raises: ArgumentError: the table does not have a row for each row label with a value for each column label.
@@ -101,7 +103,9 @@ def heat_map(
     rows, columns = _largest_classes(row_labels, column_labels, values)
     row_names, column_names = [shortened(row_labels[i], 22) for i in rows], [shortened(column_labels[j], 22) for j in columns]
     table = [[_clamped(values[i][j]) for j in columns] for i in rows]
-    left_out = f"{_left_out(len(row_labels), len(rows), 'rows')} {_left_out(len(column_labels), len(columns), 'columns')}".strip()
+    left_out = (
+        f"{_left_out(of or len(row_labels), len(rows), 'rows')} {_left_out(of or len(column_labels), len(columns), 'columns')}".strip()
+    )
 
     left = 30 + max(map(text_width, row_names), default=0) + (18 if y_label else 0)
     longest = max(map(text_width, column_names), default=0)

@@ -39,7 +39,7 @@ from minigrad.train.tasks import KINDS
 MAX_CONFIG_BYTES = 1 << 20
 CONFIG_NAME = "config.toml"
 STRONGER = {("training", "epochs"): "steps", ("data", "batch_size"): "batch_tokens"}
-"""What takes the place of a setting where both are given, be it in a file that a run wrote, which holds every default."""
+"""By a setting, the one that counts in its place where a file gives both, as files that runs write do: they hold the defaults too."""
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class RunConfig:
     def from_toml(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         """Read a file. overrides: texts such as "training.lr=1e-4", whose values are TOML, or else taken as strings.
 
-        They count where the file has a stronger setting, too: of "training.epochs=2" a `steps` in the file gives way.
+        One counts even where the file has what would count in its place: "training.epochs=2" takes a `steps` out of the file.
         Raises: ConfigError naming the file and the key.
         """
         content = read_bounded(path, MAX_CONFIG_BYTES, ConfigError, "config-limit")

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from kernels.cuda import short_arrays
+from kernels.cuda.architectures import ARCHITECTURES
 from kernels.cuda.emulation import Emulator, check_guards, guarded
 
 from minigrad.backend import gemm
 from minigrad.backend.gradients import Product
 from minigrad.errors import MissingExtraError
-from minigrad.kernels.cuda.build import ARCHITECTURES, compile_source, resources, takes
+from minigrad.kernels.cuda.build import compile_source, resources, takes
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed (the `gpu` extra)")
 

@@ -247,11 +247,19 @@ def test_load_state_dict_names_every_problem_and_changes_nothing() -> None:
     del state["by_name.right.deep"], state["pair.0"]
     state["extra"], state["other"] = np.zeros(1), np.zeros(1)
     state["scale"], state["first.bias"] = np.zeros(3), np.zeros((3, 1))
-    state["first.weight"], state["blocks.0.weight"] = [["a", "b"]] * 3, [[1.0], [1.0, 2.0]]
+    texts, ragged, masked = [["a", "b"]] * 3, [[1.0], [1.0, 2.0]], np.ma.masked_less(np.arange(3.0), 1.0)
+    state["first.weight"], state["blocks.0.weight"], state["blocks.1.layers.1.bias"] = texts, ragged, masked
+
+    def why(data: Any) -> str:
+        with pytest.raises(DTypeError) as refused:
+            mg.Tensor(data, dtype="float32")
+        return str(refused.value)
+
     with pytest.raises(StateDictError) as caught:
         tree.load_state_dict(state)
     assert str(caught.value) == (
-        "Tree.load_state_dict: no array of numbers: first.weight, blocks.0.weight"
+        f"Tree.load_state_dict: no array of numbers: first.weight: {why(texts)}; blocks.0.weight: {why(ragged)}; "
+        f"blocks.1.layers.1.bias: {why(masked)}"
         " | mis-shaped: scale: (3,) given, (2,) needed; first.bias: (3, 1) given, (3,) needed"
         " | missing: pair.0, by_name.right.deep | unexpected: extra, other"
     )

@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import arrays, generator, shapes
+from strategies import arrays, broadcastable, generator, shapes
 from support import grad_of, leaf
 
 import minigrad as mg
@@ -181,11 +181,20 @@ def test_an_impossible_target_of_kl_div_contributes_0(log_target: bool) -> None:
 
 @given(data=st.data())
 def test_cosine_similarity_by_hand(data: st.DataObject) -> None:
-    shape = data.draw(shapes(min_dims=1, min_side=1))
-    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
-    a, b = data.draw(arrays(shape, "nonzero")), data.draw(arrays(shape, "nonzero"))
-    expected = (a * b).sum(axis) / np.linalg.norm(a, axis=axis) / np.linalg.norm(b, axis=axis)
+    first, second = data.draw(broadcastable(2, min_dims=1, min_side=1).filter(any))
+    ndim = max(len(first), len(second))
+    axis = data.draw(st.integers(-ndim, ndim - 1))
+    a, b = data.draw(arrays(first, "nonzero")), data.draw(arrays(second, "nonzero"))
+    whole_a, whole_b = np.broadcast_arrays(a, b)
+    expected = (whole_a * whole_b).sum(axis) / np.linalg.norm(whole_a, axis=axis) / np.linalg.norm(whole_b, axis=axis)
     same(F.cosine_similarity(mg.Tensor(a), b, axis), expected)
+
+
+def test_cosine_similarity_of_every_row_with_every_other() -> None:
+    a, b = np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[4.0, 3.0], [0.0, 2.0], [-1.0, 0.0]])
+    expected = [[0.96, 0.8, -0.6], [0.8, 0.0, -1.0]]
+    np.testing.assert_allclose(F.cosine_similarity(a[:, None], b[None]).numpy(), expected, rtol=1e-15)
+    np.testing.assert_allclose(F.cosine_similarity(a, b[:1]).numpy(), [0.96, 0.8], rtol=1e-15)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -233,7 +242,8 @@ def test_huber_loss_far_away_does_not_overflow() -> None:
 
 
 # ---------------------------------------------------------------- dtypes
-PAIRS = [F.bce_with_logits, F.mse_loss, F.l1_loss, F.huber_loss, F.smooth_l1_loss, F.kl_div, F.cosine_similarity, F.soft_cross_entropy]
+LOSSES = [F.bce_with_logits, F.mse_loss, F.l1_loss, F.huber_loss, F.smooth_l1_loss, F.kl_div, F.soft_cross_entropy]
+PAIRS = [*LOSSES, F.cosine_similarity]
 by_name = pytest.mark.parametrize("loss", PAIRS, ids=lambda loss: loss.__name__)
 
 
@@ -279,14 +289,14 @@ def test_targets_of_any_dtype_keep_float64() -> None:
 
 
 # ---------------------------------------------------------------- what is refused
-@by_name
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_shapes_that_differ_are_refused(loss: Any) -> None:
     for wrong in (np.zeros(2), np.zeros((2, 1)), np.zeros((1, 2, 2)), 0.0):
         with pytest.raises(ShapeError, match="must be equal"):
             loss(mg.zeros((2, 2)), wrong)
 
 
-@pytest.mark.parametrize("loss", [*PAIRS[:-2], F.soft_cross_entropy], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 @pytest.mark.parametrize("word", ["median", None, 3, ["mean"]])
 def test_unknown_reductions_are_refused(loss: Any, word: Any) -> None:
     with pytest.raises(ArgumentError, match=f"{loss.__name__}: reduction is one of mean, sum, none"):
@@ -329,7 +339,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[MinigradError], str]] = {
     "delta": (lambda: F.huber_loss(Z, Z, delta=0.0), ArgumentError, "huber_loss: delta is a number above 0, got 0.0"),
     "beta": (lambda: F.smooth_l1_loss(Z, Z, beta=float("nan")), ArgumentError, "smooth_l1_loss: beta is a number above 0"),
     "eps": (lambda: F.cosine_similarity(Z, Z, eps="small"), ArgumentError, "cosine_similarity: eps is a number above 0"),  # type: ignore[arg-type]
-    "axis": (lambda: F.cosine_similarity(Z, Z, axis=2), ShapeError, "axis"),
+    "axis": (lambda: F.cosine_similarity(Z, Z, axis=2), ShapeError, "cosine_similarity: axis 2 is out of bounds for shape (2, 3)"),
+    "unlike vectors": (
+        lambda: F.cosine_similarity(Z, np.ones((3, 2))),
+        ShapeError,
+        "cosine_similarity: the shapes (2, 3) and (3, 2) do not broadcast",
+    ),
     "logits of the operation": (lambda: ops.cross_entropy(np.zeros(3), np.zeros(3, int)), ShapeError, "takes logits (n, classes)"),
 }
 

@@ -34,11 +34,7 @@ OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 """For the compiler, besides the architecture; the last makes it say what each kernel needs."""
 
 TUNED = (80, 90)
-"""Those that registers are shared out for: Ampere (A100) and Hopper (H100, H200)."""
-
-ARCHITECTURES = (60, 70, 75, 80, 86, 89, 90, 100, 120)
-"""Those that kernels are compiled for by the tests: from Pascal (P100) over Volta (V100), Turing (T4), Ampere, Ada (L4) and Hopper to
-Blackwell (B200, RTX 50)."""
+"""The architectures that registers are shared out for: Ampere (A100) and Hopper (H100, H200)."""
 
 
 # ---------------------------------------------------------------- compiling

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from minigrad import plots
 from minigrad.errors import DataError
+from minigrad.plots.charts import MAX_CLASSES
 from minigrad.train.metrics import ClassificationReport, EntityReport, NerReport, by_group, regression_metrics
 from minigrad.train.metrics.entities import entity_counts, entity_f1, tag_counts
 from minigrad.train.reports.prediction_rows import PredictionRow, read_predictions
 from minigrad.train.reports.tally import Mistake, Summary, Tally, mistake_of
 
-MAX_CLASSES = 200
-"""Classes of the confusion matrix that are counted out; its picture shows fewer."""
 LARGEST = 1e100
 """Numbers beyond are left out of the scores of a regression as NaN is: their squares are beyond any float."""
 _CHUNK = 256
@@ -62,10 +61,10 @@ class _Classes(Tally):
             predicted[prediction] += count
         names = [*dict.fromkeys([*self.names, *sorted({*gold, *predicted})])]
         counts = np.array([(self.confusion[name, name], predicted[name], gold[name]) for name in names], np.int64)
-        shown = sorted(names, key=lambda name: -gold[name] - predicted[name])[:MAX_CLASSES]
-        shown = [name for name in names if name in set(shown)] if len(names) > MAX_CLASSES else names
+        largest = set(sorted(names, key=lambda name: -gold[name] - predicted[name])[:MAX_CLASSES])
+        shown = [name for name in names if name in largest]
         table = [[self.confusion[label, prediction] for prediction in shown] for label in shown]
-        chart = plots.heat_map(f"Confusion matrix, {self.split}", shown, shown, table, "prediction", "gold")
+        chart = plots.heat_map(f"Confusion matrix, {self.split}", shown, shown, table, "prediction", "gold", of=len(names))
         return {"report": ClassificationReport.of(names, counts).to_dict()}, {"confusion": chart}
 
     def by_group(self) -> dict[str, object]:

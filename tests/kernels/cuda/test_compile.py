@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kernels.cuda.architectures import ARCHITECTURES
 from kernels.cuda.cubins import is_whole, most_threads, parameter_sizes
 
 from minigrad.backend.precision import PRECISIONS
 from minigrad.backend.probe import Asked
 from minigrad.errors import MissingExtraError
-from minigrad.kernels.cuda.build import ARCHITECTURES, SOURCES, TUNED, Resources, compile_source, resources, sources
+from minigrad.kernels.cuda.build import SOURCES, TUNED, Resources, compile_source, resources, sources
 from minigrad.kernels.cuda.table import HEAD_SIZES, STORAGES, TABLE
 
 REGISTERS = {

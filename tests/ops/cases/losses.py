@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 from ops.cases.base import Sample, case
-from strategies import arrays, generator, shapes
+from strategies import arrays, broadcastable, generator, shapes
 
 reductions = st.sampled_from(["mean", "sum", "none"])
 smoothings = st.sampled_from([0.0, 0.1])
@@ -66,9 +66,10 @@ def kl_div(draw: Any) -> Sample:
 
 @case
 def cosine_similarity(draw: Any) -> Sample:
-    shape = draw(shapes(min_dims=1, max_dims=3, min_side=1, max_size=8))
-    axis = draw(st.integers(-len(shape), len(shape) - 1))
-    return Sample((draw(arrays(shape, "nonzero")), draw(arrays(shape, "nonzero"))), {"axis": axis})
+    a, b = draw(broadcastable(2, min_dims=1, max_dims=3, min_side=1, max_size=8).filter(any))
+    ndim = max(len(a), len(b))
+    axis = draw(st.integers(-ndim, ndim - 1))
+    return Sample((draw(arrays(a, "nonzero")), draw(arrays(b, "nonzero"))), {"axis": axis})
 
 
 @case

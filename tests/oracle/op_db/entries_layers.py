@@ -133,11 +133,6 @@ def bce_with_logits(x: Tensor, target: Tensor, weight: Any = None, reduction: st
     return F.bce_with_logits(x, target, weight, pos_weight, reduction)  # type: ignore[no-any-return]
 
 
-def same_shapes(x: Tensor, y: Tensor) -> None:
-    if x.shape != y.shape:
-        raise NotCompared("a loss of tensors of different shapes: minigrad broadcasts nothing silently")
-
-
 def loss(name: str) -> Adapter:
     def adapter(x: Tensor, target: Tensor, reduction: str = "mean", **options: Any) -> Tensor:
         refuse(weight=options.pop("weight", None))
@@ -149,8 +144,8 @@ def loss(name: str) -> Adapter:
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    same_shapes(x1, x2)
-    return F.cosine_similarity(x1, x2, axes(x1, dim), eps)  # type: ignore[no-any-return]
+    longer = max(x1, x2, key=lambda x: x.ndim)
+    return F.cosine_similarity(x1, x2, axes(longer, dim), eps)  # type: ignore[no-any-return]
 
 
 BOOK = Book(

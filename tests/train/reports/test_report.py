@@ -234,6 +234,16 @@ def test_predictions_without_labels_are_counted_only(tmp_path: Path) -> None:
     assert "Without labels nothing can be scored." in shown.texts
 
 
+def test_a_confusion_matrix_says_of_how_many_classes_it_shows_the_largest(tmp_path: Path) -> None:
+    row, names = classified(1)[0], [f"class {i:03}" for i in range(300)]
+    labels = names + names[-5:] * 2 + ["class 100"] * 9
+    rows = [row | {"label": label, "prediction": label, "probabilities": {label: 1.0}} for label in labels]
+    write_lines(tmp_path / "predictions-test.jsonl", rows)
+    drawn = summarise(tmp_path / "predictions-test.jsonl", "test").charts["confusion"]
+    assert "The 20 largest of 300 rows. The 20 largest of 300 columns." in drawn
+    assert {f"class {i:03}" for i in (100, 295, 299)} < set(re.findall(r"class \d{3}", drawn))
+
+
 def test_many_classes_are_bounded(tmp_path: Path) -> None:
     rows = [row | {"label": f"label {i}", "prediction": f"label {i // 2}"} for i, row in enumerate(classified(2000))]
     report, data, shown = written(tmp_path, test=rows)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad.data import Tokenizer, copies
-from minigrad.data.check import MAX_LABELS, check_files
 from minigrad.data.duplicates import folded, similarity
+from minigrad.data.inspection import MAX_LABELS, check_files
 from minigrad.errors import ArgumentError, DataError
 
 
