@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import prod, sqrt
 from numbers import Integral
-from typing import Any
+from typing import Any, SupportsIndex
 
 from minigrad import functional as F
 from minigrad import ops
@@ -101,11 +101,9 @@ class Dropout(Module):
 
 
 class Sequential(Module):
-    """Layers (or any functions) one after another. `model[i]` is one of them, `model[a:b]` a Sequential of the same layers, not of copies.
+    """Layers (or any functions) one after another. `model[i]` is one of them.
 
-    In a state dict the layers are layers.0, layers.1, …; those of a slice are counted anew. A walk of the slice (`parameters`, `train`)
-    names its layers so, too, until the model is walked again.
-    Raises: IndexRangeError for an index beyond the layers, DTypeError for one that is no integer, ArgumentError for a step of 0.
+    Raises: of `[]`, IndexRangeError for an index beyond the layers and DTypeError for one that is no integer.
     """
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
@@ -117,24 +115,13 @@ class Sequential(Module):
     def __iter__(self) -> Iterator[Any]:
         return iter(self.layers)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        if not isinstance(index, SupportsIndex):
+            raise DTypeError(f"Sequential: an index is an integer, got {index!r:.80}; a part is nn.Sequential(*list(model)[a:b])")
         try:
-            chosen = self.layers[index]
+            return self.layers[index]
         except IndexError as error:
             raise IndexRangeError(f"Sequential: there is no layer {index}, it has {len(self)}") from error
-        except TypeError as error:
-            raise DTypeError(f"Sequential: an index is an integer or a slice of them, got {index!r:.80}") from error
-        except ValueError as error:
-            raise ArgumentError(f"Sequential: the step of a slice must not be 0, got {index!r:.80}") from error
-        return self._part(chosen) if isinstance(index, slice) else chosen
-
-    def _part(self, layers: list[Callable[[Any], Any]]) -> Sequential:
-        if not self._knows_paths:
-            self._name()
-        part = Sequential(*layers)
-        part.training = self.training
-        part._knows_paths = True  # a call must not name the layers anew: dropout draws by the paths that they have in the model
-        return part
 
     def forward(self, x: Any) -> Any:
         for layer in self.layers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minigrad.backend import Array, namespace_of, to_device, to_number
+from minigrad.backend import Array, device_of, namespace_of, to_device
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import op
 from minigrad.tensor import Tensor, TensorLike, as_tensor
@@ -46,11 +46,12 @@ def log_softmax(xp: Any, x: Array, *, axis: int = -1) -> Any:
 def allowed(mask: TensorLike, x: Tensor) -> Array:
     """A mask of booleans, or of the integers 0 and 1, as booleans of x's shape, where x lives.
 
-    Raises: ShapeError; ArgumentError for other numbers and for floats, which elsewhere are added to scores: zeros would mean the opposite.
+    Raises: ShapeError; ArgumentError for floats, which elsewhere are added to scores (zeros would mean the opposite), and for other
+    integers in a mask on the host: on a GPU, looking at them would wait for it.
     """
     given = as_tensor(mask).array
     floats = given.dtype.kind == "f" and given.size > 0  # an empty list arrives as floats
-    if floats or (given.dtype.kind in "iu" and not to_number(((given == 0) | (given == 1)).all())):
+    if floats or (given.dtype.kind in "iu" and device_of(given) == "cpu" and not ((given == 0) | (given == 1)).all()):
         raise ArgumentError(
             f"a mask says where something holds: pass booleans (or the integers 0 and 1), not {given.dtype} numbers that are added to "
             "scores. Of a mask that is added (0 and -inf) pass mask == 0, of floats 0 and 1 pass mask != 0"
