@@ -12,9 +12,10 @@ from kernels.cuda.emulation import RACES, Emulator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# No deadline in either profile: on a shared machine it would measure the neighbours, not the code.
+# No deadline in any profile: on a shared machine it would measure the neighbours, not the code.
 settings.register_profile("dev", max_examples=15, deadline=None)
-settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+settings.register_profile("ci", max_examples=30, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=200, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

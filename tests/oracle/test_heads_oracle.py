@@ -62,7 +62,7 @@ BASE = MINI | {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not THOROUGH, reason="half a minute and 3 GB: with HYPOTHESIS_PROFILE=ci")
+@pytest.mark.skipif(not THOROUGH, reason="half a minute and 3 GB: with HYPOTHESIS_PROFILE=thorough")
 @pytest.mark.parametrize("kind", ["BertForSequenceClassification", "BertForMaskedLM", "BertForMultipleChoice"])
 def test_base(kind: str) -> None:
     """Twelve layers of the published width; as a classifier of sequences with the published vocabulary and places, too."""

@@ -1,6 +1,6 @@
 """The metrics equal scikit-learn's, seqeval's and SciPy's on random cases, degenerate ones among them.
 
-`HYPOTHESIS_PROFILE=ci` runs 10,000 cases of each family, otherwise 200; `-s` prints how many and the largest difference.
+`HYPOTHESIS_PROFILE=thorough` runs 10,000 cases of each family, otherwise 200; `-s` prints how many and the largest difference.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ stats = pytest.importorskip("scipy.stats", reason="needs SciPy, which scikit-lea
 # The oracles warn of every degenerate case, of which there are many.
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
-CASES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else 200
+CASES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 200
 AVERAGES = ("micro", "macro", "weighted")
 Ints = NDArray[np.int64]
 T = TypeVar("T")

@@ -24,7 +24,7 @@ torch.set_num_threads(1)  # the models are small, and on a shared machine two th
 HIDDEN, LOSS, GRADIENT = 1e-10, 1e-12, 1e-9
 """Float64 rounding and nothing else."""
 
-THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 """Whether to take the time for published sizes."""
 
 FAMILIES = {"Bert": BertConfig, **CONFIGS}
