@@ -1,7 +1,8 @@
 """Every head of BERT on published weights (MiniLM-L6) equals transformers, in float64 and float32, on real texts, padded and packed.
 
 Both libraries read the checkpoint themselves; a head that it lacks is random, and the same on both sides. Two layers and few texts; all
-six layers and more texts with HYPOTHESIS_PROFILE=thorough. `python -m pytest tests/oracle/test_minilm_oracle.py -s` prints the largest errors.
+six layers and more texts with HYPOTHESIS_PROFILE=thorough. `python -m pytest tests/oracle/test_minilm_oracle.py -s` prints the largest
+errors.
 """
 
 from __future__ import annotations
