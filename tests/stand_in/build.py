@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ from kernels.cuda import emulation
 HERE = Path(__file__).parent
 EMULATOR = Path(emulation.__file__).parent
 
-FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-ffp-contract=off")
+FLAGS = ("-std=c++20", "-O2", "-fPIC", "-ffp-contract=off")
 
 CUBLAS = "libcublas.so.12"
 """The name under which CuPy's module looks for it, also that of the version of each of its functions."""
@@ -41,13 +42,14 @@ def made(name: str, parts: Iterable[str | bytes], make: Callable[[Path], object]
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
         digest.update(b"\0")
-    path = cache_folder() / digest.hexdigest()[:32] / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent) as folder:
-            make(Path(folder) / name)
-            os.replace(Path(folder) / name, path)  # at once, if several processes make it
-    return path
+    folder = cache_folder() / digest.hexdigest()[:32]
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as new:
+            make(Path(new) / name)
+            with suppress(OSError):  # if another process was sooner
+                os.rename(new, folder)
+    return folder / name
 
 
 def run(*command: str) -> str:
@@ -103,7 +105,16 @@ def _library(name: str, sources: Sequence[Path], stubs: str, options: Sequence[s
         (path.parent / "stubs.cpp").write_text(stubs, encoding="utf-8")
         (path.parent / "versions").write_text(f"{name} {{ global: *; }};\n", encoding="utf-8")
         linked = [f"-Wl,-soname,{name}", "-Wl,-Bsymbolic", f"-Wl,--version-script={path.parent / 'versions'}"]
-        compiled(path, f"-I{HERE / 'include'}", f"-I{headers()}", *map(str, sources), str(path.parent / "stubs.cpp"), *options, *linked)
+        compiled(
+            path,
+            "-shared",
+            f"-I{HERE / 'include'}",
+            f"-I{headers()}",
+            *map(str, sources),
+            str(path.parent / "stubs.cpp"),
+            *options,
+            *linked,
+        )
 
     texts = [path.read_bytes() for path in (HERE / "device.h", *sources)]
     return made(name, [stubs, *texts, *FLAGS, *options, str(headers())], make)
@@ -123,21 +134,32 @@ def our_kernels(source: str, names: list[str]) -> Path:
 KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
 
 
-def cupy_kernels(text: str, definitions: Sequence[str]) -> Path:
-    """The library of one of CuPy's sources. Raises: RuntimeError if g++ refuses it."""
+@cache
+def front() -> tuple[Path, list[str]]:
+    """What stands in front of CuPy's kernels, compiled beforehand, and options to compile it and them with."""
     import cupy
 
+    includes = [HERE / "include", Path(cupy.__file__).parent / "_core" / "include"]
+    options = ["-w", "-fpermissive", *(f"-I{path}" for path in includes)]
+    headers = [EMULATOR / "emulator.h", HERE / "cupy_kernels.h", includes[0] / "cupy" / "complex.cuh", includes[1] / "cupy" / "carray.cuh"]
+
+    def make(path: Path) -> None:
+        path.write_text("".join(f'#include "{header}"\n' for header in headers), encoding="utf-8")
+        compiled(path.with_name("front.h.gch"), "-x", "c++-header", *options, str(path))
+
+    texts = [path.read_bytes() for path in sorted([*headers, *EMULATOR.glob("*.h"), *includes[0].rglob("*.cuh")])]
+    return made("front.h", [*texts, *map(str, headers), *FLAGS], make), options
+
+
+def cupy_kernels(text: str, definitions: Sequence[str]) -> Path:
+    """The library of one of CuPy's sources. Raises: RuntimeError if g++ refuses it."""
     names = KERNEL.findall(text)
     together = any(word in text for word in ("__syncthreads", "__shfl", "__syncwarp")) or "CUPY_FOR" not in text
     text += "".join(f"\n{'EMULATE' if together else 'RUN_BY_ONE_THREAD'}({name})" for name in names) + "\n"
-    includes = [HERE / "include", Path(cupy.__file__).parent / "_core" / "include"]
-    front = [EMULATOR / "emulator.h", HERE / "cupy_kernels.h"]
+    header, options = front()
 
     def make(path: Path) -> None:
-        source = path.with_suffix(".cpp")
-        source.write_text(text, encoding="utf-8")
-        before = [option for path in front for option in ("-include", str(path))]
-        compiled(path, "-w", "-fpermissive", *before, *(f"-I{path}" for path in includes), *definitions, str(source))
+        path.with_suffix(".cpp").write_text(text, encoding="utf-8")
+        compiled(path, "-shared", "-include", str(header), *options, *definitions, str(path.with_suffix(".cpp")))
 
-    texts = [path.read_bytes() for path in sorted([*front, *EMULATOR.glob("*.h"), *includes[0].rglob("*.cuh")])]
-    return made("kernels.so", [text, *definitions, *texts, cupy.__version__, *FLAGS], make)
+    return made("kernels.so", [text, *definitions, str(header)], make)
