@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import platform
+import shutil
 import struct
 from collections.abc import Sequence
 from functools import cache
@@ -27,6 +28,9 @@ def install() -> ctypes.CDLL:
     """The library in place of the driver. Raises: UnavailableError with a sentence why it cannot work here."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise UnavailableError(f"the stand-in for a GPU needs Linux on x86-64, and this is {platform.system()} on {platform.machine()}")
+    for command in ("g++", "nm"):
+        if shutil.which(command) is None:
+            raise UnavailableError(f"the stand-in for a GPU needs {command}, which is not installed here")
     if find_spec("cupy") is None:
         raise UnavailableError("the stand-in for a GPU needs CuPy: `pip install cupy-cuda12x`")
     os.environ["CUPY_ACCELERATORS"] = ""  # no kernels of CUB where CuPy has others

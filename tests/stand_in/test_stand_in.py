@@ -12,16 +12,16 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A module of Python's that has been run."""
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, **environment}
+    return subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True, check=False)
+
+
 def found(name: str, **environment: str) -> list[str]:
     """The lines that a program prints, and the last one of an error that ends it."""
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    done = subprocess.run(
-        [sys.executable, "-m", "stand_in.planted", name],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run("stand_in.planted", name, **environment)
     return [line for line in done.stdout.splitlines() if line] + done.stderr.splitlines()[-1:] * (done.returncode != 0)
 
 
@@ -80,3 +80,13 @@ def test_an_order_that_is_drawn() -> None:
 def test_a_host_that_does_not_wait() -> None:
     assert found("host_that_waits") == ["1.0"]
     assert found("host_that_overwrites_what_is_copied") == ["2.0"]
+
+
+def test_a_test_fails_for_what_is_found(tmp_path: Path) -> None:
+    planted = tmp_path / "test_planted.py"
+    planted.write_text(
+        "from stand_in.planted import copy_beyond_an_allocation as test_it\n\n\ndef test_nothing():\n    pass\n", encoding="utf-8"
+    )
+    said = run("pytest", "-p", "stand_in.plugin", str(planted)).stdout
+    assert "the stand-in for a GPU found: cudaMemset reaches beyond an allocation" in said
+    assert "1 failed, 1 passed" in said
