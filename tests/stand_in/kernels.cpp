@@ -70,10 +70,13 @@ CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfuncti
 
 CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) { return CUDA_SUCCESS; }
 
-// Kernels of CUB and Thrust are launched by the runtime: machine code, that no CPU runs.
-cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) {
+// Kernels of CUB and Thrust are the runtime's: machine code, that no CPU runs.
+static cudaError_t refuse_machine_code() {
     const Lock lock;
-    problem("a kernel of CUB or Thrust is launched, which the stand-in cannot run");
-    return cudaSuccess;  // of an error, Thrust would end the process
+    problem("a kernel of CUB or Thrust is wanted, which the stand-in cannot run");
+    return refuse(cudaErrorNotSupported, "a kernel of CUB or Thrust");
 }
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) { return refuse_machine_code(); }
+cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream_t) { return refuse_machine_code(); }
 }
