@@ -1,0 +1,2 @@
+// In place of CuPy's: complex numbers are not needed.
+#pragma once
