@@ -147,7 +147,7 @@ def softmax(x: TensorLike, axis: int = -1, mask: TensorLike | None = None) -> Te
     """eˣ / Σ eˣ along an axis. With a mask only entries take part where it is True (or 1); a slice without any gives zeros.
 
     Shapes: x (*s), mask booleans or integers 0 and 1 that broadcast to (*s) → (*s).
-    Raises: ArgumentError for a mask of floats or other numbers; ShapeError.
+    Raises: ArgumentError for a mask of floats, or on the host of other integers; ShapeError.
     """
     x = as_tensor(x)
     return ops.softmax(x, None if mask is None else ops.allowed(mask, x), axis=axis)

@@ -215,7 +215,7 @@ def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
 
     The mask holds booleans, or the integers 0 and 1.
     Raises: ShapeError if mask or value do not broadcast to x; DTypeError for a floating value among integers; ArgumentError for a mask of
-    floats or other numbers.
+    floats, or on the host of other integers.
     """
     x = as_tensor(x)
     fill = value.astype(x.dtype) if isinstance(value, Tensor) else Tensor(value, dtype=x.dtype, device=x.device)
