@@ -1,7 +1,7 @@
 """Time BERT's training step and inference, minigrad against PyTorch + transformers, on texts of uneven length.
 
-Each contender runs in a process of its own; they take turns, one active at a time, and medians over the rounds and paired ratios are
-compared. PyTorch's side is its best stock configuration: the faster of sdpa and eager attention, fused AdamW, a thread for each core.
+Each contender runs in its own process; they take turns, one active at a time. Medians over the rounds and paired ratios are reported.
+PyTorch runs in its best stock configuration: the faster of sdpa and eager attention, fused AdamW, a thread per core.
 
     python benchmarks/bert_step.py --sizes tiny,mini --against longest,grouped --rounds 7 --json step.json
     python benchmarks/bert_step.py --lengths texts.txt --model DIRECTORY --sizes small

@@ -1,7 +1,7 @@
-"""Time whole fine-tunings of the same data: `python -m minigrad train` against a script of PyTorch + transformers (`finetune_torch.py`).
+"""Time whole fine-tunings on the same data: `python -m minigrad train` against a PyTorch + transformers script (`finetune_torch.py`).
 
-Counted is all from the start of the process to its end: imports, tokenizing, training, an evaluation after each epoch, dev and test at
-the end. Both sides read the same rows, which are written as JSON lines before; they train one after the other, seed by seed, in turn.
+The whole process is timed: imports, tokenizing, training, an evaluation after each epoch, dev and test at the end. Both sides read the
+same rows, which are written as JSON lines beforehand; for each seed they run one after the other.
 
     python benchmarks/finetune_wall.py --model DIR --layers 6 --train train.tsv --dev dev.tsv --test test.tsv --seeds 0,1,2
     python benchmarks/finetune_wall.py --model DIR --task token-classification --train train.conll --dev dev.conll --test test.conll
@@ -35,7 +35,7 @@ SPLITS = ("train", "dev", "test")
 METRICS = {"sequence-classification": "accuracy", "token-classification": "entity_f1"}
 CONTENDERS = ("minigrad", "torch")
 SAMPLE = 0.5
-"""Seconds between two looks at the memory: seldom, since the run that is looked at is timed."""
+"""Seconds between two memory samples: long, since the sampled run is timed."""
 
 NOTES = (
     "Seconds are of whole processes, from start to end. Scores are those of the epoch that was best on dev. Peak memory is that of all "
@@ -44,7 +44,7 @@ NOTES = (
 
 
 def prepare(path: Path, to: Path, options: argparse.Namespace) -> None:
-    """The rows of a data file as JSON lines that both sides read."""
+    """Write the rows of a data file as JSON lines that both sides read."""
     records = read_records(
         path, format=options.format, text_column=options.text, label_column=options.label, encoding=options.encoding
     )  # fmt: skip
@@ -65,11 +65,11 @@ def _words_row(record: Record) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- contenders
 def timed(command: Sequence[str]) -> tuple[float, int, str]:
-    """Seconds that a command takes, the most bytes it holds, and what it prints. Raises: SystemExit if it fails."""
+    """Run a command; return its seconds, peak memory in bytes, and output. Raises: SystemExit if it fails."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         started, peak = time.perf_counter(), 0
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment())
-        pause = SAMPLE / 16  # short at first, so that a short run is seen too
+        pause = SAMPLE / 16  # short at first, so that a short run is sampled too
         while True:
             try:
                 status = process.wait(pause)
@@ -116,7 +116,7 @@ def by_torch(files: Mapping[str, Path], seed: int, folder: Path, options: argpar
 
 # ---------------------------------------------------------------- tables
 def table_of(measured: Sequence[Mapping[str, Any]], task: str) -> Table:
-    """A row for each run, and one for each contender over all seeds."""
+    """One row per run, and one per contender over all seeds."""
     metric = METRICS[task].replace("_", " ")
     rows = [[m["contender"], str(m["seed"]), f"{m['seconds']:.1f}", *_cells(m)] for m in measured]
     for contender in dict.fromkeys(m["contender"] for m in measured):
@@ -176,7 +176,7 @@ def main() -> None:
         for split, path in files.items():
             prepare(getattr(options, split), path, options)
         for number, seed in enumerate(options.seeds):
-            for contender in options.contenders[:: -1 if number % 2 else 1]:  # nobody is always the first
+            for contender in options.contenders[:: -1 if number % 2 else 1]:  # the order alternates
                 print(f"{contender}, seed {seed} …", file=sys.stderr, flush=True)
                 found = (by_minigrad if contender == "minigrad" else by_torch)(files, seed, folder, options)
                 measured.append({"contender": contender, "seed": seed, **found})

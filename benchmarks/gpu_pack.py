@@ -1,7 +1,7 @@
-"""Pack what `tests/gpu`, `gpu_profile.py` and `gpu_step.py` need for a machine with a GPU and without network: the repository's files,
-kernels compiled for its GPU, and wheels of packages that it lacks.
+"""Pack `tests/gpu`, `gpu_profile.py` and `gpu_step.py` for a GPU machine without network: the repository's files, kernels compiled for
+its GPU, and wheels of packages that it lacks.
 
-There, with Python, CuPy, pytest and hypothesis installed or among the wheels (and PyTorch and transformers for the comparison):
+On that machine, with Python, CuPy, pytest and hypothesis installed or among the wheels (and PyTorch and transformers for the comparison):
 
     tar xzf gpu.tar.gz && MINUTES=9 RESULTS=results bash minigrad-gpu/run.sh
 """
@@ -21,7 +21,7 @@ from minigrad.kernels.cuda import build
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "minigrad-gpu"
 MOST = 64 << 20
-"""Bytes that such a machine takes in one piece."""
+"""The largest archive, in bytes, that such a machine accepts."""
 
 RUN = """#!/usr/bin/env bash
 # Tests, benchmark and profile on the GPU of this machine, within MINUTES (9) altogether; arguments go to the benchmark. What they find is
@@ -91,7 +91,7 @@ def main() -> None:
             subprocess.run([*fetch, "-d", str(folder / "wheels"), *options.wheels], check=True)
         with tarfile.open(options.archive, "w:gz") as archive:
             for name in filter(None, listed.split("\0")):
-                if (ROOT / name).is_file():  # else deleted and not yet committed
+                if (ROOT / name).is_file():  # else deleted but not yet committed
                     archive.add(ROOT / name, f"{FOLDER}/{name}")
             archive.add(folder, FOLDER)
     size = options.archive.stat().st_size
