@@ -38,8 +38,8 @@ SAMPLE = 0.5
 """Seconds between two memory samples: long, since the sampled run is timed."""
 
 NOTES = (
-    "Seconds are of whole processes, from start to end. Scores are those of the epoch that was best on dev. Peak memory is that of all "
-    "processes together. minigrad's time includes a checkpoint after each epoch, files of predictions and the report.",
+    "Seconds are those of whole processes, from start to end. Scores are those of the epoch that was best on dev. Peak memory is that of "
+    "all processes together. minigrad's time includes a checkpoint after each epoch, prediction files and the report.",
 )
 
 
@@ -141,21 +141,21 @@ def _cells(m: Mapping[str, Any]) -> list[str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a checkpoint with its tokenizer")
-    parser.add_argument("--layers", type=int, help="keep the first so many")
+    parser.add_argument("--layers", type=int, help="keep this many encoder layers")
     parser.add_argument("--task", choices=list(METRICS), default="sequence-classification")
     for split in SPLITS:
         parser.add_argument(f"--{split}", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--format", help="of the files, if the suffix does not say it")
-    parser.add_argument("--text", metavar="COLUMN", help="of the texts, if it is not `text`")
-    parser.add_argument("--label", metavar="COLUMN", help="of the labels, if it is not `label`")
+    parser.add_argument("--format", help="format of the files (by suffix)")
+    parser.add_argument("--text", metavar="COLUMN", help="column of the texts (text)")
+    parser.add_argument("--label", metavar="COLUMN", help="column of the labels (label)")
     parser.add_argument("--encoding", default="utf-8")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--pad", choices=["longest", "grouped"], default="longest", help="grouped: both sides batch texts of like length")
-    parser.add_argument("--workers", type=lambda text: text if text == "auto" else int(text), default="auto", help="minigrad's (auto)")
-    parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa", help="PyTorch's (sdpa)")
+    parser.add_argument("--pad", choices=["longest", "grouped"], default="longest", help="grouped: both sides batch texts by length")
+    parser.add_argument("--workers", type=lambda text: text if text == "auto" else int(text), default="auto", help="of minigrad (auto)")
+    parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa", help="of PyTorch (sdpa)")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0], metavar="0,1")
     parser.add_argument("--contenders", type=lambda text: text.split(","), default=list(CONTENDERS), metavar="A,B", help="minigrad,torch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each run")

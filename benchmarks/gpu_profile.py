@@ -97,8 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=lambda text: text.split(","), default=["tiny-mixed", "mini-mixed", "base-128", "base-512"])
     parser.add_argument("--precisions", type=lambda text: text.split(","), default=["bf16", "tf32"])
-    parser.add_argument("--batches", type=int, default=8, help="batches of a pass (8)")
-    parser.add_argument("--passes", type=int, default=5, help="passes that are timed without the profiler (5)")
+    parser.add_argument("--batches", type=int, default=8, help="batches per pass (8)")
+    parser.add_argument("--passes", type=int, default=5, help="passes timed without the profiler (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write events and tables here, after each case")
     options = parser.parse_args()
     for name, known in (("cases", CASES), ("precisions", PRECISIONS)):

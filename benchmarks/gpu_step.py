@@ -61,9 +61,9 @@ USUAL = ("minigrad captured", *THEIRS)
 NOTHING = "–"
 
 NOTES = (
-    "Times are of a batch: medians over the rounds, quartiles in parentheses; ratios are paired by round, above 1 minigrad is faster. "
-    "Tokens are real ones, without padding. The share of the peak: products that the real tokens need, at the rate of one product of "
-    "8192 × 8192 random matrices at the same precision, measured in between.",
+    "Times are per batch: medians over the rounds, quartiles in parentheses; ratios are paired by round, above 1 minigrad is faster. "
+    "Tokens are real ones, without padding. The share of the peak is the part of a step that the matrix products of its real tokens would "
+    "take at the rate of one product of 8192 × 8192 random matrices at the same precision, measured in between.",
 )
 
 
@@ -211,7 +211,7 @@ def main() -> None:
                 raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: choose from {', '.join(choices)}")
             return text.split(",")
 
-        usual = default or "the lines that are claimed; bf16 and all cases if only one is named"
+        usual = default or "a standard set of cases and precisions; if only the other option is given, bf16 or all cases"
         known = None if default is None else listed(default)
         parser.add_argument(name, type=listed, default=known, metavar="A,B", help=f"{', '.join(choices)} ({usual})")
 
@@ -219,11 +219,11 @@ def main() -> None:
     several("--precisions", None, PRECISIONS)
     several("--what", "train", ["train", "infer"])
     several("--contenders", ",".join(USUAL), [*OURS, *THEIRS])
-    parser.add_argument("--rounds", type=int, default=5, help="passes of each contender that are timed (5)")
-    parser.add_argument("--batches", type=int, default=16, help="batches of a pass (16)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="what it may take altogether, nearly all of it for compilers (8)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each contender (5)")
+    parser.add_argument("--batches", type=int, default=16, help="batches per pass (16)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit, nearly all of it for compilation (8)")
     parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
-    parser.add_argument("--at-once", type=int, default=5, help="lines whose contenders lie in the GPU's memory at the same time (5)")
+    parser.add_argument("--at-once", type=int, default=5, help="cases whose contenders are in GPU memory at the same time (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each case and at the end")
     options = parser.parse_args()
     for name in ("rounds", "batches", "at_once", "minutes"):

@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--lengths", default="mixed", help="as bert_step.py takes them (mixed)")
     parser.add_argument("--head", choices=HEADS, default="sequence")
     parser.add_argument("--passes", type=int, default=3, help="passes over the batches (3)")
-    parser.add_argument("--batches", type=int, default=8, help="batches of a pass (8)")
+    parser.add_argument("--batches", type=int, default=8, help="batches per pass (8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables here")
     options = parser.parse_args()
     if wrong := [name for name in options.sizes if name not in SIZES]:

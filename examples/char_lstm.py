@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--text", type=Path, metavar="FILE", help="a UTF-8 text to learn (default: the shipped records)")
     add("--steps", type=int, default=600)
     add("--strands", type=int, default=32)
-    add("--length", type=int, default=32, help="characters through which a gradient is carried back")
+    add("--length", type=int, default=32, help="characters through which gradients flow back")
     add("--dim", type=int, default=64)
     add("--hidden", type=int, default=192)
     add("--lr", type=float, default=4e-3)

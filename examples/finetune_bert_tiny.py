@@ -54,7 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--output", type=Path, default=Path("runs/bert-tiny-records"), metavar="DIR", help="log.jsonl, checkpoints/ and best/ go here")
     add("--resume", action="store_true", help="go on with the run in --output")
     add("--report", type=Path, metavar="FILE", help="write the figures of this run as JSON")
-    add("--freeze", nargs="+", default=[], metavar="PREFIX", help="do not train parameters whose path starts so, e.g. bert.embeddings")
+    add("--freeze", nargs="+", default=[], metavar="PREFIX", help="freeze parameters whose path starts with it, e.g. bert.embeddings")
     options = parser.parse_args(arguments)
     if (options.train is None) != (options.dev is None) or (options.test is not None and options.train is None):
         parser.error("--train and --dev go together (--test may be left out); give none of them to use the shipped records")

@@ -116,7 +116,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add = parser.add_argument
     add("--model", default="minilm-l6", metavar="DIR|ID|minilm-l6", help="a model directory, a Hugging Face id, or the named checkpoint")
     add("--layers", type=int, default=4, metavar="N", help="keep the first N encoder layers (default 4)")
-    add("--users", type=int, default=100, help="people to make up, 10 to 168, of 16 pairs each")
+    add("--users", type=int, default=100, help="users to generate, 10 to 168, with 16 pairs each")
     add("--epochs", type=int, default=6)
     add("--batch-size", type=int, default=16)
     add("--lr", type=float, default=2e-4, help="peak learning rate (default 2e-4)")
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     }
     print(f"\n{len(users['test'])} new users: accuracy {figures['accuracy']:.3f}, AUC {figures['auc']:.3f}")
     print(f"  the item alone {figures['item_only_accuracy']:.3f}, always {labels.names[common]!r} {figures['majority_accuracy']:.3f}")
-    print("  no model can be right more often than 0.95: the rest is noise\n")
+    print("  no model can have an accuracy above 0.95: the rest is noise\n")
 
     # 7. Use: all items, ranked for one of the new users.
     user = people[int(min(users["test"]).removeprefix("user "))]
