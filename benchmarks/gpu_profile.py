@@ -52,21 +52,21 @@ def table(title: str, events: Sequence[Event], steps: int, seconds: float) -> Ta
     launches = Counter(event.name for event in events)
     for event in events:
         times[event.name] += event.end - event.start
-    dearest = sorted(times.items(), key=lambda item: -item[1])
+    slowest = sorted(times.items(), key=lambda item: -item[1])
 
     def row(name: str, launched: float | str, time: float) -> list[str]:
         shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
         number = launched if isinstance(launched, str) else f"{launched / steps:.1f}"
         return [shown.replace("|", "/"), number, f"{time * 1e3:.4f}", f"{time / seconds:.1%}"]
 
-    rows = [row(name, launches[name], time / steps) for name, time in dearest[:SHOWN]]
-    if rest := dearest[SHOWN:]:
+    rows = [row(name, launches[name], time / steps) for name, time in slowest[:SHOWN]]
+    if rest := slowest[SHOWN:]:
         rows.append(row("all others", sum(launches[name] for name, _ in rest), sum(time for _, time in rest) / steps))
     computing = busy(events) / steps
     rows.append(row("the GPU computes", len(events), computing))
     rows.append(row("no kernel runs", "", max(0.0, seconds - computing)))
     rows.append(row("a step", "", seconds))
-    bars = Bars("ms", {name[:LONGEST]: time / steps * 1e3 for name, time in dearest[:16]})
+    bars = Bars("ms", {name[:LONGEST]: time / steps * 1e3 for name, time in slowest[:16]})
     return Table(title, ["kernel", "launches", "ms", "share"], rows, bars)
 
 

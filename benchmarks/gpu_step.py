@@ -56,7 +56,7 @@ STUCK = 60.0
 """Seconds after which a timed pass is given up as hung."""
 OURS = {"minigrad": False, "minigrad captured": True}
 THEIRS = {"torch": "no", "torch compile": "yes", "torch graphs": "with graphs"}
-USUAL = ("minigrad captured", *THEIRS)
+DEFAULT_CONTENDERS = ("minigrad captured", *THEIRS)
 """The default contenders. minigrad without capture is limited by Python, and would take memory from the captured one."""
 NOTHING = "–"
 
@@ -115,24 +115,24 @@ def started(description: dict[str, Any], whats: Sequence[str], deadline: float) 
     """A contender that is ready to be timed, or the reason why not. deadline: in `time.monotonic` seconds."""
     one = None
     try:
-        one = Contender(description, {}, left(deadline))
+        one = Contender(description, {}, remaining(deadline))
         for what in whats:
             for _ in range(WARM_UPS):
-                one.patience = left(deadline)
+                one.timeout = remaining(deadline)
                 one.time(what)
     except ContenderFailed as error:
         if one is not None:
             one.close()
-        return "not ready in time" if time.monotonic() >= deadline else in_short(error)
-    one.patience = STUCK
+        return "not ready in time" if time.monotonic() >= deadline else first_line(error)
+    one.timeout = STUCK
     return one
 
 
-def in_short(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200]
 
 
-def left(deadline: float) -> float:
+def remaining(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
 
 
@@ -151,7 +151,7 @@ def measure(
     The large product of a precision is one contender for all pairs. A contender that fails is left out from then on and named in `failed`.
     """
     described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
-    wanted = {whose(pair, name): (pair, name) for name in (PEAK, *OURS, *THEIRS) for pair in pairs if name in described[pair][1]}
+    wanted = {key_of(pair, name): (pair, name) for name in (PEAK, *OURS, *THEIRS) for pair in pairs if name in described[pair][1]}
     with ThreadPoolExecutor(usable_cpus()) as pool, ExitStack() as stack:
         starting = {key: pool.submit(started, described[pair][1][name], whats, deadline) for key, (pair, name) in wanted.items()}
         found = {key: future.result() for key, future in starting.items()}
@@ -160,17 +160,17 @@ def measure(
         for pair, (work, contenders) in described.items():
             for what in whats:
                 seconds: dict[str, list[float]] = {}
-                while processes := {name: one for name in contenders if isinstance(one := found[whose(pair, name)], Contender)}:
+                while processes := {name: one for name in contenders if isinstance(one := found[key_of(pair, name)], Contender)}:
                     try:
                         seconds = take_turns(processes, what, rounds, pause=0.0)
                         break
                     except ContenderFailed as error:  # the others start again without it
-                        found[whose(pair, error.name)] = in_short(error)
-                failed = {name: one for name in contenders if isinstance(one := found[whose(pair, name)], str)}
+                        found[key_of(pair, error.name)] = first_line(error)
+                failed = {name: one for name in contenders if isinstance(one := found[key_of(pair, name)], str)}
                 yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
 
 
-def whose(pair: Pair, name: str) -> tuple[Pair | str, str]:
+def key_of(pair: Pair, name: str) -> tuple[Pair | str, str]:
     """The key that identifies a contender."""
     return (pair.precision if name == PEAK else pair), name
 
@@ -218,7 +218,7 @@ def main() -> None:
     several("--cases", None, list(CASES))
     several("--precisions", None, PRECISIONS)
     several("--what", "train", ["train", "infer"])
-    several("--contenders", ",".join(USUAL), [*OURS, *THEIRS])
+    several("--contenders", ",".join(DEFAULT_CONTENDERS), [*OURS, *THEIRS])
     parser.add_argument("--rounds", type=int, default=5, help="timed passes of each contender (5)")
     parser.add_argument("--batches", type=int, default=16, help="batches per pass (16)")
     parser.add_argument("--minutes", type=float, default=8.0, help="time limit, nearly all of it for compilation (8)")
@@ -241,7 +241,7 @@ def main() -> None:
     waiting = len(pairs)
     for group in grouped(pairs, options.at_once):
         print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
-        share = left(end) * len(group) / waiting
+        share = remaining(end) * len(group) / waiting
         waiting -= len(group)
         deadline = time.monotonic() + max(share - TIMED * len(group) * len(options.what), share / 2)
         how = {"rounds": options.rounds, "batches": options.batches, "deadline": deadline}

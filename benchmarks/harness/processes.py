@@ -26,7 +26,7 @@ PAUSE = 0.3
 SAMPLE = 0.02
 """Seconds between two memory samples of a contender, in passes that are not timed."""
 
-CLOSING = 10.0
+CLOSE_TIMEOUT = 10.0
 """Seconds in which a contender must end when it is closed; then it is killed."""
 
 T = TypeVar("T")
@@ -48,11 +48,11 @@ def environment(**more: str) -> dict[str, str]:
 class Contender:
     """One contender, described as `harness.contender` reads it, in its own process.
 
-    patience: seconds that an answer may take, compilation included; None for no limit. Raises: ContenderFailed.
+    timeout: seconds that an answer may take, compilation included; None for no limit. Raises: ContenderFailed.
     """
 
-    def __init__(self, description: Mapping[str, Any], variables: Mapping[str, str], patience: float | None = None) -> None:
-        self.patience = patience
+    def __init__(self, description: Mapping[str, Any], variables: Mapping[str, str], timeout: float | None = None) -> None:
+        self.timeout = timeout
         self.process = subprocess.Popen(
             [sys.executable, "-m", "harness.contender"],
             stdin=subprocess.PIPE,
@@ -89,7 +89,7 @@ class Contender:
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
-            self.process.wait(CLOSING)
+            self.process.wait(CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -103,9 +103,9 @@ class Contender:
 
     def _answer(self) -> float:
         assert self.process.stdout is not None
-        if not select.select([self.process.stdout], [], [], self.patience)[0]:
+        if not select.select([self.process.stdout], [], [], self.timeout)[0]:
             self.process.kill()
-            raise ContenderFailed(f"no answer within {self.patience:.0f} s")
+            raise ContenderFailed(f"no answer within {self.timeout:.0f} s")
         line = self.process.stdout.readline()
         content = json.loads(line) if line else {"error": f"the process ended with status {self.process.wait()}"}
         if "error" in content:
