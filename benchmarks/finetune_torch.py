@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def padded(rows: list[Row]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def batches(rows: list[Row], size: int, *, shuffle: bool, grouped: bool) -> Iterator[list[int]]:
+def batches(rows: list[Row], size: int, *, shuffle: bool, grouped: bool) -> list[list[int]]:
     """The row numbers of each batch. With `grouped`, an evaluation is sorted as a whole."""
     order = list(range(len(rows)))
     if shuffle:
@@ -79,7 +78,7 @@ def batches(rows: list[Row], size: int, *, shuffle: bool, grouped: bool) -> Iter
     dealt = [order[i : i + size] for i in range(0, len(order), size)]
     if shuffle and grouped:
         random.shuffle(dealt)
-    yield from dealt
+    return dealt
 
 
 # ---------------------------------------------------------------- scores
