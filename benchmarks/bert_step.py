@@ -1,7 +1,7 @@
 """Time BERT's training step and inference, minigrad against PyTorch + transformers, on texts of uneven length.
 
-Each contender runs in a process of its own; they take turns, one active at a time, and medians over the rounds and paired ratios are
-compared. PyTorch's side is its best stock configuration: the faster of sdpa and eager attention, fused AdamW, a thread for each core.
+Each contender runs in its own process; they take turns, one active at a time. Medians over the rounds and paired ratios are reported.
+PyTorch runs in its best stock configuration: the faster of sdpa and eager attention, fused AdamW, a thread per core.
 
     python benchmarks/bert_step.py --sizes tiny,mini --against longest,grouped --rounds 7 --json step.json
     python benchmarks/bert_step.py --lengths texts.txt --model DIRECTORY --sizes small
@@ -26,8 +26,8 @@ from harness.tables import Report, Table
 from harness.work import HEADS, SIZES
 
 NOTES = (
-    "Times are of a batch: medians over the rounds, quartiles in parentheses. Ratios are paired round by round; above 1 minigrad is "
-    "faster. Tokens are real ones, without padding. Where PyTorch's batches are grouped by length, minigrad gets the same batches. "
+    "Times are per batch: medians over the rounds, quartiles in parentheses. Ratios are paired round by round; above 1 minigrad is "
+    "faster. Tokens are real ones, without padding. If PyTorch's batches are grouped by length, minigrad gets the same batches. "
     "The floor is the time of the matrix products alone at the rate of sgemm measured in between.",
 )
 
@@ -48,17 +48,17 @@ def arguments() -> argparse.Namespace:
     several("--what", "train,infer", ["train", "infer"], "what is timed")
     several("--head", "sequence", HEADS, "what the model predicts for")
     several("--against", "longest,128,grouped", list(OPPONENTS), "opponents")
-    several("--ours", "auto", list(OURS), "minigrad with a worker per core, in one process, without kernels, with NumPy's kernels alone")
+    several("--ours", "auto", list(OURS), "minigrad with a worker per core, in one process, without kernels, with NumPy's kernels only")
     parser.add_argument("--lengths", type=lambda text: text.split(","), default=["mixed", "full"], metavar="A,B", help=(
-        "full (128 tokens each), mixed (lognormal, mean 40, between 4 and 128), a number of tokens, or a file with a text on each line, "
-        "whose texts count as many tokens as --model's tokenizer makes of them, or else as they have words, and two (mixed,full)"
+        "full (128 tokens each), mixed (lognormal, mean 40, between 4 and 128), a number of tokens, or a file with one text per line, "
+        "tokenized by --model's tokenizer, or else replaced by as many random ids as the line has words and two more (mixed,full)"
     ))  # fmt: skip
     parser.add_argument("--model", type=Path, metavar="DIR", help="the directory of a tokenizer for the files of --lengths")
-    parser.add_argument("--batch", type=int, help="texts of a batch, instead of the size's own")
-    parser.add_argument("--batches", type=int, default=24, help="batches of a pass (24)")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of every contender, a pass each (7)")
+    parser.add_argument("--batch", type=int, help="texts per batch (the size's own)")
+    parser.add_argument("--batches", type=int, default=24, help="batches per pass (24)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed passes of each contender (7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each duel and at the end")
-    parser.add_argument("--scaling", action="store_true", help="training steps against tokens, layers, hidden size and length instead")
+    parser.add_argument("--scaling", action="store_true", help="time training steps of several sizes, lengths and batches instead")
     options = parser.parse_args()
     for name in ("batch", "batches", "rounds"):
         if (value := getattr(options, name)) is not None and value < 1:

@@ -1,8 +1,8 @@
-"""The opponent of `finetune_wall.py`: a fine-tuning by PyTorch + transformers, as their users write it.
+"""The opponent in `finetune_wall.py`: a fine-tuning with PyTorch + transformers, as their users write it.
 
-Batches padded to their longest text, fused AdamW without weight decay on biases and normalisation, a linear schedule after a warm-up of
-10 %, gradients clipped to norm 1, an evaluation after each epoch, the best epoch's weights kept, dev and test at the end. The files are
-JSON lines, {"text": …, "label": …} or {"tokens": […], "tags": […]}; the last line printed is JSON with the scores.
+Batches are padded to their longest text; fused AdamW without weight decay on biases and normalisation, a linear schedule after a warm-up
+of 10 %, gradients clipped to norm 1. It evaluates after each epoch, keeps the weights of the best one, and scores dev and test at the end.
+Files are JSON lines, {"text": …, "label": …} or {"tokens": […], "tags": […]}; the last line printed is JSON with the scores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from transformers import (
 
 IGNORED = -100
 WINDOW = 50
-"""Batches that --pad grouped sorts together, as transformers does."""
+"""Number of batches that --pad grouped sorts together, as transformers does."""
 
 Row = dict[str, Any]
 
@@ -43,7 +42,7 @@ def encode_texts(tokenizer: Any, rows: list[Row], numbers: dict[str, int], max_l
 
 
 def encode_words(tokenizer: Any, rows: list[Row], numbers: dict[str, int], max_length: int) -> list[Row]:
-    """The first piece of a word has its tag, other pieces none."""
+    """The first piece of a word gets its tag, other pieces none."""
     found = []
     for row in rows:
         encoded = tokenizer(row["tokens"], is_split_into_words=True, truncation=True, max_length=max_length)
@@ -67,8 +66,8 @@ def padded(rows: list[Row]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def batches(rows: list[Row], size: int, *, shuffle: bool, grouped: bool) -> Iterator[list[int]]:
-    """Which rows each batch holds. Grouped, an evaluation is sorted as a whole."""
+def batches(rows: list[Row], size: int, *, shuffle: bool, grouped: bool) -> list[list[int]]:
+    """The row numbers of each batch. With `grouped`, an evaluation is sorted as a whole."""
     order = list(range(len(rows)))
     if shuffle:
         random.shuffle(order)
@@ -79,12 +78,12 @@ def batches(rows: list[Row], size: int, *, shuffle: bool, grouped: bool) -> Iter
     dealt = [order[i : i + size] for i in range(0, len(order), size)]
     if shuffle and grouped:
         random.shuffle(dealt)
-    yield from dealt
+    return dealt
 
 
 # ---------------------------------------------------------------- scores
 def predictions(model: Any, rows: list[Row], options: argparse.Namespace) -> list[Any]:
-    """The best class of each text, or of each token of it, in the order of the rows."""
+    """The best class of each text, or of each of its tokens, in the order of the rows."""
     found: list[Any] = [None] * len(rows)
     model.eval()
     with torch.inference_mode():
@@ -97,7 +96,7 @@ def predictions(model: Any, rows: list[Row], options: argparse.Namespace) -> lis
 
 
 def score(said: list[Any], encoded: list[Row], rows: list[Row], names: list[str]) -> dict[str, float]:
-    """Accuracy of texts; F1 of entities, for which words that were cut off count as outside of any."""
+    """Accuracy for texts; entity F1 for words, where words that were cut off count as outside any entity."""
     if "label" in rows[0]:
         return {"accuracy": sum(one == row["labels"] for one, row in zip(said, encoded, strict=True)) / len(rows)}
     from seqeval.metrics import f1_score
@@ -119,7 +118,7 @@ def decay_groups(model: Any) -> list[dict[str, Any]]:
 
 
 def train(model: Any, encoded: dict[str, list[Row]], rows: dict[str, list[Row]], names: list[str], options: argparse.Namespace) -> None:
-    """Leaves the weights of the epoch that was best on dev in the model."""
+    """Train the model; it ends with the weights of the epoch that was best on dev."""
     optimizer = torch.optim.AdamW(decay_groups(model), lr=options.lr, fused=True)
     steps = options.epochs * -(-len(encoded["train"]) // options.batch)
     schedule = get_linear_schedule_with_warmup(optimizer, int(0.1 * steps), steps)

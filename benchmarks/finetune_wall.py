@@ -1,7 +1,7 @@
-"""Time whole fine-tunings of the same data: `python -m minigrad train` against a script of PyTorch + transformers (`finetune_torch.py`).
+"""Time whole fine-tunings on the same data: `python -m minigrad train` against a PyTorch + transformers script (`finetune_torch.py`).
 
-Counted is all from the start of the process to its end: imports, tokenizing, training, an evaluation after each epoch, dev and test at
-the end. Both sides read the same rows, which are written as JSON lines before; they train one after the other, seed by seed, in turn.
+The whole process is timed: imports, tokenizing, training, an evaluation after each epoch, dev and test at the end. Both sides read the
+same rows, which are written as JSON lines beforehand; for each seed they run one after the other.
 
     python benchmarks/finetune_wall.py --model DIR --layers 6 --train train.tsv --dev dev.tsv --test test.tsv --seeds 0,1,2
     python benchmarks/finetune_wall.py --model DIR --task token-classification --train train.conll --dev dev.conll --test test.conll
@@ -35,16 +35,16 @@ SPLITS = ("train", "dev", "test")
 METRICS = {"sequence-classification": "accuracy", "token-classification": "entity_f1"}
 CONTENDERS = ("minigrad", "torch")
 SAMPLE = 0.5
-"""Seconds between two looks at the memory: seldom, since the run that is looked at is timed."""
+"""Seconds between two memory samples: long, since the sampled run is timed."""
 
 NOTES = (
-    "Seconds are of whole processes, from start to end. Scores are those of the epoch that was best on dev. Peak memory is that of all "
-    "processes together. minigrad's time includes a checkpoint after each epoch, files of predictions and the report.",
+    "Seconds are those of whole processes, from start to end. Scores are those of the epoch that was best on dev. Peak memory is that of "
+    "all processes together. minigrad's time includes a checkpoint after each epoch, prediction files and the report.",
 )
 
 
 def prepare(path: Path, to: Path, options: argparse.Namespace) -> None:
-    """The rows of a data file as JSON lines that both sides read."""
+    """Write the rows of a data file as JSON lines that both sides read."""
     records = read_records(
         path, format=options.format, text_column=options.text, label_column=options.label, encoding=options.encoding
     )  # fmt: skip
@@ -65,11 +65,11 @@ def _words_row(record: Record) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- contenders
 def timed(command: Sequence[str]) -> tuple[float, int, str]:
-    """Seconds that a command takes, the most bytes it holds, and what it prints. Raises: SystemExit if it fails."""
+    """Run a command; return its seconds, peak memory in bytes, and output. Raises: SystemExit if it fails."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         started, peak = time.perf_counter(), 0
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment())
-        pause = SAMPLE / 16  # short at first, so that a short run is seen too
+        pause = SAMPLE / 16  # short at first, so that a short run is sampled too
         while True:
             try:
                 status = process.wait(pause)
@@ -116,7 +116,7 @@ def by_torch(files: Mapping[str, Path], seed: int, folder: Path, options: argpar
 
 # ---------------------------------------------------------------- tables
 def table_of(measured: Sequence[Mapping[str, Any]], task: str) -> Table:
-    """A row for each run, and one for each contender over all seeds."""
+    """One row per run, and one per contender over all seeds."""
     metric = METRICS[task].replace("_", " ")
     rows = [[m["contender"], str(m["seed"]), f"{m['seconds']:.1f}", *_cells(m)] for m in measured]
     for contender in dict.fromkeys(m["contender"] for m in measured):
@@ -141,21 +141,21 @@ def _cells(m: Mapping[str, Any]) -> list[str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a checkpoint with its tokenizer")
-    parser.add_argument("--layers", type=int, help="keep the first so many")
+    parser.add_argument("--layers", type=int, help="keep this many encoder layers")
     parser.add_argument("--task", choices=list(METRICS), default="sequence-classification")
     for split in SPLITS:
         parser.add_argument(f"--{split}", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--format", help="of the files, if the suffix does not say it")
-    parser.add_argument("--text", metavar="COLUMN", help="of the texts, if it is not `text`")
-    parser.add_argument("--label", metavar="COLUMN", help="of the labels, if it is not `label`")
+    parser.add_argument("--format", help="format of the files (by suffix)")
+    parser.add_argument("--text", metavar="COLUMN", help="column of the texts (text)")
+    parser.add_argument("--label", metavar="COLUMN", help="column of the labels (label)")
     parser.add_argument("--encoding", default="utf-8")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--pad", choices=["longest", "grouped"], default="longest", help="grouped: both sides batch texts of like length")
-    parser.add_argument("--workers", type=lambda text: text if text == "auto" else int(text), default="auto", help="minigrad's (auto)")
-    parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa", help="PyTorch's (sdpa)")
+    parser.add_argument("--pad", choices=["longest", "grouped"], default="longest", help="grouped: both sides batch texts by length")
+    parser.add_argument("--workers", type=lambda text: text if text == "auto" else int(text), default="auto", help="of minigrad (auto)")
+    parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa", help="of PyTorch (sdpa)")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0], metavar="0,1")
     parser.add_argument("--contenders", type=lambda text: text.split(","), default=list(CONTENDERS), metavar="A,B", help="minigrad,torch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each run")
@@ -176,7 +176,7 @@ def main() -> None:
         for split, path in files.items():
             prepare(getattr(options, split), path, options)
         for number, seed in enumerate(options.seeds):
-            for contender in options.contenders[:: -1 if number % 2 else 1]:  # nobody is always the first
+            for contender in options.contenders[:: -1 if number % 2 else 1]:  # the order alternates
                 print(f"{contender}, seed {seed} …", file=sys.stderr, flush=True)
                 found = (by_minigrad if contender == "minigrad" else by_torch)(files, seed, folder, options)
                 measured.append({"contender": contender, "seed": seed, **found})

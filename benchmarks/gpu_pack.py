@@ -1,7 +1,7 @@
-"""Pack what `tests/gpu`, `gpu_profile.py` and `gpu_step.py` need for a machine with a GPU and without network: the repository's files,
-kernels compiled for its GPU, and wheels of packages that it lacks.
+"""Pack `tests/gpu`, `gpu_profile.py` and `gpu_step.py` for a GPU machine without network: the repository's files, kernels compiled for
+its GPU, and wheels of packages that it lacks.
 
-There, with Python, CuPy, pytest and hypothesis installed or among the wheels (and PyTorch and transformers for the comparison):
+On that machine, with Python, CuPy, pytest and hypothesis installed or among the wheels (and PyTorch and transformers for the comparison):
 
     tar xzf gpu.tar.gz && MINUTES=9 RESULTS=results bash minigrad-gpu/run.sh
 """
@@ -21,14 +21,14 @@ from minigrad.kernels.cuda import build
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "minigrad-gpu"
 MOST = 64 << 20
-"""Bytes that such a machine takes in one piece."""
+"""The largest archive, in bytes, that such a machine accepts."""
 
 RUN = """#!/usr/bin/env bash
-# Tests, benchmark and profile on the GPU of this machine, within MINUTES (9) altogether; arguments go to the benchmark. What they find is
-# in the folder RESULTS (results/), each part as soon as it is known.
+# Run tests, benchmark and profile on this machine's GPU within MINUTES (9) altogether; arguments go to the benchmark. Results are written
+# to the directory RESULTS (results/), each as soon as it is known.
 set -uo pipefail
 minutes="${MINUTES:-9}"
-left() { echo "$((60 * minutes - SECONDS > $1 ? 60 * minutes - SECONDS - $1 : 1))"; } # seconds, without the last $1
+left() { echo "$((60 * minutes - SECONDS > $1 ? 60 * minutes - SECONDS - $1 : 1))"; } # seconds left before the last $1
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 results="$(realpath -m "${RESULTS:-$here/results}")"
 mkdir -p "$results"
@@ -37,20 +37,20 @@ if compgen -G "wheels/*.whl" >/dev/null; then
   if python3 -m pip install -q --no-index --no-deps --target site wheels/*.whl; then
     export PYTHONPATH="$PWD/site"
   else
-    echo "error: the wheels do not fit here: what needs them is left out" # and everything else is found out
+    echo "error: the wheels do not fit here: what needs them is left out" # everything else still runs
   fi
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" MINIGRAD_CUBINS="$PWD/cubins" PYTHONUNBUFFERED=1
-export CUPY_CACHE_DIR="$PWD/cache/cupy" MINIGRAD_CACHE="$PWD/cache" # a home may not be there to be written to
-export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # whatever else is installed there may warn, and warnings are errors
+export CUPY_CACHE_DIR="$PWD/cache/cupy" MINIGRAD_CACHE="$PWD/cache" # there may be no writable home
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # other installed plugins may warn, and warnings are errors
 export MINIGRAD_SANITIZER_SECONDS="$((17 * minutes))"
 several=""
 if python3 -c "import xdist" 2>/dev/null; then several="-p xdist.plugin -n 8"; fi # CuPy compiles a thousand small kernels
 timeout --kill-after=5 "$((7 * minutes))" python3 -m minigrad doctor 2>&1 | tee "$results/doctor.txt"
 
-export OPENBLAS_NUM_THREADS=2 # a dozen processes compute what is compared
-tested_in="timeout --signal=INT --kill-after=20 $((20 * minutes))" # interrupted, pytest still says what has failed
-runs="memcheck memcheck_attention racecheck synccheck" # the slowest tests: side by side, and beside all others
+export OPENBLAS_NUM_THREADS=2 # a dozen processes compute reference values
+tested_in="timeout --signal=INT --kill-after=20 $((20 * minutes))" # SIGINT lets pytest still report failures
+runs="memcheck memcheck_attention racecheck synccheck" # the slowest tests run in parallel, and beside all others
 for run in $runs; do
   $tested_in python3 -m pytest "tests/gpu/test_sanitizer.py::test_nothing_is_found[$run]" -q -p no:cacheprovider >"$results/$run.txt" 2>&1 &
 done
@@ -91,7 +91,7 @@ def main() -> None:
             subprocess.run([*fetch, "-d", str(folder / "wheels"), *options.wheels], check=True)
         with tarfile.open(options.archive, "w:gz") as archive:
             for name in filter(None, listed.split("\0")):
-                if (ROOT / name).is_file():  # else deleted and not yet committed
+                if (ROOT / name).is_file():  # else deleted but not yet committed
                     archive.add(ROOT / name, f"{FOLDER}/{name}")
             archive.add(folder, FOLDER)
     size = options.archive.stat().st_size

@@ -1,8 +1,8 @@
-"""Where the time of a captured training step goes on an NVIDIA GPU: kernel by kernel, and how long none runs.
+"""Profile a captured training step on an NVIDIA GPU: the time of each kernel, and the time in which none runs.
 
-Kernels are timed by CUPTI as PyTorch's profiler reads it, which sees those of every library in the process, inside of graphs too. The time
-of a step is measured before, without it; but PyTorch leaves CUPTI attached, which may cost the steps of later cases some time: those of
-`gpu_step.py` count. Needs CuPy and PyTorch.
+Kernels are timed by CUPTI through PyTorch's profiler, which sees those of every library in the process, also inside graphs. The time of a
+step is measured beforehand, without the profiler. But PyTorch leaves CUPTI attached, which may slow down the steps of later cases: quote
+the times of `gpu_step.py`. Needs CuPy and PyTorch.
 
     python benchmarks/gpu_profile.py --cases tiny-mixed,base-128 --precisions bf16,tf32 --json profile.json
 """
@@ -24,13 +24,13 @@ from harness.tables import Bars, Report, Table
 from minigrad.backend.probe import probe
 
 SHOWN = 40
-"""Kernels of a table at most; the others are one line."""
+"""At most this many kernels get a row of a table; one row sums up the others."""
 LONGEST = 90
-"""Characters of a kernel's name at most."""
+"""At most this many characters of a kernel's name are shown."""
 
 
 class Event(NamedTuple):
-    """Something that the GPU did. start, end: seconds on its clock."""
+    """A kernel or copy on the GPU. start, end: seconds on its clock."""
 
     name: str
     start: float
@@ -38,7 +38,7 @@ class Event(NamedTuple):
 
 
 def busy(events: Iterable[Event]) -> float:
-    """Seconds in which at least one event lasts."""
+    """Seconds in which at least one event runs."""
     total, past = 0.0, float("-inf")
     for event in sorted(events, key=lambda event: event.start):
         total += max(0.0, event.end - max(event.start, past))
@@ -47,35 +47,35 @@ def busy(events: Iterable[Event]) -> float:
 
 
 def table(title: str, events: Sequence[Event], steps: int, seconds: float) -> Table:
-    """events: of so many steps. seconds: of one step without the profiler."""
+    """A row per kernel. events: those of `steps` steps. seconds: of one step without the profiler."""
     times: dict[str, float] = defaultdict(float)
     launches = Counter(event.name for event in events)
     for event in events:
         times[event.name] += event.end - event.start
-    dearest = sorted(times.items(), key=lambda item: -item[1])
+    slowest = sorted(times.items(), key=lambda item: -item[1])
 
     def row(name: str, launched: float | str, time: float) -> list[str]:
         shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
         number = launched if isinstance(launched, str) else f"{launched / steps:.1f}"
         return [shown.replace("|", "/"), number, f"{time * 1e3:.4f}", f"{time / seconds:.1%}"]
 
-    rows = [row(name, launches[name], time / steps) for name, time in dearest[:SHOWN]]
-    if rest := dearest[SHOWN:]:
+    rows = [row(name, launches[name], time / steps) for name, time in slowest[:SHOWN]]
+    if rest := slowest[SHOWN:]:
         rows.append(row("all others", sum(launches[name] for name, _ in rest), sum(time for _, time in rest) / steps))
     computing = busy(events) / steps
     rows.append(row("the GPU computes", len(events), computing))
     rows.append(row("no kernel runs", "", max(0.0, seconds - computing)))
     rows.append(row("a step", "", seconds))
-    bars = Bars("ms", {name[:LONGEST]: time / steps * 1e3 for name, time in dearest[:16]})
+    bars = Bars("ms", {name[:LONGEST]: time / steps * 1e3 for name, time in slowest[:16]})
     return Table(title, ["kernel", "launches", "ms", "share"], rows, bars)
 
 
 def measured(case: str, precision: str, batches: int, passes: int) -> tuple[list[Event], float]:
-    """What the GPU did in one pass over the batches, and the least seconds of a step in so many passes before."""
+    """The GPU's events in one pass over the batches, and the fastest seconds per step of `passes` passes before it."""
     import torch
 
     ours = MinigradOnDevice(work_of(case, batches), "cuda", precision, captured=True)
-    for _ in range(2):  # graphs are recorded
+    for _ in range(2):  # captures the graphs
         ours.train()
     seconds = min(ours.train() for _ in range(passes))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profiler:
@@ -97,8 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=lambda text: text.split(","), default=["tiny-mixed", "mini-mixed", "base-128", "base-512"])
     parser.add_argument("--precisions", type=lambda text: text.split(","), default=["bf16", "tf32"])
-    parser.add_argument("--batches", type=int, default=8, help="batches of a pass (8)")
-    parser.add_argument("--passes", type=int, default=5, help="passes that are timed without the profiler (5)")
+    parser.add_argument("--batches", type=int, default=8, help="batches per pass (8)")
+    parser.add_argument("--passes", type=int, default=5, help="passes timed without the profiler (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write events and tables here, after each case")
     options = parser.parse_args()
     for name, known in (("cases", CASES), ("precisions", PRECISIONS)):
@@ -122,7 +122,7 @@ def main() -> None:
             try:
                 events, seconds = measured(case, precision, options.batches, options.passes)
                 tables.append(table(title, events, options.batches, seconds))
-            except Exception as error:  # whatever it is, the others are worth knowing
+            except Exception as error:  # whatever it is, go on with the other cases
                 broken.append(f"{title}: {type(error).__name__}: {error}")
                 continue
             print(f"\n{tables[-1].markdown()}", flush=True)

@@ -1,12 +1,12 @@
 """Time BERT's training step and inference on an NVIDIA GPU, minigrad against PyTorch + transformers, in turns.
 
-PyTorch's side is the fastest of three: sdpa as it is, under torch.compile, and under torch.compile with CUDA graphs; with fused AdamW and,
-for bf16 and fp16, autocast. Losses are read at the end of a pass, not in every step. Needs CuPy, PyTorch and transformers.
+PyTorch's side is the fastest of three: sdpa run eagerly, under torch.compile, and under torch.compile with CUDA graphs; with fused AdamW
+and, for bf16 and fp16, autocast. Losses are read at the end of a pass, not in every step. Needs CuPy, PyTorch and transformers.
 
     python benchmarks/gpu_step.py --json gpu.json
     python benchmarks/gpu_step.py --cases tiny-mixed,base-mixed --precisions bf16 --rounds 3 --minutes 20
 
-It ends after about so many `--minutes`: compilers take nearly all of them, and what they have not made by then is named and left out.
+It ends after about `--minutes` minutes. Compilation takes nearly all of them; contenders not compiled by then are named and left out.
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ CASES = {
     "base-mixed-512": ("base", 8, "mixed-512"),
     "base-large": ("base", 256, "128"),
 }
-"""Size of the model, texts of a batch, their lengths as `bert_step.py` takes them."""
+"""Size of the model, texts per batch, and their lengths as `bert_step.py` takes them."""
 
 ALONE = ("base-large",)
-"""Cases of which only the share of the peak is asked, while nobody else is in the GPU's memory: PyTorch's side has no room there."""
+"""Cases that only measure the share of the peak, with nothing else in GPU memory: PyTorch's side does not fit."""
 
 PRECISIONS = ("bf16", "tf32", "float32", "fp16")
 PEAK = "product"
 WARM_UPS = 3
-"""Passes before the first that is timed: compilation, recording of graphs."""
+"""Passes before the first timed one, for compilation and graph capture."""
 TIMED = 12.0
-"""Seconds that are kept for timing what is ready, for each line of the table."""
+"""Seconds reserved for timing, per row of the table."""
 STUCK = 60.0
-"""Seconds after which a pass that is timed will not end any more."""
+"""Seconds after which a timed pass is given up as hung."""
 OURS = {"minigrad": False, "minigrad captured": True}
 THEIRS = {"torch": "no", "torch compile": "yes", "torch graphs": "with graphs"}
-USUAL = ("minigrad captured", *THEIRS)
-"""Contenders unless others are named. Steps that are not captured wait for their Python, and would take the memory of those that are."""
+DEFAULT_CONTENDERS = ("minigrad captured", *THEIRS)
+"""The default contenders. minigrad without capture is limited by Python, and would take memory from the captured one."""
 NOTHING = "–"
 
 NOTES = (
-    "Times are of a batch: medians over the rounds, quartiles in parentheses; ratios are paired by round, above 1 minigrad is faster. "
-    "Tokens are real ones, without padding. The share of the peak: products that the real tokens need, at the rate of one product of "
-    "8192 × 8192 random matrices at the same precision, measured in between.",
+    "Times are per batch: medians over the rounds, quartiles in parentheses; ratios are paired by round, above 1 minigrad is faster. "
+    "Tokens are real ones, without padding. The share of the peak is the part of a step that the matrix products of its real tokens would "
+    "take at the rate of one product of 8192 × 8192 random matrices at the same precision, measured in between.",
 )
 
 
 class Pair(NamedTuple):
-    """What is measured: a case and a precision."""
+    """A case and a precision: one measurement."""
 
     case: str
     precision: str
@@ -79,12 +79,12 @@ LINES = [
     *[Pair(case, "bf16") for case in ("tiny-full", "base-mixed-512", "base-large")],
     *[Pair("base-128", precision) for precision in ("tf32", "float32")],
 ]
-"""Measured unless cases or precisions are named."""
+"""The default measurements, if neither cases nor precisions are named."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one case at one precision gave. seconds: of every contender, per batch (of the peak: per operation), one for each round."""
+    """The result of one case at one precision. seconds: per batch (for the peak: per operation), of every contender in every round."""
 
     case: str
     precision: str
@@ -101,7 +101,7 @@ def work_of(case: str, batches: int) -> Work:
 
 
 def contenders_of(case: str, precision: str, names: Sequence[str], device: str, batches: int) -> tuple[Work, dict[str, dict[str, Any]]]:
-    """The work of a case, and every contender by name, described as `harness.contender` reads it."""
+    """The work of a case, and the description of every contender by name, as `harness.contender` reads it."""
     work = work_of(case, batches)
     shared = {"size": asdict(work.size), "head": work.head, "batches": work.batches, "device": device, "precision": precision}
     found: dict[str, dict[str, Any]] = {PEAK: {"kind": "large product"}}
@@ -112,32 +112,32 @@ def contenders_of(case: str, precision: str, names: Sequence[str], device: str, 
 
 
 def started(description: dict[str, Any], whats: Sequence[str], deadline: float) -> Contender | str:
-    """A contender that is ready to be timed, or why it cannot be. deadline: by `time.monotonic`."""
+    """A contender that is ready to be timed, or the reason why not. deadline: in `time.monotonic` seconds."""
     one = None
     try:
-        one = Contender(description, {}, left(deadline))
+        one = Contender(description, {}, remaining(deadline))
         for what in whats:
             for _ in range(WARM_UPS):
-                one.patience = left(deadline)
+                one.timeout = remaining(deadline)
                 one.time(what)
     except ContenderFailed as error:
         if one is not None:
             one.close()
-        return "not ready in time" if time.monotonic() >= deadline else in_short(error)
-    one.patience = STUCK
+        return "not ready in time" if time.monotonic() >= deadline else first_line(error)
+    one.timeout = STUCK
     return one
 
 
-def in_short(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200]
 
 
-def left(deadline: float) -> float:
+def remaining(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
 
 
 def grouped(pairs: Sequence[Pair], at_once: int) -> list[Sequence[Pair]]:
-    """Those whose contenders lie in the GPU's memory together."""
+    """Groups of pairs whose contenders are in GPU memory together."""
     others = [pair for pair in pairs if pair.case not in ALONE]
     together = [others[start : start + at_once] for start in range(0, len(others), at_once)]
     return [*together, *([pair] for pair in pairs if pair.case in ALONE)]
@@ -146,12 +146,12 @@ def grouped(pairs: Sequence[Pair], at_once: int) -> list[Sequence[Pair]]:
 def measure(
     pairs: Sequence[Pair], whats: Sequence[str], names: Sequence[str], device: str, *, rounds: int, batches: int, deadline: float
 ) -> Iterator[Measured]:
-    """The contenders of all pairs get ready side by side, since compilers take longest, until `deadline`, and are timed one at a time.
+    """Start the contenders of all pairs in parallel, since compilation takes longest, until `deadline`; then time them one at a time.
 
-    The large product of a precision is one contender for all pairs. Whoever fails is left out, also later, and named in `failed`.
+    The large product of a precision is one contender for all pairs. A contender that fails is left out from then on and named in `failed`.
     """
     described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
-    wanted = {whose(pair, name): (pair, name) for name in (PEAK, *OURS, *THEIRS) for pair in pairs if name in described[pair][1]}
+    wanted = {key_of(pair, name): (pair, name) for name in (PEAK, *OURS, *THEIRS) for pair in pairs if name in described[pair][1]}
     with ThreadPoolExecutor(usable_cpus()) as pool, ExitStack() as stack:
         starting = {key: pool.submit(started, described[pair][1][name], whats, deadline) for key, (pair, name) in wanted.items()}
         found = {key: future.result() for key, future in starting.items()}
@@ -160,18 +160,18 @@ def measure(
         for pair, (work, contenders) in described.items():
             for what in whats:
                 seconds: dict[str, list[float]] = {}
-                while processes := {name: one for name in contenders if isinstance(one := found[whose(pair, name)], Contender)}:
+                while processes := {name: one for name in contenders if isinstance(one := found[key_of(pair, name)], Contender)}:
                     try:
                         seconds = take_turns(processes, what, rounds, pause=0.0)
                         break
-                    except ContenderFailed as error:  # the others begin again without it
-                        found[whose(pair, error.name)] = in_short(error)
-                failed = {name: one for name in contenders if isinstance(one := found[whose(pair, name)], str)}
+                    except ContenderFailed as error:  # the others start again without it
+                        found[key_of(pair, error.name)] = first_line(error)
+                failed = {name: one for name in contenders if isinstance(one := found[key_of(pair, name)], str)}
                 yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
 
 
-def whose(pair: Pair, name: str) -> tuple[Pair | str, str]:
-    """What tells contenders apart."""
+def key_of(pair: Pair, name: str) -> tuple[Pair | str, str]:
+    """The key that identifies a contender."""
     return (pair.precision if name == PEAK else pair), name
 
 
@@ -211,19 +211,19 @@ def main() -> None:
                 raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: choose from {', '.join(choices)}")
             return text.split(",")
 
-        usual = default or "the lines that are claimed; bf16 and all cases if only one is named"
+        usual = default or "a standard set of cases and precisions; if only the other option is given, bf16 or all cases"
         known = None if default is None else listed(default)
         parser.add_argument(name, type=listed, default=known, metavar="A,B", help=f"{', '.join(choices)} ({usual})")
 
     several("--cases", None, list(CASES))
     several("--precisions", None, PRECISIONS)
     several("--what", "train", ["train", "infer"])
-    several("--contenders", ",".join(USUAL), [*OURS, *THEIRS])
-    parser.add_argument("--rounds", type=int, default=5, help="passes of each contender that are timed (5)")
-    parser.add_argument("--batches", type=int, default=16, help="batches of a pass (16)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="what it may take altogether, nearly all of it for compilers (8)")
+    several("--contenders", ",".join(DEFAULT_CONTENDERS), [*OURS, *THEIRS])
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each contender (5)")
+    parser.add_argument("--batches", type=int, default=16, help="batches per pass (16)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit, nearly all of it for compilation (8)")
     parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
-    parser.add_argument("--at-once", type=int, default=5, help="lines whose contenders lie in the GPU's memory at the same time (5)")
+    parser.add_argument("--at-once", type=int, default=5, help="cases whose contenders are in GPU memory at the same time (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each case and at the end")
     options = parser.parse_args()
     for name in ("rounds", "batches", "at_once", "minutes"):
@@ -241,7 +241,7 @@ def main() -> None:
     waiting = len(pairs)
     for group in grouped(pairs, options.at_once):
         print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
-        share = left(end) * len(group) / waiting
+        share = remaining(end) * len(group) / waiting
         waiting -= len(group)
         deadline = time.monotonic() + max(share - TIMED * len(group) * len(options.what), share / 2)
         how = {"rounds": options.rounds, "batches": options.batches, "deadline": deadline}

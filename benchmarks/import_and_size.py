@@ -1,7 +1,7 @@
-"""What it takes to have minigrad at hand: time and memory of the import, beside NumPy's, and the size on disk of what is installed.
+"""Measure time and memory of importing minigrad, beside NumPy, and the size on disk of the installed packages.
 
-Every import happens in a fresh interpreter; the contenders alternate, and medians count. PyTorch + transformers take part where they are
-installed.
+Every import happens in a fresh interpreter; the contenders alternate, and medians are reported. PyTorch + transformers take part if they
+are installed.
 
     python benchmarks/import_and_size.py --json size.json
 """
@@ -41,14 +41,14 @@ IMPORTS = {
 
 
 def probe(statement: str) -> tuple[float, float, set[str]]:
-    """Seconds that a statement takes in a fresh interpreter, MiB resident afterwards, top-level modules loaded."""
+    """Seconds of a statement in a fresh interpreter, MiB resident afterwards, and top-level modules loaded."""
     command = [sys.executable, "-c", PROBE.format(statement=statement)]
     seconds, kilobytes, *modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return float(seconds), float(kilobytes) / 1024, set(modules)
 
 
 def closure(distributions: Sequence[str]) -> dict[str, float]:
-    """MiB on disk of distributions and everything they require (extras left out), by name."""
+    """MiB on disk of distributions and all their requirements (without extras), by name."""
     sizes: dict[str, float] = {}
     waiting = list(distributions)
     while waiting:
@@ -57,13 +57,13 @@ def closure(distributions: Sequence[str]) -> dict[str, float]:
             continue
         try:
             found = metadata.distribution(name)
-        except metadata.PackageNotFoundError:  # required on other systems only
+        except metadata.PackageNotFoundError:  # only required on other systems
             continue
         sizes[name] = sum(path.stat().st_size for f in found.files or [] if (path := Path(str(found.locate_file(f)))).is_file()) / 2**20
         for requirement in found.requires or []:
             if "extra ==" not in requirement:
                 waiting.append(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
-    if "minigrad-nn" in sizes:  # installed from a checkout, its files are not listed
+    if "minigrad-nn" in sizes:  # if installed from a checkout, its files are not listed
         package = Path(__file__).resolve().parents[1] / "minigrad"
         sizes["minigrad-nn"] = max(sizes["minigrad-nn"], sum(path.stat().st_size for path in package.rglob("*.py")) / 2**20)
     return sizes
@@ -94,7 +94,7 @@ def main() -> None:
     names = [name for name in IMPORTS if others or "torch" not in name]
     rounds: dict[str, list[tuple[float, float, set[str]]]] = {name: [] for name in names}
     for name in names:
-        probe(IMPORTS[name])  # not counted: compiles, and fills the page cache
+        probe(IMPORTS[name])  # not counted: it compiles, and fills the page cache
     for order in rotated(names, options.rounds):
         for name in order:
             rounds[name].append(probe(IMPORTS[name]))

@@ -1,11 +1,10 @@
-"""What loading a checkpoint costs: time and memory of minigrad, of PyTorch + transformers, and of plainly reading the file.
+"""Measure time and memory of loading a checkpoint: by minigrad, by PyTorch + transformers, and by only reading the file.
 
     python benchmarks/load.py [DIRECTORY] [--rounds 5]
 
-DIRECTORY holds config.json and model.safetensors of a BertModel (default: the named checkpoint minilm-l6). Each contender runs in a process
-of its own, in turn; the file is in the page cache. Times are medians, and the fastest, without imports. Memory is what the process holds at
-its peak beyond what it held before loading: the rise of the peak resident size, and for libraries that map the file also the pages that
-loading touched.
+DIRECTORY holds config.json and model.safetensors of a BertModel (default: the named checkpoint minilm-l6). The contenders take turns, each
+in its own process, with the file in the page cache. Times, medians and fastest, exclude imports. Memory is the increase of the peak
+resident size over the size before loading; for libraries that map the file it includes the pages that loading touched.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ total = sum(float(p.detach().sum()) for p in model.parameters())  # a mapped fil
 
 
 def probe(name: str, directory: Path) -> list[float] | None:
-    """Seconds, and megabytes at the peak and at the end, of one load in a fresh process; None if the library is absent."""
+    """Seconds of one load in a fresh process, and its megabytes at the peak and at the end; None if the library is absent."""
     imports, load = CONTENDERS[name]
     done = subprocess.run(
         [sys.executable, "-c", PROBE.format(imports=imports, load=load), str(directory)], capture_output=True, text=True, check=False
@@ -86,7 +85,7 @@ def main() -> None:
     names = list(CONTENDERS)
     for name in names:
         probe(name, directory)  # not counted: fills the page cache
-    orders = [names[i % len(names) :] + names[: i % len(names)] for i in range(options.rounds)]  # nobody is always the first
+    orders = [names[i % len(names) :] + names[: i % len(names)] for i in range(options.rounds)]  # the first one rotates
     rounds = [{name: found for name in order if (found := probe(name, directory))} for order in orders]
     print("| | time, ms | fastest, ms | peak memory, MiB | of the file | held at the end, MiB |")
     print("|---|---|---|---|---|---|")

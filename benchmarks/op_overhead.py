@@ -1,7 +1,7 @@
-"""Microseconds that one small operation costs: the engine's own time, since eight numbers take NumPy next to none.
+"""Measure the engine's overhead: microseconds per small operation, on eight numbers, which take NumPy next to no time.
 
-Chains of 1,000 additions, and of 1,000 multiplications, of eight float32 numbers: by NumPy, by minigrad without and with recording, and
-with the backward pass. NumPy's backward pass is the chain rule written by hand: what the arithmetic alone costs.
+Times chains of 1,000 additions, and of 1,000 multiplications, of eight float32 numbers: in NumPy, and in minigrad without recording, with
+recording, and with the backward pass. NumPy's backward pass is the chain rule written by hand, the cost of the arithmetic alone.
 
     python benchmarks/op_overhead.py --json overhead.json
 """
@@ -31,7 +31,7 @@ T = TypeVar("T", Array, mg.Tensor)
 
 
 def chain(operation: Callable[[T, T], T], x: T) -> list[T]:
-    """x, and what 1,000 applications to it and x make of it, one after another."""
+    """x, and the results of applying the operation 1,000 times in turn, each time to the last result and x."""
     found = [x]
     for _ in range(OPERATIONS):
         found.append(operation(found[-1], x))
@@ -62,7 +62,7 @@ def unrecorded(operation: Callable[[mg.Tensor, mg.Tensor], mg.Tensor], x: mg.Ten
 
 
 def microseconds(function: Callable[[], object], rounds: int) -> float:
-    """Of one operation, the median of the rounds."""
+    """Microseconds per operation, the median of the rounds."""
     times = []
     for _ in range(rounds):
         started = time.perf_counter()

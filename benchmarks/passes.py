@@ -1,6 +1,6 @@
-"""Nanoseconds per element of each pass over memory, NumPy's against Numba's, at BERT's shapes, as a Markdown table.
+"""Time each pass over memory, NumPy's against Numba's, at BERT's shapes: nanoseconds per element, as a Markdown table.
 
-`python benchmarks/passes.py [--rounds N]` needs the `fast` extra. The two alternate in one process, in one thread; medians.
+`python benchmarks/passes.py [--rounds N]` needs the `fast` extra. The two alternate in one process and one thread; medians are reported.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def over_pairs(heads: int, n: int) -> dict[str, tuple[Any, ...]]:
 
 
 def in_blocks(step: Callable[..., None]) -> Callable[..., None]:
-    """As an optimizer takes its steps."""
+    """Apply a step block by block, as an optimizer does."""
 
     def run(*arrays: np.ndarray) -> None:
         for start in range(0, len(arrays[0]), BLOCK):
@@ -77,7 +77,8 @@ def adam_steps() -> dict[str, Callable[..., None]]:
 
 
 def nanoseconds(functions: dict[str, Callable[..., None]], arguments: tuple[Any, ...], rounds: int) -> dict[str, float]:
-    """Per element of the first argument. Each call begins with the same numbers: results put in again would leave the ordinary range."""
+    """Nanoseconds per element of the first argument. Each call starts from the same numbers, since outputs fed back in would leave the
+    usual range."""
     kept = [a.copy() if isinstance(a, np.ndarray) else None for a in arguments]
     found: dict[str, list[float]] = {name: [] for name in functions}
     calls = max(1, 100_000 // arguments[0].size)

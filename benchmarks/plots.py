@@ -17,7 +17,7 @@ from minigrad.files import write_text
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw every table of a benchmark's JSON file as an SVG.")
     parser.add_argument("file", type=Path, help="what a benchmark wrote with --json")
-    parser.add_argument("directory", type=Path, help="where the drawings go; made if it is not there")
+    parser.add_argument("directory", type=Path, help="output directory; created if missing")
     options = parser.parse_args()
     options.directory.mkdir(parents=True, exist_ok=True)
     for values in json.loads(options.file.read_text(encoding="utf-8"))["tables"]:

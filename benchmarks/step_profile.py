@@ -1,6 +1,6 @@
-"""Where the time of a training step goes, operation by operation: forward, pullback, weight gradients, update.
+"""Profile a training step by operation: forward, pullback, weight gradients, update.
 
-One process with one BLAS thread, which is what each worker of a team is. Every call of an operation is timed where the engine makes it.
+It runs in one process with one BLAS thread, like each worker of a team. Every call of an operation is timed where the engine makes it.
 
     python benchmarks/step_profile.py --sizes tiny,base --lengths mixed --passes 3
 """
@@ -38,7 +38,7 @@ class Clock:
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def timed(self, name: Callable[..., str], function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its time counted under what `name` makes of its arguments."""
+        """The function, with its time counted under the name that `name` returns for its arguments."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             started = time.perf_counter()
@@ -51,7 +51,7 @@ class Clock:
         return run
 
     def watch(self) -> None:
-        """From now on, count what the engine calls in this process."""
+        """Patch the engine, so that its calls in this process are counted from now on."""
         inner = self.timed(lambda kernel, *_: kernel.name, Kernel.run)
 
         def run(kernel: Kernel, *args: Any, **kwargs: Any) -> Any:
@@ -74,7 +74,7 @@ class Clock:
 def profile(name: str, lengths: str, head: str, passes: int, batches: int, clock: Clock) -> Table:
     ours = Minigrad(make_work(SIZES[name], head, lengths, count=batches), workers=1)
     with blas_threads(1):
-        ours.train()  # touches the memory, compiles
+        ours.train()  # warm-up: first touches, compilation
         clock.seconds.clear(), clock.calls.clear()
         per_step = sum(ours.train() for _ in range(passes)) / passes
     steps = passes * batches
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--lengths", default="mixed", help="as bert_step.py takes them (mixed)")
     parser.add_argument("--head", choices=HEADS, default="sequence")
     parser.add_argument("--passes", type=int, default=3, help="passes over the batches (3)")
-    parser.add_argument("--batches", type=int, default=8, help="batches of a pass (8)")
+    parser.add_argument("--batches", type=int, default=8, help="batches per pass (8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables here")
     options = parser.parse_args()
     if wrong := [name for name in options.sizes if name not in SIZES]:

@@ -1,7 +1,7 @@
-"""Time a training step of MiniLM by one process (all BLAS threads, or one) against workers, on batches of uneven length.
+"""Time a training step of MiniLM in one process (with all BLAS threads, or one) against workers, on batches of uneven length.
 
-All train the same model on the same batches; they take turns, a few steps each, and medians over the steps are compared. The weights are
-random, the sizes MiniLM's (hidden 384, 12 heads, vocabulary 30522), the lengths those of short noisy texts (lognormal, mean about 28).
+All train the same model on the same batches; they take turns, a few steps each, and medians over the steps are compared. Weights are
+random, sizes are MiniLM's (hidden 384, 12 heads, vocabulary 30522), lengths those of short noisy texts (lognormal, mean about 28).
 
     python benchmarks/team.py --layers 2 6 --rounds 5
 """
@@ -38,7 +38,7 @@ def make_batches(count: int) -> list[Batch]:
 
 
 class Contender:
-    """A model, its optimizer and its team; remembers how long each step took, and the optimizer's part of it."""
+    """A model, its optimizer and its team, with the time of each step and of its update."""
 
     def __init__(self, layers: int, workers: int, threads: int) -> None:
         mg.manual_seed(0)
@@ -87,7 +87,7 @@ def main() -> None:
             for round_number in range(options.rounds + 1):
                 batches = make_batches(STEPS)
                 for contender in contenders:
-                    if round_number == 1:  # the first was for warming up: memory, moments, the fork
+                    if round_number == 1:  # round 0 was the warm-up: memory, moments, forks
                         contender.steps.clear(), contender.updates.clear()
                     contender.train(batches)
                 if round_number:

@@ -3,9 +3,9 @@
     python examples/char_lstm.py                       # on the 896 records beside this file
     python examples/char_lstm.py --text moby_dick.txt  # on a text of your own (UTF-8)
 
-The text is cut into parallel strands that are read side by side; each strand's state is carried from one piece to the next (truncated
-backpropagation through time), so the model remembers further back than it is differentiated. About half a minute on two cores; fails if it
-does not beat the frequencies of single characters on held-out text.
+The text is cut into parallel strands that are read side by side. Each strand's state is carried from one piece to the next, but gradients
+are not (truncated backpropagation through time), so the model remembers further back than it is differentiated. Takes about half a minute
+on two cores; fails if it does not beat the frequencies of single characters on held-out text.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def load(path: Path | None) -> tuple[np.ndarray[Any, Any], list[str]]:
 
 
 def pieces(ids: np.ndarray[Any, Any], strands: int, length: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """The text as parallel strands, cut into pieces; with each piece the one that is a character further on."""
+    """The text as parallel strands cut into (inputs, targets) pieces; targets are one character further on."""
     steps = (len(ids) - 1) // strands
     inputs, targets = (ids[i : i + strands * steps].reshape(strands, steps) for i in (0, 1))
     return [(inputs[:, i : i + length], targets[:, i : i + length]) for i in range(0, steps - length + 1, length)]
@@ -69,7 +69,7 @@ def held_out_loss(model: CharLSTM, ids: np.ndarray[Any, Any], length: int) -> fl
 
 
 def sample(model: CharLSTM, start: int, length: int, rng: np.random.Generator, temperature: float = 0.7) -> list[int]:
-    """Characters drawn one after another; the state is all that is carried along."""
+    """Characters drawn one after another; only the state is carried along."""
     ids, state = [start], None
     with model.evaluating(), mg.no_grad():
         for _ in range(length):
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--text", type=Path, metavar="FILE", help="a UTF-8 text to learn (default: the shipped records)")
     add("--steps", type=int, default=600)
     add("--strands", type=int, default=32)
-    add("--length", type=int, default=32, help="characters through which a gradient is carried back")
+    add("--length", type=int, default=32, help="characters through which gradients flow back")
     add("--dim", type=int, default=64)
     add("--hidden", type=int, default=192)
     add("--lr", type=float, default=4e-3)
@@ -109,9 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for step in range(1, options.steps + 1):
         inputs, targets = batches[(step - 1) % len(batches)]
         if (step - 1) % len(batches) == 0:
-            state = None  # the strands begin again
+            state = None  # the strands start over
         scores, state = model(inputs, state)
-        state = (state[0].detach(), state[1].detach())  # remembered, but not differentiated through
+        state = (state[0].detach(), state[1].detach())  # kept, but without its gradient graph
         loss = cross_entropy(scores, targets.reshape(-1))
         loss.backward()
         clip_grad_norm(model.parameters(), 1.0)

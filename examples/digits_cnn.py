@@ -1,9 +1,9 @@
-"""A small convolutional network that reads handwritten digits (scikit-learn's 1,797 images of 8×8).
+"""A small convolutional network that recognises handwritten digits (scikit-learn's 1,797 images of 8×8).
 
     pip install ".[examples]"
     python examples/digits_cnn.py
 
-Trains in about half a minute on two cores and reports the accuracy on 360 images it never saw; fails below --goal (98.5 %).
+Trains in about half a minute on two cores and reports the accuracy on 360 held-out images; fails below --goal (98.5 %).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minigrad.optim import AdamW, OneCycleSchedule
 
 
 def network() -> nn.Module:
-    """Two convolutions at full size, a pooling, one convolution more, and a classifier over what is left."""
+    """Two convolutions at full size, pooling, a third convolution, pooling, and a classifier."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
         nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
@@ -32,7 +32,7 @@ def network() -> nn.Module:
 
 
 def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image moved by at most one pixel in each direction: new examples for nothing."""
+    """Each image shifted by at most one pixel in each direction, as data augmentation."""
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
     moved = np.empty_like(images)
     for i, (row, column) in enumerate(rng.integers(0, 3, (len(images), 2))):

@@ -1,11 +1,11 @@
-"""Fine-tune a small BERT to sort short records by the desk that must act on them: every step from files to answers.
+"""Fine-tune a small BERT to route short records to the desk that must act on them: every step from files to answers.
 
     python examples/finetune_bert_tiny.py
 
 Without arguments it takes the first two layers of a published checkpoint (MiniLM, fetched once, about 90 MB), trains on 624 of the 896
-records beside this file, keeps the model that is best on 136 others, loads it again, reports on the 136 it never saw and classifies three
-sentences. A run that was stopped goes on with --resume. Everything runs on minigrad: no PyTorch, TensorFlow or JAX. Read it from top to
-bottom as a tutorial; `--help` lists what can be changed.
+records beside this file, keeps the model that is best on 136 others, loads it again, reports on the 136 held-out ones and classifies three
+sentences. --resume continues an interrupted run. Everything runs on minigrad: no PyTorch, TensorFlow or JAX. Read it from top to bottom as
+a tutorial; `--help` lists the options.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--output", type=Path, default=Path("runs/bert-tiny-records"), metavar="DIR", help="log.jsonl, checkpoints/ and best/ go here")
     add("--resume", action="store_true", help="go on with the run in --output")
     add("--report", type=Path, metavar="FILE", help="write the figures of this run as JSON")
-    add("--freeze", nargs="+", default=[], metavar="PREFIX", help="do not train parameters whose path starts so, e.g. bert.embeddings")
+    add("--freeze", nargs="+", default=[], metavar="PREFIX", help="freeze parameters whose path starts with it, e.g. bert.embeddings")
     options = parser.parse_args(arguments)
     if (options.train is None) != (options.dev is None) or (options.test is not None and options.train is None):
         parser.error("--train and --dev go together (--test may be left out); give none of them to use the shipped records")
     return options
 
 
-# What cannot be written should be known before the training, not after it.
+# Find out before training, not after it, that an output cannot be written.
 def check_places(options: argparse.Namespace) -> None:
     output, report = options.output, options.report
     try:
@@ -74,7 +74,7 @@ def check_places(options: argparse.Namespace) -> None:
         raise ArgumentError(f"--report {report} cannot be written: it must name a file in a folder that exists and is writable")
 
 
-# 1. Data. Records come from files; every row that cannot be used is an error that names its file and line.
+# 1. Data. Records come from files; a row that cannot be used is an error that names its file and line.
 def load_records(options: argparse.Namespace) -> dict[str, list[Record]]:
     if options.train is not None:
         return {split: read_records(path) for split in SPLITS if (path := getattr(options, split)) is not None}
@@ -82,7 +82,7 @@ def load_records(options: argparse.Namespace) -> dict[str, list[Record]]:
     return {split: [record for record in shipped if record.fields["split"] == split] for split in SPLITS}
 
 
-# 2. Text to numbers. Nothing is padded: a batch is its sequences' tokens one after another, and where each begins.
+# 2. Text to numbers. Nothing is padded: a batch holds the tokens of its sequences one after another, and where each begins.
 def encode(task: Task, tokenizer: Tokenizer, split: str, records: list[Record], options: argparse.Namespace) -> Examples:
     dealing = {"batch_size": options.batch_size, "shuffle": True, "seed": options.seed} if split == "train" else {}
     examples = task.examples(tokenizer, records, options.max_length, **dealing)
@@ -110,22 +110,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     directory = mg.io.find_checkpoint(options.model)
     tokenizer = Tokenizer.from_pretrained(directory)
-    mg.manual_seed(options.seed)  # the new head's first weights
+    mg.manual_seed(options.seed)  # for the new head's initial weights
     model = mg.models.load(directory, task.head, num_hidden_layers=options.layers, **task.options()).to(options.device)
     examples = {split: encode(task, tokenizer, split, rows, options) for split, rows in records.items()}
 
-    # 3. Evaluation: dropout off, nothing recorded. Figures by name; `settings.metric` names the one that decides what is best.
+    # 3. Evaluation: dropout off, nothing recorded. Returns metrics by name; `settings.metric` names the one that decides what is best.
     def evaluate() -> dict[str, float]:
         return task.evaluate(model, examples["dev"]).metrics
 
-    # 4. What is kept of the best model: all that a new process needs to load it.
+    # 4. Saving the best model: everything that a new process needs to load it.
     def save_model(place: Path) -> None:
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
 
-    # 5. Training: forward, backward, clip, step, for each batch. After each epoch the model is evaluated, saved to best/ if it is better
-    # than ever before, and a checkpoint is written. Every step and evaluation is a line of log.jsonl.
-    # A callback is any function of an event: a bar of progress, and what the report says of the speed.
+    # 5. Training: forward, backward, clip, step, for each batch. After each epoch the model is evaluated, saved to best/ if it is the best
+    # so far, and a checkpoint is written. Every step and evaluation is a line of log.jsonl.
+    # A callback is any function of an event: here a progress bar, and one that notes the speed for the report.
     marks: list[float] = []
     speeds: list[float] = []
 
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figures = {
         "dev": result.best["metrics"],
         "seconds_per_epoch": [round(past - first, 2) for first, past in pairwise(marks)],
-        "tokens_per_second": round(speeds[-1]) if speeds else 0,  # none if the resumed run had been finished already
+        "tokens_per_second": round(speeds[-1]) if speeds else 0,  # none if the resumed run was already finished
     }
 
     # 6. Load the best model from its directory, as a new process would, and use it.

@@ -1,12 +1,12 @@
-"""Fine-tune a small BERT on pairs: does what a person says of themselves go with this item? The honest form of a recommender.
+"""Fine-tune a small BERT on pairs: does an item suit what a person says about themselves? A recommender with an honest evaluation.
 
     python examples/finetune_pairs.py
 
-Both texts go into the model at once, [CLS] profile [SEP] item [SEP], so that it can compare them word by word. What makes the figures
-honest is around the model: no user of the test pairs occurs in training, so nothing can be known about them but what the profile says;
-and next to the model stand two baselines, one that always gives the more common answer and one that sees the item alone. A model that is
-no better than the second has learned which items are popular, not who likes what. With the settings below: accuracy 0.94 for new users
-(0.92 with the `fast` extra: the last digits of its sums differ), 0.50 from the item alone.
+Both texts go into the model at once, [CLS] profile [SEP] item [SEP], so that it can compare them word by word. Two things keep the figures
+honest. No user of the test pairs occurs in training, so nothing is known about them but their profile. And there are two baselines, one
+that always gives the more common answer and one that sees the item alone: a model that is no better than the second has learned which
+items are popular, not who likes what. The default settings reach an accuracy of 0.94 for new users (0.92 with the `fast` extra: the last
+digits of its sums differ), and 0.50 from the item alone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NAMES = ("Ines", "Tomas", "Ruth", "Kofi", "Lena", "Marek", "Aisha", "Jonas", "Pr
 
 @dataclass(frozen=True)
 class User:
-    """Two topics that a user likes, one that the profile names as well but in the opposite sense, and the profile."""
+    """Two topics that a user likes, one that the profile names as disliked, and the profile text."""
 
     likes: tuple[str, str]
     tired_of: str
@@ -65,18 +65,18 @@ def describe(topic: str, thing: str, quality: str) -> str:
     return f"{topic}: {thing}, {quality}"
 
 
-# 1. Data. The rule: a user is interested in the items of the two liked topics and in no others; one answer in twenty is noise, so that
-# nobody can be right more often than 95% of the time. Half of the items shown to a user are of liked topics, a quarter of the topic that
-# the user is tired of, a quarter of others: over all users each item is liked and not liked about equally often. So no bag of words knows
-# the answer, of the item or of both texts: what counts is whether the profile names the item's topic, and in which sense. An item's text
-# names its topic, too; with only the thing ("a pair of pruning shears") a thousand pairs are too few for a small BERT to learn to compare.
+# 1. Data. The rule: a user is interested in the items of the two liked topics and in no others. One answer in twenty is noise, so no model
+# can be right more than 95% of the time. Half of the items shown to a user are of liked topics, a quarter of the topic that the user is
+# tired of, a quarter of others; so over all users each item is liked and not liked about equally often. A bag of words therefore cannot
+# tell the answer, neither from the item nor from both texts: it depends on whether the profile names the item's topic, and in which sense.
+# An item's text names its topic too; with only the thing ("a pair of pruning shears") a small BERT would need more than a thousand pairs.
 def make_pairs(users: int, seed: int, noise: float = 0.05) -> tuple[list[User], list[Record]]:
     generator = np.random.default_rng(seed)
 
     def one_of(options: Sequence[str]) -> str:
         return options[generator.integers(len(options))]
 
-    # Each combination of topics is one user's alone: else a profile of the test users could stand in training under another name.
+    # Each combination of topics belongs to one user; else a test user's profile could be in training under another name.
     tastes = [(pair, tired) for pair in combinations(TOPICS, 2) for tired in TOPICS if tired not in pair]
     people, rows = [], []
     for number, taste in enumerate(generator.permutation(len(tastes))[:users]):
@@ -94,7 +94,7 @@ def make_pairs(users: int, seed: int, noise: float = 0.05) -> tuple[list[User], 
     return people, records_from(rows, name="made pairs")
 
 
-# 2. What a model must beat: a logistic regression on the words of the item alone.
+# 2. The baseline to beat: a logistic regression on the words of the item alone.
 def item_only_accuracy(train: Sequence[Record], test: Sequence[Record], labels: LabelMap) -> float:
     words = sorted({word for record in train for word in str(record.text_b).split()})
 
@@ -116,7 +116,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add = parser.add_argument
     add("--model", default="minilm-l6", metavar="DIR|ID|minilm-l6", help="a model directory, a Hugging Face id, or the named checkpoint")
     add("--layers", type=int, default=4, metavar="N", help="keep the first N encoder layers (default 4)")
-    add("--users", type=int, default=100, help="people to make up, 10 to 168, of 16 pairs each")
+    add("--users", type=int, default=100, help="users to generate, 10 to 168, with 16 pairs each")
     add("--epochs", type=int, default=6)
     add("--batch-size", type=int, default=16)
     add("--lr", type=float, default=2e-4, help="peak learning rate (default 2e-4)")
@@ -135,13 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     mg.manual_seed(options.seed)
     people, pairs = make_pairs(options.users, options.seed)
 
-    # 3. The split is by user. near_duplicates is off: the same items belong on both sides, only people are new.
+    # 3. The split is by user. near_duplicates is off: the same items may be on both sides, only the people are new.
     shares = {"train": 0.7, "dev": 0.15, "test": 0.15}
     records = split_records(pairs, shares, seed=options.seed, group_column="user", near_duplicates=None)
     users = {split: {str(record.fields["user"]) for record in rows} for split, rows in records.items()}
     print(", ".join(f"{len(rows)} {split} pairs of {len(users[split])} users" for split, rows in records.items()))
 
-    # 4. Pairs to numbers: records with text and text_b are encoded together, with token types that tell the two apart.
+    # 4. Pairs to numbers: text and text_b of a record are encoded together, with token types that distinguish them.
     labels = LabelMap((NOT_LIKED, LIKED))
     task = SequenceClassification(labels)
     directory = mg.io.find_checkpoint(options.model)
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
 
-    # 5. Training; the best model is the one that ranks the pairs of the dev users best.
+    # 5. Training. The best model is the one that ranks the pairs of the dev users best.
     options.output.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
         model,
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         print(f"stopped after step {result.step}; --resume goes on from there", file=sys.stderr)
         sys.exit(result.exit_code)
 
-    # 6. The figures, of users that training never saw.
+    # 6. The figures, for users that were not in training.
     best = mg.models.load(options.output / "best")
     rows = task.evaluate(best, examples["test"]).predictions
     true = labels.ids(records["test"])
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     }
     print(f"\n{len(users['test'])} new users: accuracy {figures['accuracy']:.3f}, AUC {figures['auc']:.3f}")
     print(f"  the item alone {figures['item_only_accuracy']:.3f}, always {labels.names[common]!r} {figures['majority_accuracy']:.3f}")
-    print("  no model can be right more often than 0.95: the rest is noise\n")
+    print("  no model can have an accuracy above 0.95: the rest is noise\n")
 
     # 7. Use: all items, ranked for one of the new users.
     user = people[int(min(users["test"]).removeprefix("user "))]

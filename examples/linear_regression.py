@@ -3,7 +3,7 @@
     python examples/linear_regression.py
 
 The smallest complete training run: data, a layer, a loss, a gradient, a step. The least-squares problem has an exact solution, so the
-example can say how close gradient descent came, and fails if it is not within 1e-6.
+example can report how close gradient descent came, and fails if it is not within 1e-6.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
 
-    # Data: a linear law and noise.
+    # Data: a linear function plus noise.
     rng = np.random.default_rng(options.seed)
     x = rng.standard_normal((options.rows, options.features))
     y = x @ rng.standard_normal(options.features) + 0.7 + 0.1 * rng.standard_normal(options.rows)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = np.column_stack([x, np.ones(options.rows)])
     exact = np.linalg.solve(a.T @ a, a.T @ y)
 
-    # The same by gradient descent, in float64 so that rounding does not hide what is compared.
+    # The same by gradient descent, in float64, so that rounding does not hide the difference.
     mg.manual_seed(options.seed)
     model = nn.Linear(options.features, 1).to("float64")
     optimizer = SGD(model.named_parameters(), lr=options.lr)

@@ -1,10 +1,10 @@
-"""A GPT of characters: a causal Transformer that learns to continue a text, and must beat a bigram model on text it never saw.
+"""A character-level GPT: a causal Transformer that learns to continue a text, and must beat a bigram model on held-out text.
 
     python examples/tiny_gpt.py                       # on the 896 records beside this file
     python examples/tiny_gpt.py --text moby_dick.txt  # on a text of your own (UTF-8)
 
-A bigram model knows one character of context and is counted in a moment: a network that does not beat it has learned nothing. About
-one minute on two cores; prints the loss as it falls, both models' losses on held-out text, and a sample.
+A bigram model sees one character of context and is only a table of counts: a network that does not beat it has learned nothing. Takes
+about one minute on two cores; prints the training loss, both models' losses on held-out text, and a sample.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TinyGPT(nn.Module):
         self.head = nn.Linear(dim, characters, bias=False)
 
     def forward(self, ids: np.ndarray[Any, Any]) -> mg.Tensor:
-        """Shapes: ids (batch, length) → (batch · length, characters), the scores of the character after each."""
+        """The scores of the next character. Shapes: ids (batch, length) → (batch · length, characters)."""
         packing = Packing([ids.shape[1]] * len(ids))
         x = self.tokens(ids.reshape(-1)) + self.positions(packing.positions)
         return self.head(self.encoder(x, packing))
@@ -60,7 +60,7 @@ def bigram_loss(train: np.ndarray[Any, Any], test: np.ndarray[Any, Any], charact
 
 
 def windows(ids: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], length: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Pieces of the text, and the same pieces one character further on."""
+    """(inputs, targets): pieces of the text, and the same pieces one character further on."""
     places = starts[:, None] + np.arange(length + 1)
     return ids[places[:, :-1]], ids[places[:, 1:]]
 
@@ -77,7 +77,7 @@ def held_out_loss(model: TinyGPT, ids: np.ndarray[Any, Any], context: int) -> fl
 
 
 def sample(model: TinyGPT, start: int, context: int, length: int, rng: np.random.Generator, temperature: float = 0.8) -> list[int]:
-    """Characters drawn one after another from what the model expects."""
+    """Characters drawn one after another from the model's predictions."""
     ids = [start]
     with model.evaluating(), mg.no_grad():
         for _ in range(length):

@@ -1,1 +1,1 @@
-"""What the benchmarks share: the work that is timed, the contenders and their processes, memory, the floor, machine and tables."""
+"""Code shared by the benchmarks: the timed work, the contenders and their processes, memory, the floor, machine and tables."""

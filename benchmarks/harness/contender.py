@@ -1,7 +1,7 @@
-"""A contender as a process of its own, because two BLAS thread pools in one process ruin each other.
+"""A contender in its own process, because two BLAS thread pools in one process slow each other down.
 
-Not for hands: `processes.Contender` starts it. The first line it reads says what it is; each further one, "train" or "infer", lets it
-do one pass over the batches. It answers each with one line of JSON: seconds per batch, or what went wrong.
+`processes.Contender` starts it. The first line of its input describes it; each further line, "train" or "infer", makes it do one pass over
+the batches. It answers each with one line of JSON: seconds per batch, or an error.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from harness.work import Size, Work
 
 
 def contender(description: dict[str, Any]) -> Any:
-    """What can `train`, `infer` and `close`, of the description's kind and work; the rest of it says how. Only the library that it needs
-    is imported."""
+    """An object with `train`, `infer` and `close`, built from the description: its kind, its work, and options of the kind. Only the
+    library that it needs is imported."""
     given = dict(description)
     kind, work = given.pop("kind"), Work(Size(**given.pop("size")), given.pop("head"), given.pop("batches"))
     if kind == "minigrad":
@@ -42,7 +42,7 @@ def contender(description: dict[str, Any]) -> Any:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
 
     def answer(**content: Any) -> None:
         print(json.dumps(content), file=answers, flush=True)
@@ -53,7 +53,7 @@ def main() -> None:
         for line in sys.stdin:
             answer(seconds=getattr(one, line.strip())())
         one.close()
-    except Exception as error:  # whatever it is, the table says it
+    except Exception as error:  # any error is reported in the table
         answer(error=f"{type(error).__name__}: {error}")
 
 

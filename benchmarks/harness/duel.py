@@ -1,4 +1,4 @@
-"""A duel: minigrad and one kind of opponent at the same work, in turns; and what is found in it."""
+"""A duel: minigrad and one kind of opponent do the same work in turns; and its measurements."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OPPONENTS: dict[str, dict[str, Any] | None] = {
     "compile": {"pad_to": None, "compiled": True},
     "alone": None,
 }
-"""PyTorch with batches padded to their longest text, or to 128 tokens; padded to the longest after grouping by length, in which case
-minigrad gets the same grouped batches; compiled; or nobody."""
+"""PyTorch with batches padded to their longest text, or to 128 tokens; grouped by length and padded to the longest, in which case minigrad
+gets the same batches; compiled; or no opponent."""
 ATTENTION = ("sdpa", "eager")
 
 OURS: dict[str, tuple[int | str, dict[str, str]]] = {
@@ -31,14 +31,14 @@ OURS: dict[str, tuple[int | str, dict[str, str]]] = {
     "off": ("auto", {"MINIGRAD_KERNELS": "off"}),
     "numpy": ("auto", {"MINIGRAD_KERNELS": "numpy"}),
 }
-"""minigrad with a worker for each core, with one process, without kernels, with those of NumPy alone: workers, environment."""
+"""minigrad with a worker per core, with one process, without kernels, or with NumPy's kernels only: (workers, environment)."""
 
 FLOOR = "sgemm"
 
 
 @dataclass(frozen=True)
 class Duel:
-    """What is worked on, and against whom. name: of the size; lengths: as `work.draw_texts` takes them."""
+    """The work and the opponent. name: that of the size; lengths: as `work.draw_texts` takes them."""
 
     name: str
     size: Size
@@ -49,8 +49,8 @@ class Duel:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a duel found in training or inference. seconds: of every contender, per batch, one for each round; memory: the most bytes
-    held; failed: opponents that could not do it, and why; tokens, flops: of a batch, the mean."""
+    """Measurements of a duel in training or inference. seconds: per batch, of every contender in every round; memory: peak bytes;
+    failed: the opponents that failed, and why; tokens, flops: mean per batch."""
 
     name: str
     batch: int
@@ -69,7 +69,7 @@ class Measured:
 
     @property
     def opponent(self) -> str | None:
-        """The faster of those that PyTorch was tried with."""
+        """The fastest of PyTorch's variants."""
         names = [name for name in self.seconds if name.startswith("torch")]
         return min(names, key=lambda name: quartiles(self.seconds[name])[1], default=None)
 
@@ -79,9 +79,9 @@ class Measured:
 
 
 def measure(duel: Duel, whats: Sequence[str], ours: Sequence[str], *, rounds: int, batches: int, model: Path | None) -> Iterator[Measured]:
-    """Inference comes first: nothing has been trained then, and neither gradients nor moments are in memory.
+    """Run a duel. Inference comes first: before any training, neither gradients nor moments are in memory.
 
-    Raises: SystemExit if minigrad cannot do it.
+    Raises: SystemExit if minigrad fails.
     """
     work = make_work(duel.size, duel.head, duel.lengths, count=batches, grouped=duel.against == "grouped", model=model)
     failed: dict[str, str] = {}
@@ -108,7 +108,7 @@ def measure(duel: Duel, whats: Sequence[str], ours: Sequence[str], *, rounds: in
 
 
 def _descriptions(duel: Duel, work: Work, ours: Sequence[str]) -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
-    """Every contender by name: what `harness.contender` reads, and its environment."""
+    """Every contender by name: its description for `harness.contender`, and its environment."""
     shared = {"size": asdict(work.size), "head": work.head, "batches": work.batches}
     found: dict[str, tuple[dict[str, Any], dict[str, str]]] = {FLOOR: (shared | {"kind": "sgemm"}, {})}
     for name in ours:
@@ -121,7 +121,7 @@ def _descriptions(duel: Duel, work: Work, ours: Sequence[str]) -> dict[str, tupl
 
 
 def _note(failed: dict[str, str], name: str, error: ContenderFailed) -> None:
-    """An opponent may fail, and the table says so; we may not."""
+    """Note why an opponent failed, for the table. If minigrad failed, exit."""
     if not name.startswith("torch"):
         sys.exit(f"error: {name}: {error}")
     failed[name] = str(error).strip().splitlines()[0][:200]

@@ -1,7 +1,7 @@
-"""The floor of a step: how long its matrix products alone take at the rate that NumPy's BLAS reaches on all cores at BERT's shapes.
+"""The floor of a step: the time of its matrix products alone, at the rate that NumPy's BLAS reaches on all cores at BERT's shapes.
 
-Counted is what must be computed and no more: real tokens without padding, and in the last layer under a head on whole sequences keys and
-values of all tokens, everything else for the first token alone. A library that computes more is further from the floor by that.
+Only necessary products count: real tokens without padding, and in the last layer under a sequence head keys and values of all tokens but
+everything else for the first token alone. A library that computes more is further from the floor.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from harness.work import CLASSES, TAGS, Size, Work
 
 SECONDS = 0.3
-"""How long products are repeated to find their rate."""
+"""Seconds for which products are repeated to measure their rate."""
 
 
 def forward_flops(size: Size, head: str, lengths: Sequence[int]) -> int:
-    """Multiplications and additions of the matrix products of one forward pass over texts of these lengths.
+    """Multiplications and additions in the matrix products of one forward pass over texts of these lengths.
 
     A product (m, k) @ (k, n) takes 2·m·k·n. A layer has four of (tokens, h) @ (h, h), one of (tokens, h) @ (h, i), one of
     (tokens, i) @ (i, h), and for each text of n tokens scores and context of 2·n·n·h each.
@@ -35,13 +35,13 @@ def forward_flops(size: Size, head: str, lengths: Sequence[int]) -> int:
 
 
 def flops(work: Work, what: str) -> float:
-    """Of a batch, the mean: training takes three times the forward pass, since each product has two in the backward pass."""
+    """Mean per batch. Training takes three times the forward pass, since each product has two more in the backward pass."""
     forward = sum(forward_flops(work.size, work.head, lengths) for lengths in work.lengths) / len(work.batches)
     return forward * (3 if what == "train" else 1)
 
 
 class Products:
-    """Multiplies matrices of the shapes of a work's layers, and tells what the work's own products would take at that rate."""
+    """Multiplies matrices of the shapes of a work's layers, and computes how long the work's products would take at that rate."""
 
     def __init__(self, work: Work) -> None:
         generator = np.random.default_rng(0)
@@ -55,18 +55,18 @@ class Products:
         self.layer_flops = 2 * rows * sum(inner * outer for inner, outer in shapes)
 
     def train(self) -> float:
-        """Seconds per batch at the rate of products as in training: forward, for the input's gradient and for the weight's."""
+        """Seconds per batch at the rate of the products of training: forward, input gradient and weight gradient."""
         return self._seconds("train")
 
     def infer(self) -> float:
-        """Seconds per batch at the rate of products as in a forward pass."""
+        """Seconds per batch at the rate of the products of a forward pass."""
         return self._seconds("infer")
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Nothing to close."""
 
     def _seconds(self, what: str) -> float:
-        """The median of many layers counts, so that a neighbour's burst of work does not."""
+        """Seconds per batch, from the median over many layers, so that a neighbour's burst of work does not count."""
         passes, started = [], time.perf_counter()
         while time.perf_counter() - started < SECONDS:
             before = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, memory, and the versions of everything that takes part."""
+"""The machine that a figure was measured on: processor, memory, and the versions of all packages involved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("numba", "tokenizers", "torch", "transformers")
 
 
 def machine() -> dict[str, Any]:
-    """By name; packages that are not installed are left out, and none is imported."""
+    """Its properties by name. Packages that are not installed are left out; none is imported."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     found = {
         "processor": _processor(),

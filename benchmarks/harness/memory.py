@@ -1,8 +1,8 @@
-"""What a process and all its descendants hold in memory, asked from outside.
+"""The memory of a process and all its descendants, measured from outside.
 
-The kernel's proportional set size counts a page that several processes share once in all: over a family of processes it adds up to what
-they hold. But pages of files, mostly libraries, are shared with strangers too, such as other contenders. Those count whole here, as if
-nobody else had them: the most that any process of the family has.
+The kernel's proportional set size divides a shared page among the processes that share it, so the sum over a family of processes is the
+memory that they hold. But pages of files, mostly libraries, are shared with other processes too, such as other contenders. They count in
+full here, as if no other process had them: the maximum over the family.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PROC = Path("/proc")
 
 
 def family(pid: int) -> list[int]:
-    """The process and its descendants, as far as they still live."""
+    """The process and its descendants that are still alive."""
     children: dict[int, list[int]] = {}
     for entry in PROC.iterdir():
         if entry.name.isdecimal() and (parent := _parent(entry)) is not None:
@@ -25,7 +25,7 @@ def family(pid: int) -> list[int]:
 
 
 def held(pid: int) -> int:
-    """Bytes that the process and its descendants hold now; 0 if there are none any more."""
+    """Bytes that the process and its descendants hold now; 0 if they have ended."""
     own, files = 0, 0
     for member in family(pid):
         sizes = _sizes(PROC / str(member) / "smaps_rollup") | _sizes(PROC / str(member) / "status")
@@ -42,7 +42,7 @@ def _parent(process: Path) -> int | None:
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    """The lines "name: number kB" of a file of /proc, in bytes; none if the process has ended."""
+    """The lines "name: number kB" of a file in /proc, in bytes; empty if the process has ended."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

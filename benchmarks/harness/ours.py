@@ -1,4 +1,4 @@
-"""minigrad's side: a BERT that trains through a team of workers and predicts on packed tokens, as its users write it."""
+"""minigrad's side: a BERT that trains with a team of workers and predicts on packed tokens, as users write it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Minigrad:
 
     @cached_property
     def optimizer(self) -> mg.optim.AdamW:
-        """Made at the first training step, so that predictions are measured without gradients and moments."""
+        """Created at the first training step, so that inference is measured without gradients and moments."""
         return mg.optim.AdamW(self.model.named_parameters(), lr=1e-5, weight_decay=0.01)
 
     @cached_property
     def team(self) -> mg.train.Team:
-        """Made at the first training step, as the optimizer is."""
-        self.logits_of.close()  # its processes are no part of training
+        """Created at the first training step, like the optimizer."""
+        self.logits_of.close()  # its processes must not count in training
         return mg.train.Team(mg.train.LossOf(self.model, self.objective), self.optimizer, workers=self.workers, capture=self.capture)
 
     def train(self) -> float:

@@ -1,4 +1,4 @@
-"""minigrad's side on a GPU: the loop of a training that reads its loss now and then, not in every step."""
+"""minigrad's side on a GPU: a training loop that reads its loss now and then, not in every step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.work import Work
 
 
 class NotCaptured(logging.Handler):
-    """Raises what the log says of steps that are not captured: they would be timed as if they were."""
+    """Raises log messages about steps that are not captured, which would otherwise be timed as captured ones."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if "captured" in record.getMessage():
@@ -28,7 +28,7 @@ class MinigradOnDevice(Minigrad):
         self.precision = precision
 
     def train(self) -> float:
-        """Seconds per batch of a pass of training steps, until the last one's loss is on the host; a team fetches that of every step."""
+        """Seconds per batch of a pass of training steps, until the last loss is on the host; a team fetches every loss."""
         optimizer, started = self.optimizer, time.perf_counter()
         with mg.precision(self.precision):
             if self.capture:

@@ -1,4 +1,4 @@
-"""Contenders as processes, and the turns they take: one is active at a time, and nobody is always the first."""
+"""Contenders as processes that take turns: one is active at a time, and the first one rotates."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from harness.memory import held
 BENCHMARKS = Path(__file__).resolve().parents[1]
 
 THREAD_LIMITS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables that would keep a contender from the cores it is to use."""
+"""Environment variables that would keep a contender from using all cores."""
 
 PAUSE = 0.3
-"""Seconds between turns: BLAS threads keep turning for a while when they have nothing to do, and would take the next one's cores."""
+"""Seconds between turns: idle BLAS threads spin for a while, and would take the next contender's cores."""
 
 SAMPLE = 0.02
-"""Seconds between two looks at the memory of a contender, in passes that are not timed."""
+"""Seconds between two memory samples of a contender, in passes that are not timed."""
 
-CLOSING = 10.0
-"""Seconds in which a contender ends that has nothing more to do; then it is killed."""
+CLOSE_TIMEOUT = 10.0
+"""Seconds in which a contender must end when it is closed; then it is killed."""
 
 T = TypeVar("T")
 
 
 class ContenderFailed(Exception):
-    """A contender cannot do its work; the message says why. name: which one, where several take turns."""
+    """A contender cannot do its work; the message says why. name: the contender's, when several take turns."""
 
     name = ""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """For child processes: this one's without limits of threads, the benchmarks' modules within reach, and `more`."""
+    """The environment for child processes: this one's without thread limits, with the benchmarks' modules on the path, and `more`."""
     kept = {name: value for name, value in os.environ.items() if name not in THREAD_LIMITS}
     paths = [str(BENCHMARKS), *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(paths)} | more
 
 
 class Contender:
-    """One contender, described as `harness.contender` reads it, in a process of its own.
+    """One contender, described as `harness.contender` reads it, in its own process.
 
-    patience: seconds that an answer may take, compilation included; None: as long as it takes. Raises: ContenderFailed.
+    timeout: seconds that an answer may take, compilation included; None for no limit. Raises: ContenderFailed.
     """
 
-    def __init__(self, description: Mapping[str, Any], variables: Mapping[str, str], patience: float | None = None) -> None:
-        self.patience = patience
+    def __init__(self, description: Mapping[str, Any], variables: Mapping[str, str], timeout: float | None = None) -> None:
+        self.timeout = timeout
         self.process = subprocess.Popen(
             [sys.executable, "-m", "harness.contender"],
             stdin=subprocess.PIPE,
@@ -74,7 +74,7 @@ class Contender:
         return self._answer()
 
     def warm_up(self, what: str) -> int:
-        """One pass that is not timed, for forks, first touches and compilation; the most bytes held meanwhile. Raises: ContenderFailed."""
+        """Run an untimed pass, for forks, first touches and compilation; return its peak memory in bytes. Raises: ContenderFailed."""
         assert self.process.stdout is not None
         self._say(what)
         peak = 0
@@ -84,12 +84,12 @@ class Contender:
         return max(peak, held(self.process.pid))
 
     def close(self) -> None:
-        """Let it end."""
+        """End the process; kill it if it does not end in time."""
         assert self.process.stdin is not None and self.process.stdout is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
-            self.process.wait(CLOSING)
+            self.process.wait(CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -97,15 +97,15 @@ class Contender:
 
     def _say(self, line: str) -> None:
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # what it died of, or that it did, is the answer
+        with suppress(BrokenPipeError):  # if it died, `_answer` says why
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
 
     def _answer(self) -> float:
         assert self.process.stdout is not None
-        if not select.select([self.process.stdout], [], [], self.patience)[0]:
+        if not select.select([self.process.stdout], [], [], self.timeout)[0]:
             self.process.kill()
-            raise ContenderFailed(f"no answer within {self.patience:.0f} s")
+            raise ContenderFailed(f"no answer within {self.timeout:.0f} s")
         line = self.process.stdout.readline()
         content = json.loads(line) if line else {"error": f"the process ended with status {self.process.wait()}"}
         if "error" in content:
@@ -114,7 +114,7 @@ class Contender:
 
 
 def take_turns(contenders: Mapping[str, Contender], what: str, rounds: int, pause: float = PAUSE) -> dict[str, list[float]]:
-    """Seconds per batch of every contender in every round. Raises: ContenderFailed, which names it."""
+    """Seconds per batch of every contender in every round. Raises: ContenderFailed with the contender's name."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for order in rotated(list(contenders), rounds):
         for name in order:
@@ -128,7 +128,7 @@ def take_turns(contenders: Mapping[str, Contender], what: str, rounds: int, paus
 
 
 def rotated(names: Sequence[T], rounds: int) -> Iterator[list[T]]:
-    """An order of the names for every round, so that nobody is always the first."""
+    """An order of the names for every round; the first one rotates."""
     for i in range(rounds):
         start = i % len(names)
         yield [*names[start:], *names[:start]]

@@ -1,4 +1,4 @@
-"""How the time of a training step grows: with tokens, layers, hidden size and the length of texts, one of them at a time."""
+"""Scaling of the time of a training step with tokens, layers, hidden size and text length, one of them at a time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from harness.tables import Lines, Table, quartiles, spread
 from harness.work import Size
 
 TOKENS_OF_LENGTHS = 2048
-"""Tokens of a batch while the length of its texts changes."""
+"""Tokens per batch while the text length varies."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """The `value` of what is `varied`, and the duel that is fought there."""
+    """The quantity that is `varied`, its `value`, and the duel at that value."""
 
     varied: str
     value: int
@@ -23,7 +23,7 @@ class Point:
 
 
 def points() -> Iterator[Point]:
-    """A few of each kind, around a model of 4 layers and hidden size 256."""
+    """A few points for each quantity, around a model of 4 layers and hidden size 256."""
 
     def point(varied: str, value: int, layers: int, hidden: int, texts: int, lengths: str) -> Point:
         size = Size(layers, hidden, hidden // 64, 4 * hidden, texts)
@@ -40,7 +40,7 @@ def points() -> Iterator[Point]:
 
 
 def scaling_tables(found: Sequence[tuple[Point, Measured]]) -> Iterator[Table]:
-    """One for each thing that was varied. With the number of texts, the tokens of a batch are what counts."""
+    """One table per varied quantity. For the number of texts, the chart's x axis is the tokens of a batch."""
     for varied in dict.fromkeys(point.varied for point, _ in found):
         rows, ours, theirs = [], [], []
         for point, m in found:

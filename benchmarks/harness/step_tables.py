@@ -1,4 +1,4 @@
-"""The tables of `bert_step.py`: ratios with the opponents for columns; times; closeness to the floor; memory."""
+"""The tables of `bert_step.py`: ratios with a column per opponent; times; closeness to the floor; memory."""
 
 from __future__ import annotations
 
@@ -98,13 +98,13 @@ def _work(m: Measured) -> tuple[str, str]:
 
 
 def _label(m: Measured, contender: str) -> str:
-    """Of a bar, which has room for some thirty letters."""
+    """The label of a bar, which has room for some thirty letters."""
     who = "torch" if contender == m.opponent else _variant(contender).replace("auto", "ours")
     return f"{m.name} {Path(m.lengths).stem[:10]} {m.against}: {who}"
 
 
 def _variant(ours: str) -> str:
-    """How minigrad ran: the part of its name that tells."""
+    """How minigrad ran: the rest of the contender's name."""
     return ours.removeprefix("minigrad ")
 
 

@@ -1,4 +1,4 @@
-"""Results as tables: printed as finished Markdown, kept as JSON, drawn as charts (`benchmarks/plots.py`)."""
+"""Results as tables: printed as finished Markdown, saved as JSON, drawn as charts (`benchmarks/plots.py`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minigrad.files import write_text
 
 @dataclass(frozen=True)
 class Bars:
-    """A chart with a bar for each label."""
+    """A chart with one bar per label."""
 
     x_label: str
     values: Mapping[str, float]
@@ -44,7 +44,7 @@ CHARTS = {"bars": Bars, "lines": Lines}
 
 @dataclass(frozen=True)
 class Table:
-    """A table of finished cells, and the chart that shows what matters in it."""
+    """A table of formatted cells, and a chart of its main figures."""
 
     title: str
     header: Sequence[str]
@@ -53,7 +53,7 @@ class Table:
 
     @property
     def name(self) -> str:
-        """The title as the name of a file."""
+        """The title as a file name."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     def markdown(self) -> str:
@@ -75,7 +75,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a benchmark found. measured: every single measurement, as JSON takes it; notes: what a reader must know."""
+    """The results of a benchmark. measured: every single measurement, ready for JSON; notes: for the reader."""
 
     benchmark: str
     command: Sequence[str]
@@ -89,7 +89,7 @@ class Report:
         return "\n\n".join([*head, *(table.markdown() for table in self.tables)])
 
     def save(self, path: Path) -> None:
-        """Write the JSON file; it appears whole."""
+        """Write the JSON file, atomically."""
         values = vars(self) | {"command": list(self.command), "tables": [table.to_json() for table in self.tables]}
         write_text(path, json.dumps(values | {"notes": list(self.notes)}, indent=1, ensure_ascii=False) + "\n")
 
@@ -100,6 +100,6 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """The median, and the quartiles behind it: 3.18 (3.10–3.25)."""
+    """The median, with the quartiles in parentheses: 3.18 (3.10–3.25)."""
     low, middle, high = (f"{value:,.{digits}f}" for value in quartiles(values))
     return f"{middle} ({low}–{high})"

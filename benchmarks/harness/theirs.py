@@ -14,7 +14,7 @@ from minigrad.backend.threads import usable_cpus
 
 
 class Torch:
-    """attention: "sdpa" or "eager"; pad_to: how long every text is made, None for the longest of its batch; compiled: by torch.compile."""
+    """attention: "sdpa" or "eager"; pad_to: padded length, None for the longest text of each batch; compiled: use torch.compile."""
 
     def __init__(self, work: Work, attention: str, pad_to: int | None, compiled: bool) -> None:
         torch.set_num_threads(usable_cpus())
@@ -41,9 +41,9 @@ class Torch:
         ]
 
     def train(self) -> float:
-        """Seconds per batch of a pass of training steps, until the last one's loss is on the host, where it is at once without a GPU."""
+        """Seconds per batch of a pass of training steps, until the last loss is on the host (without a GPU, at once)."""
         self.plain.train()
-        if self.optimizer is None:  # not before, so that predictions are measured without moments
+        if self.optimizer is None:  # not earlier, so that inference is measured without moments
             self.optimizer = torch.optim.AdamW(self.plain.parameters(), lr=1e-5, weight_decay=0.01, fused=True)
         started = time.perf_counter()
         for batch in self.batches:
@@ -65,11 +65,11 @@ class Torch:
         return (time.perf_counter() - started) / len(self.batches)
 
     def casting(self) -> AbstractContextManager[Any]:
-        """What a forward pass runs in."""
+        """The context in which forward passes run."""
         return nullcontext()
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Nothing to close."""
 
 
 def _padded(rows: Any, length: int | None, filler: int) -> torch.Tensor:

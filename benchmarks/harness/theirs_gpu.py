@@ -1,4 +1,4 @@
-"""The opponent on a GPU: PyTorch + transformers with fused AdamW, on batches that lie on the device before the clock starts."""
+"""The opponent on a GPU: PyTorch + transformers with fused AdamW, on batches that are on the device before the clock starts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchOnDevice(Torch):
-    """compiled: "no", "yes", or "with graphs" for CUDA graphs of forward and backward pass. precision: float32, tf32 (its own switch), or
-    bf16 and fp16 by autocast; fp16 without loss scaling, which costs next to nothing."""
+    """compiled: "no", "yes", or "with graphs" for CUDA graphs of the forward and backward pass. precision: float32, tf32 (PyTorch's own
+    switch), or bf16 and fp16 by autocast; fp16 without loss scaling, which costs next to nothing."""
 
     def __init__(self, work: Work, attention: str, compiled: str, device: str, precision: str) -> None:
         super().__init__(work, attention, None, compiled=False)
@@ -35,7 +35,7 @@ class TorchOnDevice(Torch):
 
 
 class LargeProduct:
-    """One product of large square matrices, the most that the device reaches at a precision: what a share of the peak is a share of."""
+    """One product of large square matrices: the highest rate of the device at a precision, to which shares of the peak refer."""
 
     ORDER = 8192
     REPEATS = 10
@@ -58,4 +58,4 @@ class LargeProduct:
     infer = train
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Nothing to close."""

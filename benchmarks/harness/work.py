@@ -1,7 +1,7 @@
-"""The work that is timed: models of BERT's sizes, and batches of texts of many lengths.
+"""The timed work: models of BERT's sizes, and batches of texts of many lengths.
 
-Both sides get the same token ids and labels in the same batches. The ids of made-up texts are uniform over the vocabulary, which real
-text is not: more rows of the embedding are touched than by real text, which is hard on sparse gradients and nobody else.
+Both sides get the same token ids and labels in the same batches. Random ids are uniform over the vocabulary and so touch more rows of the
+embedding than real text does, which slows down only sparse gradients.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 VOCABULARY, LONGEST, FIRST_ID = 30522, 128, 1000
 CLASSES, TAGS, IGNORED = 2, 9, -100
 MIXED = {"mixed": LONGEST, "mixed-512": 512}
-"""Lengths that are drawn, and the longest of them."""
+"""Random length distributions, and their longest text."""
 UNLABELLED = 0.3
-"""The share of tokens that a head on tokens ignores, as later pieces of words are."""
+"""The share of tokens that a token head ignores, like the later pieces of words."""
 WINDOW, WINDOWS = 50, 50
-"""Batches that are sorted by length together, as transformers does, and how many such windows grouped batches are taken from."""
+"""The number of batches sorted by length together, as transformers does, and of such windows from which grouped batches are taken."""
 
 HEADS = ("sequence", "token")
 
@@ -29,7 +29,7 @@ Text = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Size:
-    """The sizes of a BERT and how many texts a batch has."""
+    """The sizes of a BERT, and the number of texts per batch."""
 
     layers: int
     hidden: int
@@ -48,7 +48,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Work:
-    """One model and the batches of one pass, each a list of texts' token ids."""
+    """One model and the batches of one pass, each a list of token-id lists."""
 
     size: Size
     head: str
@@ -56,16 +56,16 @@ class Work:
 
     @property
     def lengths(self) -> list[list[int]]:
-        """Tokens of every text, batch by batch."""
+        """The number of tokens of every text, by batch."""
         return [[len(text) for text in batch] for batch in self.batches]
 
     @property
     def tokens(self) -> float:
-        """Real tokens of a batch, the mean."""
+        """Mean number of real tokens per batch."""
         return sum(map(sum, self.lengths)) / len(self.batches)
 
     def labels(self) -> list[list[Any]]:
-        """Of every batch: a class for each text, or for a head on tokens a list for each text. The same ones every time."""
+        """The labels of every batch: a class per text, or for a token head a list per text. Always the same."""
         generator = np.random.default_rng(1)
         if self.head == "sequence":
             return [generator.integers(0, CLASSES, len(batch)).tolist() for batch in self.batches]
@@ -80,8 +80,8 @@ def _tags(generator: np.random.Generator, length: int) -> list[int]:
 # ---------------------------------------------------------------- texts
 def draw_texts(lengths: str, count: int, generator: np.random.Generator, model: Path | None = None) -> list[Text]:
     """`count` texts. lengths: "full", 128 tokens each; "mixed", lognormal with mean 40 between 4 and 128; "mixed-512", the same with mean
-    160 and up to 512; a number of tokens; or the path of a file with a text on every line, of which fair samples are taken: with a model
-    its tokenizer's ids, cut at 128; without one made-up ids, as many as the line has words, and two more."""
+    160 and up to 512; a number of tokens; or the path of a file with one text per line, which is sampled uniformly: with a model its
+    tokenizer's ids, cut at 128; without one random ids, as many as the line has words and two more."""
     if lengths in MIXED:
         longest = MIXED[lengths]
         drawn = generator.lognormal(3.52, 0.6, count) * longest / LONGEST  # the mean of what is left after clipping is 40 of 128
@@ -113,25 +113,25 @@ def plain_batches(texts: Sequence[Text], batch: int) -> list[list[Text]]:
 
 
 def grouped_batches(texts: Sequence[Text], batch: int) -> list[list[Text]]:
-    """As transformers groups by length: the texts of every 50 batches are sorted, the longest first."""
+    """Grouped by length as in transformers: the texts of every 50 batches are sorted, the longest first."""
     size = WINDOW * batch
     windows = [sorted(texts[start : start + size], key=len, reverse=True) for start in range(0, len(texts), size)]
     return [group for window in windows for group in plain_batches(window, batch)]
 
 
 def spread_sample(batches: Sequence[list[Text]], count: int) -> list[list[Text]]:
-    """`count` batches that stand for all: those in the middle of each of so many equal parts, by their number of tokens."""
+    """`count` representative batches: ordered by their number of tokens and cut into that many equal parts, the middle one of each."""
     order = sorted(batches, key=lambda batch: sum(map(len, batch)))
     return [order[int((i + 0.5) * len(order) / count)] for i in range(count)]
 
 
 def make_work(size: Size, head: str, lengths: str, *, count: int, grouped: bool = False, model: Path | None = None) -> Work:
-    """`count` batches of one pass; the same ones every time. grouped: by length."""
+    """The work of one pass of `count` batches; always the same. grouped: by length."""
     generator = np.random.default_rng(0)
     if grouped:
         texts = draw_texts(lengths, WINDOW * WINDOWS * size.batch, generator, model)
         batches = spread_sample(grouped_batches(texts, size.batch), count)
-        batches = [batches[i] for i in generator.permutation(count)]  # a training shuffles them
+        batches = [batches[i] for i in generator.permutation(count)]  # as training shuffles them
     else:
         batches = plain_batches(draw_texts(lengths, count * size.batch, generator, model), size.batch)
     return Work(size, head, [[text.tolist() for text in batch] for batch in batches])

@@ -1,8 +1,8 @@
-"""Named entities with BERT, as an article would write it: one script from raw records to tagged sentences, each part written out.
+"""Named entities with BERT, in the style of an article: one script from raw records to tagged sentences, each part written out.
 
     python examples/articles/ner_article.py
 
-`README.md` beside this file lists what such scripts usually get wrong; the numbers in brackets are its rows. For work of one's own take
+`README.md` beside this file lists what such scripts usually get wrong; numbers in brackets refer to its rows. For your own work use
 `examples/finetune_ner.py`, whose trainer can be stopped and resumed.
 """
 
@@ -42,12 +42,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def predicted_tags(
     model: BertForTokenClassification, windows: list[Window], places: list[list[Place]], labels: LabelMap
 ) -> list[list[str]]:
-    """The tags of the words of each record: padding does not exist here, and only a word's first piece is asked. [2]"""
+    """The tags of the words of each record. There is no padding here, and only the first piece of a word counts. [2]"""
     loader = PackedLoader([window.ids for window in windows], batch_size=32)
     rows = []
     with model.evaluating(), mg.no_grad():
         for batch in loader.epoch():
-            logits = model(batch.tokens).logits.numpy()  # [6]: the output is an object of several fields, of which one is the logits
+            logits = model(batch.tokens).logits.numpy()  # [6]: the output is an object with several fields, one of them the logits
             rows += [logits[first:past] for first, past in batch.tokens.packing.spans]
     scores = join_words(windows, rows, [len(words) for words in places])
     return [[labels.names[i] for i in row.argmax(axis=1)] for row in scores]
@@ -57,15 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> float:
     options = parse_arguments(arguments)
     mg.manual_seed(0)
 
-    # Collect and clean. Rows that cannot be read are counted, not silently lost; so are spans that tags of words cannot express.
+    # Collect and clean. Rows that cannot be read are counted, not silently dropped; so are spans that word tags cannot express.
     left_out: list[DataError] = []
     records = read_records(options.records, skipped=left_out)
     print(f"{len(records)} records, {len(left_out)} left out", *left_out, sep="\n  ")
 
-    # Split. Copies of a record never stand on both sides, and the kinds of entities are spread evenly.
+    # Split. Copies of a record are never on both sides, and entity types are spread evenly.
     parts: dict[str, list[Record]] = split_records(records, seed=0)
 
-    # Tokenise and align. A word may become several tokens: its first one gets the tag, all others -100. [1]
+    # Tokenise and align. A word may become several tokens: the first one gets the tag, all others -100. [1]
     directory = mg.io.find_checkpoint(options.model)
     tokenizer = Tokenizer.from_pretrained(directory)
     labels = LabelMap.of_tags(parts["train"])
@@ -80,11 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> float:
     ids = token_labels(windows, [np.array([number[tag] for tag in tags]) for tags in gold["train"]])
     loader = PackedLoader([window.ids for window in windows], token_labels=ids, batch_size=16, shuffle=True)
 
-    # Freeze. A few hundred records are too few to move the table of word vectors.
+    # Freeze. A few hundred records are too few to train the word embeddings.
     model = BertForTokenClassification.from_pretrained(directory, id2label=dict(enumerate(labels.names)), num_hidden_layers=options.layers)
     print(f"{len(model.freeze('bert.embeddings'))} parameter tensors are frozen")
 
-    # Train, evaluate, keep the best. F1 is better when it is larger, and starts below anything it can be. [4]
+    # Train, evaluate, keep the best. Higher F1 is better, so `best` starts below any possible value. [4]
     optimizer = AdamW(decay_groups(model.named_parameters(), 0.01), lr=options.lr)
     steps = options.epochs * len(loader)
     schedule = LinearSchedule(optimizer, warmup_steps=steps // 10, total_steps=steps)
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
             model.save_pretrained(options.output)
             tokenizer.save_pretrained(options.output)
 
-    # Judge the model that was kept, not the one that training ended with. Sentences stay lists of tags: entities need them whole. [3]
+    # Evaluate the model that was kept, not the last one. Tags stay grouped by sentence: entities need whole sentences. [3]
     model = BertForTokenClassification.from_pretrained(options.output)
     report = ner_report(gold["test"], predicted_tags(model, *encoded["test"], labels))
     print(f"\nTest records:\n{report}\n")

@@ -1,10 +1,10 @@
-"""Recommending with BERT, as an article would write it: the text of a user and the text of an item in, interested or not out.
+"""Recommending with BERT, in the style of an article: the text of a user and the text of an item in, interested or not out.
 
     python examples/articles/recommender_article.py
 
-The users are eight desks, each with a sentence on what it acts on; the items are records that reached one of them. `README.md` beside this
-file lists what such scripts usually get wrong; the numbers in brackets are its rows. `examples/finetune_pairs.py` shows the harder case,
-users that training never saw.
+The users are eight desks, each with a sentence about its work; the items are records that reached one of them. `README.md` beside this
+file lists what such scripts usually get wrong; numbers in brackets refer to its rows. `examples/finetune_pairs.py` shows the harder case,
+users that were not in training.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def make_pairs(records: Sequence[Record], generator: np.random.Generator) -> list[tuple[str, str, int]]:
-    """(user, item, 1 for interested) twice for each record: with its own desk, and with another, so that the item alone tells nothing."""
+    """Two pairs (user, item, label) per record: its own desk (1) and another one (0), so the item alone does not give away the label."""
     pairs = []
     for record in records:
         others = [desk for desk in USERS if desk != record.label]
@@ -60,7 +60,7 @@ def make_pairs(records: Sequence[Record], generator: np.random.Generator) -> lis
 
 
 def make_loader(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str, int]], **dealing: Any) -> PackedLoader:
-    """Both texts in one sequence; their token types tell them apart, so they have to come along."""
+    """A loader with both texts in one sequence. Token types are passed on, because they distinguish the two."""
     users, items, labels = zip(*pairs, strict=True)
     encodings = tokenizer.encode(users, pairs=items, max_length=96)
     return PackedLoader([e.ids for e in encodings], labels, token_types=[e.type_ids for e in encodings], **dealing)
@@ -69,7 +69,7 @@ def make_loader(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str, int]], **d
 def interest(model: BertForSequenceClassification, loader: PackedLoader) -> np.ndarray[Any, Any]:
     """The probability of "interested" for each pair."""
     with model.evaluating(), mg.no_grad():
-        logits = [model(batch.tokens).logits for batch in loader.epoch()]  # [6]: of the logits, not of the output they are part of
+        logits = [model(batch.tokens).logits for batch in loader.epoch()]  # [6]: the logits, not the output object
         return np.concatenate([mg.functional.softmax(rows).numpy()[:, 1] for rows in logits])
 
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
     mg.manual_seed(0)
     generator = np.random.default_rng(0)
 
-    # Collect, split, pair. The split comes first: a record's two pairs, and copies of a record, must not stand on both sides.
+    # Collect, split, pair. The split comes first: a record's two pairs, and copies of a record, must not be on both sides.
     parts = split_records(read_records(options.records), {"train": 0.7, "dev": 0.15, "test": 0.15}, seed=0)
     pairs = {name: make_pairs(rows, generator) for name, rows in parts.items()}
     print(", ".join(f"{len(rows)} {name} pairs" for name, rows in pairs.items()))
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
         for name, rows in pairs.items()
     }
 
-    # Freeze the word vectors, train the rest, keep the model that ranks the dev pairs best: AUC is better when it is larger. [4]
+    # Freeze the word embeddings, train the rest, keep the model that ranks the dev pairs best: higher AUC is better. [4]
     model = BertForSequenceClassification.from_pretrained(directory, id2label=dict(enumerate(NAMES)), num_hidden_layers=options.layers)
     model.freeze("bert.embeddings")
     optimizer = AdamW(decay_groups(model.named_parameters(), 0.01), lr=options.lr)
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> float:
             model.save_pretrained(options.output)
             tokenizer.save_pretrained(options.output)
 
-    # Evaluate the model that was kept. The pairs are balanced, so guessing is right half of the time.
+    # Evaluate the model that was kept. The classes are balanced, so guessing is right half of the time.
     model = BertForSequenceClassification.from_pretrained(options.output)
     scores, true = interest(model, loaders["test"]), loaders["test"].labels
     said = (scores > 0.5).astype(int)

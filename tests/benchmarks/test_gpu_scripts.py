@@ -76,13 +76,13 @@ def test_a_contender_that_fails_while_it_is_timed_is_left_out_and_named(monkeypa
     monkeypatch.setattr(gpu_step, "started", started)
     monkeypatch.setattr(gpu_step, "Contender", Timed)
     pairs = [Pair("tiny-mixed", "bf16"), Pair("mini-mixed", "bf16")]
-    found = list(gpu_step.measure(pairs, ["train"], gpu_step.USUAL, "cuda", rounds=3, batches=1, deadline=0.0))
+    found = list(gpu_step.measure(pairs, ["train"], gpu_step.DEFAULT_CONTENDERS, "cuda", rounds=3, batches=1, deadline=0.0))
     assert [m.failed for m in found] == [{"torch compile": "out of memory"}] * 2
     for m in found:
         assert {name: len(seconds) for name, seconds in m.seconds.items()} == dict.fromkeys(
             ["product", "minigrad captured", "torch", "torch graphs"], 3
         )
-    assert len(made) == 2 * len(gpu_step.USUAL) + 1 and all(one.closed for one in made)  # one product for both
+    assert len(made) == 2 * len(gpu_step.DEFAULT_CONTENDERS) + 1 and all(one.closed for one in made)  # one product for both
 
 
 @pytest.fixture

@@ -36,13 +36,13 @@ def test_a_contender_trains_and_predicts_in_turns() -> None:
     assert one.process.returncode == 0
 
 
-def test_nobody_waits_for_a_contender_beyond_patience() -> None:
+def test_a_contender_that_does_not_answer_in_time_fails() -> None:
     with pytest.raises(ContenderFailed, match="no answer within 0 s"):  # a process takes longer to begin
-        Contender({"kind": "sgemm", "size": asdict(Size(1, 8, 2, 16, 2)), "head": "token", "batches": [[[1, 2]]]}, {}, patience=0.001)
+        Contender({"kind": "sgemm", "size": asdict(Size(1, 8, 2, 16, 2)), "head": "token", "batches": [[[1, 2]]]}, {}, timeout=0.001)
 
 
 def test_a_contender_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "CLOSING", 0.1)
+    monkeypatch.setattr(processes, "CLOSE_TIMEOUT", 0.1)
     description = {"kind": "sgemm", "size": asdict(Size(1, 8, 2, 16, 2)), "head": "token", "batches": [[[1, 2]]]}
     one = Contender(description, {})
     one.process.send_signal(signal.SIGSTOP)
