@@ -1,7 +1,7 @@
-"""Proof of a whole model's gradient: the real loss, moved along each parameter, against the gradient that arrived there.
+"""`audit`: check a whole model's gradients by comparing them with changes of the real loss when each parameter is moved.
 
-Checked operations do not make a checked model: an embedding may be detached, a layer may hide from the optimizer, an operation of one's
-own may be wrong. `audit` looks at what training will use.
+A model can be wrong although every operation is right: an embedding may be detached, a layer not registered and so unknown to the
+optimizer, a custom operation faulty. `audit` checks the gradients that training will use.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from minigrad.tape import Leaf, Node, no_grad
 from minigrad.tensor import Tensor
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5)
-"""How far a parameter is moved along a direction of length 1: long steps keep rounding away, short ones curvature and kinks. A right
-gradient agrees at one of them; a wrong one at none."""
+"""How far a parameter is moved along a direction of length 1. Long steps limit the influence of rounding, short ones that of curvature and
+kinks. A right gradient agrees at one of them, a wrong one at none."""
 
 CLOSE_STEPS = (1e-6, 1e-7)
-"""Shorter steps, tried too where the gradient is large enough to be measured by them: of thousands of ReLU units some are so close to their
-corner that a longer step passes it."""
+"""Shorter steps, tried last if the gradient is large enough for them: of thousands of ReLU units, some are so close to their kink that a
+longer step crosses it."""
 
 RTOL = 1e-6
-"""Allowed difference, as a part of the gradient's length."""
+"""Allowed difference, relative to the norm of the gradient."""
 
 RESOLVED = 1e-4
-"""A gradient counts as measured when the difference quotient is uncertain by at most this part of its length."""
+"""A gradient counts as measured if the uncertainty of the difference quotient is at most this fraction of its norm."""
 
 CORNER_DIRECTIONS = 4
-"""How many directions are tried in search of a corner: along a single one the corners of several units can cancel."""
+"""How many directions are tried in search of a kink: along a single direction the kinks of several units can cancel."""
 
 BESIDE = 0.1
-"""How far beside a corner the gradient is compared again: so far that hardly any unit is near its corner there."""
+"""How far from a kink the gradient is compared again: far enough that hardly any unit is near its kink there."""
 
 NOISE = 1e-14
-"""Rounding of a loss of order 1 in float64; divided by the step it is the uncertainty of a difference quotient."""
+"""Rounding error of a loss of order 1 in float64; divided by the step it is the uncertainty of a difference quotient."""
 
 ZERO = 1e-10
-"""A gradient shorter than this part of the model's longest is rounding (key biases: softmax does not see a number added to a whole row)."""
+"""A gradient whose norm is below this fraction of the model's largest is rounding (as for key biases: a constant added to a whole row does
+not change the softmax)."""
 
 
 def audit(
@@ -58,29 +59,29 @@ def audit(
     seed: int = 0,
     progress: Callable[[list[tuple[str, Parameter]]], Iterable[tuple[str, Parameter]]] = iter,
 ) -> Audit:
-    """Compare the gradient of the real loss with its change along a direction in each parameter tensor, in float64.
+    """Compare the gradient of the real loss with the change of the loss along a direction in each parameter tensor, in float64.
 
-    A copy of the model is converted and audited; the model itself, its gradients and its random numbers stay as they are. Dropout is on
+    A copy of the model is converted and audited; the model itself, its gradients and its random numbers are not changed. Dropout is on
     if the model is in training mode, and drops the same units every time. The direction is the gradient's own plus a random one; the row
-    `padding_idx` of an Embedding, which is left untrained on purpose, stays where it is. Hooks on parameters are not copied.
-    An error by a part ε in one of n numbers is seen if ε > 1e-6 · n or so; other gradients that were changed on purpose (a detached target,
-    a straight-through estimator) are "wrong" or "missing", as they are no derivatives of the loss.
+    `padding_idx` of an Embedding, which is left untrained on purpose, is not moved. Hooks on parameters are not copied.
+    A relative error ε in one of n numbers is detected if ε > 1e-6 · n or so. Other gradients that were changed on purpose (by a detached
+    target, a straight-through estimator) are "wrong" or "missing", because they are not derivatives of the loss.
 
-    batch: what the loss is computed from; floating arrays in it (also inside dicts, lists and tuples) become float64.
+    batch: the data for the loss; floating arrays in it (also inside dicts, lists and tuples) are converted to float64.
     loss: `loss(model, batch)`, a Tensor with one element. By default the model is called with the batch (a mapping as keyword arguments, a
-    list or tuple as positional ones), and returns the loss or something that has it as `.loss`.
-    seed: of the directions and the dropout. progress: wraps the list of parameters while they are checked (`tqdm.tqdm`, for example).
+    list or tuple as positional ones), and returns the loss or an object that has it as `.loss`.
+    seed: for directions and dropout. progress: wraps the list of parameters while they are checked (`tqdm.tqdm`, for example).
 
     Raises: AuditError, with the table, if a trainable parameter gets a wrong gradient or none, or if the loss depends on a parameter that
-    the model does not know; StateDictError for layers in a set, which have no names; ArgumentError for a loss that is no single number or
-    another number each time, a model that cannot be copied or has nothing to train, or a loss that uses the model instead of its copy.
+    is not registered in the model; StateDictError for layers in a set, which have no names; ArgumentError for a loss that is not a single
+    number or not reproducible, a model that cannot be copied or has nothing to train, or a loss that uses the model instead of its copy.
     """
     if not isinstance(model, Module):
         raise ArgumentError(f"audit: the model must be a Module, got {type(model).__name__}")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
         raise ArgumentError(f"audit: seed must be an integer from 0 to 2**63 - 1, got {seed!r:.80}")
     originals = {p.leaf for p in model.parameters()}
-    with np.errstate(all="ignore"):  # a parameter that is moved may leave the domain of a logarithm: that step is not used
+    with np.errstate(all="ignore"):  # a moved parameter may leave the domain of a logarithm: that step is not used
         found = _Auditor(_copied(model), _in_float64(batch), loss or _called, int(seed), originals).run(progress)
     if not found:
         raise AuditError(found)
@@ -114,19 +115,19 @@ def _in_float64(batch: Any) -> Any:
 
 
 class _Auditor:
-    """One model, one batch: the loss as a function of each parameter."""
+    """The loss of one model on one batch, as a function of each parameter."""
 
     def __init__(self, model: Module, batch: Any, loss: Callable[[Any, Any], Any], seed: int, originals: set[Leaf]) -> None:
         self.model, self.batch, self.loss, self.seed, self.originals = model, batch, loss, seed, originals
         self.rng = np.random.default_rng(seed)
         self.here = float("nan")
-        """The loss where the parameters are."""
+        """The loss at the current parameters."""
         self.untrained = {
             module.weight: module.padding_idx
             for _, module in model.named_modules()
             if isinstance(module, Embedding) and module.padding_idx is not None
         }
-        """The row of a table that receives no gradient on purpose."""
+        """The padding row of each embedding table that has one; it receives no gradient on purpose."""
 
     def value(self) -> Tensor:
         with random.at(self.seed, 0):
@@ -139,7 +140,7 @@ class _Auditor:
         return result
 
     def start(self) -> Tensor:
-        """The loss where the parameters are, once it is known to be one that can be differentiated by them."""
+        """The loss at the current parameters, after checking that it is finite and reproducible."""
         loss = self.value()
         self.here = loss.item()
         if not np.isfinite(self.here):
@@ -196,19 +197,19 @@ class _Auditor:
         return AuditRow(name, p.shape, norm, error / norm, "ok" if self.resolves(step, norm) else "too small")
 
     def random_direction(self, p: Parameter) -> Any:
-        """In which to move p: of length 1 (or 0, if nothing of p can be moved)."""
+        """A random direction for p, of length 1 (or 0, if nothing of p may be moved)."""
         direction = self.rng.standard_normal(p.shape)
         if p in self.untrained:
             direction[self.untrained[p]] = 0.0
         return direction / max(float(np.linalg.norm(direction)), 1e-300)
 
     def along(self, direction: Any, gradient: Any) -> Any:
-        """Between the gradient and a direction or its opposite, whichever is nearer: so the two never cancel."""
+        """The direction halfway between the gradient and ± `direction`, with the sign for which the two cannot cancel."""
         together = gradient / np.linalg.norm(gradient) + (-direction if (direction * gradient).sum() < 0 else direction)
         return together / np.linalg.norm(together)
 
     def compared(self, p: Parameter, gradient: Any, direction: Any) -> tuple[float, float | None]:
-        """The difference between the gradient and the change of the loss, and the first step at which it is small enough, if any is."""
+        """The difference between the gradient and the slope of the loss, and the first step at which it is within tolerance, or None."""
         analytic, norm = float((gradient * direction).sum()), float(np.linalg.norm(gradient))
         least = float("inf")
         for step in STEPS + CLOSE_STEPS:
@@ -221,20 +222,20 @@ class _Auditor:
         return least, None
 
     def resolves(self, step: float, norm: float) -> bool:
-        """Whether a change by `step` shows a gradient of length `norm` above the noise of the loss."""
+        """Whether a gradient of norm `norm` can be measured with this step, in spite of the noise of the loss."""
         return self.noise() / step <= RESOLVED * norm
 
     def noise(self) -> float:
         return NOISE * max(1.0, abs(self.here))
 
     def slope(self, p: Parameter, direction: Any, step: float) -> float:
-        """The derivative of the loss along `direction`, from four points: its error is of order step⁴."""
+        """The derivative of the loss along `direction`, from four points, with an error of order step⁴."""
         near = self.moved(p, direction, step) - self.moved(p, direction, -step)
         far = self.moved(p, direction, 2.0 * step) - self.moved(p, direction, -2.0 * step)
         return (8.0 * near - far) / (12.0 * step)
 
     def at_a_corner(self, p: Parameter, direction: Any) -> bool:
-        """Whether the loss has two slopes here along one of a few directions, and beside this point the gradient is right."""
+        """Whether left and right slope of the loss differ along one of a few directions, while the gradient is right nearby."""
         if not any(self.has_two_slopes(p, self.random_direction(p)) for _ in range(CORNER_DIRECTIONS)):
             return False
         point = p.numpy().copy()
@@ -252,7 +253,7 @@ class _Auditor:
         return abs(right - left) > 10 * (curvature + self.noise() / step)
 
     def moved(self, p: Parameter, direction: Any, step: float) -> float:
-        """The loss with p moved, or NaN where it has none; p is put back."""
+        """The loss with p moved, NaN outside its domain; p is restored."""
         point = p.numpy().copy()
         try:
             p.assign(point + step * direction)
@@ -263,7 +264,7 @@ class _Auditor:
 
 
 def _strangers(root: Node, known: set[Leaf], batch: Any) -> list[Leaf]:
-    """The leaves that the loss depends on but that are neither the model's nor the batch's."""
+    """The leaves that the loss depends on but that belong neither to the model nor to the batch."""
     known = known | set(_leaves(batch))
     return [node for node in reversed(reachable([root])) if isinstance(node, Leaf) and node not in known]
 

@@ -1,4 +1,4 @@
-"""Derivatives as values: gradients, vector-Jacobian and Hessian-vector products, whole Jacobians; every `.grad` is left alone."""
+"""Derivatives as values: gradients, vector-Jacobian and Hessian-vector products, whole Jacobians. None of them changes a `.grad`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def grad(
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> Any:
-    """The gradient of `output` by each of `inputs` (leaves or computed tensors): a Tensor, or None where output does not depend on it.
+    """The gradient of `output` with respect to each of `inputs` (leaves or computed tensors), None where output does not depend on it.
 
-    One input gives one result, a sequence a tuple. `gradient` is what to multiply with (1 for a single element). With
-    `create_graph=True`, inside `higher_order()`, the results can be differentiated again. The graph is freed unless it is retained
-    (default: retained exactly when `create_graph` is set).
+    One input gives a Tensor, a sequence of inputs a tuple. `gradient` is the incoming gradient (by default 1, for a single element). With
+    `create_graph=True`, inside `higher_order()`, the results can be differentiated again. The graph is freed unless `retain_graph` is set
+    (default: the value of `create_graph`).
 
     Raises: GraphError if nothing was recorded or an input requires no gradient; ShapeError for a wrong `gradient`.
     """
@@ -64,7 +64,7 @@ def _as_tensor(gradient: Any) -> Tensor:
 
 
 def value_and_grad(function: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Tensor, Any]]:
-    """A function that returns `function`'s value and its gradient by the argument(s) `argnums` (by position).
+    """A function that returns `function`'s value and its gradient with respect to the positional argument(s) `argnums`.
 
     Arguments may be tensors, arrays or numbers; the value must have one element.
     Raises: ArgumentError if `argnums` names a position that was not passed.
@@ -88,11 +88,11 @@ def vjp(function: Callable[..., Any], *inputs: TensorLike, create_graph: bool = 
     """`function(*inputs)` and the function `pull` that multiplies its Jacobian J from the left: pull(v) = vᵀJ.
 
     function: returns a Tensor or a tuple of them. pull takes one cotangent per output (of its shape; a tuple for a tuple) and returns one
-    gradient per input (a tuple for several), zeros where nothing depends on it; it may be called as often as wanted.
-    inputs: a tensor (or Parameter) that requires a gradient is used itself, so what the function reaches without its arguments counts,
-    too; all others are copied. create_graph: the outputs and what `pull` returns can be differentiated again, by these tensors.
+    gradient per input (a tuple for several), zeros for an input that no output depends on; it may be called repeatedly.
+    inputs: a tensor (or Parameter) that requires a gradient is used itself, so that it also counts where the function uses it without
+    its arguments; all others are copied. create_graph: outputs and results of `pull` can be differentiated again by these tensors.
 
-    Raises: DTypeError for an input that is not floating or a result that is no Tensor; ShapeError for cotangents that do not fit;
+    Raises: DTypeError for an input that is not floating or a result that is not a Tensor; ShapeError for cotangents that do not fit;
     ArgumentError for no inputs, or one tensor passed twice.
     """
     leaves = _leaves("vjp", inputs)
@@ -109,9 +109,9 @@ def vjp(function: Callable[..., Any], *inputs: TensorLike, create_graph: bool = 
 
 
 def jacobian(function: Callable[..., Tensor], inputs: TensorLike | Sequence[TensorLike], create_graph: bool = False) -> Any:
-    """All derivatives of `function(*inputs)` by each of `inputs`: one input gives a Tensor, a list or tuple of inputs a tuple.
+    """The Jacobian of `function(*inputs)` for each of `inputs`: one input gives a Tensor, a list or tuple of inputs a tuple.
 
-    Shapes: (*output, *input). Takes one walk per element of the output. inputs, create_graph: as for `vjp`.
+    Shapes: (*output, *input). It takes one backward pass per element of the output. inputs, create_graph: as for `vjp`.
     Raises: as `vjp`; DTypeError for a function that returns a tuple, integers or booleans.
     """
     leaves = _leaves("jacobian", inputs)
@@ -129,10 +129,11 @@ def jacobian(function: Callable[..., Tensor], inputs: TensorLike | Sequence[Tens
 
 
 def hvp(function: Callable[..., Tensor], inputs: TensorLike | Sequence[TensorLike], vectors: Any, create_graph: bool = False) -> Any:
-    """The Hessian of the number `function(*inputs)` times `vectors`, which have the inputs' shapes: H v = ∇⟨∇f, v⟩.
+    """The Hessian of the scalar `function(*inputs)` times `vectors`, which have the inputs' shapes: H v = ∇⟨∇f, v⟩.
 
-    One input gives a Tensor, a list or tuple of inputs a tuple, each with the cross derivatives. It costs a few gradients, whatever the
-    size. inputs, create_graph: as for `vjp`. Raises: as `vjp`; ShapeError for a value with several elements or a vector that does not fit.
+    One input gives a Tensor; a list or tuple of inputs gives a tuple, cross derivatives included. It costs as much as a few gradients, at
+    any size. inputs, create_graph: as for `vjp`. Raises: as `vjp`; ShapeError for a value with several elements or a vector that does not
+    fit.
     """
     leaves = _leaves("hvp", inputs)
     _, pull = _pulling("hvp", _gradient_of("hvp", function), leaves, create_graph)
@@ -141,13 +142,13 @@ def hvp(function: Callable[..., Tensor], inputs: TensorLike | Sequence[TensorLik
 
 
 def hessian(function: Callable[..., Tensor], x: TensorLike, create_graph: bool = False) -> Tensor:
-    """All second derivatives of the number `function(x)`. Shapes: (*x, *x). Raises: as `hvp`."""
+    """The Hessian of the scalar `function(x)`: all its second derivatives. Shapes: (*x, *x). Raises: as `hvp`."""
     gradient = _gradient_of("hessian", function)
     return jacobian(lambda x: gradient(x)[0], x, create_graph)  # type: ignore[no-any-return]  # one input: a Tensor
 
 
 def _gradient_of(what: str, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """∇function, as a function that can be differentiated itself."""
+    """∇function, as a function that can be differentiated."""
 
     def gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
         value, pull = _pulling(what, function, inputs, create_graph=True)
@@ -168,7 +169,7 @@ Pull: TypeAlias = Callable[[Any], tuple[Tensor, ...]]
 
 
 def _pulling(what: str, function: Callable[..., Any], leaves: Sequence[Tensor], create_graph: bool) -> tuple[Any, Pull]:
-    """What `function` returns, and the function from a tuple of cotangents to a tuple of gradients, zeros where nothing arrives."""
+    """The result of `function`, and a function from a tuple of cotangents to a tuple of gradients, zeros for independent inputs."""
     with enable_grad(), higher_order() if create_graph else nullcontext():
         returned = function(*leaves)
     outputs = returned if isinstance(returned, tuple) else (returned,)
@@ -190,7 +191,7 @@ def _pulling(what: str, function: Callable[..., Any], leaves: Sequence[Tensor], 
 
 
 def _seed(output: Tensor, gradient: TensorLike | None, create_graph: bool) -> Any:
-    """What the walk starts with: an array, or with `create_graph` a Tensor, which keeps the history of `gradient`."""
+    """The gradient that the backward pass starts with: an array, or with `create_graph` a Tensor, which keeps the graph of `gradient`."""
     array = seed_like(output, gradient)
     if not create_graph:
         return array

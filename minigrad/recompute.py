@@ -1,9 +1,9 @@
-"""Recomputation (gradient checkpointing): keep a part's inputs instead of its activations, and run it again in the backward pass.
+"""Recomputation (gradient checkpointing): keep a segment's inputs instead of its activations, and run it again in the backward pass.
 
-The first run is recorded and its graph dropped at once: only so is it known which leaves and earlier results the function reaches by
-itself (a layer's parameters), so that they become inputs of the one node that stays. Every walk then treats them as any other input:
-`backward`, `grad` by a parameter, hooks, frozen parameters. The price is that one part's activations exist for a moment, as they do again
-in the backward pass.
+The first run is recorded, and its graph is dropped at once. It serves to find the leaves and earlier results that the function uses
+without being passed them (a layer's parameters): they become inputs of the single node that is kept, so that `backward`, `grad`, hooks
+and frozen parameters work as for any other input. The cost is that the activations of one segment exist briefly in the forward pass, as
+they do again in the backward pass.
 
 Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016 (arXiv 1604.06174).
 """
@@ -22,16 +22,16 @@ from minigrad.tensor import Tensor
 
 
 def recompute(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`function(*args, **kwargs)`, whose activations are not kept but computed a second time when gradients are asked for.
+    """`function(*args, **kwargs)`, whose activations are not kept but computed again in the backward pass.
 
     function: returns a Tensor, or a tuple or list with Tensors and other things. It runs once now and once per backward pass, and must do
-    the same each time: dropout draws the same units by itself; buffers change once; a module must stay in its mode.
-    Parameters and tensors that it reaches without being passed them get their gradients, too. Arrays among the arguments are copied.
+    the same each time. Dropout draws the same units automatically, and buffers are updated once; modules must stay in their mode.
+    Parameters and tensors that it uses without being passed them get gradients, too. Arrays among the arguments are copied.
 
-    The gradients are those without `recompute`, to the last bit, unless a tensor is used several times both inside and outside of
-    `function`: then their sum is taken in another order. Inside `no_grad` the function just runs.
+    The gradients are bitwise those without `recompute`, unless a tensor is used several times both inside and outside of `function`: then
+    its gradients are summed in another order. Inside `no_grad` the function just runs.
 
-    Raises: DTypeError for another result; later, in the backward pass, GraphError (graph-recompute) if the function did something else.
+    Raises: DTypeError for any other result; GraphError (graph-recompute), in the backward pass, if the second run differs from the first.
     """
     if not recording.get():
         return function(*args, **kwargs)
@@ -40,7 +40,7 @@ def recompute(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 class _Part:
-    """A function with its arguments and everything that its second run must find as it was."""
+    """A function with its arguments and the state that its second run must start from."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
@@ -48,11 +48,11 @@ class _Part:
         self.stream = random.current().copy()
         self.higher = replayable.get()
         self.recorded: list[str] = []
-        """The operations of the first run in order, to compare the second with."""
+        """The operations of the first run in order, to compare the second run with."""
         self.places: list[int] = []
-        """Which results carry a gradient."""
+        """The indices of the results that carry a gradient."""
         self.ends: list[Node] = []
-        """The leaves and earlier results that the function reached."""
+        """The leaves and earlier results that the function used."""
 
     def first_run(self) -> Any:
         since = next_order()
@@ -101,12 +101,12 @@ class _Part:
 
 
 def _reached(results: Sequence[Any], since: int) -> tuple[list[int], list[Node], list[str]]:
-    """Which results were recorded, the nodes from before `since` that they lead to, and the operations in between."""
+    """The indices of the recorded results, the nodes from before `since` that they depend on, and the operations in between."""
     places = [i for i, r in enumerate(results) if isinstance(r, Tensor) and r.node is not None]
     nodes = reachable([results[i].node for i in places], since)
     return places, [n for n in nodes if n.order < since], [f"{n.name} {n.shape}" for n in nodes if n.order >= since]
 
 
 def _kept(argument: Any) -> Any:
-    """An array is copied, since its owner may write to it before the backward pass; tensors cannot change."""
+    """A copy of an array, which its owner may write to before the backward pass; tensors are immutable and returned as they are."""
     return argument.copy() if hasattr(argument, "__array__") and not isinstance(argument, Tensor) else argument
