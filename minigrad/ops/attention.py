@@ -1,4 +1,4 @@
-"""Attention over packed rows: every sequence by itself, no padding."""
+"""Attention: over packed rows, where every sequence is computed by itself without padding, and over padded arrays."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def attention(
 ) -> Any:
     """softmax(Q Kᵀ / √d) V, head by head and sequence by sequence. Vaswani et al., arXiv 1706.03762.
 
-    With q None, kv holds Q | K | V side by side and every row asks. Otherwise q holds the rows that ask, packed by `queries`, and kv
-    holds K | V of all rows. Rows that are masked first tokens of `packing` are attended to by nobody. With `causal` a query sees the keys
-    up to its own place; where there are fewer or more queries than keys, the last query sees the last key. A query without any key
-    gives zeros.
-    Raises: ShapeError unless the channels divide among the heads and the rows are those of the packings.
+    With q None, kv holds Q | K | V side by side and every row is a query. Otherwise q holds the queries, packed by `queries`, and kv
+    holds K | V of all rows. No query attends to rows that are masked first tokens of `packing`. With `causal` a query attends to the keys
+    up to its own position; if there are fewer or more queries than keys, positions are counted from the end, so that the last query
+    attends to the last key. A query without any key gives zeros.
+    Raises: ShapeError unless the heads divide the channels and the numbers of rows are those of the packings.
     """
     parts = 3 if q is None else 2
     if kv.shape[1] % (parts * heads):
@@ -83,7 +83,7 @@ def attention(
 
 
 def seen_keys(x: Array, queries: int, keys: int) -> Array:
-    """Where a causal query may see a key, on x's device: up to its own place, counted so that the last query sees the last key.
+    """The causal mask on x's device: a query attends to keys up to its own position, and the last query to the last key.
 
     Shapes: → (queries, keys) booleans.
     """
@@ -91,7 +91,7 @@ def seen_keys(x: Array, queries: int, keys: int) -> Array:
 
 
 def _with_masked_first(xp: Any, gradient: Array, packing: Packing, i: int) -> Array:
-    """The key and value gradients of sequence i, with a zero row in front if its first token was not attended to."""
+    """The key and value gradients of sequence i, with a row of zeros prepended if its first token is masked."""
     if packing.masked_first is None or not packing.masked_first[i]:
         return gradient
     return xp.concatenate([xp.zeros_like(gradient, shape=(1, *gradient.shape[1:])), gradient], axis=0)
@@ -101,11 +101,11 @@ def _with_masked_first(xp: Any, gradient: Array, packing: Packing, i: int) -> Ar
 def scaled_dot_product_attention(
     q: TensorLike, k: TensorLike, v: TensorLike, mask: TensorLike | None = None, causal: bool = False
 ) -> Tensor:
-    """softmax(q kᵀ / √d) v over padded arrays; packed batches use a model's own attention, which computes no padding.
+    """softmax(q kᵀ / √d) v over padded arrays; for packed batches, `attention` computes no padding.
 
-    mask: True (or 1) where a query may attend to a key, broadcast to (*b, queries, keys). PyTorch adds a mask of floats to the scores: of
-    one that holds 0 and -inf, pass mask == 0. causal: a query sees the keys up to its own place; of queries and keys of unequal number, the
-    last query sees the last key. Where both are given, both must allow a key. A query without any key gives zeros.
+    mask: True (or 1) where a query may attend to a key, broadcast to (*b, queries, keys). For an additive mask of 0 and -inf, as PyTorch
+    takes it, pass mask == 0. causal: a query attends to the keys up to its own position; if there are more or fewer queries than keys, the
+    last query attends to the last key. With both, a key must be allowed by both. A query without any key gives zeros.
     Shapes: q (*b, queries, d), k (*b, keys, d), v (*b, keys, dv) → (*b, queries, dv).
     Raises: ShapeError for arrays of fewer than two axes, and for shapes that do not fit; ArgumentError for a mask of floats.
     """

@@ -1,4 +1,4 @@
-"""How functions of Tensors read axes and counts: integers of any kind, axes from either end, one sentence for what does not fit."""
+"""Reading axes and counts from arguments: integers of any type, axes counted from either end, uniform error messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigrad.errors import DTypeError, ShapeError
 def whole(what: str, value: Any) -> int:
     """`value` as a Python integer.
 
-    Raises: DTypeError for anything that is no integer.
+    Raises: DTypeError for anything that is not an integer.
     """
     try:
         return index(value)
@@ -21,7 +21,7 @@ def whole(what: str, value: Any) -> int:
 
 
 def is_sequence(values: Any) -> bool:
-    """Whether `values` are several: a list, a tuple or a 1-D array."""
+    """Whether `values` is a list, a tuple or a 1-D array."""
     return isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
 
 
@@ -34,7 +34,7 @@ def wholes(what: str, values: Any) -> tuple[int, ...]:
 
 
 def axis_of(what: str, axis: Any, shape: Sequence[int], more: int = 0) -> int:
-    """One axis of `shape` (with `more` axes), counted from the front.
+    """One axis of `shape` (extended by `more` axes), counted from the front.
 
     Raises: DTypeError; ShapeError if there is no such axis.
     """

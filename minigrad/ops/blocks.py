@@ -1,8 +1,9 @@
 """The two blocks of BERT's layer, each as one operation (post-norm; Vaswani et al., arXiv 1706.03762).
 
-Their bodies run the operations that they are made of, one after the other. They exist for what a backend can do with a whole block: on a
-GPU the numbers between its products need never become float32, and fewer launches do. Elsewhere a model calls the operations themselves
-(`models.blocks.in_one`), which takes less memory: in the backward pass each frees what it has kept before the next one begins.
+Their bodies run the operations that they consist of, one after the other. They exist for backends that can optimise a whole block: on a
+GPU the activations between its matrix products need never become float32, and fewer kernel launches suffice. Elsewhere a model calls the
+single operations (`models.blocks.in_one`), which takes less memory, because in the backward pass each frees its activations before the
+next one runs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def _check_residual(block: str, x: Array, outputs: Array) -> None:
 
 
 Asked: TypeAlias = tuple[Array | None, Array, Array, Callable[[Array | None, Array, Array], tuple[Array, list[Array]]]]
-"""q and kv as `attention` takes them, the rows that ask, and from the gradients of these three those of x and of the parameters."""
+"""q and kv as `attention` takes them, the rows that are queries, and a function from the gradients of these three to those of x and of the
+parameters."""
 
 
 def _by_all_rows(xp: Any, x: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Asked:
@@ -79,10 +81,10 @@ def attention_block(
     eps: float = 1e-12,
     keep: bool = True,
 ) -> Any:
-    """layer_norm(dropout(attention(x Wqᵀ + bq, …) Woᵀ + bo) + x): every row asks the rows of its sequence.
+    """layer_norm(dropout(attention(x Wqᵀ + bq, …) Woᵀ + bo) + x): every row attends to the rows of its sequence.
 
-    first_only: the first row of each sequence (`packing.first`) asks alone, and there is one row for each. mixing: what drops of
-    attention's weights; draw: of the rows before the sum.
+    first_only: only the first row of each sequence (`packing.first`) is a query, and the result has one row per sequence. mixing: dropout
+    of the attention weights; draw: dropout of the rows before the residual is added.
     Raises: ShapeError for shapes that do not fit; ArgumentError for first_only in a causal model.
     """
     _check_residual("attention_block", x, wo)
@@ -95,7 +97,7 @@ def attention_block(
         queries, (q, kv, asking, through_inputs) = packing, _by_all_rows(xp, x, weights, biases, keep)
     asked = {"packing": packing, "queries": queries, "heads": heads, "draw": mixing, "causal": causal}
     mixed, through_attention = attention.run(xp, (q, kv), asked, keep=keep)
-    del q, kv  # whoever computes no gradients holds no more than one of these at a time
+    del q, kv  # without gradients, no more than one of these large arrays is alive at a time
     y, through_outputs = dense_add_norm.run(xp, (mixed, wo, bo, asking, gamma, beta), {"draw": draw, "eps": eps}, keep=keep)
 
     def pullback(g: Array) -> Any:
@@ -124,7 +126,7 @@ def feed_forward(
     eps: float = 1e-12,
     keep: bool = True,
 ) -> Any:
-    """layer_norm(dropout(gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂) + x): the second half of a layer."""
+    """layer_norm(dropout(gelu(x W₁ᵀ + b₁) W₂ᵀ + b₂) + x): the second block of a layer."""
     _check_residual("feed_forward", x, w2)
     h, through_gelu = dense_gelu.run(xp, (x, w1, b1), {"approximate": approximate}, keep=keep)
     y, through_norm = dense_add_norm.run(xp, (h, w2, b2, x, gamma, beta), {"draw": draw, "eps": eps}, keep=keep)

@@ -1,7 +1,6 @@
-"""Convolution: one matrix product with the windows of the input (Chellapilla, Puri & Simard, IWFHR 2006).
+"""Convolution as one matrix product with the unfolded input, im2col (Chellapilla, Puri & Simard, IWFHR 2006).
 
-The laid-out windows are several times larger than the input and cheap to make, so a backward pass makes them again instead of keeping
-them.
+The columns are several times larger than the input and cheap to compute, so they are computed again in the backward pass instead of kept.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ def conv(
 ) -> Any:
     """Each output channel is a weighted sum over windows of the input channels of its group (cross-correlation); bias may be None.
 
-    Batch and channels change places inside, so that all windows of the batch are columns of one matrix per group.
-    Raises: ArgumentError for options that cannot be, or groups that do not divide the channels; ShapeError for shapes that do not fit.
+    Internally batch and channels are swapped, so that all windows of the batch are columns of one matrix per group.
+    Raises: ArgumentError for invalid options, or groups that do not divide the channels; ShapeError for shapes that do not fit.
     """
     sides = spatial_sides("conv", x, weight.ndim - 2)
     window = Window.of("conv", len(sides), tuple(weight.shape[2:]), stride, padding, dilation)
@@ -78,10 +77,10 @@ def conv1d(
     dilation: PerAxis = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution over one axis. padding: zeros on both sides, "valid" (none), or with stride 1 "same" (as many as keep the length).
+    """Convolution over one axis. padding: zeros on both sides, "valid" (none), or with stride 1 "same" (output as long as the input).
 
     Shapes: x (batch, channels, length), weight (outputs, channels / groups, kernel), bias (outputs,) → (batch, outputs, positions).
-    Raises: ShapeError for shapes that do not fit, a kernel longer than the padded input among them; ArgumentError for wrong options.
+    Raises: ShapeError for shapes that do not fit, or a kernel longer than the padded input; ArgumentError for invalid options.
     """
     return _convolved("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
@@ -96,7 +95,7 @@ def conv2d(
     dilation: PerAxis = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution over two axes; options are one number, or one for each axis. padding: as in `conv1d`.
+    """Convolution over two axes; each option is one number, or one for each axis. padding: as in `conv1d`.
 
     Shapes: x (batch, channels, height, width), weight (outputs, channels / groups, kernel height, kernel width), bias (outputs,)
     → (batch, outputs, rows, columns). Raises: as `conv1d`.

@@ -1,7 +1,6 @@
-"""The start of an encoder as one operation: rows of several tables, added up and normalised.
+"""The embedding layer of an encoder as one operation: rows of several tables, summed and normalised.
 
-As with the blocks of a layer (`blocks.py`) its body runs the operations that it is made of, and it exists for what a backend can do with
-the whole.
+As in `blocks.py`, the body runs the operations that it consists of; it exists for backends that can optimise the whole.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ def embed_norm(
 ) -> Any:
     """dropout(layer_norm(table₁[ids₁] + table₂[ids₂] + …)). parts: all tables, then the ids for each.
 
-    untrained: for each table the row that receives no gradient, or None. draw: what drops of the result.
-    Raises: ArgumentError unless every table has its ids; ShapeError for ids of different shapes; IndexRangeError for an id past its table.
+    untrained: for each table the row that receives no gradient, or None. draw: dropout of the result.
+    Raises: ArgumentError unless every table has ids; ShapeError for ids of different shapes; IndexRangeError for an id outside its table.
     """
     count = len(untrained)
     if not 0 < 2 * count == len(parts):

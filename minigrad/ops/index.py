@@ -1,4 +1,4 @@
-"""Operations that pick elements or rows. Negative row numbers are refused where a table is read, not wrapped."""
+"""Indexing: operations that select elements or rows. Negative row numbers of a table are refused, not counted from the end."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def zeros_at(xp: Any, g: Array, *, key: Any, shape: tuple[int, ...]) -> Any:
 
 
 def check_rows(what: str, ids: Array, rows: int) -> None:
-    """Refuse ids that are no integers or lie outside 0..rows-1, naming the first of them.
+    """Refuse ids that are not integers or lie outside 0..rows-1, naming the first of them.
 
-    Ids on a GPU are not looked at, which would wait for it: whoever puts them there has checked them (`placed_rows`), or has them noted.
-    Raises: DTypeError; IndexRangeError.
+    Values on a GPU are not checked, which would synchronise: callers check ids before they move them there (`placed_rows`), or they are
+    noted and checked later (`note_ids`). Raises: DTypeError; IndexRangeError.
     """
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"{what} must be integers, got {ids.dtype}")
@@ -41,7 +41,7 @@ def check_rows(what: str, ids: Array, rows: int) -> None:
 
 
 def placed_rows(what: str, ids: Array, rows: int, device: str) -> Array:
-    """Ids moved to `device`. For a GPU they are checked before, because `check_rows` does not look at ids there.
+    """Ids moved to `device`. For a GPU they are checked first, because `check_rows` does not read values there.
 
     Raises: DTypeError; IndexRangeError.
     """
@@ -66,9 +66,10 @@ def _refuse_outside(what: str, indices: Array, least: int, side: int) -> None:
 
 @op("v d, *b:int<v -> *b d", gathers=True)
 def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None) -> Any:
-    """Rows of a table: table[ids]. The gradient is kept by touched rows, to which row `padding_idx` never belongs.
+    """Rows of a table: table[ids]. The gradient is sparse, by rows that were read, and never includes row `padding_idx`.
 
-    Raises: ShapeError unless the table is (rows, width); DTypeError for ids that are no integers; IndexRangeError for one past the table.
+    Raises: ShapeError unless the table is (rows, width); DTypeError for ids that are not integers; IndexRangeError for an id or padding_idx
+    outside the table.
     """
     shape = table.shape
     if len(shape) != 2:
@@ -81,7 +82,7 @@ def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = No
         if padding_idx is None:
             return xp.rows(ids, g, shape)
         real = ids.reshape(-1) != padding_idx
-        with declared():  # it fetches how many ids are left
+        with declared():  # a mask as index synchronises: its number of True entries is fetched from the device
             return xp.rows(ids.reshape(-1)[real], g.reshape((ids.size, shape[1]))[real], shape)
 
     return table[ids], (by_table, None)
@@ -89,19 +90,19 @@ def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = No
 
 @op("n d, m:int<n -> m d")
 def take_rows(xp: Any, x: Array, rows: Array) -> Any:
-    """Distinct rows of x (the [CLS] row of each sequence, for example); a row may be taken once only."""
+    """Distinct rows of x, the [CLS] row of each sequence for example; no row may be taken twice."""
     shape = x.shape
     return x[rows], (lambda g: xp.put_rows(g, rows, shape), None)
 
 
 @op("m d, m:int<n -> n d")
 def put_rows(xp: Any, x: Array, rows: Array, *, count: int) -> Any:
-    """Zeros (count, d) with the rows of x written to the distinct places `rows`: the transpose of take_rows."""
+    """Zeros (count, d) with the rows of x written to the distinct rows `rows`: the transpose of take_rows."""
     return xp.put_rows(x, rows, (count, x.shape[1])), (lambda g: g[rows], None)
 
 
 def _index_array(what: str, indices: TensorLike) -> Array:
-    """Indices as int64, nobody else's memory."""
+    """A copy of the indices as int64."""
     array = as_tensor(indices).array
     if array.dtype.kind not in "iu" and array.size:  # an empty list arrives as floats
         raise DTypeError(f"{what}: indices must be integers, got {array.dtype}")
@@ -109,9 +110,9 @@ def _index_array(what: str, indices: TensorLike) -> Array:
 
 
 def _flat_places(shape: tuple[int, ...], indices: Array, axis: int, sides: tuple[int, ...]) -> Array:
-    """Where in a flat array of `shape` the indices point that pair with places 0..side-1 of every axis but their own.
+    """The flat positions, in an array of `shape`, of indices along `axis` combined with their own coordinates on all other axes.
 
-    One flat index instead of one for each axis: NumPy adds at flat places many times faster.
+    One flat index instead of one per axis, because NumPy's indexed addition is many times faster with it.
     """
     xp = namespace_of(indices)
     places = indices * prod(shape[axis + 1 :])
@@ -124,9 +125,9 @@ def _flat_places(shape: tuple[int, ...], indices: Array, axis: int, sides: tuple
 
 @composite("*a n *b, *a m *b:int<n -> *a m *b")
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
-    """The elements of x that `indices` name along one axis, beside their own places on the other axes (which broadcast).
+    """The elements of x at `indices` along one axis, for each position on the other axes (which broadcast).
 
-    With axis None x is read flat. Negative indices count from the end. An element taken several times receives the sum.
+    With axis None x is flattened. Negative indices count from the end. An element taken several times receives the sum of the gradients.
     Raises: IndexRangeError naming the value; ShapeError if the shapes do not fit or there is no such axis; DTypeError.
     """
     x = as_tensor(x)
@@ -145,17 +146,17 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
 
 
 def gathered(x: Tensor, places: Any, axis: int) -> Tensor:
-    """The slices of x at `places` of an axis, which may be named several times."""
+    """The slices of x at the indices `places` along an axis, which may repeat."""
     along = (1,) * axis + (-1,) + (1,) * (x.ndim - axis - 1)
     return take_along_axis(x, as_tensor(places).reshape(along), axis)
 
 
 @composite("*a n *b, *c:int<n, *c -> *a n *b")
 def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: int) -> Tensor:
-    """x with values added at the places that `indices` name along one axis, beside their own places on the other axes.
+    """x with values added at `indices` along one axis, for each position on the other axes.
 
-    out[i₀, …, indices[i], …] += values[i] for every i within the shape of `indices`; repeated places accumulate. As in PyTorch, values
-    may reach further than the indices (the rest is not read), and indices may cover a part of the other axes only.
+    out[i₀, …, indices[i], …] += values[i] for every i within the shape of `indices`; repeated positions accumulate. As in PyTorch, values
+    may be larger than the indices (the rest is not read), and indices may cover only a part of the other axes.
     Raises: IndexRangeError naming a value outside 0..n-1 (negative ones too); ShapeError if the shapes do not fit or there is no such
     axis; DTypeError.
     """

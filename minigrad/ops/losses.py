@@ -1,7 +1,7 @@
-"""Losses: how far predictions are from targets, with the definitions and argument names of PyTorch.
+"""Losses, with PyTorch's definitions and argument names.
 
-Everywhere reduction is "mean", "sum" or "none", and predictions and targets are not broadcast. Only the classification loss has a pullback
-of its own, because logits may be as wide as a vocabulary; the others are made of operations.
+`reduction` is "mean", "sum" or "none", and predictions and targets are not broadcast. Only `cross_entropy` has a pullback of its own,
+because logits may be as wide as a vocabulary; the others are composites.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def cross_entropy(
 ) -> Any:
     """-log softmax(logits)[label] over the rows whose label is not `ignore_index`, times the weight of the label's class.
 
-    The mean divides by the sum of the labels' weights (their number without weights), or by `denominator`, a number or an array () with
-    one, when these rows are only part of a step; without any label it is NaN and its gradient 0, as in PyTorch. Label smoothing ε makes
-    the target (1 - ε) · one-hot + ε / c (Szegedy et al., arXiv 1512.00567), each class with its weight. Reduction "none" gives (n,), with
+    The mean divides by the sum of the labels' weights (without weights, by their number), or by `denominator`, a number or an array (),
+    if these rows are only part of a step; without any label it is NaN and its gradient 0, as in PyTorch. With label smoothing ε the
+    target is (1 - ε) · one-hot + ε / c (Szegedy et al., arXiv 1512.00567), each class with its weight. Reduction "none" gives (n,), with
     0 for ignored rows.
-    Raises: ShapeError for other shapes, IndexRangeError for a label that is no class, ArgumentError for options that do not go together.
+    Raises: ShapeError for other shapes, IndexRangeError for a label outside 0..c-1, ArgumentError for options that do not go together.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(f"cross_entropy takes logits (n, classes) and labels (n,), got {tuple(logits.shape)} and {tuple(labels.shape)}")
@@ -63,7 +63,7 @@ def cross_entropy(
     check_reduction("cross_entropy", reduction)
     if denominator is not None and reduction != "mean":
         raise ArgumentError(f'cross_entropy: only reduction="mean" divides by a denominator, not {reduction!r}')
-    label_smoothing = float(label_smoothing)  # a float64 of NumPy's would turn float32 into float64
+    label_smoothing = float(label_smoothing)  # a NumPy float64 would turn float32 into float64
     valid = labels != ignore_index
     ids = xp.constant(labels) * valid
     check_rows("cross_entropy labels", ids, logits.shape[1])
@@ -79,7 +79,7 @@ def cross_entropy(
     if denominator is None and reduction != "sum":
         denominator = counted.sum()
     n = 1.0 if denominator is None else float(denominator if isinstance(denominator, Real) else to_number(denominator))
-    kept = xp.where(valid[:, None], logits, 0.0)  # whatever an ignored row holds, it must not count
+    kept = xp.where(valid[:, None], logits, 0.0)  # an ignored row must not count, even if it holds NaN
     shifted = kept - xp.constant(kept).max(axis=-1, keepdims=True)
     e = xp.exp(shifted)
     total = e.sum(axis=-1, keepdims=True)
@@ -88,7 +88,7 @@ def cross_entropy(
         share = g.reshape((-1, 1)) if reduction == "none" else g * (1.0 / n if n else 0.0)
         return ((e / total) * mass - target) * share, None
 
-    wanted = xp.where(target == 0, 0.0, shifted) * target  # a class at -inf costs nothing where nobody asks for it
+    wanted = xp.where(target == 0, 0.0, shifted) * target  # a logit of -inf costs nothing where the target is 0
     losses = xp.log(total) * mass - wanted.sum(axis=-1, keepdims=True)
     return (losses.reshape(-1) if reduction == "none" else losses.sum() * (1.0 / n if n else nan)), pullback
 
@@ -99,7 +99,7 @@ def soft_cross_entropy(
 ) -> Tensor:
     """-Σ_c target_c · log softmax(logits)_c: the cross-entropy with a distribution over the classes as target.
 
-    The mean divides by the number of rows, with weights too, as in PyTorch. A target of 0 costs nothing, also at a logit of -inf.
+    The mean divides by the number of rows, even with weights, as in PyTorch. A target of 0 costs nothing, even at a logit of -inf.
     Shapes: logits and targets (*b, classes), weight (classes,) → (), or (*b) with reduction="none".
     Raises: ShapeError; ArgumentError for an unknown reduction or a smoothing outside 0 … 1.
     """
@@ -123,11 +123,11 @@ def soft_cross_entropy(
 def nll_loss(
     log_probabilities: TensorLike, labels: TensorLike, weight: TensorLike | None = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
-    """-log_probabilities[label]: what `cross_entropy` computes, for scores that are logarithms of probabilities already.
+    """-log_probabilities[label]: the cross-entropy of scores that are log-probabilities already.
 
-    Weights, ignored labels and the mean are those of `cross_entropy`: no label at all gives NaN with gradient 0.
+    Weights, ignored labels and the mean are as in `cross_entropy`: without any label the mean is NaN, with gradient 0.
     Shapes: log_probabilities (*b, classes), labels (*b) integers, weight (classes,) → (), or (*b) with reduction="none".
-    Raises: IndexRangeError naming the place of a label outside 0..classes-1; DTypeError; ShapeError; ArgumentError.
+    Raises: IndexRangeError naming the position of a label outside 0..classes-1; DTypeError; ShapeError; ArgumentError.
     """
     check_reduction("nll_loss", reduction)
     scores = floating(log_probabilities)
@@ -152,7 +152,7 @@ def bce_with_logits(
 ) -> Tensor:
     """-(p · y · log σ(x) + (1 - y) · log(1 - σ(x))) for logits x, targets y in 0 … 1 and pos_weight p: binary cross-entropy.
 
-    -log σ(x) = softplus(-x) keeps its digits in both tails. The mean divides by the number of elements, with weights too.
+    -log σ(x) is computed as softplus(-x), accurate in both tails. The mean divides by the number of elements, even with weights.
     Shapes: logits and targets (*s); weight and pos_weight broadcast to (*s), pos_weight usually as (classes,) → (), or (*s) for "none".
     Raises: ShapeError; ArgumentError for an unknown reduction.
     """
@@ -164,7 +164,7 @@ def bce_with_logits(
 
 
 def _factor(what: str, value: TensorLike, like: Tensor) -> Tensor:
-    """A factor in the dtype of `like`, whose shape broadcasts to its without enlarging it."""
+    """`value` in the dtype of `like`, to whose shape it must broadcast."""
     factor = beside(value, like)
     try:
         namespace_of(factor.array).broadcast_to(factor.array, like.shape)
@@ -176,11 +176,11 @@ def _factor(what: str, value: TensorLike, like: Tensor) -> Tensor:
 # ---------------------------------------------------------------- distributions and directions
 @composite("*s, *s -> ")
 def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """target · (log target - log_input): Kullback & Leibler's divergence of the distribution `log_input` (in logarithms) from `target`.
+    """target · (log target - log_input): the Kullback–Leibler divergence of a distribution, given as its logarithm, from `target`.
 
-    log_target: the target is in logarithms too. A target of probability 0 contributes 0, with gradient 0, whatever the input is.
-    reduction: also "batchmean", the sum divided by the length of the first axis, which is the divergence of the definition; "mean"
-    divides by the number of elements. Shapes: (*s), (*s) → (), or (*s) with reduction="none".
+    log_target: the target is a logarithm, too. A target of probability 0 contributes 0, with gradient 0, whatever the input is.
+    reduction: also "batchmean", the sum divided by the length of the first axis, which is the mathematical definition; "mean" divides by
+    the number of elements. Shapes: (*s), (*s) → (), or (*s) with reduction="none".
     Raises: ShapeError; ArgumentError for an unknown reduction.
     """
     check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
@@ -200,18 +200,18 @@ def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", l
 def cosine_similarity(x1: TensorLike, x2: TensorLike, axis: int = -1, eps: float = 1e-8) -> Tensor:
     """x1 · x2 / (max(‖x1‖, eps) · max(‖x2‖, eps)) along an axis: the cosine of the angle; a zero vector has cosine 0.
 
-    A norm below eps counts as the constant eps, so gradients stay finite. The two broadcast, and `axis` is one of their common shape:
-    (n, 1, d) with (1, m, d) is every row with every other. Shapes: (*s), (*s) → (*s) without the axis.
+    A norm below eps is replaced by the constant eps, so gradients stay finite. x1 and x2 broadcast, and `axis` refers to their common
+    shape: (n, 1, d) with (1, m, d) compares all pairs of rows. Shapes: (*s), (*s) → (*s) without the axis.
     Raises: ShapeError for shapes that do not broadcast or an axis that they lack; ArgumentError for an eps that is not above 0.
     """
     least = positive("cosine_similarity", "eps", eps)
     a = floating(x1)
     b = beside(x2, a)
     shape = common_shape("cosine_similarity", a.shape, b.shape)
-    place = axis_of("cosine_similarity", axis, shape) - len(shape)  # from the end, where it is the same axis of both
+    place = axis_of("cosine_similarity", axis, shape) - len(shape)  # counted from the end it is the same axis in both
 
     def direction(x: Tensor) -> Tensor:
-        if x.ndim < -place or x.shape[place] != shape[place]:  # one number stands for all along the axis
+        if x.ndim < -place or x.shape[place] != shape[place]:  # x is broadcast along the axis
             x = broadcast_to(x, shape=shape)
         length = norm(x, axis=place, keepdims=True)
         return x / where(length.array > least, length, least)
@@ -222,7 +222,7 @@ def cosine_similarity(x1: TensorLike, x2: TensorLike, axis: int = -1, eps: float
 # ---------------------------------------------------------------- distances
 @composite("*s, *s -> ")
 def mse_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean") -> Tensor:
-    """The squared difference, on average.
+    """The mean squared difference.
 
     Shapes: (*s), (*s) → (), or (*s) with reduction="none". Raises: ShapeError if the shapes differ; ArgumentError for the reduction.
     """
@@ -234,7 +234,7 @@ def mse_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mea
 
 @composite("*s, *s -> ")
 def l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean") -> Tensor:
-    """The absolute difference, on average; where prediction and target are equal its derivative is 0.
+    """The mean absolute difference; where prediction and target are equal, its derivative is 0.
 
     Shapes: (*s), (*s) → (), or (*s) with reduction="none". Raises: ShapeError if the shapes differ; ArgumentError for the reduction.
     """
@@ -256,13 +256,13 @@ def huber_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "m
     difference = x - y
     values = difference.array
     limit = namespace_of(values).sign(values) * delta
-    clipped = where(abs(values) <= delta, difference, limit)  # both branches in one product, so that d² cannot overflow unseen
+    clipped = where(abs(values) <= delta, difference, limit)  # one product for both branches, so that no unused d² can overflow
     return reduced(clipped * (difference - clipped * 0.5), reduction)
 
 
 @composite("*s, *s -> ")
 def smooth_l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """The Huber loss with delta = beta, divided by beta: its slope far away is 1. Girshick, arXiv 1504.08083 (beta = 1).
+    """The Huber loss with delta = beta, divided by beta: its slope for large differences is 1. Girshick, arXiv 1504.08083 (beta = 1).
 
     Shapes: (*s), (*s) → (), or (*s) with reduction="none".
     Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a beta that is not above 0 (0 is `l1_loss`).

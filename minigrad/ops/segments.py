@@ -1,6 +1,6 @@
-"""Operations that sum up the rows of each sequence of a packing: pooling, by which a sequence of vectors becomes one.
+"""Segment reductions: the rows of each sequence of a packing pooled to one row.
 
-Conventions are those of `ops/reduce.py`, whose operations the bodies run on one sequence after the other.
+The bodies run the operations of `ops/reduce.py` on one sequence after the other; conventions are the same.
 """
 
 from __future__ import annotations
@@ -38,5 +38,5 @@ def segment_mean(xp: Any, x: Array, *, packing: Packing, keep: bool = True) -> A
 
 @op("rows d -> sequences d", promotes="float")
 def segment_max(xp: Any, x: Array, *, packing: Packing, keep: bool = True) -> Any:
-    """The largest number of each column among the rows of each sequence; equal ones share the gradient evenly."""
+    """The column-wise maximum of the rows of each sequence; equal maxima share the gradient evenly."""
     return _each(max, xp, x, packing, keep)

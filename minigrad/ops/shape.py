@@ -1,4 +1,4 @@
-"""Operations that move elements about without changing them."""
+"""Shape operations: they move or repeat elements without computing with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minigrad.tensor import Axis, Tensor, TensorLike, as_tensor, as_tensors
 
 @op("*s -> *t")
 def reshape(xp: Any, x: Array, *, shape: Any) -> Any:
-    """The same elements, row-major, in another shape (one side may be -1)."""
+    """The same elements, in row-major order, in another shape (one dimension may be -1)."""
     old = x.shape
     return x.reshape(shape), (lambda g: g.reshape(old),)
 
@@ -39,13 +39,13 @@ def swapaxes(xp: Any, x: Array, *, a: int, b: int) -> Any:
 
 @op("*s -> *t")
 def broadcast_to(xp: Any, x: Array, *, shape: Any) -> Any:
-    """x repeated along new and length-1 axes; a read-only view, nothing is copied."""
+    """x repeated along new axes and axes of length 1; a read-only view, nothing is copied."""
     return xp.broadcast_to(x, shape), (lambda g: g,)
 
 
 @op("*a n *b, *a m *b, ... -> *a n+m+... *b", promotes="mixed")
 def concatenate(xp: Any, *xs: Array, axis: int = 0) -> Any:
-    """Arrays one after another along an existing axis."""
+    """Arrays joined along an existing axis."""
     if not -xs[0].ndim <= axis < xs[0].ndim:
         raise ValueError(f"axis {axis} is out of bounds for arrays with {xs[0].ndim} dimensions")
     lead = (slice(None),) * (axis % xs[0].ndim)
@@ -59,7 +59,7 @@ def concatenate(xp: Any, *xs: Array, axis: int = 0) -> Any:
 
 @composite("*s, *s, ... -> n *s")
 def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Tensors of equal shape along a new axis.
+    """Tensors of equal shape joined along a new axis.
 
     Raises: ArgumentError for no tensors; ShapeError if the shapes differ or the result has no such axis.
     """
@@ -70,9 +70,9 @@ def stack(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 @composite("*a n *b -> (*a m *b)*")
 def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """x cut along an axis: into a number of equal parts, or before each of several places (which count as in a slice).
+    """x split along an axis: into a number of equal parts, or before each of several indices (read as in a slice).
 
-    Raises: ShapeError if there is no such axis or the number does not divide it; DTypeError.
+    Raises: ShapeError if there is no such axis or the number does not divide its length; DTypeError.
     """
     x = as_tensor(x)
     axis = axis_of("split", axis, x.shape)
@@ -105,7 +105,7 @@ def expand_dims(x: TensorLike, axis: int) -> Tensor:
 def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
     """x without its axes of length 1 (all of them, or those named).
 
-    Raises: ShapeError if there is no such axis or it is longer; DTypeError.
+    Raises: ShapeError if there is no such axis or its length is not 1; DTypeError.
     """
     x = as_tensor(x)
     gone = [a for a, side in enumerate(x.shape) if side == 1] if axis is None else axes_of("squeeze", axis, x.shape)
@@ -116,7 +116,7 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
 
 @composite("*s -> *t")
 def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    """x with the axes `source` at the places `destination`, the others in their order.
+    """x with the axes `source` moved to the positions `destination`; the others keep their order.
 
     Raises: ShapeError if there is no such axis, one is named twice, or the numbers of axes differ; DTypeError.
     """
@@ -143,9 +143,9 @@ def flip(x: TensorLike, axis: Axis = None) -> Tensor:
 
 @composite("*a n *b -> *a m *b")
 def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None) -> Tensor:
-    """Each element (slice) of x several times in a row: always the same number of times, or each by its own number; flat if axis is None.
+    """Each element (or slice) of x repeated: all by one number, or each by its own; x is flattened if axis is None.
 
-    Raises: ArgumentError for negative numbers; ShapeError if there is no such axis or the numbers are not one or as many as it is long;
+    Raises: ArgumentError for negative numbers; ShapeError if there is no such axis, or there is neither one number nor one per element;
     DTypeError.
     """
     x = as_tensor(x)
@@ -166,7 +166,7 @@ def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None)
 
 @composite("*s -> *t")
 def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
-    """x as a tile, laid `reps` times along each axis; missing axes of x or of `reps` count 1, in front.
+    """x repeated as a whole `reps` times along each axis; missing leading axes of x or of `reps` count as 1.
 
     Raises: ArgumentError for negative numbers; DTypeError.
     """
@@ -188,10 +188,10 @@ def _triangle(what: str, x: Tensor, k: Any) -> Array:
     return namespace_of(x.array).tri(*x.shape[-2:], whole(f"{what}: k", k), dtype=bool)
 
 
-# False is 0 in every dtype, and a Python bool is promoted to all of them.
+# tril and triu fill with False: it is 0 in every dtype, and a Python bool promotes to all of them.
 @composite("*b m n -> *b m n")
 def tril(x: TensorLike, k: int = 0) -> Tensor:
-    """The lower triangles of the last two axes: zero above diagonal k (0 is the main one, 1 the next above).
+    """The lower triangles of the last two axes: zero above diagonal k (0 is the main diagonal, 1 the next above).
 
     Raises: ShapeError for fewer than two axes (NumPy makes a matrix of a vector); DTypeError.
     """
@@ -201,7 +201,7 @@ def tril(x: TensorLike, k: int = 0) -> Tensor:
 
 @composite("*b m n -> *b m n")
 def triu(x: TensorLike, k: int = 0) -> Tensor:
-    """The upper triangles of the last two axes: zero below diagonal k (0 is the main one, 1 the next above).
+    """The upper triangles of the last two axes: zero below diagonal k (0 is the main diagonal, 1 the next above).
 
     Raises: ShapeError for fewer than two axes (NumPy makes a matrix of a vector); DTypeError.
     """
@@ -211,11 +211,11 @@ def triu(x: TensorLike, k: int = 0) -> Tensor:
 
 @composite("*s, *s:bool, *s -> *s")
 def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
-    """x with `value` where the mask holds, in x's dtype; mask and value broadcast to x, whose masked elements receive gradient 0.
+    """x with `value` where the mask is True, in x's dtype; mask and value broadcast to x, whose masked elements receive gradient 0.
 
     The mask holds booleans, or the integers 0 and 1.
-    Raises: ShapeError if mask or value do not broadcast to x; DTypeError for a floating value among integers; ArgumentError for a mask of
-    floats, or on the host of other integers.
+    Raises: ShapeError if mask or value do not broadcast to x; DTypeError for a floating value in a tensor of integers; ArgumentError for a
+    mask of floats, or of other integers (on the CPU only).
     """
     x = as_tensor(x)
     fill = value.astype(x.dtype) if isinstance(value, Tensor) else Tensor(value, dtype=x.dtype, device=x.device)

@@ -1,4 +1,4 @@
-"""Sorting: an order found on the numbers alone, and elements taken in that order. The gradient goes to the places they came from."""
+"""Sorting: the order is computed without a gradient; elements are taken in it, and their gradients go back to where they came from."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 
 def _order(x: Array, axis: int, descending: bool) -> Array:
-    """Where the elements of x stand, in the order of their size; equal ones in their own order. NaN counts as the largest."""
+    """The indices that sort x; equal elements keep their order. NaN counts as the largest."""
     xp = namespace_of(x)
     if not descending:
         return xp.argsort(x, axis=axis, kind="stable")
-    # A stable order from the end backwards, read backwards: equal elements come out as they stand. (Negating would overflow integers.)
+    # A stable sort of the reversed axis, read backwards, keeps the order of equal elements. (Sorting -x would overflow integers.)
     return x.shape[axis] - 1 - xp.flip(xp.argsort(xp.flip(x, axis), axis=axis, kind="stable"), axis)
 
 
 @composite("*a n *b -> *a n *b")
 def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tensor:
-    """The elements in order along one axis (flat if None). Stable; NaN counts as the largest.
+    """The elements sorted along one axis (flattened if None). The sort is stable; NaN counts as the largest.
 
     Raises: ShapeError if there is no such axis; DTypeError.
     """
@@ -34,9 +34,9 @@ def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tens
 
 @composite("*a n *b -> *a k *b, *a k *b")
 def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
-    """The k largest (or smallest) elements along one axis, the most extreme first, and their places (int64).
+    """The k largest (or smallest) elements along one axis, the most extreme first, and their indices (int64).
 
-    Of equal elements the first are chosen, and they alone receive the gradient. NaN counts as the largest.
+    Of equal elements the first ones are chosen, and they alone receive the gradient. NaN counts as the largest.
     Raises: ShapeError if there is no such axis or it is shorter than k; DTypeError.
     """
     x = as_tensor(x)

@@ -1,7 +1,7 @@
-"""Windows that slide over the spatial axes, which are all axes after batch and channels: what convolution and pooling have in common.
+"""Sliding windows over the spatial axes (all axes after batch and channels), as used by convolution and pooling.
 
-`unfold` lays the windows out as the columns of a matrix, one strided slice of the input per place in the window; `fold`, its transpose,
-adds the columns back to where they came from.
+`unfold` (im2col) copies the windows to the columns of a matrix, one strided slice of the input per kernel position; `fold` (col2im), its
+transpose, adds the columns at the positions that they come from.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PerAxis: TypeAlias = int | Sequence[int]
 """One integer for all spatial axes, or one for each."""
 
 
-# ---------------------------------------------------------------- where the windows lie
+# ---------------------------------------------------------------- geometry
 @dataclass(frozen=True)
 class Window:
-    """A window with `kernel` places along each spatial axis, `dilation` apart, that moves in steps of `stride` over a padded input."""
+    """A window with `kernel` positions along each spatial axis, `dilation` apart, that moves in steps of `stride` over a padded input."""
 
     what: str
     kernel: Sides
@@ -35,7 +35,7 @@ class Window:
 
     @classmethod
     def of(cls, what: str, ndim: int, kernel: PerAxis, stride: PerAxis, padding: PerAxis | str, dilation: PerAxis) -> Window:
-        """The window that a user's options describe. Raises: ArgumentError naming the wrong option."""
+        """The window for a user's options. Raises: ArgumentError naming the invalid option."""
         kernel, stride, dilation = (
             per_axis(what, name, value, ndim, 1) for name, value in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation))
         )
@@ -50,7 +50,7 @@ class Window:
         return tuple(n + before + after for n, (before, after) in zip(sides, self.padding, strict=True))
 
     def interior(self, sides: Sides) -> tuple[slice, ...]:
-        """Where the input lies in its padded self."""
+        """The slices of the padded input that hold the input."""
         return tuple(slice(before, before + n) for n, (before, _) in zip(sides, self.padding, strict=True))
 
     def counts(self, sides: Sides) -> Sides:
@@ -65,7 +65,7 @@ class Window:
         return found
 
     def places(self, counts: Sides) -> Iterator[tuple[slice, ...]]:
-        """For each place in the window, what all windows see there: slices of the padded input. The last axis moves fastest."""
+        """For each kernel position, the slices of the padded input that all windows cover there. The last axis varies fastest."""
         for place in product(*map(range, self.kernel)):
             starts = [p * d for p, d in zip(place, self.dilation, strict=True)]
             yield tuple(slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(starts, self.stride, counts, strict=True))
@@ -80,7 +80,7 @@ def per_axis(what: str, name: str, value: Any, ndim: int, least: int) -> Sides:
 
 
 def lay_out(xp: Any, x: Array, window: Window, axis: int) -> Array:
-    """All windows of x, side by side. Shapes: x (a, b, *s) → (a, b, *t) with the kernel's places as a new axis, `axis` (1 or 2)."""
+    """All windows of x. Shapes: x (a, b, *s) → (a, b, *windows) with the kernel positions as an additional axis, `axis` (1 or 2)."""
     sides = tuple(x.shape[2:])
     places = list(window.places(window.counts(sides)))
     if any(map(any, window.padding)):
@@ -91,7 +91,7 @@ def lay_out(xp: Any, x: Array, window: Window, axis: int) -> Array:
 
 
 def put_back(xp: Any, columns: Array, window: Window, sides: Sides, axis: int) -> Array:
-    """The transpose of `lay_out`: every number is added to the place of x that it was read from."""
+    """The transpose of `lay_out`: every element is added at the position of x that it was read from."""
     counts, whole = window.counts(sides), (slice(None), slice(None))
     lead = (columns.shape[0], columns.shape[3 - axis])
     parts = [columns[(*whole[:axis], k)] for k in range(columns.shape[axis])]
@@ -101,7 +101,7 @@ def put_back(xp: Any, columns: Array, window: Window, sides: Sides, axis: int) -
 
 
 def spatial_sides(what: str, x: Array, ndim: int | None = None) -> Sides:
-    """The spatial sides of x. Raises: ShapeError if it has another number of axes than batch, channels and `ndim` (at least 1) others."""
+    """The spatial shape of x. Raises: ShapeError unless it has axes for batch, channels and `ndim` (if None, one or more) dimensions."""
     if x.ndim < 3 or (ndim is not None and x.ndim != ndim + 2):
         axes = "one or more spatial axes" if ndim is None else f"{ndim} spatial ax{'is' if ndim == 1 else 'es'}"
         raise ShapeError(f"{what}: x has shape {tuple(x.shape)}, expected (batch, channels) and {axes}")
@@ -111,7 +111,7 @@ def spatial_sides(what: str, x: Array, ndim: int | None = None) -> Sides:
 # ---------------------------------------------------------------- windows as operations
 @op("n c *s -> n c*k t")
 def unfold(xp: Any, x: Array, *, kernel_size: PerAxis, stride: PerAxis = 1, padding: PerAxis = 0, dilation: PerAxis = 1) -> Any:
-    """Every window of x as a column: the channels' places below each other, windows side by side; zeros where it reaches into padding."""
+    """Every window of x as a column, with the kernel positions of the first channel first; zeros where a window covers padding."""
     sides = spatial_sides("unfold", x)
     window = Window.of("unfold", len(sides), kernel_size, stride, padding, dilation)
     columns = lay_out(xp, x, window, axis=2)
@@ -131,9 +131,9 @@ def fold(
     padding: PerAxis = 0,
     dilation: PerAxis = 1,
 ) -> Any:
-    """The transpose of unfold: columns added up where their windows lie in an array with spatial sides `output_size`.
+    """The transpose of unfold: columns added at the positions of their windows, in an array of spatial size `output_size`.
 
-    Raises: ShapeError for columns of another shape than `unfold` gives; ArgumentError for sizes that cannot be.
+    Raises: ShapeError unless the columns have the shape that `unfold` gives; ArgumentError for invalid sizes.
     """
     sides = per_axis("fold", "output_size", tuple(output_size), len(output_size), 0)
     window = Window.of("fold", len(sides), kernel_size, stride, padding, dilation)
