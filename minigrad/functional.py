@@ -26,7 +26,7 @@ from minigrad.ops import (  # isort: skip
     scaled_dot_product_attention, scatter_add, segment_max, segment_mean, sigmoid, sign, silu, sin, smooth_l1_loss, soft_cross_entropy,
     softplus, sort, split, sqrt, square, squeeze, stack, std, subtract, sum, take_along_axis, tanh, tile, topk, tril, triu, var,
 )  # fmt: skip
-from minigrad.ops.axes import whole, wholes
+from minigrad.ops.axes import as_integer, as_integers
 from minigrad.ops.loss_arguments import IGNORED
 from minigrad.ops.windows import PerAxis
 from minigrad.packing import Packing, host_array
@@ -93,7 +93,7 @@ def swapaxes(x: TensorLike, a: int, b: int) -> Tensor:
 
 def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
     """x repeated along new axes and axes of length 1."""
-    return ops.broadcast_to(as_tensor(x), shape=wholes("broadcast_to: shape", shape))
+    return ops.broadcast_to(as_tensor(x), shape=as_integers("broadcast_to: shape", shape))
 
 
 def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
@@ -132,7 +132,7 @@ def _distinct(rows: Any, count: int, device: str) -> Tensor:
 
 def put_rows(x: TensorLike, rows: Array, count: int) -> Tensor:
     """Zeros (count, d) with the rows of x written to the distinct rows `rows`: the transpose of take_rows."""
-    x, count = as_tensor(x), whole("put_rows: count", count)
+    x, count = as_tensor(x), as_integer("put_rows: count", count)
     return ops.put_rows(x, _distinct(rows, count, x.device), count=count)
 
 

@@ -40,38 +40,38 @@ def attention(
     d = kv.shape[1] // (parts * heads)
     scale = 1.0 / sqrt(d)
     queries = packing if queries is None else queries
-    asking_rows = kv.shape[0] if q is None else q.shape[0]
-    if (kv.shape[0], asking_rows, len(packing)) != (packing.rows, queries.rows, len(queries)):
-        raise ShapeError(f"attention: {kv.shape[0]} rows asked by {asking_rows} do not fit {packing} and {queries}")
+    query_rows = kv.shape[0] if q is None else q.shape[0]
+    if (kv.shape[0], query_rows, len(packing)) != (packing.rows, queries.rows, len(queries)):
+        raise ShapeError(f"attention: {kv.shape[0]} rows asked by {query_rows} do not fit {packing} and {queries}")
     kv_heads = kv.reshape((kv.shape[0], parts * heads, d))
     q_heads = kv_heads if q is None else q.reshape((q.shape[0], heads, d))
     outputs, saved = [], []
     for i, ((a, b), (first, last)) in enumerate(zip(packing.key_spans, queries.spans, strict=True)):
-        both = kv_heads[a:b, -2 * heads :].swapaxes(0, 1)  # (2 heads, keys, d)
-        k, v = both[:heads], both[heads:]
-        asking = q_heads[first:last, :heads].swapaxes(0, 1)
-        scores = xp.matmul(asking, k.swapaxes(-1, -2)) * scale
+        keys_values = kv_heads[a:b, -2 * heads :].swapaxes(0, 1)  # (2 heads, keys, d)
+        k, v = keys_values[:heads], keys_values[heads:]
+        query = q_heads[first:last, :heads].swapaxes(0, 1)
+        scores = xp.matmul(query, k.swapaxes(-1, -2)) * scale
         seen = seen_keys(xp.constant(kv), last - first, b - a) if causal else None
         weights = softmax.body(xp, scores, seen)[0] if a < b else scores
-        kept = None if draw is None else xp.like(draw.pairs(i), kv).astype(kv.dtype) * draw.scale
-        mixed = xp.matmul(weights if kept is None else weights * kept, v)
+        mask = None if draw is None else xp.like(draw.pairs(i), kv).astype(kv.dtype) * draw.scale
+        mixed = xp.matmul(weights if mask is None else weights * mask, v)
         outputs.append(mixed.swapaxes(0, 1).reshape((last - first, heads * d)))
-        saved.append((asking, k, v, weights, kept))
+        saved.append((query, k, v, weights, mask))
 
     def pullback(g: Array) -> Any:
         g_heads = g.reshape((g.shape[0], heads, d))
         dq, dkv = [], []
-        for i, (asking, k, v, weights, kept) in enumerate(saved):
+        for i, (query, k, v, weights, mask) in enumerate(saved):
             first, last = queries.spans[i]
             go = g_heads[first:last].swapaxes(0, 1)
             dp = xp.matmul(go, v.swapaxes(-1, -2))
-            if kept is not None:
-                dp = dp * kept
-            dv = xp.matmul((weights if kept is None else weights * kept).swapaxes(-1, -2), go)
+            if mask is not None:
+                dp = dp * mask
+            dv = xp.matmul((weights if mask is None else weights * mask).swapaxes(-1, -2), go)
             ds = weights * (dp - (dp * weights).sum(axis=-1, keepdims=True))
             ds *= scale
             dq.append(xp.matmul(ds, k).swapaxes(0, 1))
-            dk = xp.matmul(ds.swapaxes(-1, -2), asking)
+            dk = xp.matmul(ds.swapaxes(-1, -2), query)
             dkv.append(_with_masked_first(xp, xp.concatenate([dk, dv], axis=0).swapaxes(0, 1), packing, i))
         gq, gkv = xp.concatenate(dq, axis=0), xp.concatenate(dkv, axis=0)
         if q is None:

@@ -26,31 +26,31 @@ def _check_residual(block: str, x: Array, outputs: Array) -> None:
         raise ShapeError(f"{block}: weight {tuple(outputs.shape)} (outputs, inputs) gives no rows like those of x {tuple(x.shape)}")
 
 
-Asked: TypeAlias = tuple[Array | None, Array, Array, Callable[[Array | None, Array, Array], tuple[Array, list[Array]]]]
+Projections: TypeAlias = tuple[Array | None, Array, Array, Callable[[Array | None, Array, Array], tuple[Array, list[Array]]]]
 """q and kv as `attention` takes them, the rows that are queries, and a function from the gradients of these three to those of x and of the
 parameters."""
 
 
-def _by_all_rows(xp: Any, x: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Asked:
+def _project(xp: Any, x: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Projections:
     qkv, through_inputs = linears.run(xp, (x, *weights, *biases), {}, keep=keep)
 
-    def pullback(dq: Array | None, dqkv: Array, dasking: Array) -> tuple[Array, list[Array]]:
+    def pullback(dq: Array | None, dqkv: Array, dquery_rows: Array) -> tuple[Array, list[Array]]:
         dx, *dparameters = through_inputs(dqkv)
-        dx += dasking
+        dx += dquery_rows
         return dx, dparameters
 
     return None, qkv, x, pullback
 
 
-def _by_first_rows(xp: Any, x: Array, first_rows: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Asked:
+def _project_first(xp: Any, x: Array, first_rows: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Projections:
     first, (through_rows, _) = take_rows.run(xp, (x, xp.like(first_rows, x)), {}, keep=keep)
     kv, through_keys = linears.run(xp, (x, *weights[1:], *biases[1:]), {}, keep=keep)
     q, through_queries = linears.run(xp, (first, weights[0], biases[0]), {}, keep=keep)
 
-    def pullback(dq: Array | None, dkv: Array, dasking: Array) -> tuple[Array, list[Array]]:
+    def pullback(dq: Array | None, dkv: Array, dquery_rows: Array) -> tuple[Array, list[Array]]:
         dx, dwk, dwv, dbk, dbv = through_keys(dkv)
         dfirst, dwq, dbq = through_queries(dq)
-        dfirst += dasking
+        dfirst += dquery_rows
         dx += through_rows(dfirst)
         return dx, [dwq, dwk, dwv, dbq, dbk, dbv]
 
@@ -92,19 +92,19 @@ def attention_block(
         raise ArgumentError("attention_block: of a causal model the first rows see themselves alone; compute all rows")
     weights, biases = (wq, wk, wv), (bq, bk, bv)
     if first_only:
-        queries, (q, kv, asking, through_inputs) = packing.first, _by_first_rows(xp, x, packing.first_rows, weights, biases, keep)
+        queries, (q, kv, query_rows, through_inputs) = packing.first, _project_first(xp, x, packing.first_rows, weights, biases, keep)
     else:
-        queries, (q, kv, asking, through_inputs) = packing, _by_all_rows(xp, x, weights, biases, keep)
-    asked = {"packing": packing, "queries": queries, "heads": heads, "draw": mixing, "causal": causal}
-    mixed, through_attention = attention.run(xp, (q, kv), asked, keep=keep)
+        queries, (q, kv, query_rows, through_inputs) = packing, _project(xp, x, weights, biases, keep)
+    options = {"packing": packing, "queries": queries, "heads": heads, "draw": mixing, "causal": causal}
+    mixed, through_attention = attention.run(xp, (q, kv), options, keep=keep)
     del q, kv  # without gradients, no more than one of these large arrays is alive at a time
-    y, through_outputs = dense_add_norm.run(xp, (mixed, wo, bo, asking, gamma, beta), {"draw": draw, "eps": eps}, keep=keep)
+    y, through_outputs = dense_add_norm.run(xp, (mixed, wo, bo, query_rows, gamma, beta), {"draw": draw, "eps": eps}, keep=keep)
 
     def pullback(g: Array) -> Any:
-        dmixed, dwo, dbo, dasking, dgamma, dbeta = through_outputs(g)
+        dmixed, dwo, dbo, dquery_rows, dgamma, dbeta = through_outputs(g)
         dq, dkv = through_attention(dmixed)
         del dmixed
-        dx, dinputs = through_inputs(dq, dkv, dasking)
+        dx, dinputs = through_inputs(dq, dkv, dquery_rows)
         return dx, *dinputs, dwo, dbo, dgamma, dbeta
 
     return y, pullback

@@ -58,7 +58,7 @@ def linears(xp: Any, x: Array, *parameters: Array) -> Any:
 
 
 # ---------------------------------------------------------------- dropout
-def survivors(xp: Any, draw: Draw, x: Array) -> Array:
+def dropout_mask(xp: Any, draw: Draw, x: Array) -> Array:
     """The scaled dropout mask: `draw.scale` where a unit is kept, 0 where it is dropped. A plain array under every interpreter."""
     return (xp.like(draw.mask(), x).astype(x.dtype) * draw.scale).reshape(x.shape)
 
@@ -66,8 +66,8 @@ def survivors(xp: Any, draw: Draw, x: Array) -> Array:
 @op("*b d -> *b d", promotes="float")
 def dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
     """Units dropped by `draw`, the others scaled up. Srivastava et al., JMLR 15, 2014. Leading axes count as rows."""
-    kept = survivors(xp, draw, x)
-    return x * kept, (lambda g: g * kept,)
+    mask = dropout_mask(xp, draw, x)
+    return x * mask, (lambda g: g * mask,)
 
 
 # ---------------------------------------------------------------- fused with a linear layer
@@ -111,14 +111,14 @@ def dense_add_norm(
 ) -> Any:
     """layer_norm(dropout(x Wᵀ + b) + residual): the end of an attention or feed-forward block (post-norm)."""
     y = xp.matmul(x, weight.swapaxes(0, 1)) + bias
-    kept = None if draw is None else survivors(xp, draw, y)
-    if kept is not None:
-        y = y * kept
+    mask = None if draw is None else dropout_mask(xp, draw, y)
+    if mask is not None:
+        y = y * mask
     xhat, rstd = normalise(xp, y + residual, eps)
 
     def pullback(g: Array) -> Any:
         gx = normalise_pullback(xp, g * gamma, xhat, rstd)
-        dy = gx if kept is None else gx * kept
+        dy = gx if mask is None else gx * mask
         return xp.matmul(dy, weight), xp.product(dy.swapaxes(0, 1), x), dy, gx, g * xhat, g
 
     return xhat * gamma + beta, pullback

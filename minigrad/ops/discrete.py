@@ -28,10 +28,10 @@ def without_gradient(how: str, *operands: TensorLike) -> Tensor:
     """
     arrays = [x.array if isinstance(x, Tensor) else x for x in operands]
     xp = namespace_of(next(x for x in arrays if hasattr(x, "dtype")))
-    return _explained(lambda: getattr(xp, how)(*arrays), how)
+    return _evaluate(lambda: getattr(xp, how)(*arrays), how)
 
 
-def _explained(compute: Callable[[], Array], how: str) -> Tensor:
+def _evaluate(compute: Callable[[], Array], how: str) -> Tensor:
     """The result of an array function, whose exceptions become minigrad's."""
     try:
         return Tensor.wrap(compute())
@@ -73,41 +73,41 @@ def isnan(x: TensorLike) -> Tensor:
 
 def equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: where two tensors hold the same number (== on tensors is identity); carries no gradient."""
-    return _compared("equal", x, y)
+    return _compare("equal", x, y)
 
 
 def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: where two tensors differ; carries no gradient."""
-    return _compared("not_equal", x, y)
+    return _compare("not_equal", x, y)
 
 
 def less(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x < y; carries no gradient."""
-    return _compared("less", x, y)
+    return _compare("less", x, y)
 
 
 def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x ≤ y; carries no gradient."""
-    return _compared("less_equal", x, y)
+    return _compare("less_equal", x, y)
 
 
 def greater(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x > y; carries no gradient."""
-    return _compared("greater", x, y)
+    return _compare("greater", x, y)
 
 
 def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x ≥ y; carries no gradient."""
-    return _compared("greater_equal", x, y)
+    return _compare("greater_equal", x, y)
 
 
-def _compared(how: str, x: Any, y: Any) -> Tensor:
+def _compare(how: str, x: Any, y: Any) -> Tensor:
     if not (hasattr(x, "dtype") or hasattr(y, "dtype")):
         x = as_tensor(x)
-    return without_gradient(how, _beside(y, x), _beside(x, y))
+    return without_gradient(how, _as_operand_with(y, x), _as_operand_with(x, y))
 
 
-def _beside(other: Any, x: Any) -> Any:
+def _as_operand_with(other: Any, x: Any) -> Any:
     """x itself; a list becomes a Tensor on the other operand's device, with its floating dtype, so that [0.1] equals a float32 0.1."""
     if not isinstance(x, list | tuple):
         return x
@@ -121,7 +121,7 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     Raises: ShapeError if there is no such axis or it is empty.
     """
     array = as_tensor(x).array
-    return _explained(lambda: array.argmax(axis=axis, keepdims=keepdims), "argmax")
+    return _evaluate(lambda: array.argmax(axis=axis, keepdims=keepdims), "argmax")
 
 
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -130,7 +130,7 @@ def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
     Raises: ShapeError if there is no such axis or it is empty.
     """
     array = as_tensor(x).array
-    return _explained(lambda: array.argmin(axis=axis, keepdims=keepdims), "argmin")
+    return _evaluate(lambda: array.argmin(axis=axis, keepdims=keepdims), "argmin")
 
 
 def argsort(x: TensorLike, axis: int = -1) -> Tensor:
@@ -139,7 +139,7 @@ def argsort(x: TensorLike, axis: int = -1) -> Tensor:
     Raises: ShapeError if there is no such axis.
     """
     array = as_tensor(x).array
-    return _explained(lambda: namespace_of(array).argsort(array, axis=axis, kind="stable"), "argsort")
+    return _evaluate(lambda: namespace_of(array).argsort(array, axis=axis, kind="stable"), "argsort")
 
 
 def one_hot(ids: TensorLike, num_classes: int, dtype: Any = "float32") -> Tensor:

@@ -12,7 +12,7 @@ from minigrad.backend import Array
 from minigrad.backend.random import Draw
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import op
-from minigrad.ops.dense import survivors
+from minigrad.ops.dense import dropout_mask
 from minigrad.ops.index import embedding
 from minigrad.ops.normalisation import layer_norm
 
@@ -44,10 +44,10 @@ def embed_norm(
         x = rows if x is None else x + rows
         through_tables.append(through_table)
     y, through_norm = layer_norm.run(xp, (x, gamma, beta), {"eps": eps}, keep=keep)
-    kept = None if draw is None else survivors(xp, draw, y)
+    mask = None if draw is None else dropout_mask(xp, draw, y)
 
     def pullback(g: Array) -> Any:
-        dx, dgamma, dbeta = through_norm(g if kept is None else g * kept)
+        dx, dgamma, dbeta = through_norm(g if mask is None else g * mask)
         return dgamma, dbeta, *[through(dx) for through in through_tables], *[None] * count
 
-    return y if kept is None else y * kept, pullback
+    return y if mask is None else y * mask, pullback

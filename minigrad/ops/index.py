@@ -9,7 +9,7 @@ from minigrad.backend import Array, device_of, namespace_of, to_device, to_numbe
 from minigrad.backend.transfers import declared, is_recording, note_ids
 from minigrad.errors import DTypeError, IndexRangeError, ShapeError
 from minigrad.op import composite, op
-from minigrad.ops.axes import axis_of, whole
+from minigrad.ops.axes import as_integer, normalise_axis
 from minigrad.tensor import Tensor, TensorLike, as_tensor, as_tensors
 
 
@@ -75,7 +75,7 @@ def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = No
     if len(shape) != 2:
         raise ShapeError(f"embedding: a table has shape (rows, width), got {tuple(shape)}")
     check_rows("embedding ids", ids, shape[0])
-    if padding_idx is not None and not 0 <= whole("embedding: padding_idx", padding_idx) < shape[0]:
+    if padding_idx is not None and not 0 <= as_integer("embedding: padding_idx", padding_idx) < shape[0]:
         raise IndexRangeError(f"embedding: padding_idx {padding_idx} is outside 0..{shape[0] - 1}")
 
     def by_table(g: Array) -> Any:
@@ -109,7 +109,7 @@ def _index_array(what: str, indices: TensorLike) -> Array:
     return array.astype("int64")
 
 
-def _flat_places(shape: tuple[int, ...], indices: Array, axis: int, sides: tuple[int, ...]) -> Array:
+def _flat_indices(shape: tuple[int, ...], indices: Array, axis: int, sides: tuple[int, ...]) -> Array:
     """The flat positions, in an array of `shape`, of indices along `axis` combined with their own coordinates on all other axes.
 
     One flat index instead of one per axis, because NumPy's indexed addition is many times faster with it.
@@ -134,18 +134,18 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
     places = _index_array("take_along_axis", indices)
     if axis is None:
         x, axis = x.reshape(-1), 0
-    axis = axis_of("take_along_axis", axis, x.shape)
+    axis = normalise_axis("take_along_axis", axis, x.shape)
     side = x.shape[axis]
     if places.ndim != x.ndim or any(
         m != n and 1 not in (m, n) and d != axis for d, (m, n) in enumerate(zip(places.shape, x.shape, strict=True))
     ):
         raise ShapeError(f"take_along_axis: indices of shape {tuple(places.shape)} do not fit x of shape {x.shape} beside axis {axis}")
     _refuse_outside("take_along_axis: index", places, -side, side)
-    places = to_device(_flat_places(x.shape, places + (places < 0) * side, axis, x.shape), x.device)
+    places = to_device(_flat_indices(x.shape, places + (places < 0) * side, axis, x.shape), x.device)
     return x.reshape(-1)[places.reshape(-1)].reshape(tuple(places.shape))
 
 
-def gathered(x: Tensor, places: Any, axis: int) -> Tensor:
+def take(x: Tensor, places: Any, axis: int) -> Tensor:
     """The slices of x at the indices `places` along an axis, which may repeat."""
     along = (1,) * axis + (-1,) + (1,) * (x.ndim - axis - 1)
     return take_along_axis(x, as_tensor(places).reshape(along), axis)
@@ -162,7 +162,7 @@ def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: in
     """
     x, values = as_tensors(x, values)
     places = _index_array("scatter_add", indices)
-    axis = axis_of("scatter_add", axis, x.shape)
+    axis = normalise_axis("scatter_add", axis, x.shape)
     sides = tuple(places.shape)
     if not (
         len(sides) == x.ndim == values.ndim
@@ -174,5 +174,5 @@ def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: in
         )
     _refuse_outside("scatter_add: index", places, 0, x.shape[axis])
     added = values if values.shape == sides else values[tuple(slice(m) for m in sides)]
-    flat = to_device(_flat_places(x.shape, places, axis, sides).reshape(-1), x.device)
+    flat = to_device(_flat_indices(x.shape, places, axis, sides).reshape(-1), x.device)
     return x + zeros_at(added.reshape(-1), key=flat, shape=(x.size,)).reshape(x.shape)

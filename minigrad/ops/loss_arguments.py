@@ -55,26 +55,26 @@ def class_weights(name: str, weight: TensorLike | None, scores: Tensor) -> Array
     return weights.array
 
 
-def floating(x: TensorLike) -> Tensor:
+def as_floating(x: TensorLike) -> Tensor:
     tensor = as_tensor(x)
     return tensor if tensor.dtype.kind == "f" else tensor.astype(FLOAT_DTYPES[0])
 
 
-def beside(x: TensorLike, like: Tensor) -> Tensor:
+def as_dtype_of(x: TensorLike, like: Tensor) -> Tensor:
     """x in the dtype of `like`; a list becomes a tensor on its device."""
     return x.astype(like.dtype) if isinstance(x, Tensor) else Tensor(x, dtype=like.dtype, device=like.device)
 
 
-def pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
+def as_pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
     """Both as floating tensors of one shape, in the dtype of the first."""
-    first = floating(x)
-    second = beside(y, first)
+    first = as_floating(x)
+    second = as_dtype_of(y, first)
     if first.shape != second.shape:
         raise ShapeError(f"{name}: the shapes {first.shape} and {second.shape} differ: they must be equal")
     return first, second
 
 
-def common_shape(name: str, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
+def broadcast_shape(name: str, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
     """The shape to which two shapes broadcast. Raises: ShapeError."""
     sides = list(zip_longest(reversed(x), reversed(y), fillvalue=1))
     if any(m != n and 1 not in (m, n) for m, n in sides):
@@ -82,7 +82,7 @@ def common_shape(name: str, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int
     return tuple(n if m == 1 else m for m, n in reversed(sides))
 
 
-def positive(name: str, what: str, value: Any) -> float:
+def check_positive(name: str, what: str, value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < inf:
         raise ArgumentError(f"{name}: {what} is a number above 0, got {value!r:.80}")
     return float(value)  # a NumPy float64 would turn float32 into float64
@@ -93,5 +93,5 @@ def check_smoothing(name: str, value: Any) -> None:
         raise ArgumentError(f"{name}: label_smoothing lies between 0 and 1, got {value!r:.80}")
 
 
-def reduced(losses: Tensor, reduction: str) -> Tensor:
+def apply_reduction(losses: Tensor, reduction: str) -> Tensor:
     return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()

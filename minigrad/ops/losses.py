@@ -14,21 +14,21 @@ from minigrad.backend import Array, namespace_of, to_number
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import composite, op
 from minigrad.ops.activation import softplus
-from minigrad.ops.axes import axis_of
+from minigrad.ops.axes import normalise_axis
 from minigrad.ops.elementwise import exp, log, where
 from minigrad.ops.index import check_rows
 from minigrad.ops.loss_arguments import (
     REDUCTIONS,
-    beside,
+    apply_reduction,
+    as_dtype_of,
+    as_floating,
+    as_pair,
+    broadcast_shape,
+    check_positive,
     check_reduction,
     check_smoothing,
     class_weights,
-    common_shape,
-    floating,
     label_ids,
-    pair,
-    positive,
-    reduced,
 )
 from minigrad.ops.reduce import norm
 from minigrad.ops.shape import broadcast_to
@@ -105,7 +105,7 @@ def soft_cross_entropy(
     """
     check_reduction("soft_cross_entropy", reduction)
     check_smoothing("soft_cross_entropy", label_smoothing)
-    scores, wanted = pair("soft_cross_entropy", logits, targets)
+    scores, wanted = as_pair("soft_cross_entropy", logits, targets)
     if scores.ndim == 0:
         raise ShapeError("soft_cross_entropy: the logits need an axis of classes, got a single number")
     if label_smoothing:
@@ -116,7 +116,7 @@ def soft_cross_entropy(
         wanted = wanted * weights
     log_p = log_softmax(scores)
     free = (wanted.array == 0) & (log_p.array == -inf)  # 0 · ∞ would be NaN
-    return reduced(-(wanted * where(free, 0.0, log_p)).sum(axis=-1), reduction)
+    return apply_reduction(-(wanted * where(free, 0.0, log_p)).sum(axis=-1), reduction)
 
 
 @composite("*b c, *b:int<c -> ")
@@ -130,7 +130,7 @@ def nll_loss(
     Raises: IndexRangeError naming the position of a label outside 0..classes-1; DTypeError; ShapeError; ArgumentError.
     """
     check_reduction("nll_loss", reduction)
-    scores = floating(log_probabilities)
+    scores = as_floating(log_probabilities)
     given = label_ids("nll_loss", labels, scores, ignore_index)
     valid = (given != ignore_index).reshape(-1)
     ids = given.reshape(-1) * valid
@@ -141,7 +141,7 @@ def nll_loss(
     picked = scores.reshape((ids.size, scores.shape[-1]))[places, ids]
     losses: Tensor = -where(share == 0, 0.0, picked) * share
     if reduction != "mean":
-        return reduced(losses.reshape(scores.shape[:-1]), reduction)
+        return apply_reduction(losses.reshape(scores.shape[:-1]), reduction)
     n = float(to_number(share.sum()))
     return losses.sum() / n if n else losses.sum() + nan  # added, so that the gradient is 0
 
@@ -157,15 +157,15 @@ def bce_with_logits(
     Raises: ShapeError; ArgumentError for an unknown reduction.
     """
     check_reduction("bce_with_logits", reduction)
-    x, y = pair("bce_with_logits", logits, targets)
+    x, y = as_pair("bce_with_logits", logits, targets)
     weighted = y if pos_weight is None else y * _factor("pos_weight", pos_weight, x)
     losses = weighted * softplus(-x) + (1.0 - y) * softplus(x)
-    return reduced(losses if weight is None else losses * _factor("weight", weight, x), reduction)
+    return apply_reduction(losses if weight is None else losses * _factor("weight", weight, x), reduction)
 
 
 def _factor(what: str, value: TensorLike, like: Tensor) -> Tensor:
     """`value` in the dtype of `like`, to whose shape it must broadcast."""
-    factor = beside(value, like)
+    factor = as_dtype_of(value, like)
     try:
         namespace_of(factor.array).broadcast_to(factor.array, like.shape)
     except ValueError as error:
@@ -184,7 +184,7 @@ def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", l
     Raises: ShapeError; ArgumentError for an unknown reduction.
     """
     check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
-    x, wanted = pair("kl_div", log_input, target)
+    x, wanted = as_pair("kl_div", log_input, target)
     if reduction == "batchmean" and x.ndim == 0:
         raise ShapeError('kl_div: reduction="batchmean" needs an axis of examples, got a single number')
     impossible = wanted.array == (-inf if log_target else 0.0)
@@ -193,7 +193,7 @@ def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", l
     losses = (exp(wanted) if log_target else wanted) * (log_wanted - x)
     if reduction == "batchmean":
         return losses.sum() / x.shape[0] if x.shape[0] else losses.sum() + nan
-    return reduced(losses, reduction)
+    return apply_reduction(losses, reduction)
 
 
 @composite("*s, *s -> *t")
@@ -204,11 +204,11 @@ def cosine_similarity(x1: TensorLike, x2: TensorLike, axis: int = -1, eps: float
     shape: (n, 1, d) with (1, m, d) compares all pairs of rows. Shapes: (*s), (*s) → (*s) without the axis.
     Raises: ShapeError for shapes that do not broadcast or an axis that they lack; ArgumentError for an eps that is not above 0.
     """
-    least = positive("cosine_similarity", "eps", eps)
-    a = floating(x1)
-    b = beside(x2, a)
-    shape = common_shape("cosine_similarity", a.shape, b.shape)
-    place = axis_of("cosine_similarity", axis, shape) - len(shape)  # counted from the end it is the same axis in both
+    least = check_positive("cosine_similarity", "eps", eps)
+    a = as_floating(x1)
+    b = as_dtype_of(x2, a)
+    shape = broadcast_shape("cosine_similarity", a.shape, b.shape)
+    place = normalise_axis("cosine_similarity", axis, shape) - len(shape)  # counted from the end it is the same axis in both
 
     def direction(x: Tensor) -> Tensor:
         if x.ndim < -place or x.shape[place] != shape[place]:  # x is broadcast along the axis
@@ -227,9 +227,9 @@ def mse_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mea
     Shapes: (*s), (*s) → (), or (*s) with reduction="none". Raises: ShapeError if the shapes differ; ArgumentError for the reduction.
     """
     check_reduction("mse_loss", reduction)
-    x, y = pair("mse_loss", predictions, targets)
+    x, y = as_pair("mse_loss", predictions, targets)
     difference = x - y
-    return reduced(difference * difference, reduction)
+    return apply_reduction(difference * difference, reduction)
 
 
 @composite("*s, *s -> ")
@@ -239,8 +239,8 @@ def l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "mean
     Shapes: (*s), (*s) → (), or (*s) with reduction="none". Raises: ShapeError if the shapes differ; ArgumentError for the reduction.
     """
     check_reduction("l1_loss", reduction)
-    x, y = pair("l1_loss", predictions, targets)
-    return reduced(abs(x - y), reduction)
+    x, y = as_pair("l1_loss", predictions, targets)
+    return apply_reduction(abs(x - y), reduction)
 
 
 @composite("*s, *s -> ")
@@ -251,13 +251,13 @@ def huber_loss(predictions: TensorLike, targets: TensorLike, reduction: str = "m
     Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a delta that is not above 0.
     """
     check_reduction("huber_loss", reduction)
-    delta = positive("huber_loss", "delta", delta)
-    x, y = pair("huber_loss", predictions, targets)
+    delta = check_positive("huber_loss", "delta", delta)
+    x, y = as_pair("huber_loss", predictions, targets)
     difference = x - y
     values = difference.array
     limit = namespace_of(values).sign(values) * delta
     clipped = where(abs(values) <= delta, difference, limit)  # one product for both branches, so that no unused d² can overflow
-    return reduced(clipped * (difference - clipped * 0.5), reduction)
+    return apply_reduction(clipped * (difference - clipped * 0.5), reduction)
 
 
 @composite("*s, *s -> ")
@@ -268,5 +268,5 @@ def smooth_l1_loss(predictions: TensorLike, targets: TensorLike, reduction: str 
     Raises: ShapeError if the shapes differ; ArgumentError for an unknown reduction or a beta that is not above 0 (0 is `l1_loss`).
     """
     check_reduction("smooth_l1_loss", reduction)
-    beta = positive("smooth_l1_loss", "beta", beta)
+    beta = check_positive("smooth_l1_loss", "beta", beta)
     return huber_loss(predictions, targets, reduction, beta) * (1.0 / beta)

@@ -9,7 +9,7 @@ from minigrad.backend import Array, namespace_of, to_numpy
 from minigrad.backend.dtypes import numbers
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite
-from minigrad.ops.index import gathered, zeros_at
+from minigrad.ops.index import take, zeros_at
 from minigrad.ops.shape import concatenate
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
@@ -72,7 +72,7 @@ def _with_copies(x: Tensor, axis: int, before: int, after: int, mode: str) -> Te
     if n == 0:
         raise ShapeError(f"pad: axis {axis} of shape {x.shape} is empty, there is nothing to repeat: use mode='constant'")
     places = _source(xp, xp.arange(-before, n + after), n, mode)
-    return concatenate(gathered(x, places[:before], axis), x, gathered(x, places[before + n :], axis), axis=axis)
+    return concatenate(take(x, places[:before], axis), x, take(x, places[before + n :], axis), axis=axis)
 
 
 def _source(xp: Any, at: Array, n: int, mode: str) -> Array:

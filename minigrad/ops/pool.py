@@ -14,7 +14,7 @@ from minigrad.errors import ArgumentError
 from minigrad.op import composite
 from minigrad.ops.elementwise import where
 from minigrad.ops.reduce import max, mean, sum
-from minigrad.ops.windows import PerAxis, Window, spatial_sides, unfold
+from minigrad.ops.windows import PerAxis, Window, spatial_shape, unfold
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 
@@ -25,18 +25,18 @@ def _windows(
 
     Shapes: x (n, c, *s) → windows (n, c, places, *t), (1, 1, places, *t).
     """
-    sides = spatial_sides(what, x, ndim)
+    sizes = spatial_shape(what, x, ndim)
     window = Window.of(what, ndim, kernel, kernel if stride is None else stride, padding, dilation)
     if any(2 * before > k for (before, _), k in zip(window.padding, window.kernel, strict=True)):
         raise ArgumentError(
             f"{what}: padding {padding} is more than half of the kernel {window.kernel}, so a window would see padding only"
         )
-    shape = (prod(window.kernel), *window.counts(sides))
+    shape = (prod(window.kernel), *window.counts(sizes))
     options: dict[str, Any] = {"kernel_size": window.kernel, "stride": window.stride, "padding": padding, "dilation": dilation}
     windows = unfold(x, **options).reshape((*x.shape[:2], *shape))
     if not any(map(any, window.padding)):
         return windows, None
-    ones = namespace_of(x.array).ones((1, 1, *sides), dtype=x.dtype)
+    ones = namespace_of(x.array).ones((1, 1, *sizes), dtype=x.dtype)
     return windows, unfold(ones, **options).array.reshape((1, 1, *shape))
 
 

@@ -80,7 +80,7 @@ def _exponents(values: Array) -> Array:
     return xp.diff(levels, axis=-1, prepend=0)
 
 
-def _others(xp: Any, x: Array) -> Array:
+def _product_of_others(xp: Any, x: Array) -> Array:
     """For each element of the last axis the product of all others, by multiplying neighbours in pairs and recursing on the products.
 
     There is no division, so the result is exact with zeros, and as a polynomial it can be differentiated at any order.
@@ -89,7 +89,7 @@ def _others(xp: Any, x: Array) -> Array:
     if n < 2:
         return x**0
     even, odd, last = x[..., 0 : n - 1 : 2], x[..., 1::2], x[..., n - n % 2 :]
-    outside = _others(xp, xp.concatenate([even * odd, last], axis=-1))
+    outside = _product_of_others(xp, xp.concatenate([even * odd, last], axis=-1))
     pairs, rest = outside[..., : n // 2], outside[..., n // 2 :]
     both = xp.concatenate([(pairs * odd)[..., None], (pairs * even)[..., None]], axis=-1)
     return xp.concatenate([both.reshape((*x.shape[:-1], n - n % 2)), rest], axis=-1)
@@ -109,7 +109,7 @@ def prod(xp: Any, x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
     scaled = xp.ldexp(rows, -e)  # powers of two are factored out exactly, and put back at the end
 
     def pullback(g: Array) -> Array:
-        found = g.reshape((*shape, 1)) * xp.ldexp(_others(xp, scaled), total - e)
+        found = g.reshape((*shape, 1)) * xp.ldexp(_product_of_others(xp, scaled), total - e)
         return found.reshape(moved.shape).transpose(*sorted(range(ndim), key=lambda i: order[i]))
 
     out = xp.ldexp(xp.constant(scaled).prod(axis=-1), total[..., 0])

@@ -9,9 +9,9 @@ from typing import Any
 from minigrad.backend import Array, namespace_of
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite, op
-from minigrad.ops.axes import axes_of, axis_of, is_sequence, whole, wholes
+from minigrad.ops.axes import as_integer, as_integers, is_sequence, normalise_axes, normalise_axis
 from minigrad.ops.elementwise import where
-from minigrad.ops.index import gathered
+from minigrad.ops.index import take
 from minigrad.ops.softmax import allowed
 from minigrad.tensor import Axis, Tensor, TensorLike, as_tensor, as_tensors
 
@@ -75,9 +75,9 @@ def split(x: TensorLike, sections: int | Sequence[int], axis: int = 0) -> list[T
     Raises: ShapeError if there is no such axis or the number does not divide its length; DTypeError.
     """
     x = as_tensor(x)
-    axis = axis_of("split", axis, x.shape)
+    axis = normalise_axis("split", axis, x.shape)
     lead, length = (slice(None),) * axis, x.shape[axis]
-    places = wholes("split: sections", sections)
+    places = as_integers("split: sections", sections)
     if is_sequence(sections):
         bounds = [0, *places, length]
     else:
@@ -97,7 +97,7 @@ def expand_dims(x: TensorLike, axis: int) -> Tensor:
     Raises: ShapeError if the result has no such axis; DTypeError.
     """
     x = as_tensor(x)
-    place = axis_of("expand_dims", axis, x.shape, more=1)
+    place = normalise_axis("expand_dims", axis, x.shape, more=1)
     return x.reshape((*x.shape[:place], 1, *x.shape[place:]))
 
 
@@ -108,7 +108,7 @@ def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
     Raises: ShapeError if there is no such axis or its length is not 1; DTypeError.
     """
     x = as_tensor(x)
-    gone = [a for a, side in enumerate(x.shape) if side == 1] if axis is None else axes_of("squeeze", axis, x.shape)
+    gone = [a for a, side in enumerate(x.shape) if side == 1] if axis is None else normalise_axes("squeeze", axis, x.shape)
     if longer := [a for a in gone if x.shape[a] != 1]:
         raise ShapeError(f"squeeze: axis {longer[0]} of shape {x.shape} is longer than 1")
     return reshape(x, shape=tuple(side for a, side in enumerate(x.shape) if a not in gone))
@@ -121,7 +121,7 @@ def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequ
     Raises: ShapeError if there is no such axis, one is named twice, or the numbers of axes differ; DTypeError.
     """
     x = as_tensor(x)
-    sources, places = axes_of("moveaxis", source, x.shape), axes_of("moveaxis", destination, x.shape)
+    sources, places = normalise_axes("moveaxis", source, x.shape), normalise_axes("moveaxis", destination, x.shape)
     if len(sources) != len(places):
         raise ShapeError(f"moveaxis: {len(sources)} axes cannot go to {len(places)} places")
     order = [a for a in range(x.ndim) if a not in sources]
@@ -137,7 +137,7 @@ def flip(x: TensorLike, axis: Axis = None) -> Tensor:
     Raises: ShapeError if there is no such axis or one is named twice; DTypeError.
     """
     x = as_tensor(x)
-    turned = axes_of("flip", axis, x.shape)
+    turned = normalise_axes("flip", axis, x.shape)
     return x[tuple(slice(None, None, -1 if a in turned else None) for a in range(x.ndim))]
 
 
@@ -151,8 +151,8 @@ def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None)
     x = as_tensor(x)
     if axis is None:
         x, axis = x.reshape(-1), 0
-    axis = axis_of("repeat", axis, x.shape)
-    counts, before, n, after = wholes("repeat: repeats", repeats), x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    axis = normalise_axis("repeat", axis, x.shape)
+    counts, before, n, after = as_integers("repeat: repeats", repeats), x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
     if any(count < 0 for count in counts):
         raise ArgumentError(f"repeat: repeats must not be negative, got {repeats}")
     if len(counts) == 1:
@@ -161,7 +161,7 @@ def repeat(x: TensorLike, repeats: int | Sequence[int], axis: int | None = None)
     if len(counts) != n:
         raise ShapeError(f"repeat: {len(counts)} repeats for an axis of length {n}; give one number, or one for each place")
     places = [place for place, count in enumerate(counts) for _ in range(count)]
-    return gathered(x, places, axis)
+    return take(x, places, axis)
 
 
 @composite("*s -> *t")
@@ -170,7 +170,7 @@ def tile(x: TensorLike, reps: int | Sequence[int]) -> Tensor:
 
     Raises: ArgumentError for negative numbers; DTypeError.
     """
-    x, times = as_tensor(x), wholes("tile: reps", reps)
+    x, times = as_tensor(x), as_integers("tile: reps", reps)
     if any(count < 0 for count in times):
         raise ArgumentError(f"tile: reps must not be negative, got {reps}")
     ndim = max(x.ndim, len(times))
@@ -185,7 +185,7 @@ def _triangle(what: str, x: Tensor, k: Any) -> Array:
     """True on and below diagonal `k` of the last two axes."""
     if x.ndim < 2:
         raise ShapeError(f"{what}: a triangle needs at least two axes, got shape {x.shape}")
-    return namespace_of(x.array).tri(*x.shape[-2:], whole(f"{what}: k", k), dtype=bool)
+    return namespace_of(x.array).tri(*x.shape[-2:], as_integer(f"{what}: k", k), dtype=bool)
 
 
 # tril and triu fill with False: it is 0 in every dtype, and a Python bool promotes to all of them.
@@ -206,7 +206,7 @@ def triu(x: TensorLike, k: int = 0) -> Tensor:
     Raises: ShapeError for fewer than two axes (NumPy makes a matrix of a vector); DTypeError.
     """
     x = as_tensor(x)
-    return where(_triangle("triu", x, whole("triu: k", k) - 1), False, x)
+    return where(_triangle("triu", x, as_integer("triu: k", k) - 1), False, x)
 
 
 @composite("*s, *s:bool, *s -> *s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minigrad.backend import Array, namespace_of
 from minigrad.errors import ShapeError
 from minigrad.op import composite
-from minigrad.ops.axes import axis_of, whole
+from minigrad.ops.axes import as_integer, normalise_axis
 from minigrad.ops.index import take_along_axis
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
@@ -28,7 +28,7 @@ def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tens
     x = as_tensor(x)
     if axis is None:
         x, axis = x.reshape(-1), 0
-    axis = axis_of("sort", axis, x.shape)
+    axis = normalise_axis("sort", axis, x.shape)
     return take_along_axis(x, _order(x.array, axis, descending), axis)
 
 
@@ -40,8 +40,8 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
     Raises: ShapeError if there is no such axis or it is shorter than k; DTypeError.
     """
     x = as_tensor(x)
-    axis = axis_of("topk", axis, x.shape)
-    if not 0 <= whole("topk: k", k) <= x.shape[axis]:
+    axis = normalise_axis("topk", axis, x.shape)
+    if not 0 <= as_integer("topk: k", k) <= x.shape[axis]:
         raise ShapeError(f"topk: k = {k} does not lie between 0 and {x.shape[axis]}, the length of axis {axis}")
     lead = (slice(None),) * axis
     places = Tensor.wrap(_order(x.array, axis, largest)[(*lead, slice(k))])
