@@ -27,7 +27,7 @@ STEPS = (1e-2, 1e-3, 1e-4, 1e-5)
 """How far a parameter is moved along a direction of length 1. Long steps limit the influence of rounding, short ones that of curvature and
 kinks. A right gradient agrees at one of them, a wrong one at none."""
 
-CLOSE_STEPS = (1e-6, 1e-7)
+SHORT_STEPS = (1e-6, 1e-7)
 """Shorter steps, tried last if the gradient is large enough for them: of thousands of ReLU units, some are so close to their kink that a
 longer step crosses it."""
 
@@ -37,10 +37,10 @@ RTOL = 1e-6
 RESOLVED = 1e-4
 """A gradient counts as measured if the uncertainty of the difference quotient is at most this fraction of its norm."""
 
-CORNER_DIRECTIONS = 4
+KINK_DIRECTIONS = 4
 """How many directions are tried in search of a kink: along a single direction the kinks of several units can cancel."""
 
-BESIDE = 0.1
+KINK_DISTANCE = 0.1
 """How far from a kink the gradient is compared again: far enough that hardly any unit is near its kink there."""
 
 NOISE = 1e-14
@@ -82,13 +82,13 @@ def audit(
         raise ArgumentError(f"audit: seed must be an integer from 0 to 2**63 - 1, got {seed!r:.80}")
     originals = {p.leaf for p in model.parameters()}
     with np.errstate(all="ignore"):  # a moved parameter may leave the domain of a logarithm: that step is not used
-        found = _Auditor(_copied(model), _in_float64(batch), loss or _called, int(seed), originals).run(progress)
+        found = _Auditor(_float64_copy(model), _in_float64(batch), loss or _default_loss, int(seed), originals).run(progress)
     if not found:
         raise AuditError(found)
     return found
 
 
-def _copied(model: Module) -> Module:
+def _float64_copy(model: Module) -> Module:
     try:
         return copy.deepcopy(model).to("float64")
     except (GraphError, TypeError) as error:
@@ -98,7 +98,7 @@ def _copied(model: Module) -> Module:
         ) from error
 
 
-def _called(model: Any, batch: Any) -> Any:
+def _default_loss(model: Any, batch: Any) -> Any:
     """The loss of a model that computes it itself."""
     result = model(**batch) if isinstance(batch, Mapping) else model(*batch) if isinstance(batch, list | tuple) else model(batch)
     return getattr(result, "loss", result)
@@ -120,7 +120,7 @@ class _Auditor:
     def __init__(self, model: Module, batch: Any, loss: Callable[[Any, Any], Any], seed: int, originals: set[Leaf]) -> None:
         self.model, self.batch, self.loss, self.seed, self.originals = model, batch, loss, seed, originals
         self.rng = np.random.default_rng(seed)
-        self.here = float("nan")
+        self.base_loss = float("nan")
         """The loss at the current parameters."""
         self.untrained = {
             module.weight: module.padding_idx
@@ -139,18 +139,18 @@ class _Auditor:
             )
         return result
 
-    def start(self) -> Tensor:
+    def checked_loss(self) -> Tensor:
         """The loss at the current parameters, after checking that it is finite and reproducible."""
         loss = self.value()
-        self.here = loss.item()
-        if not np.isfinite(self.here):
-            raise ArgumentError(f"audit: the loss is {self.here}, which has no gradient to prove")
+        self.base_loss = loss.item()
+        if not np.isfinite(self.base_loss):
+            raise ArgumentError(f"audit: the loss is {self.base_loss}, which has no gradient to prove")
         with no_grad():
             again = self.value().item()
-        if not abs(again - self.here) <= self.noise():
+        if not abs(again - self.base_loss) <= self.noise():
             raise ArgumentError(
-                f"audit: the loss is {self.here!r}, and {again!r} the second time; the model must not change while it computes, nor draw "
-                "random numbers by other means than minigrad's dropout"
+                f"audit: the loss is {self.base_loss!r}, and {again!r} the second time; the model must not change while it computes, "
+                "nor draw random numbers by other means than minigrad's dropout"
             )
         return loss
 
@@ -159,9 +159,9 @@ class _Auditor:
         trained = [p for _, p in named if p.requires_grad]
         if not trained:
             raise ArgumentError("audit: no parameter of the model requires a gradient, there is nothing to prove")
-        loss = self.start()
-        strangers = _strangers(loss.node, {p.leaf for p in trained}, self.batch) if loss.node is not None else []
-        if not self.originals.isdisjoint(strangers):
+        loss = self.checked_loss()
+        unregistered = _unregistered(loss.node, {p.leaf for p in trained}, self.batch) if loss.node is not None else []
+        if not self.originals.isdisjoint(unregistered):
             raise ArgumentError(
                 "audit: the loss uses the model itself instead of its copy, whose parameters are moved: in loss=lambda model, batch: … use "
                 "the argument, and let no attribute of the model hold a function that mentions the model"
@@ -169,15 +169,15 @@ class _Auditor:
         found = self.gradients(loss, trained)
         lengths = [float(np.linalg.norm(g)) for g in found.values() if g is not None]
         longest = max((length for length in lengths if np.isfinite(length)), default=0.0)
-        rows = [self.judged(name, p, found.get(p), longest) for name, p in progress(named)]
-        rows += [AuditRow(leaf.name or "(unnamed)", leaf.shape, float("nan"), float("nan"), "unregistered") for leaf in strangers]
-        return Audit(self.here, tuple(rows))
+        rows = [self.judge(name, p, found.get(p), longest) for name, p in progress(named)]
+        rows += [AuditRow(leaf.name or "(unnamed)", leaf.shape, float("nan"), float("nan"), "unregistered") for leaf in unregistered]
+        return Audit(self.base_loss, tuple(rows))
 
     def gradients(self, loss: Tensor, parameters: Sequence[Parameter]) -> dict[Parameter, Any]:
         found = grad(loss, parameters) if loss.node is not None else (None,) * len(parameters)
         return {p: None if g is None else dense(g.numpy()) for p, g in zip(parameters, found, strict=True)}
 
-    def judged(self, name: str, p: Parameter, gradient: Any, longest: float) -> AuditRow:
+    def judge(self, name: str, p: Parameter, gradient: Any, longest: float) -> AuditRow:
         if not p.requires_grad:
             return AuditRow(name, p.shape, float("nan"), float("nan"), "frozen")
         direction = self.random_direction(p)
@@ -188,9 +188,9 @@ class _Auditor:
         if not np.isfinite(norm):
             return AuditRow(name, p.shape, norm, float("nan"), "not finite")
         small = norm <= ZERO * longest
-        error, step = self.compared(p, gradient, direction if small else self.along(direction, gradient))
+        error, step = self.compare(p, gradient, direction if small else self.towards(direction, gradient))
         if step is None:
-            verdict = "kink" if self.at_a_corner(p, direction) else "wrong"
+            verdict = "kink" if self.is_at_kink(p, direction) else "wrong"
             return AuditRow(name, p.shape, norm, error / norm if norm else float("inf"), verdict)
         if small:
             return AuditRow(name, p.shape, norm, float("nan"), "zero")
@@ -203,17 +203,17 @@ class _Auditor:
             direction[self.untrained[p]] = 0.0
         return direction / max(float(np.linalg.norm(direction)), 1e-300)
 
-    def along(self, direction: Any, gradient: Any) -> Any:
+    def towards(self, direction: Any, gradient: Any) -> Any:
         """The direction halfway between the gradient and ± `direction`, with the sign for which the two cannot cancel."""
         together = gradient / np.linalg.norm(gradient) + (-direction if (direction * gradient).sum() < 0 else direction)
         return together / np.linalg.norm(together)
 
-    def compared(self, p: Parameter, gradient: Any, direction: Any) -> tuple[float, float | None]:
+    def compare(self, p: Parameter, gradient: Any, direction: Any) -> tuple[float, float | None]:
         """The difference between the gradient and the slope of the loss, and the first step at which it is within tolerance, or None."""
         analytic, norm = float((gradient * direction).sum()), float(np.linalg.norm(gradient))
         least = float("inf")
-        for step in STEPS + CLOSE_STEPS:
-            if step in CLOSE_STEPS and not self.resolves(step, norm):
+        for step in STEPS + SHORT_STEPS:
+            if step in SHORT_STEPS and not self.resolves(step, norm):
                 break
             difference = abs(self.slope(p, direction, step) - analytic)
             if difference <= RTOL * norm + self.noise() / step:
@@ -226,33 +226,33 @@ class _Auditor:
         return self.noise() / step <= RESOLVED * norm
 
     def noise(self) -> float:
-        return NOISE * max(1.0, abs(self.here))
+        return NOISE * max(1.0, abs(self.base_loss))
 
     def slope(self, p: Parameter, direction: Any, step: float) -> float:
         """The derivative of the loss along `direction`, from four points, with an error of order step⁴."""
-        near = self.moved(p, direction, step) - self.moved(p, direction, -step)
-        far = self.moved(p, direction, 2.0 * step) - self.moved(p, direction, -2.0 * step)
+        near = self.loss_at(p, direction, step) - self.loss_at(p, direction, -step)
+        far = self.loss_at(p, direction, 2.0 * step) - self.loss_at(p, direction, -2.0 * step)
         return (8.0 * near - far) / (12.0 * step)
 
-    def at_a_corner(self, p: Parameter, direction: Any) -> bool:
+    def is_at_kink(self, p: Parameter, direction: Any) -> bool:
         """Whether left and right slope of the loss differ along one of a few directions, while the gradient is right nearby."""
-        if not any(self.has_two_slopes(p, self.random_direction(p)) for _ in range(CORNER_DIRECTIONS)):
+        if not any(self.has_two_slopes(p, self.random_direction(p)) for _ in range(KINK_DIRECTIONS)):
             return False
         point = p.numpy().copy()
         try:
-            p.assign(point + BESIDE * direction)
-            beside = self.gradients(self.value(), [p])[p]
-            return beside is not None and self.compared(p, beside, self.random_direction(p))[1] is not None
+            p.assign(point + KINK_DISTANCE * direction)
+            gradient = self.gradients(self.value(), [p])[p]
+            return gradient is not None and self.compare(p, gradient, self.random_direction(p))[1] is not None
         finally:
             p.assign(point)
 
     def has_two_slopes(self, p: Parameter, direction: Any) -> bool:
-        step = STEPS[-1]
-        left, right = (self.here - self.moved(p, direction, -step)) / step, (self.moved(p, direction, step) - self.here) / step
-        curvature = abs((self.moved(p, direction, 2 * step) - self.here) / (2 * step) - right)  # how much slopes of a smooth loss differ
+        step, loss = STEPS[-1], self.base_loss
+        left, right = (loss - self.loss_at(p, direction, -step)) / step, (self.loss_at(p, direction, step) - loss) / step
+        curvature = abs((self.loss_at(p, direction, 2 * step) - loss) / (2 * step) - right)  # how much slopes of a smooth loss differ
         return abs(right - left) > 10 * (curvature + self.noise() / step)
 
-    def moved(self, p: Parameter, direction: Any, step: float) -> float:
+    def loss_at(self, p: Parameter, direction: Any, step: float) -> float:
         """The loss with p moved, NaN outside its domain; p is restored."""
         point = p.numpy().copy()
         try:
@@ -263,7 +263,7 @@ class _Auditor:
             p.assign(point)
 
 
-def _strangers(root: Node, known: set[Leaf], batch: Any) -> list[Leaf]:
+def _unregistered(root: Node, known: set[Leaf], batch: Any) -> list[Leaf]:
     """The leaves that the loss depends on but that belong neither to the model nor to the batch."""
     known = known | set(_leaves(batch))
     return [node for node in reversed(reachable([root])) if isinstance(node, Leaf) and node not in known]
