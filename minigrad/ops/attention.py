@@ -42,7 +42,7 @@ def attention(
     queries = packing if queries is None else queries
     query_rows = kv.shape[0] if q is None else q.shape[0]
     if (kv.shape[0], query_rows, len(packing)) != (packing.rows, queries.rows, len(queries)):
-        raise ShapeError(f"attention: {kv.shape[0]} rows asked by {query_rows} do not fit {packing} and {queries}")
+        raise ShapeError(f"attention: {kv.shape[0]} rows of keys and {query_rows} of queries do not fit {packing} and {queries}")
     kv_heads = kv.reshape((kv.shape[0], parts * heads, d))
     q_heads = kv_heads if q is None else q.reshape((q.shape[0], heads, d))
     outputs, saved = [], []
@@ -51,8 +51,8 @@ def attention(
         k, v = keys_values[:heads], keys_values[heads:]
         query = q_heads[first:last, :heads].swapaxes(0, 1)
         scores = xp.matmul(query, k.swapaxes(-1, -2)) * scale
-        seen = seen_keys(xp.constant(kv), last - first, b - a) if causal else None
-        weights = softmax.body(xp, scores, seen)[0] if a < b else scores
+        visible = seen_keys(xp.constant(kv), last - first, b - a) if causal else None
+        weights = softmax.body(xp, scores, visible)[0] if a < b else scores
         mask = None if draw is None else xp.like(draw.pairs(i), kv).astype(kv.dtype) * draw.scale
         mixed = xp.matmul(weights if mask is None else weights * mask, v)
         outputs.append(mixed.swapaxes(0, 1).reshape((last - first, heads * d)))
@@ -115,8 +115,8 @@ def scaled_dot_product_attention(
     scores: Tensor = (q @ k.swapaxes(-1, -2)) * (max(q.shape[-1], 1) ** -0.5)
     if k.shape[-2] == 0:
         return scores @ v
-    may = None if mask is None else allowed(mask, scores)
+    visible = None if mask is None else allowed(mask, scores)
     if causal:
-        seen = seen_keys(scores.array, q.shape[-2], k.shape[-2])
-        may = seen if may is None else may & seen
-    return softmax(scores, may) @ v
+        earlier = seen_keys(scores.array, q.shape[-2], k.shape[-2])
+        visible = earlier if visible is None else visible & earlier
+    return softmax(scores, visible) @ v

@@ -82,7 +82,7 @@ def conv1d(
     Shapes: x (batch, channels, length), weight (outputs, channels / groups, kernel), bias (outputs,) → (batch, outputs, positions).
     Raises: ShapeError for shapes that do not fit, or a kernel longer than the padded input; ArgumentError for invalid options.
     """
-    return _convolved("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
+    return _conv("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
 @composite("n c h w, m c/groups k l, m -> n m s t")
@@ -100,10 +100,10 @@ def conv2d(
     Shapes: x (batch, channels, height, width), weight (outputs, channels / groups, kernel height, kernel width), bias (outputs,)
     → (batch, outputs, rows, columns). Raises: as `conv1d`.
     """
-    return _convolved("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+    return _conv("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
-def _convolved(
+def _conv(
     what: str, ndim: int, x: TensorLike, weight: TensorLike, bias: TensorLike | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Tensor:
     x, weight = as_tensors(x, weight)

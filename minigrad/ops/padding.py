@@ -71,11 +71,11 @@ def _with_copies(x: Tensor, axis: int, before: int, after: int, mode: str) -> Te
     xp, n = namespace_of(x.array), x.shape[axis]
     if n == 0:
         raise ShapeError(f"pad: axis {axis} of shape {x.shape} is empty, there is nothing to repeat: use mode='constant'")
-    places = _source(xp, xp.arange(-before, n + after), n, mode)
+    places = _source_index(xp, xp.arange(-before, n + after), n, mode)
     return concatenate(take(x, places[:before], axis), x, take(x, places[before + n :], axis), axis=axis)
 
 
-def _source(xp: Any, at: Array, n: int, mode: str) -> Array:
+def _source_index(xp: Any, at: Array, n: int, mode: str) -> Array:
     """The index, from 0 to n - 1, of the element that is copied to position `at` of the padded axis (the input begins at 0).
 
     The array library's `pad` is not used, because CuPy's (14.2) "wrap" is wrong if one width is larger than the axis and the other is not.

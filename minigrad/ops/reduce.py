@@ -6,6 +6,7 @@ norm has gradient 0 at the zero vector.
 
 from __future__ import annotations
 
+import math
 from math import inf
 from numbers import Integral, Real
 from typing import Any
@@ -39,10 +40,7 @@ def _without(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
 
 
 def _count(shape: tuple[int, ...], axis: Any) -> int:
-    n = 1
-    for i in _axes(axis, len(shape)):
-        n *= shape[i]
-    return n
+    return math.prod([shape[i] for i in _axes(axis, len(shape))])
 
 
 @op("*s -> *t")
