@@ -46,10 +46,10 @@ __all__ = [
     "vjp", "workers", "zeros",
 ]  # fmt: skip
 
-_ROOMS = ("data", "io", "models", "nn", "optim", "train", "workers")
+_SUBPACKAGES = ("data", "io", "models", "nn", "optim", "train", "workers")
 """Subpackages that are imported on first use."""
 
-_FUNCTIONS = {
+_LAZY_FUNCTIONS = {
     "audit": "minigrad.audit",
     "check_op": "minigrad.contract",
     "gradcheck": "minigrad.gradcheck",
@@ -65,10 +65,10 @@ def __dir__() -> list[str]:
 if not TYPE_CHECKING:  # type checkers see the imports above; with __getattr__ they would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
-        if name in _ROOMS:
+        if name in _SUBPACKAGES:
             return import_module(f"minigrad.{name}")
-        if name in _FUNCTIONS:
-            return getattr(import_module(_FUNCTIONS[name]), name)
+        if name in _LAZY_FUNCTIONS:
+            return getattr(import_module(_LAZY_FUNCTIONS[name]), name)
         raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
 
 
@@ -76,7 +76,7 @@ class _Package(ModuleType):
     """Keeps `audit`, `gradcheck` and `pipeline` functions, although importing a submodule sets the attribute of its name to the module."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, getattr(value, name) if name in _FUNCTIONS and isinstance(value, ModuleType) else value)
+        super().__setattr__(name, getattr(value, name) if name in _LAZY_FUNCTIONS and isinstance(value, ModuleType) else value)
 
 
 sys.modules[__name__].__class__ = _Package

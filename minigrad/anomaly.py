@@ -46,14 +46,14 @@ def checked_call(name: str, args: tuple[Any, ...], arrays: list[Any], constants:
 
     Raises: NonFiniteError naming the operation, its line, the inputs and the number of bad entries.
     """
-    numbers = [(f"input {i}{_named(arg)}", array) for i, (arg, array) in enumerate(zip(args, arrays, strict=True)) if array is not None]
+    numbers = [(f"input {i}{_name_of(arg)}", array) for i, (arg, array) in enumerate(zip(args, arrays, strict=True)) if array is not None]
     numbers += [(f"the constant {key}", value) for key, value in constants.items() if isinstance(value, float | np.floating)]
-    tainted = [(what, value) for what, value in numbers if _bad(value)]
-    call = Call(_users_line(), "; ".join(f"{what} held {_bad(value)}" for what, value in tainted))
+    tainted = [(what, value) for what, value in numbers if _describe_bad(value)]
+    call = Call(_callers_line(), "; ".join(f"{what} held {_describe_bad(value)}" for what, value in tainted))
     masked = any(np.isneginf(_host(value)).any() for _, value in tainted)
     outputs = output if type(output) is tuple else (output,)
     for i, result in enumerate(outputs):
-        bad = _bad(result, but_negative_infinity=masked)
+        bad = _describe_bad(result, but_negative_infinity=masked)
         if bad:
             where = f"output {i}" if len(outputs) > 1 else "output"
             read = ", ".join(f"{what} {described(value)}" for what, value in numbers)
@@ -67,17 +67,17 @@ def checked_call(name: str, args: tuple[Any, ...], arrays: list[Any], constants:
 
 def check_gradient(gradient: Any, what: str, node: Any) -> None:
     """Check a gradient before the pullback of `node` receives it. Raises: NonFiniteError."""
-    bad = _bad(_array(gradient))
+    bad = _describe_bad(_array(gradient))
     if bad:
         raise NonFiniteError(f"backward: {what} {_output_of(node)} of shape {tuple(gradient.shape)} holds {bad}")
 
 
-def check_pulled(node: Any, i: int, gradient: Any) -> None:
+def check_input_gradient(node: Any, i: int, gradient: Any) -> None:
     """Check the gradient that the pullback of `node`, given a finite gradient, returned for input i.
 
     Raises: NonFiniteError naming the operation, its line, the input and the number of bad entries.
     """
-    bad = _bad(_array(gradient))
+    bad = _describe_bad(_array(gradient))
     if bad:
         call: Call | None = node.origin
         line = f"called at {call.line}" if call else "recorded outside of detect_anomaly() or by create_graph, which leaves no line"
@@ -104,7 +104,7 @@ def _host(value: Any) -> np.ndarray[Any, Any]:
     return to_numpy(value) if hasattr(value, "get") else np.asarray(value)  # numbers and NumPy scalars have no device
 
 
-def _bad(value: Any, but_negative_infinity: bool = False) -> str:
+def _describe_bad(value: Any, but_negative_infinity: bool = False) -> str:
     """A description of the non-finite entries, empty if there are none."""
     array = _host(value)
     if array.dtype.kind != "f" or np.isfinite(array).all():
@@ -116,7 +116,7 @@ def _bad(value: Any, but_negative_infinity: bool = False) -> str:
     return f"{sum(counts.values())} non-finite of {array.size} values ({kinds})" if kinds else ""
 
 
-def _named(arg: Any) -> str:
+def _name_of(arg: Any) -> str:
     name = getattr(arg, "name", "")  # of a parameter: its path in the model
     return f" ({name})" if name else ""
 
@@ -126,7 +126,7 @@ def described(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
 
 
-def _users_line() -> str:
+def _callers_line() -> str:
     """file:line of the innermost frame outside of minigrad."""
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):

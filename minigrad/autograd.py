@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.anomaly import check_gradient, check_pulled, detecting
+from minigrad.anomaly import check_gradient, check_input_gradient, detecting
 from minigrad.backend import namespace_of
 from minigrad.backend.gradients import LAZY, RowSparse, dense, read_only
 from minigrad.errors import ContractError, GraphError, MinigradError
@@ -113,7 +113,7 @@ def propagate(
         else:
             pending[root] = gradient
     results: dict[Node, Gradient] = {}
-    complete: list[tuple[Leaf, Gradient]] = []
+    leaf_totals: list[tuple[Leaf, Gradient]] = []
     while nodes:
         node = nodes.pop()
         g = pending.pop(node, None)
@@ -130,7 +130,7 @@ def propagate(
             results[node] = g
         if not node.parents or node not in wanted:
             if targets is None and isinstance(node, Leaf):
-                complete.append((node, g))
+                leaf_totals.append((node, g))
             continue
         if node not in walked:
             continue
@@ -140,7 +140,7 @@ def propagate(
             continue
         pullback = node.pullback
         if create_graph and node.replay is not None:
-            pullback = _unwatched(node.replay) if checking else node.replay()
+            pullback = _without_anomaly_checks(node.replay) if checking else node.replay()
         if not (retain_graph or create_graph):
             node.pullback = None
         g = tuple([read_only(part) for part in g]) if type(g) is list else read_only(g)
@@ -154,11 +154,11 @@ def propagate(
                     f"the pullback of {node.name} gave {len(gradients)} gradients for {len(node.parents)} inputs: each has one, or None",
                     code="contract-pullback",
                 )
-            at_once: Collection[int] = ()
+            accumulated: Collection[int] = ()
             if not (type(g) is np.ndarray or separate or checking or create_graph or targets is not None):
-                at_once = accumulate_side_by_side(node.parents, gradients)
+                accumulated = accumulate_side_by_side(node.parents, gradients)
             for i, parent in enumerate(node.parents):
-                if parent is None or parent not in wanted or i in at_once:
+                if parent is None or parent not in wanted or i in accumulated:
                     continue
                 contribution = gradients[i]
                 if separate and contribution is not None:
@@ -166,7 +166,7 @@ def propagate(
                 if contribution is None:
                     continue
                 if checking:
-                    check_pulled(node, i, contribution)
+                    check_input_gradient(node, i, contribution)
                 if contribution.shape != parent.shape:
                     contribution = sum_to(contribution, parent.shape)
                 if contribution.dtype != parent.dtype:
@@ -186,12 +186,12 @@ def propagate(
                 code="contract-purity",
             ) from error
         pullback = g = gradients = contribution = None  # free the buffers before the next pullback runs
-    for leaf, total in complete:  # last, so that after an error in a hook or a check these leaves are unchanged
+    for leaf, total in leaf_totals:  # last, so that after an error in a hook or a check these leaves are unchanged
         leaf.accumulate(total)
     return results
 
 
-def _unwatched(replay: Callable[[], Pullback]) -> Pullback:
+def _without_anomaly_checks(replay: Callable[[], Pullback]) -> Pullback:
     """A replayed pullback without anomaly checks: it consists of operations on Tensors, whose intermediate results may be infinite."""
     off = Mode(detecting, False)
     pullback = off(replay)()

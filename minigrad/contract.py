@@ -123,14 +123,14 @@ class _Call:
         values = [out.array for out in outputs]
         watched = [*values, *(a for a in args if isinstance(a, np.ndarray))]
         before = [np.array(a) for a in watched]
-        pulled = [self._pulled(outputs, list(leaves.values()), incoming or _uneven, **how) for _ in range(1 + twice)]
+        found = [self._gradients(outputs, list(leaves.values()), incoming or _random_gradient, **how) for _ in range(1 + twice)]
         if not all(np.array_equal(now, then, equal_nan=now.dtype.kind == "f") for now, then in zip(watched, before, strict=True)):
             raise ContractError("an input or an output was changed", code="contract-purity")
-        if twice and not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*pulled, strict=True)):
+        if twice and not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True)):
             raise ContractError("pulling a second time gives another gradient: the pullback changes what it keeps", code="contract-purity")
-        return values, pulled[0]
+        return values, found[0]
 
-    def _pulled(
+    def _gradients(
         self, outputs: list[Tensor], leaves: list[Tensor], incoming: Callable[[Tensor], NumpyArray], **how: bool
     ) -> list[NumpyArray]:
         totals = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -139,7 +139,7 @@ class _Call:
                 continue
             g = incoming(out)
             g.flags.writeable = False
-            for i, found in enumerate(self._walked(out, leaves, g, **how)):
+            for i, found in enumerate(self._grad(out, leaves, g, **how)):
                 if found is None:
                     continue
                 if found.shape != leaves[i].shape or found.dtype != leaves[i].dtype:
@@ -151,7 +151,7 @@ class _Call:
                 totals[i] = totals[i] + found.detach().numpy()
         return totals
 
-    def _walked(self, out: Tensor, leaves: list[Tensor], g: NumpyArray, **how: bool) -> tuple[Tensor | None, ...]:
+    def _grad(self, out: Tensor, leaves: list[Tensor], g: NumpyArray, **how: bool) -> tuple[Tensor | None, ...]:
         """The gradients of one output. Exceptions in a pullback become a ContractError that says what a pullback takes and returns."""
         try:
             return grad(out, leaves, Tensor.wrap(g), retain_graph=True, **how)
@@ -208,9 +208,9 @@ class _Call:
         for shift in range(len(LAYOUTS)):  # every array gets every layout once, in a different combination each time
 
             def incoming(out: Tensor, layout: int = -1 - shift) -> NumpyArray:
-                return _laid_out(_uneven(out), layout)
+                return _in_layout(_random_gradient(out), layout)
 
-            found = self.run([_laid_out(a, i + shift) if isinstance(a, np.ndarray) else a for i, a in enumerate(plain)], incoming)
+            found = self.run([_in_layout(a, i + shift) if isinstance(a, np.ndarray) else a for i, a in enumerate(plain)], incoming)
             _close(found[0], expected[0], f"{what} value", code, *ROUNDING[dtype])  # the order of sums in BLAS may differ
             _close(found[1], expected[1], f"{what} gradient", code, *ROUNDING[dtype])
         _, repeated = self.run(plain, lambda out: np.broadcast_to(out.dtype.type(1.5), out.shape))  # strides 0
@@ -230,12 +230,12 @@ class _Call:
         return gradcheck(seen, stored, order=2, seed=seed)
 
 
-def _laid_out(array: NumpyArray, number: int) -> NumpyArray:
+def _in_layout(array: NumpyArray, number: int) -> NumpyArray:
     layout = LAYOUTS[number % len(LAYOUTS)]
     return np.asarray(layout.view(layout.store(array)))
 
 
-def _uneven(out: Tensor) -> NumpyArray:
+def _random_gradient(out: Tensor) -> NumpyArray:
     """A random incoming gradient, the same for every output of one shape."""
     return np.random.default_rng(out.size).uniform(0.5, 1.5, out.shape).astype(out.dtype)
 

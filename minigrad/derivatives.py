@@ -96,7 +96,7 @@ def vjp(function: Callable[..., Any], *inputs: TensorLike, create_graph: bool = 
     ArgumentError for no inputs, or one tensor passed twice.
     """
     leaves = _leaves("vjp", inputs)
-    returned, pull = _pulling("vjp", function, leaves, create_graph)
+    returned, pull = _vjp("vjp", function, leaves, create_graph)
     several = isinstance(returned, tuple)
 
     def pullback(cotangents: Any) -> Any:
@@ -115,7 +115,7 @@ def jacobian(function: Callable[..., Tensor], inputs: TensorLike | Sequence[Tens
     Raises: as `vjp`; DTypeError for a function that returns a tuple, integers or booleans.
     """
     leaves = _leaves("jacobian", inputs)
-    output, pull = _pulling("jacobian", function, leaves, create_graph)
+    output, pull = _vjp("jacobian", function, leaves, create_graph)
     if not isinstance(output, Tensor):
         raise DTypeError("jacobian: the function must return one Tensor, it returned a tuple; `vjp` takes those")
     _check_floating("jacobian", output)
@@ -125,7 +125,7 @@ def jacobian(function: Callable[..., Tensor], inputs: TensorLike | Sequence[Tens
         ops.stack([row[i] for row in rows]).reshape(output.shape + x.shape) if rows else _zeros(x, output.shape)
         for i, x in enumerate(leaves)
     )
-    return found if _are_several(inputs) else found[0]
+    return found if _is_sequence(inputs) else found[0]
 
 
 def hvp(function: Callable[..., Tensor], inputs: TensorLike | Sequence[TensorLike], vectors: Any, create_graph: bool = False) -> Any:
@@ -136,22 +136,22 @@ def hvp(function: Callable[..., Tensor], inputs: TensorLike | Sequence[TensorLik
     fit.
     """
     leaves = _leaves("hvp", inputs)
-    _, pull = _pulling("hvp", _gradient_of("hvp", function), leaves, create_graph)
-    found = pull(vectors if _are_several(inputs) else (vectors,))  # v · H, which is H · v because the Hessian is symmetric
-    return found if _are_several(inputs) else found[0]
+    _, pull = _vjp("hvp", _gradient_function("hvp", function), leaves, create_graph)
+    found = pull(vectors if _is_sequence(inputs) else (vectors,))  # v · H, which is H · v because the Hessian is symmetric
+    return found if _is_sequence(inputs) else found[0]
 
 
 def hessian(function: Callable[..., Tensor], x: TensorLike, create_graph: bool = False) -> Tensor:
     """The Hessian of the scalar `function(x)`: all its second derivatives. Shapes: (*x, *x). Raises: as `hvp`."""
-    gradient = _gradient_of("hessian", function)
+    gradient = _gradient_function("hessian", function)
     return jacobian(lambda x: gradient(x)[0], x, create_graph)  # type: ignore[no-any-return]  # one input: a Tensor
 
 
-def _gradient_of(what: str, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+def _gradient_function(what: str, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
     """∇function, as a function that can be differentiated."""
 
     def gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
-        value, pull = _pulling(what, function, inputs, create_graph=True)
+        value, pull = _vjp(what, function, inputs, create_graph=True)
         if not isinstance(value, Tensor) or value.size != 1:
             raise ShapeError(f"{what}: the function must return one number, it returned {getattr(value, 'shape', 'a tuple')}")
         _check_floating(what, value)
@@ -168,7 +168,7 @@ def _check_floating(what: str, output: Tensor) -> None:
 Pull: TypeAlias = Callable[[Any], tuple[Tensor, ...]]
 
 
-def _pulling(what: str, function: Callable[..., Any], leaves: Sequence[Tensor], create_graph: bool) -> tuple[Any, Pull]:
+def _vjp(what: str, function: Callable[..., Any], leaves: Sequence[Tensor], create_graph: bool) -> tuple[Any, Pull]:
     """The result of `function`, and a function from a tuple of cotangents to a tuple of gradients, zeros for independent inputs."""
     with enable_grad(), higher_order() if create_graph else nullcontext():
         returned = function(*leaves)
@@ -198,13 +198,13 @@ def _seed(output: Tensor, gradient: TensorLike | None, create_graph: bool) -> An
     return gradient.astype(output.dtype) if isinstance(gradient, Tensor) else Tensor.wrap(array)
 
 
-def _are_several(inputs: Any) -> bool:
+def _is_sequence(inputs: Any) -> bool:
     return isinstance(inputs, list | tuple)
 
 
 def _leaves(what: str, inputs: Any) -> list[Tensor]:
     """The inputs as distinct tensors that require gradients."""
-    leaves = [_differentiable(x) for x in (inputs if _are_several(inputs) else [inputs])]
+    leaves = [_differentiable(x) for x in (inputs if _is_sequence(inputs) else [inputs])]
     if not leaves:
         raise ArgumentError(f"{what}: there is no input to differentiate by")
     if len({id(x) for x in leaves}) < len(leaves):

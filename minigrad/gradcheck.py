@@ -74,7 +74,7 @@ def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], orde
     if order == 1:
         return first
     # The differences are taken of ordinary gradients, which were just checked; only the analytic side is recorded for a second derivative.
-    again, plain = _gradient_of(function, args, checked, rng)
+    again, plain = _gradients_of(function, args, checked, rng)
     second = _compare("second derivative", again, plain, args, checked, rng)
     return GradientCheck(max(first.max_error, second.max_error), first.comparisons + second.comparisons)
 
@@ -92,7 +92,7 @@ def _outputs(function: Callable[..., Any], args: list[Any]) -> list[Tensor]:
     return [r for r in results if r.dtype.kind == "f"]
 
 
-def _gradient_of(function: Callable[..., Any], args: list[Any], checked: list[int], rng: np.random.Generator) -> tuple[Function, Function]:
+def _gradients_of(function: Callable[..., Any], args: list[Any], checked: list[int], rng: np.random.Generator) -> tuple[Function, Function]:
     """The gradient of a random combination of the outputs (weights well away from 0) with respect to the checked inputs, as a function
     that can be differentiated again and as an ordinary one.
     """
@@ -121,7 +121,7 @@ def _compare(
         arguments[i] = args[i] if isinstance(args[i], Parameter) else Tensor(args[i].numpy(), requires_grad=True)
     results = recorded(arguments)
     combinations = _combinations(sum(r.size for r in results), rng)
-    analytic = [_pulled(what, results, [arguments[i] for i in checked], combination) for combination in combinations]
+    analytic = [_analytic_gradients(what, results, [arguments[i] for i in checked], combination) for combination in combinations]
     worst, comparisons = 0.0, 0
     for number, i in enumerate(checked):
         point = np.array(args[i].numpy())
@@ -136,9 +136,9 @@ def _compare(
                 alone = combinations[k][combinations[k] != 0]  # a single element: the message gives its entry of the Jacobian, unweighted
                 weight = alone[0] if len(alone) == 1 else 1.0
                 raise GradientCheckError(
-                    f"{what} of input {i}{_where(j, point.shape)}: analytic {found[k] / weight + 0.0:.12g}, "
+                    f"{what} of input {i}{_location(j, point.shape)}: analytic {found[k] / weight + 0.0:.12g}, "
                     f"central difference {numeric[k] / weight + 0.0:.12g}"
-                    f"{_where_among(k, results)}"
+                    f"{_output_location(k, results)}"
                 )
             worst = max(worst, float((error / (1.0 + np.abs(numeric))).max(initial=0.0)))
             comparisons += len(error)
@@ -159,7 +159,7 @@ def _combinations(size: int, rng: np.random.Generator) -> FloatArray:
     return np.vstack([np.diag(weights), weights])
 
 
-def _pulled(what: str, results: list[Tensor], leaves: list[Any], combination: FloatArray) -> list[FloatArray]:
+def _analytic_gradients(what: str, results: list[Tensor], leaves: list[Any], combination: FloatArray) -> list[FloatArray]:
     """The flat gradients of a combination of all results' elements with respect to each leaf, from one backward pass."""
     seeds = []
     start = 0
@@ -197,17 +197,17 @@ def _central_difference(function: Function, args: list[Any], i: int, point: Floa
     return difference
 
 
-def _where(number: int, shape: tuple[int, ...]) -> str:
+def _location(number: int, shape: tuple[int, ...]) -> str:
     if prod(shape) > FULL:
         return f" along random direction {number}"
     return f" at {tuple(int(k) for k in np.unravel_index(number, shape))}"
 
 
-def _where_among(number: int, results: list[Tensor]) -> str:
+def _output_location(number: int, results: list[Tensor]) -> str:
     """The element and result, for the error message."""
     size = sum(r.size for r in results)
     if number >= size or size > FULL:
         return f" (of combination {number} of the results: their sum with random weights)"
     ends = list(accumulate(r.size for r in results))
     which = bisect_right(ends, number)
-    return f" (of result {which}{_where(number - ends[which] + results[which].size, results[which].shape)})"
+    return f" (of result {which}{_location(number - ends[which] + results[which].size, results[which].shape)})"

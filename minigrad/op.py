@@ -131,30 +131,30 @@ class Op(Kernel, Generic[P]):
             raise DTypeError(f"{self.name} needs at least one tensor or array, got {', '.join(type(a).__name__ for a in args)}")
         keep = wanted and recording.get()
         if foreign:
-            home = next((arg.device for arg in args if isinstance(arg, Tensor)), "cpu")  # for lists and NumPy scalars
+            device = next((arg.device for arg in args if isinstance(arg, Tensor)), "cpu")  # for lists and NumPy scalars
             for i, arg in enumerate(args):
                 if isinstance(arg, SEQUENCES):  # floats in lists adopt the tensors' dtype, so that float64 stays exact
-                    arrays[i] = to_device(_listed(arrays[i], arrays), home)
+                    arrays[i] = to_device(_with_float_dtype(arrays[i], arrays), device)
                 elif isinstance(arg, np.generic):
-                    arrays[i] = to_device(arrays[i], home)
+                    arrays[i] = to_device(arrays[i], device)
                 elif arrays[i] is arg and hasattr(arg, "shape"):
                     arrays[i] = arg.copy()  # the caller may write to it, while a pullback captures it or the result is a view of it
             first = next(array for array in arrays if hasattr(array, "shape"))
         if self.promotes is not None and not (uniform and first.dtype.kind == "f"):
-            arrays = _promoted(arrays, self.promotes, self.indices)
+            arrays = _promote(arrays, self.promotes, self.indices)
         higher = replayable.get()
         try:
             output, pullback = self.run(namespace_of(first), arrays, constants, keep=keep, generic=higher)
         except MinigradError:
             raise
         except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError) as error:
-            raise self._explained(error, arrays, constants) from error
+            raise self._as_minigrad_error(error, arrays, constants) from error
         if guards and (reads := parameter_reads.get()) is not None:
             reads.update(guards)
         origin = checked_call(self.name, args, arrays, constants, output) if detecting.get() else None
         replay = (lambda: self._replay(args, constants)) if keep and higher else None
         if type(output) is tuple:
-            return self._several(output, pullback, tuple(parents), keep, replay, guards, origin)  # type: ignore[no-any-return]  # a tuple of Tensors
+            return self._wrap_outputs(output, pullback, tuple(parents), keep, replay, guards, origin)  # type: ignore[no-any-return]  # a tuple of Tensors
         result = Tensor.wrap(output)
         if keep:
             if type(pullback) is tuple:
@@ -169,7 +169,7 @@ class Op(Kernel, Generic[P]):
             result.node = Node(self.name, array.shape, array.dtype, tuple(parents), pullback, replay, guards, origin)
         return result
 
-    def _several(
+    def _wrap_outputs(
         self,
         outputs: tuple[Array, ...],
         pullback: Pullback,
@@ -192,7 +192,7 @@ class Op(Kernel, Generic[P]):
         operands = [a.array if isinstance(a, Tensor) and a.dtype.kind != "f" else a for a in args]
         return self.run(namespace_of(next(a for a in args if isinstance(a, Tensor))), operands, constants, keep=True, generic=True)[1]
 
-    def _explained(self, error: Exception, arrays: list[Any], constants: dict[str, Any]) -> MinigradError:
+    def _as_minigrad_error(self, error: Exception, arrays: list[Any], constants: dict[str, Any]) -> MinigradError:
         shapes = ", ".join(map(described, arrays))
         given = "".join(f", {k}={v!r:.60}" for k, v in constants.items())
         devices = {device_of(a) for a in arrays if hasattr(a, "shape")}
@@ -325,7 +325,7 @@ def _as_operand(value: Any) -> Any:
     raise DTypeError(f"cannot use {type(value).__name__} as a tensor: pass a Tensor, an array, a number or a list of numbers")
 
 
-def _listed(array: Any, arrays: list[Any]) -> Any:
+def _with_float_dtype(array: Any, arrays: list[Any]) -> Any:
     """The array of a list of numbers; floats are converted to the floating dtype of the first operand that has one."""
     if array.dtype.kind != "f":
         return array
@@ -333,7 +333,7 @@ def _listed(array: Any, arrays: list[Any]) -> Any:
     return array.astype(next(others, np.dtype(np.float32)))
 
 
-def _promoted(arrays: list[Any], how: Promotion, indices: set[int]) -> list[Any]:
+def _promote(arrays: list[Any], how: Promotion, indices: set[int]) -> list[Any]:
     floating = next((a.dtype for a in arrays if hasattr(a, "dtype") and a.dtype.kind == "f"), None)
     if floating is None:
         if how == "mixed" and not any(isinstance(a, float) for a in arrays):

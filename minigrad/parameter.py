@@ -22,7 +22,7 @@ def _rebuilt(data: Array, requires_grad: bool, device: str, gathered: bool, name
     return parameter
 
 
-def _nobody() -> None:
+def _no_owner() -> None:
     """Stands for the weak reference to the arena, in a parameter that no optimizer holds."""
 
 
@@ -37,7 +37,7 @@ def array_for(tensor: Tensor, data: Any) -> Array:
     return source if known else Tensor(source, dtype=tensor.dtype).array
 
 
-def _fitting(data: Any, tensor: Tensor, name: str) -> Array:
+def _checked_array(data: Any, tensor: Tensor, name: str) -> Array:
     """The array of `data`, of any dtype and device. Raises: ShapeError if it does not have the tensor's shape; DTypeError."""
     source = array_for(tensor, data)
     if tuple(source.shape) != tensor.shape:
@@ -75,20 +75,20 @@ class Parameter(Tensor):
         super().__init__(data, dtype=dtype, device=device)
         if self.dtype.kind != "f":
             raise DTypeError(f"a parameter must be floating, got {self.dtype}")
-        self._begin(requires_grad, gathered)
+        self._init_leaf(requires_grad, gathered)
 
     @classmethod
     def around(cls, array: Array, gathered: bool = False) -> Parameter:
         """A parameter around a floating array that nobody else will write to; nothing is copied."""
         parameter = Parameter.__new__(Parameter)
         parameter._array = array
-        parameter._begin(True, gathered)
+        parameter._init_leaf(True, gathered)
         return parameter
 
-    def _begin(self, requires_grad: bool, gathered: bool) -> None:
+    def _init_leaf(self, requires_grad: bool, gathered: bool) -> None:
         self.gathered = gathered
         self.ledger: Ledger | None = None
-        self._owner: Callable[[], Any] = _nobody
+        self._owner: Callable[[], Any] = _no_owner
         self.leaf = Leaf("", self.shape, self.dtype)
         self.node = self.leaf if requires_grad else None
 
@@ -119,7 +119,7 @@ class Parameter(Tensor):
 
         Raises: ShapeError if the shape differs; DTypeError for data that are not numbers, or a masked array with masked entries.
         """
-        given = None if gradient is None else to_device(_fitting(gradient, self, f"the gradient of {self._said}"), self.device)
+        given = None if gradient is None else to_device(_checked_array(gradient, self, f"the gradient of {self._label}"), self.device)
         self.zero_grad()
         if given is not None:
             self.leaf.accumulate(given.astype(self.dtype))
@@ -134,7 +134,7 @@ class Parameter(Tensor):
         return self.leaf.name
 
     @property
-    def _said(self) -> str:
+    def _label(self) -> str:
         """How error messages refer to it."""
         return f"parameter {self.name}" if self.name else "a parameter"
 
@@ -155,7 +155,7 @@ class Parameter(Tensor):
 
         Raises: ShapeError if the shape differs; DTypeError for data that are not numbers, or a masked array with masked entries.
         """
-        source = _fitting(data, self, self._said)
+        source = _checked_array(data, self, self._label)
         target = self.array
         target[...] = to_device(source, device_of(target))
         self.leaf.version += 1
@@ -207,7 +207,7 @@ class Buffer(Tensor):
 
         Raises: ShapeError if the shape differs; DTypeError for data that are not numbers, or a masked array with masked entries.
         """
-        source = _fitting(data, self, "a buffer")
+        source = _checked_array(data, self, "a buffer")
         if not rerunning.get():  # the second run of `recompute` must not repeat what the first has done
             self.replace_storage(to_device(source, self.device).astype(self.dtype))
 

@@ -35,11 +35,11 @@ def recompute(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """
     if not recording.get():
         return function(*args, **kwargs)
-    part = _Part(function, tuple(_kept(a) for a in args), {name: _kept(a) for name, a in kwargs.items()})
-    return part.first_run()
+    segment = _Segment(function, tuple(_copy_if_array(a) for a in args), {name: _copy_if_array(a) for name, a in kwargs.items()})
+    return segment.first_run()
 
 
-class _Part:
+class _Segment:
     """A function with its arguments and the state that its second run must start from."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -49,9 +49,9 @@ class _Part:
         self.higher = replayable.get()
         self.recorded: list[str] = []
         """The operations of the first run in order, to compare the second run with."""
-        self.places: list[int] = []
+        self.output_indices: list[int] = []
         """The indices of the results that carry a gradient."""
-        self.ends: list[Node] = []
+        self.inputs: list[Node] = []
         """The leaves and earlier results that the function used."""
 
     def first_run(self) -> Any:
@@ -63,14 +63,14 @@ class _Part:
         if outer is not None:
             outer.update(reads)
         results = self._results(returned)
-        self.places, self.ends, self.recorded = _reached(results, since)
+        self.output_indices, self.inputs, self.recorded = _trace(results, since)
         plain = [r.detach() if isinstance(r, Tensor) else r for r in results]
-        if self.ends:
-            outputs = [results[i] for i in self.places]
+        if self.inputs:
+            outputs = [results[i] for i in self.output_indices]
             shapes, dtypes = [t.shape for t in outputs], [t.dtype for t in outputs]
             replay = (lambda: self._pullback(True)) if self.higher else None
-            source = Node(self.name, shapes, dtypes, tuple(self.ends), self._pullback(False), replay, tuple(reads.items()))
-            for i, node in zip(self.places, source.outputs(), strict=True):
+            source = Node(self.name, shapes, dtypes, tuple(self.inputs), self._pullback(False), replay, tuple(reads.items()))
+            for i, node in zip(self.output_indices, source.outputs(), strict=True):
                 plain[i].node = node
         return plain[0] if isinstance(returned, Tensor) else plain if isinstance(returned, list) else tuple(plain)
 
@@ -79,15 +79,15 @@ class _Part:
             with random.replay(self.stream), enable_grad(), Mode(replayable, self.higher), Mode(rerunning, True):
                 since = next_order()
                 results = self._results(self.function(*self.args, **self.kwargs))
-            if _reached(results, since) != (self.places, self.ends, self.recorded):
+            if _trace(results, since) != (self.output_indices, self.inputs, self.recorded):
                 raise GraphError(
                     f"{self.name} did not do in the backward pass what it did in the forward pass: a mode (train, eval), what is "
                     "frozen, or a value it reads has changed; keep them until the backward pass is over",
                     code="graph-recompute",
                 )
-            seeds = [(results[i].node, g) for i, g in zip(self.places, gradients, strict=True) if g is not None]
-            found = propagate(seeds, self.ends, since=since, create_graph=create_graph)
-            return tuple(found.get(end) for end in self.ends)
+            seeds = [(results[i].node, g) for i, g in zip(self.output_indices, gradients, strict=True) if g is not None]
+            found = propagate(seeds, self.inputs, since=since, create_graph=create_graph)
+            return tuple(found.get(node) for node in self.inputs)
 
         return pullback
 
@@ -100,13 +100,13 @@ class _Part:
         return results
 
 
-def _reached(results: Sequence[Any], since: int) -> tuple[list[int], list[Node], list[str]]:
+def _trace(results: Sequence[Any], since: int) -> tuple[list[int], list[Node], list[str]]:
     """The indices of the recorded results, the nodes from before `since` that they depend on, and the operations in between."""
     places = [i for i, r in enumerate(results) if isinstance(r, Tensor) and r.node is not None]
     nodes = reachable([results[i].node for i in places], since)
     return places, [n for n in nodes if n.order < since], [f"{n.name} {n.shape}" for n in nodes if n.order >= since]
 
 
-def _kept(argument: Any) -> Any:
+def _copy_if_array(argument: Any) -> Any:
     """A copy of an array, which its owner may write to before the backward pass; tensors are immutable and returned as they are."""
     return argument.copy() if hasattr(argument, "__array__") and not isinstance(argument, Tensor) else argument

@@ -123,7 +123,7 @@ class Leaf(Node):
         with self.lock:
             earlier, view = self.grad, self.view
             if view is not None:
-                _put(gradient, view, earlier is not None)
+                _store(gradient, view, earlier is not None)
                 self.grad = view
             elif isinstance(gradient, RowSparse) and (earlier is None or isinstance(earlier, RowSparse)):
                 self.grad = gradient if earlier is None else earlier.joined(gradient)
@@ -135,10 +135,10 @@ class Leaf(Node):
                 self.grad = earlier + dense(gradient)
 
 
-def _put(gradient: Gradient, view: Array, accumulate: bool) -> None:
+def _store(gradient: Gradient, view: Array, accumulate: bool) -> None:
     """Write a gradient to its part of an optimizer's buffer, or add it there; on the side stream, if one is open and takes it."""
-    beside = branch.get()
-    if beside is not None and beside.takes(gradient, view, accumulate):
+    side_stream = branch.get()
+    if side_stream is not None and side_stream.takes(gradient, view, accumulate):
         return
     if isinstance(gradient, LAZY):
         gradient.into(view, accumulate=accumulate)
@@ -154,16 +154,16 @@ def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[
     It is tried for all vectors together, and for the parts of each lazy gradient. Returns the indices of the gradients that were
     accumulated; the others are left to the caller.
     """
-    together: dict[Divisible | None, list[int]] = {}  # indices of gradients, by the lazy gradient that they are parts of, or None
+    groups: dict[Divisible | None, list[int]] = {}  # indices of gradients, by the lazy gradient that they are parts of, or None
     for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
         if type(parent) is Leaf and parent.hooks is None and parent.view is not None:
             whole = gradient.whole if isinstance(gradient, LAZY) else None
             if whole is not None or len(parent.shape) == 1:
-                together.setdefault(whole, []).append(i)
-    return {i for some in together.values() if _at_once([(parents[i], gradients[i]) for i in some]) for i in some}
+                groups.setdefault(whole, []).append(i)
+    return {i for group in groups.values() if _accumulate_group([(parents[i], gradients[i]) for i in group]) for i in group}
 
 
-def _at_once(pairs: Sequence[tuple[Any, Gradient]]) -> bool:
+def _accumulate_group(pairs: Sequence[tuple[Any, Gradient]]) -> bool:
     """Accumulate the gradients of these leaves in one operation; return False, with nothing done, if that is not possible."""
     if len(pairs) < 2 or any(g is None or g.shape != leaf.shape or g.dtype != leaf.dtype for leaf, g in pairs):
         return False
@@ -177,7 +177,7 @@ def _at_once(pairs: Sequence[tuple[Any, Gradient]]) -> bool:
         earlier = [leaf.grad is not None for leaf in leaves]
         if any(earlier) and not all(earlier):
             return False
-        _put(gradient, views, all(earlier))
+        _store(gradient, views, all(earlier))
         for leaf in leaves:
             leaf.grad = leaf.view
     return True

@@ -196,7 +196,7 @@ class Tensor:
         """
         if self.node is None:
             raise GraphError("a hook sees a gradient, and this tensor requires none: create it with requires_grad=True", code="graph-none")
-        return self.node.register_hook(_on_gradients(function))
+        return self.node.register_hook(_wrap_hook(function))
 
     def _recorded_node(self) -> Node:
         if self.node is None:
@@ -401,7 +401,7 @@ class Tensor:
         return ops.tanh(self)
 
 
-def _on_gradients(function: Callable[[Tensor], Tensor | None]) -> Callable[[Any], Any]:
+def _wrap_hook(function: Callable[[Tensor], Tensor | None]) -> Callable[[Any], Any]:
     """Wrap a user's hook (Tensor to Tensor or None) as a function on the gradients of the backward pass, which may be lazy."""
     if not callable(function):
         raise ArgumentError(f"a hook is a function, got {type(function).__name__}")
@@ -431,10 +431,10 @@ def as_tensors(*values: TensorLike) -> list[Tensor]:
     """Each value as a Tensor; floats in lists adopt the floating dtype of the first tensor or array that has one."""
     dtypes = (v.dtype for v in values if hasattr(v, "dtype"))
     floating = next((dtype for dtype in dtypes if dtype.kind == "f"), None)
-    return [v if isinstance(v, Tensor) else _beside(v, floating) for v in values]
+    return [v if isinstance(v, Tensor) else _with_float_dtype(v, floating) for v in values]
 
 
-def _beside(data: Any, floating: Any) -> Tensor:
+def _with_float_dtype(data: Any, floating: Any) -> Tensor:
     tensor = Tensor(data)
     return tensor if hasattr(data, "dtype") or floating is None or tensor.dtype.kind != "f" else Tensor(data, dtype=floating)
 
