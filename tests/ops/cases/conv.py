@@ -21,7 +21,7 @@ def _of_axes(draw: Any, ndim: int, least: int, most: int) -> Any:
 
 
 def _geometry(draw: Any, ndim: int, *, half: bool = False, dilated: bool = True) -> tuple[tuple[int, ...], Options]:
-    """Spatial sides, and the options of a window that fits into them. half: the padding is at most half of the kernel."""
+    """A spatial shape, and the options of a window that fits into it. half: the padding is at most half of the kernel."""
     most = 2 if ndim > 1 else 3
     kernel = tuple(draw(st.integers(1, most)) for _ in range(ndim))
     padding = tuple(draw(st.integers(0, k // 2 if half else 1)) for k in kernel)

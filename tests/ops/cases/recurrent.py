@@ -32,7 +32,7 @@ def gru(draw: Any) -> Sample:
 
 @case
 def rnn(draw: Any) -> Sample:
-    """relu keeps away from its kink: every term is positive and no sum comes near 0, save in units that a bias keeps far below it."""
+    """relu stays away from its kink: every term is positive and no sum is near 0, except in units that a bias keeps far below it."""
     kind = draw(st.sampled_from(["tanh", "relu"]))
     sample = recurrence(draw, 1, 1, "real" if kind == "tanh" else "positive", nonlinearity=kind)
     bias = sample.args[3]
