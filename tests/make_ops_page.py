@@ -2,8 +2,8 @@
 
     python tests/make_ops_page.py
 
-The table comes from the registry, the memory is measured, and each convention is the docstring of the test that holds it (`test_e01_…`).
-A test fails when the page is stale.
+The table comes from the registry, memory is measured, and each convention is the docstring of the test that checks it (`test_e01_…`).
+A test fails while the page is stale.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _numbers(*shape: int) -> np.ndarray[Any, Any]:
 
 
 def _calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A call of each fused operation on 64 float32 rows of width 32 (or as close to it as the operation comes)."""
+    """A call of each fused operation on 64 float32 rows of width 32 (or the nearest equivalent)."""
     packing = Packing([ROWS // 4] * 4)
     row = _numbers(WIDTH)
     square = _numbers(WIDTH, WIDTH)
@@ -134,7 +134,7 @@ def _calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
 
 
 def kept(pullback: Any) -> list[np.ndarray[Any, Any]]:
-    """The arrays that a pullback keeps alive, each memory once: found through closures, tuples and lists."""
+    """The arrays that a pullback keeps alive, each buffer once: found through closures, tuples, lists and dicts."""
     found: dict[int, np.ndarray[Any, Any]] = {}
     seen: set[int] = set()
     stack = [pullback]
@@ -186,7 +186,7 @@ def _kept_table() -> str:
 # ---------------------------------------------------------------- conventions
 @cache
 def conventions() -> dict[int, list[tuple[str, str]]]:
-    """For each edge case the (test, docstring) pairs that hold it: there should be one."""
+    """For each edge case the (test, docstring) pairs: there should be exactly one."""
     found: dict[int, list[tuple[str, str]]] = {number: [] for number in range(1, CASES + 1)}
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

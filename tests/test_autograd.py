@@ -1,4 +1,4 @@
-"""The walk back: its errors, accumulation, several outputs, second derivatives, memory, targets."""
+"""The backward pass: its errors, accumulation, several outputs, second derivatives, memory, targets."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ SIZE = 250_000  # float64: 2 MB per array
 
 
 def peak_of(function: Any) -> float:
-    """Largest memory in use during the call, in arrays of SIZE, above what was in use before."""
+    """The peak memory during the call, in arrays of SIZE, above what was in use before."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

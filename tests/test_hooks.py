@@ -1,4 +1,4 @@
-"""Hooks on tensors: when they are called, what they see, what they may return."""
+"""Hooks on tensors: when they are called, what they receive, what they may return."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_returned_tensor_takes_the_gradient_s_place(where: str) -> None:
 
 
 def test_a_hook_is_a_function_whose_gradient_can_be_chosen() -> None:
-    """Reversing and scaling a gradient by hooks equals finite differences of the function it stands for."""
+    """A gradient that hooks reverse and scale equals finite differences of the function that it represents."""
     x = np.array([0.3, -0.6])
 
     def analytic(scale: float) -> np.ndarray:

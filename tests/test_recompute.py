@@ -1,4 +1,4 @@
-"""recompute: the same gradients to the last bit, from less memory, for everything that a part of a model may do."""
+"""recompute: bitwise the same gradients with less memory, for everything that a segment of a model may do."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ PARTS, DEPTH = 8, 6
 
 
 def chain(run: Any) -> tuple[float, float]:
-    """(kept after the forward pass, peak of both passes), in arrays of SIZE, for PARTS parts of DEPTH operations that keep their result."""
+    """(memory after the forward pass, peak of both passes), in arrays of SIZE, for PARTS segments of DEPTH operations."""
 
     def part(x: Tensor) -> Tensor:
         for _ in range(DEPTH):

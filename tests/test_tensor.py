@@ -65,7 +65,7 @@ def test_a_dtype_makes_no_numbers_of_other_arrays(data: Any) -> None:
 
 
 def test_masked_numbers_are_refused() -> None:
-    """They would come back, as whatever stands below the mask."""
+    """Otherwise the numbers below the mask would count again."""
     masked = np.ma.array([1.0, 2.0], mask=[False, True])
     p, buffer = Parameter(np.ones(2)), Buffer(np.ones(2))
     p.grad = np.ones(2)
@@ -176,7 +176,7 @@ def test_arrays_and_tensors_mix_on_both_sides(operation: Any, other: Any) -> Non
 
 
 class Shown:
-    """An array of another library, as far as NumPy sees it."""
+    """An array of another library, as NumPy sees it."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(ARRAY, dtype=dtype)
