@@ -19,7 +19,7 @@ settings.register_profile("thorough", max_examples=200, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background commands with SIGINT ignored, and children would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
