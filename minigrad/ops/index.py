@@ -55,12 +55,12 @@ def refuse_outside(what: str, ids: Array, rows: int) -> None:
     _refuse_outside(f"{what}: value", ids, 0, rows)
 
 
-def _refuse_outside(what: str, indices: Array, least: int, side: int) -> None:
-    """Refuse indices outside least..side-1, naming the first of them."""
-    if indices.size and (to_number(indices.min()) < least or to_number(indices.max()) >= side):
+def _refuse_outside(what: str, indices: Array, low: int, stop: int) -> None:
+    """Refuse indices outside low..stop-1, naming the first of them."""
+    if indices.size and (to_number(indices.min()) < low or to_number(indices.max()) >= stop):
         flat = indices.reshape(-1)
-        place = to_number(((flat < least) | (flat >= side)).argmax())
-        allowed = f"{least}..{side - 1}" if side else "an empty axis"
+        place = to_number(((flat < low) | (flat >= stop)).argmax())
+        allowed = f"{low}..{stop - 1}" if stop else "an empty axis"
         raise IndexRangeError(f"{what} {to_number(flat[place])} at place {place} is outside {allowed}")
 
 
@@ -109,18 +109,18 @@ def _index_array(what: str, indices: TensorLike) -> Array:
     return array.astype("int64")
 
 
-def _flat_indices(shape: tuple[int, ...], indices: Array, axis: int, sides: tuple[int, ...]) -> Array:
-    """The flat positions, in an array of `shape`, of indices along `axis` combined with their own coordinates on all other axes.
+def _flat_indices(shape: tuple[int, ...], indices: Array, axis: int, lengths: tuple[int, ...]) -> Array:
+    """The flat positions, in an array of `shape`, of indices along `axis`, at each position within `lengths` on the other axes.
 
     One flat index instead of one per axis, because NumPy's indexed addition is many times faster with it.
     """
     xp = namespace_of(indices)
-    places = indices * prod(shape[axis + 1 :])
-    for other, side in enumerate(sides):
+    flat = indices * prod(shape[axis + 1 :])
+    for other, n in enumerate(lengths):
         if other != axis:
-            along = (1,) * other + (side,) + (1,) * (len(shape) - other - 1)
-            places = places + (xp.arange(side) * prod(shape[other + 1 :])).reshape(along)
-    return places
+            along = (1,) * other + (n,) + (1,) * (len(shape) - other - 1)
+            flat = flat + (xp.arange(n) * prod(shape[other + 1 :])).reshape(along)
+    return flat
 
 
 @composite("*a n *b, *a m *b:int<n -> *a m *b")
@@ -131,24 +131,24 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
     Raises: IndexRangeError naming the value; ShapeError if the shapes do not fit or there is no such axis; DTypeError.
     """
     x = as_tensor(x)
-    places = _index_array("take_along_axis", indices)
+    index = _index_array("take_along_axis", indices)
     if axis is None:
         x, axis = x.reshape(-1), 0
     axis = normalise_axis("take_along_axis", axis, x.shape)
-    side = x.shape[axis]
-    if places.ndim != x.ndim or any(
-        m != n and 1 not in (m, n) and d != axis for d, (m, n) in enumerate(zip(places.shape, x.shape, strict=True))
+    length = x.shape[axis]
+    if index.ndim != x.ndim or any(
+        m != n and 1 not in (m, n) and d != axis for d, (m, n) in enumerate(zip(index.shape, x.shape, strict=True))
     ):
-        raise ShapeError(f"take_along_axis: indices of shape {tuple(places.shape)} do not fit x of shape {x.shape} beside axis {axis}")
-    _refuse_outside("take_along_axis: index", places, -side, side)
-    places = to_device(_flat_indices(x.shape, places + (places < 0) * side, axis, x.shape), x.device)
-    return x.reshape(-1)[places.reshape(-1)].reshape(tuple(places.shape))
+        raise ShapeError(f"take_along_axis: indices of shape {tuple(index.shape)} do not fit x of shape {x.shape} beside axis {axis}")
+    _refuse_outside("take_along_axis: index", index, -length, length)
+    index = to_device(_flat_indices(x.shape, index + (index < 0) * length, axis, x.shape), x.device)
+    return x.reshape(-1)[index.reshape(-1)].reshape(tuple(index.shape))
 
 
-def take(x: Tensor, places: Any, axis: int) -> Tensor:
-    """The slices of x at the indices `places` along an axis, which may repeat."""
+def take(x: Tensor, indices: Any, axis: int) -> Tensor:
+    """The slices of x at `indices`, which may repeat, along an axis."""
     along = (1,) * axis + (-1,) + (1,) * (x.ndim - axis - 1)
-    return take_along_axis(x, as_tensor(places).reshape(along), axis)
+    return take_along_axis(x, as_tensor(indices).reshape(along), axis)
 
 
 @composite("*a n *b, *c:int<n, *c -> *a n *b")
@@ -161,18 +161,18 @@ def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: in
     axis; DTypeError.
     """
     x, values = as_tensors(x, values)
-    places = _index_array("scatter_add", indices)
+    index = _index_array("scatter_add", indices)
     axis = normalise_axis("scatter_add", axis, x.shape)
-    sides = tuple(places.shape)
+    shape = tuple(index.shape)
     if not (
-        len(sides) == x.ndim == values.ndim
-        and all(m <= n or d == axis for d, (m, n) in enumerate(zip(sides, x.shape, strict=True)))
-        and all(m <= n for m, n in zip(sides, values.shape, strict=True))
+        len(shape) == x.ndim == values.ndim
+        and all(m <= n or d == axis for d, (m, n) in enumerate(zip(shape, x.shape, strict=True)))
+        and all(m <= n for m, n in zip(shape, values.shape, strict=True))
     ):
         raise ShapeError(
-            f"scatter_add: indices of shape {sides} must have as many axes as x {x.shape} and values {values.shape}, and reach no further"
+            f"scatter_add: indices of shape {shape} must have as many axes as x {x.shape} and values {values.shape}, and reach no further"
         )
-    _refuse_outside("scatter_add: index", places, 0, x.shape[axis])
-    added = values if values.shape == sides else values[tuple(slice(m) for m in sides)]
-    flat = to_device(_flat_indices(x.shape, places, axis, sides).reshape(-1), x.device)
+    _refuse_outside("scatter_add: index", index, 0, x.shape[axis])
+    added = values if values.shape == shape else values[tuple(slice(m) for m in shape)]
+    flat = to_device(_flat_indices(x.shape, index, axis, shape).reshape(-1), x.device)
     return x + zeros_at(added.reshape(-1), key=flat, shape=(x.size,)).reshape(x.shape)
