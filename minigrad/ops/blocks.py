@@ -89,7 +89,7 @@ def attention_block(
     """
     _check_residual("attention_block", x, wo)
     if first_only and causal:
-        raise ArgumentError("attention_block: of a causal model the first rows see themselves alone; compute all rows")
+        raise ArgumentError("attention_block: in a causal model the first rows attend to themselves only; compute all rows")
     weights, biases = (wq, wk, wv), (bq, bk, bv)
     if first_only:
         queries, (q, kv, query_rows, through_inputs) = packing.first, _project_first(xp, x, packing.first_rows, weights, biases, keep)

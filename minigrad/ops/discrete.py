@@ -21,24 +21,24 @@ NON_DIFFERENTIABLE = (
 )  # fmt: skip
 
 
-def without_gradient(how: str, *operands: TensorLike) -> Tensor:
+def without_gradient(name: str, *operands: TensorLike) -> Tensor:
     """A NumPy function, given by name, applied to operands of which at least one is a tensor or an array.
 
     Raises: ShapeError or DTypeError if the operands do not fit.
     """
     arrays = [x.array if isinstance(x, Tensor) else x for x in operands]
     xp = namespace_of(next(x for x in arrays if hasattr(x, "dtype")))
-    return _evaluate(lambda: getattr(xp, how)(*arrays), how)
+    return _evaluate(lambda: getattr(xp, name)(*arrays), name)
 
 
-def _evaluate(compute: Callable[[], Array], how: str) -> Tensor:
+def _evaluate(compute: Callable[[], Array], name: str) -> Tensor:
     """The result of an array function, whose exceptions become minigrad's."""
     try:
         return Tensor.wrap(compute())
     except (TypeError, OverflowError) as error:
-        raise DTypeError(f"{how}: {error}") from error
+        raise DTypeError(f"{name}: {error}") from error
     except (ValueError, IndexError) as error:
-        raise ShapeError(f"{how}: {error}") from error
+        raise ShapeError(f"{name}: {error}") from error
 
 
 def sign(x: TensorLike) -> Tensor:
@@ -101,10 +101,10 @@ def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
     return _compare("greater_equal", x, y)
 
 
-def _compare(how: str, x: Any, y: Any) -> Tensor:
+def _compare(name: str, x: Any, y: Any) -> Tensor:
     if not (hasattr(x, "dtype") or hasattr(y, "dtype")):
         x = as_tensor(x)
-    return without_gradient(how, _as_operand_with(y, x), _as_operand_with(x, y))
+    return without_gradient(name, _as_operand_with(y, x), _as_operand_with(x, y))
 
 
 def _as_operand_with(other: Any, x: Any) -> Any:

@@ -35,7 +35,7 @@ def embed_norm(
     """
     count = len(untrained)
     if not 0 < 2 * count == len(parts):
-        raise ArgumentError(f"embed_norm: {len(parts)} tables and arrays of ids for {count} untrained rows; each table has one of both")
+        raise ArgumentError(f"embed_norm: {len(parts)} tables and arrays of ids for {count} untrained rows; pass one of each per table")
     if len(shapes := {tuple(ids.shape) for ids in parts[count:]}) > 1:
         raise ShapeError(f"embed_norm: the ids of all tables have one shape, these have {', '.join(map(str, sorted(shapes)))}")
     x, through_tables = None, []

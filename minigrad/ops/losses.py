@@ -88,8 +88,8 @@ def cross_entropy(
         share = g.reshape((-1, 1)) if reduction == "none" else g * (1.0 / n if n else 0.0)
         return ((e / total) * mass - target) * share, None
 
-    wanted = xp.where(target == 0, 0.0, shifted) * target  # a logit of -inf costs nothing where the target is 0
-    losses = xp.log(total) * mass - wanted.sum(axis=-1, keepdims=True)
+    target_scores = xp.where(target == 0, 0.0, shifted) * target  # a logit of -inf costs nothing where the target is 0
+    losses = xp.log(total) * mass - target_scores.sum(axis=-1, keepdims=True)
     return (losses.reshape(-1) if reduction == "none" else losses.sum() * (1.0 / n if n else nan)), pullback
 
 
@@ -105,18 +105,18 @@ def soft_cross_entropy(
     """
     check_reduction("soft_cross_entropy", reduction)
     check_smoothing("soft_cross_entropy", label_smoothing)
-    scores, wanted = as_pair("soft_cross_entropy", logits, targets)
+    scores, target = as_pair("soft_cross_entropy", logits, targets)
     if scores.ndim == 0:
         raise ShapeError("soft_cross_entropy: the logits need an axis of classes, got a single number")
     if label_smoothing:
         label_smoothing = float(label_smoothing)
-        wanted = wanted * (1.0 - label_smoothing) + label_smoothing / scores.shape[-1]
+        target = target * (1.0 - label_smoothing) + label_smoothing / scores.shape[-1]
     weights = class_weights("soft_cross_entropy", weight, scores)
     if weights is not None:
-        wanted = wanted * weights
+        target = target * weights
     log_p = log_softmax(scores)
-    free = (wanted.array == 0) & (log_p.array == -inf)  # 0 · ∞ would be NaN
-    return apply_reduction(-(wanted * where(free, 0.0, log_p)).sum(axis=-1), reduction)
+    no_cost = (target.array == 0) & (log_p.array == -inf)  # 0 · ∞ would be NaN
+    return apply_reduction(-(target * where(no_cost, 0.0, log_p)).sum(axis=-1), reduction)
 
 
 @composite("*b c, *b:int<c -> ")
@@ -184,13 +184,13 @@ def kl_div(log_input: TensorLike, target: TensorLike, reduction: str = "mean", l
     Raises: ShapeError; ArgumentError for an unknown reduction.
     """
     check_reduction("kl_div", reduction, (*REDUCTIONS, "batchmean"))
-    x, wanted = as_pair("kl_div", log_input, target)
+    x, y = as_pair("kl_div", log_input, target)
     if reduction == "batchmean" and x.ndim == 0:
         raise ShapeError('kl_div: reduction="batchmean" needs an axis of examples, got a single number')
-    impossible = wanted.array == (-inf if log_target else 0.0)
+    impossible = y.array == (-inf if log_target else 0.0)
     x = where(impossible, 0.0, x)
-    log_wanted = where(impossible, 0.0, wanted) if log_target else log(where(impossible, 1.0, wanted))
-    losses = (exp(wanted) if log_target else wanted) * (log_wanted - x)
+    log_y = where(impossible, 0.0, y) if log_target else log(where(impossible, 1.0, y))
+    losses = (exp(y) if log_target else y) * (log_y - x)
     if reduction == "batchmean":
         return losses.sum() / x.shape[0] if x.shape[0] else losses.sum() + nan
     return apply_reduction(losses, reduction)
