@@ -144,7 +144,7 @@ def test_the_gradient_passed_in_is_not_changed_or_kept() -> None:
 @pytest.mark.parametrize("shape", [(), (3,)], ids=str)
 def test_the_same_tensor_on_both_sides(shape: tuple[int, ...]) -> None:
     x = leaf(np.full(shape, 3.0))
-    y = x * 1.0  # an inner node, whose gradients are borrowed first and summed then
+    y = x * 1.0  # an inner node, whose first gradient is borrowed, and later ones are added to it
     (y + y + y - y * y).sum().backward()
     np.testing.assert_array_equal(accumulated(x), np.full(shape, 3.0 - 6.0))
 
@@ -299,7 +299,7 @@ def test_activations_that_no_pullback_mentions_die_at_once() -> None:
 
     def chain() -> None:
         for _ in range(10):
-            total[0] = total[0] + 1.0  # addition remembers nothing
+            total[0] = total[0] + 1.0  # the pullback of an addition captures nothing
 
     assert peak_of(chain) < 2.5
 

@@ -161,7 +161,7 @@ def test_a_hook_that_raises_leaves_all_leaves_with_hooks_as_they_were() -> None:
         raise KeyError("stop")
 
     x.register_hook(refuse)
-    y.register_hook(lambda g: g * 2.0)  # the younger leaf, which the walk settles first
+    y.register_hook(lambda g: g * 2.0)  # the younger leaf, whose gradient is complete first
     with pytest.raises(KeyError):
         (x * y).sum().backward()
     assert x.grad is None and y.grad is None

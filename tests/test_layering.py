@@ -126,7 +126,7 @@ def test_imports_run_downwards(path: Path) -> None:
 def test_backend_numpy_reaches_its_package_only_when_called() -> None:
     at_import = {name for name, immediately in imports(PACKAGE / "backend" / "numpy.py") if immediately}
     assert "minigrad.backend" not in at_import
-    assert "minigrad.backend" in {name for name, _ in imports(PACKAGE / "backend" / "numpy.py")}  # `transfer` needs it
+    assert "minigrad.backend" in {name for name, _ in imports(PACKAGE / "backend" / "numpy.py")}  # needed by `transfer`
 
 
 @pytest.mark.parametrize("path", inside)

@@ -239,7 +239,7 @@ def test_a_part_is_one_node_whose_inputs_are_what_the_function_reached() -> None
     h = F.exp(w * 2.0)
     out = mg.recompute(lambda x, unused: F.tanh(x * h) * h, x, unused)
     assert out.node is not None and out.node.parents[0] is not None
-    assert set(out.node.parents[0].parents) == {x.node, h.node}  # not what lies behind h
+    assert set(out.node.parents[0].parents) == {x.node, h.node}  # but not w, from which h was computed
 
 
 def test_the_second_backward_and_retain_graph() -> None:

@@ -23,7 +23,7 @@ from minigrad.op import REGISTRY
 
 PLANTED = settings(
     max_examples=60,
-    derandomize=True,  # what it asserts at the end is that some drawn call exposed each error
+    derandomize=True,  # fixed, because the test asserts that some drawn call exposes each error
     phases=[Phase.generate],
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -57,7 +57,7 @@ def promoted(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "power", "maximum", "minimum"])
 @given(data=st.data())
 def test_two_arrays(name: str, data: st.DataObject) -> None:
-    kinds = DTYPES[:-1] if name in ("subtract", "power") else DTYPES  # NumPy subtracts no booleans
+    kinds = DTYPES[:-1] if name in ("subtract", "power") else DTYPES  # NumPy cannot subtract booleans
     low, high = {"divide": (1.0, 50.0), "power": (0.5, 4.0)}.get(name, (-50.0, 50.0))
     x, y = (data.draw(numbers(s, data.draw(st.sampled_from(kinds)), low, high)) for s in data.draw(broadcastable(2, max_dims=3)))
     if name == "divide":

@@ -70,7 +70,7 @@ def where(draw: Any) -> Sample:
 
 @case
 def clip(draw: Any) -> Sample:
-    low, high = draw(st.sampled_from([(-0.75, 1.15), (0.15, None), (None, -0.25), (0.55, 0.25)]))  # between tenths; once crossed
+    low, high = draw(st.sampled_from([(-0.75, 1.15), (0.15, None), (None, -0.25), (0.55, 0.25)]))  # no bound is a multiple of 0.1; in the last pair min > max
     return Sample((draw(arrays(shapes(), "tenths")),), {"min": low, "max": high})
 
 

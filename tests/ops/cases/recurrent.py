@@ -10,7 +10,7 @@ from strategies import arrays, packings
 
 
 def recurrence(draw: Any, gates: int, states: int, domain: str = "real", **constants: Any) -> Sample:
-    sequences, length = draw(st.sampled_from([(2, 2), (3, 2), (1, 3)]))  # a check runs some hundred times over all steps: few are enough
+    sequences, length = draw(st.sampled_from([(2, 2), (3, 2), (1, 3)]))  # few steps, because a check runs all of them some hundred times
     packing = draw(packings(max_sequences=sequences, max_length=length, masked_first=False))
     inputs, hidden = draw(st.sampled_from([(1, 1), (2, 1), (1, 1 if gates > 2 and draw(st.integers(0, 3)) else 2)]))
     height = gates * hidden
