@@ -190,7 +190,7 @@ def test_arrays_of_other_kinds_count_as_plain_ones(other: Any) -> None:
         for found, expected in ((x * other, ARRAY * plain), (other * x, ARRAY * plain), (F.linear(other, x), plain @ ARRAY.T)):
             assert type(found) is Tensor and type(found.array) is np.ndarray
             np.testing.assert_array_equal(found.numpy(), expected)
-    np.testing.assert_array_equal(F.multiply(other, other).numpy(), plain * plain)  # even for np.matrix, whose own `*` is the matrix product
+    np.testing.assert_array_equal(F.multiply(other, other).numpy(), plain * plain)  # for np.matrix, too, whose `*` is the matrix product
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def zeros_at(draw: Any) -> Sample:
 def embedding(draw: Any) -> Sample:
     rows, width = draw(st.integers(1, 5)), draw(st.integers(0, 3))
     ids = generator(draw).integers(0, rows, draw(shapes(max_dims=3, max_size=8)))
-    unused = sorted(set(range(rows)) - set(ids.reshape(-1).tolist()))  # the gradient of a padding row in use is set to 0 and is no derivative
+    unused = sorted(set(range(rows)) - set(ids.reshape(-1).tolist()))  # the gradient 0 of a padding row in use is not its derivative
     return Sample((draw(arrays((rows, width))), ids), {"padding_idx": draw(st.sampled_from([None, *unused]))})
 
 
