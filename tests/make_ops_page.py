@@ -38,9 +38,9 @@ INTRODUCTION = """# Operations
 
 Written by `python tests/make_ops_page.py` from the registry and the tests; do not edit.
 
-Shapes are written as NumPy's gufuncs write them: `*s` stands for any axes (those of several arguments broadcast together), `*b` for
-leading axes, `name:int` for integers. An operation has a pullback of its own; a composite is made of operations. Each is checked by
-`minigrad.check_op`: first and second derivatives against central differences in float64, nothing written to, float32 stays float32,
+Shapes are written as in NumPy's gufunc signatures: `*s` stands for any axes (those of several arguments broadcast together), `*b` for
+leading axes, `name:int` for integers. An operation has a pullback of its own; a composite is composed of operations. Each is checked by
+`minigrad.check_op`: first and second derivatives against central differences in float64, inputs not written to, float32 stays float32,
 any memory layout.
 
 ```python
@@ -92,7 +92,7 @@ def _cell(text: str) -> str:
 
 def _without_gradient() -> str:
     names = ", ".join(f"`{name}`" for name in sorted(ops.NON_DIFFERENTIABLE))
-    return f"## Functions without a gradient\n\nTheir results carry none: {names}.\n"
+    return f"## Functions without a gradient\n\nThe results of these never require one: {names}.\n"
 
 
 # ---------------------------------------------------------------- what fused operations keep
@@ -162,8 +162,8 @@ def _kept_table() -> str:
     lines = [
         "## What fused operations keep for the backward pass",
         "",
-        f"Measured on float32 calls with {ROWS} rows of width {WIDTH} (convolution: 2 images of 4×16×16): which inputs the pullback reads,",
-        "whether it reads the output, and the bytes of arrays of its own. A dropout mask is a recipe and takes nothing.",
+        f"Measured on float32 calls with {ROWS} rows of width {WIDTH} (convolution: 2 images of 4×16×16): which inputs the pullback keeps,",
+        "whether it keeps the output, and the bytes of its own arrays. The dropout mask in `dropout` and `dense_add_norm` is a byte per unit.",
         "",
         "| operation | inputs kept | keeps its output | own bytes | relative to the output |",
         "|---|---|---|---|---|",
@@ -201,8 +201,8 @@ def _conventions() -> str:
     lines = [
         "## Conventions at kinks, ties and edges",
         "",
-        "Each has a test of its number (`pytest -k test_e01`). The last column says what PyTorch 2.13 does where the same question can be",
-        "put to it: it meets the convention, fails it, or differs; `tests/oracle/test_edge_cases_oracle.py` measures that too.",
+        "Each has a numbered test (`pytest -k test_e01`). The last column says whether PyTorch 2.13 meets the convention, fails it or",
+        "differs, if it applies there; `tests/oracle/test_edge_cases_oracle.py` checks that, too.",
     ]
     heading = ""
     for number, tests in conventions().items():
