@@ -163,7 +163,7 @@ def _kept_table() -> str:
         "## What fused operations keep for the backward pass",
         "",
         f"Measured on float32 calls with {ROWS} rows of width {WIDTH} (convolution: 2 images of 4×16×16): which inputs the pullback keeps,",
-        "whether it keeps the output, and the bytes of its own arrays. The dropout mask in `dropout` and `dense_add_norm` is a byte per unit.",
+        "whether it keeps the output, and the bytes of its own arrays. Dropout masks (`dropout`, `dense_add_norm`) take a byte per unit.",
         "",
         "| operation | inputs kept | keeps its output | own bytes | relative to the output |",
         "|---|---|---|---|---|",
