@@ -94,7 +94,7 @@ def propagate(
     returns too few or too many gradients; NonFiniteError in anomaly mode.
     """
     nodes = reachable([root for root, _ in seeds], since)
-    wanted = set(nodes) if targets is None else set()
+    wanted = set(nodes) if targets is None else set()  # nodes whose gradient is needed; `walked`: nodes whose pullback is called
     if targets is not None:
         goals = set(targets)
         for node in nodes:  # earliest first: parents are decided before their children
@@ -154,7 +154,7 @@ def propagate(
                     f"the pullback of {node.name} gave {len(gradients)} gradients for {len(node.parents)} inputs: each has one, or None",
                     code="contract-pullback",
                 )
-            accumulated: Collection[int] = ()
+            accumulated: Collection[int] = ()  # indices of gradients that were accumulated together, to save launches
             if not (type(g) is np.ndarray or separate or checking or create_graph or targets is not None):
                 accumulated = accumulate_side_by_side(node.parents, gradients)
             for i, parent in enumerate(node.parents):

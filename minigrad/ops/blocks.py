@@ -32,6 +32,7 @@ parameters."""
 
 
 def _project(xp: Any, x: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Projections:
+    """Every row is a query."""
     qkv, through_inputs = linears.run(xp, (x, *weights, *biases), {}, keep=keep)
 
     def pullback(dq: Array | None, dqkv: Array, dquery_rows: Array) -> tuple[Array, list[Array]]:
@@ -43,6 +44,7 @@ def _project(xp: Any, x: Array, weights: tuple[Array, ...], biases: tuple[Array,
 
 
 def _project_first(xp: Any, x: Array, first_rows: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], keep: bool) -> Projections:
+    """Only the first rows are queries."""
     first, (through_rows, _) = take_rows.run(xp, (x, xp.like(first_rows, x)), {}, keep=keep)
     kv, through_keys = linears.run(xp, (x, *weights[1:], *biases[1:]), {}, keep=keep)
     q, through_queries = linears.run(xp, (first, weights[0], biases[0]), {}, keep=keep)
