@@ -5,8 +5,8 @@ x = mg.tensor([1.0, 2.0], requires_grad=True)
 (x * x).sum().backward()
 x.grad                                    # [2., 4.]
 
-Importing it loads what tensors, operations and derivatives need. The rooms built on these are loaded when they are first asked for: a
-small script or a short command should not wait for models that it does not use.
+Importing it loads tensors, operations and derivatives only. The subpackages built on them are loaded on first use, so that a small script
+or a short command does not wait for models that it never touches.
 """
 
 import sys
@@ -46,37 +46,37 @@ __all__ = [
     "vjp", "workers", "zeros",
 ]  # fmt: skip
 
-_ROOMS = ("data", "io", "models", "nn", "optim", "train", "workers")
-"""Packages that are loaded when they are first asked for."""
+_SUBPACKAGES = ("data", "io", "models", "nn", "optim", "train", "workers")
+"""Subpackages that are imported on first use."""
 
-_FUNCTIONS = {
+_LAZY_FUNCTIONS = {
     "audit": "minigrad.audit",
     "check_op": "minigrad.contract",
     "gradcheck": "minigrad.gradcheck",
     "pipeline": "minigrad.pipeline",
 }
-"""Functions that come with their module, which is loaded then."""
+"""Functions whose module is imported on first use, each with that module."""
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if not TYPE_CHECKING:  # type checkers see the imports above, and would take every misspelt name for one that this finds
+if not TYPE_CHECKING:  # type checkers see the imports above; with __getattr__ they would accept every misspelt name
 
     def __getattr__(name: str) -> Any:
-        if name in _ROOMS:
+        if name in _SUBPACKAGES:
             return import_module(f"minigrad.{name}")
-        if name in _FUNCTIONS:
-            return getattr(import_module(_FUNCTIONS[name]), name)
+        if name in _LAZY_FUNCTIONS:
+            return getattr(import_module(_LAZY_FUNCTIONS[name]), name)
         raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
 
 
 class _Package(ModuleType):
-    """Python hangs a submodule under its name here whenever it is loaded; `audit`, `gradcheck` and `pipeline` stay the functions."""
+    """Keeps `audit`, `gradcheck` and `pipeline` functions, although importing a submodule sets the attribute of its name to the module."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, getattr(value, name) if name in _FUNCTIONS and isinstance(value, ModuleType) else value)
+        super().__setattr__(name, getattr(value, name) if name in _LAZY_FUNCTIONS and isinstance(value, ModuleType) else value)
 
 
 sys.modules[__name__].__class__ = _Package

@@ -1,7 +1,7 @@
 """Anomaly mode: find the operation that made the first NaN or infinity, forward or backward, and the user's line that called it.
 
-An operation is said to have *made* a bad number only when everything it read was finite; otherwise the input that brought it is named.
-Negative infinity that an operand already holds may pass through (masks are written so); whatever else comes of it is reported.
+An operation is said to have *made* a bad number only if all its inputs were finite; otherwise the bad input is named. Negative infinity
+that is already in an input may pass through (additive masks hold it); NaN and positive infinity that result from it are reported.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ _PACKAGE = os.path.dirname(__file__) + os.sep
 def detect_anomaly() -> Mode[bool]:
     """Context manager or decorator: the first NaN or infinity, forward or backward, raises a NonFiniteError that names its operation.
 
-    Each recorded operation also notes the user's line that called it, so run the forward pass inside, too. Infinite entries of masks may
-    pass (see this module). A backward pass that raises inside this mode adds to no `.grad`. It is slow: every result is read once more.
+    Run the forward pass inside, too, because each recorded operation then notes the user's line that called it. Negative infinity in masks
+    may pass. A backward pass that raises in this mode changes no `.grad`. The mode is slow: every result is read once more.
     """
     return Mode(detecting, True)
 
 
 class Call(NamedTuple):
-    """What anomaly mode notes on the node of a recorded operation."""
+    """The record that anomaly mode attaches to the node of an operation."""
 
     line: str
     """The user's file:line."""
     tainted: str
-    """The inputs that were not finite, in words; empty if all were."""
+    """A description of the inputs that were not finite; empty if all were."""
 
 
 def checked_call(name: str, args: tuple[Any, ...], arrays: list[Any], constants: dict[str, Any], output: Any) -> Call:
-    """Look at what an operation read and made.
+    """Check the inputs and outputs of an operation.
 
     Raises: NonFiniteError naming the operation, its line, the inputs and the number of bad entries.
     """
-    numbers = [(f"input {i}{_named(arg)}", array) for i, (arg, array) in enumerate(zip(args, arrays, strict=True)) if array is not None]
+    numbers = [(f"input {i}{_name_of(arg)}", array) for i, (arg, array) in enumerate(zip(args, arrays, strict=True)) if array is not None]
     numbers += [(f"the constant {key}", value) for key, value in constants.items() if isinstance(value, float | np.floating)]
-    tainted = [(what, value) for what, value in numbers if _bad(value)]
-    call = Call(_users_line(), "; ".join(f"{what} held {_bad(value)}" for what, value in tainted))
+    tainted = [(what, value) for what, value in numbers if _describe_bad(value)]
+    call = Call(_callers_line(), "; ".join(f"{what} held {_describe_bad(value)}" for what, value in tainted))
     masked = any(np.isneginf(_host(value)).any() for _, value in tainted)
     outputs = output if type(output) is tuple else (output,)
     for i, result in enumerate(outputs):
-        bad = _bad(result, but_negative_infinity=masked)
+        bad = _describe_bad(result, but_negative_infinity=masked)
         if bad:
             where = f"output {i}" if len(outputs) > 1 else "output"
             read = ", ".join(f"{what} {described(value)}" for what, value in numbers)
@@ -66,18 +66,18 @@ def checked_call(name: str, args: tuple[Any, ...], arrays: list[Any], constants:
 
 
 def check_gradient(gradient: Any, what: str, node: Any) -> None:
-    """Look at a gradient before the pullback of `node` receives it. Raises: NonFiniteError."""
-    bad = _bad(_array(gradient))
+    """Check a gradient before the pullback of `node` receives it. Raises: NonFiniteError."""
+    bad = _describe_bad(_array(gradient))
     if bad:
         raise NonFiniteError(f"backward: {what} {_output_of(node)} of shape {tuple(gradient.shape)} holds {bad}")
 
 
-def check_pulled(node: Any, i: int, gradient: Any) -> None:
-    """Look at the gradient that the pullback of `node` returned for its input number i; what it received was finite.
+def check_input_gradient(node: Any, i: int, gradient: Any) -> None:
+    """Check the gradient that the pullback of `node`, given a finite gradient, returned for input i.
 
     Raises: NonFiniteError naming the operation, its line, the input and the number of bad entries.
     """
-    bad = _bad(_array(gradient))
+    bad = _describe_bad(_array(gradient))
     if bad:
         call: Call | None = node.origin
         line = f"called at {call.line}" if call else "recorded outside of detect_anomaly() or by create_graph, which leaves no line"
@@ -97,15 +97,15 @@ def _output_of(node: Any) -> str:
 
 def _array(gradient: Any) -> Any:
     plain = dense(gradient)
-    return getattr(plain, "array", plain)  # with create_graph gradients are Tensors
+    return getattr(plain, "array", plain)  # with create_graph, gradients are Tensors
 
 
 def _host(value: Any) -> np.ndarray[Any, Any]:
-    return to_numpy(value) if hasattr(value, "get") else np.asarray(value)  # numbers and NumPy's scalars have no device
+    return to_numpy(value) if hasattr(value, "get") else np.asarray(value)  # numbers and NumPy scalars have no device
 
 
-def _bad(value: Any, but_negative_infinity: bool = False) -> str:
-    """The non-finite entries in words, empty if there are none."""
+def _describe_bad(value: Any, but_negative_infinity: bool = False) -> str:
+    """A description of the non-finite entries, empty if there are none."""
     array = _host(value)
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return ""
@@ -116,17 +116,17 @@ def _bad(value: Any, but_negative_infinity: bool = False) -> str:
     return f"{sum(counts.values())} non-finite of {array.size} values ({kinds})" if kinds else ""
 
 
-def _named(arg: Any) -> str:
-    name = getattr(arg, "name", "")  # parameters know the path under which their module holds them
+def _name_of(arg: Any) -> str:
+    name = getattr(arg, "name", "")  # of a parameter: its path in the model
     return f" ({name})" if name else ""
 
 
 def described(value: Any) -> str:
-    """An operand for a message: dtype and shape of an array, a number as it is."""
+    """An operand in an error message: dtype and shape of an array, the value of a number."""
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
 
 
-def _users_line() -> str:
+def _callers_line() -> str:
     """file:line of the innermost frame outside of minigrad."""
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):

@@ -1,4 +1,4 @@
-"""What an audit found: the verdicts, the table, and the error that carries it."""
+"""The result of an audit: the verdicts, the table, and the error that carries it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MEANINGS = {
     "unused": "the loss does not depend on it: freeze it, or use it",
     "unregistered": "the loss depends on it, but the model does not know it, so no optimizer would train it and no file would hold it",
 }
-"""Every verdict. Those of FAILED make an audit fail."""
+"""Every verdict with its explanation. Those in FAILED make an audit fail."""
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """What was found about one parameter. `relative_error` is |difference| / |gradient|, NaN where nothing was compared."""
+    """The result for one parameter. `relative_error` is |difference| / |gradient|, NaN where nothing was compared."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class AuditRow:
 
 @dataclass(frozen=True)
 class Audit:
-    """The findings for all parameters. True if nothing failed; printed as a table."""
+    """The results for all parameters. Its truth value says whether all passed; `str` gives the table."""
 
     loss: float
     rows: tuple[AuditRow, ...]
@@ -63,7 +63,7 @@ class Audit:
 
 
 class AuditError(GradientCheckError):
-    """A model's gradient is wrong, or does not reach a parameter that is to be trained. `audit` holds the whole table."""
+    """A model's gradient is wrong, or does not reach a trainable parameter. `audit` holds the whole table."""
 
     code = "audit"
 

@@ -1,6 +1,6 @@
-"""The walk back along the tape, from a result to its inputs.
+"""The backward pass: `propagate` carries gradients along the tape from a result to its inputs.
 
-It is iterative, frees each pullback right after use, and adds gradients up in place where it owns the buffer.
+It is iterative, frees each pullback right after use, and sums gradients in place where it owns the buffer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.anomaly import check_gradient, check_pulled, detecting
+from minigrad.anomaly import check_gradient, check_input_gradient, detecting
 from minigrad.backend import namespace_of
 from minigrad.backend.gradients import LAZY, RowSparse, dense, read_only
 from minigrad.errors import ContractError, GraphError, MinigradError
@@ -21,9 +21,9 @@ from minigrad.tape import Gradient, Leaf, Node, Pullback, accumulate_side_by_sid
 
 
 def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
-    """Undo broadcasting: sum the gradient over the axes along which an input of `shape` was repeated.
+    """Undo broadcasting: sum the gradient over the axes along which an input of `shape` was broadcast.
 
-    Raises: ContractError for a gradient that no sum brings to that shape.
+    Raises: ContractError for a gradient that cannot be summed to that shape.
     """
     if gradient.shape == shape:
         return gradient
@@ -39,7 +39,7 @@ def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
 
 
 def reachable(roots: Sequence[Node], since: int = 0) -> list[Node]:
-    """All nodes from `roots` back to the leaves, earliest first; what was recorded before `since` is not looked behind."""
+    """All nodes from `roots` back to the leaves, earliest first. Parents of nodes recorded before `since` are not followed."""
     seen, stack = set(roots), list(roots)
     while stack:
         node = stack.pop()
@@ -53,10 +53,7 @@ def reachable(roots: Sequence[Node], since: int = 0) -> list[Node]:
 
 
 def _check_usable(nodes: list[Node], walked: set[Node], create_graph: bool) -> None:
-    """Find every reason not to walk back before the first gradient is added anywhere.
-
-    Raises: GraphError.
-    """
+    """Check that the backward pass is possible, before any gradient is accumulated. Raises: GraphError if it is not."""
     for node in reversed(nodes):
         for leaf, version in node.guards:
             if leaf.version != version:
@@ -89,25 +86,25 @@ def propagate(
 ) -> dict[Node, Gradient]:
     """Carry gradients from the nodes of `seeds` back through the graph.
 
-    With `targets` None every leaf accumulates its gradient; otherwise leaves stay as they are and the gradients of the
-    targets are returned (a target the roots do not depend on is absent), and only paths that lead to a target are walked.
-    Nodes recorded before `since` are ends: they are not walked through, and their hooks are left to the walk that does so.
+    Without `targets` every leaf accumulates its gradient. With them leaves are left alone, only paths that lead to a target are followed,
+    and the targets' gradients are returned (without those that the seeds do not depend on). Nodes recorded before `since` are end points:
+    the pass does not go through them and does not run their hooks, which belong to the outer backward pass.
 
     Raises: GraphError (codes graph-freed, graph-stale, graph-order); ContractError for a pullback that writes to its incoming gradient or
-    gives too few or too many gradients; NonFiniteError in anomaly mode.
+    returns too few or too many gradients; NonFiniteError in anomaly mode.
     """
     nodes = reachable([root for root, _ in seeds], since)
-    wanted = set(nodes) if targets is None else set()
+    wanted = set(nodes) if targets is None else set()  # nodes whose gradient is needed; `walked`: nodes whose pullback is called
     if targets is not None:
         goals = set(targets)
-        for node in nodes:  # earliest first: parents are settled before their children
+        for node in nodes:  # earliest first: parents are decided before their children
             if node in goals or any(parent in wanted for parent in node.parents):
                 wanted.add(node)
     walked = wanted if targets is None else {n for n in nodes if n in wanted and n.order >= since and any(p in wanted for p in n.parents)}
     _check_usable(nodes, walked, create_graph)
     checking = detecting.get()
     pending: dict[Node, Gradient] = {}
-    owned: set[Node] = set()  # nodes whose pending gradient is a buffer made here, free to be added to in place
+    owned: set[Node] = set()  # nodes whose pending gradient is a buffer allocated here, which may be added to in place
     for root, gradient in seeds:
         if checking:
             check_gradient(gradient, "the gradient that was passed in at", root)
@@ -116,7 +113,7 @@ def propagate(
         else:
             pending[root] = gradient
     results: dict[Node, Gradient] = {}
-    complete: list[tuple[Leaf, Gradient]] = []
+    leaf_totals: list[tuple[Leaf, Gradient]] = []
     while nodes:
         node = nodes.pop()
         g = pending.pop(node, None)
@@ -133,22 +130,22 @@ def propagate(
             results[node] = g
         if not node.parents or node not in wanted:
             if targets is None and isinstance(node, Leaf):
-                complete.append((node, g))
+                leaf_totals.append((node, g))
             continue
         if node not in walked:
             continue
-        if node.output_index is not None:  # one output of several: hand g to its place in the parent's list
+        if node.output_index is not None:  # one output of several: put g into the parent's list of gradients
             source: Any = node.parents[0]
             pending.setdefault(source, [None] * len(source.shape))[node.output_index] = dense(g)
             continue
         pullback = node.pullback
         if create_graph and node.replay is not None:
-            pullback = _unwatched(node.replay) if checking else node.replay()
+            pullback = _without_anomaly_checks(node.replay) if checking else node.replay()
         if not (retain_graph or create_graph):
             node.pullback = None
         g = tuple([read_only(part) for part in g]) if type(g) is list else read_only(g)
         try:
-            separate = type(pullback) is tuple  # a function per input: each gradient is handed on before the next is computed
+            separate = type(pullback) is tuple  # one function per input: each gradient is passed on before the next is computed
             gradients = pullback if separate else pullback(g)
             if type(gradients) is not tuple:
                 gradients = (gradients,)
@@ -157,11 +154,11 @@ def propagate(
                     f"the pullback of {node.name} gave {len(gradients)} gradients for {len(node.parents)} inputs: each has one, or None",
                     code="contract-pullback",
                 )
-            at_once: Collection[int] = ()
+            accumulated: Collection[int] = ()  # indices of gradients that were accumulated together, to save launches
             if not (type(g) is np.ndarray or separate or checking or create_graph or targets is not None):
-                at_once = accumulate_side_by_side(node.parents, gradients)
+                accumulated = accumulate_side_by_side(node.parents, gradients)
             for i, parent in enumerate(node.parents):
-                if parent is None or parent not in wanted or i in at_once:
+                if parent is None or parent not in wanted or i in accumulated:
                     continue
                 contribution = gradients[i]
                 if separate and contribution is not None:
@@ -169,7 +166,7 @@ def propagate(
                 if contribution is None:
                     continue
                 if checking:
-                    check_pulled(node, i, contribution)
+                    check_input_gradient(node, i, contribution)
                 if contribution.shape != parent.shape:
                     contribution = sum_to(contribution, parent.shape)
                 if contribution.dtype != parent.dtype:
@@ -188,14 +185,14 @@ def propagate(
                 "let it make one of its own",
                 code="contract-purity",
             ) from error
-        pullback = g = gradients = contribution = None  # let go of the buffers before the next pullback runs
-    for leaf, total in complete:  # last, so that a hook or a check that raised has added nothing to these
+        pullback = g = gradients = contribution = None  # free the buffers before the next pullback runs
+    for leaf, total in leaf_totals:  # last, so that after an error in a hook or a check these leaves are unchanged
         leaf.accumulate(total)
     return results
 
 
-def _unwatched(replay: Callable[[], Pullback]) -> Pullback:
-    """A replayed pullback in anomaly mode: its steps are operations on Tensors, and what is infinite there for a moment is none."""
+def _without_anomaly_checks(replay: Callable[[], Pullback]) -> Pullback:
+    """A replayed pullback without anomaly checks: it consists of operations on Tensors, whose intermediate results may be infinite."""
     off = Mode(detecting, False)
     pullback = off(replay)()
     return tuple([None if f is None else off(f) for f in pullback]) if type(pullback) is tuple else off(pullback)
@@ -204,7 +201,7 @@ def _unwatched(replay: Callable[[], Pullback]) -> Pullback:
 def _add(pending: dict[Node, Gradient], owned: set[Node], node: Node, contribution: Gradient, *, in_place: bool) -> None:
     """Add a gradient to the one that is pending for `node`.
 
-    A single contribution is borrowed and must not be written to. A sum of two is an array of ours, into which later ones are added.
+    A single contribution is borrowed and must not be written to. The sum of two is a new array, to which later ones are added in place.
     """
     earlier = pending[node]
     if isinstance(earlier, RowSparse) and isinstance(contribution, RowSparse):

@@ -1,6 +1,6 @@
-"""The contract that every operation keeps, proved for one call of it: right derivatives, and no surprises.
+"""`check_op`: test that one call of an operation keeps the contract of all operations (right derivatives, no side effects).
 
-minigrad's own tests run `check_op` over samples of every operation; run it on an operation of your own.
+minigrad's own tests run it on samples of every operation; run it on an operation of your own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NumpyArray = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """The same numbers in another memory layout: `view(store(x))` equals x. Both work on arrays, `view` on Tensors too."""
+    """A memory layout for the same numbers: `view(store(x))` equals x. Both functions take arrays, `view` also Tensors."""
 
     name: str
     store: Callable[[NumpyArray], NumpyArray]
@@ -48,26 +48,25 @@ LAYOUTS = (
 
 
 ROUNDING: dict[type[np.floating[Any]], tuple[float, float]] = {np.float64: (1e-11, 1e-11), np.float32: (1e-3, 1e-3)}
-"""(rtol, atol) between two ways of computing the same; float32 is checked, too, because it takes the fast version where there is one."""
+"""(rtol, atol) between two ways of computing the same. float32 is checked because fused kernels, where there are any, run in it."""
 
 
 def check_op(
     function: Callable[..., Any], args: Sequence[Any], constants: Mapping[str, Any] | None = None, *, seed: int = 0, same_dtype: bool = True
 ) -> GradientCheck:
-    """Prove the contract of an operation (or any function of tensors) for `function(*args, **constants)`.
+    """Check the contract of an operation (or any function of tensors) for `function(*args, **constants)`.
 
     - First and second derivatives equal central differences (`gradcheck`), whatever the memory layout of the inputs.
-    - Nothing that it was given or keeps is written to: inputs, outputs and incoming gradients stay as they are, and pulling twice gives
-      the same bits.
-    - Run on Tensors (`higher_order`) it has the same value and gradient as on arrays; without a gradient wanted, the same value.
+    - Inputs, outputs and incoming gradients are not written to, and running the pullback twice gives the same bits.
+    - On Tensors (`higher_order`) value and gradient are those on arrays; when no gradient is required, the value is the same.
     - float32 in, float32 out; a gradient has its input's shape and dtype (`same_dtype=False` for a function that changes the dtype).
-    - Transposed, reversed, sliced and repeated arrays, as inputs and as incoming gradients, change neither value nor gradient.
+    - Transposed, reversed, sliced and broadcast arrays, as inputs and as incoming gradients, change neither value nor gradient.
 
-    Values and derivatives should be of order 1, for which the tolerances are made. float32 is compared with float64 to about three digits.
-    args: arrays (or lists) of floats are the inputs whose gradient is checked, in float64; everything else is passed on as it is.
-    seed: chooses layouts, directions and incoming gradients.
+    The tolerances are for values and derivatives of order 1. float32 is compared with float64 to about three digits.
+    args: arrays (or lists) of floats are the inputs whose gradients are checked, in float64; everything else is passed through.
+    seed: determines layouts, directions and incoming gradients.
     Raises: GradientCheckError for a wrong derivative; ContractError for any other broken rule; ArgumentError without a floating input;
-    DTypeError for a list that is no array, or a result that is no Tensor.
+    DTypeError for a list that cannot become an array, or a result that is not a Tensor.
     """
     call = _Call(function, [_in_float64(a) for a in args], dict(constants or {}), np.random.default_rng(seed))
     if not call.floating:
@@ -97,7 +96,7 @@ def _in_float64(arg: Any) -> Any:
 
 
 class _Call:
-    """One call of the function, repeated with its arrays in other forms."""
+    """One call of the function, which the checks repeat with other dtypes and memory layouts."""
 
     def __init__(self, function: Callable[..., Any], args: list[Any], constants: dict[str, Any], rng: np.random.Generator) -> None:
         self.function, self.args, self.constants, self.rng = function, args, constants, rng
@@ -115,23 +114,23 @@ class _Call:
     def run(
         self, args: Sequence[Any], incoming: Callable[[Tensor], NumpyArray] | None = None, *, twice: bool = False, **how: bool
     ) -> tuple[list[NumpyArray], list[NumpyArray]]:
-        """Values and gradients. The arrays are used as they are, not copied: their layout and their flags matter.
+        """Values and gradients. The arrays are not copied, because their layout and flags matter.
 
-        incoming: the gradient for an output. twice: pull two times and compare.
+        incoming: makes the incoming gradient of an output. twice: run the pullbacks a second time and compare.
         """
         leaves = {i: Tensor.wrap(args[i]).requires_grad_() for i in self.floating}
         outputs = self.outputs([leaves.get(i, a) for i, a in enumerate(args)])
         values = [out.array for out in outputs]
         watched = [*values, *(a for a in args if isinstance(a, np.ndarray))]
         before = [np.array(a) for a in watched]
-        pulled = [self._pulled(outputs, list(leaves.values()), incoming or _uneven, **how) for _ in range(1 + twice)]
+        found = [self._gradients(outputs, list(leaves.values()), incoming or _random_gradient, **how) for _ in range(1 + twice)]
         if not all(np.array_equal(now, then, equal_nan=now.dtype.kind == "f") for now, then in zip(watched, before, strict=True)):
             raise ContractError("an input or an output was changed", code="contract-purity")
-        if twice and not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*pulled, strict=True)):
+        if twice and not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True)):
             raise ContractError("pulling a second time gives another gradient: the pullback changes what it keeps", code="contract-purity")
-        return values, pulled[0]
+        return values, found[0]
 
-    def _pulled(
+    def _gradients(
         self, outputs: list[Tensor], leaves: list[Tensor], incoming: Callable[[Tensor], NumpyArray], **how: bool
     ) -> list[NumpyArray]:
         totals = [np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -140,7 +139,7 @@ class _Call:
                 continue
             g = incoming(out)
             g.flags.writeable = False
-            for i, found in enumerate(self._walked(out, leaves, g, **how)):
+            for i, found in enumerate(self._grad(out, leaves, g, **how)):
                 if found is None:
                     continue
                 if found.shape != leaves[i].shape or found.dtype != leaves[i].dtype:
@@ -152,8 +151,8 @@ class _Call:
                 totals[i] = totals[i] + found.detach().numpy()
         return totals
 
-    def _walked(self, out: Tensor, leaves: list[Tensor], g: NumpyArray, **how: bool) -> tuple[Tensor | None, ...]:
-        """What the pullback returns, its errors explained: it is called by the engine, far from its definition."""
+    def _grad(self, out: Tensor, leaves: list[Tensor], g: NumpyArray, **how: bool) -> tuple[Tensor | None, ...]:
+        """The gradients of one output. Exceptions in a pullback become a ContractError that says what a pullback takes and returns."""
         try:
             return grad(out, leaves, Tensor.wrap(g), retain_graph=True, **how)
         except MinigradError:
@@ -170,7 +169,7 @@ class _Call:
     def with_floating(self, change: Callable[[NumpyArray], NumpyArray]) -> list[Any]:
         return [change(a) if i in self.floating else a for i, a in enumerate(self.args)]
 
-    # ---------------------------------------------------------------- the rules
+    # ---------------------------------------------------------------- checks
     def check_purity(self, dtype: type[np.floating[Any]]) -> None:
         order: Any = self.rng.choice(["C", "F"])
         args = [np.array(a, dtype if i in self.floating else None, order=order) if isinstance(a, np.ndarray) else a
@@ -188,7 +187,7 @@ class _Call:
             replayed, found = self.run(self.args, create_graph=True)
         same = "run on Tensors it has another"
         _close(replayed, values, f"{same} value", "contract-tensors", 1e-12, 1e-12)
-        _close(found, gradients, f"{same} gradient", "contract-tensors", 1e-12, 1e-12)  # not exactly: sums may run in another order
+        _close(found, gradients, f"{same} gradient", "contract-tensors", 1e-12, 1e-12)  # not bit for bit: the order of sums may differ
 
     def check_float32(self, values: list[NumpyArray], gradients: list[NumpyArray]) -> None:
         values32, found = self.run(self.with_floating(lambda a: a.astype(np.float32)))
@@ -196,7 +195,8 @@ class _Call:
             wanted = np.dtype(np.float32) if then.dtype.kind == "f" else then.dtype
             if now.dtype != wanted:
                 raise ContractError(f"float32 inputs gave {now.dtype}, not {wanted}", code="contract-dtype")
-        # Seven digits, less what sums and quotients cost: a wrong formula is far off. 1/σ of a norm multiplies rounding in the gradient.
+        # float32 has seven digits, some of which sums and quotients cost (in a gradient also the factor 1/σ of a norm); a wrong formula
+        # differs by far more.
         _close(values32, values, "in float32 it has another value", "contract-dtype", 2e-4, 2e-4)
         for a, b in zip(found, gradients, strict=True):
             _close([a], [b], "in float32 it has another gradient", "contract-dtype", 1e-3, 1e-3 * max(1.0, np.abs(b).max(initial=0.0)))
@@ -205,13 +205,13 @@ class _Call:
         plain = self.with_floating(lambda a: a.astype(dtype))
         expected = self.run(plain)
         what, code = "with arrays in another memory layout it has another", "contract-layout"
-        for shift in range(len(LAYOUTS)):  # every array has every layout once, each time beside others
+        for shift in range(len(LAYOUTS)):  # every array gets every layout once, in a different combination each time
 
             def incoming(out: Tensor, layout: int = -1 - shift) -> NumpyArray:
-                return _laid_out(_uneven(out), layout)
+                return _in_layout(_random_gradient(out), layout)
 
-            found = self.run([_laid_out(a, i + shift) if isinstance(a, np.ndarray) else a for i, a in enumerate(plain)], incoming)
-            _close(found[0], expected[0], f"{what} value", code, *ROUNDING[dtype])  # BLAS may add in another order
+            found = self.run([_in_layout(a, i + shift) if isinstance(a, np.ndarray) else a for i, a in enumerate(plain)], incoming)
+            _close(found[0], expected[0], f"{what} value", code, *ROUNDING[dtype])  # the order of sums in BLAS may differ
             _close(found[1], expected[1], f"{what} gradient", code, *ROUNDING[dtype])
         _, repeated = self.run(plain, lambda out: np.broadcast_to(out.dtype.type(1.5), out.shape))  # strides 0
         _, written_out = self.run(plain, lambda out: np.full(out.shape, 1.5, out.dtype))
@@ -230,13 +230,13 @@ class _Call:
         return gradcheck(seen, stored, order=2, seed=seed)
 
 
-def _laid_out(array: NumpyArray, number: int) -> NumpyArray:
+def _in_layout(array: NumpyArray, number: int) -> NumpyArray:
     layout = LAYOUTS[number % len(LAYOUTS)]
     return np.asarray(layout.view(layout.store(array)))
 
 
-def _uneven(out: Tensor) -> NumpyArray:
-    """An incoming gradient without symmetries, the same for every output of a shape."""
+def _random_gradient(out: Tensor) -> NumpyArray:
+    """A random incoming gradient, the same for every output of one shape."""
     return np.random.default_rng(out.size).uniform(0.5, 1.5, out.shape).astype(out.dtype)
 
 

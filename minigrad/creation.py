@@ -1,4 +1,4 @@
-"""Tensors from nothing: zeros, ones, full, eye, arange, random numbers, and `tensor` for data."""
+"""Functions that create tensors: zeros, ones, full, eye, arange, random numbers, and `tensor` for data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT = "float32"
 
 
 def tensor(data: Any, requires_grad: bool = False, dtype: Any = None, device: str | None = None) -> Tensor:
-    """A Tensor of `data`; see `Tensor`."""
+    """A Tensor from `data`; see `Tensor`."""
     return Tensor(data, requires_grad, dtype, device)
 
 
@@ -44,12 +44,12 @@ def eye(n: int, m: int | None = None, dtype: Any = DEFAULT, device: str | None =
 
 
 def randn(*shape: int | Sequence[int], dtype: Any = DEFAULT, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """Standard normal numbers from the context's seed (`manual_seed`). The shape is given side by side or as one tuple."""
+    """Standard normal numbers from the context's seed (`manual_seed`). The shape is one tuple or several integers."""
     return Tensor(_drawn(current().init.standard_normal, shape, dtype), requires_grad, device=device)
 
 
 def rand(*shape: int | Sequence[int], dtype: Any = DEFAULT, device: str | None = None, requires_grad: bool = False) -> Tensor:
-    """Numbers uniform in 0 … 1 (without 1) from the context's seed (`manual_seed`). The shape is given side by side or as one tuple."""
+    """Uniform numbers in [0, 1) from the context's seed (`manual_seed`). The shape is one tuple or several integers."""
     return Tensor(_drawn(current().init.random, shape, dtype), requires_grad, device=device)
 
 

@@ -1,4 +1,4 @@
-"""Derivatives as values: gradients, vector-Jacobian and Hessian-vector products, whole Jacobians; every `.grad` is left alone."""
+"""Derivatives as values: gradients, vector-Jacobian and Hessian-vector products, whole Jacobians. None of them changes a `.grad`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def grad(
     create_graph: bool = False,
     retain_graph: bool | None = None,
 ) -> Any:
-    """The gradient of `output` by each of `inputs` (leaves or computed tensors): a Tensor, or None where output does not depend on it.
+    """The gradient of `output` with respect to each of `inputs` (leaves or computed tensors), None where output does not depend on it.
 
-    One input gives one result, a sequence a tuple. `gradient` is what to multiply with (1 for a single element). With
-    `create_graph=True`, inside `higher_order()`, the results can be differentiated again. The graph is freed unless it is retained
-    (default: retained exactly when `create_graph` is set).
+    One input gives a Tensor, a sequence of inputs a tuple. `gradient` is the incoming gradient (by default 1, for a single element). With
+    `create_graph=True`, inside `higher_order()`, the results can be differentiated again. The graph is freed unless `retain_graph` is set
+    (default: the value of `create_graph`).
 
     Raises: GraphError if nothing was recorded or an input requires no gradient; ShapeError for a wrong `gradient`.
     """
@@ -64,7 +64,7 @@ def _as_tensor(gradient: Any) -> Tensor:
 
 
 def value_and_grad(function: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Tensor, Any]]:
-    """A function that returns `function`'s value and its gradient by the argument(s) `argnums` (by position).
+    """A function that returns `function`'s value and its gradient with respect to the positional argument(s) `argnums`.
 
     Arguments may be tensors, arrays or numbers; the value must have one element.
     Raises: ArgumentError if `argnums` names a position that was not passed.
@@ -88,15 +88,15 @@ def vjp(function: Callable[..., Any], *inputs: TensorLike, create_graph: bool = 
     """`function(*inputs)` and the function `pull` that multiplies its Jacobian J from the left: pull(v) = vᵀJ.
 
     function: returns a Tensor or a tuple of them. pull takes one cotangent per output (of its shape; a tuple for a tuple) and returns one
-    gradient per input (a tuple for several), zeros where nothing depends on it; it may be called as often as wanted.
-    inputs: a tensor (or Parameter) that requires a gradient is used itself, so what the function reaches without its arguments counts,
-    too; all others are copied. create_graph: the outputs and what `pull` returns can be differentiated again, by these tensors.
+    gradient per input (a tuple for several), zeros for an input that no output depends on; it may be called repeatedly.
+    inputs: a tensor (or Parameter) that requires a gradient is used itself, so that it also counts where the function uses it without
+    its arguments; all others are copied. create_graph: outputs and results of `pull` can be differentiated again by these tensors.
 
-    Raises: DTypeError for an input that is not floating or a result that is no Tensor; ShapeError for cotangents that do not fit;
+    Raises: DTypeError for an input that is not floating or a result that is not a Tensor; ShapeError for cotangents that do not fit;
     ArgumentError for no inputs, or one tensor passed twice.
     """
     leaves = _leaves("vjp", inputs)
-    returned, pull = _pulling("vjp", function, leaves, create_graph)
+    returned, pull = _vjp("vjp", function, leaves, create_graph)
     several = isinstance(returned, tuple)
 
     def pullback(cotangents: Any) -> Any:
@@ -109,13 +109,13 @@ def vjp(function: Callable[..., Any], *inputs: TensorLike, create_graph: bool = 
 
 
 def jacobian(function: Callable[..., Tensor], inputs: TensorLike | Sequence[TensorLike], create_graph: bool = False) -> Any:
-    """All derivatives of `function(*inputs)` by each of `inputs`: one input gives a Tensor, a list or tuple of inputs a tuple.
+    """The Jacobian of `function(*inputs)` for each of `inputs`: one input gives a Tensor, a list or tuple of inputs a tuple.
 
-    Shapes: (*output, *input). Takes one walk per element of the output. inputs, create_graph: as for `vjp`.
+    Shapes: (*output, *input). It takes one backward pass per element of the output. inputs, create_graph: as for `vjp`.
     Raises: as `vjp`; DTypeError for a function that returns a tuple, integers or booleans.
     """
     leaves = _leaves("jacobian", inputs)
-    output, pull = _pulling("jacobian", function, leaves, create_graph)
+    output, pull = _vjp("jacobian", function, leaves, create_graph)
     if not isinstance(output, Tensor):
         raise DTypeError("jacobian: the function must return one Tensor, it returned a tuple; `vjp` takes those")
     _check_floating("jacobian", output)
@@ -125,32 +125,33 @@ def jacobian(function: Callable[..., Tensor], inputs: TensorLike | Sequence[Tens
         ops.stack([row[i] for row in rows]).reshape(output.shape + x.shape) if rows else _zeros(x, output.shape)
         for i, x in enumerate(leaves)
     )
-    return found if _are_several(inputs) else found[0]
+    return found if _is_sequence(inputs) else found[0]
 
 
 def hvp(function: Callable[..., Tensor], inputs: TensorLike | Sequence[TensorLike], vectors: Any, create_graph: bool = False) -> Any:
-    """The Hessian of the number `function(*inputs)` times `vectors`, which have the inputs' shapes: H v = ∇⟨∇f, v⟩.
+    """The Hessian of the scalar `function(*inputs)` times `vectors`, which have the inputs' shapes: H v = ∇⟨∇f, v⟩.
 
-    One input gives a Tensor, a list or tuple of inputs a tuple, each with the cross derivatives. It costs a few gradients, whatever the
-    size. inputs, create_graph: as for `vjp`. Raises: as `vjp`; ShapeError for a value with several elements or a vector that does not fit.
+    One input gives a Tensor; a list or tuple of inputs gives a tuple, cross derivatives included. It costs as much as a few gradients, at
+    any size. inputs, create_graph: as for `vjp`. Raises: as `vjp`; ShapeError for a value with several elements or a vector that does not
+    fit.
     """
     leaves = _leaves("hvp", inputs)
-    _, pull = _pulling("hvp", _gradient_of("hvp", function), leaves, create_graph)
-    found = pull(vectors if _are_several(inputs) else (vectors,))  # v · H, which is H · v because the Hessian is symmetric
-    return found if _are_several(inputs) else found[0]
+    _, pull = _vjp("hvp", _gradient_function("hvp", function), leaves, create_graph)
+    found = pull(vectors if _is_sequence(inputs) else (vectors,))  # v · H, which is H · v because the Hessian is symmetric
+    return found if _is_sequence(inputs) else found[0]
 
 
 def hessian(function: Callable[..., Tensor], x: TensorLike, create_graph: bool = False) -> Tensor:
-    """All second derivatives of the number `function(x)`. Shapes: (*x, *x). Raises: as `hvp`."""
-    gradient = _gradient_of("hessian", function)
+    """The Hessian of the scalar `function(x)`: all its second derivatives. Shapes: (*x, *x). Raises: as `hvp`."""
+    gradient = _gradient_function("hessian", function)
     return jacobian(lambda x: gradient(x)[0], x, create_graph)  # type: ignore[no-any-return]  # one input: a Tensor
 
 
-def _gradient_of(what: str, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """∇function, as a function that can be differentiated itself."""
+def _gradient_function(what: str, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    """∇function, as a function that can be differentiated."""
 
     def gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
-        value, pull = _pulling(what, function, inputs, create_graph=True)
+        value, pull = _vjp(what, function, inputs, create_graph=True)
         if not isinstance(value, Tensor) or value.size != 1:
             raise ShapeError(f"{what}: the function must return one number, it returned {getattr(value, 'shape', 'a tuple')}")
         _check_floating(what, value)
@@ -167,8 +168,8 @@ def _check_floating(what: str, output: Tensor) -> None:
 Pull: TypeAlias = Callable[[Any], tuple[Tensor, ...]]
 
 
-def _pulling(what: str, function: Callable[..., Any], leaves: Sequence[Tensor], create_graph: bool) -> tuple[Any, Pull]:
-    """What `function` returns, and the function from a tuple of cotangents to a tuple of gradients, zeros where nothing arrives."""
+def _vjp(what: str, function: Callable[..., Any], leaves: Sequence[Tensor], create_graph: bool) -> tuple[Any, Pull]:
+    """The result of `function`, and a function from a tuple of cotangents to a tuple of gradients, zeros for independent inputs."""
     with enable_grad(), higher_order() if create_graph else nullcontext():
         returned = function(*leaves)
     outputs = returned if isinstance(returned, tuple) else (returned,)
@@ -190,20 +191,20 @@ def _pulling(what: str, function: Callable[..., Any], leaves: Sequence[Tensor], 
 
 
 def _seed(output: Tensor, gradient: TensorLike | None, create_graph: bool) -> Any:
-    """What the walk starts with: an array, or with `create_graph` a Tensor, which keeps the history of `gradient`."""
+    """The gradient that the backward pass starts with: an array, or with `create_graph` a Tensor, which keeps the graph of `gradient`."""
     array = seed_like(output, gradient)
     if not create_graph:
         return array
     return gradient.astype(output.dtype) if isinstance(gradient, Tensor) else Tensor.wrap(array)
 
 
-def _are_several(inputs: Any) -> bool:
+def _is_sequence(inputs: Any) -> bool:
     return isinstance(inputs, list | tuple)
 
 
 def _leaves(what: str, inputs: Any) -> list[Tensor]:
     """The inputs as distinct tensors that require gradients."""
-    leaves = [_differentiable(x) for x in (inputs if _are_several(inputs) else [inputs])]
+    leaves = [_differentiable(x) for x in (inputs if _is_sequence(inputs) else [inputs])]
     if not leaves:
         raise ArgumentError(f"{what}: there is no input to differentiate by")
     if len({id(x) for x in leaves}) < len(leaves):

@@ -1,7 +1,7 @@
-"""F: the vocabulary of functions on Tensors. Stateless; a layer that needs mathematics of its own is a missing function here.
+"""F: all functions on Tensors, stateless. Layers contain no formulas of their own; a function that they lack belongs here.
 
-Most names are the operations of `ops` themselves. A function defined here is the operation of the same name, with its arguments checked
-and converted first.
+Most names are the operations of `ops` themselves. A function defined here checks and converts its arguments, and then calls the operation
+of the same name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from minigrad.ops import (  # isort: skip
     scaled_dot_product_attention, scatter_add, segment_max, segment_mean, sigmoid, sign, silu, sin, smooth_l1_loss, soft_cross_entropy,
     softplus, sort, split, sqrt, square, squeeze, stack, std, subtract, sum, take_along_axis, tanh, tile, topk, tril, triu, var,
 )  # fmt: skip
-from minigrad.ops.axes import whole, wholes
+from minigrad.ops.axes import as_integer, as_integers
 from minigrad.ops.loss_arguments import IGNORED
 from minigrad.ops.windows import PerAxis
 from minigrad.packing import Packing, host_array
@@ -49,7 +49,7 @@ __all__ = [
 
 # ---------------------------------------------------------------- elementwise
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
-    """x · Φ(x), exactly (by erf) or with approximate="tanh"."""
+    """x · Φ(x), exactly (by erf), or by the tanh approximation with approximate="tanh"."""
     return ops.gelu(as_tensor(x), approximate=approximate)
 
 
@@ -63,7 +63,7 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
 def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> Tensor:
     """x limited to min … max, numbers or None for no limit; the slope is 1 within and at both bounds, 0 outside.
 
-    Raises: ArgumentError without a bound, or for a bound that is no number.
+    Raises: ArgumentError without a bound, or for a bound that is not a number.
     """
     if not all(b is None or isinstance(b, Real) for b in (min, max)):
         raise ArgumentError(f"clip: a bound is a number or None, got {min!r:.40} and {max!r:.40}")
@@ -76,12 +76,12 @@ def clip(x: TensorLike, min: float | None = None, max: float | None = None) -> T
 
 # ---------------------------------------------------------------- shape
 def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
-    """The same elements, row by row, in another shape (one side may be -1)."""
+    """The same elements, row by row, in another shape (one dimension may be -1)."""
     return ops.reshape(as_tensor(x), shape=shape)
 
 
 def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
-    """Axis i of the result is axis axes[i] of x; the order is reversed without `axes`."""
+    """Axis i of the result is axis axes[i] of x; without `axes` the order is reversed."""
     x = as_tensor(x)
     return ops.transpose(x, axes=tuple(reversed(range(x.ndim))) if axes is None else axes)
 
@@ -92,14 +92,14 @@ def swapaxes(x: TensorLike, a: int, b: int) -> Tensor:
 
 
 def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
-    """x repeated along new and length-1 axes."""
-    return ops.broadcast_to(as_tensor(x), shape=wholes("broadcast_to: shape", shape))
+    """x repeated along new axes and axes of length 1."""
+    return ops.broadcast_to(as_tensor(x), shape=as_integers("broadcast_to: shape", shape))
 
 
 def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
-    """Tensors one after another along an existing axis.
+    """Tensors joined along an existing axis.
 
-    Raises: ArgumentError without any; ShapeError for shapes that do not fit together.
+    Raises: ArgumentError for no tensors; ShapeError for shapes that do not fit together.
     """
     if not hasattr(tensors, "__len__") or len(tensors) == 0:
         raise ArgumentError("concatenate needs a list of at least one tensor")
@@ -109,7 +109,7 @@ def concatenate(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
 def take_rows(x: TensorLike, rows: Array) -> Tensor:
     """Distinct rows of x. Shapes: x (n, d), rows (m,) integers → (m, d).
 
-    Raises: IndexRangeError for a row outside x; ArgumentError for a row named twice (`x[rows]` allows that).
+    Raises: IndexRangeError for a row outside x; ArgumentError for repeated rows (`x[rows]` allows them).
     """
     x = as_tensor(x)
     if x.ndim == 0:
@@ -118,7 +118,7 @@ def take_rows(x: TensorLike, rows: Array) -> Tensor:
 
 
 def _distinct(rows: Any, count: int, device: str) -> Tensor:
-    """Checked rows on a device; those that are there while launches are recorded have been checked."""
+    """Row indices on a device, checked. During a capture indices that are on the GPU count as checked."""
     if is_recording() and device_of(rows) != "cpu":
         return Tensor.wrap(rows)
     places = host_array("rows", rows)
@@ -131,8 +131,8 @@ def _distinct(rows: Any, count: int, device: str) -> Tensor:
 
 
 def put_rows(x: TensorLike, rows: Array, count: int) -> Tensor:
-    """Zeros (count, d) with the rows of x at the distinct places `rows`: the transpose of take_rows."""
-    x, count = as_tensor(x), whole("put_rows: count", count)
+    """Zeros (count, d) with the rows of x written to the distinct rows `rows`: the transpose of take_rows."""
+    x, count = as_tensor(x), as_integer("put_rows: count", count)
     return ops.put_rows(x, _distinct(rows, count, x.device), count=count)
 
 
@@ -144,10 +144,10 @@ def logsumexp(x: TensorLike, axis: int = -1, keepdims: bool = False) -> Tensor:
 
 # ---------------------------------------------------------------- layers as functions
 def softmax(x: TensorLike, axis: int = -1, mask: TensorLike | None = None) -> Tensor:
-    """eˣ / Σ eˣ along an axis. With a mask only entries take part where it is True (or 1); a slice without any gives zeros.
+    """eˣ / Σ eˣ along an axis. With a mask only entries where it is True (or 1) take part; a slice without any gives zeros.
 
     Shapes: x (*s), mask booleans or integers 0 and 1 that broadcast to (*s) → (*s).
-    Raises: ArgumentError for a mask of floats, or on the host of other integers; ShapeError.
+    Raises: ArgumentError for a mask of floats, or of other integers (on the CPU only); ShapeError.
     """
     x = as_tensor(x)
     return ops.softmax(x, None if mask is None else ops.allowed(mask, x), axis=axis)
@@ -183,9 +183,9 @@ def rms_norm(x: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6)
 
 
 def unfold(x: TensorLike, kernel_size: PerAxis, stride: PerAxis = 1, padding: PerAxis = 0, dilation: PerAxis = 1) -> Tensor:
-    """Every window of x as a column. Shapes: x (batch, channels, *s) → (batch, channels * places in the kernel, windows).
+    """Every window of x as a column (im2col). Shapes: x (batch, channels, *s) → (batch, channels * kernel positions, windows).
 
-    Raises: ShapeError for a kernel that does not fit; ArgumentError for wrong options.
+    Raises: ShapeError for a kernel that does not fit; ArgumentError for invalid options.
     """
     return ops.unfold(as_tensor(x), kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
 
@@ -198,9 +198,9 @@ def fold(
     padding: PerAxis = 0,
     dilation: PerAxis = 1,
 ) -> Tensor:
-    """The transpose of `unfold`: columns added up where their windows lie in an array with the spatial sides `output_size`.
+    """The transpose of `unfold` (col2im): columns added at the positions of their windows, in an array of spatial size `output_size`.
 
-    Shapes: columns (batch, channels * places in the kernel, windows) → (batch, channels, *output_size). Raises: as `unfold`.
+    Shapes: columns (batch, channels * kernel positions, windows) → (batch, channels, *output_size). Raises: as `unfold`.
     """
     return ops.fold(as_tensor(columns), output_size=output_size, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
 
@@ -208,8 +208,8 @@ def fold(
 def embedding(ids: TensorLike, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """Rows of a table; row `padding_idx` receives no gradient. Shapes: ids (*b) integers, weight (rows, d) → (*b, d).
 
-    Raises: IndexRangeError naming the value for an id outside the table (negative ids and padding_idx too); DTypeError for what is no
-    integer.
+    Raises: IndexRangeError naming the value for an id or padding_idx outside the table (negative ones too); DTypeError for ids that are
+    not integers.
     """
     if not isinstance(weight, Tensor):
         raise DTypeError(f"embedding: weight must be a Tensor, got {type(weight).__name__}")
@@ -228,9 +228,9 @@ def _integers(what: str, values: TensorLike) -> Array:
 
 
 def dropout(x: TensorLike, p: float = 0.5, training: bool = True, path: str = "functional.dropout") -> Tensor:
-    """Each unit dropped with probability p, the others scaled by 1/(1-p); x itself when not training. Rows are all axes but the last.
+    """Each unit dropped with probability p, the others scaled by 1/(1-p); x itself when not training. All axes but the last form the rows.
 
-    Raises: ArgumentError for a rate that is no probability.
+    Raises: ArgumentError for a p that is not a probability.
     """
     if not isinstance(p, Real) or not 0.0 <= p <= 1.0:
         raise ArgumentError(f"dropout: p lies between 0 and 1, got {p!r:.80}")
@@ -254,8 +254,8 @@ def cross_entropy(
 ) -> Tensor:
     """-log softmax(logits)[label] over rows whose label is not `ignore_index`, times the weight of the label's class.
 
-    The mean divides by the sum of those weights (the number of labels without weights), or by `denominator`, a number or a constant tensor
-    () where the logits are, which makes the losses of parts of a batch add up to that of the whole. Without a single valid label the mean
+    The mean divides by the sum of those weights (without weights, the number of labels), or by `denominator`, a number or a constant tensor
+    () on the logits' device: with the whole batch's, the losses of micro-batches add up to the batch's loss. If no label is valid, the mean
     is NaN and its gradient 0.
     Floating labels of the logits' shape are probabilities: see `soft_cross_entropy`.
     Shapes: logits (*b, classes), labels (*b) integers, weight (classes,) → (), or (*b) with reduction="none".

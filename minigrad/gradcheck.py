@@ -1,7 +1,7 @@
 """Check derivatives against central differences, in float64.
 
-Up to 64 elements the whole Jacobian is compared, every output by every input: a random direction can hide an error. Larger inputs are
-moved along random directions, larger outputs combined with random weights. Order 2 does the same with the gradient as the function.
+Up to 64 elements the whole Jacobian is compared, because a random direction can hide an error. Larger inputs are moved along random
+directions, larger outputs combined with random weights. Order 2 does the same with the gradient as the function.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from minigrad.tape import higher_order, no_grad
 from minigrad.tensor import Tensor, seed_like
 
 STEP = 1e-5
-"""Half the distance of the two points of a central difference: its error is about STEP² plus 1e-16 / STEP."""
+"""Half the distance between the two points of a central difference, whose error is about STEP² plus 1e-16 / STEP."""
 
 RTOL, ATOL = 1e-6, 1e-7
-"""One pair of tolerances for everything; the absolute one covers the rounding of the difference quotient (values of order 1)."""
+"""Tolerances for all comparisons; the absolute one covers rounding in the difference quotient of values of order 1."""
 
 FULL = 64
+"""Up to this many elements, every one is checked by itself."""
 DIRECTIONS = 8
+"""How many random directions or combinations stand for more elements than that."""
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """What a passed check saw."""
+    """The result of a passed check."""
 
     max_error: float
     """Largest |analytic - numeric| / (1 + |numeric|)."""
@@ -52,7 +54,7 @@ def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], orde
     """Compare the gradient of `function(*inputs)` with central differences.
 
     function: takes the inputs, returns a Tensor or a tuple of them; dropout inside draws the same units every time.
-    inputs: tensors (those with requires_grad are checked, and must be float64) and anything else the function takes.
+    inputs: tensors (those with requires_grad are checked, and must be float64) and any other arguments of the function.
     order: 1, or 2 to check first and second derivatives.
 
     Raises: GradientCheckError naming the input, the element and both values; DTypeError for an input that is not float64.
@@ -71,14 +73,14 @@ def gradcheck(function: Callable[..., Any], inputs: Tensor | Sequence[Any], orde
     first = _compare("gradient", outputs, outputs, args, checked, rng)
     if order == 1:
         return first
-    # The numbers come from ordinary gradients, which were just checked; only what is differentiated again is recorded for that.
-    again, plain = _gradient_of(function, args, checked, rng)
+    # The differences are taken of ordinary gradients, which were just checked; only the analytic side is recorded for a second derivative.
+    again, plain = _gradients_of(function, args, checked, rng)
     second = _compare("second derivative", again, plain, args, checked, rng)
     return GradientCheck(max(first.max_error, second.max_error), first.comparisons + second.comparisons)
 
 
 Function = Callable[[list[Any]], list[Tensor]]
-"""From the arguments to floating tensors, whose elements are taken together as one vector."""
+"""A function from the arguments to floating tensors, whose elements together form one vector."""
 
 
 def _outputs(function: Callable[..., Any], args: list[Any]) -> list[Tensor]:
@@ -90,9 +92,9 @@ def _outputs(function: Callable[..., Any], args: list[Any]) -> list[Tensor]:
     return [r for r in results if r.dtype.kind == "f"]
 
 
-def _gradient_of(function: Callable[..., Any], args: list[Any], checked: list[int], rng: np.random.Generator) -> tuple[Function, Function]:
-    """The gradient of a random combination of the outputs, with weights well away from 0, by the checked inputs: once as a function that
-    can be differentiated again, and once as an ordinary one.
+def _gradients_of(function: Callable[..., Any], args: list[Any], checked: list[int], rng: np.random.Generator) -> tuple[Function, Function]:
+    """The gradient of a random combination of the outputs (weights well away from 0) with respect to the checked inputs, as a function
+    that can be differentiated again and as an ordinary one.
     """
     with no_grad():
         shapes = [out.shape for out in _outputs(function, args)]
@@ -113,13 +115,13 @@ def _gradient_of(function: Callable[..., Any], args: list[Any], checked: list[in
 def _compare(
     what: str, recorded: Function, plain: Function, args: list[Any], checked: list[int], rng: np.random.Generator
 ) -> GradientCheck:
-    """The derivative of what was `recorded` against differences of `plain`, which has the same values."""
+    """Compare the derivative of `recorded` with differences of `plain`, which has the same values."""
     arguments = list(args)
     for i in checked:
         arguments[i] = args[i] if isinstance(args[i], Parameter) else Tensor(args[i].numpy(), requires_grad=True)
     results = recorded(arguments)
     combinations = _combinations(sum(r.size for r in results), rng)
-    analytic = [_pulled(what, results, [arguments[i] for i in checked], combination) for combination in combinations]
+    analytic = [_analytic_gradients(what, results, [arguments[i] for i in checked], combination) for combination in combinations]
     worst, comparisons = 0.0, 0
     for number, i in enumerate(checked):
         point = np.array(args[i].numpy())
@@ -131,12 +133,12 @@ def _compare(
             allowed = ATOL * np.linalg.norm(direction) * np.linalg.norm(combinations, axis=1) + RTOL * np.abs(numeric)
             if not (error <= allowed).all():
                 k = int(np.argmax(~(error <= allowed)))
-                alone = combinations[k][combinations[k] != 0]  # one element alone: the message gives its plain entry of the Jacobian
+                alone = combinations[k][combinations[k] != 0]  # a single element: the message gives its entry of the Jacobian, unweighted
                 weight = alone[0] if len(alone) == 1 else 1.0
                 raise GradientCheckError(
-                    f"{what} of input {i}{_where(j, point.shape)}: analytic {found[k] / weight + 0.0:.12g}, "
+                    f"{what} of input {i}{_location(j, point.shape)}: analytic {found[k] / weight + 0.0:.12g}, "
                     f"central difference {numeric[k] / weight + 0.0:.12g}"
-                    f"{_where_among(k, results)}"
+                    f"{_output_location(k, results)}"
                 )
             worst = max(worst, float((error / (1.0 + np.abs(numeric))).max(initial=0.0)))
             comparisons += len(error)
@@ -144,21 +146,21 @@ def _compare(
 
 
 def _directions(size: int, rng: np.random.Generator) -> FloatArray:
-    """Vectors that tell all errors of `size` numbers apart: the unit vectors, or for many numbers a few random ones of length about 1."""
+    """The directions in which `size` numbers are moved: all unit vectors, or for more than FULL a few random ones of length about 1."""
     return np.eye(size) if size <= FULL else rng.standard_normal((DIRECTIONS, size)) / np.sqrt(size)
 
 
 def _combinations(size: int, rng: np.random.Generator) -> FloatArray:
-    """What results are multiplied with: each element alone by a number that is not 1 (a pullback that squares its gradient must be seen),
-    and all together (so must one that is not additive)."""
+    """The weights by which results are combined: each element alone, times a number that is not 1 (to detect a pullback that squares its
+    gradient), and all together (to detect one that is not additive)."""
     if size > FULL:
         return _directions(size, rng)
     weights = rng.uniform(0.5, 1.5, size) * rng.choice([-1.0, 1.0], size)
     return np.vstack([np.diag(weights), weights])
 
 
-def _pulled(what: str, results: list[Tensor], leaves: list[Any], combination: FloatArray) -> list[FloatArray]:
-    """The gradients of a combination of all results' elements, by each leaf, flat; results with weights are pulled together."""
+def _analytic_gradients(what: str, results: list[Tensor], leaves: list[Any], combination: FloatArray) -> list[FloatArray]:
+    """The flat gradients of a combination of all results' elements with respect to each leaf, from one backward pass."""
     seeds = []
     start = 0
     for result in results:
@@ -177,12 +179,12 @@ def _pulled(what: str, results: list[Tensor], leaves: list[Any], combination: Fl
 
 
 def _central_difference(function: Function, args: list[Any], i: int, point: FloatArray, direction: FloatArray) -> FloatArray:
-    """How the results, as one vector, change along a direction of input i."""
+    """The derivative of the results, as one vector, along a direction of input i."""
     values = []
     try:
         for sign in (1.0, -1.0):
             moved = point + sign * STEP * direction
-            if isinstance(args[i], Parameter):  # the function may use it without asking for it as an argument: change it in place
+            if isinstance(args[i], Parameter):  # the function may use it other than as an argument, so change it in place
                 args[i].assign(moved)
                 results = function(args)
             else:
@@ -195,17 +197,17 @@ def _central_difference(function: Function, args: list[Any], i: int, point: Floa
     return difference
 
 
-def _where(number: int, shape: tuple[int, ...]) -> str:
+def _location(number: int, shape: tuple[int, ...]) -> str:
     if prod(shape) > FULL:
         return f" along random direction {number}"
     return f" at {tuple(int(k) for k in np.unravel_index(number, shape))}"
 
 
-def _where_among(number: int, results: list[Tensor]) -> str:
-    """Which element of which result, for the message."""
+def _output_location(number: int, results: list[Tensor]) -> str:
+    """The element and result, for the error message."""
     size = sum(r.size for r in results)
     if number >= size or size > FULL:
         return f" (of combination {number} of the results: their sum with random weights)"
     ends = list(accumulate(r.size for r in results))
     which = bisect_right(ends, number)
-    return f" (of result {which}{_where(number - ends[which] + results[which].size, results[which].shape)})"
+    return f" (of result {which}{_location(number - ends[which] + results[which].size, results[which].shape)})"

@@ -1,4 +1,4 @@
-"""Hooks: functions that users hang on tensors and modules, and the handles that take them off again.
+"""Hooks: functions that users register on tensors and modules, and the handles that remove them.
 
 Tensors and modules share these two classes, so that a handle behaves the same everywhere.
 """
@@ -13,10 +13,10 @@ from minigrad.errors import ArgumentError
 
 
 class Hooks:
-    """The functions hung on one thing, in the order of registration.
+    """The functions registered on one tensor or module, in order of registration.
 
-    It is no list: the walk over a module's attributes must not take a hook that happens to be a Module for a layer. A copy (of the module)
-    gets the same functions in a collection of its own, so that handles keep acting on the original only.
+    This is not a list, because a module searches the lists among its attributes for layers, and a hook may happen to be a Module. A deep
+    copy holds the same functions in a collection of its own, so that handles act on the original only.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Hooks:
         self._keys = count()
 
     def add(self, function: Callable[..., Any]) -> HookHandle:
-        """Hang up one more function. Raises: ArgumentError if it cannot be called."""
+        """Register a function. Raises: ArgumentError if it is not callable."""
         if not callable(function):
             raise ArgumentError(f"a hook is a function, got {type(function).__name__}")
         key = next(self._keys)
@@ -42,13 +42,13 @@ class Hooks:
 
 
 class HookHandle:
-    """Takes one hook off again: by `remove()`, or at the end of a `with` block."""
+    """Removes one hook: by `remove()`, or at the end of a `with` block."""
 
     def __init__(self, functions: dict[int, Callable[..., Any]], key: int) -> None:
         self._functions, self._key = functions, key
 
     def remove(self) -> None:
-        """Take the hook off; doing so again changes nothing."""
+        """Remove the hook; removing it again does nothing."""
         self._functions.pop(self._key, None)
 
     def __enter__(self) -> Self:

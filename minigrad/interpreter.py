@@ -1,7 +1,7 @@
-"""The third interpreter: what operation bodies receive as `xp` when they run on Tensors, which is where second derivatives come from.
+"""The third interpreter: the namespace that operation bodies receive as `xp` when they run on Tensors, for second derivatives.
 
-Functions of constants give plain arrays, functions of Tensors give Tensors. The names are those of `backend.numpy` that bodies use;
-a body that needs another one finds it missing here.
+Functions of constants return plain arrays, functions of Tensors return Tensors. It has those names of `backend.numpy` that bodies use;
+a body that needs another one raises AttributeError.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _TensorNamespace:
         return x.to(device)
 
     def __getattr__(self, name: str) -> Any:
-        """Functions of constants only (sign, isfinite, one_hot): the arrays' own."""
+        """Functions of constants only (sign, isfinite, one_hot) come from the array's namespace."""
         if name not in ("sign", "isfinite", "one_hot"):
             raise AttributeError(f"operation bodies may not use xp.{name} on Tensors: add it to interpreter.py")
         return lambda x, *rest: getattr(namespace_of(x), name)(x, *rest)

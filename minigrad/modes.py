@@ -1,4 +1,4 @@
-"""Modes: settings that hold within a block, for one thread or task, and end with it."""
+"""Modes: settings that hold inside a `with` block, for the current thread or task only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 _entered: ContextVar[tuple[tuple[Any, Token[Any]], ...]] = ContextVar("entered", default=())
-"""The modes that this thread or task is inside of, innermost last, each with the way back."""
+"""The modes that this thread or task has entered, innermost last, each with the token that restores the earlier value."""
 
 
 class Mode(Generic[T]):
     """A context manager (and decorator) that sets one context variable and restores it, also after an exception.
 
-    One Mode may be entered again inside itself, and by several threads and tasks at a time: what is to be restored is kept with them.
-    Raises: ArgumentError for a generator or coroutine function to decorate, whose body runs after the call is over.
+    It is reentrant, and may be shared by threads and tasks: the values to restore are stored per thread or task.
+    Raises: ArgumentError for decorating a generator or coroutine function, whose body runs after the call has returned.
     """
 
     def __init__(self, variable: ContextVar[T], value: T) -> None:

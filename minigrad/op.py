@@ -1,20 +1,19 @@
-"""What an operation is: one pure function with three interpreters.
+"""Operations: each is one pure function, its body, which runs under three interpreters.
 
     body(xp, *arrays, **constants) -> (output, pullback)
 
-`xp` is NumPy, CuPy, or the namespace of minigrad's own Tensors. Forward and backward stand in one scope and share names; what
-the pullback mentions is exactly what is saved. Because Tensor has no in-place operators, `h -= h.mean(...)` writes in place on
-arrays and rebinds on Tensors: one line is the fast code and the differentiable reference, and running a body on Tensors gives
-second derivatives.
+`xp` is NumPy, CuPy, or the namespace of minigrad's own Tensors. Forward and backward share one scope, and what the pullback captures is
+exactly what is saved. Tensor has no in-place operators, so `h -= h.mean(...)` writes in place on arrays and rebinds on Tensors: the same
+line is fast on arrays and differentiable on Tensors, and running a body on Tensors gives second derivatives.
 
-Five rules, each checked by the tests that the registry drives:
+Five rules, each checked for every registered operation by the tests:
 
 1. Positional parameters are arrays, keyword-only ones are constants. Integer and boolean arrays get the gradient None.
-2. Broadcasting is the engine's business: a pullback may return a gradient of any shape that sums to the input's.
-3. A pullback never writes to its incoming gradient or to what it captured, only to what it allocated itself.
-4. Bodies use operators, array methods and the vocabulary of `backend.numpy`; they never import an array library.
-5. Bodies hold no randomness and no modes: dropout receives a `Draw`. A body (or kernel) with a keyword parameter `keep` is told
-   whether a pullback will be wanted.
+2. The engine takes care of broadcasting: a pullback may return a gradient of any shape that sums to the input's.
+3. A pullback never writes to its incoming gradient or to what it captured, only to arrays that it allocated itself.
+4. Bodies use operators, array methods and the functions of `backend.numpy`; they never import an array library.
+5. Bodies contain no randomness and no modes: dropout receives a `Draw`. A body (or kernel) with a keyword parameter `keep` is told
+   whether a pullback will be needed.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ SEQUENCES = (list, tuple)
 Promotion: TypeAlias = Literal["float", "mixed"]
 
 REGISTRY: dict[str, Op[Any]] = {}
-"""Every operation by name: what the tests, the documentation and the error messages are driven by."""
+"""Every operation by name. The tests, the documentation and the error messages are generated from it."""
 
 COMPOSITES: dict[str, Composite] = {}
-"""Every public function that is made of operations, by name: documented and checked like them."""
+"""Every public function composed of operations, by name: documented and checked as they are."""
 
 CUSTOM: dict[str, Op[Any]] = {}
-"""The operations that users made with `custom_op`, by name; a new definition replaces the old one."""
+"""The operations that users define with `custom_op`, by name; a new definition replaces the old one."""
 
 
 class Kernel:
@@ -60,7 +59,7 @@ class Kernel:
         self._asks_keep = {body: "keep" in inspect.signature(body).parameters}
 
     def on(self, backend: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Decorator: use this function on `backend` ("numpy", "cupy"). It may decline by returning NotImplemented."""
+        """Decorator: override the body on `backend` ("numpy", "cupy"). The function may decline by returning NotImplemented."""
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             self.overrides[backend] = function
@@ -70,7 +69,7 @@ class Kernel:
         return register
 
     def run(self, xp: Any, arrays: list[Any] | tuple[Any, ...], constants: dict[str, Any], *, keep: bool, generic: bool = False) -> Any:
-        """Run the override for `xp` if there is one and it accepts, else the body."""
+        """Run the override for `xp` if there is one and it does not decline, else the body; with `generic` always the body."""
         if self.overrides and not generic and (override := self.overrides.get(xp.NAME)) is not None:
             result = override(xp, *arrays, **constants, keep=keep) if self._asks_keep[override] else override(xp, *arrays, **constants)
             if result is not NotImplemented:
@@ -79,20 +78,20 @@ class Kernel:
 
 
 class Op(Kernel, Generic[P]):
-    """A differentiable operation on tensors. Called with tensors, arrays or numbers; returns a Tensor (or a tuple of them)."""
+    """A differentiable operation on tensors. Takes tensors, arrays and numbers; returns a Tensor (or a tuple of them)."""
 
     def __init__(self, spec: str, body: Callable[..., Any], *, promotes: Promotion | None, gathers: bool) -> None:
         super().__init__(body)
         self.spec, self.promotes, self.gathers = spec, promotes, gathers
         self.indices = {i for i, part in enumerate(spec.partition("->")[0].split(",")) if ":" in part}
-        """Positions of integer and boolean arguments, which are never promoted."""
+        """Positions of the integer and boolean arguments, which are never promoted."""
         self.__signature__ = inspect.Signature([p for p in inspect.signature(body).parameters.values() if p.name not in ("xp", "keep")])
 
     def __repr__(self) -> str:
         return f"<op {self.name}: {self.spec}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Op[P]:
-        return self  # also if a newer one has taken its name: a copied layer does what the layer does
+        return self  # even if a newer one has taken its name: a copied layer computes what the original does
 
     def __reduce__(self) -> tuple[Any, ...]:
         return operation, (self.name,)  # a pickle of a layer that holds an operation refers to it by name
@@ -102,8 +101,8 @@ class Op(Kernel, Generic[P]):
         parents: list[Node | None] = []
         guards: tuple[tuple[Leaf, int], ...] = ()
         wanted = False
-        foreign = False  # some operand is an array or a list of the caller's
-        uniform = True  # all operands are arrays of one dtype, or Python numbers, which take over the arrays' dtype
+        foreign = False  # whether an operand is an array or a list of the caller's
+        uniform = True  # whether all operands are arrays of one dtype, or Python numbers, which adopt the arrays' dtype
         first = None
         for arg in args:
             if isinstance(arg, Tensor):
@@ -132,30 +131,30 @@ class Op(Kernel, Generic[P]):
             raise DTypeError(f"{self.name} needs at least one tensor or array, got {', '.join(type(a).__name__ for a in args)}")
         keep = wanted and recording.get()
         if foreign:
-            home = next((arg.device for arg in args if isinstance(arg, Tensor)), "cpu")  # where lists and NumPy's numbers go
+            device = next((arg.device for arg in args if isinstance(arg, Tensor)), "cpu")  # for lists and NumPy scalars
             for i, arg in enumerate(args):
-                if isinstance(arg, SEQUENCES):  # floats in lists take over the tensors' dtype, so that float64 stays exact
-                    arrays[i] = to_device(_listed(arrays[i], arrays), home)
+                if isinstance(arg, SEQUENCES):  # floats in lists adopt the tensors' dtype, so that float64 stays exact
+                    arrays[i] = to_device(_with_float_dtype(arrays[i], arrays), device)
                 elif isinstance(arg, np.generic):
-                    arrays[i] = to_device(arrays[i], home)
+                    arrays[i] = to_device(arrays[i], device)
                 elif arrays[i] is arg and hasattr(arg, "shape"):
-                    arrays[i] = arg.copy()  # a pullback may capture it, the result may be a view of it, and its owner may write to it
+                    arrays[i] = arg.copy()  # the caller may write to it, while a pullback captures it or the result is a view of it
             first = next(array for array in arrays if hasattr(array, "shape"))
         if self.promotes is not None and not (uniform and first.dtype.kind == "f"):
-            arrays = _promoted(arrays, self.promotes, self.indices)
+            arrays = _promote(arrays, self.promotes, self.indices)
         higher = replayable.get()
         try:
             output, pullback = self.run(namespace_of(first), arrays, constants, keep=keep, generic=higher)
         except MinigradError:
             raise
         except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError, OverflowError) as error:
-            raise self._explained(error, arrays, constants) from error
+            raise self._as_minigrad_error(error, arrays, constants) from error
         if guards and (reads := parameter_reads.get()) is not None:
             reads.update(guards)
         origin = checked_call(self.name, args, arrays, constants, output) if detecting.get() else None
         replay = (lambda: self._replay(args, constants)) if keep and higher else None
         if type(output) is tuple:
-            return self._several(output, pullback, tuple(parents), keep, replay, guards, origin)  # type: ignore[no-any-return]  # a tuple of Tensors
+            return self._wrap_outputs(output, pullback, tuple(parents), keep, replay, guards, origin)  # type: ignore[no-any-return]  # a tuple of Tensors
         result = Tensor.wrap(output)
         if keep:
             if type(pullback) is tuple:
@@ -164,13 +163,13 @@ class Op(Kernel, Generic[P]):
                         f"{self.name} gave {len(pullback)} pullbacks for {len(parents)} inputs: it gives one function, or one for each",
                         code="contract-pullback",
                     )
-                if None in parents:  # functions nobody needs are dropped now, and what they alone captured with them
+                if None in parents:  # drop functions that will not be called, and free what only they captured
                     pullback = tuple([f if node is not None else None for f, node in zip(pullback, parents, strict=True)])
             array = result.array
             result.node = Node(self.name, array.shape, array.dtype, tuple(parents), pullback, replay, guards, origin)
         return result
 
-    def _several(
+    def _wrap_outputs(
         self,
         outputs: tuple[Array, ...],
         pullback: Pullback,
@@ -189,11 +188,11 @@ class Op(Kernel, Generic[P]):
         return results
 
     def _replay(self, args: tuple[Any, ...], constants: dict[str, Any]) -> Pullback:
-        """The pullback of the body run on Tensors: its results can be differentiated again."""
+        """The pullback of the body run on Tensors, whose results can be differentiated again."""
         operands = [a.array if isinstance(a, Tensor) and a.dtype.kind != "f" else a for a in args]
         return self.run(namespace_of(next(a for a in args if isinstance(a, Tensor))), operands, constants, keep=True, generic=True)[1]
 
-    def _explained(self, error: Exception, arrays: list[Any], constants: dict[str, Any]) -> MinigradError:
+    def _as_minigrad_error(self, error: Exception, arrays: list[Any], constants: dict[str, Any]) -> MinigradError:
         shapes = ", ".join(map(described, arrays))
         given = "".join(f", {k}={v!r:.60}" for k, v in constants.items())
         devices = {device_of(a) for a in arrays if hasattr(a, "shape")}
@@ -204,13 +203,13 @@ class Op(Kernel, Generic[P]):
 
 
 class CustomOp(Op[P]):
-    """An operation of a user's: what its body gives, and that it leaves what it is given alone, is checked at every call."""
+    """A user's operation. Every call checks that the body returns (output, pullback) and does not write to its inputs."""
 
     def run(self, xp: Any, arrays: list[Any] | tuple[Any, ...], constants: dict[str, Any], *, keep: bool, generic: bool = False) -> Any:
-        """As every operation's.
+        """As for every operation.
 
-        Raises: ContractError unless it is (output, pullback), and for a body that writes to its inputs; DTypeError for NumPy's functions of
-        Tensors.
+        Raises: ContractError for a body that returns anything but (output, pullback), or writes to its inputs; DTypeError for a body that
+        passes Tensors to NumPy functions.
         """
         try:
             result = super().run(xp, [read_only(array) for array in arrays], constants, keep=keep, generic=generic)
@@ -236,12 +235,12 @@ class CustomOp(Op[P]):
 
 
 def operation(name: str) -> Op[Any]:
-    """The operation called `name`: one of minigrad's, or the newest of that name made by `custom_op`."""
+    """The operation called `name`: one of minigrad's, or the latest of that name made by `custom_op`."""
     return REGISTRY[name] if name in REGISTRY else CUSTOM[name]
 
 
 class Composite:
-    """A public function on tensors made of operations: it needs no pullback of its own, but is documented and checked like one."""
+    """A public function composed of operations: it needs no pullback of its own, but is documented and checked like an operation."""
 
     def __init__(self, spec: str, function: Callable[..., Any]) -> None:
         self.name, self.spec, self.function, self.__doc__ = function.__name__, spec, function, function.__doc__
@@ -254,7 +253,7 @@ class Composite:
 
 
 def composite(spec: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Register a function made of operations, and return it as it is. spec: as for `op`."""
+    """Decorator: register a function composed of operations, and return it unchanged. spec: as for `op`."""
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         made = Composite(spec, function)
@@ -268,12 +267,12 @@ def composite(spec: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def op(
     spec: str, *, promotes: Promotion | None = None, gathers: bool = False
 ) -> Callable[[Callable[Concatenate[Any, P], tuple[Any, Any]]], Op[P]]:
-    """Register a body as an operation; the body keeps its parameters for type checkers, without `xp`.
+    """Decorator: register a body as an operation. For type checkers the operation has the body's parameters without `xp`.
 
-    spec: shapes in the manner of NumPy's gufuncs, for people and error messages: `"*b m k, *b k n -> *b m n"`.
+    spec: shapes as in NumPy's gufunc signatures, for readers and error messages: `"*b m k, *b k n -> *b m n"`.
     promotes: "float" converts integer and boolean arrays to the floating dtype of the others (float32 if there is none);
-    "mixed" does so only where a float takes part, so that integers among themselves stay integers.
-    gathers: the operation reads only the rows of its first input that its second names.
+    "mixed" does so only if any operand is a float, so that integers alone stay integers.
+    gathers: the operation reads only those rows of its first input whose indices are in its second.
     """
 
     def register(body: Callable[Concatenate[Any, P], tuple[Any, Any]]) -> Op[P]:
@@ -291,11 +290,11 @@ def _check_new(name: str) -> None:
 
 
 def custom_op(spec: str, *, promotes: Promotion | None = None) -> Callable[[Callable[Concatenate[Any, P], tuple[Any, Any]]], Op[P]]:
-    """Decorator: make an operation of your own out of a body, in the same format as minigrad's; `check_op` proves it.
+    """Decorator: make an operation of your own from a body in minigrad's format. Test it with `check_op`.
 
     spec, promotes: as for `op`.
-    Raises: ArgumentError for a spec without "->", a body whose first parameter is not `xp`, and a name that minigrad itself uses. A call
-    raises ContractError (code contract-pullback) if the body gives something else than (output, pullback).
+    Raises: ArgumentError for a spec without "->", a body whose first parameter is not `xp`, or a name that minigrad itself uses. A call
+    raises ContractError (code contract-pullback) if the body does not return (output, pullback).
     """
     if not isinstance(spec, str) or "->" not in spec:
         raise ArgumentError(f'custom_op takes the shapes, as in @custom_op("*s, *s -> *s"), and got {spec!r:.60}')
@@ -313,11 +312,11 @@ def custom_op(spec: str, *, promotes: Promotion | None = None) -> Callable[[Call
 
 
 def _as_operand(value: Any) -> Any:
-    """What a body receives for an argument that is no Tensor: numbers and None stay, all else becomes a plain array of numbers.
+    """The operand for an argument that is not a Tensor: numbers and None are kept, everything else becomes a plain array of numbers.
 
-    Plain, because a subclass may give operators another meaning, as np.matrix does: there `*` is the matrix product.
+    Plain, because subclasses may redefine operators: for np.matrix `*` is the matrix product.
     """
-    if value is None or (isinstance(value, NUMBERS) and not isinstance(value, np.generic)):  # np.float64 is a float of Python's
+    if value is None or (isinstance(value, NUMBERS) and not isinstance(value, np.generic)):  # np.float64 is a subclass of float
         return value
     if (type(value) is np.ndarray and value.dtype.kind in KINDS and value.dtype.itemsize <= 8) or is_on_gpu(value):
         return value
@@ -326,15 +325,15 @@ def _as_operand(value: Any) -> Any:
     raise DTypeError(f"cannot use {type(value).__name__} as a tensor: pass a Tensor, an array, a number or a list of numbers")
 
 
-def _listed(array: Any, arrays: list[Any]) -> Any:
-    """The array of a list of numbers, in the floating dtype of the first operand that has one."""
+def _with_float_dtype(array: Any, arrays: list[Any]) -> Any:
+    """The array of a list of numbers; floats are converted to the floating dtype of the first operand that has one."""
     if array.dtype.kind != "f":
         return array
     others = (a.dtype for a in arrays if a is not array and hasattr(a, "dtype") and a.dtype.kind == "f")
     return array.astype(next(others, np.dtype(np.float32)))
 
 
-def _promoted(arrays: list[Any], how: Promotion, indices: set[int]) -> list[Any]:
+def _promote(arrays: list[Any], how: Promotion, indices: set[int]) -> list[Any]:
     floating = next((a.dtype for a in arrays if hasattr(a, "dtype") and a.dtype.kind == "f"), None)
     if floating is None:
         if how == "mixed" and not any(isinstance(a, float) for a in arrays):

@@ -1,4 +1,4 @@
-"""What a module owns: a Parameter, which an optimizer changes in place, and a Buffer, which is only kept and saved."""
+"""The tensors that a module owns: Parameters, which an optimizer changes in place, and Buffers, which are saved but not trained."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def _rebuilt(data: Array, requires_grad: bool, device: str, gathered: bool, name
     return parameter
 
 
-def _nobody() -> None:
-    """The owner of a parameter that no optimizer holds."""
+def _no_owner() -> None:
+    """Stands for the weak reference to the arena, in a parameter that no optimizer holds."""
 
 
 def array_for(tensor: Tensor, data: Any) -> Array:
-    """What `data` says for the tensor: an array of numbers as it is, of whatever dtype and device, or what a Tensor makes of other data.
+    """`data` as an array: arrays of numbers are returned as they are, on any device; other data is converted to the tensor's dtype.
 
-    Raises: DTypeError for what are no numbers, and for a masked array of which not every number counts.
+    Raises: DTypeError for data that are not numbers, or a masked array with masked entries.
     """
     source = data.array if isinstance(data, Tensor) else data
     refuse_masked(source)
@@ -37,8 +37,8 @@ def array_for(tensor: Tensor, data: Any) -> Array:
     return source if known else Tensor(source, dtype=tensor.dtype).array
 
 
-def _fitting(data: Any, tensor: Tensor, name: str) -> Array:
-    """The array of `data`, of whatever dtype and device. Raises: ShapeError if it has not the tensor's shape; DTypeError."""
+def _checked_array(data: Any, tensor: Tensor, name: str) -> Array:
+    """The array of `data`, of any dtype and device. Raises: ShapeError if it does not have the tensor's shape; DTypeError."""
     source = array_for(tensor, data)
     if tuple(source.shape) != tensor.shape:
         raise ShapeError(f"cannot assign an array of shape {tuple(source.shape)} to {name} of shape {tensor.shape}")
@@ -46,7 +46,7 @@ def _fitting(data: Any, tensor: Tensor, name: str) -> Array:
 
 
 class Ledger(Protocol):
-    """What an optimizer still owes to rows of a parameter (weight decay of rows no batch has touched)."""
+    """Updates that an optimizer has put off for rows of a parameter (weight decay of rows that no batch has touched)."""
 
     def settle(self) -> None:
         """Bring all rows up to date."""
@@ -58,14 +58,13 @@ class Ledger(Protocol):
 class Parameter(Tensor):
     """A tensor that a Module owns and an optimizer changes.
 
-    `requires_grad` can be switched (frozen) at any time. `gathered` marks a table that is read by rows (an embedding): an optimizer may
-    keep its gradient and moments by rows.
+    `requires_grad` can be switched at any time, to freeze or train the parameter. `gathered` marks a table that is read by rows (an
+    embedding): an optimizer may keep its gradient and moments by rows.
 
     A parameter changes in place: `data` and `numpy()` are read-only views that follow it, `detach()` and `copy.deepcopy` are copies that
-    stay as they are. A copy made by `copy.deepcopy` is a parameter of its own, with the same numbers, name and flags; it has no gradient
-    and no optimizer.
+    do not. `copy.deepcopy` makes an independent parameter with the same numbers, name and flags, but without gradient and optimizer.
 
-    Raises: DTypeError for data that are no floats.
+    Raises: DTypeError for data that are not floats.
     """
 
     __slots__ = ("_owner", "gathered", "leaf", "ledger")
@@ -76,39 +75,39 @@ class Parameter(Tensor):
         super().__init__(data, dtype=dtype, device=device)
         if self.dtype.kind != "f":
             raise DTypeError(f"a parameter must be floating, got {self.dtype}")
-        self._begin(requires_grad, gathered)
+        self._init_leaf(requires_grad, gathered)
 
     @classmethod
     def around(cls, array: Array, gathered: bool = False) -> Parameter:
-        """A parameter whose numbers are a floating array that nobody else will write to; nothing is copied."""
+        """A parameter around a floating array that nobody else will write to; nothing is copied."""
         parameter = Parameter.__new__(Parameter)
         parameter._array = array
-        parameter._begin(True, gathered)
+        parameter._init_leaf(True, gathered)
         return parameter
 
-    def _begin(self, requires_grad: bool, gathered: bool) -> None:
+    def _init_leaf(self, requires_grad: bool, gathered: bool) -> None:
         self.gathered = gathered
         self.ledger: Ledger | None = None
-        self._owner: Callable[[], Any] = _nobody
+        self._owner: Callable[[], Any] = _no_owner
         self.leaf = Leaf("", self.shape, self.dtype)
         self.node = self.leaf if requires_grad else None
 
     @property
     def array(self) -> Array:
-        """The array itself, for reading inside minigrad, after whatever an optimizer still owed to it."""
+        """The array itself, for reading inside minigrad, once the optimizer's pending updates are applied."""
         if self.ledger is not None:
             self.ledger.settle()
         return self._array
 
     def array_for_rows(self, ids: Any) -> Array:
-        """The array, of which only rows `ids` will be read."""
+        """The array, with pending updates applied to rows `ids` only: no others may be read."""
         if self.ledger is not None:
             self.ledger.settle_rows(ids.array if isinstance(ids, Tensor) else ids)
         return self._array
 
     @property
     def grad(self) -> Tensor | None:
-        """The gradient accumulated so far, or None. What is added to it later, or overwrites it under an optimizer, does not change it."""
+        """The gradient accumulated so far, or None. The returned tensor does not change when a later backward pass adds or overwrites."""
         if self.leaf.grad is None:
             return None
         array = dense(self.leaf.grad)
@@ -116,31 +115,31 @@ class Parameter(Tensor):
 
     @grad.setter
     def grad(self, gradient: TensorLike | None) -> None:
-        """Have the optimizer use a copy of `gradient`, clipped, noisy or projected, in the accumulated one's place; None forgets that.
+        """Replace the accumulated gradient by a copy of `gradient` (clipped, noisy or projected, for example); None discards it.
 
-        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers, or one that masks some of them.
+        Raises: ShapeError if the shape differs; DTypeError for data that are not numbers, or a masked array with masked entries.
         """
-        given = None if gradient is None else to_device(_fitting(gradient, self, f"the gradient of {self._said}"), self.device)
+        given = None if gradient is None else to_device(_checked_array(gradient, self, f"the gradient of {self._label}"), self.device)
         self.zero_grad()
         if given is not None:
             self.leaf.accumulate(given.astype(self.dtype))
 
     def zero_grad(self) -> None:
-        """Forget the accumulated gradient."""
+        """Discard the accumulated gradient."""
         self.leaf.grad = None
 
     @property
     def name(self) -> str:
-        """The path by which the model knows it, once a Module has named it."""
+        """The parameter's path in its model, once a Module has named it."""
         return self.leaf.name
 
     @property
-    def _said(self) -> str:
-        """What messages call it."""
+    def _label(self) -> str:
+        """How error messages refer to it."""
         return f"parameter {self.name}" if self.name else "a parameter"
 
     def detach(self) -> Tensor:
-        """A copy of the numbers as they are now: a parameter changes in place, and the tensor must not change with it."""
+        """A copy of the current numbers, because a parameter changes in place and the detached tensor must not."""
         return Tensor.wrap(self.array.copy())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -154,16 +153,16 @@ class Parameter(Tensor):
     def assign(self, data: Any) -> None:
         """Overwrite the numbers in place, keeping dtype and device. Graphs recorded before can no longer be differentiated.
 
-        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers, or one that masks some of them.
+        Raises: ShapeError if the shape differs; DTypeError for data that are not numbers, or a masked array with masked entries.
         """
-        source = _fitting(data, self, self._said)
+        source = _checked_array(data, self, self._label)
         target = self.array
         target[...] = to_device(source, device_of(target))
         self.leaf.version += 1
 
     @property
     def owner(self) -> Any:
-        """The arena of the optimizer that holds this parameter, None without one (or once it is gone)."""
+        """The arena of the optimizer that holds this parameter, or None if there is none (any more)."""
         return self._owner()
 
     @owner.setter
@@ -171,12 +170,12 @@ class Parameter(Tensor):
         self._owner = ref(arena)
 
     def replace_storage(self, array: Array) -> None:
-        """Point to another array: an arena's view of the same numbers, or the result of a conversion, which begins a new leaf."""
+        """Use another array: an arena's view with the same numbers, or the result of a conversion, for which a new leaf is made."""
         converted = array.dtype != self._array.dtype or device_of(array) != device_of(self._array)
         self._array = array
         if converted:
             old, trained = self.leaf, self.node is not None
-            old.version += 1  # graphs recorded before lead to the old leaf and must not be differentiated
+            old.version += 1  # invalidates graphs recorded before, which lead to the old leaf
             self.ledger = None
             self.leaf = Leaf(old.name, self.shape, self.dtype)
             self.leaf.hooks = old.hooks
@@ -184,7 +183,7 @@ class Parameter(Tensor):
 
 
 def lay_out(flat: Array, parameters: Sequence[Parameter]) -> None:
-    """Point parameters to pieces of a flat array, one after another. It holds their numbers, or what these are converted to."""
+    """Make parameters consecutive views of a flat array, which holds their numbers already (or these converted)."""
     start = 0
     for parameter in parameters:
         parameter.replace_storage(flat[start : start + parameter.size].reshape(parameter.shape))
@@ -192,10 +191,10 @@ def lay_out(flat: Array, parameters: Sequence[Parameter]) -> None:
 
 
 class Buffer(Tensor):
-    """A tensor that a Module keeps and saves but that nothing trains: a running mean, a count of batches. Integers may be buffers too.
+    """A tensor that a Module keeps and saves but does not train: a running mean, a count of batches. It may hold integers.
 
-    `assign` puts a new array in the old one's place: a graph recorded before has read the old numbers, keeps them and stays valid, and
-    views taken earlier do not follow. A copy made by `copy.deepcopy` is a buffer of its own.
+    `assign` replaces the array instead of writing to it: graphs recorded before keep the old array and stay valid, and views taken
+    earlier do not follow. `copy.deepcopy` makes an independent buffer.
     """
 
     __slots__ = ()
@@ -206,12 +205,12 @@ class Buffer(Tensor):
     def assign(self, data: Any) -> None:
         """Replace the numbers by a copy of `data`, keeping dtype and device.
 
-        Raises: ShapeError if the shape differs; DTypeError for what is no array of numbers, or one that masks some of them.
+        Raises: ShapeError if the shape differs; DTypeError for data that are not numbers, or a masked array with masked entries.
         """
-        source = _fitting(data, self, "a buffer")
-        if not rerunning.get():  # not when `recompute` runs a second time: the first run has done it
+        source = _checked_array(data, self, "a buffer")
+        if not rerunning.get():  # the second run of `recompute` must not repeat what the first has done
             self.replace_storage(to_device(source, self.device).astype(self.dtype))
 
     def replace_storage(self, array: Array) -> None:
-        """Take another array of the same shape: the result of a conversion."""
+        """Use another array of the same shape: the result of a conversion."""
         self._array = array

@@ -1,8 +1,8 @@
 """Tensor: an immutable array that remembers how it was computed.
 
-Methods use NumPy's words for arrays (`axis`, `keepdims`) and PyTorch's for training (`backward`, `grad`, `requires_grad`). There are
-no in-place operators and no item assignment. `==` is identity (`functional.equal` compares elements); `<` and its like compare elementwise.
-Tensor and `ops` form the one documented pair of modules that know each other: operators are operations.
+Methods use NumPy's names for arrays (`axis`, `keepdims`) and PyTorch's for training (`backward`, `grad`, `requires_grad`). There are
+no in-place operators and no item assignment. `==` is identity (`functional.equal` compares elements); `<`, `<=`, `>` and `>=` compare
+elementwise. This module and `ops` import each other, because operators are operations; it is the only such cycle.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"
 
 NUMBERS = (np.generic, int, float)
-"""What NumPy returns instead of arrays without axes; a tuple, because `int | float` would build a new type for every result."""
+"""What NumPy returns instead of 0-d arrays; a tuple, because `int | float` would build a new type for every result."""
 
 
 class Tensor:
-    """An n-dimensional array of numbers with a gradient.
+    """An n-dimensional array of numbers that can be differentiated.
 
     `data` may be an array (copied; its dtype is kept), a Tensor, a number or nested lists (floats become float32, integers int64).
     Only floating tensors carry gradients.
 
-    Raises: DTypeError for data that are no numbers, or `requires_grad=True` for integers and booleans; ArgumentError for an unknown device.
+    Raises: DTypeError unless `data` are numbers, or for `requires_grad=True` on integers or booleans; ArgumentError for an unknown device.
     """
 
     __slots__ = ("__weakref__", "_array", "node")
@@ -65,10 +65,10 @@ class Tensor:
         tensor.node = None
         return tensor
 
-    # ---------------------------------------------------------------- what it is
+    # ---------------------------------------------------------------- properties
     @property
     def array(self) -> Array:
-        """The array itself, for reading inside minigrad; users take `data` or `numpy()`."""
+        """The array itself, for reading inside minigrad; users call `data` or `numpy()`."""
         return self._array
 
     @property
@@ -99,12 +99,12 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """The word "cpu" or "cuda"."""
+        """Either "cpu" or "cuda"."""
         return device_of(self._array)
 
     @property
     def requires_grad(self) -> bool:
-        """Whether a gradient is wanted; setting it is `requires_grad_`."""
+        """Whether operations on this tensor are recorded; setting it calls `requires_grad_`."""
         return self.node is not None
 
     @requires_grad.setter
@@ -112,7 +112,7 @@ class Tensor:
         self.requires_grad_(wanted)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Make this tensor a leaf whose gradient is wanted, or stop it; returns the tensor.
+        """Make this tensor a leaf that requires a gradient, or (False) no longer one; returns the tensor.
 
         Raises: DTypeError for integers and booleans; GraphError for a computed tensor (detach it first).
         """
@@ -135,12 +135,12 @@ class Tensor:
         return Tensor.wrap(dense(leaf.grad))
 
     def zero_grad(self) -> None:
-        """Forget the accumulated gradient."""
+        """Discard the accumulated gradient."""
         if isinstance(self.node, Leaf):
             self.node.grad = None
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """The numbers as a read-only NumPy array (copied from the GPU if they are there)."""
+        """The numbers as a read-only NumPy array (a copy if they are on a GPU)."""
         host = to_numpy(self.data)
         host.flags.writeable = False
         return host
@@ -160,7 +160,7 @@ class Tensor:
         return to_numpy(self.array).tolist()
 
     def detach(self) -> Tensor:
-        """The same numbers without a history."""
+        """The same numbers without a graph."""
         return Tensor.wrap(self.array)
 
     def to(self, target: Any) -> Tensor:
@@ -180,23 +180,23 @@ class Tensor:
     def backward(self, gradient: TensorLike | None = None, retain_graph: bool = False) -> None:
         """Add this tensor's derivative to `grad` of every leaf it was computed from.
 
-        gradient: what to multiply with, of this tensor's shape; 1 for a tensor with one element.
-        Raises: GraphError if nothing was recorded, the graph was freed, or a parameter changed since; ShapeError for a wrong gradient.
+        gradient: the incoming gradient (a cotangent), of this tensor's shape; 1 by default for a tensor with one element.
+        Raises: GraphError if nothing was recorded, the graph was freed, or a parameter has changed since; ShapeError for a wrong gradient.
         """
         propagate([(self._recorded_node(), seed_like(self, gradient))], retain_graph=retain_graph)
 
     def register_hook(self, function: Callable[[Tensor], Tensor | None]) -> HookHandle:
-        """Call `function` with the gradient by this tensor in every walk (`backward`, `grad`) that reaches it.
+        """Call `function` with the gradient with respect to this tensor, in every backward pass (`backward`, `grad`) that reaches it.
 
-        It is called once a walk, when the gradient is complete: for a leaf with the sum of that walk, before it is added to `.grad`.
-        A Tensor of the same shape and dtype that it returns takes the gradient's place. With `create_graph` the gradient has a history.
-        The handle's `remove()` (or the end of `with tensor.register_hook(f):`) takes the hook off.
+        It is called once per pass, when the gradient is complete: for a leaf with the sum of that pass, before it is added to `.grad`.
+        If it returns a Tensor of the same shape and dtype, that replaces the gradient. With `create_graph` the gradient has a graph of its
+        own. The handle's `remove()` (or the end of `with tensor.register_hook(f):`) removes the hook.
 
-        Raises: GraphError if the tensor requires no gradient; in the walk, ShapeError or DTypeError if the replacement does not fit.
+        Raises: GraphError if the tensor requires no gradient; during a pass, ShapeError or DTypeError if the replacement does not fit.
         """
         if self.node is None:
             raise GraphError("a hook sees a gradient, and this tensor requires none: create it with requires_grad=True", code="graph-none")
-        return self.node.register_hook(_on_gradients(function))
+        return self.node.register_hook(_wrap_hook(function))
 
     def _recorded_node(self) -> Node:
         if self.node is None:
@@ -207,7 +207,7 @@ class Tensor:
             )
         return self.node
 
-    # ---------------------------------------------------------------- behaving like an array
+    # ---------------------------------------------------------------- array protocol
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.requires_grad and recording.get():
             raise GraphError(
@@ -240,7 +240,7 @@ class Tensor:
             raise DTypeError(f"a {self.dtype} tensor is no index: only integer tensors with one element are")
         return value
 
-    __hash__ = object.__hash__  # not a function of our own: sets and dicts of parameters are asked in every step
+    __hash__ = object.__hash__  # faster than a method in Python: every step looks parameters up in sets and dicts
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -251,7 +251,7 @@ class Tensor:
         return f"{type(self).__name__}({numbers}, dtype={self.dtype}{extras}{', requires_grad=True' if self.requires_grad else ''})"
 
     def __format__(self, spec: str) -> str:
-        """As the number it holds, where a format is given (f"{loss:.3f}"), else as `repr` says. Raises: ShapeError for several numbers."""
+        """With a format, that of the single number (f"{loss:.3f}"), else `repr`. Raises: ShapeError for a format and several numbers."""
         return format(self.item(), spec) if spec else repr(self)
 
     def __contains__(self, value: object) -> bool:
@@ -362,18 +362,18 @@ class Tensor:
         return ops.min(self, axis=axis, keepdims=keepdims)
 
     def argmax(self, axis: int | None = None) -> Tensor:
-        """The place of the (first) largest element; carries no gradient."""
+        """The index of the (first) largest element; carries no gradient."""
         return ops.argmax(self, axis)
 
     def argmin(self, axis: int | None = None) -> Tensor:
-        """The place of the (first) smallest element; carries no gradient."""
+        """The index of the (first) smallest element; carries no gradient."""
         return ops.argmin(self, axis)
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
         return ops.reshape(self, shape=shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape)
 
     def transpose(self, *axes: int | tuple[int, ...]) -> Tensor:
-        """Permute the axes, given one by one or as a tuple; without arguments their order is reversed."""
+        """Permute the axes, given one by one or as a tuple; without arguments reverse their order."""
         order: Any = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
         return ops.transpose(self, axes=tuple(order) or tuple(reversed(range(self.ndim))))
 
@@ -385,7 +385,7 @@ class Tensor:
         return ops.swapaxes(self, a=a, b=b)
 
     def squeeze(self, axis: Axis = None) -> Tensor:
-        """Without the axes of length 1 (all of them, or those named)."""
+        """Remove axes of length 1 (all of them, or those named)."""
         return ops.squeeze(self, axis)
 
     def exp(self) -> Tensor:
@@ -401,8 +401,8 @@ class Tensor:
         return ops.tanh(self)
 
 
-def _on_gradients(function: Callable[[Tensor], Tensor | None]) -> Callable[[Any], Any]:
-    """A user's hook, from Tensor to Tensor or None, as a function on what the walk carries."""
+def _wrap_hook(function: Callable[[Tensor], Tensor | None]) -> Callable[[Any], Any]:
+    """Wrap a user's hook (Tensor to Tensor or None) as a function on the gradients of the backward pass, which may be lazy."""
     if not callable(function):
         raise ArgumentError(f"a hook is a function, got {type(function).__name__}")
 
@@ -423,18 +423,18 @@ def _on_gradients(function: Callable[[Tensor], Tensor | None]) -> Callable[[Any]
 
 
 def as_tensor(x: TensorLike) -> Tensor:
-    """x itself if it is a Tensor, else a new Tensor of it."""
+    """x itself if it is a Tensor, else a new Tensor from it."""
     return x if isinstance(x, Tensor) else Tensor(x)
 
 
 def as_tensors(*values: TensorLike) -> list[Tensor]:
-    """Each value as a Tensor; the floats of lists take over the floating dtype of the first tensor or array that has one."""
+    """Each value as a Tensor; floats in lists adopt the floating dtype of the first tensor or array that has one."""
     dtypes = (v.dtype for v in values if hasattr(v, "dtype"))
     floating = next((dtype for dtype in dtypes if dtype.kind == "f"), None)
-    return [v if isinstance(v, Tensor) else _beside(v, floating) for v in values]
+    return [v if isinstance(v, Tensor) else _with_float_dtype(v, floating) for v in values]
 
 
-def _beside(data: Any, floating: Any) -> Tensor:
+def _with_float_dtype(data: Any, floating: Any) -> Tensor:
     tensor = Tensor(data)
     return tensor if hasattr(data, "dtype") or floating is None or tensor.dtype.kind != "f" else Tensor(data, dtype=floating)
 
@@ -443,7 +443,7 @@ def _new_array(data: Any, dtype: Any) -> Array:
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         data = data.array
-    if is_on_gpu(data):  # there it stays
+    if is_on_gpu(data):  # it stays there
         cuda_namespace()
         return data.copy() if wanted is None else data.astype(wanted)
     array = numbers(data, wanted)
@@ -453,12 +453,12 @@ def _new_array(data: Any, dtype: Any) -> Array:
 
 
 def is_on_gpu(data: Any) -> bool:
-    """Whether `data` is an array of CuPy's, told without importing CuPy."""
+    """Whether `data` is a CuPy array, decided without importing CuPy."""
     return hasattr(data, "get") and hasattr(data, "device")
 
 
 def _index(part: Any) -> Any:
-    """One part of an index as NumPy takes it. Arrays are copied: the backward pass reads them again."""
+    """One part of an index in NumPy's form. Arrays are copied, because the backward pass reads them again."""
     index: Any
     if part is None or part is Ellipsis or isinstance(part, slice | int | np.integer):
         return part
@@ -481,7 +481,7 @@ def _index(part: Any) -> Any:
 
 
 def seed_like(output: Tensor, gradient: TensorLike | None) -> Array:
-    """The gradient to start from: `gradient` checked against the output, or 1 for a single element."""
+    """The gradient that the backward pass starts with: `gradient` checked against the output, or 1 for a single element."""
     if gradient is None:
         if output.size != 1:
             raise ShapeError(f"the output has shape {output.shape}: pass gradient=, an array of that shape, or reduce it to one number")
@@ -493,4 +493,4 @@ def seed_like(output: Tensor, gradient: TensorLike | None) -> Array:
     return array if array.dtype == output.dtype else array.astype(output.dtype)
 
 
-from minigrad import ops  # noqa: E402 - the documented pair: operators are operations, and ops needs the class above
+from minigrad import ops  # noqa: E402 - operators are operations, and ops needs the class above

@@ -1,4 +1,4 @@
-"""Settings and fixtures of the whole suite: the Hypothesis profiles, and the two places where real data and weights may come from."""
+"""Settings and fixtures of the whole suite: the Hypothesis profiles, and the locations of real data and weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ settings.register_profile("thorough", max_examples=200, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts commands in the background so, and children would inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -2,8 +2,8 @@
 
     python tests/make_ops_page.py
 
-The table comes from the registry, the memory is measured, and each convention is the docstring of the test that holds it (`test_e01_…`).
-A test fails when the page is stale.
+The table comes from the registry, memory is measured, and each convention is the docstring of the test that checks it (`test_e01_…`).
+A test fails while the page is stale.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ INTRODUCTION = """# Operations
 
 Written by `python tests/make_ops_page.py` from the registry and the tests; do not edit.
 
-Shapes are written as NumPy's gufuncs write them: `*s` stands for any axes (those of several arguments broadcast together), `*b` for
-leading axes, `name:int` for integers. An operation has a pullback of its own; a composite is made of operations. Each is checked by
-`minigrad.check_op`: first and second derivatives against central differences in float64, nothing written to, float32 stays float32,
+Shapes are written as in NumPy's gufunc signatures: `*s` stands for any axes (those of several arguments broadcast together), `*b` for
+leading axes, `name:int` for integers. An operation has a pullback of its own; a composite is composed of operations. Each is checked by
+`minigrad.check_op`: first and second derivatives against central differences in float64, inputs not written to, float32 stays float32,
 any memory layout.
 
 ```python
@@ -92,7 +92,7 @@ def _cell(text: str) -> str:
 
 def _without_gradient() -> str:
     names = ", ".join(f"`{name}`" for name in sorted(ops.NON_DIFFERENTIABLE))
-    return f"## Functions without a gradient\n\nTheir results carry none: {names}.\n"
+    return f"## Functions without a gradient\n\nThe results of these never require one: {names}.\n"
 
 
 # ---------------------------------------------------------------- what fused operations keep
@@ -104,7 +104,7 @@ def _numbers(*shape: int) -> np.ndarray[Any, Any]:
 
 
 def _calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A call of each fused operation on 64 float32 rows of width 32 (or as close to it as the operation comes)."""
+    """A call of each fused operation on 64 float32 rows of width 32 (or the nearest equivalent)."""
     packing = Packing([ROWS // 4] * 4)
     row = _numbers(WIDTH)
     square = _numbers(WIDTH, WIDTH)
@@ -134,7 +134,7 @@ def _calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
 
 
 def kept(pullback: Any) -> list[np.ndarray[Any, Any]]:
-    """The arrays that a pullback keeps alive, each memory once: found through closures, tuples and lists."""
+    """The arrays that a pullback keeps alive, each buffer once: found through closures, tuples, lists and dicts."""
     found: dict[int, np.ndarray[Any, Any]] = {}
     seen: set[int] = set()
     stack = [pullback]
@@ -162,8 +162,8 @@ def _kept_table() -> str:
     lines = [
         "## What fused operations keep for the backward pass",
         "",
-        f"Measured on float32 calls with {ROWS} rows of width {WIDTH} (convolution: 2 images of 4×16×16): which inputs the pullback reads,",
-        "whether it reads the output, and the bytes of arrays of its own. A dropout mask is a recipe and takes nothing.",
+        f"Measured on float32 calls with {ROWS} rows of width {WIDTH} (convolution: 2 images of 4×16×16): which inputs the pullback keeps,",
+        "whether it keeps the output, and the bytes of its own arrays. Dropout masks (`dropout`, `dense_add_norm`) take a byte per unit.",
         "",
         "| operation | inputs kept | keeps its output | own bytes | relative to the output |",
         "|---|---|---|---|---|",
@@ -186,7 +186,7 @@ def _kept_table() -> str:
 # ---------------------------------------------------------------- conventions
 @cache
 def conventions() -> dict[int, list[tuple[str, str]]]:
-    """For each edge case the (test, docstring) pairs that hold it: there should be one."""
+    """For each edge case the (test, docstring) pairs: there should be exactly one."""
     found: dict[int, list[tuple[str, str]]] = {number: [] for number in range(1, CASES + 1)}
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -201,8 +201,8 @@ def _conventions() -> str:
     lines = [
         "## Conventions at kinks, ties and edges",
         "",
-        "Each has a test of its number (`pytest -k test_e01`). The last column says what PyTorch 2.13 does where the same question can be",
-        "put to it: it meets the convention, fails it, or differs; `tests/oracle/test_edge_cases_oracle.py` measures that too.",
+        "Each has a numbered test (`pytest -k test_e01`). The last column says whether PyTorch 2.13 meets the convention, fails it or",
+        "differs, if it applies there; `tests/oracle/test_edge_cases_oracle.py` checks that, too.",
     ]
     heading = ""
     for number, tests in conventions().items():

@@ -1,4 +1,4 @@
-"""Directories of small random models with a tokenizer of their own, and texts for them."""
+"""Directories with small random models and their tokenizers, and texts for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LABELS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC", 5: "MISC"}
 
 
 def directory(folder: Path, kind: str, seed: int = 0, scale: float = 0.2, **changes: Any) -> Path:
-    """A model of class `kind` with random weights, saved with its tokenizer; uncased, as many positions as a test may need."""
+    """Save a model of class `kind` with random weights and an uncased tokenizer; it has as many positions as any test needs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 96}', encoding="utf-8")

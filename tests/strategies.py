@@ -1,8 +1,8 @@
-"""What the property tests draw from: shapes, numbers that keep away from kinks, memory layouts, packings and dropout recipes.
+"""Hypothesis strategies of the property tests: shapes, numbers away from kinks, memory layouts, packings and dropout recipes.
 
-Hypothesis draws shapes, layouts, constants and a seed; the numbers themselves come from the seed. What a derivative can get wrong
-depends on shape, layout and domain, and numbers drawn one by one would cost most of the time and cluster at the kinks, where finite
-differences cannot judge (kinks have tests of their own in `edge_cases/`).
+Hypothesis draws shapes, layouts, constants and a seed; the numbers themselves are generated from the seed. Errors in derivatives depend
+on shape, layout and domain, whereas numbers drawn one by one would take most of the time and cluster at kinks, where finite differences
+are of no use (kinks have tests of their own in `edge_cases/`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minigrad.packing import Packing
 Shape = tuple[int, ...]
 
 SPACING = 0.25
-"""Smallest distance of two numbers of the domain "distinct": thousands of finite-difference steps."""
+"""Smallest distance between two numbers of the domain "distinct": thousands of finite-difference steps."""
 
 DOMAINS: dict[str, Callable[[np.random.Generator, Shape], np.ndarray]] = {
     "real": lambda rng, shape: rng.uniform(-2.0, 2.0, shape),
@@ -36,7 +36,7 @@ DOMAINS: dict[str, Callable[[np.random.Generator, Shape], np.ndarray]] = {
 
 @st.composite
 def shapes(draw: Any, min_dims: int = 0, max_dims: int = 4, min_side: int = 0, max_side: int = 4, max_size: int = 12) -> Shape:
-    """Shapes with few enough elements that every one of them can be checked."""
+    """Shapes with so few elements that every one of them can be checked."""
     sides = draw(st.lists(st.integers(min_side, max_side), min_size=min_dims, max_size=max_dims))
     while prod(sides) > max_size:
         sides[sides.index(max(sides))] -= 1
@@ -45,7 +45,7 @@ def shapes(draw: Any, min_dims: int = 0, max_dims: int = 4, min_side: int = 0, m
 
 @st.composite
 def broadcastable(draw: Any, count: int, **limits: Any) -> list[Shape]:
-    """Shapes that broadcast together: axes of a common shape left out in front, or of length 1."""
+    """Shapes that broadcast together: a common shape with leading axes left out, or axes of length 1."""
     whole = draw(shapes(**limits))
     found = []
     for _ in range(count):
@@ -56,7 +56,7 @@ def broadcastable(draw: Any, count: int, **limits: Any) -> list[Shape]:
 
 @st.composite
 def arrays(draw: Any, shape: Shape | st.SearchStrategy[Shape], domain: str = "real") -> np.ndarray:
-    """A float64 array with numbers of `domain`."""
+    """A float64 array with numbers from `domain`."""
     sides = draw(shape) if isinstance(shape, st.SearchStrategy) else shape
     if domain == "real" and draw(st.booleans()):
         domain = "grid"
@@ -80,7 +80,7 @@ def axes(draw: Any, ndim: int, allow: Callable[[tuple[int, ...]], bool] = lambda
 
 @st.composite
 def packings(draw: Any, max_sequences: int = 3, max_length: int = 4, masked_first: bool | None = None) -> Packing:
-    """Packings with any sequence numbers; some first tokens masked (then a real token follows)."""
+    """Packings with arbitrary sequence numbers; some first tokens are masked (and then followed by a real token)."""
     masked = draw(st.booleans()) if masked_first is None else masked_first
     lengths = draw(st.lists(st.integers(1, max_length), min_size=1, max_size=max_sequences))
     numbers = draw(st.lists(st.integers(0, 50), min_size=len(lengths), max_size=len(lengths), unique=True))

@@ -1,4 +1,4 @@
-"""Shared by the tests: streams, leaves and their gradients, kernels off or chosen, gradients by name, errors as tolerances have them."""
+"""Helpers for the tests: streams, leaves and their gradients, kernels switched off or chosen, errors as tolerances measure them."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from minigrad.op import REGISTRY
 
 
 class Terminal(io.StringIO):
-    """A standard error that a person looks at."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 class Broken(io.StringIO):
-    """One that nobody reads any more."""
+    """A stream whose reader has gone away."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
 
 def leaf(data: Any, dtype: Any = np.float64) -> mg.Tensor:
-    """A tensor that wants its gradient."""
+    """A tensor that requires a gradient."""
     return mg.Tensor(np.asarray(data, dtype=dtype), requires_grad=True)
 
 
 def grad_of(out: mg.Tensor, x: mg.Tensor) -> np.ndarray:
-    """The gradient of the sum of `out`."""
+    """The gradient of the sum of `out` with respect to x."""
     found = mg.grad(out.sum(), x)
     assert found is not None
     return found.numpy()
 
 
 def accumulated(x: mg.Tensor) -> np.ndarray:
-    """What backward passes have added to `x.grad`."""
+    """The gradient that backward passes have accumulated in `x.grad`."""
     assert x.grad is not None
     return x.grad.numpy()
 
@@ -78,11 +78,11 @@ NO_GPU = Probe(reason="no GPU is to be found by this test")
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="Numba is not installed (the `fast` extra)")
 
 PASSES = ["numpy", pytest.param("numba", marks=needs_numba)]
-"""Who makes the passes over memory that the kernels are composed of: for `parametrize` and `passes_by`."""
+"""The implementations of the elementwise passes that the CPU kernels consist of: values for `parametrize` and `passes_by`."""
 
 
 def cpu_kernels() -> Any:
-    """The module of the fast versions, which registers them; where they are switched off, the test (or module of tests) is skipped."""
+    """The module that registers the CPU kernels; the test (or test module) is skipped if they are switched off."""
     if kernels.chosen == "off":
         pytest.skip("MINIGRAD_KERNELS=off: no operation has a fast version", allow_module_level=True)
     from minigrad.kernels import cpu
@@ -92,7 +92,7 @@ def cpu_kernels() -> Any:
 
 @contextmanager
 def passes_by(name: str) -> Iterator[None]:
-    """Inside: kernels run on the passes of "numpy" or "numba", whichever the environment chose. A test of switched-off ones is skipped."""
+    """Inside: kernels use the passes of "numpy" or "numba", whatever the environment says; skips the test if kernels are switched off."""
     cpu, chosen = cpu_kernels(), passes
     if name == "numba":
         from minigrad.kernels import compiled as chosen  # type: ignore[no-redef]  # here, because it imports Numba
@@ -102,7 +102,7 @@ def passes_by(name: str) -> Iterator[None]:
 
 
 def gradients_of(model: mg.nn.Module) -> dict[str, np.ndarray]:
-    """Every parameter's accumulated gradient, zeros where none arrived; the model's gradients are forgotten."""
+    """Every parameter's accumulated gradient, zeros if there is none; the model's gradients are then discarded."""
     found = {}
     for name, parameter in model.named_parameters():
         found[name] = np.zeros(parameter.shape, parameter.dtype) if parameter.grad is None else np.array(parameter.grad.numpy())
@@ -120,8 +120,8 @@ def absolute_error(ours: np.ndarray, expected: np.ndarray) -> float:
 def gradient_errors(ours: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, float]:
     """max |difference| / max |gradient| for each parameter.
 
-    Key biases are left out: softmax does not change when every score of a row moves by the same number, so their gradient is zero and
-    what is computed is rounding noise. A parameter whose whole gradient is small beside the others' is measured against 1e-6 of theirs.
+    Key biases are left out: softmax does not change when a constant is added to every score of a row, so their gradient is zero and its
+    computed value rounding noise. A parameter whose gradient is small compared to the others' is measured against 1e-6 of theirs.
     """
     assert ours.keys() == expected.keys()
     largest = max(float(np.abs(g).max(initial=0.0)) for g in expected.values())

@@ -1,4 +1,4 @@
-"""Anomaly mode: it names the operation, the pass and the user's line, and blames nobody for what came from outside."""
+"""Anomaly mode: it names the operation, the pass and the user's line, and blames no operation for non-finite inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INF = float("inf")
 
 @pytest.fixture(autouse=True)
 def no_warnings_of_numpy() -> Iterator[None]:
-    """NumPy warns of what these tests do on purpose."""
+    """Suppresses NumPy's warnings about what these tests do on purpose."""
     with np.errstate(all="ignore"):
         yield
 
@@ -42,7 +42,7 @@ def caught(function: Any) -> str:
 
 
 def here(offset: int = 0) -> str:
-    """This file and the caller's line, as messages write them."""
+    """This file and the caller's line, as written in messages."""
     frame = inspect.currentframe()
     assert frame is not None and frame.f_back is not None
     return f"{__file__}:{frame.f_back.f_lineno + offset}"

@@ -1,4 +1,4 @@
-"""`audit` and its command: right models pass with every parameter judged, and each known way of being wrong is found and named."""
+"""`audit` and its command: right models pass with a verdict for every parameter, and every known kind of error is found and named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDS, LABELS = np.array([[1, 2, 3], [4, 5, 1]]), np.array([0, 2])
 
 
 class Classifier(nn.Module):
-    """An embedding, its mean, a hidden layer and a linear classifier; `wrong` is what goes wrong between embedding and mean."""
+    """An embedding, its mean, a hidden layer and a linear classifier; `wrong` is the error planted between embedding and mean."""
 
     def __init__(self, wrong: Callable[[mg.Tensor], mg.Tensor] = lambda x: x) -> None:
         self.embedding = nn.Embedding(6, 4)
@@ -105,7 +105,7 @@ def test_a_loss_of_ones_own_and_a_batch_of_floats() -> None:
 
 
 def test_corners_of_relu_are_no_errors() -> None:
-    """The bias is exactly at the corner for the rows of zeros: both slopes bracket the gradient."""
+    """For the rows of zeros the bias is exactly at the kink: the gradient lies between the two slopes."""
     model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
     model.layers[0].bias.assign(np.zeros(2))  # type: ignore[attr-defined]
     found = mg.audit(model, np.vstack([np.zeros((2, 3)), np.eye(3)]), lambda m, x: m(x).sum())
@@ -114,7 +114,7 @@ def test_corners_of_relu_are_no_errors() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_opposite_corners_that_make_a_line_are_no_errors(seed: int) -> None:
-    """Rows of zeros and biases of zero put every unit at its corner: relu(t) - relu(-t) = t has slope 1, and gradient 0 is ReLU's there."""
+    """Rows of zeros and biases of zero put every unit at its kink: relu(t) - relu(-t) = t has slope 1, but ReLU's gradient there is 0."""
     mg.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 4), nn.ReLU(), nn.Linear(4, 3))
     for layer in model.layers[::2]:
@@ -126,7 +126,7 @@ def test_opposite_corners_that_make_a_line_are_no_errors(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_parameters_with_one_element_none_and_no_axes(seed: int) -> None:
-    """In one dimension a random direction is the gradient's or its opposite."""
+    """In one dimension a random direction is that of the gradient or its opposite."""
     model = nn.Linear(3, 1)
     model.scale = mg.Parameter(2.0)  # type: ignore[attr-defined]
     model.nothing = mg.Parameter(np.zeros((0, 2)))  # type: ignore[attr-defined]
@@ -163,7 +163,7 @@ def test_a_detached_embedding_is_found() -> None:
 
 @mg.custom_op("*s, *s -> *s")
 def swapped_product(xp: Any, x: Any, y: Any) -> Any:
-    """x · y whose pullback confuses its operands."""
+    """x · y with a pullback that confuses its operands."""
     return x * y, (lambda g: g * x, lambda g: g * y)
 
 
@@ -230,7 +230,7 @@ def test_a_wrong_gradient_beside_corners_is_found() -> None:
 
 
 def test_a_wrong_gradient_at_a_point_without_a_corner_is_found() -> None:
-    """0 at 0, right elsewhere: what is right a step beside is not enough."""
+    """The gradient is 0 at 0 and right elsewhere: being right nearby is not enough."""
 
     @mg.custom_op("*s -> *s")
     def forgetful(xp: Any, x: Any) -> Any:

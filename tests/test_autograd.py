@@ -1,4 +1,4 @@
-"""The walk back: its errors, accumulation, several outputs, second derivatives, memory, targets."""
+"""The backward pass: its errors, accumulation, several outputs, second derivatives, memory, targets."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_gradient_passed_in_is_not_changed_or_kept() -> None:
 @pytest.mark.parametrize("shape", [(), (3,)], ids=str)
 def test_the_same_tensor_on_both_sides(shape: tuple[int, ...]) -> None:
     x = leaf(np.full(shape, 3.0))
-    y = x * 1.0  # an inner node, whose gradients are borrowed first and summed then
+    y = x * 1.0  # an inner node, whose first gradient is borrowed, and later ones are added to it
     (y + y + y - y * y).sum().backward()
     np.testing.assert_array_equal(accumulated(x), np.full(shape, 3.0 - 6.0))
 
@@ -260,7 +260,7 @@ SIZE = 250_000  # float64: 2 MB per array
 
 
 def peak_of(function: Any) -> float:
-    """Largest memory in use during the call, in arrays of SIZE, above what was in use before."""
+    """The peak memory during the call, in arrays of SIZE, above what was in use before."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -299,7 +299,7 @@ def test_activations_that_no_pullback_mentions_die_at_once() -> None:
 
     def chain() -> None:
         for _ in range(10):
-            total[0] = total[0] + 1.0  # addition remembers nothing
+            total[0] = total[0] + 1.0  # the pullback of an addition captures nothing
 
     assert peak_of(chain) < 2.5
 

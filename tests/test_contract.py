@@ -1,4 +1,4 @@
-"""`check_op` and `custom_op`: every rule has an operation that breaks it, and is caught."""
+"""`check_op` and `custom_op`: for every rule there is an operation that breaks it and is caught."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_depending_on_the_memory_layout_is_rejected() -> None:
     ids=["gaps", "negative", "repeated", "transposed"],
 )
 def test_depending_on_the_layout_of_the_incoming_gradient_is_rejected(unusual: Callable[[Any], bool], dtype: Any) -> None:
-    """Whatever the seed: every layout is tried, and float32 has layouts of its own, since it may have a kernel of its own."""
+    """For any seed: every layout is tried, separately in float32, which may have a kernel of its own."""
 
     def body(xp: Any, x: Any) -> Any:
         def pull(g: Any) -> Any:

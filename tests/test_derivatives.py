@@ -1,4 +1,4 @@
-"""vjp, jacobian, hvp, hessian and gradients of gradients, against closed forms and finite differences of the order below."""
+"""vjp, jacobian, hvp, hessian and gradients of gradients, against closed forms and finite differences of the next lower order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minigrad.tensor import Tensor
 RNG = np.random.default_rng(0)
 STEP = 1e-5
 RTOL, ATOL = 1e-6, 1e-7
-"""As in gradcheck: a central difference with this step is good to about 1e-10 for values of order 1."""
+"""As in gradcheck: a central difference with this step is accurate to about 1e-10 for values of order 1."""
 
 
 def differences(function: Any, point: np.ndarray) -> np.ndarray:

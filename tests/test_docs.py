@@ -1,4 +1,4 @@
-"""Every Python block of the README and of docs/ runs, each page from top to bottom in one namespace. Links and names are whole."""
+"""Every Python block of the README and of docs/ runs, each page from top to bottom in one namespace. Links and names are valid."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_blocks_run(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytes
 def test_commands_of_the_data_page_run(
     minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In its order, after the Python blocks, on the files that those write."""
+    """In order, after the Python blocks, on the files that these write."""
     page = ROOT / "docs" / "data.md"
     test_blocks_run(page, minilm, tmp_path, monkeypatch)
     monkeypatch.setattr("minigrad.cli.data.find_checkpoint", {"minilm-l6": minilm}.__getitem__)

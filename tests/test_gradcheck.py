@@ -1,4 +1,4 @@
-"""The checker is checked: it refuses what it cannot judge, rejects planted errors of every known kind, and accepts what is right."""
+"""gradcheck itself: it refuses invalid arguments, rejects planted errors of every known kind, and accepts right derivatives."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_an_error_in_a_large_input_is_caught_along_random_directions() -> None:
 
 
 def test_a_wrong_second_derivative_is_caught_at_order_2_only() -> None:
-    """The slope is treated as a constant: right at first order, no second derivative at all."""
+    """The slope is treated as a constant: right at first order, but the second derivative is lost."""
 
     def body(xp: Any, x: Any) -> Any:
         return xp.exp(x), lambda g: (g * np.exp(xp.constant(x)),)
@@ -246,7 +246,7 @@ def test_a_pullback_that_is_wrong_only_for_several_gradients_at_once_is_caught()
 
 
 def test_every_entry_of_the_jacobian_is_compared_and_a_wrong_one_is_named() -> None:
-    """An error that cancels where both outputs receive the same gradient."""
+    """An error that cancels if both outputs receive the same gradient."""
 
     def body(xp: Any, x: Any) -> Any:
         wrong = np.array([[0.0, 1e-3], [0.0, -1e-3]])

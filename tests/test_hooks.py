@@ -1,4 +1,4 @@
-"""Hooks on tensors: when they are called, what they see, what they may return."""
+"""Hooks on tensors: when they are called, what they receive, what they may return."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_returned_tensor_takes_the_gradient_s_place(where: str) -> None:
 
 
 def test_a_hook_is_a_function_whose_gradient_can_be_chosen() -> None:
-    """Reversing and scaling a gradient by hooks equals finite differences of the function it stands for."""
+    """A gradient that hooks reverse and scale equals finite differences of the function that it represents."""
     x = np.array([0.3, -0.6])
 
     def analytic(scale: float) -> np.ndarray:
@@ -161,7 +161,7 @@ def test_a_hook_that_raises_leaves_all_leaves_with_hooks_as_they_were() -> None:
         raise KeyError("stop")
 
     x.register_hook(refuse)
-    y.register_hook(lambda g: g * 2.0)  # the younger leaf, which the walk settles first
+    y.register_hook(lambda g: g * 2.0)  # the younger leaf, whose gradient is complete first
     with pytest.raises(KeyError):
         (x * y).sum().backward()
     assert x.grad is None and y.grad is None

@@ -1,4 +1,4 @@
-"""Which module may import which, and what may not be named where: the imports are read from the source, not trusted."""
+"""Which module may import which, and which names are forbidden where, checked on the source code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAYERS = [
     {"train", "pipeline"},
     {"serve", "cli", "__main__"},
 ]
-"""Low to high. A room imports from its own row and the rows below. The package's __init__ stands above all."""
+"""From low to high. A module or subpackage imports from its own row and lower ones only. The package's __init__ is above all."""
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
@@ -50,7 +50,7 @@ def module_of(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """(dotted name, True if it is imported when the module is) of every import statement outside of `if TYPE_CHECKING`."""
+    """(dotted name, whether it is imported at module level) of every import statement outside of `if TYPE_CHECKING`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inner = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) for n in ast.walk(f)}
     typing_only = {
@@ -80,9 +80,9 @@ def rooms_imported(path: Path) -> Iterator[str]:
 
 
 OPTIONAL = {"cupy", "cupyx", "huggingface_hub", "numba", "tensorboardX", "threadpoolctl", "tokenizers", "tqdm"}
-"""Packages besides NumPy: imported inside of what needs them (most may be absent)."""
+"""Packages besides NumPy: imported only inside the functions that need them (most may be absent)."""
 BEHIND = ("backend/cupy.py", "kernels/jit.py")
-"""Modules that are imported themselves only where their package is wanted."""
+"""Modules that may import such a package at module level, because they are themselves imported only if it is needed."""
 
 BARE = {"eval", "exec"}
 FORBIDDEN = BARE | {
@@ -95,7 +95,7 @@ MAY_START_PROCESSES = ("io/_download.py",)
 def named(path: Path) -> set[str]:
     """Every identifier, attribute, keyword and imported name in the code; comments and strings do not count.
 
-    A method called `eval` (a model's) is no call of Python's eval, which is always a bare name.
+    A call of a method `eval` (a model's) is not a call of Python's eval, which is always a bare name.
     """
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -126,7 +126,7 @@ def test_imports_run_downwards(path: Path) -> None:
 def test_backend_numpy_reaches_its_package_only_when_called() -> None:
     at_import = {name for name, immediately in imports(PACKAGE / "backend" / "numpy.py") if immediately}
     assert "minigrad.backend" not in at_import
-    assert "minigrad.backend" in {name for name, _ in imports(PACKAGE / "backend" / "numpy.py")}  # `transfer` needs it
+    assert "minigrad.backend" in {name for name, _ in imports(PACKAGE / "backend" / "numpy.py")}  # needed by `transfer`
 
 
 @pytest.mark.parametrize("path", inside)
@@ -177,7 +177,7 @@ def test_what_is_forbidden_would_be_found(code: str, tmp_path: Path) -> None:
 
 
 def fresh(code: str) -> str:
-    """What a new interpreter prints; warnings are errors there too."""
+    """The output of a new interpreter, in which warnings are errors, too."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=120, check=False
     )
@@ -212,7 +212,7 @@ LATER = {
     "train",
     "workers",
 }
-"""What `import minigrad` leaves to whoever asks for it: it is to take no longer than tensors and operations need."""
+"""Modules that `import minigrad` must not load: it may take no longer than tensors and operations need."""
 
 
 def test_importing_minigrad_loads_none_of_the_rooms_built_on_operations() -> None:

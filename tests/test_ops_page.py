@@ -1,4 +1,4 @@
-"""docs/ops.md is what the registry and the tests say today, and every edge case has a test with its convention."""
+"""docs/ops.md is up to date with the registry and the tests, and every edge case has a test with its convention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""recompute: the same gradients to the last bit, from less memory, for everything that a part of a model may do."""
+"""recompute: bitwise the same gradients with less memory, for everything that a segment of a model may do."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_part_is_one_node_whose_inputs_are_what_the_function_reached() -> None
     h = F.exp(w * 2.0)
     out = mg.recompute(lambda x, unused: F.tanh(x * h) * h, x, unused)
     assert out.node is not None and out.node.parents[0] is not None
-    assert set(out.node.parents[0].parents) == {x.node, h.node}  # not what lies behind h
+    assert set(out.node.parents[0].parents) == {x.node, h.node}  # but not w, from which h was computed
 
 
 def test_the_second_backward_and_retain_graph() -> None:
@@ -380,7 +380,7 @@ PARTS, DEPTH = 8, 6
 
 
 def chain(run: Any) -> tuple[float, float]:
-    """(kept after the forward pass, peak of both passes), in arrays of SIZE, for PARTS parts of DEPTH operations that keep their result."""
+    """(memory after the forward pass, peak of both passes), in arrays of SIZE, for PARTS segments of DEPTH operations."""
 
     def part(x: Tensor) -> Tensor:
         for _ in range(DEPTH):

@@ -1,4 +1,4 @@
-"""Modes of recording begin and end where they should, and gradients that lie side by side reach their leaves at once."""
+"""Recording modes begin and end where they should, and gradients that are neighbours in memory are accumulated together."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_mode_does_not_decorate_what_runs_later() -> None:
 
 # ---------------------------------------------------------------- gradients side by side
 def laid_out(*sizes: int) -> tuple[list[Leaf], np.ndarray, list[np.ndarray]]:
-    """Leaves whose views lie one after another, all of their memory, and gradients that do so too."""
+    """Leaves whose views are neighbours, the buffer of these views, and gradients that are neighbours, too."""
     ends = np.cumsum(sizes)
     memory, numbers = np.zeros(ends[-1]), np.arange(1.0, ends[-1] + 1)
     leaves = [Leaf(f"p{i}", (size,), np.dtype(float)) for i, size in enumerate(sizes)]
@@ -177,7 +177,7 @@ def test_otherwise_each_is_left_to_be_accumulated(how: str) -> None:
 
 
 def parts_of_a_product() -> tuple[list[Leaf], np.ndarray, list[Product], np.ndarray, list[int]]:
-    """Matrices side by side, all of their memory, the parts of a product for them, that product, and how many rows were computed when."""
+    """Leaves whose views are neighbours, their buffer, parts of a lazy product as gradients, the product, and the rows of each matmul."""
     memory, stops, computed = np.full((6, 4), 99.0), [3, 4, 6], []
     leaves = [Leaf("w", (rows, 4), np.dtype(float)) for rows in (3, 1, 2)]
     for leaf_, stop in zip(leaves, stops, strict=True):
@@ -199,7 +199,7 @@ def test_parts_of_a_product_go_side_by_side_by_one_product() -> None:
         np.testing.assert_allclose(memory, times * expected, rtol=1e-12)
 
 
-APART: dict[str, tuple[list[int], Any]] = {  # which are computed at once nevertheless
+APART: dict[str, tuple[list[int], Any]] = {  # the indices of those that are computed together nevertheless
     "the first frozen": ([1, 2], lambda leaves, gradients: ([None, *leaves[1:]], gradients)),
     "the second frozen": ([], lambda leaves, gradients: ([leaves[0], None, leaves[2]], gradients)),
     "the last frozen": ([0, 1], lambda leaves, gradients: ([*leaves[:2], None], gradients)),

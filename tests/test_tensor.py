@@ -65,7 +65,7 @@ def test_a_dtype_makes_no_numbers_of_other_arrays(data: Any) -> None:
 
 
 def test_masked_numbers_are_refused() -> None:
-    """They would come back, as whatever stands below the mask."""
+    """Otherwise the numbers below the mask would count again."""
     masked = np.ma.array([1.0, 2.0], mask=[False, True])
     p, buffer = Parameter(np.ones(2)), Buffer(np.ones(2))
     p.grad = np.ones(2)
@@ -176,7 +176,7 @@ def test_arrays_and_tensors_mix_on_both_sides(operation: Any, other: Any) -> Non
 
 
 class Shown:
-    """An array of another library, as far as NumPy sees it."""
+    """An array of another library, as NumPy sees it."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(ARRAY, dtype=dtype)
@@ -190,7 +190,7 @@ def test_arrays_of_other_kinds_count_as_plain_ones(other: Any) -> None:
         for found, expected in ((x * other, ARRAY * plain), (other * x, ARRAY * plain), (F.linear(other, x), plain @ ARRAY.T)):
             assert type(found) is Tensor and type(found.array) is np.ndarray
             np.testing.assert_array_equal(found.numpy(), expected)
-    np.testing.assert_array_equal(F.multiply(other, other).numpy(), plain * plain)  # of np.matrix this is no matrix product
+    np.testing.assert_array_equal(F.multiply(other, other).numpy(), plain * plain)  # for np.matrix, too, whose `*` is the matrix product
 
 
 @pytest.mark.parametrize(
@@ -235,10 +235,10 @@ def test_asarray_of_a_plain_tensor() -> None:
     changed[0] = 9.0
     assert x.tolist() == [1.0, 2.0]
     with pytest.raises(TypeError):
-        np.exp(x)  # NumPy's functions take no Tensor: a derivative would be lost in silence
+        np.exp(x)  # NumPy's functions refuse Tensors, because the derivative would be lost silently
 
 
-# ---------------------------------------------------------------- behaving like an array
+# ---------------------------------------------------------------- array protocol
 def test_len_and_iteration() -> None:
     x = Tensor(ARRAY, requires_grad=True)
     assert len(x) == 2

@@ -1,4 +1,4 @@
-"""Ways of being silently wrong that are closed: each was possible once, and each test fails if it opens again."""
+"""Silent errors that were possible once: each test fails if its error comes back."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_operation_that_returns_its_input_does_not_share_memory_with_arrays(b
 
 
 def test_operations_that_return_input_and_gradient_themselves_add_up_as_copies_do() -> None:
-    """Every sum in the walk goes into a buffer that was made for it, never into one that a pullback handed on."""
+    """Every sum in the backward pass goes into a buffer allocated for it, never into one that a pullback returned."""
 
     def body(xp: Any, x: Any, y: Any) -> Any:
         return x + y, lambda g: (g, g)

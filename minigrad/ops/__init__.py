@@ -1,6 +1,6 @@
-"""WHAT each operation means, as readable bodies over any array namespace. How the hot ones run fast is in `kernels/`.
+"""Operations: WHAT each computes, as readable bodies over any array namespace. HOW the hot ones run fast is in `kernels/`.
 
-`@op` marks operations with a pullback of their own, `@composite` functions on tensors that are made of them.
+`@op` marks operations with a pullback of their own, `@composite` functions on tensors that are composed of operations.
 """
 
 from minigrad.ops.activation import gelu, relu, sigmoid, silu, softplus

@@ -1,4 +1,4 @@
-"""Activation functions. Kinks: relu'(0) = 0."""
+"""Activation functions. Convention at the kink: relu'(0) = 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minigrad.op import op
 
 
 def logistic(xp: Any, x: Array) -> Array:
-    """1 / (1 + e⁻ˣ) without overflow: only e to a negative power is taken."""
+    """1 / (1 + e⁻ˣ) without overflow: the exponent is never positive."""
     positive = xp.constant(x) >= 0
     e = xp.exp(xp.where(positive, -x, x))
     return xp.where(positive, 1.0, e) / (1.0 + e)
@@ -33,7 +33,7 @@ def silu(xp: Any, x: Array) -> Any:
 
 @op("*s -> *s", promotes="float")
 def softplus(xp: Any, x: Array) -> Any:
-    """log(1 + eˣ), without overflow: only e to a negative power is taken."""
+    """log(1 + eˣ), without overflow: the exponent is never positive."""
     return xp.maximum(x, 0) + xp.log1p(xp.exp(-abs(x))), (lambda g: g * logistic(xp, x),)
 
 
@@ -44,7 +44,7 @@ def relu(xp: Any, x: Array) -> Any:
 
 
 def gelu_gate(xp: Any, x: Array, approximate: str) -> Array:
-    """The factor of x in gelu(x): Φ(x), by erfc so that the left tail keeps its digits, or its tanh form as a sigmoid (likewise)."""
+    """The factor of x in gelu(x): Φ(x) by erfc, or its tanh approximation as a sigmoid. Both keep their digits in the left tail."""
     if approximate == "tanh":
         return logistic(xp, (x + x * x * x * 0.044715) * (2.0 * sqrt(2.0 / pi)))
     gate = xp.erfc(x * -sqrt(0.5))
@@ -65,9 +65,9 @@ def gelu_slope(xp: Any, x: Array, gate: Array, approximate: str) -> Array:
 
 @op("*s -> *s", promotes="float")
 def gelu(xp: Any, x: Array, *, approximate: str = "none") -> Any:
-    """x · Φ(x), the Gaussian error linear unit; approximate="tanh" is the form of GPT. Hendrycks & Gimpel, arXiv 1606.08415.
+    """x · Φ(x), the Gaussian error linear unit; approximate="tanh" is GPT's approximation. Hendrycks & Gimpel, arXiv 1606.08415.
 
-    Raises: ArgumentError for another form.
+    Raises: ArgumentError for another value of `approximate`.
     """
     if approximate not in ("none", "tanh"):
         raise ArgumentError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')

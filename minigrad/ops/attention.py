@@ -1,4 +1,4 @@
-"""Attention over packed rows: every sequence by itself, no padding."""
+"""Attention: over packed rows, where every sequence is computed by itself without padding, and over padded arrays."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def attention(
 ) -> Any:
     """softmax(Q Kᵀ / √d) V, head by head and sequence by sequence. Vaswani et al., arXiv 1706.03762.
 
-    With q None, kv holds Q | K | V side by side and every row asks. Otherwise q holds the rows that ask, packed by `queries`, and kv
-    holds K | V of all rows. Rows that are masked first tokens of `packing` are attended to by nobody. With `causal` a query sees the keys
-    up to its own place; where there are fewer or more queries than keys, the last query sees the last key. A query without any key
-    gives zeros.
-    Raises: ShapeError unless the channels divide among the heads and the rows are those of the packings.
+    With q None, kv holds Q | K | V side by side and every row is a query. Otherwise q holds the queries, packed by `queries`, and kv
+    holds K | V of all rows. No query attends to rows that are masked first tokens of `packing`. With `causal` a query attends to the keys
+    up to its own position; if there are fewer or more queries than keys, positions are counted from the end, so that the last query
+    attends to the last key. A query without any key gives zeros.
+    Raises: ShapeError unless the heads divide the channels and the numbers of rows are those of the packings.
     """
     parts = 3 if q is None else 2
     if kv.shape[1] % (parts * heads):
@@ -40,38 +40,38 @@ def attention(
     d = kv.shape[1] // (parts * heads)
     scale = 1.0 / sqrt(d)
     queries = packing if queries is None else queries
-    asking_rows = kv.shape[0] if q is None else q.shape[0]
-    if (kv.shape[0], asking_rows, len(packing)) != (packing.rows, queries.rows, len(queries)):
-        raise ShapeError(f"attention: {kv.shape[0]} rows asked by {asking_rows} do not fit {packing} and {queries}")
+    query_rows = kv.shape[0] if q is None else q.shape[0]
+    if (kv.shape[0], query_rows, len(packing)) != (packing.rows, queries.rows, len(queries)):
+        raise ShapeError(f"attention: {kv.shape[0]} rows of keys and {query_rows} of queries do not fit {packing} and {queries}")
     kv_heads = kv.reshape((kv.shape[0], parts * heads, d))
     q_heads = kv_heads if q is None else q.reshape((q.shape[0], heads, d))
     outputs, saved = [], []
     for i, ((a, b), (first, last)) in enumerate(zip(packing.key_spans, queries.spans, strict=True)):
-        both = kv_heads[a:b, -2 * heads :].swapaxes(0, 1)  # (2 heads, keys, d)
-        k, v = both[:heads], both[heads:]
-        asking = q_heads[first:last, :heads].swapaxes(0, 1)
-        scores = xp.matmul(asking, k.swapaxes(-1, -2)) * scale
-        seen = seen_keys(xp.constant(kv), last - first, b - a) if causal else None
-        weights = softmax.body(xp, scores, seen)[0] if a < b else scores
-        kept = None if draw is None else xp.like(draw.pairs(i), kv).astype(kv.dtype) * draw.scale
-        mixed = xp.matmul(weights if kept is None else weights * kept, v)
+        keys_values = kv_heads[a:b, -2 * heads :].swapaxes(0, 1)  # (2 heads, keys, d)
+        k, v = keys_values[:heads], keys_values[heads:]
+        query = q_heads[first:last, :heads].swapaxes(0, 1)
+        scores = xp.matmul(query, k.swapaxes(-1, -2)) * scale
+        visible = seen_keys(xp.constant(kv), last - first, b - a) if causal else None
+        weights = softmax.body(xp, scores, visible)[0] if a < b else scores
+        mask = None if draw is None else xp.like(draw.pairs(i), kv).astype(kv.dtype) * draw.scale
+        mixed = xp.matmul(weights if mask is None else weights * mask, v)
         outputs.append(mixed.swapaxes(0, 1).reshape((last - first, heads * d)))
-        saved.append((asking, k, v, weights, kept))
+        saved.append((query, k, v, weights, mask))
 
     def pullback(g: Array) -> Any:
         g_heads = g.reshape((g.shape[0], heads, d))
         dq, dkv = [], []
-        for i, (asking, k, v, weights, kept) in enumerate(saved):
+        for i, (query, k, v, weights, mask) in enumerate(saved):
             first, last = queries.spans[i]
             go = g_heads[first:last].swapaxes(0, 1)
             dp = xp.matmul(go, v.swapaxes(-1, -2))
-            if kept is not None:
-                dp = dp * kept
-            dv = xp.matmul((weights if kept is None else weights * kept).swapaxes(-1, -2), go)
+            if mask is not None:
+                dp = dp * mask
+            dv = xp.matmul((weights if mask is None else weights * mask).swapaxes(-1, -2), go)
             ds = weights * (dp - (dp * weights).sum(axis=-1, keepdims=True))
             ds *= scale
             dq.append(xp.matmul(ds, k).swapaxes(0, 1))
-            dk = xp.matmul(ds.swapaxes(-1, -2), asking)
+            dk = xp.matmul(ds.swapaxes(-1, -2), query)
             dkv.append(_with_masked_first(xp, xp.concatenate([dk, dv], axis=0).swapaxes(0, 1), packing, i))
         gq, gkv = xp.concatenate(dq, axis=0), xp.concatenate(dkv, axis=0)
         if q is None:
@@ -83,7 +83,7 @@ def attention(
 
 
 def seen_keys(x: Array, queries: int, keys: int) -> Array:
-    """Where a causal query may see a key, on x's device: up to its own place, counted so that the last query sees the last key.
+    """The causal mask on x's device: a query attends to keys up to its own position, and the last query to the last key.
 
     Shapes: → (queries, keys) booleans.
     """
@@ -91,7 +91,7 @@ def seen_keys(x: Array, queries: int, keys: int) -> Array:
 
 
 def _with_masked_first(xp: Any, gradient: Array, packing: Packing, i: int) -> Array:
-    """The key and value gradients of sequence i, with a zero row in front if its first token was not attended to."""
+    """The key and value gradients of sequence i, with a row of zeros prepended if its first token is masked."""
     if packing.masked_first is None or not packing.masked_first[i]:
         return gradient
     return xp.concatenate([xp.zeros_like(gradient, shape=(1, *gradient.shape[1:])), gradient], axis=0)
@@ -101,11 +101,11 @@ def _with_masked_first(xp: Any, gradient: Array, packing: Packing, i: int) -> Ar
 def scaled_dot_product_attention(
     q: TensorLike, k: TensorLike, v: TensorLike, mask: TensorLike | None = None, causal: bool = False
 ) -> Tensor:
-    """softmax(q kᵀ / √d) v over padded arrays; packed batches use a model's own attention, which computes no padding.
+    """softmax(q kᵀ / √d) v over padded arrays; for packed batches, `attention` computes no padding.
 
-    mask: True (or 1) where a query may attend to a key, broadcast to (*b, queries, keys). PyTorch adds a mask of floats to the scores: of
-    one that holds 0 and -inf, pass mask == 0. causal: a query sees the keys up to its own place; of queries and keys of unequal number, the
-    last query sees the last key. Where both are given, both must allow a key. A query without any key gives zeros.
+    mask: True (or 1) where a query may attend to a key, broadcast to (*b, queries, keys). For an additive mask of 0 and -inf, as PyTorch
+    takes it, pass mask == 0. causal: a query attends to the keys up to its own position; if there are more or fewer queries than keys, the
+    last query attends to the last key. With both, a key must be allowed by both. A query without any key gives zeros.
     Shapes: q (*b, queries, d), k (*b, keys, d), v (*b, keys, dv) → (*b, queries, dv).
     Raises: ShapeError for arrays of fewer than two axes, and for shapes that do not fit; ArgumentError for a mask of floats.
     """
@@ -115,8 +115,8 @@ def scaled_dot_product_attention(
     scores: Tensor = (q @ k.swapaxes(-1, -2)) * (max(q.shape[-1], 1) ** -0.5)
     if k.shape[-2] == 0:
         return scores @ v
-    may = None if mask is None else allowed(mask, scores)
+    visible = None if mask is None else allowed(mask, scores)
     if causal:
-        seen = seen_keys(scores.array, q.shape[-2], k.shape[-2])
-        may = seen if may is None else may & seen
-    return softmax(scores, may) @ v
+        earlier = seen_keys(scores.array, q.shape[-2], k.shape[-2])
+        visible = earlier if visible is None else visible & earlier
+    return softmax(scores, visible) @ v

@@ -1,4 +1,4 @@
-"""How functions of Tensors read axes and counts: integers of any kind, axes from either end, one sentence for what does not fit."""
+"""Reading axes and counts from arguments: integers of any type, axes counted from either end, uniform error messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from minigrad.errors import DTypeError, ShapeError
 
 
-def whole(what: str, value: Any) -> int:
+def as_integer(what: str, value: Any) -> int:
     """`value` as a Python integer.
 
-    Raises: DTypeError for anything that is no integer.
+    Raises: DTypeError for anything that is not an integer.
     """
     try:
         return index(value)
@@ -21,38 +21,38 @@ def whole(what: str, value: Any) -> int:
 
 
 def is_sequence(values: Any) -> bool:
-    """Whether `values` are several: a list, a tuple or a 1-D array."""
+    """Whether `values` is a list, a tuple or a 1-D array."""
     return isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
 
 
-def wholes(what: str, values: Any) -> tuple[int, ...]:
+def as_integers(what: str, values: Any) -> tuple[int, ...]:
     """One integer or a sequence of them, as a tuple.
 
     Raises: DTypeError for anything else.
     """
-    return tuple(whole(what, v) for v in values) if is_sequence(values) else (whole(what, values),)
+    return tuple(as_integer(what, v) for v in values) if is_sequence(values) else (as_integer(what, values),)
 
 
-def axis_of(what: str, axis: Any, shape: Sequence[int], more: int = 0) -> int:
-    """One axis of `shape` (with `more` axes), counted from the front.
+def normalise_axis(what: str, axis: Any, shape: Sequence[int], more: int = 0) -> int:
+    """One axis of `shape` (extended by `more` axes), counted from the front.
 
     Raises: DTypeError; ShapeError if there is no such axis.
     """
-    place, ndim = whole(f"{what}: an axis", axis), len(shape) + more
+    place, ndim = as_integer(f"{what}: an axis", axis), len(shape) + more
     if not -ndim <= place < ndim:
         longer = f" with {more} more axis" if more else ""
         raise ShapeError(f"{what}: axis {place} is out of bounds for shape {tuple(shape)}{longer}")
     return place % ndim
 
 
-def axes_of(what: str, axis: Any, shape: Sequence[int]) -> tuple[int, ...]:
+def normalise_axes(what: str, axis: Any, shape: Sequence[int]) -> tuple[int, ...]:
     """Several distinct axes, counted from the front; all of them if `axis` is None.
 
     Raises: DTypeError; ShapeError if there is no such axis, or one is named twice.
     """
     if axis is None:
         return tuple(range(len(shape)))
-    places = tuple(axis_of(what, a, shape) for a in wholes(f"{what}: an axis", axis))
+    places = tuple(normalise_axis(what, a, shape) for a in as_integers(f"{what}: an axis", axis))
     if len(set(places)) < len(places):
         raise ShapeError(f"{what}: axis {axis} names one axis twice")
     return places

@@ -1,7 +1,6 @@
-"""Convolution: one matrix product with the windows of the input (Chellapilla, Puri & Simard, IWFHR 2006).
+"""Convolution as one matrix product with the unfolded input, im2col (Chellapilla, Puri & Simard, IWFHR 2006).
 
-The laid-out windows are several times larger than the input and cheap to make, so a backward pass makes them again instead of keeping
-them.
+The columns are several times larger than the input and cheap to compute, so they are computed again in the backward pass instead of kept.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from minigrad.backend import Array
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import composite, op
-from minigrad.ops.windows import PerAxis, Window, lay_out, put_back, spatial_sides
+from minigrad.ops.windows import PerAxis, Window, col2im, im2col, spatial_shape
 from minigrad.tensor import Tensor, TensorLike, as_tensors
 
 
@@ -31,11 +30,11 @@ def conv(
 ) -> Any:
     """Each output channel is a weighted sum over windows of the input channels of its group (cross-correlation); bias may be None.
 
-    Batch and channels change places inside, so that all windows of the batch are columns of one matrix per group.
-    Raises: ArgumentError for options that cannot be, or groups that do not divide the channels; ShapeError for shapes that do not fit.
+    Internally batch and channels are swapped, so that all windows of the batch are columns of one matrix per group.
+    Raises: ArgumentError for invalid options, or groups that do not divide the channels; ShapeError for shapes that do not fit.
     """
-    sides = spatial_sides("conv", x, weight.ndim - 2)
-    window = Window.of("conv", len(sides), tuple(weight.shape[2:]), stride, padding, dilation)
+    sizes = spatial_shape("conv", x, weight.ndim - 2)
+    window = Window.of("conv", len(sizes), tuple(weight.shape[2:]), stride, padding, dilation)
     (n, c), m = x.shape[:2], weight.shape[0]
     if not isinstance(groups, Integral) or groups < 1 or c % groups or m % groups:
         raise ArgumentError(f"conv: {c} input and {m} output channels do not divide into {groups!r:.80} groups")
@@ -44,19 +43,19 @@ def conv(
             f"conv: x {tuple(x.shape)} in {groups} group(s) needs a weight (outputs, {c // groups}, *kernel) and bias (outputs,) or None; "
             f"got {tuple(weight.shape)} and {None if bias is None else tuple(bias.shape)}"
         )
-    counts, cells = window.counts(sides), prod(window.kernel)
+    counts, cells = window.counts(sizes), prod(window.kernel)
     height, width = c // groups * cells, n * prod(counts)
     rows = weight.reshape((groups, m // groups, height))
 
     def columns() -> Array:
-        return lay_out(xp, x.swapaxes(0, 1), window, axis=1).reshape((groups, height, width))
+        return im2col(xp, x.swapaxes(0, 1), window, axis=1).reshape((groups, height, width))
 
     def flat(g: Array) -> Array:
         return g.swapaxes(0, 1).reshape((groups, m // groups, width))
 
     def by_x(g: Array) -> Array:
         back = xp.matmul(rows.swapaxes(1, 2), flat(g)).reshape((c, cells, n, *counts))
-        return put_back(xp, back, window, sides, axis=1).swapaxes(0, 1)
+        return col2im(xp, back, window, sizes, axis=1).swapaxes(0, 1)
 
     y = xp.matmul(rows, columns()).reshape((m, width))
     if bias is not None:
@@ -78,12 +77,12 @@ def conv1d(
     dilation: PerAxis = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution over one axis. padding: zeros on both sides, "valid" (none), or with stride 1 "same" (as many as keep the length).
+    """Convolution over one axis. padding: zeros on both sides, "valid" (none), or with stride 1 "same" (output as long as the input).
 
     Shapes: x (batch, channels, length), weight (outputs, channels / groups, kernel), bias (outputs,) → (batch, outputs, positions).
-    Raises: ShapeError for shapes that do not fit, a kernel longer than the padded input among them; ArgumentError for wrong options.
+    Raises: ShapeError for shapes that do not fit, or a kernel longer than the padded input; ArgumentError for invalid options.
     """
-    return _convolved("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
+    return _conv("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
 @composite("n c h w, m c/groups k l, m -> n m s t")
@@ -96,19 +95,19 @@ def conv2d(
     dilation: PerAxis = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolution over two axes; options are one number, or one for each axis. padding: as in `conv1d`.
+    """Convolution over two axes; each option is one number, or one for each axis. padding: as in `conv1d`.
 
     Shapes: x (batch, channels, height, width), weight (outputs, channels / groups, kernel height, kernel width), bias (outputs,)
     → (batch, outputs, rows, columns). Raises: as `conv1d`.
     """
-    return _convolved("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+    return _conv("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
-def _convolved(
+def _conv(
     what: str, ndim: int, x: TensorLike, weight: TensorLike, bias: TensorLike | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Tensor:
     x, weight = as_tensors(x, weight)
-    spatial_sides(what, x, ndim)
+    spatial_shape(what, x, ndim)
     if weight.ndim != ndim + 2:
         raise ShapeError(f"{what}: weight has shape {weight.shape}, expected (outputs, channels / groups) and {ndim} side(s) of the kernel")
     return conv(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)

@@ -1,7 +1,7 @@
-"""Linear layers and what BERT's modules join to them, each as one operation.
+"""Linear layers, alone and fused with the operations that follow them in BERT.
 
-A fused body calls the same small helpers as the plain one, so each formula stands once. A weight's gradient is returned as a lazy
-product: computed into the optimizer's buffer, or never.
+A fused body calls the same helpers as the plain one, so that each formula is written once. A weight's gradient is returned as a lazy
+product, which is computed straight into the optimizer's buffer, or never if the weight is frozen.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _flat(x: Array) -> Array:
 def linear(xp: Any, x: Array, weight: Array, bias: Array | None) -> Any:
     """x Wᵀ + b; the bias may be None.
 
-    Raises: ShapeError unless the weight is (outputs, inputs) and the last axis of x the inputs.
+    Raises: ShapeError unless the weight is (outputs, inputs) and the last axis of x has that many inputs.
     """
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
@@ -58,16 +58,16 @@ def linears(xp: Any, x: Array, *parameters: Array) -> Any:
 
 
 # ---------------------------------------------------------------- dropout
-def survivors(xp: Any, draw: Draw, x: Array) -> Array:
-    """scale where a unit survives, 0 where it drops: in every interpreter a constant array, shaped like x."""
+def dropout_mask(xp: Any, draw: Draw, x: Array) -> Array:
+    """The scaled dropout mask: `draw.scale` where a unit is kept, 0 where it is dropped. A plain array under every interpreter."""
     return (xp.like(draw.mask(), x).astype(x.dtype) * draw.scale).reshape(x.shape)
 
 
 @op("*b d -> *b d", promotes="float")
 def dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
-    """Units dropped by `draw`, survivors scaled up. Srivastava et al., JMLR 15, 2014. Leading axes count as rows."""
-    kept = survivors(xp, draw, x)
-    return x * kept, (lambda g: g * kept,)
+    """Units dropped by `draw`, the others scaled up. Srivastava et al., JMLR 15, 2014. Leading axes count as rows."""
+    mask = dropout_mask(xp, draw, x)
+    return x * mask, (lambda g: g * mask,)
 
 
 # ---------------------------------------------------------------- fused with a linear layer
@@ -86,7 +86,7 @@ def dense_gelu(xp: Any, x: Array, weight: Array, bias: Array, *, approximate: st
 
 @op("n k, m k, m -> n m", promotes="float")
 def dense_tanh(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
-    """tanh(x Wᵀ + b): what BERT makes of a sequence's first row."""
+    """tanh(x Wᵀ + b), BERT's pooler for the first row of each sequence."""
     y = xp.tanh(xp.matmul(x, weight.swapaxes(0, 1)) + bias)
 
     def pullback(g: Array) -> Any:
@@ -111,14 +111,14 @@ def dense_add_norm(
 ) -> Any:
     """layer_norm(dropout(x Wᵀ + b) + residual): the end of an attention or feed-forward block (post-norm)."""
     y = xp.matmul(x, weight.swapaxes(0, 1)) + bias
-    kept = None if draw is None else survivors(xp, draw, y)
-    if kept is not None:
-        y = y * kept
+    mask = None if draw is None else dropout_mask(xp, draw, y)
+    if mask is not None:
+        y = y * mask
     xhat, rstd = normalise(xp, y + residual, eps)
 
     def pullback(g: Array) -> Any:
         gx = normalise_pullback(xp, g * gamma, xhat, rstd)
-        dy = gx if kept is None else gx * kept
+        dy = gx if mask is None else gx * mask
         return xp.matmul(dy, weight), xp.product(dy.swapaxes(0, 1), x), dy, gx, g * xhat, g
 
     return xhat * gamma + beta, pullback

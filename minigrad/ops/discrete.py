@@ -1,6 +1,6 @@
-"""Functions whose value jumps or is a place: they carry no gradient, and their results never require one.
+"""Functions that are piecewise constant or return indices: they carry no gradient, and their results never require one.
 
-`NON_DIFFERENTIABLE` is the published list of them; every other public function hands gradients on.
+`NON_DIFFERENTIABLE` is the public list of them; every other public function propagates gradients.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ NON_DIFFERENTIABLE = (
 )  # fmt: skip
 
 
-def without_gradient(how: str, *operands: TensorLike) -> Tensor:
-    """A function of NumPy's, by name, on operands of which at least one is a tensor or an array.
+def without_gradient(name: str, *operands: TensorLike) -> Tensor:
+    """A NumPy function, given by name, applied to operands of which at least one is a tensor or an array.
 
     Raises: ShapeError or DTypeError if the operands do not fit.
     """
     arrays = [x.array if isinstance(x, Tensor) else x for x in operands]
     xp = namespace_of(next(x for x in arrays if hasattr(x, "dtype")))
-    return _explained(lambda: getattr(xp, how)(*arrays), how)
+    return _evaluate(lambda: getattr(xp, name)(*arrays), name)
 
 
-def _explained(compute: Callable[[], Array], how: str) -> Tensor:
-    """The result of an array function, its errors explained."""
+def _evaluate(compute: Callable[[], Array], name: str) -> Tensor:
+    """The result of an array function, whose exceptions become minigrad's."""
     try:
         return Tensor.wrap(compute())
     except (TypeError, OverflowError) as error:
-        raise DTypeError(f"{how}: {error}") from error
+        raise DTypeError(f"{name}: {error}") from error
     except (ValueError, IndexError) as error:
-        raise ShapeError(f"{how}: {error}") from error
+        raise ShapeError(f"{name}: {error}") from error
 
 
 def sign(x: TensorLike) -> Tensor:
@@ -47,68 +47,68 @@ def sign(x: TensorLike) -> Tensor:
 
 
 def floor(x: TensorLike) -> Tensor:
-    """The largest whole number up to each element; carries no gradient."""
+    """The largest integer not above each element; carries no gradient."""
     return without_gradient("floor", as_tensor(x))
 
 
 def ceil(x: TensorLike) -> Tensor:
-    """The smallest whole number from each element on; carries no gradient."""
+    """The smallest integer not below each element; carries no gradient."""
     return without_gradient("ceil", as_tensor(x))
 
 
 def round(x: TensorLike) -> Tensor:
-    """The nearest whole number, halves to the even one; carries no gradient."""
+    """The nearest integer, halves to the even one; carries no gradient."""
     return without_gradient("round", as_tensor(x))
 
 
 def isfinite(x: TensorLike) -> Tensor:
-    """Booleans: neither infinite nor NaN; carries no gradient."""
+    """Booleans: where x is neither infinite nor NaN; carries no gradient."""
     return without_gradient("isfinite", as_tensor(x))
 
 
 def isnan(x: TensorLike) -> Tensor:
-    """Booleans: not a number; carries no gradient."""
+    """Booleans: where x is NaN; carries no gradient."""
     return without_gradient("isnan", as_tensor(x))
 
 
 def equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: where two tensors hold the same number (== on tensors is identity); carries no gradient."""
-    return _compared("equal", x, y)
+    return _compare("equal", x, y)
 
 
 def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: where two tensors differ; carries no gradient."""
-    return _compared("not_equal", x, y)
+    return _compare("not_equal", x, y)
 
 
 def less(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x < y; carries no gradient."""
-    return _compared("less", x, y)
+    return _compare("less", x, y)
 
 
 def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x ≤ y; carries no gradient."""
-    return _compared("less_equal", x, y)
+    return _compare("less_equal", x, y)
 
 
 def greater(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x > y; carries no gradient."""
-    return _compared("greater", x, y)
+    return _compare("greater", x, y)
 
 
 def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x ≥ y; carries no gradient."""
-    return _compared("greater_equal", x, y)
+    return _compare("greater_equal", x, y)
 
 
-def _compared(how: str, x: Any, y: Any) -> Tensor:
+def _compare(name: str, x: Any, y: Any) -> Tensor:
     if not (hasattr(x, "dtype") or hasattr(y, "dtype")):
         x = as_tensor(x)
-    return without_gradient(how, _beside(y, x), _beside(x, y))
+    return without_gradient(name, _as_operand_with(y, x), _as_operand_with(x, y))
 
 
-def _beside(other: Any, x: Any) -> Any:
-    """x itself; a list goes where the other side is, and its floats take over that side's floating dtype: [0.1] equals a float32 0.1."""
+def _as_operand_with(other: Any, x: Any) -> Any:
+    """x itself; a list becomes a Tensor on the other operand's device, with its floating dtype, so that [0.1] equals a float32 0.1."""
     if not isinstance(x, list | tuple):
         return x
     listed, dtype, device = Tensor(x), getattr(other, "dtype", None), other.device if isinstance(other, Tensor) else "cpu"
@@ -116,36 +116,37 @@ def _beside(other: Any, x: Any) -> Any:
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """The place of the first largest element along an axis (in the flattened tensor if None); carries no gradient.
+    """The index of the first largest element along an axis (in the flattened tensor if None); carries no gradient.
 
-    Raises: ShapeError for an axis that x lacks or an empty one.
+    Raises: ShapeError if there is no such axis or it is empty.
     """
     array = as_tensor(x).array
-    return _explained(lambda: array.argmax(axis=axis, keepdims=keepdims), "argmax")
+    return _evaluate(lambda: array.argmax(axis=axis, keepdims=keepdims), "argmax")
 
 
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """The place of the first smallest element along an axis (in the flattened tensor if None); carries no gradient.
+    """The index of the first smallest element along an axis (in the flattened tensor if None); carries no gradient.
 
-    Raises: ShapeError for an axis that x lacks or an empty one.
+    Raises: ShapeError if there is no such axis or it is empty.
     """
     array = as_tensor(x).array
-    return _explained(lambda: array.argmin(axis=axis, keepdims=keepdims), "argmin")
+    return _evaluate(lambda: array.argmin(axis=axis, keepdims=keepdims), "argmin")
 
 
 def argsort(x: TensorLike, axis: int = -1) -> Tensor:
-    """The places of the elements in rising order; equal elements keep theirs (a stable sort). Carries no gradient.
+    """The indices that sort x in ascending order; the sort is stable. Carries no gradient.
 
-    Raises: ShapeError for an axis that x lacks.
+    Raises: ShapeError if there is no such axis.
     """
     array = as_tensor(x).array
-    return _explained(lambda: namespace_of(array).argsort(array, axis=axis, kind="stable"), "argsort")
+    return _evaluate(lambda: namespace_of(array).argsort(array, axis=axis, kind="stable"), "argsort")
 
 
 def one_hot(ids: TensorLike, num_classes: int, dtype: Any = "float32") -> Tensor:
-    """1 at the place that each id names, 0 elsewhere; carries no gradient. Shapes: ids (*b) integers → (*b, num_classes).
+    """1 at the index given by each id, 0 elsewhere; carries no gradient. Shapes: ids (*b) integers → (*b, num_classes).
 
-    Raises: IndexRangeError naming the id that is outside 0..num_classes-1; DTypeError for ids that are no integers.
+    Raises: IndexRangeError naming an id outside 0..num_classes-1; DTypeError for ids that are not integers; ArgumentError unless
+    num_classes is a non-negative integer.
     """
     if not isinstance(num_classes, Integral) or num_classes < 0:
         raise ArgumentError(f"one_hot: num_classes is a whole number, not {num_classes!r}")

@@ -1,12 +1,12 @@
-"""Einstein summation, brought down to transpose, sum, multiply and (batched) matmul, which are fast and have derivatives already.
+"""Einstein summation, composed of transpose, sum, multiply and (batched) matmul.
 
-Every axis of an operand carries a label. A label that only one operand has and the result has not is summed at once. For two operands the
-others fall into four groups, by where they occur:
+Every axis of an operand has a label. A label that occurs in only one operand and not in the result is summed first. For two operands the
+other labels fall into four groups, by where they occur:
 
     batch        x, y and the result        rows        x and the result
     contracted   x and y only               columns     y and the result
 
-so that the product is matmul of x as (*batch, rows, contracted) with y as (*batch, contracted, columns).
+so that the product is the matmul of x as (*batch, rows, contracted) and y as (*batch, contracted, columns).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from minigrad.ops.shape import moveaxis, transpose
 from minigrad.tensor import Tensor, TensorLike, as_tensors
 
 Labels = list[str]
-"""One letter for each axis; the axes under an ellipsis are called "-1", "-2", … from the last one backwards."""
+"""One letter per axis; the axes under an ellipsis are labelled "-1", "-2", … from the last one backwards."""
 
 
 @composite("spec, *s, *t -> *u")
 def einsum(spec: str, *operands: TensorLike) -> Tensor:
     """The sum of products that `spec` describes for one or two operands: "ij,jk->ik", "...ij->...ji", "ii".
 
-    Without "->" the result has the ellipsis and then every letter that occurs once, in alphabetical order. A letter twice in one operand
-    reads its diagonal; axes of length 1 broadcast.
-    Raises: ArgumentError for a spec that cannot be read or names another number of operands; ShapeError if the lengths do not fit it;
-    DTypeError for a spec that is no string.
+    Without "->" the result has the ellipsis and then every letter that occurs once, in alphabetical order. A letter that occurs twice in
+    one operand selects the diagonal; axes of length 1 broadcast.
+    Raises: ArgumentError for an invalid spec or one with another number of operands; ShapeError if the lengths of axes do not fit;
+    DTypeError for a spec that is not a string.
     """
     if not isinstance(spec, str):
         raise DTypeError(f'einsum: the first argument is a string such as "ij,jk->ik", got {type(spec).__name__}')
@@ -53,7 +53,7 @@ def einsum(spec: str, *operands: TensorLike) -> Tensor:
 
 # ---------------------------------------------------------------- reading the spec
 def _letters(spec: str, term: str) -> tuple[str, bool, str]:
-    """What stands before the ellipsis, whether there is one, and what stands after it."""
+    """The letters before the ellipsis, whether there is one, and the letters after it."""
     head, dots, tail = term.partition("...")
     if not all(letter.isascii() and letter.isalpha() for letter in head + tail):
         raise ArgumentError(f"einsum({spec!r}): {term!r} is not made of letters and at most one ellipsis '...'")
@@ -73,7 +73,7 @@ def _dotted(count: int) -> Labels:
 
 
 def _hidden(named: list[Labels]) -> int:
-    """How many axes of the result the operands' ellipses stand for."""
+    """How many axes of the result the operands' ellipses account for."""
     return max(sum(not label.isalpha() for label in labels) for labels in named)
 
 
@@ -98,7 +98,7 @@ def _implied_labels(named: list[Labels]) -> Labels:
 
 # ---------------------------------------------------------------- one operand
 def _diagonal(spec: str, x: Tensor, labels: Labels) -> tuple[Tensor, Labels]:
-    """x without repeated labels: of two axes with one label the diagonal remains, every (n + 1)th element of the n · n."""
+    """x without repeated labels: two axes with the same label are replaced by their diagonal, every (n + 1)th of the n · n elements."""
     while len(set(labels)) < len(labels):
         label = next(label for label in labels if labels.count(label) > 1)
         first = labels.index(label)
@@ -113,7 +113,7 @@ def _diagonal(spec: str, x: Tensor, labels: Labels) -> tuple[Tensor, Labels]:
 
 
 def _summed(x: Tensor, labels: Labels, wanted: set[str]) -> tuple[Tensor, Labels]:
-    """x summed over the labels that nobody wants, in x's dtype."""
+    """x summed over the labels that are not in `wanted`, in x's dtype."""
     places = tuple(place for place, label in enumerate(labels) if label not in wanted)
     if not places:
         return x, labels
@@ -121,7 +121,7 @@ def _summed(x: Tensor, labels: Labels, wanted: set[str]) -> tuple[Tensor, Labels
 
 
 def _ordered(x: Tensor, labels: Labels, order: Sequence[str], shape: tuple[int, ...] | None = None) -> Tensor:
-    """x with its axes in the order of `order`, then in `shape`; nothing is done that need not be."""
+    """x with its axes in the order of `order`, then reshaped to `shape`; steps that change nothing are skipped."""
     if labels != list(order):
         x = transpose(x, axes=tuple(labels.index(label) for label in order))
     return x if shape is None or shape == x.shape else x.reshape(shape)
@@ -129,7 +129,7 @@ def _ordered(x: Tensor, labels: Labels, order: Sequence[str], shape: tuple[int, 
 
 # ---------------------------------------------------------------- two operands
 def _broadcast(spec: str, x: Tensor, x_labels: Labels, y: Tensor, y_labels: Labels) -> list[tuple[Tensor, Labels]]:
-    """Both operands, without the axes of length 1 that the other operand has longer: multiplying needs no repetition."""
+    """Both operands, without those axes of length 1 that are longer in the other operand: the product broadcasts over them anyway."""
     x_sides, y_sides = dict(zip(x_labels, x.shape, strict=True)), dict(zip(y_labels, y.shape, strict=True))
     parts = []
     for tensor, sides, others in ((x, x_sides, y_sides), (y, y_sides, x_sides)):
@@ -144,7 +144,7 @@ def _broadcast(spec: str, x: Tensor, x_labels: Labels, y: Tensor, y_labels: Labe
 
 
 def _product(x: Tensor, x_labels: Labels, y: Tensor, y_labels: Labels, out: Labels) -> tuple[Tensor, Labels]:
-    """Both operands multiplied and summed over what the result does not name."""
+    """Both operands multiplied and summed over the labels that are not in the result."""
     sides = dict(zip(x_labels + y_labels, x.shape + y.shape, strict=True))
 
     def shape(labels: Labels) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Operations that act on each element by itself; shapes broadcast as in NumPy.
+"""Elementwise operations; shapes broadcast as in NumPy.
 
-Kinks: |x|'(0) = 0; clip has slope 1 at both bounds; where maximum or minimum meet equal values, each side receives half of the gradient.
+Conventions at kinks: |x|'(0) = 0; clip has slope 1 at both bounds; of equal values in maximum or minimum each receives half the gradient.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def multiply(xp: Any, x: Array, y: Array) -> Any:
 def divide(xp: Any, x: Array, y: Array) -> Any:
     """x / y; always floating."""
     ratio = x / y
-    return ratio, (lambda g: g / y, lambda g: g * (-ratio / y))  # not -x / y²: the square may overflow, or vanish
+    return ratio, (lambda g: g / y, lambda g: g * (-ratio / y))  # not -x / y²: the square may overflow or underflow
 
 
 @op("*s, *s -> *s", promotes="mixed")
 def power(xp: Any, x: Array, y: Array) -> Any:
-    """x ** y. Conventions: the derivative of x⁰ is 0 everywhere, and that of 0ʸ by y is 0."""
+    """x ** y. Conventions: the derivative of x⁰ is 0 everywhere, and that of 0ʸ with respect to y is 0."""
     out = x**y
 
     def by_base(g: Array) -> Array:
@@ -118,7 +118,7 @@ def square(xp: Any, x: Array) -> Any:
 
 @op("*s, *s:int -> *s", promotes="float")
 def ldexp(xp: Any, x: Array, k: Array) -> Any:
-    """x · 2ᵏ for whole k: exact, and 0 stays 0 however large 2ᵏ is."""
+    """x · 2ᵏ for integers k: exact, and 0 remains 0 even where 2ᵏ overflows."""
     return xp.ldexp(x, k), (lambda g: xp.ldexp(g, k), None)
 
 
@@ -155,7 +155,7 @@ def erfc(xp: Any, x: Array) -> Any:
 
 @op("*s -> *s")
 def clip(xp: Any, x: Array, *, min: float | None = None, max: float | None = None) -> Any:
-    """x limited to min … max; None is no limit. The slope is 1 within the bounds and at both of them, 0 outside.
+    """x limited to min … max; None means no limit. The slope is 1 within and at both bounds, 0 outside.
 
     Raises: ArgumentError without any bound.
     """
@@ -167,7 +167,7 @@ def clip(xp: Any, x: Array, *, min: float | None = None, max: float | None = Non
 
 
 def _share(g: Array, wins: Array, at_least: Array) -> Array:
-    """1 where x is taken, 1/2 where x and y are equal, 0 elsewhere: a constant."""
+    """The factor of g, a constant: 1 where the operand is chosen, 1/2 where the operands are equal, 0 elsewhere."""
     return 0.5 * wins.astype(g.dtype) + 0.5 * at_least.astype(g.dtype)
 
 
@@ -187,7 +187,7 @@ def minimum(xp: Any, x: Array, y: Array) -> Any:
 
 @op("*s:bool, *s, *s -> *s", promotes="mixed")
 def where(xp: Any, condition: Array, x: Array, y: Array) -> Any:
-    """x where the condition holds, else y. The branch not taken receives exactly 0 (but 0 · NaN is NaN: make its input safe first)."""
+    """x where the condition holds, else y. The other branch receives exactly 0 (but 0 · NaN is NaN: make its input safe first)."""
     return xp.where(condition, x, y), (None, lambda g: xp.where(condition, g, 0.0), lambda g: xp.where(condition, 0.0, g))
 
 

@@ -1,7 +1,6 @@
-"""The start of an encoder as one operation: rows of several tables, added up and normalised.
+"""The embedding layer of an encoder as one operation: rows of several tables, summed and normalised.
 
-As with the blocks of a layer (`blocks.py`) its body runs the operations that it is made of, and it exists for what a backend can do with
-the whole.
+As in `blocks.py`, the body runs the operations that it consists of; it exists for backends that can optimise the whole.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from minigrad.backend import Array
 from minigrad.backend.random import Draw
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.op import op
-from minigrad.ops.dense import survivors
+from minigrad.ops.dense import dropout_mask
 from minigrad.ops.index import embedding
 from minigrad.ops.normalisation import layer_norm
 
@@ -31,12 +30,12 @@ def embed_norm(
 ) -> Any:
     """dropout(layer_norm(table₁[ids₁] + table₂[ids₂] + …)). parts: all tables, then the ids for each.
 
-    untrained: for each table the row that receives no gradient, or None. draw: what drops of the result.
-    Raises: ArgumentError unless every table has its ids; ShapeError for ids of different shapes; IndexRangeError for an id past its table.
+    untrained: for each table the row that receives no gradient, or None. draw: dropout of the result.
+    Raises: ArgumentError unless every table has ids; ShapeError for ids of different shapes; IndexRangeError for an id outside its table.
     """
     count = len(untrained)
     if not 0 < 2 * count == len(parts):
-        raise ArgumentError(f"embed_norm: {len(parts)} tables and arrays of ids for {count} untrained rows; each table has one of both")
+        raise ArgumentError(f"embed_norm: {len(parts)} tables and arrays of ids for {count} untrained rows; pass one of each per table")
     if len(shapes := {tuple(ids.shape) for ids in parts[count:]}) > 1:
         raise ShapeError(f"embed_norm: the ids of all tables have one shape, these have {', '.join(map(str, sorted(shapes)))}")
     x, through_tables = None, []
@@ -45,10 +44,10 @@ def embed_norm(
         x = rows if x is None else x + rows
         through_tables.append(through_table)
     y, through_norm = layer_norm.run(xp, (x, gamma, beta), {"eps": eps}, keep=keep)
-    kept = None if draw is None else survivors(xp, draw, y)
+    mask = None if draw is None else dropout_mask(xp, draw, y)
 
     def pullback(g: Array) -> Any:
-        dx, dgamma, dbeta = through_norm(g if kept is None else g * kept)
+        dx, dgamma, dbeta = through_norm(g if mask is None else g * mask)
         return dgamma, dbeta, *[through(dx) for through in through_tables], *[None] * count
 
-    return y if kept is None else y * kept, pullback
+    return y if mask is None else y * mask, pullback

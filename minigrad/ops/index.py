@@ -1,4 +1,4 @@
-"""Operations that pick elements or rows. Negative row numbers are refused where a table is read, not wrapped."""
+"""Indexing: operations that select elements or rows. Negative row numbers of a table are refused, not counted from the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from minigrad.backend import Array, device_of, namespace_of, to_device, to_numbe
 from minigrad.backend.transfers import declared, is_recording, note_ids
 from minigrad.errors import DTypeError, IndexRangeError, ShapeError
 from minigrad.op import composite, op
-from minigrad.ops.axes import axis_of, whole
+from minigrad.ops.axes import as_integer, normalise_axis
 from minigrad.tensor import Tensor, TensorLike, as_tensor, as_tensors
 
 
@@ -27,10 +27,10 @@ def zeros_at(xp: Any, g: Array, *, key: Any, shape: tuple[int, ...]) -> Any:
 
 
 def check_rows(what: str, ids: Array, rows: int) -> None:
-    """Refuse ids that are no integers or lie outside 0..rows-1, naming the first of them.
+    """Refuse ids that are not integers or lie outside 0..rows-1, naming the first of them.
 
-    Ids on a GPU are not looked at, which would wait for it: whoever puts them there has checked them (`placed_rows`), or has them noted.
-    Raises: DTypeError; IndexRangeError.
+    Values on a GPU are not checked, which would synchronise: callers check ids before they move them there (`placed_rows`), or they are
+    noted and checked later (`note_ids`). Raises: DTypeError; IndexRangeError.
     """
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"{what} must be integers, got {ids.dtype}")
@@ -41,7 +41,7 @@ def check_rows(what: str, ids: Array, rows: int) -> None:
 
 
 def placed_rows(what: str, ids: Array, rows: int, device: str) -> Array:
-    """Ids moved to `device`. For a GPU they are checked before, because `check_rows` does not look at ids there.
+    """Ids moved to `device`. For a GPU they are checked first, because `check_rows` does not read values there.
 
     Raises: DTypeError; IndexRangeError.
     """
@@ -55,33 +55,34 @@ def refuse_outside(what: str, ids: Array, rows: int) -> None:
     _refuse_outside(f"{what}: value", ids, 0, rows)
 
 
-def _refuse_outside(what: str, indices: Array, least: int, side: int) -> None:
-    """Refuse indices outside least..side-1, naming the first of them."""
-    if indices.size and (to_number(indices.min()) < least or to_number(indices.max()) >= side):
+def _refuse_outside(what: str, indices: Array, low: int, stop: int) -> None:
+    """Refuse indices outside low..stop-1, naming the first of them."""
+    if indices.size and (to_number(indices.min()) < low or to_number(indices.max()) >= stop):
         flat = indices.reshape(-1)
-        place = to_number(((flat < least) | (flat >= side)).argmax())
-        allowed = f"{least}..{side - 1}" if side else "an empty axis"
+        place = to_number(((flat < low) | (flat >= stop)).argmax())
+        allowed = f"{low}..{stop - 1}" if stop else "an empty axis"
         raise IndexRangeError(f"{what} {to_number(flat[place])} at place {place} is outside {allowed}")
 
 
 @op("v d, *b:int<v -> *b d", gathers=True)
 def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None) -> Any:
-    """Rows of a table: table[ids]. The gradient is kept by touched rows, to which row `padding_idx` never belongs.
+    """Rows of a table: table[ids]. The gradient is sparse, by rows that were read, and never includes row `padding_idx`.
 
-    Raises: ShapeError unless the table is (rows, width); DTypeError for ids that are no integers; IndexRangeError for one past the table.
+    Raises: ShapeError unless the table is (rows, width); DTypeError for ids that are not integers; IndexRangeError for an id or padding_idx
+    outside the table.
     """
     shape = table.shape
     if len(shape) != 2:
         raise ShapeError(f"embedding: a table has shape (rows, width), got {tuple(shape)}")
     check_rows("embedding ids", ids, shape[0])
-    if padding_idx is not None and not 0 <= whole("embedding: padding_idx", padding_idx) < shape[0]:
+    if padding_idx is not None and not 0 <= as_integer("embedding: padding_idx", padding_idx) < shape[0]:
         raise IndexRangeError(f"embedding: padding_idx {padding_idx} is outside 0..{shape[0] - 1}")
 
     def by_table(g: Array) -> Any:
         if padding_idx is None:
             return xp.rows(ids, g, shape)
         real = ids.reshape(-1) != padding_idx
-        with declared():  # it fetches how many ids are left
+        with declared():  # a mask as index synchronises: its number of True entries is fetched from the device
             return xp.rows(ids.reshape(-1)[real], g.reshape((ids.size, shape[1]))[real], shape)
 
     return table[ids], (by_table, None)
@@ -89,89 +90,89 @@ def embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = No
 
 @op("n d, m:int<n -> m d")
 def take_rows(xp: Any, x: Array, rows: Array) -> Any:
-    """Distinct rows of x (the [CLS] row of each sequence, for example); a row may be taken once only."""
+    """Distinct rows of x, the [CLS] row of each sequence for example; no row may be taken twice."""
     shape = x.shape
     return x[rows], (lambda g: xp.put_rows(g, rows, shape), None)
 
 
 @op("m d, m:int<n -> n d")
 def put_rows(xp: Any, x: Array, rows: Array, *, count: int) -> Any:
-    """Zeros (count, d) with the rows of x written to the distinct places `rows`: the transpose of take_rows."""
+    """Zeros (count, d) with the rows of x written to the distinct rows `rows`: the transpose of take_rows."""
     return xp.put_rows(x, rows, (count, x.shape[1])), (lambda g: g[rows], None)
 
 
 def _index_array(what: str, indices: TensorLike) -> Array:
-    """Indices as int64, nobody else's memory."""
+    """A copy of the indices as int64."""
     array = as_tensor(indices).array
     if array.dtype.kind not in "iu" and array.size:  # an empty list arrives as floats
         raise DTypeError(f"{what}: indices must be integers, got {array.dtype}")
     return array.astype("int64")
 
 
-def _flat_places(shape: tuple[int, ...], indices: Array, axis: int, sides: tuple[int, ...]) -> Array:
-    """Where in a flat array of `shape` the indices point that pair with places 0..side-1 of every axis but their own.
+def _flat_indices(shape: tuple[int, ...], indices: Array, axis: int, lengths: tuple[int, ...]) -> Array:
+    """The flat positions, in an array of `shape`, of indices along `axis`, at each position within `lengths` on the other axes.
 
-    One flat index instead of one for each axis: NumPy adds at flat places many times faster.
+    One flat index instead of one per axis, because NumPy's indexed addition is many times faster with it.
     """
     xp = namespace_of(indices)
-    places = indices * prod(shape[axis + 1 :])
-    for other, side in enumerate(sides):
+    flat = indices * prod(shape[axis + 1 :])
+    for other, n in enumerate(lengths):
         if other != axis:
-            along = (1,) * other + (side,) + (1,) * (len(shape) - other - 1)
-            places = places + (xp.arange(side) * prod(shape[other + 1 :])).reshape(along)
-    return places
+            along = (1,) * other + (n,) + (1,) * (len(shape) - other - 1)
+            flat = flat + (xp.arange(n) * prod(shape[other + 1 :])).reshape(along)
+    return flat
 
 
 @composite("*a n *b, *a m *b:int<n -> *a m *b")
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
-    """The elements of x that `indices` name along one axis, beside their own places on the other axes (which broadcast).
+    """The elements of x at `indices` along one axis, for each position on the other axes (which broadcast).
 
-    With axis None x is read flat. Negative indices count from the end. An element taken several times receives the sum.
+    With axis None x is flattened. Negative indices count from the end. An element taken several times receives the sum of the gradients.
     Raises: IndexRangeError naming the value; ShapeError if the shapes do not fit or there is no such axis; DTypeError.
     """
     x = as_tensor(x)
-    places = _index_array("take_along_axis", indices)
+    index = _index_array("take_along_axis", indices)
     if axis is None:
         x, axis = x.reshape(-1), 0
-    axis = axis_of("take_along_axis", axis, x.shape)
-    side = x.shape[axis]
-    if places.ndim != x.ndim or any(
-        m != n and 1 not in (m, n) and d != axis for d, (m, n) in enumerate(zip(places.shape, x.shape, strict=True))
+    axis = normalise_axis("take_along_axis", axis, x.shape)
+    length = x.shape[axis]
+    if index.ndim != x.ndim or any(
+        m != n and 1 not in (m, n) and d != axis for d, (m, n) in enumerate(zip(index.shape, x.shape, strict=True))
     ):
-        raise ShapeError(f"take_along_axis: indices of shape {tuple(places.shape)} do not fit x of shape {x.shape} beside axis {axis}")
-    _refuse_outside("take_along_axis: index", places, -side, side)
-    places = to_device(_flat_places(x.shape, places + (places < 0) * side, axis, x.shape), x.device)
-    return x.reshape(-1)[places.reshape(-1)].reshape(tuple(places.shape))
+        raise ShapeError(f"take_along_axis: indices of shape {tuple(index.shape)} do not fit x of shape {x.shape} beside axis {axis}")
+    _refuse_outside("take_along_axis: index", index, -length, length)
+    index = to_device(_flat_indices(x.shape, index + (index < 0) * length, axis, x.shape), x.device)
+    return x.reshape(-1)[index.reshape(-1)].reshape(tuple(index.shape))
 
 
-def gathered(x: Tensor, places: Any, axis: int) -> Tensor:
-    """The slices of x at `places` of an axis, which may be named several times."""
+def take(x: Tensor, indices: Any, axis: int) -> Tensor:
+    """The slices of x at `indices`, which may repeat, along an axis."""
     along = (1,) * axis + (-1,) + (1,) * (x.ndim - axis - 1)
-    return take_along_axis(x, as_tensor(places).reshape(along), axis)
+    return take_along_axis(x, as_tensor(indices).reshape(along), axis)
 
 
 @composite("*a n *b, *c:int<n, *c -> *a n *b")
 def scatter_add(x: TensorLike, indices: TensorLike, values: TensorLike, axis: int) -> Tensor:
-    """x with values added at the places that `indices` name along one axis, beside their own places on the other axes.
+    """x with values added at `indices` along one axis, for each position on the other axes.
 
-    out[i₀, …, indices[i], …] += values[i] for every i within the shape of `indices`; repeated places accumulate. As in PyTorch, values
-    may reach further than the indices (the rest is not read), and indices may cover a part of the other axes only.
+    out[i₀, …, indices[i], …] += values[i] for every i within the shape of `indices`; repeated positions accumulate. As in PyTorch, values
+    may be larger than the indices (the rest is not read), and indices may cover only a part of the other axes.
     Raises: IndexRangeError naming a value outside 0..n-1 (negative ones too); ShapeError if the shapes do not fit or there is no such
     axis; DTypeError.
     """
     x, values = as_tensors(x, values)
-    places = _index_array("scatter_add", indices)
-    axis = axis_of("scatter_add", axis, x.shape)
-    sides = tuple(places.shape)
+    index = _index_array("scatter_add", indices)
+    axis = normalise_axis("scatter_add", axis, x.shape)
+    shape = tuple(index.shape)
     if not (
-        len(sides) == x.ndim == values.ndim
-        and all(m <= n or d == axis for d, (m, n) in enumerate(zip(sides, x.shape, strict=True)))
-        and all(m <= n for m, n in zip(sides, values.shape, strict=True))
+        len(shape) == x.ndim == values.ndim
+        and all(m <= n or d == axis for d, (m, n) in enumerate(zip(shape, x.shape, strict=True)))
+        and all(m <= n for m, n in zip(shape, values.shape, strict=True))
     ):
         raise ShapeError(
-            f"scatter_add: indices of shape {sides} must have as many axes as x {x.shape} and values {values.shape}, and reach no further"
+            f"scatter_add: indices of shape {shape} must have as many axes as x {x.shape} and values {values.shape}, and reach no further"
         )
-    _refuse_outside("scatter_add: index", places, 0, x.shape[axis])
-    added = values if values.shape == sides else values[tuple(slice(m) for m in sides)]
-    flat = to_device(_flat_places(x.shape, places, axis, sides).reshape(-1), x.device)
+    _refuse_outside("scatter_add: index", index, 0, x.shape[axis])
+    added = values if values.shape == shape else values[tuple(slice(m) for m in shape)]
+    flat = to_device(_flat_indices(x.shape, index, axis, shape).reshape(-1), x.device)
     return x + zeros_at(added.reshape(-1), key=flat, shape=(x.size,)).reshape(x.shape)

@@ -11,14 +11,14 @@ from minigrad.tensor import Tensor, TensorLike, as_tensors
 
 @op("*b m k, *b k n -> *b m n", promotes="mixed")
 def matmul(xp: Any, x: Array, y: Array) -> Any:
-    """The matrix product over the last two axes; 1-D operands are rows or columns, leading axes broadcast."""
+    """The matrix product over the last two axes; a 1-D x is a row, a 1-D y a column, leading axes broadcast."""
     row, column = x.ndim == 1, y.ndim == 1
     a = x.reshape((1, x.shape[0])) if row else x
     b = y.reshape((y.shape[0], 1)) if column else y
     x_shape, y_shape = x.shape, y.shape
 
     def matrix(g: Array) -> Array:
-        """g with the axes that 1-D operands left out."""
+        """g with the axes that the product of 1-D operands lacks."""
         shape = tuple(g.shape)
         if column:
             shape = (*shape, 1)
@@ -39,6 +39,6 @@ def matmul(xp: Any, x: Array, y: Array) -> Any:
 
 @composite("*a, *b -> m n")
 def outer(x: TensorLike, y: TensorLike) -> Tensor:
-    """Every element of x (read flat) times every element of y: xᵢ yⱼ. Shapes: any, any → (x.size, y.size)."""
+    """Every element of x (flattened) times every element of y: xᵢ yⱼ. Shapes: any, any → (x.size, y.size)."""
     x, y = as_tensors(x, y)
     return x.reshape((-1, 1)) * y.reshape((1, -1))

@@ -1,4 +1,4 @@
-"""What losses ask of their arguments, and how they reduce what they have computed: one sentence for each mistake."""
+"""Checks and conversions of the losses' arguments, with uniform error messages, and their reduction."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from minigrad.tensor import Tensor, TensorLike, as_tensor
 REDUCTIONS = ("mean", "sum", "none")
 
 IGNORED = -100
-"""The label of an item that takes no part in a loss, as in PyTorch; the functions let callers choose another."""
+"""The default label of items that a loss ignores, as in PyTorch."""
 
 
 def check_reduction(name: str, reduction: Any, known: tuple[str, ...] = REDUCTIONS) -> None:
-    """Raises: ArgumentError naming the known words."""
+    """Raises: ArgumentError naming the known reductions."""
     if not isinstance(reduction, str) or reduction not in known:
         raise ArgumentError(f"{name}: reduction is one of {', '.join(known)}, not {reduction!r:.80}")
 
 
 def label_ids(name: str, labels: TensorLike, scores: Tensor, ignore_index: int) -> Array:
-    """Integer labels as an array where the scores are, checked unless the operation that reads them does so.
+    """Integer labels as an array on the scores' device. Their range is checked if that is a GPU; on a CPU the operation checks it.
 
     Shapes: scores (*b, classes), labels (*b). Raises: DTypeError; ShapeError; IndexRangeError.
     """
@@ -44,7 +44,7 @@ def label_ids(name: str, labels: TensorLike, scores: Tensor, ignore_index: int) 
 
 
 def class_weights(name: str, weight: TensorLike | None, scores: Tensor) -> Array | None:
-    """Constant weights as an array where the scores are, in their dtype. Shapes: scores (*b, classes), weight (classes,)."""
+    """Constant weights as an array on the scores' device, in their dtype. Shapes: scores (*b, classes), weight (classes,)."""
     if weight is None:
         return None
     if isinstance(weight, Tensor) and weight.requires_grad:
@@ -55,37 +55,37 @@ def class_weights(name: str, weight: TensorLike | None, scores: Tensor) -> Array
     return weights.array
 
 
-def floating(x: TensorLike) -> Tensor:
+def as_floating(x: TensorLike) -> Tensor:
     tensor = as_tensor(x)
     return tensor if tensor.dtype.kind == "f" else tensor.astype(FLOAT_DTYPES[0])
 
 
-def beside(x: TensorLike, like: Tensor) -> Tensor:
-    """x in the dtype of `like`: lists become tensors where it lives."""
+def as_dtype_of(x: TensorLike, like: Tensor) -> Tensor:
+    """x in the dtype of `like`; a list becomes a tensor on its device."""
     return x.astype(like.dtype) if isinstance(x, Tensor) else Tensor(x, dtype=like.dtype, device=like.device)
 
 
-def pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
+def as_pair(name: str, x: TensorLike, y: TensorLike) -> tuple[Tensor, Tensor]:
     """Both as floating tensors of one shape, in the dtype of the first."""
-    first = floating(x)
-    second = beside(y, first)
+    first = as_floating(x)
+    second = as_dtype_of(y, first)
     if first.shape != second.shape:
         raise ShapeError(f"{name}: the shapes {first.shape} and {second.shape} differ: they must be equal")
     return first, second
 
 
-def common_shape(name: str, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape to which two broadcast. Raises: ShapeError."""
+def broadcast_shape(name: str, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which two shapes broadcast. Raises: ShapeError."""
     sides = list(zip_longest(reversed(x), reversed(y), fillvalue=1))
     if any(m != n and 1 not in (m, n) for m, n in sides):
         raise ShapeError(f"{name}: the shapes {x} and {y} do not broadcast")
     return tuple(n if m == 1 else m for m, n in reversed(sides))
 
 
-def positive(name: str, what: str, value: Any) -> float:
+def check_positive(name: str, what: str, value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 < float(value) < inf:
         raise ArgumentError(f"{name}: {what} is a number above 0, got {value!r:.80}")
-    return float(value)  # a float64 of NumPy's would turn float32 into float64
+    return float(value)  # a NumPy float64 would turn float32 into float64
 
 
 def check_smoothing(name: str, value: Any) -> None:
@@ -93,5 +93,5 @@ def check_smoothing(name: str, value: Any) -> None:
         raise ArgumentError(f"{name}: label_smoothing lies between 0 and 1, got {value!r:.80}")
 
 
-def reduced(losses: Tensor, reduction: str) -> Tensor:
+def apply_reduction(losses: Tensor, reduction: str) -> Tensor:
     return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()

@@ -14,13 +14,13 @@ from minigrad.tensor import Tensor, TensorLike, as_tensor, as_tensors
 
 
 def _mean(xp: Any, x: Array, axis: Any) -> Array:
-    """The mean over `axis`, kept as length 1; 0 over nothing, where there is nothing to normalise either."""
+    """The mean over `axis`, which keeps length 1; 0 over empty axes, which leave nothing to normalise."""
     count = x.shape[-1] if axis == -1 else prod([x.shape[i] for i in axis])
     return xp.sum(x, axis=axis, keepdims=True) / (count or 1)
 
 
 def normalise(xp: Any, x: Array, eps: float, axis: Any = -1) -> tuple[Array, Array]:
-    """x̂ and 1/σ over `axis`. The mean is taken twice (corrected two-pass): rows with a large mean keep six more digits."""
+    """x̂ and 1/σ over `axis`. The mean is subtracted twice (corrected two-pass), which saves six digits in rows with a large mean."""
     xhat = x - _mean(xp, x, axis)
     xhat -= _mean(xp, xhat, axis)
     rstd = 1.0 / xp.sqrt(_mean(xp, xhat * xhat, axis) + eps)
@@ -71,7 +71,7 @@ def rms_norm(xp: Any, x: Array, weight: Array | None, *, eps: float = 1e-6) -> A
     """
     if x.ndim == 0 or (weight is not None and tuple(weight.shape) != tuple(x.shape[-1:])):
         raise ShapeError(f"rms_norm: x {tuple(x.shape)} needs a weight of its last axis, got {weight if weight is None else weight.shape}")
-    rstd = 1.0 / xp.sqrt(_mean(xp, x * x, -1) + float(eps))  # a float64 of NumPy's would turn float32 into float64
+    rstd = 1.0 / xp.sqrt(_mean(xp, x * x, -1) + float(eps))  # a NumPy float64 would turn float32 into float64
     xhat = x * rstd
 
     def by_x(g: Array) -> Array:
@@ -82,7 +82,7 @@ def rms_norm(xp: Any, x: Array, weight: Array | None, *, eps: float = 1e-6) -> A
 
 
 def _of_channels(what: str, x: Tensor, **vectors: TensorLike | None) -> list[Tensor | None]:
-    """Vectors with one number per channel, as tensors. Raises: ShapeError for another shape, or an x without channels (axis 1)."""
+    """Vectors with one element per channel, as tensors. Raises: ShapeError for any other shape, or an x without channels (axis 1)."""
     if x.ndim < 2:
         raise ShapeError(f"{what}: x has shape {x.shape}, expected (batch, channels) and any further axes")
     given = {name: vector for name, vector in vectors.items() if vector is not None}
@@ -97,7 +97,7 @@ def _of_channels(what: str, x: Tensor, **vectors: TensorLike | None) -> list[Ten
 def group_norm(
     x: TensorLike, num_groups: int, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """Channels in groups; each group of each sample brought to mean 0 and variance 1, then scaled and shifted by channel.
+    """Each group of channels of each sample normalised to mean 0 and variance 1, then scaled and shifted by channel.
 
     A group of a single number becomes 0 before the shift. Wu & He, arXiv 1803.08494.
     Shapes: x (batch, channels, *s), weight and bias (channels,) → like x.
@@ -122,12 +122,12 @@ def batch_norm(
     bias: TensorLike | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Each channel brought to mean 0 and variance 1 over batch and space, then scaled and shifted. Ioffe & Szegedy, arXiv 1502.03167.
+    """Each channel normalised to mean 0 and variance 1 over batch and space, then scaled and shifted. Ioffe & Szegedy, arXiv 1502.03167.
 
-    With `mean` and `var` (evaluation) they take the place of the batch's own, whose variance is divided by the count of numbers.
+    mean, var: used instead of the batch's own statistics (in evaluation), of which the variance is the biased one, divided by n.
     Shapes: x (batch, channels, *s), the others (channels,) → like x.
-    Raises: ShapeError for shapes that do not fit, and for the statistics of a batch with fewer than two numbers per channel;
-    ArgumentError for one of `mean` and `var` without the other.
+    Raises: ShapeError for shapes that do not fit, or batch statistics of fewer than two numbers per channel; ArgumentError for only one of
+    `mean` and `var`.
     """
     x = as_tensor(x)
     vectors = _of_channels("batch_norm", x, mean=mean, var=var, weight=weight, bias=bias)

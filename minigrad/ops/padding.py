@@ -1,4 +1,4 @@
-"""Padding: numbers put around a tensor, constant ones or copies of its own, as `numpy.pad` does it."""
+"""Padding a tensor with constants or with copies of its own elements, as `numpy.pad` does."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from minigrad.backend import Array, namespace_of, to_numpy
 from minigrad.backend.dtypes import numbers
 from minigrad.errors import ArgumentError, DTypeError, ShapeError
 from minigrad.op import composite
-from minigrad.ops.index import gathered, zeros_at
+from minigrad.ops.index import take, zeros_at
 from minigrad.ops.shape import concatenate
 from minigrad.tensor import Tensor, TensorLike, as_tensor
 
 
 @composite("*s -> *t")
 def pad(x: TensorLike, pad_width: int | Sequence[Any], mode: str = "constant", constant_values: float | Sequence[Any] = 0) -> Tensor:
-    """x with more numbers before and after it along its axes.
+    """x padded before and after along its axes.
 
     pad_width: one number for all, (before, after) for all axes, or such a pair for each axis.
-    mode: "constant" (of `constant_values`, given like the widths), "edge" (the outermost number again and again), "reflect" (mirrored
-    at the outermost number), "wrap" (from the other end).
-    Raises: ArgumentError for negative widths or an unknown mode; ShapeError if the widths do not fit the axes, or an empty axis would
-    have to be repeated; DTypeError.
+    mode: "constant" (`constant_values`, given like the widths), "edge" (the outermost element repeated), "reflect" (mirrored at the
+    outermost element), "wrap" (from the other end).
+    Raises: ArgumentError for negative widths or an unknown mode; ShapeError if the widths do not fit the axes, or an empty axis is to be
+    padded with copies; DTypeError.
     """
     x = as_tensor(x)
     widths = _widths(pad_width, x.ndim)
@@ -37,7 +37,7 @@ def pad(x: TensorLike, pad_width: int | Sequence[Any], mode: str = "constant", c
 
 
 def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
-    """The numbers of places before and after each axis."""
+    """The padding before and after each axis."""
     given = numbers(to_numpy(pad_width.array) if isinstance(pad_width, Tensor) else pad_width)
     if given.dtype.kind not in "iu":
         raise DTypeError(f"pad: pad_width must hold integers, got {given.dtype}")
@@ -67,18 +67,18 @@ def _with_constants(x: Tensor, widths: list[tuple[int, int]], values: Any) -> Te
 
 
 def _with_copies(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    """One axis continued by copies: what lies before and after is gathered, so that the middle's gradient is a plain slice."""
+    """One axis padded with copies. Only the padding is gathered, so that the gradient of the middle is a plain slice."""
     xp, n = namespace_of(x.array), x.shape[axis]
     if n == 0:
         raise ShapeError(f"pad: axis {axis} of shape {x.shape} is empty, there is nothing to repeat: use mode='constant'")
-    places = _source(xp, xp.arange(-before, n + after), n, mode)
-    return concatenate(gathered(x, places[:before], axis), x, gathered(x, places[before + n :], axis), axis=axis)
+    places = _source_index(xp, xp.arange(-before, n + after), n, mode)
+    return concatenate(take(x, places[:before], axis), x, take(x, places[before + n :], axis), axis=axis)
 
 
-def _source(xp: Any, at: Array, n: int, mode: str) -> Array:
-    """Which of places 0 to n - 1 is copied to place `at` of an axis that is continued on both sides.
+def _source_index(xp: Any, at: Array, n: int, mode: str) -> Array:
+    """The index, from 0 to n - 1, of the element that is copied to position `at` of the padded axis (the input begins at 0).
 
-    Not by `pad` of the array library, because CuPy's (14.2) "wrap" goes wrong where one side is wider than the axis and the other is not.
+    The array library's `pad` is not used, because CuPy's (14.2) "wrap" is wrong if one width is larger than the axis and the other is not.
     """
     if mode == "edge":
         return at.clip(0, n - 1)

@@ -1,8 +1,8 @@
-"""Recurrent layers: each is one operation over the whole of a packed batch, in both directions of time.
+"""Recurrent layers: each is one operation over a whole packed batch, forwards or backwards in time.
 
-A cell says what one step computes and how its gradient goes back; `_scan` carries any cell through the sequences. The products with the
-inputs, and those that give the weights' gradients, are one matrix product over all rows. Only h Wᵀ is computed step by step, for all
-sequences that are still running together: they are ordered by length, so these are the first ones, and a step is a slice of rows.
+A cell defines one step and its pullback; `_scan` runs any cell over the sequences. The products with the inputs, and those for the
+weights' gradients, are one matrix product over all rows. Only h Wᵀ is computed step by step, for all sequences that have not ended:
+sequences are sorted by length, so these are the first ones, and a step is a slice of rows.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from minigrad.op import op
 from minigrad.packing import IntArray, Packing
 
 Cell: TypeAlias = Callable[..., tuple[tuple[Array, ...], Callable[..., Any]]]
-"""cell(xp, a, b, h, *others) -> (new states, pullback), where a is what the inputs contribute to the gates and b what h does.
+"""cell(xp, a, b, h, *others) -> (new states, pullback), where a is the inputs' contribution to the gates and b that of h.
 
-pullback(dh, *others) -> (da, db, dh, *others): the last are what reaches the old states directly, not through b; None for nothing.
+pullback(dh, *others) -> (da, db, dh, *others): from the gradients of the new states to those of a and b and of the old states, the
+latter without the part through b (dh may be None).
 """
 
 
 class Schedule:
-    """Which rows each step works on. Step t takes row t of every sequence longer than t (counted from the end if `reverse`).
+    """The rows of each step. Step t processes row t of every sequence longer than t (counted from the end if `reverse`).
 
     Shapes: order, rank (n,); gather, scatter (rows,).
     """
@@ -32,15 +33,15 @@ class Schedule:
     def __init__(self, packing: Packing, reverse: bool) -> None:
         lengths, n = packing.lengths, len(packing)
         self.order: IntArray = (-lengths).argsort(kind="stable")
-        """The sequences, longest first; state i belongs to sequence order[i], and sequence i's state is number rank[i]."""
+        """The sequences, longest first: state i belongs to sequence order[i], and sequence i has state rank[i]."""
         self.rank: IntArray = self.order.argsort()
         time = lengths.repeat(lengths) - 1 - packing.positions if reverse else packing.positions
         self.gather: IntArray = (time * n + self.rank.repeat(lengths)).argsort()
-        """x[gather] has the rows of step 0 first, then those of step 1, …; y[scatter] puts such rows back."""
+        """x[gather] has the rows of step 0 first, then those of step 1, …; y[scatter] restores the packed order."""
         self.scatter: IntArray = self.gather.argsort()
         ascending = sorted(lengths.tolist())
         self.running = [n - bisect_right(ascending, t) for t in range(ascending[-1])]
-        """How many sequences each step works on."""
+        """How many sequences each step processes."""
 
 
 def _scan(
@@ -62,7 +63,7 @@ def _scan(
     running, nothing = schedule.running, xp.zeros_like(weight_hh, shape=(len(packing), weight_hh.shape[1]))
 
     inputs = x[gather]
-    recurrent = xp.ascontiguousarray(weight_hh.swapaxes(0, 1))  # read at every step: a third faster than as a view
+    recurrent = xp.ascontiguousarray(weight_hh.swapaxes(0, 1))  # read at every step, a third faster than a view
     from_inputs = xp.matmul(inputs, weight_ih.swapaxes(0, 1))
     if bias_ih is not None:
         from_inputs += bias_ih
@@ -131,7 +132,7 @@ def _check(gates: int, x: Array, parameters: tuple[Any, ...], initial: tuple[Arr
 
 
 def _gate(xp: Any, x: Array) -> Array:
-    """1 / (1 + e⁻ˣ) as (1 + tanh(x/2)) / 2: one function without overflow; a gate needs no digits of its distance to 0."""
+    """1 / (1 + e⁻ˣ) as (1 + tanh(x/2)) / 2, which cannot overflow; a gate does not need relative accuracy near 0."""
     y = xp.tanh(x * 0.5)
     y *= 0.5
     y += 0.5
@@ -153,10 +154,10 @@ def lstm(
     reverse: bool = False,
     keep: bool = True,
 ) -> Any:
-    """Long short-term memory. Hochreiter & Schmidhuber, Neural Computation 9(8), 1997; the gates' order is i, f, g, o.
+    """Long short-term memory. Hochreiter & Schmidhuber, Neural Computation 9(8), 1997; the gates are in the order i, f, g, o.
 
-    i, f, o = σ(·), g = tanh(·) of x W_ihᵀ + b_ih + h W_hhᵀ + b_hh; c ← f c + i g; h ← o tanh c. Without h0 or c0 they start at zero.
-    Gives every row's h, and each sequence's last h and c. `reverse` reads every sequence from its end.
+    i, f, o = σ(·), g = tanh(·) of x W_ihᵀ + b_ih + h W_hhᵀ + b_hh; c ← f c + i g; h ← o tanh c. h0 and c0 are zero if None.
+    Returns every row's h, and each sequence's last h and c. `reverse` reads every sequence from its end.
     """
     return _scan(xp, _lstm_cell, 4, x, (weight_ih, weight_hh, bias_ih, bias_hh), (h0, c0), packing, reverse, keep)
 
@@ -191,10 +192,10 @@ def gru(
     reverse: bool = False,
     keep: bool = True,
 ) -> Any:
-    """Gated recurrent unit. Cho et al., arXiv 1406.1078; the gates' order is r, z, n.
+    """Gated recurrent unit. Cho et al., arXiv 1406.1078; the gates are in the order r, z, n.
 
     With a = x W_ihᵀ + b_ih and b = h W_hhᵀ + b_hh: r, z = σ(a + b), n = tanh(a + r b), h ← (1 - z) n + z h. The reset gate r is applied
-    after the product, as in PyTorch. Gives every row's h, and each sequence's last. `reverse` reads every sequence from its end.
+    after the product, as in PyTorch. Returns every row's h, and each sequence's last. `reverse` reads every sequence from its end.
     """
     return _scan(xp, _gru_cell, 3, x, (weight_ih, weight_hh, bias_ih, bias_hh), (h0,), packing, reverse, keep)
 
@@ -230,7 +231,7 @@ def rnn(
 ) -> Any:
     """The plain recurrence h ← f(x W_ihᵀ + b_ih + h W_hhᵀ + b_hh) with f = tanh or relu. Elman, Cognitive Science 14(2), 1990.
 
-    Gives every row's h, and each sequence's last. `reverse` reads every sequence from its end.
+    Returns every row's h, and each sequence's last. `reverse` reads every sequence from its end.
     Raises: ArgumentError for another nonlinearity; ShapeError for weights or states that do not fit.
     """
     if nonlinearity not in ("tanh", "relu"):

@@ -1,11 +1,12 @@
-"""Operations that sum up an axis, several axes, or everything.
+"""Reductions over one axis, several axes, or all.
 
-Conventions: equal maxima (minima) share the gradient evenly; the mean of nothing is NaN; the maximum over an empty axis raises; norm has
-gradient 0 at the zero vector.
+Conventions: equal maxima (minima) share the gradient evenly; the mean over an empty axis is NaN; the maximum over an empty axis raises;
+norm has gradient 0 at the zero vector.
 """
 
 from __future__ import annotations
 
+import math
 from math import inf
 from numbers import Integral, Real
 from typing import Any
@@ -27,7 +28,7 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def _kept(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
-    """`shape` with the reduced axes at length 1."""
+    """`shape` with the reduced axes of length 1."""
     reduced = _axes(axis, len(shape))
     return tuple(1 if i in reduced else n for i, n in enumerate(shape))
 
@@ -39,10 +40,7 @@ def _without(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
 
 
 def _count(shape: tuple[int, ...], axis: Any) -> int:
-    n = 1
-    for i in _axes(axis, len(shape)):
-        n *= shape[i]
-    return n
+    return math.prod([shape[i] for i in _axes(axis, len(shape))])
 
 
 @op("*s -> *t")
@@ -63,33 +61,33 @@ def mean(xp: Any, x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
 
 @op("*s -> *t", promotes="float")
 def var(xp: Any, x: Array, *, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
-    """The variance over `axis`: squared distances from the mean, divided by n - ddof. NaN when nothing is left to divide by."""
+    """The variance over `axis`: squared distances from the mean, divided by n - ddof, or NaN unless n > ddof."""
     kept, n, reduced = _kept(x.shape, axis), _count(x.shape, axis), _axes(axis, x.ndim)
     scale = 1.0 / (n - ddof) if n > ddof else float("nan")
     first = xp.constant(x)[tuple([slice(1) if i in reduced else slice(None) for i in range(x.ndim)])]
-    shifted = x - first if n else x  # a variance does not change with it: equal numbers have 0 exactly, and large means cost no digits
+    shifted = x - first if n else x  # does not change the variance: equal numbers give exactly 0, and large means cost no digits
     centred = shifted - xp.sum(shifted, axis=axis, keepdims=True) * (1.0 / n if n else float("nan"))
     return xp.sum(centred * centred, axis=axis, keepdims=keepdims) * scale, (lambda g: centred * (g.reshape(kept) * (2.0 * scale)),)
 
 
 def _exponents(values: Array) -> Array:
-    """Whole e such that x · 2⁻ᵉ multiplied over any run of neighbours stays within 1/2 … 2. Zeros, infinities and NaN have e = 0."""
+    """Integers e such that the product of x · 2⁻ᵉ over any run of neighbours lies within 1/2 … 2; 0 for zeros, infinities and NaN."""
     xp = namespace_of(values)
     regular = xp.isfinite(values) & (values != 0)
     levels = xp.round(xp.cumsum(xp.log2(abs(xp.where(regular, values, 1.0))), axis=-1)).astype("int64")
     return xp.diff(levels, axis=-1, prepend=0)
 
 
-def _others(xp: Any, x: Array) -> Array:
-    """For each element of the last axis the product of all others: neighbours are paired, and their pairs treated likewise.
+def _product_of_others(xp: Any, x: Array) -> Array:
+    """For each element of the last axis the product of all others, by multiplying neighbours in pairs and recursing on the products.
 
-    Without a division, hence exact with zeros, and a polynomial whose every derivative is right.
+    There is no division, so the result is exact with zeros, and as a polynomial it can be differentiated at any order.
     """
     n = x.shape[-1]
     if n < 2:
         return x**0
     even, odd, last = x[..., 0 : n - 1 : 2], x[..., 1::2], x[..., n - n % 2 :]
-    outside = _others(xp, xp.concatenate([even * odd, last], axis=-1))
+    outside = _product_of_others(xp, xp.concatenate([even * odd, last], axis=-1))
     pairs, rest = outside[..., : n // 2], outside[..., n // 2 :]
     both = xp.concatenate([(pairs * odd)[..., None], (pairs * even)[..., None]], axis=-1)
     return xp.concatenate([both.reshape((*x.shape[:-1], n - n % 2)), rest], axis=-1)
@@ -106,10 +104,10 @@ def prod(xp: Any, x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
     rows = moved.reshape((*shape, _count(x.shape, axis)))
     e = _exponents(xp.constant(rows))
     total = e.sum(axis=-1, keepdims=True)
-    scaled = xp.ldexp(rows, -e)  # powers of two are taken out, exactly, and put back at the end
+    scaled = xp.ldexp(rows, -e)  # powers of two are factored out exactly, and put back at the end
 
     def pullback(g: Array) -> Array:
-        found = g.reshape((*shape, 1)) * xp.ldexp(_others(xp, scaled), total - e)
+        found = g.reshape((*shape, 1)) * xp.ldexp(_product_of_others(xp, scaled), total - e)
         return found.reshape(moved.shape).transpose(*sorted(range(ndim), key=lambda i: order[i]))
 
     out = xp.ldexp(xp.constant(scaled).prod(axis=-1), total[..., 0])
@@ -118,9 +116,9 @@ def prod(xp: Any, x: Array, *, axis: Any = None, keepdims: bool = False) -> Any:
 
 @op("*a n *b -> *a n *b")
 def cumsum(xp: Any, x: Array, *, axis: int) -> Any:
-    """Sums of the elements up to each one along an axis.
+    """The cumulative sum along an axis.
 
-    Raises: ArgumentError for an axis that is no integer.
+    Raises: ArgumentError for an axis that is not an integer.
     """
     if not isinstance(axis, Integral):
         raise ArgumentError(f"cumsum: axis is one integer, not {axis!r}")
@@ -130,10 +128,10 @@ def cumsum(xp: Any, x: Array, *, axis: int) -> Any:
 
 @composite("*s -> *t")
 def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The length of vectors that lie along `axis` (all of x is one vector if None): √Σx² for ord 2, Σ|x| for 1, max |x| for inf.
+    """The norm of the vectors along `axis` (if None, of all of x as one vector): √Σx² for ord 2, Σ|x| for 1, max |x| for inf.
 
-    At the zero vector the gradient is 0. Numbers are scaled before they are squared, so nothing overflows.
-    Raises: ArgumentError for another `ord`; ShapeError for an axis that x lacks, or an empty one with ord inf.
+    At the zero vector the gradient is 0. Elements are scaled before they are squared, so that no square overflows.
+    Raises: ArgumentError for another `ord`; ShapeError if there is no such axis, or an empty one with ord inf.
     """
     if not isinstance(ord, Real) or ord not in (1, 2, inf):
         raise ArgumentError(f"norm: ord is 1, 2 or inf, not {ord!r}")
@@ -163,7 +161,7 @@ def std(x: TensorLike, axis: Axis = None, ddof: int = 0, keepdims: bool = False)
 
 
 def _extreme(xp: Any, x: Array, out: Array, axis: Any, keepdims: bool) -> Any:
-    """The output of max or min, and a pullback that shares the gradient among equal extremes."""
+    """The output of max or min, and a pullback that divides the gradient evenly among equal extremes."""
     kept = _kept(x.shape, axis)
     hit = xp.constant(x) == out.reshape(kept)
     share = (hit / hit.sum(axis=axis, keepdims=True)).astype(x.dtype)  # counted in integers: float16 could not count past 2048

@@ -1,6 +1,6 @@
-"""Operations that sum up the rows of each sequence of a packing: pooling, by which a sequence of vectors becomes one.
+"""Segment reductions: the rows of each sequence of a packing pooled to one row.
 
-Conventions are those of `ops/reduce.py`, whose operations the bodies run on one sequence after the other.
+The bodies run the operations of `ops/reduce.py` on one sequence after the other; conventions are the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from minigrad.ops.reduce import max, mean
 from minigrad.packing import Packing
 
 
-def _each(reduction: Op[Any], xp: Any, x: Array, packing: Packing, keep: bool) -> Any:
+def _reduce_each(reduction: Op[Any], xp: Any, x: Array, packing: Packing, keep: bool) -> Any:
     if x.ndim != 2 or x.shape[0] != packing.rows:
         raise ShapeError(f"rows of shape {tuple(x.shape)} do not fit {packing}")
     outputs, pullbacks = [], []
@@ -33,10 +33,10 @@ def _each(reduction: Op[Any], xp: Any, x: Array, packing: Packing, keep: bool) -
 @op("rows d -> sequences d", promotes="float")
 def segment_mean(xp: Any, x: Array, *, packing: Packing, keep: bool = True) -> Any:
     """The mean of the rows of each sequence."""
-    return _each(mean, xp, x, packing, keep)
+    return _reduce_each(mean, xp, x, packing, keep)
 
 
 @op("rows d -> sequences d", promotes="float")
 def segment_max(xp: Any, x: Array, *, packing: Packing, keep: bool = True) -> Any:
-    """The largest number of each column among the rows of each sequence; equal ones share the gradient evenly."""
-    return _each(max, xp, x, packing, keep)
+    """The column-wise maximum of the rows of each sequence; equal maxima share the gradient evenly."""
+    return _reduce_each(max, xp, x, packing, keep)

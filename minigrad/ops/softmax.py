@@ -1,4 +1,4 @@
-"""softmax and its logarithm. The stabilising shifts are constants: softmax does not change with them, so this is exact at every order."""
+"""softmax and its logarithm. The stabilising shifts are constants: softmax does not depend on them, so all derivatives remain exact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _length(x: Array, axis: int) -> int:
 def softmax(xp: Any, x: Array, mask: Array | None, *, axis: int = -1) -> Any:
     """eˣ / Σ eˣ along an axis. With a boolean mask only True entries take part; a slice without any gives zeros."""
     if not _length(x, axis):
-        return x * 1.0, (lambda g: g, None)  # nothing in, nothing out; it has no maximum
+        return x * 1.0, (lambda g: g, None)  # an empty axis has no maximum
     if mask is None:
         y = xp.exp(x - xp.constant(x).max(axis=axis, keepdims=True))
         y /= xp.sum(y, axis=axis, keepdims=True)
@@ -44,10 +44,10 @@ def log_softmax(xp: Any, x: Array, *, axis: int = -1) -> Any:
 
 
 def allowed(mask: TensorLike, x: Tensor) -> Array:
-    """A mask of booleans, or of the integers 0 and 1, as booleans of x's shape, where x lives.
+    """A mask of booleans, or of the integers 0 and 1, as booleans of x's shape on x's device.
 
-    Raises: ShapeError; ArgumentError for floats, which elsewhere are added to scores (zeros would mean the opposite), and for other
-    integers in a mask on the host: on a GPU, looking at them would wait for it.
+    Raises: ShapeError; ArgumentError for floats, which in other libraries are additive masks (where 0 means the opposite), and for other
+    integers, if the mask is on the CPU (checking them on a GPU would synchronise).
     """
     given = as_tensor(mask).array
     floats = given.dtype.kind == "f" and given.size > 0  # an empty list arrives as floats

@@ -1,4 +1,4 @@
-"""E39-E46: shapes that broadcast, indices, and products of every rank. Each docstring is the convention."""
+"""E39-E46: broadcasting, indexing, and products of every rank. Each docstring is the convention."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_e40_a_scalar_times_a_vector_has_a_scalar_gradient(dtype: Any) -> None:
 
 
 def test_e41_a_repeated_index_accumulates() -> None:
-    """An element that an index names several times receives the sum of the gradients, in x[...], `embedding` and `take_along_axis`."""
+    """An element that is indexed several times receives the sum of the gradients, in x[...], `embedding` and `take_along_axis`."""
     x = leaf([1.0, 2.0, 3.0])
     np.testing.assert_array_equal(grad_of(x[[0, 0, 1]], x), [2.0, 1.0, 0.0])
     np.testing.assert_array_equal(grad_of(x[np.array([0, -3, 1])], x), [2.0, 1.0, 0.0])
@@ -66,8 +66,8 @@ def test_e41_a_repeated_index_accumulates() -> None:
 
 @pytest.mark.parametrize("ids", [[0, -1], [3], [[0, 1], [2, 7]], [-4]], ids=str)
 def test_e42_ids_outside_the_table_are_named(ids: Any) -> None:
-    """An embedding id below 0 or past the table raises IndexRangeError (an IndexError) naming the value and its place; negative ids do not
-    wrap. Ids that are no integers raise DTypeError (a TypeError)."""
+    """An embedding id below 0 or past the table raises IndexRangeError (an IndexError) naming the value and its position; negative ids do
+    not count from the end. Ids that are not integers raise DTypeError (a TypeError)."""
     place, wrong = next((place, i) for place, i in enumerate(np.ravel(ids)) if not 0 <= i < 3)
     with pytest.raises(IndexError, match=rf"value {wrong} at place {place} is outside 0\.\.2") as error:
         F.embedding(ids, mg.zeros((3, 2)))
@@ -80,7 +80,7 @@ def test_e42_ids_outside_the_table_are_named(ids: Any) -> None:
 
 @pytest.mark.parametrize("count", [10, 10_000])
 def test_e43_the_padding_row_of_an_embedding_has_gradient_0(count: int) -> None:
-    """The row `padding_idx` of an embedding receives exactly no gradient, however often it is read: it is not among the touched rows."""
+    """The row `padding_idx` of an embedding receives no gradient, however often it is read: the sparse gradient does not contain it."""
     ids = np.arange(count).reshape(2, -1) % 4
     table = leaf(np.ones((4, 3)))
     out = F.embedding(ids, table, padding_idx=1)
@@ -105,7 +105,7 @@ def test_e43_the_padding_row_of_an_embedding_has_gradient_0(count: int) -> None:
 )  # fmt: skip
 def test_e44_matmul_of_every_rank(a: Shape, b: Shape) -> None:
     """`matmul` multiplies vectors, matrices and batches of them as NumPy does, and its gradients are right for each, for batches that
-    broadcast, and for an inner side of 0, whose product is zeros."""
+    broadcast, and for an inner dimension of 0, where the product is zeros."""
     rng = np.random.default_rng(0)
     x, y = leaf(rng.standard_normal(a)), leaf(rng.standard_normal(b))
     np.testing.assert_allclose((x @ y).numpy(), x.numpy() @ y.numpy(), rtol=1e-14)
@@ -116,7 +116,7 @@ def test_e44_matmul_of_every_rank(a: Shape, b: Shape) -> None:
 
 
 def test_e45_a_label_summed_in_one_operand_only_and_one_tensor_given_twice() -> None:
-    """In `einsum`, a label that one operand alone has is summed before the product; a tensor given twice receives both gradients, in
+    """In `einsum`, a label that occurs in one operand only is summed before the product; a tensor passed twice receives both gradients, in
     `einsum` and in x @ x."""
     x, y = leaf([[1.0, 2.0], [3.0, 4.0]]), leaf([1.0, -1.0, 2.0])
     np.testing.assert_allclose(grad_of(F.einsum("ij,k->i", x, y), x), np.full((2, 2), 2.0))
@@ -129,7 +129,7 @@ def test_e45_a_label_summed_in_one_operand_only_and_one_tensor_given_twice() -> 
 
 
 def test_e46_broadcast_to_is_undone_by_a_sum() -> None:
-    """The gradient of `broadcast_to` sums over every axis along which the tensor was repeated, the new ones too; a side of 0 gives 0."""
+    """The gradient of `broadcast_to` sums over every axis along which the tensor was repeated, also new ones; a length of 0 gives 0."""
     x = leaf([[1.0], [2.0]])
     np.testing.assert_array_equal(F.broadcast_to(x, (3, 2, 4)).sum(axis=(0, 2)).numpy(), [12.0, 24.0])
     np.testing.assert_array_equal(grad_of(F.broadcast_to(x, (3, 2, 4)), x), [[12.0], [12.0]])

@@ -52,8 +52,8 @@ def test_e32_tanh_gelu_keeps_its_digits_far_to_the_left() -> None:
 
 
 def test_e33_the_two_forms_of_gelu_are_close_and_never_swapped() -> None:
-    """gelu is exact (by erf) unless approximate="tanh" asks for the other form; the two differ by at most 5e-4. Of the published names
-    "gelu" means the exact form, "gelu_new" and "gelu_pytorch_tanh" the tanh form; another name is an error."""
+    """gelu is exact (by erf) unless approximate="tanh" is passed; the two forms differ by at most 5e-4. Of the names in published models,
+    "gelu" means the exact form, "gelu_new" and "gelu_pytorch_tanh" the tanh form; any other name is an error."""
     x = mg.Tensor(GRID)
     exact, tanh = F.gelu(x).numpy(), F.gelu(x, approximate="tanh").numpy()
     assert 1e-5 < np.abs(exact - tanh).max() <= 5e-4
@@ -71,7 +71,8 @@ def test_e33_the_two_forms_of_gelu_are_close_and_never_swapped() -> None:
 
 
 def test_e34_powers_of_0() -> None:
-    """The derivative of x⁰ by x is 0 everywhere, at x = 0 too, and that of 0ᵇ by b is 0 for b ≥ 0, whether numbers or tensors."""
+    """The derivative of x⁰ with respect to x is 0 everywhere, at x = 0 too; that of 0ᵇ with respect to b is 0 for b ≥ 0. This holds for
+    numbers and tensors."""
     x = leaf([0.0, 2.0])
     zeros = mg.Tensor(np.zeros(2))
     b = leaf([2.0, 0.5])
@@ -95,8 +96,8 @@ def test_mixed_second_derivative_of_a_power_at_exponent_0() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("ord", [1, 2, inf])
 def test_e35_norm_of_the_zero_vector_has_gradient_0(ord: float, dtype: Any) -> None:
-    """The norm of the zero vector has gradient 0, silently, also beside vectors that are not 0; √x keeps its infinite slope at 0, with
-    NumPy's warning of a division by 0."""
+    """The norm of the zero vector has gradient 0, without a warning, also among vectors that are not 0; √x keeps its infinite slope at 0,
+    with NumPy's warning of a division by 0."""
     x = leaf([[0.0, 0.0], [3.0, -4.0]], dtype)
     with np.errstate(all="raise"):
         found = grad_of(F.norm(x, ord, axis=1), x)
@@ -124,7 +125,7 @@ def test_e36_bce_of_large_logits_is_finite_and_exact(dtype: Any) -> None:
 
 
 def test_e37_where_sends_exactly_0_to_the_branch_not_taken() -> None:
-    """`where` sends exactly 0 to the branch not taken. An infinite slope behind that branch makes 0 · ∞ = NaN of it, as in every library:
+    """`where` sends exactly 0 to the branch not taken. An infinite slope in that branch turns it into 0 · ∞ = NaN, as in every library:
     make the input safe first, where(x > 0, log(where(x > 0, x, 1)), 0)."""
     x, y = leaf([0.0, 1.0]), leaf([inf, nan])
     np.testing.assert_array_equal(grad_of(F.where(x > 0, x * 3.0, y), x), [0.0, 3.0])
@@ -154,8 +155,8 @@ SATURATING: dict[str, tuple[Any, tuple[float, ...], Any]] = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", sorted(SATURATING))
 def test_e38_saturating_functions_are_right_far_out_and_silent(name: str, dtype: Any) -> None:
-    """Far from 0 (up to ±10,000) the value of sigmoid, tanh, softplus, silu, erf, erfc, relu, gelu, log1p and expm1 is right, slope and
-    curvature are finite, and NumPy warns of nothing but harmless underflow."""
+    """Far from 0 (up to ±10,000) the values of sigmoid, tanh, softplus, silu, erf, erfc, relu, gelu, log1p and expm1 are right, slopes and
+    curvatures are finite, and NumPy warns of nothing but harmless underflow."""
     function, places, exact = SATURATING[name]
     x = leaf(places, dtype)
     with np.errstate(over="raise", invalid="raise", divide="raise"):  # e⁻¹⁰⁰⁰⁰ = 0 is right: underflow is no error

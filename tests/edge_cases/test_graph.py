@@ -1,4 +1,4 @@
-"""E47-E52: what a recorded graph promises, whatever the operation. Proved over the rows of every operation (`ops/cases`).
+"""E47-E52: guarantees of a recorded graph for every operation. Tested on samples of every operation (`ops/cases`).
 
 Each docstring is the convention.
 """
@@ -38,12 +38,12 @@ def outputs_of(name: str, sample: Sample, args: Any) -> list[mg.Tensor]:
 
 
 def uneven(out: mg.Tensor) -> np.ndarray:
-    """An incoming gradient without symmetries, the same for every output of a shape."""
+    """A random incoming gradient, the same for every output of one shape."""
     return np.random.default_rng(out.size).uniform(0.5, 1.5, out.shape)
 
 
 def pulled(outputs: list[mg.Tensor], leaves: list[mg.Tensor], incoming: Callable[[mg.Tensor], Any] = uneven) -> list[np.ndarray]:
-    """The gradients of several outputs, added up."""
+    """The summed gradients of several outputs."""
     totals = [np.zeros(leaf.shape) for leaf in leaves]
     for out in outputs:
         for total, found in zip(totals, mg.grad(out, leaves, mg.Tensor.wrap(incoming(out)), retain_graph=True), strict=True):
@@ -115,9 +115,9 @@ def _parameter_edits() -> dict[str, Callable[[nn.Linear], Any]]:
 @some_examples
 @given(data=st.data())
 def test_e47_nothing_that_a_graph_keeps_can_be_edited_unnoticed(what: str, data: st.DataObject) -> None:
-    """A tensor copies the array it is made of, and so does a recorded operation with every array it is given beside tensors; `data` and
-    `numpy()` are read-only views. Only a parameter changes in place (by `assign`, an optimizer, `load_state_dict`): a backward pass over a
-    graph that read its earlier numbers raises GraphError naming it, before any gradient is added."""
+    """A tensor copies the array it is made from, and a recorded operation copies every array among its operands; `data` and `numpy()` are
+    read-only views. Only a parameter changes in place (by `assign`, an optimizer, `load_state_dict`): a backward pass over a graph that
+    has read its earlier numbers raises GraphError naming it, before any gradient is accumulated."""
     if what in EDITS:
         source = np.array([1.0, 2.0])
         x = mg.Tensor(source, requires_grad=True)
@@ -171,8 +171,8 @@ def ruthless(xp: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize("place", ["beside a branch", "before a branch", "under a sum", "at the seed", "in grad", "once alone"])
 def test_e48_a_pullback_cannot_write_to_the_gradient_it_is_given(place: str) -> None:
-    """The gradient that a pullback receives is read-only: one that writes to it raises ContractError naming the operation, so no sibling
-    branch, result or array of the caller can be changed by it."""
+    """The gradient that a pullback receives is read-only: a pullback that writes to it raises ContractError naming the operation, so it
+    cannot change the gradient of a sibling branch, a result or an array of the caller."""
     a, b, seed = leaf([1.0, 2.0]), leaf([3.0, 4.0]), mg.Tensor(np.ones(2))
     inner, array = a * 1.0, np.ones(2)
     with pytest.raises(ContractError, match=r"ruthless.*incoming gradient") as error:
@@ -203,7 +203,7 @@ def test_e48_a_pullback_cannot_write_to_the_gradient_it_is_given(place: str) -> 
 
 # ---------------------------------------------------------------- E49
 def test_e49_two_leaves_with_one_value_are_two_leaves() -> None:
-    """Leaves are told apart by identity, never by value: two tensors made of one array receive their gradients separately."""
+    """Leaves are distinguished by identity, never by value: two tensors made from one array receive separate gradients."""
     data = np.array(3.0)
     a, b = leaf(data), leaf(data)
     (a + b).backward()
@@ -244,8 +244,8 @@ def test_e50_gradients_are_handed_on_or_declared_absent(name: str, data: st.Data
 @some_examples
 @given(data=st.data())
 def test_e51_memory_layout_changes_neither_value_nor_gradient(name: str, data: st.DataObject) -> None:
-    """Value and gradient do not depend on how inputs and incoming gradients lie in memory: contiguous, transposed, step-sliced, reversed
-    and repeated (stride 0) arrays give the same but for the order in which BLAS adds."""
+    """Value and gradient do not depend on the memory layout of inputs and incoming gradients: contiguous, transposed, step-sliced, reversed
+    and repeated (stride 0) arrays give the same, except for the order of sums in BLAS."""
     sample: Sample = data.draw(CASES[name])
     floats = sample.floating
     repeated = [a[:1] if a.ndim and len(a) else a for a in (sample.args[i] for i in floats)]
@@ -276,7 +276,7 @@ def _same(found: list[np.ndarray], expected: list[np.ndarray], what: str) -> Non
 # ---------------------------------------------------------------- E52
 def test_e52_backward_twice_and_backward_through_a_long_chain() -> None:
     """A second backward pass raises GraphError naming the operation whose graph was freed; with retain_graph=True N passes accumulate
-    exactly N times, bit for bit. The walk is iterative: no chain of operations is too long for it, nor for freeing the graph."""
+    exactly N times, bit for bit. The pass is iterative: no chain of operations is too long for it, nor for freeing the graph."""
     x = leaf([1.0])
     y = F.tanh(x).sum()
     y.backward()

@@ -1,4 +1,4 @@
-"""E53-E55: batches without labels, labels that cannot be, and batches computed in parts. Each docstring is the convention."""
+"""E53-E55: batches without labels, invalid labels, and batches computed in parts. Each docstring is the convention."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from minigrad.errors import IndexRangeError
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_e53_cross_entropy_without_a_label(dtype: Any) -> None:
-    """Where every label is ignored, the mean of `cross_entropy` is NaN (0 divided by 0 labels, as in PyTorch) with gradient 0, so that
-    parameters stay finite; with a `denominator` or reduction="sum" it is 0, with "none" zeros. The same goes for no rows at all."""
+    """If every label is ignored, the mean of `cross_entropy` is NaN (0 divided by 0 labels, as in PyTorch) with gradient 0, so that
+    parameters stay finite; with a `denominator` or reduction="sum" it is 0, with "none" zeros. The same holds for no rows at all."""
     for rows in (2, 0):
         logits, labels = leaf(np.ones((rows, 3)), dtype), np.full(rows, -100)
         with np.errstate(all="raise"):
@@ -34,7 +34,7 @@ def test_e53_cross_entropy_without_a_label(dtype: Any) -> None:
 @pytest.mark.parametrize("label", [3, -1, -4])
 def test_e54_a_label_outside_the_classes_is_named(label: int) -> None:
     """A label below 0 (other than `ignore_index`) or not below the number of classes raises IndexRangeError (an IndexError) naming the
-    value and its row, ignored rows counted, before anything is computed."""
+    value and its row (ignored rows are counted), before anything is computed."""
     for labels, place in (([0, label, -100, 2], 1), ([-100, 0, label, 2], 2)):
         for function in (F.cross_entropy, F.nll_loss, nn.CrossEntropyLoss()):
             with pytest.raises(IndexError, match=f"value {label} at place {place} is outside 0..2") as error:
@@ -45,7 +45,7 @@ def test_e54_a_label_outside_the_classes_is_named(label: int) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
 def test_e55_parts_of_a_batch_add_up_to_the_whole(dtype: str, tolerance: float) -> None:
     """The gradients of parts of a batch with different numbers of labels add up to that of the whole batch if each part's loss divides by
-    the labels of the whole: pass that number as `denominator`. A mean of the parts' means would weigh labels unequally."""
+    the number of labels of the whole: pass it as `denominator`. A mean of the parts' means would weight labels unequally."""
     mg.manual_seed(0)
     model = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 3)).to(dtype)
     rng = np.random.default_rng(0)

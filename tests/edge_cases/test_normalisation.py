@@ -20,7 +20,7 @@ from minigrad import functional as F
 @both_forms
 @pytest.mark.parametrize("mean", [0.0, 100.0, 1e3, 1e4])
 def test_e27_layer_norm_keeps_its_digits_for_rows_with_a_large_mean(mean: float, form: Any) -> None:
-    """`layer_norm` in float32 is within 1e-5 of the float64 result for rows whose mean is 10,000 and whose steps are 0.001: the mean is
+    """`layer_norm` in float32 is within 1e-5 of the float64 result for rows with a mean of 10,000 and steps of 0.001: the mean is
     subtracted twice."""
     rows = (mean + np.arange(768) * 1e-3 + np.zeros((4, 1))).astype(np.float32)
     with form():
@@ -32,7 +32,7 @@ def test_e27_layer_norm_keeps_its_digits_for_rows_with_a_large_mean(mean: float,
 
 @both_forms
 def test_e28_layer_norm_of_40000_and_the_next_three(form: Any) -> None:
-    """`layer_norm` of [40000, 40001, 40002, 40003] is [-1.3416, -0.4472, 0.4472, 1.3416]: no square of the numbers themselves is taken."""
+    """`layer_norm` of [40000, 40001, 40002, 40003] is [-1.3416, -0.4472, 0.4472, 1.3416]: only differences from the mean are squared."""
     with form():
         found = F.layer_norm(mg.Tensor([[40000.0, 40001.0, 40002.0, 40003.0]]), mg.ones(4), mg.zeros(4))
     np.testing.assert_allclose(found.numpy(), [np.array([-3.0, -1.0, 1.0, 3.0]) / np.sqrt(5.0)], rtol=1e-6)
@@ -52,7 +52,7 @@ def test_e29_layer_norm_of_a_constant_row_is_the_bias(dtype: Any, form: Any) -> 
 
 @given(st.data())
 def test_e30_variance_is_never_negative(data: st.DataObject) -> None:
-    """A variance is a mean of squares of differences and never negative, so no standard deviation is NaN; that of equal numbers is 0 but
+    """A variance is a mean of squared differences and never negative, so no standard deviation is NaN; that of equal numbers is 0, except
     for the rounding of their mean."""
     shape = data.draw(shapes(min_dims=1, min_side=1))
     x = data.draw(hnp.arrays(np.float32, shape, elements=st.floats(9999.0, 10001.0, width=32)))

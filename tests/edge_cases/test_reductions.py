@@ -1,4 +1,4 @@
-"""E08-E18: products with zeros, constant slices, long float32 sums, and reductions of nothing. Each docstring is the convention."""
+"""E08-E18: products with zeros, constant slices, long float32 sums, and empty reductions. Each docstring is the convention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minigrad.errors import ShapeError
 
 
 def test_e08_gradient_of_a_product_with_zeros() -> None:
-    """The derivative of a product by a factor is the product of the others, also where factors are 0; so are its derivatives."""
+    """The derivative of a product with respect to a factor is the product of the others, even if factors are 0; so are its derivatives."""
     one, two = leaf([0.0, 2.0, 3.0]), leaf([0.0, 0.0, 3.0])
     np.testing.assert_array_equal(grad_of(F.prod(one), one), [6.0, 0.0, 0.0])
     np.testing.assert_array_equal(grad_of(F.prod(two), two), [0.0, 0.0, 0.0])
@@ -37,7 +37,7 @@ def test_e09_gradient_of_a_product_over_an_axis_with_a_zero_keeps_its_shape() ->
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_e10_products_of_huge_numbers_and_zeros_are_finite(dtype: Any) -> None:
-    """Partial products do not overflow: a zero among numbers whose product is past the largest float gives 0, and no gradient is NaN."""
+    """Partial products do not overflow: a zero among numbers whose product exceeds the largest float gives 0, and no gradient is NaN."""
     for places in ([0, 1], [0, -1], [-2, -1], [700, 800, 900]):
         factors = np.full((40, 40), 1e13, dtype)
         factors.flat[places] = 0.0
@@ -57,7 +57,7 @@ def test_e10_products_of_huge_numbers_and_zeros_are_finite(dtype: Any) -> None:
 
 @pytest.mark.parametrize("ddof", [0, 1])
 def test_e11_std_of_a_constant_vector_has_gradient_0(ddof: int) -> None:
-    """The standard deviation of a constant slice is 0 with gradient 0, silently, also beside slices that vary."""
+    """The standard deviation of a constant slice is 0 with gradient 0, without a warning, also among slices that vary."""
     x = leaf([0.1] * 5)
     with np.errstate(all="raise"):
         np.testing.assert_array_equal(grad_of(F.std(x, ddof=ddof), x), np.zeros(5))
@@ -78,7 +78,7 @@ def test_e12_var_and_std_of_one_element_with_ddof_1_are_nan() -> None:
 
 @both_forms
 def test_e13_long_float32_sums_and_bias_gradients_keep_their_digits(form: Any) -> None:
-    """Sums over rows add in chunks: 200,000 float32 rows, and the gradient of a bias over them, keep 5e-6 of the float64 result."""
+    """Sums over rows are chunked: for 200,000 float32 rows, the sum and the gradient of a bias are within 5e-6 of the float64 result."""
     column = np.full((200_000, 2), 0.1, np.float32)
     exact = column.astype(np.float64).sum(axis=0)
     np.testing.assert_allclose(mg.Tensor(column).sum(axis=0).numpy(), exact, rtol=5e-6)
@@ -92,7 +92,7 @@ def test_e13_long_float32_sums_and_bias_gradients_keep_their_digits(form: Any) -
 
 
 def test_e14_mean_of_20_million_float32_ones_is_1() -> None:
-    """The mean of 20,000,000 float32 ones is 1, also along axis 0, where adding one after another ends at 16,777,216."""
+    """The mean of 20,000,000 float32 ones is 1, also along axis 0, where a running float32 sum would stop at 16,777,216."""
     ones = np.ones(20_000_000, np.float32)
     assert mg.Tensor.wrap(ones).mean().item() == 1.0
     assert mg.Tensor.wrap(ones.reshape(-1, 1)).mean(axis=0).item() == 1.0
@@ -100,7 +100,7 @@ def test_e14_mean_of_20_million_float32_ones_is_1() -> None:
 
 
 def test_e15_std_of_a_million_equal_float32_rows_is_0() -> None:
-    """The standard deviation over a million equal float32 rows is 0 within 1e-4: the mean it subtracts keeps its digits."""
+    """The standard deviation over a million equal float32 rows is 0 within 1e-4, because the mean that is subtracted is accurate."""
     rows = np.broadcast_to(np.array([100.0, -100.0], np.float32), (1_000_000, 2))
     for layout in (rows, np.ascontiguousarray(rows)):
         np.testing.assert_allclose(F.std(mg.Tensor.wrap(layout), axis=0).numpy(), [0.0, 0.0], atol=1e-4)

@@ -1,4 +1,4 @@
-"""E19-E26: infinite scores, masked rows, and masks joined with masks. Each docstring is the convention."""
+"""E19-E26: infinite scores, masked rows, and combined masks. Each docstring is the convention."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from minigrad.packing import Packing
 
 @both_forms
 def test_e19_a_query_that_may_attend_to_nothing_gives_zeros_and_finite_gradients(form: Any) -> None:
-    """A query that may attend to no key gives zeros, and every gradient of the batch is finite; a masked first token is attended to by
-    nobody."""
+    """A query that may attend to no key gives zeros, and every gradient of the batch is finite; no query attends to a masked first
+    token."""
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
         q, k, v = (leaf(rng.standard_normal((2, 3, 4)), dtype) for _ in range(3))
@@ -45,7 +45,7 @@ def test_e19_a_query_that_may_attend_to_nothing_gives_zeros_and_finite_gradients
 
 
 def test_e20_logsumexp_of_minus_infinities() -> None:
-    """`logsumexp` of nothing but -inf is -inf, with gradient 0."""
+    """`logsumexp` of only -inf is -inf, with gradient 0."""
     x = leaf([[-inf, -inf], [-inf, 1.0]])
     out = F.logsumexp(x)
     np.testing.assert_array_equal(out.numpy(), [-inf, 1.0])
@@ -71,7 +71,7 @@ def test_e22_log_softmax_of_large_differences(dtype: Any) -> None:
 
 def test_e23_softmax_and_log_softmax_of_a_fully_masked_row() -> None:
     """`softmax` with a mask gives zeros for a row without an allowed entry, with gradient 0. `log_softmax` takes no mask: masked, it is
-    written x - logsumexp(masked_fill(x, hidden, -inf)), which gives such a row -inf, with gradient 0. Other rows are not touched."""
+    written x - logsumexp(masked_fill(x, hidden, -inf)), which gives such a row -inf, with gradient 0. Other rows are not affected."""
     x = leaf([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     mask = np.array([[False, False], [True, True], [False, True]])
     out = F.softmax(x, mask=mask)
@@ -90,8 +90,8 @@ def test_e23_softmax_and_log_softmax_of_a_fully_masked_row() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_e24_masks_are_joined_as_booleans(dtype: Any) -> None:
-    """A padding mask, an extra mask and causality are joined as booleans: a key must be allowed by each. No constants are added up, so
-    nothing overflows, and a query that the masks together leave no key gives zeros."""
+    """A padding mask, an extra mask and causality are combined as booleans: a key must be allowed by each. No constants are summed, so
+    nothing overflows, and a query to which the masks together leave no key gives zeros."""
     rng = np.random.default_rng(1)
     q, k, v = (leaf(rng.standard_normal((2, 4, 3)) * 1e4, dtype) for _ in range(3))
     padding = np.array([[1, 1, 1, 0], [0, 0, 1, 1]])[:, None, :]
@@ -118,7 +118,7 @@ def test_e24_masks_are_joined_as_booleans(dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_e25_no_score_is_low_enough_to_be_outvoted_by_a_masked_one(dtype: Any) -> None:
-    """A masked key has exactly the weight 0, however low the allowed scores are: masks are no constants such as -1e4 added to scores."""
+    """A masked key has exactly the weight 0, however low the allowed scores are: a mask is not a constant such as -1e4 added to scores."""
     scores = leaf([[-1e6, -1e6 - 1.0, 0.0], [-1e30, 1e30, 1e4]], dtype)
     weights = F.softmax(scores, mask=[[True, True, False], [True, False, False]])
     np.testing.assert_array_equal(weights.numpy()[:, 2], [0.0, 0.0])

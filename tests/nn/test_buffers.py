@@ -1,4 +1,4 @@
-"""Buffers: what is saved, converted and copied with a module, but neither trained nor guarded against change."""
+"""Buffers: tensors that are saved, converted and copied with a module, but neither trained nor guarded against changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolution and pooling layers: their functions with the layer's options, initial values, names, and what they refuse."""
+"""Convolution and pooling layers: results equal to the functions', initial values, names, and invalid arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of a parameter or model, by copy.deepcopy or pickle, is one of its own: the numbers as they are now, no optimizer, no gradient."""
+"""A copy of a parameter or model (copy.deepcopy, pickle) is independent: the current numbers, no optimizer, no gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causal attention, attention to a memory, and the layers made of them, against loops in NumPy; padded against packed."""
+"""Causal attention, cross-attention, and the layers made of them, against loops in NumPy; padded against packed."""
 
 from __future__ import annotations
 

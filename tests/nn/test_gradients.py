@@ -1,4 +1,4 @@
-"""Every layer's first and second derivative, by its inputs and by each parameter, against central differences in float64.
+"""Every layer's first and second derivatives with respect to inputs and parameters, against central differences in float64.
 
 The table must hold every public layer of `minigrad.nn`: a new layer without a row fails.
 """

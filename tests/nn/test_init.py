@@ -1,4 +1,4 @@
-"""Initial values: variances, ranges, orthogonality; repeatable from a seed; what is refused."""
+"""Initial values: variances, ranges, orthogonality, reproducibility from a seed, and invalid arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each layer's forward against the formula written out in NumPy, padded against packed, and what a layer refuses."""
+"""Each layer's forward pass against its formula in NumPy, padded against packed, and invalid arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses as modules: each is its function with the arguments it was built with, and its weights are constants of the module."""
+"""Losses as modules: each equals its function with the arguments of the constructor, and its weights are constants of the module."""
 
 from __future__ import annotations
 

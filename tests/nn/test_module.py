@@ -1,4 +1,4 @@
-"""Module: what the walk over attributes finds, names, saves, freezes, converts and prints."""
+"""Module: how it finds, names, saves, freezes, converts and prints the parameters and layers among its attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation layers: running statistics of BatchNorm, the options of all, and what they refuse. The formulas: tests/ops."""
+"""Normalisation layers: running statistics of BatchNorm, options, and invalid arguments. The formulas are tested in tests/ops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN against loops over sequences and steps in NumPy; padded against packed; dropout, states, and what they refuse."""
+"""LSTM, GRU and RNN against loops over sequences and steps in NumPy; padded against packed; dropout, states, invalid arguments."""
 
 from __future__ import annotations
 

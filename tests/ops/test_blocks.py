@@ -1,4 +1,4 @@
-"""A whole block is, bit for bit, what its operations give one after the other: rows, gradients, and which units drop."""
+"""A block equals the sequence of its operations bit for bit: rows, gradients and dropped units."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ each = pytest.mark.parametrize("name", PARTS)
 
 
 def evaluated(function: Any, sample: Sample, recorded: bool = True) -> list[np.ndarray]:
-    """The rows, and the gradient of each argument."""
+    """The resulting rows, and the gradient of each argument."""
     inputs = [mg.Tensor(a, requires_grad=recorded) for a in sample.args]
     y = function(*inputs, **sample.constants)
     if not recorded:
@@ -83,7 +83,7 @@ def test_second_derivatives_are_those_of_its_parts(name: str, data: st.DataObjec
 
 @each
 def test_a_block_whose_input_and_most_weights_are_frozen(name: str) -> None:
-    """Gradients of those that are not are as ever."""
+    """The gradients of the others do not change."""
     rng = np.random.default_rng(0)
     packing = Packing([3, 2])
     shapes = {
@@ -106,7 +106,7 @@ def test_a_block_whose_input_and_most_weights_are_frozen(name: str) -> None:
 
 
 def test_first_rows_of_a_causal_model_are_refused() -> None:
-    """They would see what follows them."""
+    """They would attend to the rows that follow them."""
     parameters = [*[np.ones((2, 2))] * 3, *[np.ones(2)] * 3, np.ones((2, 2)), *[np.ones(2)] * 3]
     with pytest.raises(ArgumentError, match="compute all rows"):
         F.attention_block(np.ones((3, 2)), *parameters, packing=Packing([3]), first_only=True, heads=1, causal=True)

@@ -1,6 +1,6 @@
-"""Every operation and composite keeps the contract (`minigrad.check_op`) on samples of its row; a public name without a row fails.
+"""Every operation and composite passes `minigrad.check_op` on samples of its row; a public name without a row fails.
 
-`python -m pytest tests/ops/test_contract.py -s` prints the figures at its end.
+`python -m pytest tests/ops/test_contract.py -s` prints the figures at the end.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_every_operation_has_a_row() -> None:
 
 
 def test_every_public_function_is_an_operation_or_declared_to_have_no_gradient() -> None:
-    """`functional` holds operations, composites, functions of their names that check arguments first, and the published rest."""
+    """`functional` holds operations, composites, functions of the same names that check arguments first, and NON_DIFFERENTIABLE."""
     assert set(F.__all__) - set(PUBLIC) - set(ops.NON_DIFFERENTIABLE) == {"as_tensor"}
 
 

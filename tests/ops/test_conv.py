@@ -1,4 +1,4 @@
-"""Windows, convolutions and pools against loops written out in NumPy, their conventions, and what they refuse."""
+"""Windows, convolution and pooling against NumPy loops, their conventions, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minigrad import ops
 from minigrad.errors import ArgumentError, ShapeError
 
 EXACT = 1e-13
-"""Float64 rounding of the same few sums in another order."""
+"""float64 rounding of the same few sums in another order."""
 
 rng = np.random.default_rng(0)
 
@@ -186,7 +186,7 @@ def test_axes_of_length_1() -> None:
 
 
 def test_nothing_is_computed_for_an_input_without_a_gradient() -> None:
-    """The first layer of a network: its input's gradient, half of the work, is never asked for."""
+    """The first layer of a network: the gradient of its input, half of the work, is not computed."""
     weight = leaf(np.ones((2, 1, 2)))
     y = F.conv1d(np.ones((1, 1, 4)), weight)
     assert [f is None for f in y.node.pullback] == [True, False, True]  # type: ignore[union-attr]

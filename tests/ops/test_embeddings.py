@@ -1,4 +1,4 @@
-"""The start of an encoder is, bit for bit, what its operations give one after the other: rows, gradients, and which units drop."""
+"""`embed_norm` equals the sequence of its operations bit for bit: rows, gradients and dropped units."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def leaves(sample: Sample) -> list[mg.Tensor]:
 
 
 def evaluated(function: Any, sample: Sample) -> list[np.ndarray]:
-    """The rows, and the gradient of each argument that has one."""
+    """The resulting rows, and the gradient of each argument that has one."""
     inputs = leaves(sample)
     y = function(*inputs, **sample.constants)
     g = mg.Tensor(np.cos(np.arange(y.size)).reshape(y.shape).astype(y.dtype))

@@ -1,4 +1,4 @@
-"""Losses: values against direct formulas in float64, conventions at the edges, and what is refused."""
+"""Losses: values against direct formulas in float64, conventions at the edges, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ REDUCE: dict[str, Callable[[np.ndarray], Any]] = {"mean": np.mean, "sum": np.sum
 
 
 def same(found: mg.Tensor, expected: Any) -> None:
-    """Equal up to the rounding of float64 sums, in shape too."""
+    """Equal shape, and equal values up to the rounding of float64 sums."""
     assert found.shape == np.shape(expected) and found.dtype == np.float64
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-11, atol=1e-13)
 
 
 # ---------------------------------------------------------------- classes
 def by_hand(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray | None, ignored: int, smoothing: float) -> tuple[np.ndarray, float]:
-    """The losses of all rows, and the sum of the weights of those that count."""
+    """The losses of all rows, and the sum of the weights of the rows that count."""
     rows, classes = labels.reshape(-1), logits.shape[-1]
     log_p = scipy.special.log_softmax(logits.reshape(-1, classes), axis=-1)
     weight = np.ones(classes) if weight is None else weight
@@ -97,7 +97,7 @@ def test_a_target_of_0_costs_nothing_at_a_logit_of_minus_infinity() -> None:
 
 
 def test_no_label_means_nan_with_gradient_0_with_weights_and_in_nll_loss() -> None:
-    """As e53 of cross_entropy; sums and single losses are 0."""
+    """As in E53 for cross_entropy; sums and single losses are 0."""
     for loss in (F.cross_entropy, F.nll_loss):
         for labels, weight in (([-100, -100], None), ([-100, -100], [1.0, 2.0, 3.0]), ([0, 0], [0.0, 2.0, 3.0])):
             scores = leaf(np.ones((2, 3)))
@@ -118,7 +118,7 @@ def test_an_empty_batch_has_mean_nan_and_sum_0() -> None:
 
 
 def test_weighted_losses_of_parts_with_a_common_denominator_add_up() -> None:
-    """As e55, with class weights: the denominator is then the sum of the labels' weights, which is no integer."""
+    """As in E55, with class weights: the denominator is then the sum of the labels' weights, which need not be an integer."""
     rng = np.random.default_rng(0)
     logits, labels, weight = rng.standard_normal((6, 3)), np.array([0, -100, 2, 1, -100, 2]), np.array([0.5, 1.25, 3.0])
     whole, parts = leaf(logits), leaf(logits)

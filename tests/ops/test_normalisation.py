@@ -1,4 +1,4 @@
-"""Normalisations against their formulas in NumPy, large means, constant and short inputs, and what they refuse."""
+"""Normalisations against their formulas in NumPy, large means, constant and short inputs, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minigrad import ops
 from minigrad.errors import ArgumentError, ShapeError
 
 EXACT = 1e-13
-"""Float64 rounding of the same few sums in another order."""
+"""float64 rounding of the same few sums in another order."""
 
 SHAPES = [(5, 4), (3, 4, 6), (2, 4, 3, 5)]
 
@@ -119,7 +119,7 @@ def test_nothing_to_normalise(shape: tuple[int, ...]) -> None:
 
 
 def test_the_statistics_of_a_batch_take_part_in_the_gradient() -> None:
-    """Moving or stretching a channel as a whole changes nothing, so the gradient is orthogonal to both."""
+    """Shifting or scaling a whole channel does not change the result, so the gradient is orthogonal to both."""
     x = leaf(rng.standard_normal((6, 3)))
     gradient = mg.grad(F.batch_norm(x, eps=0.0), x, rng.standard_normal((6, 3))).numpy()
     np.testing.assert_allclose(gradient.sum(axis=0), 0.0, atol=1e-12)

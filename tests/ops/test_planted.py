@@ -1,6 +1,6 @@
-"""Planted errors: wrong pullbacks, and an engine that forgets to undo broadcasting, which the check must reject.
+"""Planted errors: wrong pullbacks, and an engine that does not undo broadcasting, must be rejected by the check.
 
-A checker that accepts everything would pass every other test.
+A checker that accepted everything would pass all other tests.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from minigrad.op import REGISTRY
 
 PLANTED = settings(
     max_examples=60,
-    derandomize=True,  # what it asserts at the end is that some drawn call exposed each error
+    derandomize=True,  # fixed, because the test asserts that some drawn call exposes each error
     phases=[Phase.generate],
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 FACTORS = (1.001, -1.0)
-"""What a right gradient is multiplied by: off by a thousandth, and of the wrong sign."""
+"""Factors by which a right gradient is multiplied: off by a thousandth, and of the wrong sign."""
 
 ALWAYS_ZERO = {("attention_block", 5): "a number added to every key changes no weight of softmax"}
-"""Gradients that are zero whatever the numbers: multiplied by a factor they stay right."""
+"""Gradients that are always zero, and so remain right when they are multiplied by a factor."""
 
 COUNT: list[int] = []
 
@@ -44,7 +44,7 @@ def summary() -> Iterator[None]:
 
 
 class Corrupted:
-    """`operation.run` with one argument's gradient multiplied by `factor`; `largest` is the greatest change that it made."""
+    """`operation.run` with one argument's gradient multiplied by `factor`; `largest` is the largest change so far."""
 
     def __init__(self, name: str, position: int, factor: float) -> None:
         self.original, self.position, self.factor, self.largest = REGISTRY[name].run, position, factor, 0.0

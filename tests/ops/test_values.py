@@ -1,4 +1,4 @@
-"""Values: operations that bear a NumPy name equal NumPy's function, special functions equal SciPy's, and fused operations
+"""Values: operations with a NumPy name equal NumPy's function, special functions equal SciPy's, and fused operations
 equal their parts.
 """
 
@@ -28,7 +28,7 @@ DTYPES = (np.float32, np.float64, np.int64, np.int32, np.bool_)
 
 
 def numbers(shape: tuple[int, ...], dtype: Any, low: float = -50.0, high: float = 50.0) -> st.SearchStrategy[np.ndarray]:
-    """Arrays of whole and broken numbers within a range where no operation overflows."""
+    """Arrays of integers and fractions within a range where no operation overflows."""
     kind = np.dtype(dtype).kind
     if kind == "b":
         return hnp.arrays(dtype, shape)
@@ -47,7 +47,7 @@ def same(found: mg.Tensor, expected: Any, rtol: float = 0.0, atol: float = 0.0) 
 
 # ---------------------------------------------------------------- NumPy's names
 def promoted(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
-    """The documented rule: with a float among them, all get the first float's dtype; without one, "float" operations take float32."""
+    """The documented rule: all are converted to the first floating dtype; without one, "float" operations convert to float32."""
     floating = [a.dtype for a in arrays if a.dtype.kind == "f"]
     if not floating and REGISTRY[name].promotes == "mixed":
         return list(arrays)
@@ -57,7 +57,7 @@ def promoted(name: str, *arrays: np.ndarray) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "power", "maximum", "minimum"])
 @given(data=st.data())
 def test_two_arrays(name: str, data: st.DataObject) -> None:
-    kinds = DTYPES[:-1] if name in ("subtract", "power") else DTYPES  # NumPy subtracts no booleans
+    kinds = DTYPES[:-1] if name in ("subtract", "power") else DTYPES  # NumPy cannot subtract booleans
     low, high = {"divide": (1.0, 50.0), "power": (0.5, 4.0)}.get(name, (-50.0, 50.0))
     x, y = (data.draw(numbers(s, data.draw(st.sampled_from(kinds)), low, high)) for s in data.draw(broadcastable(2, max_dims=3)))
     if name == "divide":

@@ -1,5 +1,5 @@
-"""Values of elementwise functions, reductions, functions without a gradient and creation: what bears a NumPy name equals NumPy's function
-in value, shape and dtype. Conventions that finite differences cannot judge are tests of their own, by number, in `edge_cases/`.
+"""Values of elementwise functions, reductions, functions without a gradient and creation: functions with a NumPy name equal NumPy's in
+value, shape and dtype. Conventions that finite differences cannot check have numbered tests in `edge_cases/`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def test_prod_equals_numpy(data: st.DataObject) -> None:
     if dtype is np.int64:
         return same(F.prod(mg.Tensor(x), axis=axis, keepdims=keepdims), expected)
     kind = np.finfo(dtype)
-    lost = float(kind.smallest_subnormal) * 8.0**12  # a part of a product that underflows is off by so much when the others have joined it
+    lost = float(kind.smallest_subnormal) * 8.0**12  # the error of a partial product that underflows, times the others
     return same(F.prod(mg.Tensor(x), axis=axis, keepdims=keepdims), expected, rtol=24 * float(kind.eps), atol=lost)
 
 
@@ -147,7 +147,7 @@ def test_wrong_options_of_reductions_are_named() -> None:
 
 @pytest.mark.parametrize("size", [1e-25, 1e25])
 def test_the_slope_of_a_quotient_squares_nothing(size: float) -> None:
-    """y² would vanish, or overflow, in float32: -x / y² is infinite or 0 then, but -(x / y) / y is not."""
+    """y² would underflow or overflow in float32 and make -x / y² infinite or 0, unlike -(x / y) / y."""
     x, y = leaf([3.0 * size], np.float32), leaf([size], np.float32)
     np.testing.assert_allclose(grad_of(x / y, y), [-3.0 / size], rtol=1e-6)
 
@@ -165,7 +165,7 @@ def test_sums_keep_six_digits_of_float32_in_any_layout(layout: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_equal_numbers_have_no_variance_and_a_deviation_without_slope(dtype: Any) -> None:
-    """Even where their mean is not exactly their value."""
+    """Even if their computed mean is not exactly their value."""
     for number in (0.1, 10000.1, 1e30):
         x = leaf(np.full((2, 7), number), dtype)
         for axis in (None, 0, 1, (0, 1)):

@@ -1,4 +1,4 @@
-"""What moves, pads, picks, sorts and contracts: equal to NumPy's functions in value, shape and dtype; conventions; clumsy calls."""
+"""Shape, padding, indexing and sorting functions and einsum equal NumPy's in value, shape and dtype; conventions; invalid arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = (np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_)
 
 
 def as_kind(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """The drawn numbers in another dtype: whole ones, with ties and both signs where the dtype has them."""
+    """The drawn numbers in another dtype, as integers with ties, of both signs if the dtype has them."""
     return array if dtype is np.float64 else np.round(np.abs(array) if np.dtype(dtype).kind in "ub" else array).astype(dtype)
 
 
@@ -47,7 +47,7 @@ def test_one_array_as_numpy_does_it(name: str, data: st.DataObject) -> None:
 
 @given(data=st.data())
 def test_reshape(data: st.DataObject) -> None:
-    """NumPy's own argument has been named `shape` since 2.1 only."""
+    """NumPy names its argument `shape` only since 2.1."""
     sample: Sample = data.draw(CASES["reshape"])
     x = as_kind(sample.args[0], data.draw(st.sampled_from(DTYPES)))
     same(F.reshape(mg.Tensor(x), **sample.constants), np.reshape(x, sample.constants["shape"]))

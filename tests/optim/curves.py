@@ -1,4 +1,4 @@
-"""The schedules written out step by step, in words of their own: what the factors must equal."""
+"""Independent step-by-step implementations of the schedules, as a reference for their factors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The update rules written out element by element in float64, after the papers and PyTorch's documentation: what the optimizers must equal.
+"""Reference implementations of the update rules, element by element in float64, from the papers and PyTorch's documentation.
 
 Dense throughout: no arena, no blocks, no slots. A gradient None means that the parameter is left alone in that step.
 """

@@ -1,4 +1,4 @@
-"""Adam compiled by Numba against Adam in NumPy: whole trainings, to the last bit."""
+"""Adam compiled by Numba equals Adam in NumPy bit for bit, over whole trainings."""
 
 from __future__ import annotations
 

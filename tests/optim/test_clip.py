@@ -1,4 +1,4 @@
-"""Clipping by the global norm: one coefficient for all gradients, dense, by rows, in an arena or not."""
+"""Clipping by the global norm: one coefficient for all gradients, dense or row-sparse, in an arena or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing public goes unchecked: every optimizer, option and schedule of `minigrad.optim` has its row in the tables of formulas.
+"""Every public optimizer, option and schedule of `minigrad.optim` has its row in the tables of formulas.
 
 An optimizer without one in `reference.py`, or a schedule without one in `curves.py`, fails here; the other tests of this folder run over
 the tables, so a row is enough to have it checked against its formula, by rows and dense, through saving and loading.

@@ -1,4 +1,4 @@
-"""What a step does to an element that never had a gradient: rows of a table rely on it, so it must be exactly what the dense rule does."""
+"""The update of elements that never had a gradient, on which the rows of a table rely, is exactly that of the dense rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: every parameter once, and each layer slower than the one above it."""
+"""Layer-wise learning rates: every parameter occurs once, and each layer has a lower rate than the one above it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all optimizers share: arguments, who is updated, staleness, saving and resuming."""
+"""Behaviour common to all optimizers: arguments, which parameters are updated, staleness, saving and resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning rate falls when a metric stays, and only then."""
+"""The learning rate falls when a metric stops improving, and only then."""
 
 from __future__ import annotations
 

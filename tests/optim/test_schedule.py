@@ -1,4 +1,4 @@
-"""The linear schedule: up from 0, down to 0, resumable."""
+"""The linear schedule: warm-up from 0, decay to 0, resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every schedule equals its curve, written out in `curves.py`, keeps to it after a restart, and refuses what it cannot follow."""
+"""Every schedule equals its curve in `curves.py`, also after a restart, and refuses invalid arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table updated by touched rows equals the dense rule, whenever and however it is read in between."""
+"""A table whose touched rows are updated equals the dense rule, whenever and however it is read in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step worked off by stretches: every element once, in the blocks of one process, and about equally much for everybody."""
+"""A step divided into stretches: every element is updated once, in the same blocks as in one process, with about equal shares."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One row per operation and composite: how to draw arrays and constants for it, with every number away from kinks.
+"""One Hypothesis strategy ("row") per operation and composite, which draws its arrays and constants, all numbers away from kinks.
 
-`test_gradients.py` and `test_contract.py` run over these rows, which stand in modules named after those of `minigrad/ops`. An operation
-without a row fails the suite.
+`test_contract.py`, `test_planted.py` and the edge cases run over these rows, whose modules are named after those of `minigrad/ops`. An
+operation without a row fails the suite.
 """
 
 from ops.cases import blocks, conv, elementwise, index, linalg, losses, normalisation, recurrent, reduce, segments, shape, sorting  # noqa: F401 - each fills the table

@@ -1,4 +1,4 @@
-"""What a row is, and the table of all rows."""
+"""Samples of operations, and the table of the strategies that draw them (rows)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Sample:
         )
 
     def call(self, function: Any, args: Any) -> Any:
-        """The function called as this sample says, with other arguments in place of its own."""
+        """Call the function with this sample's constants, but other arguments."""
         return function(list(args), **self.constants) if self.gathered else function(*args, **self.constants)
 
 
@@ -47,7 +47,7 @@ PUBLIC: dict[str, Op[Any] | Composite] = {**REGISTRY, **COMPOSITES}
 
 
 def case(function: Any) -> Any:
-    """Register a composite strategy as the row of the operation it is named after."""
+    """Decorator: register a composite strategy as the row of the operation of the same name."""
     strategy = st.composite(function)()
     CASES[function.__name__.rstrip("_")] = strategy
     return strategy

@@ -60,9 +60,9 @@ def dense_add_norm(draw: Any) -> Sample:
 
 
 def _of_rows_that_vary(name: str, args: tuple[Any, ...], constants: dict[str, Any], gamma: int) -> Sample:
-    """Rejects a sample in which a row that is normalised is nearly constant: derivatives explode there. gamma: its place, before beta's.
+    """Reject a sample in which a normalised row is nearly constant: derivatives explode there. gamma: its position, before beta's.
 
-    A row of variance v comes out with the mean square v / (v + eps). Rows of one number are constant altogether, and have no derivative.
+    A row of variance v comes out with the mean square v / (v + eps). Rows of a single number are constant, with derivative 0.
     """
     plain = [np.ones_like(a) if i == gamma else np.zeros_like(a) if i == gamma + 1 else a for i, a in enumerate(args)]
     rows = REGISTRY[name](*plain, **constants | {"eps": 1.0}).numpy()
@@ -71,7 +71,7 @@ def _of_rows_that_vary(name: str, args: tuple[Any, ...], constants: dict[str, An
 
 
 def _of_block(draw: Any, n: int, d: int, *inner: tuple[int, ...]) -> tuple[Any, ...]:
-    """x, the parameters of these shapes, then gamma and beta. The numbers of x lie far apart: few samples have rows that hardly vary."""
+    """x, parameters of these shapes, then gamma and beta. The numbers of x are far apart, so that few samples have nearly constant rows."""
     small = [draw(arrays(shape, "small")) for shape in inner]
     return draw(arrays((n, d), "distinct")) * 4.0, *small, draw(arrays((d,))), draw(arrays((d,)))
 
@@ -105,7 +105,7 @@ def attention_block(draw: Any) -> Sample:
 
 @case
 def embed_norm(draw: Any) -> Sample:
-    """The numbers of the first table lie far apart, as in `_of_block`; an untrained row that is read has none to compare."""
+    """The numbers of the first table are far apart, as in `_of_block`; no untrained row is read, because it has no gradient to compare."""
     packing, d, count = draw(packings()), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     rows, heights = generator(draw), [draw(st.integers(1, 4)) for _ in range(count)]
     ids = [rows.integers(0, height, packing.rows) for height in heights]

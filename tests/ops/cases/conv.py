@@ -21,14 +21,14 @@ def _of_axes(draw: Any, ndim: int, least: int, most: int) -> Any:
 
 
 def _geometry(draw: Any, ndim: int, *, half: bool = False, dilated: bool = True) -> tuple[tuple[int, ...], Options]:
-    """Spatial sides, and the options of a window that fits into them. half: the padding is at most half of the kernel."""
+    """A spatial shape, and the options of a window that fits into it. half: the padding is at most half of the kernel."""
     most = 2 if ndim > 1 else 3
     kernel = tuple(draw(st.integers(1, most)) for _ in range(ndim))
     padding = tuple(draw(st.integers(0, k // 2 if half else 1)) for k in kernel)
     dilation = tuple(draw(st.integers(1, 2)) if dilated else 1 for _ in range(ndim))
     reach = [d * (k - 1) + 1 - 2 * p for k, p, d in zip(kernel, padding, dilation, strict=True)]
-    least = dilation if half else (1,) * ndim  # below that, a window may see padding only
-    room = 3 if ndim == 1 else 1 if max(*reach, *dilation) < 3 else 0  # few numbers in each input
+    least = dilation if half else (1,) * ndim  # with fewer, a window may cover only padding
+    room = 3 if ndim == 1 else 1 if max(*reach, *dilation) < 3 else 0  # keeps the inputs small
     sides = tuple(max(n, r) + draw(st.integers(0, room)) for n, r in zip(least, reach, strict=True))
     options = {"kernel_size": kernel, "stride": _of_axes(draw, ndim, 1, 2), "padding": padding}
     return sides, options | ({"dilation": dilation} if dilated else {})

@@ -13,7 +13,7 @@ from strategies import arrays, generator, shapes
 
 @st.composite
 def _keys(draw: Any, shape: tuple[int, ...]) -> Any:
-    """Basic indices, integer arrays with repetitions and negative places, masks, and mixtures of them."""
+    """Basic indices, integer arrays with repeated and negative indices, masks, and mixtures of them."""
     kinds = ["basic", "mask"]
     if shape and all(shape):
         kinds += ["integers", "first axis", "mixed"]
@@ -53,7 +53,7 @@ def zeros_at(draw: Any) -> Sample:
 def embedding(draw: Any) -> Sample:
     rows, width = draw(st.integers(1, 5)), draw(st.integers(0, 3))
     ids = generator(draw).integers(0, rows, draw(shapes(max_dims=3, max_size=8)))
-    unused = sorted(set(range(rows)) - set(ids.reshape(-1).tolist()))  # a row in use would get 0, which is not its derivative
+    unused = sorted(set(range(rows)) - set(ids.reshape(-1).tolist()))  # the gradient 0 of a padding row in use is not its derivative
     return Sample((draw(arrays((rows, width))), ids), {"padding_idx": draw(st.sampled_from([None, *unused]))})
 
 
@@ -72,7 +72,7 @@ def put_rows(draw: Any) -> Sample:
 
 @case
 def take_along_axis(draw: Any) -> Sample:
-    """The sides beside the axis are x's, or 1 in one of the two."""
+    """The lengths of the other axes are x's, or 1 in one of the two."""
     shape = draw(shapes(min_dims=1))
     if draw(st.integers(0, 4)) == 0:
         x = draw(arrays(shape))
@@ -87,7 +87,7 @@ def take_along_axis(draw: Any) -> Sample:
 
 @case
 def scatter_add(draw: Any) -> Sample:
-    """Indices cover a part of x beside the axis, values reach at least as far as the indices."""
+    """Indices cover a part of the other axes of x; values are at least as large as the indices."""
     shape = draw(shapes(min_dims=1))
     axis = draw(st.integers(0, len(shape) - 1))
     count = draw(st.integers(0, 4)) if shape[axis] else 0

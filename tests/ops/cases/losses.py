@@ -14,7 +14,7 @@ smoothings = st.sampled_from([0.0, 0.1])
 
 
 def labelled(draw: Any, rows: tuple[int, ...], reduction: str) -> tuple[np.ndarray, int, dict[str, Any]]:
-    """Labels, the number of classes, and constants; the mean of no label (NaN) is a test of its own, so one label counts."""
+    """Labels, the number of classes, and constants. At least one label counts: the mean of no label (NaN) has a test of its own."""
     classes, rng = draw(st.integers(1, 4)), generator(draw)
     ignored = draw(st.sampled_from([-100, -1, 0]))
     labels = np.array(rng.integers(0, classes, rows))
@@ -79,7 +79,7 @@ def mse_loss(draw: Any) -> Sample:
 
 
 def apart(draw: Any) -> Sample:
-    """Predictions and targets whose differences keep away from 0 and from ±0.5, ±1 and ±2, where slopes change."""
+    """Predictions and targets whose differences stay away from 0, ±0.5, ±1 and ±2, where slopes change."""
     shape = draw(shapes(min_side=1, max_size=8))
     return Sample((draw(arrays(shape, "tenths")), draw(arrays(shape, "between tenths"))), {"reduction": draw(reductions)})
 

@@ -1,6 +1,6 @@
-"""Rows of `ops/normalisation.py`; that of layer_norm stands beside the blocks that contain it.
+"""Rows of `ops/normalisation.py`; that of layer_norm is in `blocks.py`, with the blocks that contain it.
 
-The numbers lie far enough apart that nothing normalised comes close to constant, where the derivative explodes.
+The numbers are far enough apart that no normalised row is nearly constant, where the derivative explodes.
 """
 
 from __future__ import annotations

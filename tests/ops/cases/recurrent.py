@@ -10,7 +10,7 @@ from strategies import arrays, packings
 
 
 def recurrence(draw: Any, gates: int, states: int, domain: str = "real", **constants: Any) -> Sample:
-    sequences, length = draw(st.sampled_from([(2, 2), (3, 2), (1, 3)]))  # a check runs some hundred times over all steps: few are enough
+    sequences, length = draw(st.sampled_from([(2, 2), (3, 2), (1, 3)]))  # few steps, because a check runs all of them some hundred times
     packing = draw(packings(max_sequences=sequences, max_length=length, masked_first=False))
     inputs, hidden = draw(st.sampled_from([(1, 1), (2, 1), (1, 1 if gates > 2 and draw(st.integers(0, 3)) else 2)]))
     height = gates * hidden
@@ -32,7 +32,7 @@ def gru(draw: Any) -> Sample:
 
 @case
 def rnn(draw: Any) -> Sample:
-    """relu keeps away from its kink: every term is positive and no sum comes near 0, save in units that a bias keeps far below it."""
+    """relu stays away from its kink: every term is positive and no sum is near 0, except in units that a bias keeps far below it."""
     kind = draw(st.sampled_from(["tanh", "relu"]))
     sample = recurrence(draw, 1, 1, "real" if kind == "tanh" else "positive", nonlinearity=kind)
     bias = sample.args[3]

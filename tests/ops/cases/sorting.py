@@ -1,4 +1,4 @@
-"""Rows of `ops/sorting.py`. Numbers lie apart: where two are equal, an order is no function of them, and has tests of its own."""
+"""Rows of `ops/sorting.py`. No two numbers are equal: the order jumps at ties, which have tests of their own."""
 
 from __future__ import annotations
 
