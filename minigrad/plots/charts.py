@@ -1,4 +1,4 @@
-"""The three charts: curves, bars, and tables of numbers. What they draw is bounded in number, whatever they are given."""
+"""The three charts: line charts, bar charts and heat maps. Each draws a bounded number of elements, whatever its input."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from minigrad.plots import page
 from minigrad.plots.page import Axis, at, escaped, readable, shortened, text_mark, text_width
 
 MAX_SERIES = 12
-"""Series that `lines` draws; the legend says how many it left out."""
+"""Series that `lines` draws at most; the legend says how many it left out."""
 MAX_BUCKETS = 400
-"""Parts into which a longer series is divided. Of each, only the lowest and the highest point are drawn, and one gap if it has any."""
+"""Buckets that a longer series is divided into. Of each, only the lowest and the highest point are drawn, and one gap if it has any."""
 MAX_BARS = 40
-"""Bars that `bars` draws: the largest ones."""
+"""Bars that `bars` draws at most: the largest."""
 MAX_CLASSES = 20
-"""Rows, and columns, that `heat_map` draws: the largest ones."""
+"""Rows, and columns, that `heat_map` draws at most: the largest."""
 DASHES = ("", "7 3", "2 3")
-"""A series takes the next colour; when they are used up, the next dash too."""
+"""Dash patterns. Series go through all colours with the first, then through all colours with the next."""
 
 Point = tuple[float, float]
 
 
 def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str = "", y_label: str = "") -> str:
-    """Curves through the (x, y) points of each named series, in the order given; a point that is not finite leaves a gap.
+    """A line chart through the (x, y) points of each named series, in the order given; a point that is not finite leaves a gap.
 
-    A series of many points is thinned, and the extremes of every stretch stay. At most `MAX_SERIES` are drawn.
+    A series of many points is thinned, keeping the extremes of every stretch. At most `MAX_SERIES` are drawn.
     """
     drawn = {name: _thinned(points) for name, points in islice(series.items(), MAX_SERIES)}
     names = [shortened(name, 40) for name in drawn]
@@ -50,10 +50,10 @@ def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str = "", 
 
 
 def bars(title: str, labels: Sequence[str], values: Sequence[float], x_label: str = "", y_label: str = "") -> str:
-    """A horizontal bar for each label, with its number: `x_label` names the numbers, `y_label` the labels.
+    """A horizontal bar for each label, with its value: `x_label` names the values, `y_label` the labels.
 
     Of more than `MAX_BARS` the largest are drawn, in the order given.
-    Raises: ArgumentError: there are not as many labels as values.
+    Raises: ArgumentError: the numbers of labels and values differ.
     """
     if len(labels) != len(values):
         raise ArgumentError(f"bars need one value for each label, got {len(labels)} labels and {len(values)} values")
@@ -89,11 +89,11 @@ def heat_map(
     y_label: str = "",
     of: int | None = None,
 ) -> str:
-    """A table of numbers, each on a ground that is darker the larger it is. In a confusion matrix, rows are gold and columns predictions.
+    """A table of numbers; the larger a number, the darker its cell. In a confusion matrix, rows are gold labels and columns predictions.
 
-    The colour follows the square root, so that rare confusions can be seen beside a full diagonal. Of more than `MAX_CLASSES` rows or
-    columns the ones with the largest sums are shown; where both have the same labels, the same ones of both. of: how many rows and columns
-    there are, if the caller passes the largest ones only.
+    The colour follows the square root, so that rare confusions are visible beside a full diagonal. Of more than `MAX_CLASSES` rows or
+    columns, those with the largest sums are shown; if both have the same labels, the same ones in both. of: the total number of rows and of
+    columns, if the caller passes only the largest.
 
     Shapes: values (rows, columns)
     Raises: ArgumentError: the table does not have a row for each row label with a value for each column label.
@@ -153,7 +153,7 @@ def _extremes(bucket: Sequence[Point | None]) -> Iterator[Point | None]:
 
 
 def _largest(weights: Sequence[float], count: int) -> list[int]:
-    """Where the `count` largest magnitudes stand, in the order of `weights`."""
+    """The indices of the `count` largest magnitudes, in ascending order."""
     return sorted(sorted(range(len(weights)), key=lambda i: -abs(weights[i]))[:count])
 
 
@@ -185,7 +185,7 @@ def _column_names(names: Sequence[str], left: float, bottom: float, cell: float,
 def _cells(
     row_names: Sequence[str], column_names: Sequence[str], table: Sequence[Sequence[float | None]], left: float, top: float, width: float
 ) -> Iterator[str]:
-    """The rows with their names: squares, flattened where they are large."""
+    """The rows with their names; cells are squares up to 34 pixels, and flatter beyond that."""
     finite = [value for row in table for value in row if value is not None]
     low, high = min([0.0, *finite]), max([0.0, *finite])
     height, size = min(width, 34.0), 12.0 if width >= 44 else 9.0
@@ -203,7 +203,7 @@ def _cells(
 
 
 def _curve(points: Sequence[Point | None], x: Axis, y: Axis, stroke: str) -> Iterator[str]:
-    """One path, begun anew after each gap; dots with their numbers where the points are few."""
+    """One path, restarted after each gap; dots with their values if there are few points."""
     steps, pen = [], "M"
     for point, following in zip(points, [*points, None][1:], strict=True):
         if point is None:
@@ -211,7 +211,7 @@ def _curve(points: Sequence[Point | None], x: Axis, y: Axis, stroke: str) -> Ite
             continue
         steps.append(f"{pen}{at(x.place(point[0]))} {at(y.place(point[1]))}")
         if pen == "M" and following is None:
-            steps.append("h0")  # a point alone: with round ends, a dot
+            steps.append("h0")  # an isolated point: round line caps make it a dot
         pen = "L"
     yield f'<path d="{"".join(steps)}" fill="none" {stroke} stroke-linecap="round" stroke-linejoin="round"/>' if steps else ""
     if len(points) <= 50:
@@ -232,7 +232,7 @@ def _told(name: str, points: Sequence[Point | None]) -> str:
 
 
 def _legend(names: Sequence[str], top: float) -> tuple[float, list[str]]:
-    """Rows of names with samples of their lines, and where they end."""
+    """Rows of series names with samples of their strokes, and the y coordinate where they end."""
     left, marks = 24.0, []
     for place, name in enumerate(names):
         width = 34 + text_width(name) + 18
