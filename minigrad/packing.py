@@ -124,7 +124,7 @@ class Packing:
         return self.offsets[:-1]
 
     def counted(self, ids: IntArray, skipped: int, start: int) -> IntArray:
-        """For each id: start plus the number of ids in its sequence, up to and with it, that are not `skipped`; start for a skipped id.
+        """Per id: start plus the number of ids up to and including it in its sequence that are not `skipped`; start for a skipped id.
 
         Shapes: ids (rows,) → (rows,).
         """

@@ -1,7 +1,7 @@
-"""Every record of some files against every other: copies, contradictions and leaks, with little memory for each record.
+"""Compares every record of some files with every other: copies, contradictions and leaks, with little memory per record.
 
-Of every record stay 20 bytes, hashes of its text and of its answer, and its place: enough for exact copies. Near-duplicates need the
-texts: they are held for the first records of each split only, up to a number of records and of characters.
+Of every record 20 bytes are kept: hashes of its text and its answer, and its place, which is enough for exact copies. Near-duplicates need
+the texts, which are kept only for the first records of each split, up to a number of records and of characters.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from minigrad.data.duplicates import form_of, near_duplicate_groups
 from minigrad.data.records import Record
 
 NEAR_CHARS = 100_000_000
-"""Characters of the texts that are held for near-duplicates, over all splits; each split has an equal part of it."""
+"""Characters of text kept for near-duplicates in all splits together; each split has an equal share."""
 PARTS = 16
-"""Hashes are sorted in so many parts, so that sorting takes little memory beside them."""
+"""Hashes are sorted in this many parts, so that sorting takes little extra memory."""
 
 
 class CopyIndex:
-    """What is kept of every record, in the order of reading: hashes of text and answer, file and line; of the first also the text."""
+    """What is kept of every record, in reading order: hashes of text and answer, file and line; for the first records also the text."""
 
     def __init__(self, report: DataReport, near_records: int) -> None:
         self._report = report
@@ -45,13 +45,13 @@ class CopyIndex:
         return len(self._texts)
 
     def open(self, path: Path, split: int) -> int:
-        """Records that are added from here on are of this file; returns its number."""
+        """Start a file, to which the records added from now on belong; returns its number."""
         self._paths.append(str(path))
         self._split_of_file.append(split)
         return len(self._paths) - 1
 
     def add(self, record: Record, labels: Sequence[str] | None) -> None:
-        """labels: those that the record has, in an order that does not depend on the record; None where its file has none."""
+        """labels: those of the record, in an order that does not depend on the record; None if its file has none."""
         split = self._split_of_file[-1]
         found = self._found[split]
         if found.compared == found.records < self._near_records and self._chars[split] <= self._near_chars:
@@ -78,7 +78,7 @@ class CopyIndex:
                 self._take_near_copies(rows)
 
     def _copies(self) -> Iterator[list[int]]:
-        """The records of each text that stands more than once, in order."""
+        """For each text that occurs more than once, its records in order."""
         hashes = np.frombuffer(self._texts, np.uint64)
         for part in range(PARTS):
             rows = np.flatnonzero(hashes % PARTS == part)
@@ -100,7 +100,7 @@ class CopyIndex:
             self._report.conflicts.add(rows[0], " ≠ ".join(self._where(row) for row in list(first_of_answer.values())[:3]))
 
     def _take_near_copies(self, rows: list[int]) -> None:
-        """As `_take_copies`, without the records that it has noted already."""
+        """As `_take_copies`, except for the records it has already counted."""
         by_split = self._by_split(rows)
         for split, of_split in by_split.items():
             first, *others = sorted({self._texts[row]: row for row in reversed(of_split)}.values())  # the first record of each text
@@ -126,7 +126,7 @@ class CopyIndex:
 
 
 def _runs(keys: Any, rows: Any) -> Iterator[list[int]]:
-    """The rows of every key that stands more than once; keys are sorted."""
+    """The rows of every key that occurs more than once; `keys` must be sorted."""
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
     ends = np.append(starts[1:], len(keys))
     for several in np.flatnonzero(ends - starts > 1):
@@ -138,7 +138,7 @@ def _hash(text: str, size: int) -> int:
 
 
 def _answer(record: Record, labels: Sequence[str] | None) -> int:
-    """A hash of what a model should answer; 0 if the record does not say."""
+    """A hash of the expected output, labels and entities; 0 if the record has neither."""
     if labels is None and record.entities is None:
         return 0
     spans = [(entity.start, entity.end, entity.type) for entity in record.entities or ()]

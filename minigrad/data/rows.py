@@ -1,7 +1,7 @@
-"""From rows of named values to records.
+"""Turns rows of named values into records.
 
-A row is a dict, whether it was a line of a table, a JSON object, a CoNLL sentence or a row of a data set in memory. Here is
-decided, in one place for all of them, what is the text, what the label, and what else a row says about its text.
+A row is a dict, whether it was a line of a table, a JSON object, a CoNLL sentence or a row of a data set in memory. This module decides for
+all of them what is the text, what the label, and what else a row says about its text.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Places = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names asked for; None leaves a column its usual name, and then it may be absent."""
+    """The requested names of columns. None stands for the usual name, of a column that may be absent."""
 
     text: str | None
     label: str | None
     text_b: str | None
     separator: str | None = None
-    """What stands between the names of several labels, which a record may have then."""
+    """The separator between labels, if a record may have several."""
 
     def __post_init__(self) -> None:
         names = [("text", self.text or "text"), ("label", self.label), ("text_b", self.text_b)]
@@ -46,24 +46,24 @@ class Columns:
 
     @property
     def asked(self) -> list[str]:
-        """The names that a header must have. Asking for another column alone leaves the text column its usual name."""
+        """The names that a header must have. If only another column is requested, the text column has its usual name."""
         if (self.text, self.label, self.text_b) == (None, None, None):
             return []
         return [self.text or "text", *(name for name in (self.label, self.text_b) if name is not None)]
 
 
 class RowReader:
-    """Makes the records of one file of its rows. What the first record has (a label, a second text, entities), all must have."""
+    """Turns the rows of one file into records. What the first record has (a label, a second text, entities), all must have."""
 
     def __init__(self, path: str, columns: Columns, *, plain: bool = False) -> None:
-        """plain: all values are strings, of a table; nothing in it is a span or a list of words."""
+        """plain: the rows come from a table, whose values are all strings, never spans or lists of words."""
         self._path = path
         self._columns = columns
         self._plain = plain
         self._first: Record | None = None
 
     def record(self, line: int, fields: Mapping[str, Any]) -> Record:
-        """Raises: DataError for a row that is no record."""
+        """The record of a row. Raises: DataError for a row that cannot be used."""
         words_name = None if self._plain else self._name_of_words(fields)
         record = self._record(line, fields) if words_name is None else self._sentence(line, fields, words_name)
         if self._first is None:
@@ -103,7 +103,7 @@ class RowReader:
         return self._name_of_label(line, value)
 
     def _several(self, line: int, value: Any, separator: str) -> str:
-        """The names of a list with the separator between them; a string holds them so already. Empty for no label."""
+        """The names in a list, joined by the separator; a string already is. Empty for no label."""
         if not isinstance(value, list):
             return self._name_of_label(line, value)
         names = [self._name_of_label(line, item) for item in value]
@@ -135,16 +135,16 @@ class RowReader:
     # ---- spans and words
 
     def _entities(self, line: int, fields: dict[str, Any], text: str) -> tuple[Entity, ...] | None:
-        """The spans that the row marks; their column is taken out of `fields`."""
+        """The spans of the row, whose column is removed from `fields`; None if it has none."""
         label_name = self._columns.label or "label"
         for name in ("entities", label_name, "labels"):
-            several = name == label_name and self._columns.separator is not None  # then even an empty list is one of labels, not of spans
+            several = name == label_name and self._columns.separator is not None  # then even an empty list holds labels, not spans
             if name in fields and not several and (name == "entities" or is_span_list(fields[name])):
                 return read_entities(self._path, line, fields.pop(name), text)
         return None
 
     def _places(self, line: int, fields: dict[str, Any], text: str) -> Places | None:
-        """The words as [start, end] each; a column `words` that is no list of lists is a column like any other."""
+        """The (start, end) of each word, from the column `words`; unless that is a list of lists, it is an ordinary column."""
         words = fields.get("words")
         if not isinstance(words, list) or not all(isinstance(word, list) for word in words):
             return None
@@ -160,7 +160,7 @@ class RowReader:
     # ---- words with tags
 
     def _name_of_words(self, fields: Mapping[str, Any]) -> str | None:
-        """The column of the words, if the row is a sentence of words with tags."""
+        """The name of the column of words, if the row is a sentence of words with tags."""
         if self._columns.text is not None or not isinstance(fields.get("ner_tags", fields.get("tags")), list):
             return None
         for name in ("tokens", "words"):

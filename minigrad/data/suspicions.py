@@ -1,8 +1,8 @@
-"""Signs that the columns of a data file, or its labels, are other ones than were meant, for people to look at.
+"""Signs of mistaken columns and inconsistent labels in data files, for people to look at.
 
-A table is read as it stands, and a wrong guess about its columns breaks nothing: a header becomes a record and its second word a class, a
-whole review becomes a label, and a label that is written in two ways is two classes. None of it is certain, so it is told and not refused.
-The rules are simple, and made to give few false alarms.
+A table is read as it is, and a wrong guess about its columns raises no error: a header becomes a record and its second word a class, a
+whole review becomes a label, and a label with two spellings becomes two classes. None of this is certain, so it is reported and not
+refused. The rules are simple, and made to give few false alarms.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from minigrad.data.tables import separator_advice
 from minigrad.files import quoted
 
 HEADER_CHARACTERS = 30
-"""A longer word is no name of a column."""
+"""A longer word is not taken for a column name."""
 LEAST_LABELS = 10
-"""Fewer tell nothing."""
+"""Fewer labels are never suspected to be texts."""
 OWN_SHARE = 0.9
-"""Of the labels occur once where they may be texts."""
+"""The share of labels that occur only once, from which they may be texts."""
 LONG_LABEL = 30
-"""Characters that labels have on average where they may be texts."""
+"""The average length of labels, in characters, from which they may be texts."""
 LISTED_LABELS = 5
-"""Labels whose several spellings are shown; of more only the number is told."""
-# In prose white space follows a semicolon.
+"""Labels whose spellings are shown; the others are only counted."""
+# In prose a semicolon is followed by white space.
 _SEPARATED = re.compile(r"\S[;\t]\S")
 
 
 def column_notices(firsts: Sequence[Record], labels: Mapping[str, int], format: str | None = None) -> list[str]:
-    """What looks wrong about columns. firsts: the first record of each file; labels: how often each occurs in all of them; format: as read.
+    """Notices of columns that look wrong: a header read as a record, several columns read as one, texts read as labels.
 
-    Told are: a first row that may be a header, a table of one column that may be several, labels that may be texts.
+    firsts: the first record of each file; labels: how often each occurs in all of them; format: as given to the reader.
     """
     rows = [
         record for record in firsts if record.line == 1 and (format or SUFFIXES.get(Path(record.path).suffix.lower())) in ("csv", "tsv")
@@ -42,10 +42,7 @@ def column_notices(firsts: Sequence[Record], labels: Mapping[str, int], format: 
 
 
 def label_notices(labels: Mapping[str, int]) -> list[str]:
-    """What looks wrong about labels, or types of entities. labels: how often each occurs.
-
-    Told are those that are the same but for letter case and the blanks around them.
-    """
+    """Notices of labels or entity types that differ only in letter case and surrounding white space. labels: how often each occurs."""
     spellings: dict[str, list[str]] = {}
     for label in sorted(labels):
         spellings.setdefault(label.strip().casefold(), []).append(f"{quoted(label)} ({labels[label]})")
@@ -79,7 +76,7 @@ def _separators(rows: Sequence[Record]) -> list[str]:
 
 
 def _texts_for_labels(labels: Mapping[str, int]) -> list[str]:
-    """Of many labels 9 in 10 occur once, and they are long."""
+    """Many long labels, of which 9 in 10 occur only once."""
     once = sum(count == 1 for count in labels.values())
     if len(labels) < LEAST_LABELS or once < OWN_SHARE * len(labels) or sum(map(len, labels)) < LONG_LABEL * len(labels):
         return []
