@@ -1,4 +1,4 @@
-"""`python -m minigrad audit`: a classifier's gradient against the change of its real loss, on some of your records."""
+"""`python -m minigrad audit`: compare a classifier's gradient with the change of its real loss, on some of your records."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _classifier(directory: Path, layers: int | None, records: list[Record]) -> tuple[Any, Task]:
-    """The model with its own labels if the file uses them, else with a new head for the file's labels."""
+    """The model with its own labels if they cover the file's, else with a new head for the file's labels."""
     kind = "sequence-classification"
     model = load(directory, kind, num_hidden_layers=layers)
     own = LabelMap(tuple(model.config.id2label[i] for i in range(model.config.num_labels)))

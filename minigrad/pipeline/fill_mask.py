@@ -1,4 +1,4 @@
-"""What may stand at a mask."""
+"""Predicts masked tokens."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from minigrad.tensor import Tensor
 
 
 class FillMask(Pipeline):
-    """A text with one or more masks to the likeliest tokens there."""
+    """Finds the likeliest tokens for one or more masks in a text."""
 
     head = "masked-lm"
 
     def run(self, inputs: Any, *, top_k: int = 5, targets: str | Iterable[str] | None = None) -> Any:
-        """{"score", "token", "token_str", "sequence"} of the top_k likeliest tokens of a text's mask; a list of those for several masks.
+        """{"score", "token", "token_str", "sequence"} of the top_k likeliest tokens at a text's mask; for several masks a list of such
+        lists.
 
-        targets: choose among these words alone, each of which must be one token; their scores stay what they are among all tokens.
+        targets: choose only among these words, each of which must be one token; scores remain probabilities among all tokens.
         Raises: InputError for a text without the tokenizer's mask; ArgumentError for a target of several tokens.
         """
         count = check_count("top_k", top_k)
