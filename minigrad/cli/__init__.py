@@ -28,8 +28,7 @@ COMMANDS = {
     "audit": "prove a model's gradient on some of your records",
     "doctor": "say what this installation is made of, and whether a GPU can be used",
 }
-"""The purpose of each command. Its module has DESCRIPTION, STATUS, add_arguments(parser) and run(options), which returns the exit status.
-"""
+"""The purpose of each command. Its module has DESCRIPTION, STATUS, add_arguments(parser) and run(options), which gives the exit status."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

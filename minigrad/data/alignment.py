@@ -56,7 +56,7 @@ def word_places(record: Record, encoding: Encoding, kind: str) -> list[Place]:
     """The words of a record's text: those that its file separates, else the tokenizer's.
 
     A WordPiece tokenizer (`kind`, as `Tokenizer.kind`) splits around punctuation; its words are those of `encoding`, which encodes the
-    whole text. For other kinds, words are separated by white space.
+    whole text. For other kinds, words are separated by white space (in the token-classification pipeline, by spaces).
     """
     if record.words is not None:
         return list(record.words)

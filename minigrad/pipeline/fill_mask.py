@@ -22,8 +22,7 @@ class FillMask(Pipeline):
     head = "masked-lm"
 
     def run(self, inputs: Any, *, top_k: int = 5, targets: str | Iterable[str] | None = None) -> Any:
-        """{"score", "token", "token_str", "sequence"} of the top_k likeliest tokens at a text's mask; for several masks a list of such
-        lists.
+        """{"score", "token", "token_str", "sequence"} of the top_k likeliest tokens at a mask; for several masks a list of such lists.
 
         targets: choose only among these words, each of which must be one token; scores remain probabilities among all tokens.
         Raises: InputError for a text without the tokenizer's mask; ArgumentError for a target of several tokens.
