@@ -176,15 +176,15 @@ def _checked_part(path: Path, section: str, value: Any, where: str, allowed: tup
     return value
 
 
-def checked_layout(path: Path, section: Any, layouts: list[dict[str, Any]]) -> dict[str, Any]:
+def checked_post_processor(path: Path, section: Any, allowed: list[dict[str, Any]]) -> dict[str, Any]:
     """The post-processor `section`. Refuses one that puts special tokens anywhere but where the models expect them."""
-    if section not in layouts:
+    if section not in allowed:
         kind = section.get("type") if isinstance(section, dict) else None
         raise _unsupported(path, f"post_processor, of type {quoted(kind)}, must frame texts with cls_token and sep_token and their ids")
-    return layouts[layouts.index(section)]  # ours: the file's compares equal even with false for 0
+    return allowed[allowed.index(section)]  # ours: the file's compares equal even with false for 0
 
 
-def layouts(cls: tuple[str, int], sep: tuple[str, int]) -> list[dict[str, Any]]:
+def post_processors(cls: tuple[str, int], sep: tuple[str, int]) -> list[dict[str, Any]]:
     """All accepted post-processors: `[CLS] a [SEP]`, for a pair `[CLS] a [SEP] b [SEP]` or `<s> a </s></s> b </s>`.
 
     The first in the list is BERT's, the second RoBERTa's.

@@ -87,7 +87,8 @@ def settings_of(path: Path, config: dict[str, Any], special: dict[str, str], ext
 
 def role_tokens(config: dict[str, Any]) -> dict[str, str]:
     """The special tokens stated in the files, by role."""
-    return {role: str(_spelling(config[role])) for role in ROLES if config.get(role) is not None}
+    tokens = {role: config[role] for role in ROLES if config.get(role) is not None}
+    return {role: str(token["content"] if isinstance(token, dict) else token) for role, token in tokens.items()}
 
 
 def rules_of(config: dict[str, Any], role: str) -> dict[str, Any] | None:
@@ -146,10 +147,6 @@ def _content(path: Path, token: Any, role: str) -> str:
     if isinstance(token, dict):
         return str(vocabularies.get(path, token, "content", str, "a string", role))
     return str(vocabularies.get(path, {role: token}, role, str, "a string"))
-
-
-def _spelling(token: Any) -> Any:
-    return token["content"] if isinstance(token, dict) else token
 
 
 def _max_length(path: Path, config: dict[str, Any]) -> int | None:

@@ -42,14 +42,14 @@ def load(directory: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     config = configuration.read_config(directory)
     path, description = _description(directory, config)
     kind = description["model"]["type"]
-    _apply(config_path, config, description)
+    _apply_config(config_path, config, description)
     vocab = description.pop("vocab")
-    special = SPECIAL_TOKENS[kind] | _stated_unknown(path, description, vocab) | configuration.role_tokens(config)
+    special = SPECIAL_TOKENS[kind] | _stated_unk_token(path, description, vocab) | configuration.role_tokens(config)
     extra = configuration.extra_special_tokens(config_path, config)
-    numbers = _add_special_tokens(path, description, vocab, special, extra, config)
-    _frame(path, description, special, numbers, config_path, config)
-    backend = _build(path, description, len(vocab.keys() | numbers.keys()))
-    found = {role: token for role, token in special.items() if token in numbers}
+    ids = _add_special_tokens(path, description, vocab, special, extra, config)
+    _set_post_processor(path, description, special, ids, config_path, config)
+    backend = _build(path, description, len(vocab.keys() | ids.keys()))
+    found = {role: token for role, token in special.items() if token in ids}
     return backend, configuration.settings_of(config_path, config, found, extra)
 
 
@@ -60,7 +60,7 @@ def _description(directory: Path, config: dict[str, Any]) -> tuple[Path, dict[st
     """The file with the vocabulary, and the checked pipeline, whose extra key "vocab" maps every token of the model to its id."""
     path = directory / "tokenizer.json"
     if path.exists():
-        description = _checked(path, vocabularies.read_object(path))
+        description = _checked_pipeline(path, vocabularies.read_object(path))
         description["added_tokens"] = configuration.read_added_tokens(directory, config, description["added_tokens"])
         return path, description
     added = configuration.read_added_tokens(directory, config, [])
@@ -73,14 +73,14 @@ def _description(directory: Path, config: dict[str, Any]) -> tuple[Path, dict[st
             message += "; of its sentencepiece.bpe.model transformers makes a tokenizer.json (save_pretrained)"
         raise TokenizerError(directory, message, code="missing-file")
     if path.name == "vocab.txt":
-        return path, _bert(vocabularies.read_vocab_txt(path)) | {"added_tokens": added}
+        return path, _bert_pipeline(vocabularies.read_vocab_txt(path)) | {"added_tokens": added}
     vocab = vocabularies.check_vocab(path, vocabularies.read_object(path), "the file")
     merges_path = directory / "merges.txt"
     merges = vocabularies.check_merges(merges_path, vocabularies.read_merges_txt(merges_path), vocab, "the file")
-    return path, _roberta(vocab, merges) | {"added_tokens": added}
+    return path, _roberta_pipeline(vocab, merges) | {"added_tokens": added}
 
 
-def _checked(path: Path, stated: dict[str, Any]) -> dict[str, Any]:
+def _checked_pipeline(path: Path, stated: dict[str, Any]) -> dict[str, Any]:
     kind = components.model_type(path, stated)
     model = stated["model"]
     checked = components.checked_model(path, model, kind)
@@ -99,7 +99,7 @@ def _checked(path: Path, stated: dict[str, Any]) -> dict[str, Any]:
     return {"model": checked, **sections, "post_processor": stated.get("post_processor"), "added_tokens": added, "vocab": vocab}
 
 
-def _bert(vocab: dict[str, int]) -> dict[str, Any]:
+def _bert_pipeline(vocab: dict[str, int]) -> dict[str, Any]:
     """The pipeline of BERT, DistilBERT and ELECTRA: uncased, unless a configuration says otherwise."""
     normalizer = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
     return {
@@ -117,7 +117,7 @@ def _bert(vocab: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _roberta(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
+def _roberta_pipeline(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
     """The pipeline of RoBERTa: byte-level BPE."""
     defaults = {name: default for name, (_, default) in components.MODELS["BPE"].items()}
     return {
@@ -129,7 +129,7 @@ def _roberta(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
     }
 
 
-def _apply(path: Path, config: dict[str, Any], description: dict[str, Any]) -> None:
+def _apply_config(path: Path, config: dict[str, Any], description: dict[str, Any]) -> None:
     """Override letter case, accents, Chinese characters and the leading space with tokenizer_config.json."""
     if description["model"]["type"] == "WordPiece":
         for key, field in NORMALIZER_KEYS.items():
@@ -138,19 +138,17 @@ def _apply(path: Path, config: dict[str, Any], description: dict[str, Any]) -> N
                 kinds = bool if key != "strip_accents" else (bool, type(None))
                 description["normalizer"][field] = vocabularies.get(path, config, key, kinds, words)
     elif description["model"]["type"] == "BPE" and "add_prefix_space" in config:
-        space = vocabularies.get(path, config, "add_prefix_space", bool, "true or false")
-        description["pre_tokenizer"]["add_prefix_space"] = space
+        description["pre_tokenizer"]["add_prefix_space"] = vocabularies.get(path, config, "add_prefix_space", bool, "true or false")
 
 
-def _stated_unknown(path: Path, description: dict[str, Any], vocab: dict[str, int]) -> dict[str, str]:
+def _stated_unk_token(path: Path, description: dict[str, Any], vocab: dict[str, int]) -> dict[str, str]:
     """The unknown token that the model itself states, if any; byte-level models need none."""
     model = description["model"]
     if model["type"] == "Unigram":
         return {"unk_token": model["vocab"][model["unk_id"]][0]}
     if model["type"] == "BPE" and model["unk_token"] is None:
         return {}
-    token = vocabularies.get(path, model, "unk_token", str, "a string", "model")
-    return {"unk_token": token}
+    return {"unk_token": vocabularies.get(path, model, "unk_token", str, "a string", "model")}
 
 
 def _add_special_tokens(
@@ -188,19 +186,19 @@ def _add_special_tokens(
     return {token["content"]: token["id"] for token in added}
 
 
-def _frame(
-    path: Path, description: dict[str, Any], special: dict[str, str], numbers: dict[str, int], config_path: Path, config: dict[str, Any]
+def _set_post_processor(
+    path: Path, description: dict[str, Any], special: dict[str, str], ids: dict[str, int], config_path: Path, config: dict[str, Any]
 ) -> None:
     """Set or check the post-processor, which puts the special tokens around texts."""
     ends = [special["cls_token"], special["sep_token"]]
     for token in ends:
         if token.startswith("$") or ":" in token:  # syntax of the template language in which transformers writes such tokens
             raise TokenizerError(path, f"the special token {quoted(token)} must not start with $ or hold a colon", code="special-token")
-    layouts = components.layouts(*((token, numbers[token]) for token in ends))
+    allowed = components.post_processors(*((token, ids[token]) for token in ends))
     if "post_processor" in description:
-        description["post_processor"] = components.checked_layout(path, description["post_processor"], layouts)
+        description["post_processor"] = components.checked_post_processor(path, description["post_processor"], allowed)
     else:
-        description["post_processor"] = layouts[0 if description["model"]["type"] == "WordPiece" else 1]
+        description["post_processor"] = allowed[0 if description["model"]["type"] == "WordPiece" else 1]
     if description["post_processor"]["type"] == "RobertaProcessing":
         for key in BYTE_LEVEL_KEYS:
             if key in config:
