@@ -21,6 +21,16 @@ class MinigradError(Exception):
         if code is not None:
             self.code = code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the finished message instead of the constructor's arguments, so that errors can cross processes and be copied."""
+        return _with_arguments, (type(self), self.args), self.__dict__
+
+
+def _with_arguments(kind: type[MinigradError], arguments: tuple[Any, ...]) -> MinigradError:
+    error = kind.__new__(kind)
+    error.args = arguments  # OSError's __new__ would drop them
+    return error
+
 
 class ArgumentError(MinigradError, ValueError):
     """An argument has a value that the function cannot use."""
@@ -39,10 +49,6 @@ class InputError(ArgumentError):
     def __init__(self, name: str, number: int, reason: str, *, code: str | None = None) -> None:
         super().__init__(f"{name} {number} {reason}", code=code)
         self.name, self.number, self.reason = name, number, reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild from the finished message instead of the constructor's arguments, so that errors can cross processes and be copied."""
-        return _with_arguments, (type(self), self.args), self.__dict__
 
 
 class ShapeError(MinigradError, ValueError):
@@ -128,14 +134,6 @@ class FileFormatError(MinigradError, ValueError):
     def __init__(self, path: str | Path, message: str, *, code: str | None = None) -> None:
         super().__init__(f"{path}: {message}", code=code)
         self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """As for InputError."""
-        return _with_arguments, (type(self), self.args), self.__dict__
-
-
-def _with_arguments(kind: type[MinigradError], arguments: tuple[Any, ...]) -> MinigradError:
-    return kind.__new__(kind, *arguments)
 
 
 class WeightFileError(FileFormatError):
