@@ -39,13 +39,13 @@ def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str = "", 
     y = page.axis([y for _, y in finite], bottom, top + 8, 5, widen=True)
     left = 30 + max(text_width(label) for label in y.labels) + (18 if y_label else 0)
     x = page.axis([x for x, _ in finite], left, page.WIDTH - 24, 7, widen=False)
-    meanings = page.axis_labels((left + x.end) / 2, bottom, (top + bottom) / 2, x_label, y_label)
-    body = [*legend, *page.horizontal_rules(y, left), *page.ticks_below(x, bottom), *meanings]
+    axis_names = page.axis_labels((left + x.end) / 2, bottom, (top + bottom) / 2, x_label, y_label)
+    body = [*legend, *page.horizontal_rules(y, left), *page.ticks_below(x, bottom), *axis_names]
     for place, points in enumerate(drawn.values()):
         body += _curve(points, x, y, _stroke(place))
     if not finite:
         body.append(text_mark((left + page.WIDTH) / 2, (top + bottom) / 2, "nothing finite to draw", "middle", page.PALE))
-    description = "; ".join(_told(name, points) for name, points in zip(names, drawn.values(), strict=False)) or "no series"
+    description = "; ".join(_described(name, points) for name, points in zip(names, drawn.values(), strict=False)) or "no series"
     return page.document(title, f"Line chart. {description}.", bottom + (54 if x_label else 36), body)
 
 
@@ -64,15 +64,15 @@ def bars(title: str, labels: Sequence[str], values: Sequence[float], x_label: st
     bottom = top + pitch * max(len(chosen), 1) + 6
     left = 30 + max((text_width(name) for name in names), default=0) + (18 if y_label else 0)
     x = page.axis([0.0, *(number for number in numbers if number is not None)], left, page.WIDTH - 84, 6, widen=True)
-    meanings = page.axis_labels((left + x.end) / 2, bottom, (top + bottom) / 2, x_label, y_label)
-    body = [*page.vertical_rules(x, top, bottom), *page.ticks_below(x, bottom), *meanings]
+    axis_names = page.axis_labels((left + x.end) / 2, bottom, (top + bottom) / 2, x_label, y_label)
+    body = [*page.vertical_rules(x, top, bottom), *page.ticks_below(x, bottom), *axis_names]
     for place, (i, name, number) in enumerate(zip(chosen, names, numbers, strict=True)):
         middle = top + pitch * (place + 0.5) + 3
         body.append(text_mark(left - 8, middle + 4, name, "end"))
         start, end = sorted((x.place(0.0), x.place(number or 0.0)))
-        told = escaped(f"{shortened(labels[i], 200)}: {readable(number)}")
+        tooltip = escaped(f"{shortened(labels[i], 200)}: {readable(number)}")
         body.append(f'<rect x="{at(start)}" y="{at(middle - 8)}" width="{at(end - start)}" height="16" rx="2" fill="{page.COLOURS[0]}">')
-        body.append(f"<title>{told}</title></rect>")
+        body.append(f"<title>{tooltip}</title></rect>")
         body.append(text_mark(end + 6, middle + 4, readable(number), colour=page.PALE))
     left_out = _left_out(len(labels), len(chosen), "bars")
     description = "; ".join(f"{name}: {readable(number)}" for name, number in zip(names, numbers, strict=True)) or "no bars"
@@ -110,17 +110,17 @@ def heat_map(
     left = 30 + max(map(text_width, row_names), default=0) + (18 if y_label else 0)
     longest = max(map(text_width, column_names), default=0)
     cell = min(84.0, (page.WIDTH - 24 - left) / max(len(columns), 1))
-    turned = longest > cell - 6
-    if turned:  # the last name sticks out to the right of its column
+    rotated = longest > cell - 6
+    if rotated:  # the last name sticks out to the right of its column
         cell = min(84.0, (page.WIDTH - 0.7 * longest - left) / len(columns))
-    top = 72 + (18 if x_label else 0) + (0.75 * longest - 8 if turned else 0)
+    top = 72 + (18 if x_label else 0) + (0.75 * longest - 8 if rotated else 0)
     right, bottom = left + cell * len(columns), top + min(cell, 34.0) * len(rows)
 
-    body = [text_mark(20, 46, left_out, colour=page.PALE), *_column_names(column_names, left, top - 8, cell, turned)]
+    body = [text_mark(20, 46, left_out, colour=page.PALE), *_column_names(column_names, left, top - 8, cell, rotated)]
     body.append(text_mark((left + right) / 2, 66, shortened(x_label, 80), "middle", page.PALE))
     body += [*page.axis_labels(0, 0, (top + bottom) / 2, "", y_label), *_cells(row_names, column_names, table, left, top, cell)]
-    told = [f"{name}: {', '.join(map(readable, row))}" for name, row in zip(row_names, table, strict=True)]
-    description = f"columns {', '.join(column_names)}; {'; '.join(told)}" if told else "no rows"
+    described = [f"{name}: {', '.join(map(readable, row))}" for name, row in zip(row_names, table, strict=True)]
+    description = f"columns {', '.join(column_names)}; {'; '.join(described)}" if described else "no rows"
     return page.document(title, f"Table. {left_out} {description}.", bottom + 20, body)
 
 
@@ -175,11 +175,11 @@ def _stroke(place: int) -> str:
     return f'stroke="{page.COLOURS[place % len(page.COLOURS)]}" stroke-width="1.6"' + (f' stroke-dasharray="{dash}"' if dash else "")
 
 
-def _column_names(names: Sequence[str], left: float, bottom: float, cell: float, turned: bool) -> Iterator[str]:
+def _column_names(names: Sequence[str], left: float, bottom: float, cell: float, rotated: bool) -> Iterator[str]:
     for j, name in enumerate(names):
         place = left + (j + 0.5) * cell
-        more = f' transform="rotate(-45 {at(place)} {at(bottom)})"' if turned else ""
-        yield text_mark(place, bottom, name, "start" if turned else "middle", more=more)
+        more = f' transform="rotate(-45 {at(place)} {at(bottom)})"' if rotated else ""
+        yield text_mark(place, bottom, name, "start" if rotated else "middle", more=more)
 
 
 def _cells(
@@ -195,10 +195,10 @@ def _cells(
         for j, value in enumerate(row):
             x = left + j * width
             share = 0.0 if value is None or high <= low else math.sqrt((value - low) / (high - low))
-            told = escaped(f"{row_names[i]} / {column_names[j]}: {readable(value)}")
+            tooltip = escaped(f"{row_names[i]} / {column_names[j]}: {readable(value)}")
             yield f'<rect x="{at(x)}" y="{at(y)}" width="{at(width)}" height="{at(height)}" fill="{page.shade(share)}" stroke="#d8dee4">'
-            yield f"<title>{told}</title></rect>"
-            colour = page.GROUND if share > 0.6 else page.INK
+            yield f"<title>{tooltip}</title></rect>"
+            colour = page.BACKGROUND if share > 0.6 else page.INK
             yield text_mark(x + width / 2, y + height / 2 + size / 3, readable(value), "middle", colour, size, ' pointer-events="none"')
 
 
@@ -221,7 +221,7 @@ def _curve(points: Sequence[Point | None], x: Axis, y: Axis, stroke: str) -> Ite
             yield f'<circle {place} r="3" fill="{colour}"><title>{readable(point[0])}: {readable(point[1])}</title></circle>'
 
 
-def _told(name: str, points: Sequence[Point | None]) -> str:
+def _described(name: str, points: Sequence[Point | None]) -> str:
     finite = [point for point in points if point is not None]
     if not finite:
         return f"{name}: nothing finite"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 720.0
-INK, PALE, GROUND = "#1f2933", "#5b6770", "#ffffff"
+INK, PALE, BACKGROUND = "#1f2933", "#5b6770", "#ffffff"
 FONTS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 COLOURS = ("#0068b5", "#d1495b", "#00856f", "#8f5bb8", "#b86e00", "#4a5568")
 HUGE, TINY = 1e300, 1e-200
@@ -141,6 +141,6 @@ def document(title: str, description: str, height: float, body: Iterable[str]) -
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="t{name} d{name}" font-family="{FONTS}">\n'
         f'<title id="t{name}">{escaped(shortened(title, 200))}</title>\n'
         f'<desc id="d{name}">{escaped(" ".join(description.split()))}</desc>\n'
-        f'<rect x="0.5" y="0.5" width="{WIDTH - 1:g}" height="{at(height - 1)}" rx="8" fill="{GROUND}" stroke="#d8dee4"/>\n'
+        f'<rect x="0.5" y="0.5" width="{WIDTH - 1:g}" height="{at(height - 1)}" rx="8" fill="{BACKGROUND}" stroke="#d8dee4"/>\n'
         f'<text x="20" y="28" font-size="15" font-weight="600" fill="{INK}">{escaped(shortened(title, 80))}</text>\n{content}\n</svg>\n'
     )
