@@ -87,13 +87,11 @@ def heat_map(
     values: Sequence[Sequence[float]],
     x_label: str = "",
     y_label: str = "",
-    of: int | None = None,
 ) -> str:
     """A table of numbers; the larger a number, the darker its cell. In a confusion matrix, rows are gold labels and columns predictions.
 
     The colour follows the square root, so that rare confusions are visible beside a full diagonal. Of more than `MAX_CLASSES` rows or
-    columns, those with the largest sums are shown; if both have the same labels, the same ones in both. of: the total number of rows and of
-    columns, if the caller passes only the largest.
+    columns, those with the largest sums are shown; if both have the same labels, the same ones in both.
 
     Shapes: values (rows, columns)
     Raises: ArgumentError: the table does not have a row for each row label with a value for each column label.
@@ -103,9 +101,7 @@ def heat_map(
     rows, columns = _largest_classes(row_labels, column_labels, values)
     row_names, column_names = [shortened(row_labels[i], 22) for i in rows], [shortened(column_labels[j], 22) for j in columns]
     table = [[_clamped(values[i][j]) for j in columns] for i in rows]
-    left_out = (
-        f"{_left_out(of or len(row_labels), len(rows), 'rows')} {_left_out(of or len(column_labels), len(columns), 'columns')}".strip()
-    )
+    left_out = f"{_left_out(len(row_labels), len(rows), 'rows')} {_left_out(len(column_labels), len(columns), 'columns')}".strip()
 
     left = 30 + max(map(text_width, row_names), default=0) + (18 if y_label else 0)
     longest = max(map(text_width, column_names), default=0)
