@@ -184,7 +184,7 @@ class DataReport:
             [line for (a, b), found in self.near_leaks.items() for line in _lines(f"LEAK: {found.count:,} of {b} nearly in {a}", found)],
             _lines(f"CONFLICT: {self.conflicts.count:,} text(s) with different labels", self.conflicts),
             [f"only in {', '.join(found)}: {quoted(label)}" for label, found in list(self.missing_labels.items())[:SHOWN_LABELS]],
-            *(_trouble(name, split) for name, split in self.splits.items()),
+            *(_problems(name, split) for name, split in self.splits.items()),
             [f"NOTICE: {notice}" for notice in self.notices],
             [self._verdict()],
         ]
@@ -226,7 +226,7 @@ def _pairs(findings: dict[tuple[str, str], Finding]) -> list[dict[str, Any]]:
     return [{"of": second, "in": first, **finding.to_dict()} for (first, second), finding in findings.items()]
 
 
-def _trouble(name: str, split: SplitFindings) -> list[str]:
+def _problems(name: str, split: SplitFindings) -> list[str]:
     lines = [f"{name}: {path} begins with a byte order mark, which is dropped" for path in split.byte_order_marks]
     for code, finding in split.unreadable.items():
         lines += _lines(f"{name}: {finding.count:,} row(s) cannot be read ({code})", finding)

@@ -74,7 +74,7 @@ def check_files(
             lengths = _LengthCounts(found, tokenizer)
             for path in paths:
                 file = index.open(path, split)
-                if _begins_with_mark(path):
+                if _has_byte_order_mark(path):
                     found.byte_order_marks.append(str(path))
                 skipped = _Skipped(found, file)
                 records = iter_records(
@@ -87,7 +87,7 @@ def check_files(
                     labels = _labels(record, label_separator)
                     index.add(record, labels)
                     lengths.add(record)
-                    _look_at(record, found, index)
+                    _inspect(record, found, index)
                     _count_labels(labels, found, label_separator is not None)
                     bar.update()
             lengths.flush()
@@ -118,7 +118,7 @@ def _by_split(files: Mapping[str, Paths] | Sequence[str | Path]) -> dict[str, li
     return splits
 
 
-def _begins_with_mark(path: Path) -> bool:
+def _has_byte_order_mark(path: Path) -> bool:
     with open_regular(path, DataError) as file:
         return file.read(3) == b"\xef\xbb\xbf"
 
@@ -176,7 +176,7 @@ class _LengthCounts:
         self._waiting.clear()
 
 
-def _look_at(record: Record, found: SplitFindings, index: CopyIndex) -> None:
+def _inspect(record: Record, found: SplitFindings, index: CopyIndex) -> None:
     for entity in record.entities or ():
         _count(found.entity_types, entity.type)
     for text in (record.text, record.text_b or ""):

@@ -108,17 +108,17 @@ class PackedLoader:
         """Batches in the epoch of this number, which varies a little with batch_tokens and shuffle."""
         if self.batch_tokens is None:
             return -(-len(self.sequences) // self.batch_size)
-        return len(self._dealt(epoch))
+        return len(self._batches(epoch))
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from batch number `start` on; both are numbered from 0. Earlier batches are never built.
 
         Raises: ArgumentError for a negative number, or a `start` past the end of the epoch.
         """
-        dealt = self._dealt(check_count("epoch", epoch, 0))
-        if check_count("start", start, 0) > len(dealt):
-            raise ArgumentError(f"epoch {epoch} has {len(dealt)} batches and cannot start at number {start}")
-        return (self.batch(rows) for rows in dealt[start:])
+        batches = self._batches(check_count("epoch", epoch, 0))
+        if check_count("start", start, 0) > len(batches):
+            raise ArgumentError(f"epoch {epoch} has {len(batches)} batches and cannot start at number {start}")
+        return (self.batch(rows) for rows in batches[start:])
 
     def batch(self, rows: IntArray) -> Batch:
         """The sequences at these places in the data set, with their labels. Raises: IndexRangeError for a place outside it."""
@@ -133,7 +133,7 @@ class PackedLoader:
             rows,
         )
 
-    def _dealt(self, epoch: int) -> list[IntArray]:
+    def _batches(self, epoch: int) -> list[IntArray]:
         """The sequences of each batch of an epoch."""
         if self.by_length:
             return shuffled_by_length(self._lengths, self._cut, self.seed, epoch)

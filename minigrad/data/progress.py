@@ -23,8 +23,8 @@ def progress_bar(total: int | None, shown: bool) -> Any:
     Raises: as `bar_class`.
     """
     if not shown or sys.stderr is None or sys.stderr.closed:
-        return Count()
-    return bar_class()(total=total, unit="text", delay=BAR_SECONDS) if sys.stderr.isatty() else Lines(total)
+        return SilentProgress()
+    return bar_class()(total=total, unit="text", delay=BAR_SECONDS) if sys.stderr.isatty() else PrintedProgress(total)
 
 
 def bar_class() -> Any:
@@ -36,7 +36,7 @@ def bar_class() -> Any:
     return tqdm
 
 
-class Count:
+class SilentProgress:
     """A progress bar that shows nothing."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Count:
     def __exit__(self, *_: object) -> None: ...
 
 
-class Lines(Count):
+class PrintedProgress(SilentProgress):
     """Prints how many texts are done, how fast, and with a `total` how long the rest will take."""
 
     def __init__(self, total: int | None) -> None:

@@ -113,7 +113,7 @@ class LabelMap:
         """
         ids = np.empty(len(records), dtype=np.int64)
         for position, record in enumerate(records):
-            ids[position] = self._known(record, _label_of(record))
+            ids[position] = self._id(record, _label_of(record))
         return ids
 
     def flags(self, records: Sequence[Record], separator: str) -> NDArray[np.float32]:
@@ -126,17 +126,17 @@ class LabelMap:
         """
         flags = np.zeros((len(records), len(self)), np.float32)
         for row, record in zip(flags, records, strict=True):
-            row[[self._known(record, label) for label in labels_of(record, separator)]] = 1
+            row[[self._id(record, label) for label in labels_of(record, separator)]] = 1
         return flags
 
-    def _known(self, record: Record, label: str) -> int:
-        if label not in self._id_of:
+    def _id(self, record: Record, label: str) -> int:
+        if label not in self._ids:
             message = f"the label {quoted(label)} does not occur in training; known are: {listing(self.names)}"
             raise DataError(record.path, message, line=record.line, code="bad-label")
-        return self._id_of[label]
+        return self._ids[label]
 
     @cached_property
-    def _id_of(self) -> dict[str, int]:
+    def _ids(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.names)}
 
 

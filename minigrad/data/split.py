@@ -21,7 +21,7 @@ import numpy as np
 
 from minigrad.backend.random import shuffled
 from minigrad.data.checks import check_count, check_separator
-from minigrad.data.duplicates import Components, form_of, near_duplicate_groups
+from minigrad.data.duplicates import Components, folded_text, near_duplicate_groups
 from minigrad.data.records import Record, labels_of
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import json_type, listing, quoted
@@ -106,7 +106,7 @@ def _checked_shares(shares: Mapping[str, float]) -> tuple[list[str], FloatArray]
 def _groups(records: Sequence[Record], column: str | None, threshold: float | None) -> IntArray:
     together = Components(len(records))
     if threshold is not None:
-        for row, first in enumerate(near_duplicate_groups([form_of(record) for record in records], threshold).tolist()):
+        for row, first in enumerate(near_duplicate_groups([folded_text(record) for record in records], threshold).tolist()):
             together.join(first, row)
     if column is not None:
         first_of: dict[str | int, int] = {}

@@ -72,9 +72,9 @@ def spans_off_words(record: Record) -> Iterator[Entity]:
 
 
 def _inside_word(text: str, place: int) -> bool:
-    return 0 < place < len(text) and _of_word(text[place - 1]) and _of_word(text[place])
+    return 0 < place < len(text) and _is_word_character(text[place - 1]) and _is_word_character(text[place])
 
 
-def _of_word(letter: str) -> bool:
+def _is_word_character(letter: str) -> bool:
     """Whether a letter is part of a word. Scripts without capitals (category Lo) do not count: many have no spaces between words."""
     return unicodedata.category(letter) in ("Lu", "Ll", "Lt", "Nd", "Mn", "Mc")
