@@ -43,22 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a failure is reported in one line, and not at exit
     except BrokenPipeError:  # the reader (`head`) has seen enough
-        _forget_output()
+        _discard_output()
         return 2
     except KeyboardInterrupt:
-        return _end(options, "interrupted", INTERRUPTED)
+        return _fail(options, "interrupted", INTERRUPTED)
     except Exception as error:
         if options.debug:
             raise
-        _forget_output()
+        _discard_output()
         message = str(error) or type(error).__name__
         if not isinstance(error, MinigradError | OSError | MemoryError):
             message = f"{type(error).__name__}: {message}; this is a fault of minigrad, which `minigrad --debug {options.command}` shows"
-        return _end(options, message, 2)
+        return _fail(options, message, 2)
     return status
 
 
-def _end(options: argparse.Namespace, message: str, status: int) -> int:
+def _fail(options: argparse.Namespace, message: str, status: int) -> int:
     line = " ".join(message.split())  # one line, even if the message has several
     who = f"minigrad {options.command}".rstrip()  # no command yet if interrupted while its module loads
     print(f"{who}: {line}", file=sys.stderr)
@@ -74,7 +74,7 @@ def _prepare_streams() -> None:
         sys.stdout.reconfigure(errors="replace")  # labels and tables may hold letters that the terminal cannot show
 
 
-def _forget_output() -> None:
+def _discard_output() -> None:
     """Discard what standard output did not accept, so that it is not written again at exit."""
     try:
         sys.stdout.flush()

@@ -87,11 +87,11 @@ def output_file(option: str, given: str | None, *inputs: str | Path) -> Path | N
         raise ArgumentError(f"{option}: {path.parent} is no directory")
     if os.path.exists(path) and not os.path.isfile(path):
         raise ArgumentError(f"{option}: {path} exists and is not a regular file")
-    check_apart(option, path, *inputs)
+    check_not_input(option, path, *inputs)
     return path
 
 
-def check_apart(option: str, path: Path, *inputs: str | Path) -> None:
+def check_not_input(option: str, path: Path, *inputs: str | Path) -> None:
     """Raises: ArgumentError if the output file is one of the inputs, or a link to one."""
     for given in inputs:
         if os.path.exists(path) and os.path.exists(given) and os.path.samefile(path, given):

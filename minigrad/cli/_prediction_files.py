@@ -21,7 +21,7 @@ from minigrad.train.metrics.probabilities import SUM_TOLERANCE
 from minigrad.train.not_finite import number
 from minigrad.train.predictions import GOLD, PREDICTION, Row, TaskName, read_rows
 
-SAME = ("text", "text_b", "label", "labels", "tags")
+COMPARED_FIELDS = ("text", "text_b", "label", "labels", "tags")
 """The fields of a record that must be equal in both files."""
 
 
@@ -64,7 +64,7 @@ def read_pair(a: Path, b: Path, group: str | None) -> Pair:
             longer, shorter = (other, a) if one is None else (one, b)
             message = f"{shorter} ends before this record; both files must hold the same records"
             raise DataError(longer.path, message, line=longer.line, code="mismatch")
-        for name in SAME:
+        for name in COMPARED_FIELDS:
             if one.fields.get(name) != other.fields.get(name):
                 raise DataError(
                     one.path,

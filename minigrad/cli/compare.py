@@ -27,7 +27,7 @@ DESCRIPTION = (
 )
 STATUS = ""
 
-SHOWN = {
+DEFAULT_SCORES = {
     "classification": ("accuracy", "f1_macro", "mcc", "log_loss"),
     "multi-label classification": ("subset_accuracy", "f1_micro", "f1_macro"),
     "regression": ("rmse", "mae", "pearson", "spearman"),
@@ -144,7 +144,7 @@ def _multi_label_scores(pair: Pair) -> dict[str, Score]:
 
 def _chosen(metric: str | None, pair: Pair, scores: dict[str, Score]) -> list[str]:
     if metric is None:
-        return [name for name in SHOWN[pair.task] if name in scores]
+        return [name for name in DEFAULT_SCORES[pair.task] if name in scores]
     if metric not in scores:
         need = "; log_loss and roc_auc need probabilities in both files" if metric in ("log_loss", "roc_auc") else ""
         raise ArgumentError(f"--metric {quoted(metric)} is none of {pair.task} here: {listing(scores)}{need}")

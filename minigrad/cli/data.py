@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from minigrad.cli._options import add_reading, check_apart, output_file, reading, writing
+from minigrad.cli._options import add_reading, check_not_input, output_file, reading, writing
 from minigrad.data import Tokenizer
 from minigrad.data.inspection import check_files
 from minigrad.data.progress import progress_bar
@@ -180,7 +180,7 @@ def _split(options: argparse.Namespace) -> int:
         if name not in shares and os.path.lexists(other := output / f"{name}{suffix}"):
             raise ArgumentError(f"{other} is of another division, and its records would be in the new files too: remove it")
     for target in targets.values():
-        check_apart("--output", target, options.file)
+        check_not_input("--output", target, options.file)
         _check_target(target, options.force)
     with warnings.catch_warnings(record=True) as notices:
         warnings.simplefilter("always")
@@ -233,7 +233,7 @@ def _convert(options: argparse.Namespace) -> int:
     target = Path(options.target)
     if target.suffix.lower() not in WRITERS:
         raise ArgumentError(f"DST must end in one of {listing(WRITERS)}, got {quoted(target.name)}")
-    check_apart("DST", target, options.source)
+    check_not_input("DST", target, options.source)
     _check_target(target, options.force)
     records = _FileRecords(options, words=SUFFIXES[target.suffix.lower()] == "conll")
     write_records(target, records, label_separator=options.label_separator)

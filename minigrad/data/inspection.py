@@ -28,7 +28,7 @@ from minigrad.files import as_path, open_regular, quoted
 MAX_LABELS = 1000
 """Different labels that are counted by name; others count as OTHER_LABELS. Numeric labels may all differ."""
 OTHER_LABELS = "(other labels)"
-TOKENIZED_AT_ONCE = 512
+TOKENIZER_BATCH = 512
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -163,7 +163,7 @@ class _LengthCounts:
         self._of["words"].add(sum(len(text.split()) for text in texts))
         if self._tokenizer is not None:
             self._waiting.append(record)
-            if len(self._waiting) == TOKENIZED_AT_ONCE:
+            if len(self._waiting) == TOKENIZER_BATCH:
                 self.flush()
 
     def flush(self) -> None:

@@ -30,7 +30,7 @@ from minigrad.packing import IntArray
 SHARES: Mapping[str, float] = MappingProxyType({"train": 0.8, "dev": 0.1, "test": 0.1})
 ROUNDING = 1e-9
 """Products of shares and counts are at most this far from whole numbers, for up to a million records."""
-WORTH_A_WARNING = 0.05
+WARN_ABOVE = 0.05
 """As a fraction of all records: how far a split may miss its share before a warning says that groups are too large."""
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -268,7 +268,7 @@ def _check(names: Sequence[str], wanted: FloatArray, sizes: IntArray, largest: i
         hint = f"; the largest group that must stay together has {largest} records" if largest > 1 else ""
         raise ArgumentError(f"split {quoted(name)} would get none of the {total} records: give it a larger share, or more records{hint}")
     off = np.abs(sizes - wanted * total)
-    if largest > 1 and off.max() > max(len(names), WORTH_A_WARNING * total):
+    if largest > 1 and off.max() > max(len(names), WARN_ABOVE * total):
         shares = ", ".join(f"{name} {size / total:.1%}" for name, size in zip(names, sizes, strict=True))
         message = f"groups that must stay together are too large for the shares (the largest has {largest} of {total} records): {shares}"
         warnings.warn(message, stacklevel=3)

@@ -16,15 +16,15 @@ from minigrad.data.records import Record
 from minigrad.data.tables import separator_advice
 from minigrad.files import quoted
 
-HEADER_CHARACTERS = 30
+MAX_HEADER_CHARACTERS = 30
 """A longer word is not taken for a column name."""
-LEAST_LABELS = 10
+MIN_LABELS = 10
 """Fewer labels are never suspected to be texts."""
-OWN_SHARE = 0.9
+UNIQUE_SHARE = 0.9
 """The share of labels that occur only once, from which they may be texts."""
-LONG_LABEL = 30
+MIN_MEAN_CHARACTERS = 30
 """The average length of labels, in characters, from which they may be texts."""
-LISTED_LABELS = 5
+MAX_LISTED = 5
 """Labels whose spellings are shown; the others are only counted."""
 # In prose a semicolon is followed by white space.
 _SEPARATED = re.compile(r"\S[;\t]\S")
@@ -49,7 +49,7 @@ def label_notices(labels: Mapping[str, int]) -> list[str]:
     several = [", ".join(found) for found in spellings.values() if len(found) > 1]
     if not several:
         return []
-    shown = "; ".join(several[:LISTED_LABELS]) + (f"; and {len(several) - LISTED_LABELS} more" if len(several) > LISTED_LABELS else "")
+    shown = "; ".join(several[:MAX_LISTED]) + (f"; and {len(several) - MAX_LISTED} more" if len(several) > MAX_LISTED else "")
     return [
         f"labels that differ only in letter case or in blanks around them are classes of their own: {shown}; write the same label alike"
     ]
@@ -57,7 +57,7 @@ def label_notices(labels: Mapping[str, int]) -> list[str]:
 
 def _headers(rows: Sequence[Record], labels: Mapping[str, int]) -> list[str]:
     """First rows whose text is one short word and whose label no other row has, while every other label occurs several times."""
-    words = [r for r in rows if r.label is not None and len(r.text.split()) == 1 and len(r.text) <= HEADER_CHARACTERS]
+    words = [r for r in rows if r.label is not None and len(r.text.split()) == 1 and len(r.text) <= MAX_HEADER_CHARACTERS]
     found = [r for r in words if labels.get(r.label or "") == sum(other.label == r.label for other in words)]
     others = {count for label, count in labels.items() if label not in {r.label for r in found}}
     if not others or min(others) < 2:
@@ -78,6 +78,6 @@ def _separators(rows: Sequence[Record]) -> list[str]:
 def _texts_for_labels(labels: Mapping[str, int]) -> list[str]:
     """Many long labels, of which 9 in 10 occur only once."""
     once = sum(count == 1 for count in labels.values())
-    if len(labels) < LEAST_LABELS or once < OWN_SHARE * len(labels) or sum(map(len, labels)) < LONG_LABEL * len(labels):
+    if len(labels) < MIN_LABELS or once < UNIQUE_SHARE * len(labels) or sum(map(len, labels)) < MIN_MEAN_CHARACTERS * len(labels):
         return []
     return ["nearly every record has a long label of its own, which may be its text: name the right column (--label, or label in [data])"]

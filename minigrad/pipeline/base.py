@@ -78,7 +78,7 @@ class Pipeline(ABC):
         self.max_length = None if max_length is None else check_count("max_length", max_length)
         self.batch_tokens, self.progress = batch_tokens, progress
         self._replicas = Replicas(self._rows_of, workers)
-        self._known: list[tuple[Parameter, int]] = []  # the parameters that the replicas have, and their versions
+        self._replicated: list[tuple[Parameter, int]] = []  # the parameters that the replicas have, and their versions
         self.options = options
         self._check_options(options)
 
@@ -159,9 +159,9 @@ class Pipeline(ABC):
         Raises: NonFiniteError.
         """
         now = [(p, p.leaf.version) for p in self.model.parameters()]
-        if now != self._known:  # parameters compare by identity, not by value
+        if now != self._replicated:  # parameters compare by identity, not by value
             self._replicas.close()
-            self._known = now
+            self._replicated = now
         return finite(self._replicas(tokens, rows))
 
     def _longest(self) -> int:

@@ -29,8 +29,8 @@ class FillMask(Pipeline):
         """
         count = check_count("top_k", top_k)
         known = min(self.tokenizer.vocab_size, self.model.config.vocab_size)  # either may have spare ids
-        among = np.arange(known) if targets is None else self._ids(targets, known)
-        return self._answers(inputs, lambda chunk: self._fill(chunk, count, among))
+        candidates = np.arange(known) if targets is None else self._ids(targets, known)
+        return self._answers(inputs, lambda chunk: self._fill(chunk, count, candidates))
 
     def _ids(self, targets: Any, known: int) -> NDArray[np.int64]:
         found = []
@@ -50,7 +50,7 @@ class FillMask(Pipeline):
             raise ArgumentError("targets must hold a word, or be None for the whole vocabulary")
         return np.unique(found)
 
-    def _fill(self, chunk: Chunk, top_k: int, among: NDArray[np.int64]) -> list[Any]:
+    def _fill(self, chunk: Chunk, top_k: int, candidates: NDArray[np.int64]) -> list[Any]:
         encodings = self._encode(chunk, chunk.inputs)
         for i, encoding in enumerate(encodings, chunk.first):
             if self.tokenizer.mask_id not in encoding.ids:
@@ -59,7 +59,7 @@ class FillMask(Pipeline):
 
         def read(numbers: Iterable[int], tokens: PackedTokens) -> list[Any]:
             logits = self._logits_at_masks(tokens)
-            return [self._read(encodings[i], softmax(rows), top_k, among) for i, rows in zip(numbers, logits, strict=True)]
+            return [self._read(encodings[i], softmax(rows), top_k, candidates) for i, rows in zip(numbers, logits, strict=True)]
 
         return self._compute(chunk, encodings, read)
 
@@ -72,12 +72,12 @@ class FillMask(Pipeline):
     def _rows_of(self, tokens: PackedTokens, rows: Any = None) -> Tensor:
         return self.model(tokens, rows=rows).logits  # type: ignore[no-any-return]
 
-    def _read(self, encoding: Encoding, scores: Rows, top_k: int, among: NDArray[np.int64]) -> list[Any]:
-        """`among`: the tokens to choose from. Shapes: scores (masks, vocabulary)."""
+    def _read(self, encoding: Encoding, scores: Rows, top_k: int, candidates: NDArray[np.int64]) -> list[Any]:
+        """`candidates`: ids of the tokens to choose from. Shapes: scores (masks, vocabulary)."""
         places: list[int] = np.flatnonzero(encoding.ids == self.tokenizer.mask_id).tolist()
         results = []
         for place, row in zip(places, scores, strict=True):
-            best: list[int] = among[np.argsort(-row[among], kind="stable")[:top_k]].tolist()
+            best: list[int] = candidates[np.argsort(-row[candidates], kind="stable")[:top_k]].tolist()
             results.append([self._filled(encoding, place, token, float(row[token]), alone=len(places) == 1) for token in best])
         return results[0] if len(places) == 1 else results
 

@@ -66,7 +66,7 @@ class QuestionAnswering(Pipeline):
             if not np.any(encoding.sequence_ids == 1):
                 raise InputError("context", i, "has no tokens")
             parts = windows(encoding, 1, size, stride, "question", i)
-            placed = replace(encoding, offsets=_words(encoding))
+            placed = replace(encoding, offsets=_word_offsets(encoding))
             shown += [window(placed, part, (parts[0][0], parts[-1][1])) for part in parts]
             owners += [i] * len(parts)
         best: list[dict[tuple[int, int], float]] = [{} for _ in encodings]
@@ -95,7 +95,7 @@ class QuestionAnswering(Pipeline):
         return F.stack([output.start_logits, output.end_logits], axis=1)
 
 
-def _words(encoding: Encoding) -> NDArray[np.int64]:
+def _word_offsets(encoding: Encoding) -> NDArray[np.int64]:
     """For each token of the context, the first and past-the-end character of its word. Shapes: → (n, 2)."""
     own = np.flatnonzero(encoding.sequence_ids == 1)
     begins = np.flatnonzero(np.diff(encoding.word_ids[own], prepend=-1))
