@@ -7,7 +7,7 @@ they enter, and results are padded again for callers who passed padded arrays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -98,8 +98,7 @@ class Packing:
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
         """(first row, one past the last row) of each sequence."""
-        edges = self.offsets.tolist()
-        return list(pairwise(edges))
+        return list(pairwise(self.offsets.tolist()))
 
     @cached_property
     def key_spans(self) -> list[tuple[int, int]]:
@@ -145,7 +144,7 @@ class PackedTokens:
     packing: Packing
     token_type_ids: IntArray
     positions: IntArray
-    padded_shape: tuple[int, int] | None = field(default=None)
+    padded_shape: tuple[int, int] | None = None
     """(batch, longest) of the padded arrays these tokens came from; None if they were packed from the start."""
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.audit import audit
-from minigrad.audit_report import Audit, AuditError
+from minigrad.audit_report import AuditError
 from minigrad.cli._options import add_format
 from minigrad.data import LabelMap, Record, Tokenizer, read_records
 from minigrad.errors import ArgumentError
@@ -51,10 +51,8 @@ def run(options: argparse.Namespace) -> int:
     batch = examples.loader.batch(np.arange(len(chosen)))
     inputs = {"input_ids": batch.tokens, "labels": batch.labels}
     model.train(not options.no_dropout)
-    found: Audit
     try:
-        found = audit(model, inputs, seed=options.seed, progress=partial(tqdm, disable=None))
-        status = 0
+        found, status = audit(model, inputs, seed=options.seed, progress=partial(tqdm, disable=None)), 0
     except AuditError as error:
         found, status = error.audit, 1
     print(found)

@@ -76,8 +76,8 @@ def run(options: argparse.Namespace) -> int:
         raise DataError("<stdin>", "holds no texts", code="empty-file")
     if options.task == "question-answering":
         _questions(options.question, [first])
-    chosen = {"max_length": options.max_length, "workers": options.workers, "device": options.device}
-    predict = pipeline(options.task, options.model, **chosen, **_options(options))
+    own = _options(options)
+    predict = pipeline(options.task, options.model, max_length=options.max_length, workers=options.workers, device=options.device, **own)
     if options.max_length is not None:
         check_length(predict.model, options.max_length)
     # Escape letters that standard output cannot encode: it would replace them and change the text.

@@ -109,12 +109,10 @@ def entities_of(places: Sequence[Place], tags: Sequence[str], scores: Sequence[f
     if len(tags) != len(places) or (scores is not None and len(scores) != len(places)):
         given = f"{len(tags)} tags" + ("" if scores is None else f" and {len(scores)} scores")
         raise ShapeError(f"{len(places)} words but {given}: every word needs one")
-    spans = spans_of(tags)
-    found = [Entity(places[first][0], places[past - 1][1], kind) for first, past, kind in spans]
+    spans = [(slice(first, past), places[first][0], places[past - 1][1], kind) for first, past, kind in spans_of(tags)]
     if scores is None:
-        return found
-    means = [float(np.mean(scores[first:past])) for first, past, _ in spans]
-    return [ScoredEntity(entity.start, entity.end, entity.type, mean) for entity, mean in zip(found, means, strict=True)]
+        return [Entity(start, end, kind) for _, start, end, kind in spans]
+    return [ScoredEntity(start, end, kind, float(np.mean(scores[words]))) for words, start, end, kind in spans]
 
 
 def _spans(record: Record, places: Sequence[Place]) -> list[Span]:

@@ -67,7 +67,7 @@ class Lengths:
     def bins(self) -> tuple[list[str], list[int]]:
         """Names and counts of at most BINS ranges of equal width; the last one contains all longer texts."""
         width = max(1, -(-(self.at(0.99) + 1) // (BINS - 1)))
-        filled = Counter({min(length // width, BINS - 1): 0 for length in self.counts})
+        filled = Counter[int]()
         for length, count in self.counts.items():
             filled[min(length // width, BINS - 1)] += count
         last = max(filled, default=0)

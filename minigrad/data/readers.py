@@ -174,9 +174,7 @@ def _named(path: str, line: int, value: object, names: Sequence[str], argument: 
     return names[value]
 
 
-def _records(
-    path: Path, objects: Objects, reader: RowReader, skipped: list[DataError] | None, max_skipped: int
-) -> Iterator[Record]:  # fmt: skip
+def _records(path: Path, objects: Objects, reader: RowReader, skipped: list[DataError] | None, max_skipped: int) -> Iterator[Record]:
     used = left_out = 0
     for line, found in objects:
         try:
