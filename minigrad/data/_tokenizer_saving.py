@@ -44,7 +44,7 @@ def files_of(description: str, settings: Settings) -> dict[str, str]:
 
 
 def _vocabulary_files(pipeline: dict[str, Any]) -> dict[str, str]:
-    """The plain-text vocabulary files; for Unigram none, whose only other file is SentencePiece's binary one."""
+    """The plain-text vocabulary files. Unigram has none: its only other format is SentencePiece's binary one."""
     model = pipeline["model"]
     if model["type"] == "Unigram":
         return {}

@@ -51,7 +51,7 @@ class CopyIndex:
         return len(self._paths) - 1
 
     def add(self, record: Record, labels: Sequence[str] | None) -> None:
-        """labels: those of the record, in an order that does not depend on the record; None if its file has none."""
+        """labels: the record's labels, in an order that does not depend on the record; None if its file has none."""
         split = self._split_of_file[-1]
         found = self._found[split]
         if found.compared == found.records < self._near_records and self._chars[split] <= self._near_chars:

@@ -26,7 +26,7 @@ Places = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The requested names of columns. None stands for the usual name, of a column that may be absent."""
+    """The requested column names. None stands for the usual name, and the column may then be absent."""
 
     text: str | None
     label: str | None
@@ -53,7 +53,7 @@ class Columns:
 
 
 class RowReader:
-    """Turns the rows of one file into records. What the first record has (a label, a second text, entities), all must have."""
+    """Turns the rows of one file into records. All of them must have what the first one has: a label, a second text, entities."""
 
     def __init__(self, path: str, columns: Columns, *, plain: bool = False) -> None:
         """plain: the rows come from a table, whose values are all strings, never spans or lists of words."""

@@ -33,8 +33,9 @@ def write_records(path: str | Path, records: Sequence[Record], *, label_separato
     `.csv` and `.tsv` hold text, label, text_b and fields that are strings or numbers (as strings), but not entities or words.
     `.conll` (.bio, .iob) holds only words and IOB2 tags; the text comes back with one space between words.
 
-    label_separator: None for one label per record; else the one that the records were read with and will be read back with. Their labels,
-    or none, are a list in .jsonl, without the spaces around names; in a table they stay as they are, with the separator between them.
+    label_separator: None for one label per record; else the one that the records were read with and will be read back with. In .jsonl, a
+    record's labels, or none, become a list, without the spaces around names; in a table they stay as they are, with the separator between
+    them.
 
     Raises:
         ArgumentError: there are no records, `path` is not a path, or `label_separator` cannot separate.

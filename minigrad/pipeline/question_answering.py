@@ -1,6 +1,6 @@
 """Extractive question answering: the most probable span of a context.
 
-A context longer than the model reads is read in overlapping windows, so that every short span is whole in one of them.
+A context longer than the model reads is read in overlapping windows, so that every short span lies whole in one of them.
 """
 
 from __future__ import annotations
