@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "check",
         help="say what may spoil training: copies, conflicts, leaks between splits, faulty texts",
         description="Prints sizes, the balance of labels, and what was found wrong with the first places of each kind. "
-        "Exit status 1 if a text stands in two splits or with different labels.",
+        "Exit status 1 if a text occurs in two splits or with different labels.",
     )
     check.add_argument("files", nargs="*", metavar="FILE", help="data files; each is a split, named by its file name without suffix")
     check.add_argument(
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "convert",
         help="write a data file in another format",
         description=f"Reads {', '.join(FORMATS)} and writes {', '.join(WRITERS)}. For .conll, a text that comes without words "
-        "is divided at white space and around every sign that is no letter or digit.",
+        "is divided at white space and around every character that is not a letter or digit.",
     )
     convert.add_argument("source", metavar="SRC", help="the data file to read")
     convert.add_argument("target", metavar="DST", help=f"the file to write, whose suffix says the format: {', '.join(WRITERS)}")

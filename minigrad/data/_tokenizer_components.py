@@ -104,7 +104,7 @@ MODELS: dict[str, dict[str, tuple[Field, Any]]] = {
         ),
     },
     "BPE": {
-        "dropout": (Field("null: encoding is no game of chance", lambda value: value is None), None),
+        "dropout": (Field("null: encoding must not be random", lambda value: value is None), None),
         "continuing_subword_prefix": (Field('null or ""', lambda value: value in (None, "")), None),
         "end_of_word_suffix": (Field('null or ""', lambda value: value in (None, "")), None),
         "fuse_unk": (_FLAG, False),

@@ -220,6 +220,6 @@ def _build(path: Path, description: dict[str, Any], size: int) -> tokenizers.Tok
         raise TokenizerError(path, "the vocabulary and the added tokens do not fit together", code="vocab-invalid")
     for token in description["added_tokens"]:  # the library matches the normalised token, and panics if that is empty
         if token["normalized"] and backend.normalizer is not None and not backend.normalizer.normalize_str(token["content"]):
-            message = f"the added token {quoted(token['content'])} is nothing once it is normalised"
+            message = f"the added token {quoted(token['content'])} is empty after normalisation"
             raise TokenizerError(path, message, code="vocab-invalid")
     return backend

@@ -84,7 +84,7 @@ def _shown(path: str | Path, line: int, entity: Entity, shown: str, text: str) -
     if _same(text[start:end], shown):
         return Entity(start, end, entity.type)
     found = quoted(text[entity.start : entity.end])
-    raise _bad(path, line, f"the entity {_named(entity)} is said to be {quoted(shown)}, but {found} stands there")
+    raise _bad(path, line, f"the entity {_named(entity)} should be {quoted(shown)}, but the text there is {found}")
 
 
 def _same(found: str, shown: str) -> bool:
