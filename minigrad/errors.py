@@ -21,6 +21,16 @@ class MinigradError(Exception):
         if code is not None:
             self.code = code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the finished message instead of the constructor's arguments, so that errors can cross processes and be copied."""
+        return _with_arguments, (type(self), self.args), self.__dict__
+
+
+def _with_arguments(kind: type[MinigradError], arguments: tuple[Any, ...]) -> MinigradError:
+    error = kind.__new__(kind)
+    error.args = arguments  # OSError's __new__ would drop them
+    return error
+
 
 class ArgumentError(MinigradError, ValueError):
     """An argument has a value that the function cannot use."""
@@ -29,9 +39,9 @@ class ArgumentError(MinigradError, ValueError):
 
 
 class InputError(ArgumentError):
-    """One of several inputs cannot be used: "text 3 has 700 tokens, …". `name`, `number` (counted from 0) and `reason` are its parts.
+    """One of several inputs cannot be used: "text 3 has 700 tokens, …". `name`, `number` (from 0) and `reason` are the message's parts.
 
-    So whoever knows where the inputs came from can name the place.
+    A caller who knows where the inputs came from can use them to name the place.
     """
 
     code = "input"
@@ -39,10 +49,6 @@ class InputError(ArgumentError):
     def __init__(self, name: str, number: int, reason: str, *, code: str | None = None) -> None:
         super().__init__(f"{name} {number} {reason}", code=code)
         self.name, self.number, self.reason = name, number, reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuilt from the finished message, not from the constructor's arguments: so errors cross processes and can be copied."""
-        return _with_arguments, (type(self), self.args), self.__dict__
 
 
 class ShapeError(MinigradError, ValueError):
@@ -52,7 +58,7 @@ class ShapeError(MinigradError, ValueError):
 
 
 class DTypeError(MinigradError, TypeError):
-    """A dtype or Python type that the operation does not take."""
+    """A dtype or Python type that the operation does not accept."""
 
     code = "dtype"
 
@@ -64,28 +70,27 @@ class IndexRangeError(MinigradError, IndexError):
 
 
 class FieldError(MinigradError, KeyError):
-    """A model's output has no value of that name. The message names those it has."""
+    """A model output has no field of that name. The message lists the fields it has."""
 
     code = "field"
     __str__ = MinigradError.__str__  # KeyError's would put the message in quotation marks
 
 
 class GraphError(MinigradError, RuntimeError):
-    """A gradient was asked for that the recorded graph cannot give.
+    """The recorded graph cannot give the requested gradient.
 
-    Codes: graph-none (nothing was recorded), graph-freed (second backward), graph-stale (a parameter changed
-    between forward and backward), graph-order (second derivatives without `higher_order`), graph-detach
-    (a gradient would be lost), graph-owner (parameters belong to another optimizer), graph-recompute (a function that
-    was run again did something else than the first time).
+    Codes: graph-none (nothing was recorded), graph-freed (second backward), graph-stale (a parameter changed between forward and backward),
+    graph-order (second derivatives without `higher_order`), graph-detach (a gradient would be lost), graph-owner (parameters belong to
+    another optimizer), graph-recompute (a recomputed function behaved differently the second time).
     """
 
     code = "graph"
 
 
 class NonFiniteError(MinigradError, FloatingPointError):
-    """A NaN or an infinity where there must be none: in a model's answer; inside `detect_anomaly`, anywhere.
+    """A NaN or an infinity where there must be none: in a model's output or, inside `detect_anomaly`, anywhere.
 
-    There the message names the operation, the pass, the line and the inputs.
+    Inside `detect_anomaly` the message names the operation, the pass, the line and the inputs.
     """
 
     code = "non-finite"
@@ -98,19 +103,19 @@ class GradientCheckError(MinigradError, AssertionError):
 
 
 class ContractError(MinigradError, AssertionError):
-    """An operation breaks a rule: it writes to what it was given, changes a dtype, or means different things on arrays and on Tensors."""
+    """An operation breaks a rule: it writes to its inputs, changes a dtype, or behaves differently on arrays and on Tensors."""
 
     code = "contract"
 
 
 class DeviceError(MinigradError, RuntimeError):
-    """The device does not exist, or arrays of two devices met."""
+    """The device does not exist, or an operation got arrays from two devices."""
 
     code = "device"
 
 
 class MissingExtraError(MinigradError, ImportError):
-    """An optional dependency is absent. The message names the extra that installs it."""
+    """An optional dependency is not installed. The message names the extra that installs it."""
 
     code = "missing-extra"
 
@@ -122,21 +127,13 @@ class StateDictError(MinigradError, ValueError):
 
 
 class FileFormatError(MinigradError, ValueError):
-    """Base of the errors about a file: carries `path` beside `code`."""
+    """Base of the errors about a file: has `path` besides `code`."""
 
     code = "file"
 
     def __init__(self, path: str | Path, message: str, *, code: str | None = None) -> None:
         super().__init__(f"{path}: {message}", code=code)
         self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """As InputError's."""
-        return _with_arguments, (type(self), self.args), self.__dict__
-
-
-def _with_arguments(kind: type[MinigradError], arguments: tuple[Any, ...]) -> MinigradError:
-    return kind.__new__(kind, *arguments)
 
 
 class WeightFileError(FileFormatError):
@@ -179,6 +176,6 @@ class CheckpointError(FileFormatError):
 
 
 class CheckpointUnavailableError(MinigradError, OSError):
-    """A named checkpoint could not be had from any source. The message lists the ways to get it."""
+    """A named checkpoint could not be obtained from any source. The message lists the ways to get it."""
 
     code = "checkpoint-unavailable"

@@ -1,7 +1,7 @@
-"""Files, as everything in the package opens, parses and writes them.
+"""Opens, parses and writes files for the whole package.
 
-Files come from anyone: opening one must not wait for ever, parsing it must not guess, and a message must not repeat all it says.
-Files of ours appear whole or not at all.
+Input files are untrusted: opening one must not block for ever, parsing must not guess, and a message must not repeat everything it says.
+Output files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import IO, Any
 from minigrad.errors import ArgumentError, FileFormatError
 
 MAX_JSON_DEPTH = 100
-"""Levels of nesting that `parse_json` accepts: far more than any file here needs, far fewer than Python can walk or write again."""
+"""Levels of nesting that `parse_json` accepts: far more than any file here needs, far fewer than Python can walk or serialise."""
 
 
 def as_path(path: object) -> Path:
-    """The path that a caller names. Raises: ArgumentError for what is none; the empty text, which pathlib takes for the current folder."""
+    """`path` as a Path. Raises: ArgumentError for anything else than a path, also for "", which pathlib takes for the current directory."""
     if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str) or not name or "\0" in name:
         raise ArgumentError(f"pass the path of a file or directory, got {quoted(path)}")
     return Path(name)
@@ -35,7 +35,7 @@ def as_path(path: object) -> Path:
 
 
 def open_regular(path: Path, error: type[FileFormatError]) -> BufferedReader:
-    """Open a regular file for reading. Never waits: opening a named pipe without O_NONBLOCK would, until someone writes to it.
+    """Open a regular file for reading. Never blocks: without O_NONBLOCK, opening a named pipe would wait for a writer.
 
     Raises: `error` with the code missing-file, not-a-regular-file or unreadable-file.
     """
@@ -69,8 +69,8 @@ def read_bounded(path: Path, limit: int, error: type[FileFormatError], limit_cod
 
 
 def sha256_of(path: Path, error: type[FileFormatError]) -> str:
-    """The SHA-256 of a regular file's content, in hexadecimal digits. Raises: `error` as `open_regular`."""
-    from hashlib import file_digest  # few files are asked for it, and the package loads without it
+    """The SHA-256 of a regular file's content as hexadecimal digits. Raises: `error` as `open_regular`."""
+    from hashlib import file_digest  # imported here because it is rarely needed
 
     with open_regular(path, error) as file:
         try:
@@ -80,13 +80,13 @@ def sha256_of(path: Path, error: type[FileFormatError]) -> str:
 
 
 class RepeatedKeyError(ValueError):
-    """A JSON object names a key twice, and which value counts is anyone's guess."""
+    """A JSON object has the same key twice, so its value is ambiguous."""
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON as RFC 8259 has it, stricter than `json.loads`: no NaN or Infinity, no key twice in an object, bounded nesting.
+    """Parse JSON as defined by RFC 8259, more strictly than `json.loads`: no NaN or Infinity, no repeated keys, bounded nesting.
 
-    Raises: RepeatedKeyError; another ValueError for any other text. The message completes "not valid JSON: ".
+    Raises: RepeatedKeyError for a repeated key; another ValueError for other invalid text. The message completes "not valid JSON: ".
     """
     try:
         value = json.loads(text, object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant)
@@ -121,7 +121,7 @@ def _deeper_than(depth: int, value: Any) -> bool:
 
 
 def surrogate_at(text: str) -> int | None:
-    """Where `text` holds half of a surrogate pair, which JSON's escapes can spell and no UTF-8 file can hold; None: nowhere."""
+    """The position of a lone surrogate in `text`, or None. JSON's escapes can spell one, but no UTF-8 file can hold it."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -129,17 +129,17 @@ def surrogate_at(text: str) -> int | None:
     return None
 
 
-# ---- what messages say of a file's content
+# ---- file content in messages
 
 
 def quoted(value: object) -> str:
-    """`value` for a message: escaped, and never more than 80 characters of what a file says."""
+    """`value` as shown in a message: escaped, and at most 80 characters of it."""
     shown = repr(value[:80] if isinstance(value, str) else value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def listing(names: Iterable[str]) -> str:
-    """The first names, quoted: enough to see a typing error, however many a file claims."""
+    """The first 20 names, quoted: enough to see a typing error, however many a file has."""
     shown = [quoted(name) for name in islice(names, 21)]
     return ", ".join([*shown[:20], "..."] if len(shown) > 20 else shown)
 
@@ -155,13 +155,13 @@ def json_type(value: object) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` when the block ends well, and vanishes otherwise.
+    """A new file that replaces `path` if the block succeeds, and is deleted otherwise.
 
-    The content reaches the disk before the name does, and the name before this returns, so that no crash leaves half a file.
-    A link is replaced, not what it leads to.
+    The content is synced to disk before the rename, and the rename before this returns, so a crash never leaves half a file. A symbolic
+    link is replaced, not its target.
     Raises: OSError if the folder cannot be written, or `path` is a directory, a device, a pipe or a link to one of those.
     """
-    if path.exists() and not path.is_file():  # a device would become a file, for every program on the machine
+    if path.exists() and not path.is_file():  # a device would become an ordinary file, for every program on the machine
         raise OSError(errno.EEXIST, f"{path.name} exists and is not a regular file")
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
@@ -181,6 +181,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small UTF-8 file whole."""
+    """Write a small UTF-8 file, as `replacing` does."""
     with replacing(path) as file:
         file.write(text.encode("utf-8"))

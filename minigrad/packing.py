@@ -1,13 +1,13 @@
-"""Packed batches: the tokens of all sequences one after another, and where each sequence begins. No padding anywhere.
+"""Packed batches: the tokens of all sequences one after another, with the offset of each sequence, and no padding.
 
-`Packing` is the structure alone (operations take it as a constant); `PackedTokens` is what a model is fed. Padded arrays
-are packed at the border by `pack`, and results are padded again for callers who brought padded arrays.
+`Packing` is the layout alone (operations take it as a constant); `PackedTokens` is a model's input. `pack` converts padded arrays where
+they enter, and results are padded again for callers who passed padded arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -18,11 +18,11 @@ from minigrad.errors import ArgumentError, DTypeError, ShapeError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
-_INT64 = np.dtype(np.int64)  # arrays made here share this one object, so `is` recognises them fast; those read from a file may not
+_INT64 = np.dtype(np.int64)  # arrays made here share this object, so `is` is a fast check; arrays read from a file may not
 
 
 def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any]:
-    """`values` as a NumPy array whose dtype is of one of `kinds`; integers as int64.
+    """`values` as a NumPy array with a dtype kind in `kinds`; integers become int64. `what`: its name in messages.
 
     Raises: ShapeError for rows of different lengths; DTypeError for another dtype.
     """
@@ -30,7 +30,7 @@ def host_array(what: str, values: Any, kinds: str = "iu") -> np.ndarray[Any, Any
         array = np.asarray(values)
     except ValueError as error:
         raise ShapeError(f"{what}: rows of different lengths make no array") from error
-    if array.dtype.kind not in kinds and array.size:  # an empty array has no kind worth a word: its shape is what is wrong
+    if array.dtype.kind not in kinds and array.size:  # the dtype of an empty array means nothing; its shape is what is wrong
         words = "integers" if kinds == "iu" else "numbers or booleans"
         raise DTypeError(f"{what} must be {words}, got {type(values).__name__ if array.dtype == object else array.dtype}")
     return array.astype(np.int64, copy=False) if kinds == "iu" else array
@@ -41,7 +41,7 @@ MAX_NUMBER = 1 << 20
 
 
 ATTENTION_COST = 2048
-"""The length at which attention costs a layer as much as all its matrices do.
+"""The sequence length at which a layer's attention costs as much as all its matrix products.
 
 A layer of hidden size h takes 24 h² operations per token for its matrices and 4 h n for attention to n tokens: equal at n = 6 h. This is
 the length for a hidden size of about 340.
@@ -49,15 +49,15 @@ the length for a hidden size of about 340.
 
 
 class Packing:
-    """Where the sequences of a packed batch lie. All numbers stay on the host: no operation asks a GPU for a length.
+    """The layout of a packed batch: where each sequence lies. All numbers are on the host, so no operation asks a GPU for a length.
 
-    Sequence i owns rows offsets[i] : offsets[i + 1]. `numbers[i]` is its number within the whole training step, by which
-    its dropout units are drawn: a batch that is reordered, split or computed in parts keeps them. `masked_first[i]` says
-    that row 0 of sequence i is read by the pooled heads but is itself padding, so that no row attends to it.
+    Sequence i owns rows offsets[i] : offsets[i + 1]. `numbers[i]` is its number within the whole training step, from which its dropout
+    masks are drawn: they stay the same when a batch is reordered, split or computed in parts. `masked_first[i]` says that row 0 of sequence
+    i is padding that no row attends to, kept because pooled heads read it.
 
     Shapes: lengths (n,), offsets (n + 1,), numbers (n,).
-    Raises: ShapeError if a length is below 1, there is no sequence, or an argument has another number of entries; ArgumentError for a
-    sequence number that is negative, repeated or above MAX_NUMBER.
+    Raises: ShapeError if a length is below 1, there is no sequence, or an argument has a different number of entries; ArgumentError for a
+    sequence number that is negative, repeated or not below MAX_NUMBER.
     """
 
     def __init__(
@@ -92,14 +92,13 @@ class Packing:
 
     @property
     def rows(self) -> int:
-        """Rows of all sequences together."""
+        """Number of rows of all sequences together."""
         return int(self.offsets[-1])
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
         """(first row, one past the last row) of each sequence."""
-        edges = self.offsets.tolist()
-        return list(pairwise(edges))
+        return list(pairwise(self.offsets.tolist()))
 
     @cached_property
     def key_spans(self) -> list[tuple[int, int]]:
@@ -110,7 +109,7 @@ class Packing:
 
     @cached_property
     def positions(self) -> IntArray:
-        """Each row's place in its sequence. Shapes: (rows,)."""
+        """Each row's position in its sequence. Shapes: (rows,)."""
         return np.arange(self.rows) - np.repeat(self.offsets[:-1], self.lengths)
 
     @cached_property
@@ -124,7 +123,7 @@ class Packing:
         return self.offsets[:-1]
 
     def counted(self, ids: IntArray, skipped: int, start: int) -> IntArray:
-        """start + how many ids of the sequence there are up to each, itself among them, that are not `skipped`; start for one that is.
+        """Per id: start plus the number of ids up to and including it in its sequence that are not `skipped`; start for a skipped id.
 
         Shapes: ids (rows,) → (rows,).
         """
@@ -145,7 +144,7 @@ class PackedTokens:
     packing: Packing
     token_type_ids: IntArray
     positions: IntArray
-    padded_shape: tuple[int, int] | None = field(default=None)
+    padded_shape: tuple[int, int] | None = None
     """(batch, longest) of the padded arrays these tokens came from; None if they were packed from the start."""
 
     @classmethod
@@ -157,8 +156,8 @@ class PackedTokens:
     ) -> PackedTokens:
         """Pack a list of id sequences.
 
-        Raises: ShapeError for an empty list, an empty or nested sequence, or types that do not fit; DTypeError for ids that are
-        no integers.
+        Raises: ShapeError for an empty list, an empty or nested sequence, or token types that do not match; DTypeError for ids that are not
+        integers.
         """
         parts = token_rows("sequence", sequences)
         packing = Packing([len(p) for p in parts], numbers)
@@ -174,14 +173,14 @@ class PackedTokens:
         return cls(ids, packing, np.concatenate(types), packing.positions)
 
     def arrays(self) -> dict[str, IntArray]:
-        """What a model reads of each token, by name. Shapes: (rows,) each."""
+        """The per-token inputs of a model, by name. Shapes: (rows,) each."""
         return {"input_ids": self.input_ids, "token_type_ids": self.token_type_ids, "positions": self.positions}
 
     def dealt(self, parts: int) -> list[IntArray]:
-        """The numbers (places in this batch) of the sequences of each of at most `parts` parts of about equal cost, none empty.
+        """Divide the sequences into at most `parts` parts of about equal cost, none empty; returns the places of each part's sequences.
 
-        Always the same way; in a part, sequences stay in their order. The cost of n tokens is n + n² / 2048. The dearest sequence goes
-        first, always to the part that has the least to do yet (Graham, "Bounds on multiprocessing timing anomalies", 1969).
+        Deterministic; within a part, sequences keep their order. A sequence of n tokens costs n + n² / 2048. Sequences are assigned in
+        order of falling cost, each to the part with the lowest cost so far (Graham, "Bounds on multiprocessing timing anomalies", 1969).
         """
         lengths = self.packing.lengths
         parts = min(parts, len(lengths))
@@ -211,9 +210,9 @@ class PackedTokens:
         )
 
     def padded_rows(self) -> tuple[IntArray, IntArray]:
-        """Which rows hold real tokens, and the flat place (row-major) of each in the padded array.
+        """The rows that hold real tokens, and the flat index (row-major) of each in the padded array.
 
-        Raises: ArgumentError if the tokens never were padded.
+        Raises: ArgumentError if the tokens were never padded.
         """
         places, real = self.places(), np.ones(len(self.input_ids), bool)
         if self.packing.masked_first is not None:
@@ -221,9 +220,9 @@ class PackedTokens:
         return np.flatnonzero(real), places[real]
 
     def places(self) -> IntArray:
-        """The flat place (row-major) of every row in the padded array. Shapes: (rows,).
+        """The flat index (row-major) of every row in the padded array. Shapes: (rows,).
 
-        Raises: ArgumentError if the tokens never were padded.
+        Raises: ArgumentError if the tokens were never padded.
         """
         if self.padded_shape is None:
             raise ArgumentError("these tokens were packed from the start and have no padded shape")
@@ -231,12 +230,12 @@ class PackedTokens:
 
 
 def token_rows(what: str, sequences: Iterable[Any]) -> list[IntArray]:
-    """Each sequence as a row of int64.
+    """Each sequence as a one-dimensional int64 array.
 
     Raises: ShapeError for a nested sequence and DTypeError for other numbers, naming the sequence.
     """
     given = list(sequences)
-    if all(type(row) is np.ndarray and row.dtype is _INT64 and row.ndim == 1 for row in given):  # what loaders give, with every batch
+    if all(type(row) is np.ndarray and row.dtype is _INT64 and row.ndim == 1 for row in given):  # the usual case: batches of a loader
         return given
     parts = [host_array(f"{what} {i}", sequence) for i, sequence in enumerate(given)]
     for i, part in enumerate(parts):
@@ -248,12 +247,12 @@ def token_rows(what: str, sequences: Iterable[Any]) -> list[IntArray]:
 def pack(input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None, numbers: Any = None) -> PackedTokens:
     """Drop the padding of padded arrays; real tokens keep their original positions, whatever the mask's pattern.
 
-    Column 0 of every row is kept even where it is masked, because pooled heads read it (as in Hugging Face); it is then
-    attended to by nobody. `numbers` names the sequences within the training step (see `Packing`).
+    Column 0 of every row is kept even where it is masked, because pooled heads read it (as in Hugging Face); no token then attends to it.
+    `numbers`: the numbers of the sequences within the training step (see `Packing`).
 
     Shapes: input_ids, attention_mask (1 or True = real), token_type_ids all (batch, longest).
-    Raises: ShapeError for other shapes; DTypeError for ids that are no integers; ArgumentError naming the row that has no real token, and
-    for a mask of other numbers than 0 and 1: one that is to be added to scores (0 and -inf) would mean the opposite.
+    Raises: ShapeError for other shapes; DTypeError for ids that are not integers; ArgumentError for a row without real tokens, naming it,
+    and for a mask with values other than 0 and 1: an additive mask (0 and -inf) would mean the opposite.
     """
     ids = host_array("input_ids", input_ids)
     if ids.ndim != 2 or ids.size == 0:
@@ -285,5 +284,8 @@ def _booleans(mask: Any) -> Any:
 
 
 def pack_mask(shape: tuple[int, ...], attention_mask: Any = None, token_type_ids: Any = None) -> PackedTokens:
-    """How padded rows that are no tokens are packed (the ids are zeros). Shapes: shape = (batch, longest), the others likewise."""
+    """`pack` for padded rows of vectors instead of token ids; the ids are zeros.
+
+    Shapes: shape = (batch, longest), the others likewise.
+    """
     return pack(np.zeros(shape, np.int64), attention_mask, token_type_ids)

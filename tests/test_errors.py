@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from minigrad import errors
+from minigrad.audit_report import Audit, AuditError, AuditRow
 from minigrad.errors import CheckpointUnavailableError, DataError, FileFormatError, InputError, MinigradError
 
 
@@ -48,3 +49,9 @@ def test_the_walk_finds_the_leaves_of_the_family() -> None:
 def test_the_place_survives() -> None:
     again = pickle.loads(pickle.dumps(DataError("a.tsv", "empty", line=3)))
     assert (again.path, again.line, again.code, str(again)) == ("a.tsv", 3, "data", "a.tsv:3: empty")
+
+
+def test_an_error_that_writes_its_own_message_survives() -> None:
+    error = AuditError(Audit(0.5, (AuditRow("w", (2,), 1.0, 0.3, "wrong"),)))
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.audit) == (str(error), error.audit)

@@ -28,11 +28,11 @@ COMMANDS = {
     "audit": "prove a model's gradient on some of your records",
     "doctor": "say what this installation is made of, and whether a GPU can be used",
 }
-"""What each command is for. Its module has DESCRIPTION and STATUS, add_arguments(parser) and run(options), which gives the exit status."""
+"""The purpose of each command. Its module has DESCRIPTION, STATUS, add_arguments(parser) and run(options), which gives the exit status."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. `arguments`: as in sys.argv[1:], which is the default."""
+    """Run one command; returns the exit status. `arguments` defaults to sys.argv[1:]."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _prepare_streams()
     options = argparse.Namespace(command="", debug=False)
@@ -41,41 +41,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _parser(arguments).parse_args(arguments, options)
             status: int = options.run(options)
         finally:
-            sys.stdout.flush()  # here, where a failure is one line, and not at exit
+            sys.stdout.flush()  # here, where a failure is reported in one line, and not at exit
     except BrokenPipeError:  # the reader (`head`) has seen enough
-        _forget_output()
+        _discard_output()
         return 2
     except KeyboardInterrupt:
-        return _end(options, "interrupted", INTERRUPTED)
+        return _fail(options, "interrupted", INTERRUPTED)
     except Exception as error:
         if options.debug:
             raise
-        _forget_output()
+        _discard_output()
         message = str(error) or type(error).__name__
         if not isinstance(error, MinigradError | OSError | MemoryError):
             message = f"{type(error).__name__}: {message}; this is a fault of minigrad, which `minigrad --debug {options.command}` shows"
-        return _end(options, message, 2)
+        return _fail(options, message, 2)
     return status
 
 
-def _end(options: argparse.Namespace, message: str, status: int) -> int:
-    line = " ".join(message.split())  # one line, however the message is laid out
-    who = f"minigrad {options.command}".rstrip()  # a command's module is loaded, which takes a while, before the command is known
+def _fail(options: argparse.Namespace, message: str, status: int) -> int:
+    line = " ".join(message.split())  # one line, even if the message has several
+    who = f"minigrad {options.command}".rstrip()  # no command yet if interrupted while its module loads
     print(f"{who}: {line}", file=sys.stderr)
     return status
 
 
 def _prepare_streams() -> None:
-    """Give a process that was started without standard streams some, so that no file of ours takes their numbers."""
+    """Open the null device for missing standard streams, so that no file of ours gets their descriptors."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as the process lives)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # labels and tables hold letters that a terminal may not know
+        sys.stdout.reconfigure(errors="replace")  # labels and tables may hold letters that the terminal cannot show
 
 
-def _forget_output() -> None:
-    """What standard output did not take must not be written again at exit."""
+def _discard_output() -> None:
+    """Discard what standard output did not accept, so that it is not written again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -83,7 +83,7 @@ def _forget_output() -> None:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser for `arguments`. Only commands that they name have theirs added: their modules load what the command works with."""
+    """The parser for `arguments`. Only commands named there get their options, because that imports all that the command works with."""
     parser = argparse.ArgumentParser(prog="python -m minigrad", description="minigrad's command line.", epilog=EXIT_STATUS)
     parser.add_argument("--version", action="version", version=f"minigrad {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error arose instead of one line about it")

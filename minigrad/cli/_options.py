@@ -1,4 +1,4 @@
-"""Options that several commands have: what computes, how records are read, and files that are written."""
+"""Options shared by several commands: device and workers, reading records, writing files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from minigrad.files import as_path
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add --device, which is "cpu" if nobody says otherwise."""
+    """Add --device, which defaults to "cpu"."""
     parser.add_argument(
         "--device", choices=DEVICES, default="cpu", help="what computes (default cpu; cuda is a GPU, auto that GPU if it can be used)"
     )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add --workers: a number, or "auto", which is the default."""
+    """Add --workers: a number or "auto", which is the default."""
     parser.add_argument(
         "--workers", type=_workers, default="auto", metavar="N", help="processes that compute (default auto: all processors)"
     )
@@ -44,9 +44,9 @@ def _workers(text: str) -> int | str:
 
 
 def add_reading(parser: argparse.ArgumentParser, label_separator: str | None = None) -> None:
-    """Add the options of which `reading` makes what `read_records` takes.
+    """Add the options that `reading` turns into arguments of `read_records`.
 
-    label_separator: what stands between labels where nobody says otherwise; None for one label a record.
+    label_separator: the default of --label-separator; None for one label per record.
     """
     parser.add_argument("--text", metavar="COLUMN", help="the column or key of the text (text)")
     parser.add_argument("--label", metavar="COLUMN", help="the column or key of the label (label)")
@@ -61,13 +61,13 @@ def add_reading(parser: argparse.ArgumentParser, label_separator: str | None = N
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
-    """Add --format and --encoding, which readers' messages name."""
+    """Add --format and --encoding, which error messages of the readers name."""
     parser.add_argument("--format", choices=FORMATS, metavar="FORMAT", help=f"where the suffix does not say it: {', '.join(FORMATS)}")
     parser.add_argument("--encoding", default="utf-8", help="of the characters in the file (utf-8)")
 
 
 def reading(options: argparse.Namespace) -> dict[str, Any]:
-    """How records are read, as `read_records` takes it."""
+    """The keyword arguments of `read_records`."""
     columns = {"text_column": options.text, "label_column": options.label, "text_b_column": options.text_b}
     return {"format": options.format, "encoding": options.encoding, "label_separator": options.label_separator, **columns}
 
@@ -76,9 +76,9 @@ def reading(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def output_file(option: str, given: str | None, *inputs: str | Path) -> Path | None:
-    """The file that an option names, if there is to be one.
+    """The output file that an option names, or None without the option.
 
-    Raises: ArgumentError if it can have no place or is one of the inputs, before anything is computed.
+    Raises: ArgumentError if it cannot be written there or is one of the inputs, before anything is computed.
     """
     if given is None:
         return None
@@ -87,12 +87,12 @@ def output_file(option: str, given: str | None, *inputs: str | Path) -> Path | N
         raise ArgumentError(f"{option}: {path.parent} is no directory")
     if os.path.exists(path) and not os.path.isfile(path):
         raise ArgumentError(f"{option}: {path} exists and is not a regular file")
-    check_apart(option, path, *inputs)
+    check_not_input(option, path, *inputs)
     return path
 
 
-def check_apart(option: str, path: Path, *inputs: str | Path) -> None:
-    """Raises: ArgumentError for a file to write that is one of the files to read, or leads to it."""
+def check_not_input(option: str, path: Path, *inputs: str | Path) -> None:
+    """Raises: ArgumentError if the output file is one of the inputs, or a link to one."""
     for given in inputs:
         if os.path.exists(path) and os.path.exists(given) and os.path.samefile(path, given):
             raise ArgumentError(f"{option}: {path} is the input: name another file, so that the original stays")
@@ -100,7 +100,7 @@ def check_apart(option: str, path: Path, *inputs: str | Path) -> None:
 
 @contextmanager
 def writing(path: Path, failure: str = "cannot be written") -> Iterator[None]:
-    """Inside, something is written to a file or directory. Raises: DataError (write-failed) for an OSError."""
+    """Wraps code that writes to a file or directory. Raises: DataError (write-failed) for an OSError."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Two files of predictions for the same records, read side by side.
+"""Reads two files of predictions for the same records side by side.
 
-A comparison is only worth something if both models were asked the same questions. So the files are walked together, and the first record
-that is not the same in both ends the reading, with both places named.
+A comparison is only meaningful if both models got the same records. So the files are read in step, and the first record that differs ends
+the reading with an error that names both places.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from minigrad.train.metrics.probabilities import SUM_TOLERANCE
 from minigrad.train.not_finite import number
 from minigrad.train.predictions import GOLD, PREDICTION, Row, TaskName, read_rows
 
-SAME = ("text", "text_b", "label", "labels", "tags")
+COMPARED_FIELDS = ("text", "text_b", "label", "labels", "tags")
 """The fields of a record that must be equal in both files."""
 
 
 @dataclass
 class Side:
-    """What one model said: class names, rows of them, numbers or rows of tags; and the probabilities of one class for each record, where
-    the file has them."""
+    """One model's predictions: class names, lists of them, numbers or lists of tags; and each record's class probabilities, if given."""
 
     path: Path
     predictions: list[Any] = field(default_factory=list)
@@ -44,7 +43,7 @@ class Side:
 
 @dataclass
 class Pair:
-    """The same records with the predictions of two models. `gold` are the labels; `groups` those of the column asked for, or empty."""
+    """The same records with the predictions of two models. `gold`: the labels; `groups`: the values of the --group column, or empty."""
 
     task: TaskName
     a: Side
@@ -54,10 +53,10 @@ class Pair:
 
 
 def read_pair(a: Path, b: Path, group: str | None) -> Pair:
-    """Two files of predictions of records with labels. group: a column to keep as the group of each record.
+    """Read two files of predictions for labelled records. group: the column that gives the group of each record.
 
     Raises:
-        DataError: a file cannot be read, a line is no prediction, or the records are not the same; names file and line.
+        DataError: a file cannot be read, a line is not a prediction, or the records are not the same; names file and line.
     """
     pair: Pair | None = None
     for one, other in zip_longest(read_rows(a), read_rows(b)):
@@ -65,7 +64,7 @@ def read_pair(a: Path, b: Path, group: str | None) -> Pair:
             longer, shorter = (other, a) if one is None else (one, b)
             message = f"{shorter} ends before this record; both files must hold the same records"
             raise DataError(longer.path, message, line=longer.line, code="mismatch")
-        for name in SAME:
+        for name in COMPARED_FIELDS:
             if one.fields.get(name) != other.fields.get(name):
                 raise DataError(
                     one.path,
@@ -94,7 +93,7 @@ def _answer(row: Row, name: str, task: TaskName) -> Any:
 
 
 def _add(side: Side, row: Row, pair: Pair) -> None:
-    """One more prediction, and its probabilities if the file has them."""
+    """Add a prediction, and its probabilities if the file has them."""
     prediction = _answer(row, PREDICTION[pair.task], pair.task)
     if pair.task == "token classification" and len(prediction) != len(pair.gold[-1]):
         raise row.error(f"there are {len(pair.gold[-1])} tags and {len(prediction)} predicted ones; each word has one of both")

@@ -1,4 +1,4 @@
-"""`python -m minigrad audit`: a classifier's gradient against the change of its real loss, on some of your records."""
+"""`python -m minigrad audit`: compare a classifier's gradient with the change of its real loss, on some of your records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.audit import audit
-from minigrad.audit_report import Audit, AuditError
+from minigrad.audit_report import AuditError
 from minigrad.cli._options import add_format
 from minigrad.data import LabelMap, Record, Tokenizer, read_records
 from minigrad.errors import ArgumentError
@@ -51,10 +51,8 @@ def run(options: argparse.Namespace) -> int:
     batch = examples.loader.batch(np.arange(len(chosen)))
     inputs = {"input_ids": batch.tokens, "labels": batch.labels}
     model.train(not options.no_dropout)
-    found: Audit
     try:
-        found = audit(model, inputs, seed=options.seed, progress=partial(tqdm, disable=None))
-        status = 0
+        found, status = audit(model, inputs, seed=options.seed, progress=partial(tqdm, disable=None)), 0
     except AuditError as error:
         found, status = error.audit, 1
     print(found)
@@ -63,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _classifier(directory: Path, layers: int | None, records: list[Record]) -> tuple[Any, Task]:
-    """The model with its own labels if the file uses them, else with a new head for the file's labels."""
+    """The model with its own labels if they cover the file's, else with a new head for the file's labels."""
     kind = "sequence-classification"
     model = load(directory, kind, num_hidden_layers=layers)
     own = LabelMap(tuple(model.config.id2label[i] for i in range(model.config.num_labels)))

@@ -27,18 +27,18 @@ DESCRIPTION = (
 )
 STATUS = ""
 
-SHOWN = {
+DEFAULT_SCORES = {
     "classification": ("accuracy", "f1_macro", "mcc", "log_loss"),
     "multi-label classification": ("subset_accuracy", "f1_micro", "f1_macro"),
     "regression": ("rmse", "mae", "pearson", "spearman"),
     "token classification": ("entity_f1", "entity_precision", "entity_recall", "token_accuracy"),
 }
-"""The scores shown where --metric names none. The first is also the one that --group divides."""
+"""The scores shown without --metric. The first is also the one shown by --group."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric and what it takes for each model."""
+    """A metric and its arguments for each model."""
 
     metric: Metric
     a: Sequence[Any]
@@ -101,7 +101,7 @@ def _scores(pair: Pair) -> dict[str, Score]:
             entities, tags = (
                 [count(pair.gold, predicted)[1] for predicted in sides] for count in (metrics.entity_counts, metrics.tag_counts)
             )
-            # Scores of pooled counts need no types: a tenth of the numbers to draw from.
+            # Micro-averaged scores need no counts per type: a tenth of the numbers to resample.
             micro = [(counts.sum(axis=1, keepdims=True),) for counts in entities]
             return {
                 "entity_f1": Score(metrics.entity_f1, *micro),
@@ -144,7 +144,7 @@ def _multi_label_scores(pair: Pair) -> dict[str, Score]:
 
 def _chosen(metric: str | None, pair: Pair, scores: dict[str, Score]) -> list[str]:
     if metric is None:
-        return [name for name in SHOWN[pair.task] if name in scores]
+        return [name for name in DEFAULT_SCORES[pair.task] if name in scores]
     if metric not in scores:
         need = "; log_loss and roc_auc need probabilities in both files" if metric in ("log_loss", "roc_auc") else ""
         raise ArgumentError(f"--metric {quoted(metric)} is none of {pair.task} here: {listing(scores)}{need}")
@@ -152,9 +152,9 @@ def _chosen(metric: str | None, pair: Pair, scores: dict[str, Score]) -> list[st
 
 
 def _test(pair: Pair) -> McNemar | None:
-    """McNemar's test of the records that are right; numbers are neither right nor wrong.
+    """McNemar's test of which records are right; None for numbers, which are neither right nor wrong.
 
-    Of tags it takes whole sentences: whether the words of one are right is not independent.
+    Of tags it takes whole sentences, because the words of a sentence are not independent.
     """
     if pair.task == "regression":
         return None

@@ -1,4 +1,4 @@
-"""`python -m minigrad convert`: a checkpoint of any format that minigrad reads, written as safetensors that everybody reads."""
+"""`python -m minigrad convert`: write a checkpoint of any format that minigrad reads as safetensors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _model(source: Path, head: str | None) -> Any:
-    """The model, if its file holds all of it."""
+    """The model. Raises: WeightFileError if the checkpoint lacks a part of it."""
     found = forecast(source, head)
     if missing := found.report.newly_initialised:
         message = f"does not hold {listing(missing)} of {found.cls.__name__}; choose another --head, such as base"

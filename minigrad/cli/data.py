@@ -1,4 +1,4 @@
-"""`python -m minigrad data`: look data files through, divide one into splits, and write one in another format."""
+"""`python -m minigrad data`: check data files, divide one into splits, or write one in another format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from minigrad.cli._options import add_reading, check_apart, output_file, reading, writing
+from minigrad.cli._options import add_reading, check_not_input, output_file, reading, writing
 from minigrad.data import Tokenizer
 from minigrad.data.inspection import check_files
 from minigrad.data.progress import progress_bar
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "check",
         help="say what may spoil training: copies, conflicts, leaks between splits, faulty texts",
         description="Prints sizes, the balance of labels, and what was found wrong with the first places of each kind. "
-        "Exit status 1 if a text stands in two splits or with different labels.",
+        "Exit status 1 if a text occurs in two splits or with different labels.",
     )
     check.add_argument("files", nargs="*", metavar="FILE", help="data files; each is a split, named by its file name without suffix")
     check.add_argument(
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "convert",
         help="write a data file in another format",
         description=f"Reads {', '.join(FORMATS)} and writes {', '.join(WRITERS)}. For .conll, a text that comes without words "
-        "is divided at white space and around every sign that is no letter or digit.",
+        "is divided at white space and around every character that is not a letter or digit.",
     )
     convert.add_argument("source", metavar="SRC", help="the data file to read")
     convert.add_argument("target", metavar="DST", help=f"the file to write, whose suffix says the format: {', '.join(WRITERS)}")
@@ -156,12 +156,12 @@ def _files(options: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def _stacked(charts: Sequence[str]) -> str:
-    """One SVG with all charts, one under the other."""
+    """One SVG with all charts, one below the other."""
     parts, height = [], 0.0
     for chart in charts:
         parts.append(chart.replace("<svg ", f'<svg y="{height:g}" ', 1))
         size = re.search(r' width="([\d.]+)" height="([\d.]+)"', chart)
-        assert size is not None  # every chart of ours says its size
+        assert size is not None  # all our charts state their size
         width, height = float(size[1]), height + float(size[2])
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}">\n{"".join(parts)}</svg>\n'
 
@@ -180,7 +180,7 @@ def _split(options: argparse.Namespace) -> int:
         if name not in shares and os.path.lexists(other := output / f"{name}{suffix}"):
             raise ArgumentError(f"{other} is of another division, and its records would be in the new files too: remove it")
     for target in targets.values():
-        check_apart("--output", target, options.file)
+        check_not_input("--output", target, options.file)
         _check_target(target, options.force)
     with warnings.catch_warnings(record=True) as notices:
         warnings.simplefilter("always")
@@ -208,7 +208,7 @@ def _split(options: argparse.Namespace) -> int:
 
 
 def _shares(text: str) -> dict[str, float]:
-    """Raises: ArgumentError for anything but two or three numbers above 0."""
+    """The share of each split. Raises: ArgumentError for anything but two or three numbers above 0."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
@@ -219,7 +219,7 @@ def _shares(text: str) -> dict[str, float]:
 
 
 def _suffix(options: argparse.Namespace) -> str:
-    """Of the files to write: that of the format that was read, or .jsonl where nothing writes it."""
+    """The suffix of the output files: that of the input's format, or .jsonl if it cannot be written."""
     suffix = Path(options.file).suffix.lower()
     if options.format is not None and SUFFIXES.get(suffix) != options.format:
         suffix = f".{options.format}"
@@ -233,7 +233,7 @@ def _convert(options: argparse.Namespace) -> int:
     target = Path(options.target)
     if target.suffix.lower() not in WRITERS:
         raise ArgumentError(f"DST must end in one of {listing(WRITERS)}, got {quoted(target.name)}")
-    check_apart("DST", target, options.source)
+    check_not_input("DST", target, options.source)
     _check_target(target, options.force)
     records = _FileRecords(options, words=SUFFIXES[target.suffix.lower()] == "conll")
     write_records(target, records, label_separator=options.label_separator)
@@ -242,10 +242,10 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 class _FileRecords(Sequence[Record]):
-    """The records of a file, read from it each time that somebody walks over them: a file larger than memory can be written again."""
+    """The records of a file, which is read again on each iteration, so that it may be larger than memory."""
 
     def __init__(self, options: argparse.Namespace, words: bool) -> None:
-        """words: divide texts with entities into words where the file does not."""
+        """words: split texts with entities into words if the file does not."""
         self._options, self._words = options, words
         self._read = 0
 
@@ -260,7 +260,7 @@ class _FileRecords(Sequence[Record]):
         return next(islice(self, place, None))
 
     def __len__(self) -> int:
-        """How many were read the last time."""
+        """The number of records read in the last iteration."""
         return self._read
 
     def __bool__(self) -> bool:

@@ -1,7 +1,6 @@
 """`python -m minigrad doctor`: what this installation is made of, and whether a GPU can be used.
 
-It is asked when something is wrong, so each answer stands for itself: a question that fails is answered by its error, and the next one
-is asked.
+It is run when something is broken, so the answers are independent: one that cannot be found is replaced by its error, and the next follows.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ DESCRIPTION = (
 STATUS = "Always 0: what is missing is in what it prints."
 
 SIZE = 64
-"""Rows and columns of the matrices that are multiplied to see what works; every format holds the result exactly."""
+"""Rows and columns of the matrices multiplied as a test; every format holds the result exactly."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def examination() -> dict[str, Any]:
-    """Every answer by its question, of kinds that JSON has. Raises nothing."""
+    """All answers by name, as values that JSON can hold. Raises nothing."""
     found = probe()
     return {
         "minigrad": __version__,
@@ -81,7 +80,7 @@ def examination() -> dict[str, Any]:
 def _answer(question: Callable[[], Any]) -> Any:
     try:
         return question()
-    except Exception as error:  # whatever is broken is what somebody wants to see
+    except Exception as error:  # whatever is broken is what the user wants to see
         return f"failed: {told(error)}"
 
 
@@ -93,7 +92,7 @@ def _installed(package: str) -> str:
 
 
 def _blas() -> str:
-    """The library behind NumPy's products, as NumPy was built with it, and its threads where it can be asked."""
+    """The BLAS library that NumPy was built with, and its number of threads if it can be queried."""
     built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     threads = [library.get() for library in openblas_libraries()]
     counted = f", {threads[0]} thread{'s' * (threads[0] != 1)}" if threads else ""

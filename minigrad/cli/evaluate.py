@@ -1,4 +1,4 @@
-"""`python -m minigrad evaluate`: how good a trained model is on a file of records with labels."""
+"""`python -m minigrad evaluate`: score a trained model on a file of labelled records."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     records = read_records(options.data, **reading(options) | {"label_separator": task.label_separator})
     check_column(records, options.group)
     max_length = options.max_length
-    if max_length is None and (config := config_of_best(directory)) is not None:  # so that the figures are those of the run
+    if max_length is None and (config := config_of_best(directory)) is not None:  # so that the scores are those of the run
         max_length = config.data.max_length
         if isinstance(task, TokenClassification):
             task.stride = config.data.stride

@@ -1,4 +1,4 @@
-"""`python -m minigrad info`: what a model directory holds and what loading it would read, from configuration and headers alone."""
+"""`python -m minigrad info`: what a model directory holds and what would be loaded, from configuration and headers alone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _sentences(directory: Path) -> str:
 
 
 def _files(directory: Path) -> dict[str, int]:
-    """The files by names that minigrad looks for, and the shards and data files beside them, with their sizes."""
+    """The sizes of the files that minigrad looks for by name, and of shards and data files beside them."""
     known = {CONFIG_NAME, TENSORFLOW_CONFIG_NAME, MODULES_NAME, *READERS, *TOKENIZER_FILES}
     found = {}
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):

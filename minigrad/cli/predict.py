@@ -1,4 +1,4 @@
-"""`python -m minigrad predict`: a pipeline over texts of the command line or of a file, one JSON object for each."""
+"""`python -m minigrad predict`: run a pipeline on texts from the command line or a file; prints a JSON object for each."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     output = output_file("--output", options.output, *_inputs(options))
     if output is not None and output.suffix.lower() != ".jsonl":
         raise ArgumentError(f"--output must end in .jsonl, as JSON lines are what is written, got {quoted(output.name)}")
-    # Before a model is loaded: a file that cannot be read is refused at once, and how long the rest will take can be told.
+    # Counted before a model is loaded: an unreadable file is refused at once, and progress can say how long the rest will take.
     total = 0 if options.data == "-" else sum(1 for _ in _records(options))
     records = _records(options)
     first = next(records, None)
@@ -76,11 +76,11 @@ def run(options: argparse.Namespace) -> int:
         raise DataError("<stdin>", "holds no texts", code="empty-file")
     if options.task == "question-answering":
         _questions(options.question, [first])
-    chosen = {"max_length": options.max_length, "workers": options.workers, "device": options.device}
-    predict = pipeline(options.task, options.model, **chosen, **_options(options))
+    own = _options(options)
+    predict = pipeline(options.task, options.model, max_length=options.max_length, workers=options.workers, device=options.device, **own)
     if options.max_length is not None:
         check_length(predict.model, options.max_length)
-    # Escaped where standard output could not take a letter: half of a JSON text is none.
+    # Escape letters that standard output cannot encode: it would replace them and change the text.
     escaped = output is None and "utf" not in (sys.stdout.encoding or "").lower()
     inputs = _Inputs(chain([first], records), total, options.task == "text-classification")
     lines = (_line(text, prediction, escaped) for text, prediction in _predictions(options, predict, inputs))
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _inputs(options: argparse.Namespace) -> list[str]:
-    """The files that are read; standard input may be one, too."""
+    """The files that are read, which may include standard input."""
     return [] if options.data is None else ["/dev/stdin" if options.data == "-" else options.data]
 
 
@@ -105,25 +105,25 @@ def _option(name: str) -> str:
 
 
 def _check_source(options: argparse.Namespace) -> None:
-    """Raises: ArgumentError for what says how to read a file where none is read."""
+    """Raises: ArgumentError for options on how to read a file, if none is read."""
     if options.data == "-" and options.format not in (None, "jsonl"):
         message = "--data - reads a text a line, or with --format jsonl an object a line"
         raise ArgumentError(f"{message}: for {options.format} save it as a file, and name that")
     if options.data in (None, "-"):
         for name in ("text_column", "text_b_column", "encoding", *(["format"] if options.data is None else [])):
-            if getattr(options, name) not in (None, "utf-8"):  # which all is taken for
+            if getattr(options, name) not in (None, "utf-8"):  # the defaults
                 raise ArgumentError(f"{_option(name)} belongs to --data FILE")
 
 
 def _check_characters(name: str, given: str | Sequence[str]) -> None:
-    """Raises: ArgumentError for bytes that are no UTF-8, which Python hands over as half of a surrogate pair each."""
+    """Raises: ArgumentError for bytes that are not UTF-8, each of which Python represents as a lone surrogate."""
     for text in [given] if isinstance(given, str) else given:
         if (at := surrogate_at(text)) is not None:
             raise ArgumentError(f"--{name}: {quoted(text)} is not UTF-8 from character {at} on")
 
 
 def _records(options: argparse.Namespace) -> Iterator[Record]:
-    """The texts to predict, one after another: a file may be larger than the memory. Raises: DataError."""
+    """The records to predict, streamed, as a file may be larger than memory. Raises: DataError."""
     if options.text is not None:
         return (Record(text, None, "--text", number, {}) for number, text in enumerate(options.text, start=1))
     if options.data == "-":
@@ -139,12 +139,12 @@ def _records(options: argparse.Namespace) -> Iterator[Record]:
 
 
 class _Inputs(Iterator[Any]):
-    """Records as a pipeline reads them one after another. total: how many there are, 0 if nobody knows; pairs: with their second texts."""
+    """The inputs of a pipeline from records, one after another. total: their number, 0 if unknown; pairs: include second texts."""
 
     def __init__(self, records: Iterator[Record], total: int, pairs: bool) -> None:
         self.records, self._total, self._pairs = records, total, pairs
         self.waiting: deque[Record] = deque()
-        """Those that were read and have no answer yet."""
+        """The records that were read but have no answer yet."""
         self._answered = 0
 
     def __next__(self) -> Any:
@@ -156,17 +156,17 @@ class _Inputs(Iterator[Any]):
         return self._total
 
     def answered(self) -> Record:
-        """The next one, which has its answer."""
+        """Remove and return the first record without an answer, which has one now."""
         self._answered += 1
         return self.waiting.popleft()
 
     def number(self, number: int) -> Record:
-        """The one that the pipeline calls so."""
+        """The record that has this number in the pipeline."""
         return self.waiting[number - self._answered]
 
 
 def _predictions(options: argparse.Namespace, predict: Any, inputs: _Inputs) -> Iterator[tuple[str, Any]]:
-    """Each text and what the model makes of it. Tasks that take one text at a time read as they go; the others need all texts at once.
+    """Each text with its prediction. Tasks that take one text at a time are streamed; the others need all texts at once.
 
     Raises: DataError naming the place of a text that cannot be used; whatever else the pipeline raises.
     """
@@ -186,7 +186,7 @@ def _predictions(options: argparse.Namespace, predict: Any, inputs: _Inputs) -> 
 
 
 def _questions(question: str | None, records: Sequence[Record]) -> list[str]:
-    """Of each record: the one for all of them, or that of its column."""
+    """The question of each record: `question` if given, else that of its column."""
     if question is not None:
         return [question] * len(records)
     questions = [own for record in records if isinstance(own := record.fields.get("question"), str)]

@@ -1,4 +1,4 @@
-"""`python -m minigrad report`: what became of a training run, as one page."""
+"""`python -m minigrad report`: write a training run's report, as one page."""
 
 from __future__ import annotations
 

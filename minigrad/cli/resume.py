@@ -1,4 +1,4 @@
-"""`python -m minigrad resume`: go on with a run that was interrupted or killed, as if nothing had happened."""
+"""`python -m minigrad resume`: continue an interrupted or killed run, as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     if any(text.partition("=")[0].strip() == "output.directory" for text in options.set):
         raise ArgumentError(f"--set output.directory: a run goes on where it is, in {directory}; copy or move that, and resume it there")
     config = RunConfig.from_toml(directory / CONFIG_NAME, options.set)
-    config = replace(config, output=replace(config.output, directory=str(directory)))  # which may have moved
+    config = replace(config, output=replace(config.output, directory=str(directory)))  # the directory may have moved
     words = ["--force"] * options.force + [word for text in options.set for word in ("--set", text)]
     command = ["python", "-m", "minigrad", "resume", options.directory, *words]
     return finished(Run(config, command).fit(resume=True, force=options.force), config)

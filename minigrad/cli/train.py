@@ -1,4 +1,4 @@
-"""`python -m minigrad train`: a whole fine-tuning from a file that describes it."""
+"""`python -m minigrad train`: fine-tune a model as described by a file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def finished(result: TrainingResult, config: RunConfig) -> int:
-    """Say how it ended; the exit status."""
+    """Print how the training ended; returns the exit status."""
     directory = config.output.directory
     if result.exit_code:
         print(f"interrupted after step {result.step}, which is saved; go on with: python -m minigrad resume {directory}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""The character map of SentencePiece: a check that looking it up can neither leave its arrays nor blow up a text.
+"""Checks the character map of SentencePiece: no lookup may leave its arrays or blow up a text.
 
 The map is a double-array trie over bytes, followed by the replacements, NUL-terminated UTF-8. It comes as a binary blob inside
-tokenizer.json, and the library walks it without looking back: an offset past the end ends the process' patience, not just a call.
+tokenizer.json. In the library, an offset past the end is a panic, which `except Exception` does not catch.
 
 Source: the trie's layout is that of darts-clone; SentencePiece's `precompiled_charsmap` puts four bytes with the trie's size before it.
 """
@@ -20,7 +20,7 @@ MAX_REPLACEMENT_BYTES = 128
 
 
 def charsmap_fault(encoded: Any) -> str:
-    """What is wrong with a map in base64; nothing for a sound one."""
+    """What is wrong with a base64-encoded map; "" if nothing is."""
     if not isinstance(encoded, str) or len(encoded) > MAX_BASE64_CHARS:
         return "no string of sensible length"
     try:
@@ -41,10 +41,10 @@ def charsmap_fault(encoded: Any) -> str:
 
 
 def _trie_fault(units: np.ndarray[Any, np.dtype[np.int64]], replacements: bytes) -> str:
-    """Every step from every unit stays inside, and every value is the start of a short replacement.
+    """Check that every step from every unit stays inside, and that every value is the start of a short replacement.
 
-    A unit holds a label (low byte), a flag "a word ends here" (bit 8) and the distance to its children (upper bits, times 256
-    where bit 9 is set); with bit 31 it is a value. The children of the unit at p lie at p ^ distance ^ byte.
+    A unit holds a label (low byte), a flag "a word ends here" (bit 8) and the distance to its children (upper bits, times 256 if bit 9 is
+    set); with bit 31 it is a value. The children of the unit at p lie at p ^ distance ^ byte.
     """
     position = np.arange(len(units))
     inner = units < 2**31

@@ -1,8 +1,8 @@
-"""The parts that a tokenizer may be made of: an allow-list of types and of their fields, checked before the library sees a file.
+"""The components a tokenizer may have: an allow-list of types and their fields, checked before the library sees a file.
 
-A tokenizer.json can describe any pipeline, regular expressions included, and it comes from anyone. The parts listed here are data
-only, and none takes more than linear time or lets a text grow without bound. Every other type is refused by its name, and
-so is every field that is not listed: what is not understood is not run.
+A tokenizer.json can describe any pipeline, regular expressions included, and is untrusted. The components listed here are data only, and
+none takes more than linear time or lets a text grow without bound. Every other type and every field that is not listed is refused by name:
+what is not understood is not run.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from minigrad.data._charsmap import charsmap_fault
 from minigrad.errors import TokenizerError
 from minigrad.files import json_type, listing, quoted, surrogate_at
 
-# The time for a word grows with its square; BERT uses 100.
+# WordPiece's time is quadratic in the length of a word; BERT uses 100.
 MAX_WORD_CHARS = 1000
-# A normalizer's replacement for one character or run; published files put in a space or nothing.
+# Of a normalizer's pattern and its replacement; published files insert a space or nothing.
 MAX_REPLACEMENT_CHARS = 16
 MAX_SEQUENCE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a component: what it must be, in words and as a test."""
+    """One field of a component: what its value must be, in words and as a predicate."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -37,7 +37,7 @@ def _text(value: Any, shortest: int, longest: int) -> bool:
 
 
 def _pattern(value: Any) -> bool:
-    """A plain string, or the one regular expression of published files, which joins spaces."""
+    """Whether `value` is a plain string, or the one regular expression in published files, which joins spaces."""
     return value == {"Regex": " {2,}"} or (
         isinstance(value, dict) and list(value) == ["String"] and _text(value["String"], 1, MAX_REPLACEMENT_CHARS)
     )
@@ -82,7 +82,7 @@ COMPONENTS: dict[str, dict[str, dict[str, Field]]] = {
     },
 }
 _TEXT_NORMALIZERS = ("Precompiled", "Replace", "Strip", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "Sequence")
-# What may stand beside which model. None: the part may be absent.
+# The components allowed with each model. None: the component may be absent.
 PIPELINES: dict[str, dict[str, tuple[str | None, ...]]] = {
     "WordPiece": {"normalizer": ("BertNormalizer",), "pre_tokenizer": ("BertPreTokenizer",), "decoder": ("WordPiece",)},
     "BPE": {"normalizer": (None, *_TEXT_NORMALIZERS), "pre_tokenizer": ("ByteLevel",), "decoder": ("ByteLevel",)},
@@ -94,7 +94,7 @@ PIPELINES: dict[str, dict[str, tuple[str | None, ...]]] = {
 }
 _PARTS_OF_SEQUENCE = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
 
-# The models' fields other than vocab, merges and the unknown token, each with what an absent field means.
+# The models' fields other than vocab, merges and the unknown token, each with its default.
 MODELS: dict[str, dict[str, tuple[Field, Any]]] = {
     "WordPiece": {
         "continuing_subword_prefix": (Field('"##"', lambda value: value == "##"), "##"),
@@ -104,7 +104,7 @@ MODELS: dict[str, dict[str, tuple[Field, Any]]] = {
         ),
     },
     "BPE": {
-        "dropout": (Field("null: encoding is no game of chance", lambda value: value is None), None),
+        "dropout": (Field("null: encoding must not be random", lambda value: value is None), None),
         "continuing_subword_prefix": (Field('null or ""', lambda value: value in (None, "")), None),
         "end_of_word_suffix": (Field('null or ""', lambda value: value in (None, "")), None),
         "fuse_unk": (_FLAG, False),
@@ -117,7 +117,7 @@ _VOCABULARY_FIELDS = {"WordPiece": {"unk_token"}, "BPE": {"unk_token", "merges"}
 
 
 def model_type(path: Path, description: dict[str, Any]) -> str:
-    """The kind of the model, which files of old versions of the library do not name."""
+    """The model's type, inferred for files of old library versions, which do not state it."""
     model = description.get("model")
     if not isinstance(model, dict):
         raise _unsupported(path, f"model must be an object, found {json_type(model)}")
@@ -129,7 +129,7 @@ def model_type(path: Path, description: dict[str, Any]) -> str:
 
 
 def checked_model(path: Path, model: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The settings of `model`, its vocabulary apart, with absent ones filled in."""
+    """The settings of `model`, except its vocabulary, with defaults for absent ones."""
     unknown = set(model) - set(MODELS[kind]) - _VOCABULARY_FIELDS[kind] - {"type", "vocab"}
     if unknown:
         raise _unsupported(path, f"model has the field(s) {listing(sorted(unknown))}, which minigrad does not know")
@@ -142,7 +142,7 @@ def checked_model(path: Path, model: dict[str, Any], kind: str) -> dict[str, Any
 
 
 def checked_component(path: Path, section: str, value: Any, kind: str) -> Any:
-    """The section `value` of a pipeline around a model of type `kind`, every part of it allowed and every field checked."""
+    """The section `value` of a pipeline around a model of type `kind`, after checking that every part is allowed and every field valid."""
     allowed = PIPELINES[kind][section]
     if value is None and None in allowed:
         return None
@@ -176,18 +176,18 @@ def _checked_part(path: Path, section: str, value: Any, where: str, allowed: tup
     return value
 
 
-def checked_layout(path: Path, section: Any, layouts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Refuse a post-processor that puts the special tokens anywhere else than the models expect them."""
-    if section not in layouts:
+def checked_post_processor(path: Path, section: Any, allowed: list[dict[str, Any]]) -> dict[str, Any]:
+    """The post-processor `section`. Refuses one that puts special tokens anywhere but where the models expect them."""
+    if section not in allowed:
         kind = section.get("type") if isinstance(section, dict) else None
         raise _unsupported(path, f"post_processor, of type {quoted(kind)}, must frame texts with cls_token and sep_token and their ids")
-    return layouts[layouts.index(section)]  # ours: the file's is equal to it even with false for 0
+    return allowed[allowed.index(section)]  # ours: the file's compares equal even with false for 0
 
 
-def layouts(cls: tuple[str, int], sep: tuple[str, int]) -> list[dict[str, Any]]:
-    """Every accepted post-processor: `[CLS] a [SEP]`, for a pair `[CLS] a [SEP] b [SEP]` or `<s> a </s></s> b </s>`.
+def post_processors(cls: tuple[str, int], sep: tuple[str, int]) -> list[dict[str, Any]]:
+    """All accepted post-processors: `[CLS] a [SEP]`, for a pair `[CLS] a [SEP] b [SEP]` or `<s> a </s></s> b </s>`.
 
-    The first is BERT's, the second RoBERTa's.
+    The first in the list is BERT's, the second RoBERTa's.
     """
     ends = {"sep": list(sep), "cls": list(cls)}
     flags = [(trim, prefix) for trim in (True, False) for prefix in (False, True)]

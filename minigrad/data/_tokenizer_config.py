@@ -27,20 +27,20 @@ ROBERTA_TOKENS = {
 SPECIAL_TOKENS = {"WordPiece": BERT_TOKENS, "BPE": ROBERTA_TOKENS, "Unigram": ROBERTA_TOKENS}
 ROLES = tuple(ROBERTA_TOKENS)
 EXTRA_KEYS = ("extra_special_tokens", "additional_special_tokens")
-"""What transformers 5, and what earlier versions call the special tokens without a role."""
+"""The key of special tokens without a role, in transformers 5 and in earlier versions."""
 CONFIG_NAME = "tokenizer_config.json"
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", CONFIG_NAME, "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
-"""Every file of a tokenizer that is read."""
-# transformers never writes these two, and opens what they name where the directory lacks the file.
+"""All files of a tokenizer that are read."""
+# transformers never writes these keys, but opens the files they name if the directory lacks them.
 FILE_KEYS = {"vocab_file": ("vocab.txt", "vocab.json", "sentencepiece.bpe.model"), "merges_file": ("merges.txt",)}
 SIDES = ("right", "left")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the files say of a tokenizer beyond its pipeline."""
+    """A tokenizer's settings beyond its pipeline."""
 
     special_tokens: dict[str, str]
     extra_special_tokens: tuple[str, ...] = ()
@@ -48,11 +48,11 @@ class Settings:
     model_max_length: int | None = None
     truncation_side: str = "right"
     padding_side: str = "right"
-    """Kept for others: here nothing is padded."""
+    """Kept only to be saved again: minigrad does not pad."""
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """tokenizer_config.json, with the special tokens of special_tokens_map.json, which older files keep there."""
+    """tokenizer_config.json, with the special tokens from special_tokens_map.json, where older versions keep them."""
     path = directory / CONFIG_NAME
     config = vocabularies.read_object(path) if path.exists() else {}
     for key, names in FILE_KEYS.items():
@@ -86,17 +86,18 @@ def settings_of(path: Path, config: dict[str, Any], special: dict[str, str], ext
 
 
 def role_tokens(config: dict[str, Any]) -> dict[str, str]:
-    """The special tokens that the files name, by role."""
-    return {role: str(_spelling(config[role])) for role in ROLES if config.get(role) is not None}
+    """The special tokens stated in the files, by role."""
+    tokens = {role: config[role] for role in ROLES if config.get(role) is not None}
+    return {role: str(token["content"] if isinstance(token, dict) else token) for role, token in tokens.items()}
 
 
 def rules_of(config: dict[str, Any], role: str) -> dict[str, Any] | None:
-    """How the token of a role is matched, where the files say it."""
+    """The matching rules of a role's token, if the files state them."""
     return config[role] if isinstance(config.get(role), dict) else None
 
 
 def extra_special_tokens(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The special tokens without a role, each with its matching rules, in their order."""
+    """The special tokens without a role, in order, each with its matching rules."""
     found: dict[str, dict[str, Any]] = {}
     for key in EXTRA_KEYS:
         stated = config.get(key) or []
@@ -111,15 +112,15 @@ def extra_special_tokens(path: Path, config: dict[str, Any]) -> list[dict[str, A
 
 
 def read_added_tokens(directory: Path, config: dict[str, Any], stated: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The added tokens: those `stated` in tokenizer.json, with those of tokenizer_config.json, or of added_tokens.json in older files.
+    """The added tokens: those `stated` in tokenizer.json, and those of tokenizer_config.json, or of added_tokens.json in older directories.
 
-    Of a token that stands twice, tokenizer_config.json is believed most, added_tokens.json least.
+    If a token is stated twice, tokenizer_config.json takes precedence over tokenizer.json, and that over added_tokens.json.
     """
     path, decoder = directory / CONFIG_NAME, config.get("added_tokens_decoder")
     if decoder is not None:
         if not isinstance(decoder, dict) or not all(isinstance(token, dict) for token in decoder.values()):
             raise TokenizerError(path, "added_tokens_decoder must be an object with id: token", code="vocab-invalid")
-        # An id that is no number stays what it is, for the check to refuse.
+        # An id that is not a number is kept as it is, for the check to refuse.
         tokens = [{**token, "id": int(key) if key.isascii() and key.isdigit() and len(key) < 10 else key} for key, token in decoder.items()]
         return _merged(directory / "tokenizer.json", stated, vocabularies.check_added(path, tokens, "added_tokens_decoder"))
     path = directory / "added_tokens.json"
@@ -142,18 +143,14 @@ def _merged(path: Path, weaker: list[dict[str, Any]], stronger: list[dict[str, A
 
 
 def _content(path: Path, token: Any, role: str) -> str:
-    """A special token is stated as a string, or as an object with its content and its matching rules."""
+    """The content of a special token, which is a string or an object with content and matching rules."""
     if isinstance(token, dict):
         return str(vocabularies.get(path, token, "content", str, "a string", role))
     return str(vocabularies.get(path, {role: token}, role, str, "a string"))
 
 
-def _spelling(token: Any) -> Any:
-    return token["content"] if isinstance(token, dict) else token
-
-
 def _max_length(path: Path, config: dict[str, Any]) -> int | None:
-    """None for any length, for which transformers writes 10**30. The first files said max_len."""
+    """The maximum length; None if unlimited, for which transformers writes 10**30. The first versions called the key max_len."""
     key = "model_max_length" if config.get("model_max_length") is not None else "max_len"
     length = vocabularies.get(path, config, key, (int, float, type(None)), "a number")
     return None if length is None or not 0 < length < 2**31 or length != int(length) else int(length)

@@ -1,4 +1,4 @@
-"""A tokenizer as the files that other programs read: tokenizer.json, and the plainer ones of older versions."""
+"""Serialises a tokenizer to the files that other programs read: tokenizer.json, and the simpler ones of older versions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from minigrad.data._tokenizer_config import Settings
 from minigrad.data._tokenizer_files import BYTE_LEVEL_KEYS, NORMALIZER_KEYS
 from minigrad.data._tokenizer_vocab import MATCHING
 
-# Classes of transformers that compute what the pipeline of this model computes; the first one is written where the files named none.
+# Classes of transformers equivalent to this model's usual pipeline; the first is the default if the files named none.
 CLASSES = {
     "WordPiece": ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast", "ElectraTokenizerFast"),
     "BPE": ("RobertaTokenizer", "RobertaTokenizerFast"),
     "Unigram": ("XLMRobertaTokenizer", "XLMRobertaTokenizerFast"),
 }
-GENERAL_CLASS = "PreTrainedTokenizerFast"  # takes tokenizer.json as it is
+GENERAL_CLASS = "PreTrainedTokenizerFast"  # uses tokenizer.json as it is
 
 
 def files_of(description: str, settings: Settings) -> dict[str, str]:
-    """File name to content, for the tokenizer that the library describes by `description`."""
+    """The content of each file by name. `description`: the library's serialisation of the tokenizer."""
     pipeline = json.loads(description)
     kind = pipeline["model"]["type"]
     config: dict[str, Any] = {"tokenizer_class": _class_name(pipeline, settings), **settings.special_tokens}
@@ -44,7 +44,7 @@ def files_of(description: str, settings: Settings) -> dict[str, str]:
 
 
 def _vocabulary_files(pipeline: dict[str, Any]) -> dict[str, str]:
-    """The plain files; a Unigram vocabulary has none but the binary one of SentencePiece."""
+    """The plain-text vocabulary files. Unigram has none: its only other format is SentencePiece's binary one."""
     model = pipeline["model"]
     if model["type"] == "Unigram":
         return {}
@@ -57,7 +57,7 @@ def _vocabulary_files(pipeline: dict[str, Any]) -> dict[str, str]:
 
 
 def _class_name(pipeline: dict[str, Any], settings: Settings) -> str:
-    """The class that transformers is to load: it rebuilds a family's usual pipeline, whatever tokenizer.json says beside the vocabulary."""
+    """The class for transformers to load; a family's class builds its usual pipeline and takes only the vocabulary from tokenizer.json."""
     kind = pipeline["model"]["type"]
     if kind == "WordPiece":
         usual = True

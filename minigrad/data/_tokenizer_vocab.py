@@ -1,6 +1,6 @@
-"""Vocabularies, merges and added tokens: read from the plain files that hold them, or checked where a tokenizer.json states them.
+"""Vocabularies, merges and added tokens: read from plain files, or checked as stated in a tokenizer.json.
 
-An id ends up as a row of an embedding table, so n tokens have the ids 0 to n - 1, each once, whatever the file says.
+An id becomes a row of an embedding table, so n tokens must have the ids 0 to n - 1, each once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from minigrad.files import json_type, parse_json, quoted, read_bounded, surrogat
 # Ten times the largest published vocab.txt (multilingual BERT, 1 MB); three times the largest tokenizer.json (XLM-R, 9 MB).
 MAX_VOCAB_BYTES = 10 * 2**20
 MAX_JSON_BYTES = 32 * 2**20
-# Twice the vocabulary of XLM-R, the largest that is read here. A JSON value of so many parts fits into 256 MB.
+# Twice the vocabulary of XLM-R, the largest supported. A JSON value of MAX_JSON_PARTS parts fits into 256 MB.
 MAX_TOKENS = 500_000
 MAX_JSON_PARTS = 4 * MAX_TOKENS
-# The longest tokens of published files are runs of 128 spaces, dashes or bytes. Unigram's time per character grows with it.
+# The longest tokens of published files are runs of 128 spaces, dashes or bytes. Unigram's time per character grows with this limit.
 MAX_TOKEN_CHARS = 512
-MAX_SCORE = 1e6  # of a logarithm: so that no sum over a text overflows
+MAX_SCORE = 1e6  # of log probabilities, so that no sum over a text overflows
 MAX_ADDED_TOKENS = 10_000
 MAX_ADDED_CHARS = 2**18
 
@@ -50,7 +50,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def get(path: Path, section: dict[str, Any], key: str, kind: type | tuple[type, ...], words: str, where: str = "") -> Any:
-    """The value of `key`, which must be of `kind` exactly: to Python, true is an integer."""
+    """The value of `key`, whose type must be exactly `kind`: in Python, True is an int."""
     value = section.get(key)
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if type(value) not in kinds:
@@ -63,7 +63,7 @@ def get(path: Path, section: dict[str, Any], key: str, kind: type | tuple[type, 
 
 
 def read_vocab_txt(path: Path) -> dict[str, int]:
-    """One token per line, its id the line's number counted from zero."""
+    """Read one token per line; its id is the line number, counted from zero."""
     vocab: dict[str, int] = {}
     for number, line in enumerate(_lines(path)):
         token = line.removesuffix("\r")
@@ -78,7 +78,7 @@ def read_vocab_txt(path: Path) -> dict[str, int]:
 
 
 def read_merges_txt(path: Path) -> list[list[str]]:
-    """Two tokens per line, which byte-pair encoding joins, the most frequent first; the first line may be a comment on the version."""
+    """Read the merges of byte-pair encoding: two tokens per line, most frequent first. The first line may be a version comment."""
     merges: list[list[str]] = []
     for number, line in enumerate(_lines(path)):
         if number == 0 and line.startswith("#version"):
@@ -91,14 +91,14 @@ def read_merges_txt(path: Path) -> list[list[str]]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines between line feeds: other line ends that Unicode knows occur in tokens."""
+    """The lines, split only at line feeds: Unicode's other line ends occur in tokens."""
     text = read_text(path, MAX_VOCAB_BYTES)
     if text.count("\n") > MAX_TOKENS:  # before the lines take memory
         raise TokenizerError(path, f"more than {MAX_TOKENS} lines", code="vocab-limit")
     return text.removesuffix("\n").split("\n") if text else []
 
 
-# ---- what tokenizer.json and vocab.json state
+# ---- tokenizer.json and vocab.json
 
 
 def check_vocab(path: Path, vocab: Any, name: str) -> dict[str, int]:
@@ -116,7 +116,7 @@ def check_vocab(path: Path, vocab: Any, name: str) -> dict[str, int]:
 
 
 def check_pieces(path: Path, pieces: Any) -> dict[str, int]:
-    """Token to id for the vocabulary of a Unigram model: an array of [token, logarithm of its probability]."""
+    """The token ids of a Unigram vocabulary, which is an array of [token, log probability]."""
     if not isinstance(pieces, list) or not pieces:
         raise _invalid(path, "model.vocab must be an array of [token, score]")
     _check_count(path, pieces, "model.vocab")
@@ -136,7 +136,7 @@ def check_pieces(path: Path, pieces: Any) -> dict[str, int]:
 
 
 def check_merges(path: Path, merges: Any, vocab: dict[str, int], name: str) -> list[list[str]]:
-    """Pairs of tokens that give a token, from arrays or from strings with a space between the two."""
+    """The merges as pairs of tokens whose concatenation is a token; each is stated as an array or as a string with a space in between."""
     if not isinstance(merges, list):
         raise _invalid(path, f"{name} must be an array")
     _check_count(path, merges, name)
@@ -153,7 +153,7 @@ def check_merges(path: Path, merges: Any, vocab: dict[str, int], name: str) -> l
 
 
 def check_added(path: Path, added: Any, name: str = "added_tokens") -> list[dict[str, Any]]:
-    """The added tokens in the order of their ids, each with every matching rule."""
+    """The added tokens, sorted by id, each with all matching rules."""
     if not isinstance(added, list):
         raise _invalid(path, f"{name} must be an array, found {json_type(added)}")
     checked = [check_rules(path, token, f"{name}[{i}]") for i, token in enumerate(added)]
@@ -163,7 +163,7 @@ def check_added(path: Path, added: Any, name: str = "added_tokens") -> list[dict
 
 
 def check_rules(path: Path, token: Any, where: str) -> dict[str, Any]:
-    """The content and the matching rules of one added token; special tokens are matched in the text as it stands."""
+    """The content and the matching rules of one added token; special tokens are by default matched in the text before normalisation."""
     if not isinstance(token, dict):
         raise _invalid(path, f"{where} must be an object, found {json_type(token)}")
     content = get(path, token, "content", str, "a string", where)
@@ -173,7 +173,7 @@ def check_rules(path: Path, token: Any, where: str) -> dict[str, Any]:
 
 
 def check_added_ids(path: Path, added: list[dict[str, Any]], vocab: dict[str, int]) -> None:
-    """A token of the vocabulary has its id there, the others follow the vocabulary without a gap."""
+    """Check that added tokens in the vocabulary have their id there, and that the others follow the vocabulary without a gap."""
     if len(added) > MAX_ADDED_TOKENS or sum(len(token["content"]) for token in added) > MAX_ADDED_CHARS:
         raise TokenizerError(
             path, f"more than {MAX_ADDED_TOKENS} added tokens, or {MAX_ADDED_CHARS} characters in them", code="vocab-limit"
@@ -195,7 +195,7 @@ def check_added_ids(path: Path, added: list[dict[str, Any]], vocab: dict[str, in
 
 
 def _check_token(path: Path, token: str, where: str) -> None:
-    """A token must fit on a line of vocab.txt, which saving writes. It may be empty: published files have that."""
+    """A token must fit on a line of vocab.txt, which saving writes. It may be empty, as in some published files."""
     if any(mark in token for mark in "\0\r\n"):
         raise _invalid(path, f"{where} holds the token {quoted(token)}, with a NUL or a line end")
     if surrogate_at(token) is not None:

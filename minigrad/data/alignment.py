@@ -1,11 +1,11 @@
-"""Words and their pieces: which token of a text stands for which word, so that labels of words can be learned and read back.
+"""Aligns words with tokens, so that labels of words can be learned and read back.
 
-A classifier of words sees each word at its first piece; every other token is left out of loss and metrics. Nothing is lost on the
-way: long texts are read in overlapping windows, each word is answered for in exactly one of them, and a word that the tokenizer
-drops (a zero-width character, say) gets the unknown token for a place.
+A word is classified at its first piece; all other tokens are left out of loss and metrics. No word is lost: long texts are read in
+overlapping windows, of which exactly one answers for each word, and a word that the tokenizer drops (a zero-width character, say) is
+represented by the unknown token.
 
-How entities become tags of words and tags entities: a word belongs to the first entity that overlaps it, and an entity that no
-word is left for is dropped. So entities come back as they were where they start and end with words; `unaligned` names the others.
+Entities and tags: a word belongs to the first entity that overlaps it, and an entity left without words is dropped. So entities survive the
+round trip if they start and end at word boundaries; `unaligned` lists the others.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from minigrad.ops.loss_arguments import IGNORED
 from minigrad.packing import IntArray, token_rows
 
 Place = tuple[int, int]
-"""(first character, the character past the last one) of a word in its text."""
+"""(first character, past the last character) of a word in its text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """A stretch of record number `record` that a model reads at once, its special tokens included.
+    """A part of record number `record` that the model reads at once, special tokens included.
 
     `words[i]` is the number of the word whose first piece is token i, if this window answers for that word; else -1.
 
@@ -47,7 +47,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ScoredEntity(Entity):
-    """An entity that a model found, and how sure it is of it: the mean probability of its words' tags."""
+    """An entity found by a model, with a score: the mean probability of its words' tags."""
 
     score: float
 
@@ -55,8 +55,8 @@ class ScoredEntity(Entity):
 def word_places(record: Record, encoding: Encoding, kind: str) -> list[Place]:
     """The words of a record's text: those that its file separates, else the tokenizer's.
 
-    A WordPiece tokenizer (`kind`, as `Tokenizer.kind`) splits around punctuation, and its words are those of `encoding`, that of the
-    whole text. Words of the other kinds are what stands between spaces, as the token-classification pipeline reads them.
+    A WordPiece tokenizer (`kind`, as `Tokenizer.kind`) splits around punctuation; its words are those of `encoding`, which encodes the
+    whole text. For other kinds, words are separated by white space (in the token-classification pipeline, by spaces).
     """
     if record.words is not None:
         return list(record.words)
@@ -79,13 +79,13 @@ def word_places(record: Record, encoding: Encoding, kind: str) -> list[Place]:
 def tags_of_words(record: Record, places: Sequence[Place]) -> list[str]:
     """The IOB2 tag of each word: that of the first entity that overlaps it.
 
-    Raises: DataError (code missing-entities) for a record whose file marks none.
+    Raises: DataError (code missing-entities) for a record whose file has no entities.
     """
     return tags_of([span for span in _spans(record, places) if span[0] < span[1]], len(places))
 
 
 def unaligned(record: Record, places: Sequence[Place]) -> list[Entity]:
-    """The entities that tags of words cannot keep: they start or end within a word, or share one with an entity before them.
+    """The entities that word tags cannot express: they start or end inside a word, or share a word with an earlier entity.
 
     Raises: as `tags_of_words`.
     """
@@ -101,24 +101,22 @@ def entities_of(places: Sequence[Place], tags: Sequence[str]) -> list[Entity]: .
 @overload
 def entities_of(places: Sequence[Place], tags: Sequence[str], scores: Sequence[float]) -> list[ScoredEntity]: ...
 def entities_of(places: Sequence[Place], tags: Sequence[str], scores: Sequence[float] | None = None) -> list[Entity] | list[ScoredEntity]:
-    """The entities that tags of words stand for, by `spans_of`, as characters of the text.
+    """The entities that word tags stand for (see `spans_of`), as character spans of the text.
 
-    scores: the probability of each word's tag; entities then carry the mean of their words'.
-    Raises: ShapeError for another number of tags or scores than words; ArgumentError for a string that is no tag.
+    scores: the probability of each word's tag; entities then carry the mean over their words.
+    Raises: ShapeError unless there is one tag (and score) per word; ArgumentError for a string that is not a tag.
     """
     if len(tags) != len(places) or (scores is not None and len(scores) != len(places)):
         given = f"{len(tags)} tags" + ("" if scores is None else f" and {len(scores)} scores")
         raise ShapeError(f"{len(places)} words but {given}: every word needs one")
-    spans = spans_of(tags)
-    found = [Entity(places[first][0], places[past - 1][1], kind) for first, past, kind in spans]
+    spans = [(slice(first, past), places[first][0], places[past - 1][1], kind) for first, past, kind in spans_of(tags)]
     if scores is None:
-        return found
-    means = [float(np.mean(scores[first:past])) for first, past, _ in spans]
-    return [ScoredEntity(entity.start, entity.end, entity.type, mean) for entity, mean in zip(found, means, strict=True)]
+        return [Entity(start, end, kind) for _, start, end, kind in spans]
+    return [ScoredEntity(start, end, kind, float(np.mean(scores[words]))) for words, start, end, kind in spans]
 
 
 def _spans(record: Record, places: Sequence[Place]) -> list[Span]:
-    """The words of each entity, none of them twice; an entity without a word has an empty span."""
+    """The words of each entity, each word at most once; an entity without words has an empty span."""
     spans: list[Span] = []
     past = 0
     for entity in required_entities(record):
@@ -138,10 +136,10 @@ def _spans(record: Record, places: Sequence[Place]) -> list[Span]:
 def encode_words(
     tokenizer: Tokenizer, records: Sequence[Record], max_length: int, stride: int | None = None
 ) -> tuple[list[Window], list[list[Place]]]:
-    """The windows of all records, in their order, and the words of each record.
+    """The windows of all records, in order, and the words of each record.
 
-    max_length: the most tokens of a window, special ones included. stride: the tokens that neighbouring windows of a long text
-    share; None: 128, or half of a small window. A word is answered for by the window that shows most around its first piece.
+    max_length: maximum tokens of a window, special ones included. stride: the tokens that neighbouring windows of a long text share; None:
+    128, or half of a small window. The window with the most context around a word's first piece answers for the word.
     Raises: ArgumentError if max_length leaves no room for text or stride does not fit into it; as `Tokenizer.encode`.
     """
     max_length = check_count("max_length", max_length)
@@ -155,10 +153,10 @@ def encode_words(
 
 
 def token_labels(windows: Sequence[Window], ids_of_words: Sequence[IntArray]) -> list[IntArray]:
-    """The label of each window's tokens: that of the word whose first piece a token is, where the window answers for it, else -100.
+    """The labels of each window's tokens: at the first piece of each word that the window answers for, the word's label; elsewhere -100.
 
     Shapes: ids_of_words, per record (words,) → per window (tokens,) int64.
-    Raises: ShapeError, naming the record, for fewer labels than words; DTypeError for labels that are no integers.
+    Raises: ShapeError, naming the record, for fewer labels than words; DTypeError for labels that are not integers.
     """
     ids = token_rows("labels of record", ids_of_words)
     labels = []
@@ -175,7 +173,7 @@ def token_labels(windows: Sequence[Window], ids_of_words: Sequence[IntArray]) ->
 
 
 def join_words(windows: Sequence[Window], rows: Sequence[Rows], counts: Sequence[int]) -> list[Rows]:
-    """The rows of each record's words, put together from the tokens of all windows. counts: the words of each record.
+    """The rows of each record's words, collected from the tokens of all windows. counts: the number of words of each record.
 
     Shapes: rows, per window (tokens, d) → per record (words, d).
     Raises: ShapeError unless there is a row for every token of a window, and a window that answers for every word.
@@ -200,16 +198,16 @@ def join_words(windows: Sequence[Window], rows: Sequence[Rows], counts: Sequence
 
 
 def _with_first_pieces(encoding: Encoding, places: Sequence[Place], unk_id: int) -> Encoding:
-    """The encoding with the number of a word in `word_ids` at its first piece alone, and unknown tokens for words without any.
+    """The encoding with word numbers in `word_ids` only at first pieces, and unknown tokens inserted for words without a token.
 
-    A word's first piece is the first token that overlaps it, or that is empty and stands at its start (the space that byte-level
-    pairs write apart from a word), and that is no other word's.
+    A word's first piece is the first token that overlaps it, or an empty token at its start (the space that byte-level BPE may separate
+    from a word), unless that token is another word's.
     """
     own = np.flatnonzero(~encoding.special_tokens_mask)
     token, past = (int(own[0]), int(own[-1]) + 1) if len(own) else (1, 1)
     offsets = encoding.offsets.tolist()
     numbers = np.full(len(encoding), -1, np.int64)
-    dropped: list[tuple[int, int]] = []  # the token before which one will be put in, and the word without a piece that it is for
+    dropped: list[tuple[int, int]] = []  # (token to insert before, word without a piece)
     for word, (start, end) in enumerate(places):
         while token < past and offsets[token][0] < start and offsets[token][1] <= start:
             token += 1
@@ -232,7 +230,7 @@ def _with_first_pieces(encoding: Encoding, places: Sequence[Place], unk_id: int)
 
 
 def _windows(number: int, encoding: Encoding, max_length: int, stride: int | None) -> list[Window]:
-    """The windows of record `number`, whose `encoding` comes from `_with_first_pieces`."""
+    """The windows of record `number`; `encoding` comes from `_with_first_pieces`."""
     parts = windows(encoding, 0, max_length, stride, "record", number)
     whole = parts[0][0], parts[-1][1]
     found = []

@@ -1,7 +1,7 @@
-"""Marked spans as annotation tools write them: our own JSON lines, doccano's, and the exports of Label Studio.
+"""Annotated spans as annotation tools write them: our own JSON lines, doccano's, and exports of Label Studio.
 
-The tools agree on characters as the unit and on little else. Here all their spellings become `Entity`, and each span is held
-against the text, because a shifted or overlapping span would teach a model nonsense without any error.
+The tools agree on characters as the unit and on little else. Here all their notations become `Entity`, and each span is checked against the
+text, because a shifted or overlapping span would silently teach a model nonsense.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minigrad.data.tables import MAX_LINE_BYTES, Objects, lines, parsed_object
 from minigrad.errors import DataError
 from minigrad.files import json_type, quoted
 
-# An export of Label Studio is one JSON value and so is held in memory whole, several times its size on disk.
+# An export of Label Studio is one JSON value, so all of it is held in memory, at several times its size on disk.
 MAX_EXPORT_BYTES = MAX_LINE_BYTES
 
 
@@ -25,13 +25,13 @@ MAX_EXPORT_BYTES = MAX_LINE_BYTES
 
 
 def read_entities(path: str | Path, line: int, values: object, text: str) -> tuple[Entity, ...]:
-    """The spans that a JSON array marks in `text`, in order.
+    """The spans of a JSON array that annotate `text`, in order.
 
-    Each is [start, end, type], or an object with start or start_offset, end or end_offset, and type, label or a list `labels` of one.
-    An object may repeat the span's text, as Label Studio does; then it must be what stands there.
+    Each is [start, end, type], or an object with start or start_offset, end or end_offset, and type, label or a list `labels` of one. An
+    object may repeat the span's text, as Label Studio does; then it must match.
 
     Raises:
-        DataError (code bad-entity): a span is not so, reversed, empty, outside of the text, or overlaps another; names the span.
+        DataError (code bad-entity): a span has another form, is reversed, empty, outside the text, or overlaps another; names the span.
     """
     if not isinstance(values, list):
         raise _bad(path, line, f"entities must be an array of spans, found {json_type(values)}")
@@ -43,7 +43,7 @@ def read_entities(path: str | Path, line: int, values: object, text: str) -> tup
 
 
 def is_span_list(value: object) -> bool:
-    """Whether a column that may hold a label holds spans instead: an array of arrays or objects, or an empty one."""
+    """Whether the value of a label column holds spans instead: an array of arrays or objects, or an empty one."""
     return isinstance(value, list) and all(isinstance(item, list | dict) for item in value)
 
 
@@ -75,7 +75,7 @@ def _entity(path: str | Path, line: int, value: Any, text: str) -> Entity:
 
 
 def _shown(path: str | Path, line: int, entity: Entity, shown: str, text: str) -> Entity:
-    """The entity, or where it lies if its places were counted in UTF-16, as a browser does: characters such as emoji count twice."""
+    """The entity, converted if its places count UTF-16 code units, as in a browser, where characters such as emoji count twice."""
     if entity.end <= len(text) and _same(text[entity.start : entity.end], shown):
         return entity
     units = text.encode("utf-16-le")
@@ -84,11 +84,11 @@ def _shown(path: str | Path, line: int, entity: Entity, shown: str, text: str) -
     if _same(text[start:end], shown):
         return Entity(start, end, entity.type)
     found = quoted(text[entity.start : entity.end])
-    raise _bad(path, line, f"the entity {_named(entity)} is said to be {quoted(shown)}, but {found} stands there")
+    raise _bad(path, line, f"the entity {_named(entity)} should be {quoted(shown)}, but the text there is {found}")
 
 
 def _same(found: str, shown: str) -> bool:
-    """Equal but for white space, which Label Studio folds, and line ends, which it writes as two characters."""
+    """Equal except for white space, which Label Studio folds, and line ends, which it writes as two characters."""
     return found.split() == shown.replace("\\n", " ").split() or found == shown
 
 
@@ -106,11 +106,11 @@ def _bad(path: str | Path, line: int, message: str) -> DataError:
 def label_studio_objects(path: Path, encoding: str) -> Objects:
     """The tasks of an export, JSON or JSON-MIN: their data, their `entities` if any task has some, their choices by name.
 
-    A task of JSON-MIN is such an object as it stands. Of the others, the annotation counts that was not cancelled; of several the one
-    that is marked as ground truth. A choice becomes a field with the name of its control, and `label` if the task has one choice.
+    A JSON-MIN task is such an object already. Of another task, the annotation that was not cancelled counts; of several, the one marked as
+    ground truth. A choice becomes a field named after its control, and also `label` if the task has only one.
 
     Raises:
-        DataError: the file is larger than 64 MiB or no array of tasks.
+        DataError: the file is larger than 64 MiB or not an array of tasks.
     """
     found = list(_array(path, encoding))
     results = [_results(path, line, task) for line, task in found]
@@ -166,7 +166,7 @@ def _past_space(text: str, place: int) -> int:
 
 
 def _results(path: Path, line: int, task: dict[str, Any] | DataError) -> list[dict[str, Any]] | DataError | None:
-    """What a task's annotation says; None for a task of JSON-MIN, and for what is none."""
+    """The results of a task's annotation; None for a JSON-MIN task and for a task that could not be parsed."""
     if isinstance(task, DataError) or ("annotations" not in task and "data" not in task):
         return None
     name = f"task {quoted(task.get('id'))}"

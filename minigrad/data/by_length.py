@@ -1,7 +1,7 @@
-"""Batches of texts of about equal length: many texts through a model, and the shuffled batches of training.
+"""Batches of texts of similar length, for inference and for shuffled training.
 
-Attention costs the square of a text's length, so batches are best bounded by tokens and not by texts, and sorted. The order is the
-caller's affair again afterwards: every batch says which texts it holds.
+Attention is quadratic in a text's length, so batches are best limited by tokens instead of texts, and sorted. Every batch says which texts
+it holds, so that the caller can restore the order.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from minigrad.data.tokenization import Encoding
 from minigrad.packing import MAX_NUMBER, IntArray, PackedTokens
 
 BATCH_TOKENS = 4096
-"""Tokens of a batch unless the caller says otherwise: enough to keep the matrix products busy, little enough to stay in the cache."""
+"""Default tokens of a batch: enough to keep the matrix products busy, few enough to stay in the cache."""
 
 
 def batches_by_length(
     encodings: Sequence[Encoding], batch_tokens: int = BATCH_TOKENS, progress: bool = True
 ) -> Iterator[tuple[IntArray, PackedTokens]]:
-    """(numbers of the texts, their tokens) of every batch, the longest texts first; nothing is padded.
+    """Yield (numbers of the texts, their tokens) for every batch, longest texts first; nothing is padded.
 
-    batch_tokens: the most tokens of a batch; a text that is longer makes a batch of its own. progress: show how far it is on standard
-    error, as `progress_bar` does.
-    Raises: ArgumentError for a batch_tokens that is no integer above 0.
+    batch_tokens: maximum tokens of a batch; a longer text gets a batch of its own. progress: show a `progress_bar` on standard error.
+    Raises: ArgumentError for a batch_tokens that is not an integer above 0.
     """
     most = check_count("batch_tokens", batch_tokens)
     lengths = np.array([len(encoding) for encoding in encodings], np.int64)
@@ -38,17 +37,17 @@ def batches_by_length(
 
 
 def longest_first(lengths: IntArray) -> IntArray:
-    """The places of `lengths` in falling order of them; of equals the first first."""
+    """The indices that sort `lengths` in descending order, stably."""
     return np.argsort(-lengths, kind="stable")
 
 
 def cut_by_count(count: int, most: int) -> list[tuple[int, int]]:
-    """(first, past the last) of runs of `most` out of `count` neighbours, the last run shorter."""
+    """(first, past the last) of consecutive runs of `most` out of `count` items, the last run shorter."""
     return [(first, min(first + most, count)) for first in range(0, count, most)]
 
 
 def cut_by_tokens(lengths: IntArray, most: int) -> list[tuple[int, int]]:
-    """(first, past the last) of runs of neighbours that have at most `most` tokens together; a longer one stands alone."""
+    """(first, past the last) of consecutive runs of at most `most` tokens in total; a longer sequence is a run of its own."""
     ends = np.cumsum(lengths)
     runs = []
     first = used = 0
@@ -61,17 +60,16 @@ def cut_by_tokens(lengths: IntArray, most: int) -> list[tuple[int, int]]:
 
 
 GROUP_BATCHES = 50
-"""Batches' worth of shuffled sequences that are sorted together: the more, the more alike lengths within a batch."""
+"""Batches' worth of shuffled sequences that are sorted together: the more, the more similar the lengths within a batch."""
 
 
 def shuffled_by_length(lengths: IntArray, cut: Callable[[IntArray], list[tuple[int, int]]], seed: int, epoch: int) -> list[IntArray]:
-    """The sequences of each batch of an epoch, shuffled, with about equal lengths in each batch.
+    """The sequences of each batch of an epoch, shuffled, with similar lengths within each batch.
 
-    A fair shuffle is cut into groups of up to 50 batches, at least four of them where there are as many batches; each group is
-    sorted by length, equals in the shuffle's order, and cut into batches (`cut` says where, from the lengths in their order); the
-    batches are then shuffled, the smaller last one too. Given the batches, every order of them is equally likely, so whatever its
-    length a sequence is as likely to come first as last, and its expected place is the middle. What is not left to chance
-    is the company: batches hold sequences of like lengths.
+    A fair shuffle is cut into groups of up to 50 batches (at least four groups, if there are that many batches). Each group is sorted by
+    length, stably, and cut into batches by `cut`, which maps lengths to runs; then the batches are shuffled, including the smaller last
+    one. Given the batches, every order of them is equally likely, so whatever its length, a sequence is as likely to come first as last,
+    and its expected place is the middle. Only the composition of batches is not random: they hold sequences of similar length.
     Shapes: lengths (n,).
     """
     order = shuffled(len(lengths), seed, epoch)
@@ -81,7 +79,7 @@ def shuffled_by_length(lengths: IntArray, cut: Callable[[IntArray], list[tuple[i
     groups = [order[first:past] for first, past in pairwise(borders)]
     order = np.concatenate([group[longest_first(lengths[group])] for group in groups])
     batches = [order[first:past] for first, past in cut(lengths[order])]
-    # Another seed: the random numbers that shuffled the sequences would tie the batches' order to what is in them.
+    # Another seed: with the one that shuffled the sequences, the order of batches would depend on their contents.
     return [batches[i] for i in shuffled(len(batches), seed ^ 2**62, epoch)]
 
 

@@ -1,4 +1,4 @@
-"""What numbers and separators must be that callers give, so that an impossible one is named where it is given."""
+"""Checks of numbers and separators given by callers, so that an impossible one is reported where it is given."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_separator(label_separator: object) -> None:
-    """Raises: ArgumentError for what cannot stand between labels; None, for one label a record, can."""
+    """Raises: ArgumentError for anything that cannot separate labels. None, for one label per record, is allowed."""
     if label_separator is not None and (not isinstance(label_separator, str) or not label_separator.strip()):
         raise ArgumentError(f"label_separator must be a string of more than white space, such as ',', got {quoted(label_separator)}")

@@ -1,12 +1,12 @@
 """CoNLL files: one word per line with its tag, an empty line between sentences.
 
-The format of nearly all published data for named entities has no single definition, so this is the one used here. Columns are
-separated by tabs if the line holds one, else by spaces; the first is the word, the last its tag, those between are not kept. Lines of
-white space end a sentence. Lines that begin with -DOCSTART- mark documents and are dropped.
+Nearly all published named-entity data is in this format, which has no single definition; this is the one used here. Columns are separated
+by tabs if the line has one, else by spaces; the first is the word, the last its tag, the others are ignored. Lines of white space end a
+sentence. Lines that begin with -DOCSTART- mark documents and are dropped.
 
-A hash is a word like any other, unless the file has comments throughout, as CoNLL-U: its first line begins with "# " and holds
-an equals sign. Then all lines that begin with "# " before the first word of a sentence are comments, and those of the form
-"# name = value" become fields of its record.
+A hash is a word like any other, unless the file has comments, as CoNLL-U: its first line begins with "# " and contains an equals sign. Then
+all lines that begin with "# " before the first word of a sentence are comments, and those of the form "# name = value" become fields of its
+record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minigrad.files import quoted
 
 
 def joined(words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """The text that words make with a space between any two, and the (start, end) characters of each."""
+    """The words joined by single spaces, and the (start, end) characters of each."""
     places = []
     start = 0
     for word in words:
@@ -53,7 +53,7 @@ class _Sentence:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: tuple[int, int] | None = None
-        """How many the file's first word has, and on which line."""
+        """(number of columns, line) of the file's first word."""
         self._clear()
 
     def _clear(self) -> None:
@@ -70,7 +70,7 @@ class _Sentence:
             self.comments[name.strip()] = value.strip()
 
     def add(self, line: Line) -> None:
-        """The first error counts: the sentence is left out whole, since without one of its words it would be another sentence."""
+        """Add a word. After a first error the whole sentence is dropped: without one of its words it would be another sentence."""
         self.line = self.line or line.number
         self.characters += len(line.text)
         if self.error is None:
@@ -109,7 +109,7 @@ class _Sentence:
         return DataError(self.path, message, line=line.number, code=code)
 
     def end(self) -> Objects:
-        """Nothing, or the sentence. Comments that no word follows are dropped."""
+        """Yield the sentence, if there is one. Comments that no word follows are dropped."""
         if self.line:
             yield self.line, self.error or {**self.comments, "words": self.words, "tags": self.tags}
         self._clear()

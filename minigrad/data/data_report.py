@@ -1,6 +1,6 @@
-"""What a check of data files found: numbers for programs, a table for people, a chart of lengths.
+"""The findings of a check of data files: numbers for programs, tables for people, charts of lengths.
 
-Everything in it is bounded, however large the files were: counts, and of each kind the first few places.
+Everything is bounded, however large the files are: counts, and the first few places of each kind.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from minigrad.data.text_faults import FAULTS
 from minigrad.files import quoted
 
 EXAMPLES = 5
-"""Places that are kept of each kind of finding: the first ones in the order of the files."""
+"""Places kept for each kind of finding: the first in the order of the files."""
 EXACT_LENGTHS = 1000
-"""Lengths above are counted to three digits."""
+"""Lengths from here on are counted to three digits."""
 BINS = 20
 SHOWN_LABELS = 30
 SHOWN_CHARACTERS = 80
@@ -33,7 +33,7 @@ class Finding:
     first: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, place: int, example: str, count: int = 1) -> None:
-        """place: any number that grows along the files."""
+        """place: any number that increases along the files."""
         self.count += count
         insort(self.first, (place, example))
         del self.first[EXAMPLES:]
@@ -43,7 +43,7 @@ class Finding:
 
 
 class Lengths:
-    """The lengths of many texts, counted; those above EXACT_LENGTHS rounded down to three digits, so that there are few of them."""
+    """A histogram of text lengths; from EXACT_LENGTHS on they are rounded down to three digits, so that there are few different ones."""
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()
@@ -56,7 +56,7 @@ class Lengths:
         self.counts[length] += 1
 
     def at(self, share: float) -> int:
-        """The length that `share` of the texts do not exceed; 0 where there are none."""
+        """The `share` quantile of the lengths; 0 if there are none."""
         left = share * self.counts.total()
         for length, count in sorted(self.counts.items()):
             left -= count
@@ -65,9 +65,9 @@ class Lengths:
         return 0
 
     def bins(self) -> tuple[list[str], list[int]]:
-        """Names and counts of at most BINS ranges of equal width; the last one takes all the longest texts."""
+        """Names and counts of at most BINS ranges of equal width; the last one contains all longer texts."""
         width = max(1, -(-(self.at(0.99) + 1) // (BINS - 1)))
-        filled = Counter({min(length // width, BINS - 1): 0 for length in self.counts})
+        filled = Counter[int]()
         for length, count in self.counts.items():
             filled[min(length // width, BINS - 1)] += count
         last = max(filled, default=0)
@@ -91,10 +91,10 @@ class Lengths:
 class SplitFindings:
     """What was found in one split.
 
-    `duplicates` are records whose text stands further up in the same split, `near_duplicates` those that are only similar to one
-    there, among the first `compared` records. `labels_per_record` counts the records that have none, one or several, if they may.
-    `entity_types` counts spans, `lengths` goes by unit: characters, words, tokens.
-    `composed`: letters with accents stand as one character somewhere.
+    `duplicates` are records whose text occurs earlier in the same split, `near_duplicates` those only similar to an earlier one, among the
+    first `compared` records. `labels_per_record` counts the records with none, one or several labels, where several are allowed.
+    `entity_types` counts spans; `lengths` is by unit: characters, words, tokens. `composed`: whether an accented letter is written as one
+    character anywhere.
     """
 
     paths: list[str]
@@ -132,10 +132,10 @@ class SplitFindings:
 class DataReport:
     """What `check_files` found.
 
-    `conflicts`: texts that stand with different labels, or different entities, in any split. `leaks[a, b]`: records of split b whose
-    text stands in split a too. `near_leaks[a, b]`: records of b that are only similar to one of a, directly or through others.
-    `missing_labels`: the labels (and entity types) that some splits have and others lack, each with the splits that have it.
-    `notices`: signs that columns were taken for others, or labels are written in several ways: see `suspicions`.
+    `conflicts`: texts that occur with different labels, or different entities, in any split. `leaks[a, b]`: records of split b whose text
+    also occurs in split a. `near_leaks[a, b]`: records of b that are only similar to one of a, directly or through others.
+    `missing_labels`: the labels (and entity types) that some splits have and others lack, each with the splits that have it. `notices`:
+    signs of mistaken columns, or of labels with several spellings; see `suspicions`.
     """
 
     splits: dict[str, SplitFindings]
@@ -147,11 +147,11 @@ class DataReport:
 
     @property
     def ok(self) -> bool:
-        """No text stands in two splits, exactly or nearly, and none with two labels. Everything else may be meant."""
+        """No text occurs in two splits, exactly or nearly, or with two labels. Everything else may be intended."""
         return not (self.conflicts.count or self.leaks or self.near_leaks)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """As a dict that JSON can hold."""
         return {
             "ok": self.ok,
             "splits": {name: split.to_dict() for name, split in self.splits.items()},
@@ -184,7 +184,7 @@ class DataReport:
             [line for (a, b), found in self.near_leaks.items() for line in _lines(f"LEAK: {found.count:,} of {b} nearly in {a}", found)],
             _lines(f"CONFLICT: {self.conflicts.count:,} text(s) with different labels", self.conflicts),
             [f"only in {', '.join(found)}: {quoted(label)}" for label, found in list(self.missing_labels.items())[:SHOWN_LABELS]],
-            *(_trouble(name, split) for name, split in self.splits.items()),
+            *(_problems(name, split) for name, split in self.splits.items()),
             [f"NOTICE: {notice}" for notice in self.notices],
             [self._verdict()],
         ]
@@ -201,7 +201,7 @@ class DataReport:
         return _table(rows)
 
     def _balance(self, what: str, counts: dict[str, Counter[str]], whole: Mapping[str, int] | None = None) -> list[str]:
-        """whole: of what the counts of each split are shares; where it has none, or 0, of their sum."""
+        """whole: the total of which each split's counts are shares; if absent or 0, their sum."""
         total = sum(counts.values(), Counter())
         if not total:
             return []
@@ -226,7 +226,7 @@ def _pairs(findings: dict[tuple[str, str], Finding]) -> list[dict[str, Any]]:
     return [{"of": second, "in": first, **finding.to_dict()} for (first, second), finding in findings.items()]
 
 
-def _trouble(name: str, split: SplitFindings) -> list[str]:
+def _problems(name: str, split: SplitFindings) -> list[str]:
     lines = [f"{name}: {path} begins with a byte order mark, which is dropped" for path in split.byte_order_marks]
     for code, finding in split.unreadable.items():
         lines += _lines(f"{name}: {finding.count:,} row(s) cannot be read ({code})", finding)
@@ -241,7 +241,7 @@ def _lines(heading: str, finding: Finding) -> list[str]:
 
 
 def _table(rows: Sequence[Iterable[str]]) -> list[str]:
-    """Columns side by side, the first to the left and the others to the right."""
+    """Aligned columns, the first to the left and the others to the right."""
     cells = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip() for row in cells]

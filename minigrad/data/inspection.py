@@ -1,8 +1,8 @@
-"""Data files looked through before anyone trains on them: copies, contradictions, leaks between splits, traces of wrong encodings.
+"""Checks data files before training: copies, contradictions, leaks between splits, traces of wrong encodings.
 
-A file may be larger than memory, so every record is read once and forgotten. Exact copies and contradictions are found among all
-records, by hashes. Near-duplicates are looked for among the first records of each split, 100,000 unless the caller says otherwise, and
-fewer where these are long (`copies.NEAR_CHARS`); the report says how many records were compared.
+A file may be larger than memory, so records are streamed. Exact copies and contradictions are found among all records, by hashes.
+Near-duplicates are searched among the first records of each split: 100,000 by default, fewer if these are long (`copies.NEAR_CHARS`). The
+report says how many records were compared.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from minigrad.errors import ArgumentError, DataError
 from minigrad.files import as_path, open_regular, quoted
 
 MAX_LABELS = 1000
-"""Different labels that are counted by name; others count as OTHER_LABELS. Numbers as labels have no end."""
+"""Different labels that are counted by name; others count as OTHER_LABELS. Numeric labels may all differ."""
 OTHER_LABELS = "(other labels)"
-TOKENIZED_AT_ONCE = 512
+TOKENIZER_BATCH = 512
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -49,17 +49,17 @@ def check_files(
 ) -> DataReport:
     """Read every record of some data files and report what may spoil training on them.
 
-    files: the file, or files, of each split by its name; of a sequence each file is a split, named by its stem. Rows that cannot be
-    read are counted and left out. format to encoding: as `read_records`; with a label_separator each label of a record counts, and texts
-    conflict that stand with different sets of labels.
-    tokenizer: count tokens too, the special ones among them.
-    near_duplicates: the similarity from which texts count as near-duplicates (see `near_duplicate_groups`); None: exact ones alone.
-    near_records: of each split, the records that are compared for it. progress: on standard error, a bar or lines.
-    Memory: 20 bytes for each record, and about 700 and its text for each record that is compared for near-duplicates.
+    files: the file or files of each split by name; or a sequence of files, each a split named by its stem. Rows that cannot be read are
+    counted and left out. format to encoding: as `read_records`; with a label_separator each label of a record counts, and texts conflict if
+    they occur with different sets of labels.
+    tokenizer: count tokens too, special ones included.
+    near_duplicates: the similarity from which texts count as near-duplicates (see `near_duplicate_groups`); None: only exact ones.
+    near_records: how many records of each split are compared for near-duplicates. progress: a bar or lines on standard error.
+    Memory: 20 bytes per record, and about 700 plus its text for each record that is compared for near-duplicates.
 
     Raises:
-        ArgumentError: no files, two of a sequence with the same stem, or an option that cannot be used.
-        DataError: a file cannot be read at all, or not one of its rows.
+        ArgumentError: no files, two in a sequence with the same stem, or an option that cannot be used.
+        DataError: a file cannot be read at all, or none of its rows can.
     """
     splits = _by_split(files)
     if near_duplicates is not None:
@@ -74,7 +74,7 @@ def check_files(
             lengths = _LengthCounts(found, tokenizer)
             for path in paths:
                 file = index.open(path, split)
-                if _begins_with_mark(path):
+                if _has_byte_order_mark(path):
                     found.byte_order_marks.append(str(path))
                 skipped = _Skipped(found, file)
                 records = iter_records(
@@ -87,14 +87,14 @@ def check_files(
                     labels = _labels(record, label_separator)
                     index.add(record, labels)
                     lengths.add(record)
-                    _look_at(record, found, index)
+                    _inspect(record, found, index)
                     _count_labels(labels, found, label_separator is not None)
                     bar.update()
             lengths.flush()
     index.finish(near_duplicates)
     if not any(found.composed for found in report.splits.values()):
         for found in report.splits.values():
-            found.faults.pop("mixed-normal-forms", None)  # all texts write accents apart from letters: consistent, so no fault
+            found.faults.pop("mixed-normal-forms", None)  # all texts write accents separately from letters: consistent, so not a fault
     _compare_labels(report)
     all_labels = sum((found.labels for found in report.splits.values()), Counter())
     types = sum((found.entity_types for found in report.splits.values()), Counter())
@@ -118,13 +118,13 @@ def _by_split(files: Mapping[str, Paths] | Sequence[str | Path]) -> dict[str, li
     return splits
 
 
-def _begins_with_mark(path: Path) -> bool:
+def _has_byte_order_mark(path: Path) -> bool:
     with open_regular(path, DataError) as file:
         return file.read(3) == b"\xef\xbb\xbf"
 
 
 class _Skipped(list[DataError]):
-    """What a reader puts its bad rows into: counts them by code, and keeps the first ones' words."""
+    """The list that a reader appends its bad rows to: counts them by code, and keeps the first messages."""
 
     def __init__(self, found: SplitFindings, file: int) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def _readable(records: Iterator[Record], skipped: _Skipped) -> Iterator[Record]:
 
 
 class _LengthCounts:
-    """Characters, words and tokens of the records of one split; tokens of many at once, which is faster."""
+    """Counts characters, words and tokens of one split's records; tokenizes many at once, which is faster."""
 
     def __init__(self, found: SplitFindings, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
@@ -163,7 +163,7 @@ class _LengthCounts:
         self._of["words"].add(sum(len(text.split()) for text in texts))
         if self._tokenizer is not None:
             self._waiting.append(record)
-            if len(self._waiting) == TOKENIZED_AT_ONCE:
+            if len(self._waiting) == TOKENIZER_BATCH:
                 self.flush()
 
     def flush(self) -> None:
@@ -176,7 +176,7 @@ class _LengthCounts:
         self._waiting.clear()
 
 
-def _look_at(record: Record, found: SplitFindings, index: CopyIndex) -> None:
+def _inspect(record: Record, found: SplitFindings, index: CopyIndex) -> None:
     for entity in record.entities or ():
         _count(found.entity_types, entity.type)
     for text in (record.text, record.text_b or ""):
@@ -190,7 +190,7 @@ def _look_at(record: Record, found: SplitFindings, index: CopyIndex) -> None:
 
 
 def _labels(record: Record, separator: str | None) -> list[str] | None:
-    """Each label of the record once, sorted; None where its file has none."""
+    """The record's different labels, sorted; None if its file has none."""
     if record.label is None:
         return None
     return [record.label] if separator is None else sorted(set(labels_of(record, separator)))

@@ -1,7 +1,7 @@
-"""Batches: encoded texts dealt out in packed form, shuffled the same way on every machine.
+"""Batches of encoded texts in packed form, shuffled the same way on every machine.
 
-What an epoch deals out follows from the data, the settings and the epoch's number alone. So training that was stopped goes on at any
-batch without reading those before it, and `PackedLoader.digest` tells whether data and settings are still the same.
+The batches of an epoch depend only on the data, the settings and the epoch's number. So interrupted training can continue at any batch
+without reading those before it, and `PackedLoader.digest` tells whether data and settings are still the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minigrad.packing import IntArray, PackedTokens, host_array, token_rows
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of the data set's sequences: their tokens, what is known about them, and their places in the data set.
+    """Some of the data set's sequences: their tokens, their labels, and `rows`, their places in the data set.
 
     Shapes: labels (sequences, …) or None; token_labels (rows of tokens,) int64, -100 where a token has none, or None; rows (sequences,).
     """
@@ -33,10 +33,10 @@ class Batch:
     rows: IntArray
 
     def split(self, parts: int) -> list[Batch]:
-        """The sequences dealt into at most `parts` batches of about equal cost, none empty; always the same way.
+        """Divide the sequences into at most `parts` batches of about equal cost, none empty, as `PackedTokens.dealt` does.
 
-        Each sequence keeps its number (`Packing.numbers`), so that dropout drops the same units, and its place before those that came
-        after it. They are dealt as `PackedTokens.dealt` says.
+        Deterministic. Sequences keep their numbers (`Packing.numbers`), so that dropout drops the same units, and their order within a
+        part.
         Raises: ArgumentError for a number of parts below 1.
         """
         parts = min(check_count("parts", parts), len(self.tokens.packing))
@@ -49,16 +49,15 @@ class Batch:
 
 
 class PackedLoader:
-    """Deals sequences out in batches of `batch_size`, the last one smaller, or of at most `batch_tokens` tokens.
+    """Yields sequences in batches of `batch_size`, the last one smaller, or of at most `batch_tokens` tokens.
 
     sequences: token ids of each text. labels: one (or a row of them) per sequence, or None. token_labels: one per token of each sequence,
-    or None. token_types: the segment of each token (`Encoding.type_ids`), as sentence pairs need them; None: all 0. batch_tokens: takes the
-    place of batch_size; a sequence that is longer makes a batch of its own. With `shuffle` the order is a fair shuffle that follows from
-    (seed, epoch) alone. With `by_length` too, batches hold sequences of about equal length, and the shuffle is as fair as
-    `shuffled_by_length` says.
-    Raises: ArgumentError for an empty data set, a batch size below 1, a negative seed, or another number of labels than sequences;
-    ShapeError for an empty or nested sequence, and for token types or labels of another number or length, naming the sequence; DTypeError
-    for ids that are no integers, labels that are no numbers, and a generator in place of a sequence.
+    or None. token_types: the segment of each token (`Encoding.type_ids`), as sentence pairs need them; None: all 0. batch_tokens: replaces
+    batch_size; a longer sequence gets a batch of its own. With `shuffle` the order is a fair shuffle that depends only on (seed, epoch).
+    With `by_length` too, batches hold sequences of similar length, and the shuffle is as fair as `shuffled_by_length` says.
+    Raises: ArgumentError for an empty data set, a batch size below 1, a negative seed, or labels that differ in number from the sequences;
+    ShapeError for an empty or nested sequence, and for token types or labels that differ in number or length, naming the sequence;
+    DTypeError for ids that are not integers, labels that are not numbers, and a generator in place of a sequence.
     """
 
     def __init__(
@@ -102,27 +101,27 @@ class PackedLoader:
         return rows
 
     def __len__(self) -> int:
-        """Batches in an epoch; of epoch 0, where they differ (see `batches_in`)."""
+        """Batches in an epoch; in epoch 0, if epochs differ (see `batches_in`)."""
         return self.batches_in(0)
 
     def batches_in(self, epoch: int) -> int:
-        """Batches in the epoch of this number. With batch_tokens and shuffle it varies a little."""
+        """Batches in the epoch of this number, which varies a little with batch_tokens and shuffle."""
         if self.batch_tokens is None:
             return -(-len(self.sequences) // self.batch_size)
-        return len(self._dealt(epoch))
+        return len(self._batches(epoch))
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from batch number `start` on; both are numbered from 0. Those before are never built.
+        """The batches of one epoch from batch number `start` on; both are numbered from 0. Earlier batches are never built.
 
-        Raises: ArgumentError for a negative number, or a `start` behind the epoch's end.
+        Raises: ArgumentError for a negative number, or a `start` past the end of the epoch.
         """
-        dealt = self._dealt(check_count("epoch", epoch, 0))
-        if check_count("start", start, 0) > len(dealt):
-            raise ArgumentError(f"epoch {epoch} has {len(dealt)} batches and cannot start at number {start}")
-        return (self.batch(rows) for rows in dealt[start:])
+        batches = self._batches(check_count("epoch", epoch, 0))
+        if check_count("start", start, 0) > len(batches):
+            raise ArgumentError(f"epoch {epoch} has {len(batches)} batches and cannot start at number {start}")
+        return (self.batch(rows) for rows in batches[start:])
 
     def batch(self, rows: IntArray) -> Batch:
-        """The sequences of these places in the data set, with their labels. Raises: IndexRangeError for a place outside of it."""
+        """The sequences at these places in the data set, with their labels. Raises: IndexRangeError for a place outside it."""
         rows = host_array("rows", rows)
         if rows.size and not (rows.min() >= 0 and rows.max() < len(self.sequences)):
             raise IndexRangeError(f"rows must lie between 0 and {len(self.sequences) - 1}, got {rows.min()} to {rows.max()}")
@@ -134,8 +133,8 @@ class PackedLoader:
             rows,
         )
 
-    def _dealt(self, epoch: int) -> list[IntArray]:
-        """Which sequences each batch of an epoch holds."""
+    def _batches(self, epoch: int) -> list[IntArray]:
+        """The sequences of each batch of an epoch."""
         if self.by_length:
             return shuffled_by_length(self._lengths, self._cut, self.seed, epoch)
         n = len(self.sequences)
@@ -143,11 +142,11 @@ class PackedLoader:
         return [order[first:past] for first, past in self._cut(self._lengths[order])]
 
     def _cut(self, lengths: IntArray) -> list[tuple[int, int]]:
-        """(first, past the last) of the runs that sequences of these lengths make up as batches."""
+        """(first, past the last) of the runs that form batches, from the lengths of the sequences in order."""
         return cut_by_count(len(lengths), self.batch_size) if self.batch_tokens is None else cut_by_tokens(lengths, self.batch_tokens)
 
     def digest(self) -> str:
-        """SHA-256, in hexadecimal digits, of all that the batches follow from: sequences, types, labels and settings.
+        """The SHA-256, in hexadecimal digits, of everything that determines the batches: sequences, types, labels and settings.
 
         It is the same on every machine, and for lists and arrays of the same numbers.
         """
@@ -159,7 +158,7 @@ class PackedLoader:
         for name, array in arrays.items():
             if array is not None:
                 stored = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-                found.update(f"{name} {stored.dtype.str} {array.shape}\n".encode())  # with sizes, so that no two data sets give the same
+                found.update(f"{name} {stored.dtype.str} {array.shape}\n".encode())  # shapes too: no two data sets give the same
                 found.update(stored.tobytes())
         return found.hexdigest()
 
@@ -167,5 +166,5 @@ class PackedLoader:
 def _length(name: str, given: Sequence[Any]) -> int:
     try:
         return len(given)
-    except TypeError:  # a generator, which could be read only once, or no collection at all
+    except TypeError:  # a generator, which could be read only once, or not a collection
         raise DTypeError(f"{name} must be a list or another sequence, got {type(given).__name__}; make a list of a generator") from None

@@ -1,4 +1,4 @@
-"""How far something long has come, on standard error: a bar on a terminal, and elsewhere (a log file, say) a line now and then."""
+"""Progress of long work on standard error: a bar on a terminal, and elsewhere (in a log file, say) a line now and then."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any, Self
 from minigrad.errors import MissingExtraError
 
 LINE_SECONDS = 30.0
-"""Without a terminal: how often a line says how far it is."""
+"""Seconds between lines of progress, where there is no terminal."""
 BAR_SECONDS = 1.0
-"""What takes no longer has no bar."""
+"""Seconds before a bar appears."""
 
 
 def progress_bar(total: int | None, shown: bool) -> Any:
-    """A bar for `total` texts (None: nobody knows how many), or what stands for it: a context with `n` and `update(count)`.
+    """A progress bar for `total` texts (None: unknown): a context manager with `n` and `update(count)`.
 
-    On a terminal it is tqdm's; without one a line every half minute. Neither shows what is quick, nor anything unless `shown`.
+    On a terminal it is tqdm's; elsewhere it prints a line every half minute. Quick work shows nothing, and nothing is shown unless `shown`.
     Raises: as `bar_class`.
     """
     if not shown or sys.stderr is None or sys.stderr.closed:
-        return Count()
-    return bar_class()(total=total, unit="text", delay=BAR_SECONDS) if sys.stderr.isatty() else Lines(total)
+        return SilentProgress()
+    return bar_class()(total=total, unit="text", delay=BAR_SECONDS) if sys.stderr.isatty() else PrintedProgress(total)
 
 
 def bar_class() -> Any:
-    """What draws bars on a terminal: tqdm, which the tokenizers library needs too. Raises: MissingExtraError where it is absent."""
+    """tqdm, which draws the bars on a terminal; the tokenizers library needs it too. Raises: MissingExtraError if it is not installed."""
     try:
         from tqdm import tqdm
     except ImportError as error:
@@ -36,14 +36,14 @@ def bar_class() -> Any:
     return tqdm
 
 
-class Count:
-    """Stands for a bar, and shows nothing."""
+class SilentProgress:
+    """A progress bar that shows nothing."""
 
     def __init__(self) -> None:
         self.n = 0
 
     def update(self, count: int = 1) -> None:
-        """So many more are done."""
+        """`count` more are done."""
         self.n += count
 
     def __enter__(self) -> Self:
@@ -52,8 +52,8 @@ class Count:
     def __exit__(self, *_: object) -> None: ...
 
 
-class Lines(Count):
-    """Prints how many texts are done, how fast, and with a `total` how long the others will take."""
+class PrintedProgress(SilentProgress):
+    """Prints how many texts are done, how fast, and with a `total` how long the rest will take."""
 
     def __init__(self, total: int | None) -> None:
         super().__init__()
@@ -69,5 +69,5 @@ class Lines(Count):
         rate = self.n / max(now - self._began, 1e-9)
         of = "" if self._total is None else f" of {self._total}"
         left = "" if self._total is None else f", {timedelta(seconds=round((self._total - self.n) / rate))} left"
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # standard error is closed
             print(f"{self.n}{of} texts, {rate:.1f} texts/s{left}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Files and data sets in memory to records: the formats by name, and what happens to rows that cannot be used.
+"""Reads records from files and from data sets in memory: formats by name, and what happens to rows that cannot be used.
 
-A data file is where most things go wrong first, and a wrong row found in epoch three is expensive. So files are read strictly,
-each complaint names the file and the physical line, and rows are left out only where the caller asks for it and gets to see which.
+Most problems start in a data file, and a bad row found in epoch three is expensive. So files are read strictly, each message names the file
+and the physical line, and rows are skipped only if the caller asks for it and is told which.
 """
 
 from __future__ import annotations
@@ -44,36 +44,35 @@ def read_records(
     """Read every record of a data file, in order.
 
     format: None goes by the suffix; else "csv" (RFC 4180: fields that hold commas, quotation marks or line ends are quoted), "tsv" (no
-    quoting: a tab always separates), "jsonl" (one JSON object per line), "doccano" (the same: doccano's spans and labels are known by
-    their keys), "conll" (a word and its tag per line, .conll, .bio or .iob: see `minigrad.data.conll`), "label-studio" (a JSON export,
-    .json).
+    quoting: a tab always separates), "jsonl" (one JSON object per line), "doccano" (the same: doccano's spans and labels are known by their
+    keys), "conll" (a word and its tag per line, .conll, .bio or .iob: see `minigrad.data.conll`), "label-studio" (a JSON export, .json).
 
-    text_column, label_column, text_b_column: names in a header or in JSON objects. Without them they are `text`, `label` and `text_b`,
-    of which only the text must be there. In .csv and .tsv the first row is a header if one of the three is given, or if a cell is
-    exactly `text` or `label`; else it is a record of text, label, column3, ... columns: names for a file that has no header.
+    text_column, label_column, text_b_column: names in a header or in JSON objects. They default to `text`, `label` and `text_b`, of which
+    only the text is required. In .csv and .tsv the first row is a header if one of the three is given, or if a cell is exactly `text` or
+    `label`; else it is a record, and the columns are called text, label, column3 and so on. columns: names for a file without a header.
 
-    label_separator: None for one label a record. Else it may have several, or none: a list in JSON, or names with this between them, and
-    such a string is the record's `label` (see `labels_of`).
+    label_separator: None for one label per record. Otherwise a record may have several, or none: a list in JSON, or names with this
+    separator between them; such a string becomes the record's `label` (see `labels_of`).
 
-    encoding: how the file's characters were saved; UTF-8 unless it is asked for otherwise. A byte order mark is dropped.
+    encoding: the file's encoding. A byte order mark is dropped.
 
-    skipped: None raises the first bad row's error. A list receives the errors of bad rows, and these are left out; more than `max_skipped`
-    raise. What is wrong with a whole file is raised in any case.
+    skipped: None raises the error of the first bad row. A list receives the errors of bad rows, which are left out; more than `max_skipped`
+    raise. Errors of the whole file are always raised.
 
-    A label, a second text, or entities: all records of a file have them or none has; the first decides. Labels in JSON may be strings,
-    numbers or booleans; the latter become their JSON text (`3`, `true`). Spans in JSON: `minigrad.data.annotations`. A row with a list
-    of strings `tokens` or `words` and one `ner_tags` or `tags` is a sentence: its words with a space between any two are the text.
+    Either all records of a file have a label (or a second text, or entities) or none has; the first record decides. Labels in JSON may be
+    strings, numbers or booleans; numbers and booleans become their JSON text (`3`, `true`). Spans in JSON: `minigrad.data.annotations`. A
+    row with a list of strings `tokens` or `words` and one `ner_tags` or `tags` is a sentence, whose text is its words joined by spaces.
 
-    A line may take 64 MiB, a text 4 Mi characters, a field of .csv what the csv module allows: 131,072 characters unless
+    A line may have 64 MiB, a text 4 Mi characters, and a field of .csv what the csv module allows: 131,072 characters unless
     `csv.field_size_limit` was called.
 
     Raises:
-        ArgumentError: an argument has a value that fits no file, or not this format.
-        DataError: the file is not as described. `line` is the physical line, for a row over several lines its first. `code` is, for
-            a whole file, one of unknown-suffix, missing-file, not-a-regular-file, unreadable-file, empty-file, duplicate-column,
+        ArgumentError: an argument has a value that cannot be used, or not with this format.
+        DataError: the file is not as described. `line` is the physical line, the first one of a row over several lines. `code` is, for a
+            whole file, one of unknown-suffix, missing-file, not-a-regular-file, unreadable-file, empty-file, duplicate-column,
             other-separator, json-limit, too-many-skipped; for a row line-limit, not-utf8, bad-encoding, nul-character, bad-csv, bad-json,
-            unknown-column, column-count, bad-text, empty-text, text-limit, bad-label, missing-label, missing-text-b,
-            missing-entities, bad-entity, bad-words, missing-tag, bad-tag, bad-annotation.
+            unknown-column, column-count, bad-text, empty-text, text-limit, bad-label, missing-label, missing-text-b, missing-entities,
+            bad-entity, bad-words, missing-tag, bad-tag, bad-annotation.
     """
     return list(
         iter_records(
@@ -96,9 +95,10 @@ def iter_records(
     skipped: list[DataError] | None = None,
     max_skipped: int = 100,
 ) -> Iterator[Record]:
-    """As `read_records`, one record at a time, for files larger than memory; an export of Label Studio is held whole, up to 64 MiB.
+    """As `read_records`, but one record at a time, for files larger than memory.
 
-    Raises: as `read_records`; of arguments at once, of the file when it gets there.
+    An export of Label Studio is still held in memory, up to 64 MiB of it.
+    Raises: as `read_records`; for arguments at once, for the file's content when it is reached.
     """
     path = as_path(path)
     if format is not None and format not in FORMATS:
@@ -134,10 +134,10 @@ def records_from(
     tag_names: Sequence[str] | None = None,
     name: str = "rows",
 ) -> list[Record]:
-    """The records of rows in memory, such as those of a Hugging Face data set: any iterable of mappings, read as JSON objects are.
+    """Records from rows in memory, such as a Hugging Face data set: any iterable of mappings, which are read like JSON objects.
 
-    label_names, tag_names: what the integers stand for that the rows have for labels, and for `ner_tags` or `tags`.
-    name: what stands in `Record.path` and in errors; `line` is the number of the row, the first being 1.
+    label_names, tag_names: the names of integer labels, and of integers in `ner_tags` or `tags`.
+    name: used for `Record.path` and in errors; `line` is the number of the row, counted from 1.
 
     Raises: ArgumentError, DataError as `read_records`.
     """
@@ -160,7 +160,7 @@ def records_from(
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's arrays and scalars as Python's lists and numbers, tuples as lists."""
+    """NumPy arrays and scalars as Python lists and numbers, tuples as lists."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     return list(value) if isinstance(value, tuple) else value
@@ -174,9 +174,7 @@ def _named(path: str, line: int, value: object, names: Sequence[str], argument: 
     return names[value]
 
 
-def _records(
-    path: Path, objects: Objects, reader: RowReader, skipped: list[DataError] | None, max_skipped: int
-) -> Iterator[Record]:  # fmt: skip
+def _records(path: Path, objects: Objects, reader: RowReader, skipped: list[DataError] | None, max_skipped: int) -> Iterator[Record]:
     used = left_out = 0
     for line, found in objects:
         try:
@@ -215,9 +213,9 @@ def _checked_columns(columns: Sequence[str], names: Columns, table: bool) -> lis
 def _checked_encoding(encoding: str) -> str:
     try:
         if codecs.lookup(encoding).name == "utf-8-sig":
-            return "utf-8"  # whose mark is dropped anyway
+            return "utf-8"  # the byte order mark is dropped anyway
         fits = "\n".encode(encoding) == b"\n"
-        b"\xff".decode(encoding, errors="replace")  # as errors show what was read: "idna" cannot
+        b"\xff".decode(encoding, errors="replace")  # lines with errors are decoded so, which "idna" cannot do
     except (LookupError, TypeError, ValueError) as error:  # ValueError: a NUL, or a character that it cannot encode
         raise ArgumentError(f"encoding must be one that Python knows, such as 'utf-8' or 'latin-1', got {quoted(encoding)}") from error
     if not fits:

@@ -1,7 +1,7 @@
-"""What every reader gives: records of text with what is known about them, and the numbering of their labels.
+"""Records, which every reader returns: texts with what is known about them, and the numbering of their labels.
 
-Whatever the file format was, the code behind it sees one kind of record. Each knows its file and line, so that a complaint
-that comes late (an unknown label at the start of training, say) still names the place to look at.
+Whatever the file format, later code sees one kind of record. Each knows its file and line, so that an error found late (an unknown label at
+the start of training, say) still names the place.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from minigrad.errors import ArgumentError, DataError, DTypeError
 from minigrad.files import json_type, listing, quoted, surrogate_at
 
 MAX_TEXT_CHARACTERS = 4 * 2**20
-"""The longest text of a record: more than any novel has. What is longer is a file in the wrong place."""
+"""The longest text of a record: more than any novel. A longer text means that the wrong file was given."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Entity:
-    """A span of a text: characters `start` up to, not including, `end`, and what it is called."""
+    """A span of a text: characters `start` up to, not including, `end`, and its type."""
 
     start: int
     end: int
@@ -33,10 +33,10 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a data file: its text and label (None in a file without labels), where it stood, and all its columns by name.
+    """One row of a data file: its text and label (None in a file without labels), its file and line, and all its columns by name.
 
-    `text_b` is the second text of a pair, or None. `entities` are spans of `text`, in order and without overlap, or None in a
-    file that marks none. `words` are the (start, end) character places of the words that the file itself separates, or None.
+    `text_b` is the second text of a pair, or None. `entities` are spans of `text`, in order and without overlap, or None in a file without
+    entities. `words` are the (start, end) characters of the words, if the file itself separates them, or None.
     """
 
     text: str
@@ -51,10 +51,10 @@ class Record:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The numbering of the class names: `names[i]` is the label with id i.
+    """Numbers the class names: `names[i]` is the label with id i.
 
     Raises:
-        DTypeError, ArgumentError: the names are no tuple of strings, or none, or not distinct.
+        DTypeError, ArgumentError: the names are not a tuple of strings; they are empty or not distinct.
     """
 
     names: tuple[str, ...]
@@ -84,7 +84,7 @@ class LabelMap:
         """Number the IOB2 tags of the training records' entities: "O", then "B-X" and "I-X" for each type X, sorted by code point.
 
         Raises:
-            DataError: a record comes from a file that marks no entities.
+            DataError: a record comes from a file without entities.
         """
         types = sorted({entity.type for record in records for entity in required_entities(record)})
         return cls(("O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")))
@@ -94,7 +94,7 @@ class LabelMap:
         """Number the labels of training records that may have several, sorted by code point.
 
         Raises:
-            DataError: a record has no label column; or none has a label in it.
+            DataError: a record has no label column, or no record has a label.
         """
         found: set[str] = set()
         for record in records:
@@ -113,7 +113,7 @@ class LabelMap:
         """
         ids = np.empty(len(records), dtype=np.int64)
         for position, record in enumerate(records):
-            ids[position] = self._known(record, _label_of(record))
+            ids[position] = self._id(record, _label_of(record))
         return ids
 
     def flags(self, records: Sequence[Record], separator: str) -> NDArray[np.float32]:
@@ -126,22 +126,22 @@ class LabelMap:
         """
         flags = np.zeros((len(records), len(self)), np.float32)
         for row, record in zip(flags, records, strict=True):
-            row[[self._known(record, label) for label in labels_of(record, separator)]] = 1
+            row[[self._id(record, label) for label in labels_of(record, separator)]] = 1
         return flags
 
-    def _known(self, record: Record, label: str) -> int:
-        if label not in self._id_of:
+    def _id(self, record: Record, label: str) -> int:
+        if label not in self._ids:
             message = f"the label {quoted(label)} does not occur in training; known are: {listing(self.names)}"
             raise DataError(record.path, message, line=record.line, code="bad-label")
-        return self._id_of[label]
+        return self._ids[label]
 
     @cached_property
-    def _id_of(self) -> dict[str, int]:
+    def _ids(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.names)}
 
 
 def labels_of(record: Record, separator: str) -> list[str]:
-    """The labels of a record that was read with this `label_separator`, without the spaces around them; none for an empty one.
+    """The labels of a record that was read with this `label_separator`, without spaces around them; an empty list for an empty label.
 
     Raises:
         DataError: the record has no label column.
@@ -150,7 +150,7 @@ def labels_of(record: Record, separator: str) -> list[str]:
 
 
 def separated(text: str, separator: str) -> list[str]:
-    """The names in a text that has this between them, without the spaces around them; empty ones are none."""
+    """The names in `text`, split at `separator`, without spaces around them and without empty ones."""
     return [name for part in text.split(separator) if (name := part.strip())]
 
 
@@ -160,7 +160,7 @@ def numbers(records: Sequence[Record]) -> NDArray[np.float64]:
     Shapes: (len(records),)
 
     Raises:
-        DataError: a record has no label, or one that is no finite decimal number; names the file and line.
+        DataError: a record has no label, or one that is not a finite decimal number; names the file and line.
     """
     found = np.empty(len(records), dtype=np.float64)
     for position, record in enumerate(records):
@@ -172,12 +172,12 @@ def numbers(records: Sequence[Record]) -> NDArray[np.float64]:
     return found
 
 
-# What float() takes beside this (nan, inf, 1_000, digits of other scripts) is more likely a mistake in a data file than a number.
+# What else float() accepts (nan, inf, 1_000, digits of other scripts) is more likely a mistake in a data file than a number.
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def required_entities(record: Record) -> tuple[Entity, ...]:
-    """Raises: DataError (code missing-entities) for a record of a file that marks none."""
+    """The record's entities. Raises: DataError (code missing-entities) if its file has none."""
     if record.entities is None:
         raise DataError(record.path, "the record has no entities to learn from", line=record.line, code="missing-entities")
     return record.entities
@@ -191,10 +191,10 @@ def _label_of(record: Record) -> str:
 
 
 def check_text(path: str | Path, line: int, value: object, what: str = "text") -> str:
-    """`value` if a record can hold it as a text. `what` is the name that messages give it.
+    """`value`, if it is valid as a text of a record. `what`: its name in messages.
 
     Raises:
-        DataError: it is no string, is empty or too long, or holds what JSON's escapes alone can bring in.
+        DataError: it is not a string, is empty or too long, or holds characters that only JSON escapes can bring in.
     """
     if not isinstance(value, str):
         raise DataError(path, f"the {what} must be a string, found {json_type(value)}", line=line, code="bad-text")
@@ -207,7 +207,7 @@ def check_text(path: str | Path, line: int, value: object, what: str = "text") -
 
 
 def check_characters(path: str | Path, line: int, value: str) -> str:
-    """`value`, unless it holds characters that no tokenizer and no terminal can take. Raises: DataError."""
+    """`value`. Raises: DataError if it holds a NUL or a lone surrogate, which no tokenizer and no terminal can take."""
     if "\0" in value:
         raise DataError(path, f"NUL character at position {value.index(chr(0))} of the string", line=line, code="nul-character")
     if (position := surrogate_at(value)) is not None:

@@ -1,7 +1,7 @@
-"""From rows of named values to records.
+"""Turns rows of named values into records.
 
-A row is a dict, whether it was a line of a table, a JSON object, a CoNLL sentence or a row of a data set in memory. Here is
-decided, in one place for all of them, what is the text, what the label, and what else a row says about its text.
+A row is a dict, whether it was a line of a table, a JSON object, a CoNLL sentence or a row of a data set in memory. This module decides for
+all of them what is the text, what the label, and what else a row says about its text.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Places = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names asked for; None leaves a column its usual name, and then it may be absent."""
+    """The requested column names. None stands for the usual name, and the column may then be absent."""
 
     text: str | None
     label: str | None
     text_b: str | None
     separator: str | None = None
-    """What stands between the names of several labels, which a record may have then."""
+    """The separator between labels, if a record may have several."""
 
     def __post_init__(self) -> None:
         names = [("text", self.text or "text"), ("label", self.label), ("text_b", self.text_b)]
@@ -46,26 +46,26 @@ class Columns:
 
     @property
     def asked(self) -> list[str]:
-        """The names that a header must have. Asking for another column alone leaves the text column its usual name."""
+        """The names that a header must have. If only another column is requested, the text column has its usual name."""
         if (self.text, self.label, self.text_b) == (None, None, None):
             return []
         return [self.text or "text", *(name for name in (self.label, self.text_b) if name is not None)]
 
 
 class RowReader:
-    """Makes the records of one file of its rows. What the first record has (a label, a second text, entities), all must have."""
+    """Turns the rows of one file into records. All of them must have what the first one has: a label, a second text, entities."""
 
     def __init__(self, path: str, columns: Columns, *, plain: bool = False) -> None:
-        """plain: all values are strings, of a table; nothing in it is a span or a list of words."""
+        """plain: the rows come from a table, whose values are all strings, never spans or lists of words."""
         self._path = path
         self._columns = columns
         self._plain = plain
         self._first: Record | None = None
 
     def record(self, line: int, fields: Mapping[str, Any]) -> Record:
-        """Raises: DataError for a row that is no record."""
-        words_name = None if self._plain else self._name_of_words(fields)
-        record = self._record(line, fields) if words_name is None else self._sentence(line, fields, words_name)
+        """The record of a row. Raises: DataError for a row that cannot be used."""
+        words_column = None if self._plain else self._words_column(fields)
+        record = self._record(line, fields) if words_column is None else self._sentence(line, fields, words_column)
         if self._first is None:
             self._first = record
         for what in ("label", "text_b", "entities"):
@@ -82,7 +82,7 @@ class RowReader:
         if text_name not in fields:
             raise unknown_column(self._path, line, text_name, fields)
         text = check_text(self._path, line, fields[text_name])
-        entities, words = (None, None) if self._plain else (self._entities(line, fields, text), self._places(line, fields, text))
+        entities, words = (None, None) if self._plain else (self._entities(line, fields, text), self._words(line, fields, text))
         return Record(text, self._label(line, fields), self._path, line, fields, self._text_b(line, fields), entities, words)
 
     # ---- the label and the second text
@@ -93,20 +93,20 @@ class RowReader:
             return None
         value = fields.get(name)
         if self._columns.separator is not None and value is not None:
-            return self._several(line, value, self._columns.separator)
+            return self._joined_labels(line, value, self._columns.separator)
         if isinstance(value, list) and all(isinstance(item, str) for item in value):  # doccano and Label Studio allow several
             if len(value) > 1:
                 raise self._bad(line, f"the record has {len(value)} labels, {listing(value)}; one is needed", "bad-label")
             value = value[0] if value else None
         if value is None or (isinstance(value, str) and not value.strip()):
             raise self._bad(line, f"the record has no label in column {quoted(name)}", "missing-label")
-        return self._name_of_label(line, value)
+        return self._label_text(line, value)
 
-    def _several(self, line: int, value: Any, separator: str) -> str:
-        """The names of a list with the separator between them; a string holds them so already. Empty for no label."""
+    def _joined_labels(self, line: int, value: Any, separator: str) -> str:
+        """The names in a list, joined by the separator; a string already is. Empty for no label."""
         if not isinstance(value, list):
-            return self._name_of_label(line, value)
-        names = [self._name_of_label(line, item) for item in value]
+            return self._label_text(line, value)
+        names = [self._label_text(line, item) for item in value]
         if wrong := [name for name in names if separator in name or not name.strip()]:
             message = f"the label {quoted(wrong[0])} is empty or holds {quoted(separator)}, which separates labels: choose label_separator"
             raise self._bad(line, message, "bad-label")
@@ -115,7 +115,7 @@ class RowReader:
             raise self._bad(line, message, "bad-label")
         return separator.join(names)
 
-    def _name_of_label(self, line: int, value: Any) -> str:
+    def _label_text(self, line: int, value: Any) -> str:
         if isinstance(value, str):
             return check_characters(self._path, line, value)
         if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
@@ -135,16 +135,16 @@ class RowReader:
     # ---- spans and words
 
     def _entities(self, line: int, fields: dict[str, Any], text: str) -> tuple[Entity, ...] | None:
-        """The spans that the row marks; their column is taken out of `fields`."""
+        """The spans of the row, whose column is removed from `fields`; None if it has none."""
         label_name = self._columns.label or "label"
         for name in ("entities", label_name, "labels"):
-            several = name == label_name and self._columns.separator is not None  # then even an empty list is one of labels, not of spans
+            several = name == label_name and self._columns.separator is not None  # then even an empty list holds labels, not spans
             if name in fields and not several and (name == "entities" or is_span_list(fields[name])):
                 return read_entities(self._path, line, fields.pop(name), text)
         return None
 
-    def _places(self, line: int, fields: dict[str, Any], text: str) -> Places | None:
-        """The words as [start, end] each; a column `words` that is no list of lists is a column like any other."""
+    def _words(self, line: int, fields: dict[str, Any], text: str) -> Places | None:
+        """The (start, end) of each word, from the column `words`; unless that is a list of lists, it is an ordinary column."""
         words = fields.get("words")
         if not isinstance(words, list) or not all(isinstance(word, list) for word in words):
             return None
@@ -159,8 +159,8 @@ class RowReader:
 
     # ---- words with tags
 
-    def _name_of_words(self, fields: Mapping[str, Any]) -> str | None:
-        """The column of the words, if the row is a sentence of words with tags."""
+    def _words_column(self, fields: Mapping[str, Any]) -> str | None:
+        """The name of the column of words, if the row is a sentence of words with tags."""
         if self._columns.text is not None or not isinstance(fields.get("ner_tags", fields.get("tags")), list):
             return None
         for name in ("tokens", "words"):
@@ -169,8 +169,8 @@ class RowReader:
                 return name
         return None
 
-    def _sentence(self, line: int, fields: Mapping[str, Any], words_name: str) -> Record:
-        words, tags = fields[words_name], fields.get("ner_tags", fields.get("tags"))
+    def _sentence(self, line: int, fields: Mapping[str, Any], words_column: str) -> Record:
+        words, tags = fields[words_column], fields.get("ner_tags", fields.get("tags"))
         if len(words) != len(tags):
             raise self._bad(line, f"{len(words)} words but {len(tags)} tags: every word needs one", "bad-tag")
         for word in words:
@@ -184,7 +184,7 @@ class RowReader:
         except ArgumentError as error:
             raise self._bad(line, str(error), "bad-tag") from None
         entities = tuple(Entity(places[first][0], places[past - 1][1], kind) for first, past, kind in spans)
-        rest = {name: value for name, value in fields.items() if name not in (words_name, "ner_tags")} | {"tags": tuple(tags)}
+        rest = {name: value for name, value in fields.items() if name not in (words_column, "ner_tags")} | {"tags": tuple(tags)}
         return Record(text, self._label(line, fields), self._path, line, rest, self._text_b(line, fields), entities, places)
 
     def _bad(self, line: int, message: str, code: str) -> DataError:

@@ -1,10 +1,10 @@
-"""Training, development and test records out of one file, so that the test means something.
+"""Splits one file's records into training, development and test sets, so that the test means something.
 
-Three things spoil a split: a class that one part hardly has, copies of a record on both sides, and records of one origin (an author, a
-patient, a conversation) on both sides. So classes are divided each by itself, and what belongs together stays together.
+Three things spoil a split: a class that hardly occurs in one part, copies of a record on both sides, and records of one origin (an author,
+a patient, a conversation) on both sides. So each class is divided separately, and records that belong together stay together.
 
-Source: Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", for giving the largest parts first, each to
-the split that wants it most, and for dealing records of several labels by the rarest of them.
+Source: Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", for placing the largest groups first, each in
+the split that needs it most, and for placing records of several labels by their rarest one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from minigrad.backend.random import shuffled
 from minigrad.data.checks import check_count, check_separator
-from minigrad.data.duplicates import Components, form_of, near_duplicate_groups
+from minigrad.data.duplicates import Components, folded_text, near_duplicate_groups
 from minigrad.data.records import Record, labels_of
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import json_type, listing, quoted
@@ -29,9 +29,9 @@ from minigrad.packing import IntArray
 
 SHARES: Mapping[str, float] = MappingProxyType({"train": 0.8, "dev": 0.1, "test": 0.1})
 ROUNDING = 1e-9
-"""Products of shares and counts are this far from whole numbers at most, for a million records."""
-WORTH_A_WARNING = 0.05
-"""Of all records: how far a split may be off its share before a warning says that the groups are too large for it."""
+"""Products of shares and counts are at most this far from whole numbers, for up to a million records."""
+WARN_ABOVE = 0.05
+"""As a fraction of all records: how far a split may miss its share before a warning says that groups are too large."""
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -46,27 +46,27 @@ def split_records(
     group_column: str | None = None,
     near_duplicates: float | None = 0.8,
 ) -> dict[str, list[Record]]:
-    """Divide records into named splits: every record in exactly one, in the order given, the same division on every machine.
+    """Divide records into named splits: every record in exactly one, in the order given, with the same result on every machine.
 
-    stratify: every class has its shares. A class is a label or, in records without labels, a set of entity types; rare sets count as
-    one class. A label with fewer records than there are splits stands in the split with the largest share first; where most records
-    have such a label (numbers do), labels are left out of account. Either gives a warning.
-    label_separator: None for one label a record; else what the records were read with. Then each of their labels is a class, and so is
-    having none.
+    stratify: every class is divided by the shares. A class is a label or, in records without labels, a set of entity types; rare sets count
+    as one class. A label with fewer records than there are splits goes first to the split with the largest share; if most records have such
+    a label (numbers do), labels are ignored. Both cases give a warning.
+    label_separator: None for one label per record; else the one that the records were read with. Then each of their labels is a class, and
+    so is having none.
     group_column: records with the same value there stay in one split.
-    near_duplicates: records at least this similar stay in one split (see `near_duplicate_groups`); None: copies are not looked for.
+    near_duplicates: records at least this similar stay in one split (see `near_duplicate_groups`); None: copies are not searched for.
 
-    Without groups and near-duplicates each split has less than one record of a class more or less than its share. Otherwise, with g
-    records in the largest group of the class and k splits, it has fewer than g more and fewer than (k - 1) g less, as long as each group
-    is of one class; a group of several goes where all of them together are wanted most. With a label_separator these bounds hold for the
-    number of all records; labels come as near to their shares as iterative stratification brings them.
+    Without groups and near-duplicates, each split is off its share of a class by less than one record. Otherwise, with g records in the
+    largest group of the class and k splits, it has fewer than g too many and fewer than (k - 1) g too few, as long as each group is of one
+    class; a group of several classes goes where all of them together are needed most. With a label_separator these bounds hold for the
+    number of all records; labels come as close to their shares as iterative stratification brings them.
 
     Raises:
         ArgumentError: shares that are not above 0 or do not add up to 1; too few records, or groups too large, to give every split a
             record; a seed, a separator or a threshold that cannot be used.
         DataError: a record has no value in the group column, or no label column although others have one.
 
-    Warns: as said above, and where groups are so large that a split misses its share by more than 5% of all records.
+    Warns: as stated above, and if groups are so large that a split misses its share by more than 5% of all records.
     """
     names, wanted = _checked_shares(shares)
     check_count("seed", seed, 0)
@@ -100,13 +100,13 @@ def _checked_shares(shares: Mapping[str, float]) -> tuple[list[str], FloatArray]
     return list(shares), np.array([share / total for share in shares.values()])
 
 
-# ---- what belongs together, and what a class is
+# ---- groups and classes
 
 
 def _groups(records: Sequence[Record], column: str | None, threshold: float | None) -> IntArray:
     together = Components(len(records))
     if threshold is not None:
-        for row, first in enumerate(near_duplicate_groups([form_of(record) for record in records], threshold).tolist()):
+        for row, first in enumerate(near_duplicate_groups([folded_text(record) for record in records], threshold).tolist()):
             together.join(first, row)
     if column is not None:
         first_of: dict[str | int, int] = {}
@@ -145,7 +145,7 @@ def _classes(records: Sequence[Record], splits: int) -> IntArray:
 
 
 def _label_classes(records: Sequence[Record], splits: int, separator: str) -> list[list[int]]:
-    """Of each record the numbers of its labels, or of having none, and last the one number that every record has."""
+    """The class numbers of each record: of its labels (or of having none), and last the number that every record has."""
     names = [sorted(set(labels_of(record, separator))) or [""] for record in records]
     counts = Counter(chain.from_iterable(names))
     if rare := [name for name, count in counts.items() if name and count < splits]:
@@ -159,11 +159,11 @@ def _warn_of_rare(labels: Iterable[str]) -> None:
     warnings.warn(message, stacklevel=4)
 
 
-# ---- dealing
+# ---- placing
 
 
 class _Table:
-    """How many records of each class every split should have and has. Shapes: (classes, splits)."""
+    """The target and the actual number of records of each class in each split. Shapes: (classes, splits)."""
 
     def __init__(self, targets: FloatArray) -> None:
         self.targets = targets
@@ -174,7 +174,7 @@ class _Table:
 
 
 def _members(groups: IntArray, order: IntArray) -> Iterable[list[int]]:
-    """The records of each group, in this order."""
+    """The records of each group, ordered as in `order`."""
     members: dict[int, list[int]] = defaultdict(list)
     for row in order.tolist():
         members[int(groups[row])].append(row)
@@ -184,8 +184,8 @@ def _members(groups: IntArray, order: IntArray) -> Iterable[list[int]]:
 def _place_groups(groups: IntArray, classes: IntArray, order: IntArray, table: _Table, wanted: FloatArray, chosen: IntArray) -> int:
     """Place the groups of several records, large ones first; returns the size of the largest.
 
-    A group goes to the split that is relatively emptiest, so that no split has all the large ones, unless it is more than that split
-    still lacks; if it is too much for every split, to the one that lacks most of what it brings.
+    A group goes to the relatively emptiest of the splits that have room for it in all its classes, so that no split gets all the large
+    groups. If no split has room, it goes to the one that lacks most of the group's classes.
     """
     several = sorted((rows for rows in _members(groups, order) if len(rows) > 1), key=len, reverse=True)
     for rows in several:
@@ -200,7 +200,7 @@ def _place_groups(groups: IntArray, classes: IntArray, order: IntArray, table: _
 
 
 def _place_singles(classes: IntArray, order: IntArray, table: _Table, wanted: FloatArray, chosen: IntArray) -> None:
-    """Place the records that are alone: whole numbers of each class first, then what is left over of all the classes."""
+    """Place the ungrouped records: first whole numbers of each class, then the remainders of all classes."""
     waiting: dict[int, list[int]] = defaultdict(list)
     for row in order[chosen[order] < 0].tolist():
         waiting[int(classes[row])].append(row)
@@ -211,7 +211,7 @@ def _place_singles(classes: IntArray, order: IntArray, table: _Table, wanted: Fl
         could = np.flatnonzero(table.lacking(kind) - quota > ROUNDING)
         lacking = wanted * len(chosen) - sizes
         if quota[main := int(wanted.argmax())] + table.counts[kind, main] == 0:
-            lacking[main] = np.inf  # the largest split has none of this kind yet, and a model learns nothing of what it never saw
+            lacking[main] = np.inf  # the largest split has none of this class yet, and a model cannot learn what it never sees
         extra = could[np.argsort(-lacking[could], kind="stable")][:left_over]
         quota[extra] += 1
         sizes[extra] += 1
@@ -219,7 +219,7 @@ def _place_singles(classes: IntArray, order: IntArray, table: _Table, wanted: Fl
 
 
 def _quotas(lacking: FloatArray, count: int) -> IntArray:
-    """Whole numbers up to what every split lacks, `count` together at most; fewer where a group has given some split too much."""
+    """What every split lacks, rounded down, at most `count` in total; less if a group has overfilled some split."""
     quota = np.floor(np.maximum(lacking, 0) + ROUNDING).astype(np.int64)
     while quota.sum() > count:
         quota[quota.argmax()] -= 1
@@ -227,10 +227,11 @@ def _quotas(lacking: FloatArray, count: int) -> IntArray:
 
 
 def _place_by_labels(groups: IntArray, classes: list[list[int]], order: IntArray, wanted: FloatArray, chosen: IntArray) -> int:
-    """Place groups whose records have several labels, large ones first and those of rare labels before others; returns the largest size.
+    """Place groups whose records have several labels, large groups first, then those with rare labels; returns the size of the largest.
 
-    A group goes to a split that has room for it and lacks as many of its rarest label; of several such splits to the one that has had
-    least of all its labels. Where none lacks so many, to one that lacks most. Whole numbers of records for room make the sizes exact.
+    A group goes to a split that has room for it and lacks as many of its rarest label as it brings; of several such splits, to the one
+    furthest behind in all its labels. If none lacks as many, to one that lacks most. Room is counted in whole records, which makes the
+    sizes exact.
     """
     counts = np.bincount(np.fromiter(chain.from_iterable(classes), np.int64))
     table = _Table(wanted * counts[:, None])
@@ -245,7 +246,7 @@ def _place_by_labels(groups: IntArray, classes: list[list[int]], order: IntArray
         for kind in (-1, int(left[kinds].argmin())):
             of_kind = lacking[kind, could]
             could = could[of_kind > min(brings[kind], of_kind.max()) - ROUNDING]
-        behind = (brings[:, None] * (lacking - left[kinds, None] * wanted)).sum(axis=0)  # BLAS would round as the machine likes
+        behind = (brings[:, None] * (lacking - left[kinds, None] * wanted)).sum(axis=0)  # BLAS rounds differently on each machine
         split = int(could[behind[could].argmax()])
         chosen[rows] = split
         table.counts[kinds, split] += brings
@@ -254,7 +255,7 @@ def _place_by_labels(groups: IntArray, classes: list[list[int]], order: IntArray
 
 
 def _rounded(sizes: FloatArray) -> FloatArray:
-    """Whole numbers of the same sum, each off by less than one."""
+    """`sizes` rounded to whole numbers of the same sum, each off by less than one."""
     whole = np.floor(sizes + ROUNDING)
     whole[np.argsort(whole - sizes, kind="stable")[: round(float(sizes.sum() - whole.sum()))]] += 1
     return whole
@@ -267,7 +268,7 @@ def _check(names: Sequence[str], wanted: FloatArray, sizes: IntArray, largest: i
         hint = f"; the largest group that must stay together has {largest} records" if largest > 1 else ""
         raise ArgumentError(f"split {quoted(name)} would get none of the {total} records: give it a larger share, or more records{hint}")
     off = np.abs(sizes - wanted * total)
-    if largest > 1 and off.max() > max(len(names), WORTH_A_WARNING * total):
+    if largest > 1 and off.max() > max(len(names), WARN_ABOVE * total):
         shares = ", ".join(f"{name} {size / total:.1%}" for name, size in zip(names, sizes, strict=True))
         message = f"groups that must stay together are too large for the shares (the largest has {largest} of {total} records): {shares}"
         warnings.warn(message, stacklevel=3)

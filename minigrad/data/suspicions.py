@@ -1,8 +1,8 @@
-"""Signs that the columns of a data file, or its labels, are other ones than were meant, for people to look at.
+"""Signs of mistaken columns and inconsistent labels in data files, for people to look at.
 
-A table is read as it stands, and a wrong guess about its columns breaks nothing: a header becomes a record and its second word a class, a
-whole review becomes a label, and a label that is written in two ways is two classes. None of it is certain, so it is told and not refused.
-The rules are simple, and made to give few false alarms.
+A table is read as it is, and a wrong guess about its columns raises no error: a header becomes a record and its second word a class, a
+whole review becomes a label, and a label with two spellings becomes two classes. None of this is certain, so it is reported and not
+refused. The rules are simple, and made to give few false alarms.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from minigrad.data.records import Record
 from minigrad.data.tables import separator_advice
 from minigrad.files import quoted
 
-HEADER_CHARACTERS = 30
-"""A longer word is no name of a column."""
-LEAST_LABELS = 10
-"""Fewer tell nothing."""
-OWN_SHARE = 0.9
-"""Of the labels occur once where they may be texts."""
-LONG_LABEL = 30
-"""Characters that labels have on average where they may be texts."""
-LISTED_LABELS = 5
-"""Labels whose several spellings are shown; of more only the number is told."""
-# In prose white space follows a semicolon.
+MAX_HEADER_CHARACTERS = 30
+"""A longer word is not taken for a column name."""
+MIN_LABELS = 10
+"""Fewer labels are never suspected to be texts."""
+UNIQUE_SHARE = 0.9
+"""The share of labels that occur only once, from which they may be texts."""
+MIN_MEAN_CHARACTERS = 30
+"""The average length of labels, in characters, from which they may be texts."""
+MAX_LISTED = 5
+"""Labels whose spellings are shown; the others are only counted."""
+# In prose a semicolon is followed by white space.
 _SEPARATED = re.compile(r"\S[;\t]\S")
 
 
 def column_notices(firsts: Sequence[Record], labels: Mapping[str, int], format: str | None = None) -> list[str]:
-    """What looks wrong about columns. firsts: the first record of each file; labels: how often each occurs in all of them; format: as read.
+    """Notices of columns that look wrong: a header read as a record, several columns read as one, texts read as labels.
 
-    Told are: a first row that may be a header, a table of one column that may be several, labels that may be texts.
+    firsts: the first record of each file; labels: how often each occurs in all of them; format: as given to the reader.
     """
     rows = [
         record for record in firsts if record.line == 1 and (format or SUFFIXES.get(Path(record.path).suffix.lower())) in ("csv", "tsv")
@@ -42,17 +42,14 @@ def column_notices(firsts: Sequence[Record], labels: Mapping[str, int], format: 
 
 
 def label_notices(labels: Mapping[str, int]) -> list[str]:
-    """What looks wrong about labels, or types of entities. labels: how often each occurs.
-
-    Told are those that are the same but for letter case and the blanks around them.
-    """
+    """Notices of labels or entity types that differ only in letter case and surrounding white space. labels: how often each occurs."""
     spellings: dict[str, list[str]] = {}
     for label in sorted(labels):
         spellings.setdefault(label.strip().casefold(), []).append(f"{quoted(label)} ({labels[label]})")
     several = [", ".join(found) for found in spellings.values() if len(found) > 1]
     if not several:
         return []
-    shown = "; ".join(several[:LISTED_LABELS]) + (f"; and {len(several) - LISTED_LABELS} more" if len(several) > LISTED_LABELS else "")
+    shown = "; ".join(several[:MAX_LISTED]) + (f"; and {len(several) - MAX_LISTED} more" if len(several) > MAX_LISTED else "")
     return [
         f"labels that differ only in letter case or in blanks around them are classes of their own: {shown}; write the same label alike"
     ]
@@ -60,7 +57,7 @@ def label_notices(labels: Mapping[str, int]) -> list[str]:
 
 def _headers(rows: Sequence[Record], labels: Mapping[str, int]) -> list[str]:
     """First rows whose text is one short word and whose label no other row has, while every other label occurs several times."""
-    words = [r for r in rows if r.label is not None and len(r.text.split()) == 1 and len(r.text) <= HEADER_CHARACTERS]
+    words = [r for r in rows if r.label is not None and len(r.text.split()) == 1 and len(r.text) <= MAX_HEADER_CHARACTERS]
     found = [r for r in words if labels.get(r.label or "") == sum(other.label == r.label for other in words)]
     others = {count for label, count in labels.items() if label not in {r.label for r in found}}
     if not others or min(others) < 2:
@@ -79,8 +76,8 @@ def _separators(rows: Sequence[Record]) -> list[str]:
 
 
 def _texts_for_labels(labels: Mapping[str, int]) -> list[str]:
-    """Of many labels 9 in 10 occur once, and they are long."""
+    """Many long labels, of which 9 in 10 occur only once."""
     once = sum(count == 1 for count in labels.values())
-    if len(labels) < LEAST_LABELS or once < OWN_SHARE * len(labels) or sum(map(len, labels)) < LONG_LABEL * len(labels):
+    if len(labels) < MIN_LABELS or once < UNIQUE_SHARE * len(labels) or sum(map(len, labels)) < MIN_MEAN_CHARACTERS * len(labels):
         return []
     return ["nearly every record has a long label of its own, which may be its text: name the right column (--label, or label in [data])"]

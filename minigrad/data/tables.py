@@ -1,8 +1,7 @@
-"""From bytes to lines, and from the lines of .tsv, .csv and .jsonl files to rows of named values.
+"""Decodes files into lines, and the lines of .tsv, .csv and .jsonl files into rows of named values.
 
-Every reader reads a file in one pass, one row at a time, so that its size does not matter. What is wrong with one row is given
-out in the row's place, as the error, and whoever reads decides whether to go on. What is wrong with the whole file, or makes it
-impossible to tell where the next row begins, is raised.
+Every reader streams a file, one row at a time, so that its size does not matter. An error in one row is yielded in the row's place, and the
+caller decides whether to go on. An error of the whole file, or one that makes it impossible to tell where the next row begins, is raised.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from minigrad.files import json_type, listing, open_regular, parse_json, quoted
 MAX_LINE_BYTES = 64 * 2**20
 
 Objects = Iterator[tuple[int, dict[str, Any] | DataError]]
-"""(physical line, the row's values by name, or what is wrong with the row)."""
+"""(physical line, the row's values by name or the row's error) for each row."""
 
 
 class Line(NamedTuple):
-    """A line with its 1-based number and its line end. Where something is wrong with it, `text` is what could be made of it."""
+    """A line with its 1-based number and its line end. If it has an error, `text` is what could be decoded."""
 
     number: int
     text: str
@@ -48,7 +47,7 @@ def lines(path: Path, encoding: str) -> Iterator[Line]:
                     )
                     while not raw.endswith(b"\n") and (raw := stream.readline(MAX_LINE_BYTES)):
                         pass
-                elif (line := _decoded(path, number, raw, encoding)).text:  # nothing is left of a line that is only a byte order mark
+                elif (line := _decoded(path, number, raw, encoding)).text:  # a line that is only a byte order mark is left out
                     yield line
     except OSError as error:
         raise DataError(path, f"cannot be read: {error}", code="unreadable-file") from error
@@ -70,7 +69,7 @@ def _decoded(path: Path, number: int, raw: bytes, encoding: str) -> Line:
 def _advice(number: int, raw: bytes) -> str:
     if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "this looks like UTF-16; save the file as UTF-8"
-    # What Latin-1 has at 0x80 to 0x9f are control characters that no one types; Windows' code page has quotation marks there.
+    # In Latin-1, 0x80 to 0x9f are control characters that no one types; Windows' code page has quotation marks there.
     likely = "cp1252" if any(0x80 <= byte < 0xA0 for byte in raw) else "latin-1"
     places = f"in a config.toml under [data], of other commands --encoding {likely}"
     return f"save the file as UTF-8, or say how it was saved: encoding={likely!r} is the likeliest for Western European text ({places})"
@@ -87,8 +86,8 @@ def tsv_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str] | DataE
 def csv_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str] | DataError]]:
     """The rows, each with the number of its first line.
 
-    Raises: DataError for a broken row unless it is one line with its quotation marks in pairs: a mark that is left open swallows
-    rows, and none can tell how many.
+    Raises: DataError for a broken row, unless it is a single line with paired quotation marks: an unclosed one swallows an unknown number
+    of rows.
     """
     held: list[Line] = []  # the lines of the current row
 
@@ -123,9 +122,9 @@ def csv_rows(path: Path, encoding: str) -> Iterator[tuple[int, list[str] | DataE
 def table_objects(
     path: Path, rows: Iterator[tuple[int, list[str] | DataError]], asked: Sequence[str], columns: Sequence[str] | None
 ) -> Objects:
-    """Names for the cells: those of `columns`, else of a header, else text, label, column3, ...
+    """Rows as dicts, named by `columns`, else by the header, else text, label, column3, ...
 
-    `asked` are names that a header must have; the first row is taken for a header if there are any, or if it says text or label.
+    `asked`: names that the header must have. The first row is a header if there are any, or if one of its cells is text or label.
     """
     if (first := next(rows, None)) is None:
         return
@@ -164,7 +163,7 @@ def table_objects(
 
 
 def separator_advice(separator: str) -> str:
-    """What to do about a table whose columns are separated by semicolons or tabs where commas, or tabs, should be."""
+    """What to do about a table whose columns turn out to be separated by semicolons or tabs."""
     if separator == "\t":
         return "the file seems to be separated by tabs; read it as tsv (--format tsv, or the suffix .tsv)"
     return "the file seems to be separated by semicolons; save it with commas (.csv) or tabs (.tsv) instead"

@@ -1,7 +1,7 @@
-"""Tags of words ("B-PER", "I-PER", "O") and the spans they stand for.
+"""Word tags ("B-PER", "I-PER", "O") and the spans they stand for.
 
-Named entities are written as one tag per word, in one of three schemes. Models, metrics and files need the spans behind the
-tags, and all of them must agree on what a slightly broken sequence means, so this is the one place that says it.
+Named entities are written as one tag per word, in one of three schemes. Models, metrics and files need the spans behind the tags, and must
+agree on what a slightly malformed sequence means, so this is defined here only.
 
 The schemes, for spans of types X (Ramshaw & Marcus 1995; Tjong Kim Sang & Veenstra 1999; Ratinov & Roth 2009):
 
@@ -20,16 +20,16 @@ from minigrad.files import listing, quoted
 SCHEMES = ("IOB2", "IOB1", "BIOES")
 
 Span = tuple[int, int, str]
-"""(first word, the word past the last one, type)."""
+"""(first word, past the last word, type)."""
 
 _PREFIXES = {"B": "B", "I": "I", "E": "E", "S": "S", "L": "E", "U": "S"}
 
 
 def parse_tag(tag: str) -> tuple[str, str]:
-    """The prefix of a tag, with BILOU's letters as those of BIOES, and its type; ("O", "") outside of every span.
+    """The prefix of a tag, with BILOU's letters mapped to those of BIOES, and its type; ("O", "") outside of every span.
 
     Raises:
-        ArgumentError: the string is no tag of any scheme.
+        ArgumentError: the string is not a tag of any scheme.
     """
     if tag == "O":
         return "O", ""
@@ -42,11 +42,11 @@ def parse_tag(tag: str) -> tuple[str, str]:
 def spans_of(tags: Sequence[str]) -> list[Span]:
     """The spans that a sequence of tags stands for, in order.
 
-    One rule reads all schemes, that of the CoNLL-2000 program conlleval. A span ends before O, before B or S, before another
-    type, and after E or S; any tag but O that follows an end begins a span. So an I- that nothing precedes counts as B-.
+    One rule covers all schemes, that of the CoNLL-2000 program conlleval. A span ends before O, B or S, before another type, and after E or
+    S; any tag but O after an end begins a span. So an I- without a predecessor counts as B-.
 
     Raises:
-        ArgumentError: a string is no tag.
+        ArgumentError: a string is not a tag.
     """
     spans: list[Span] = []
     first, open_type = 0, ""
@@ -66,7 +66,7 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 
 
 def tags_of(spans: Iterable[Span], length: int, scheme: str = "IOB2") -> list[str]:
-    """The tags of `length` words among which `spans` lie, which must not overlap.
+    """The tags of `length` words with these `spans`, which must not overlap.
 
     Raises:
         ArgumentError: a span is empty, lies outside the words or overlaps another one, or the scheme is unknown.
@@ -89,24 +89,24 @@ def tags_of(spans: Iterable[Span], length: int, scheme: str = "IOB2") -> list[st
 
 
 def repairs(tags: Sequence[str], scheme: str) -> list[int]:
-    """The places of the tags that `scheme` would have spelled otherwise, such as an I- without B- in IOB2.
+    """The places of the tags that `scheme` would write differently, such as an I- without B- in IOB2.
 
-    `spans_of` reads them all the same; this tells how much of a file rests on that.
+    `spans_of` accepts them all the same; this tells how much of a file relies on that.
 
     Raises:
-        ArgumentError: a string is no tag, or the scheme is unknown.
+        ArgumentError: a string is not a tag, or the scheme is unknown.
     """
     expected = tags_of(spans_of(tags), len(tags), scheme)
     return [place for place, (tag, due) in enumerate(zip(tags, expected, strict=True)) if parse_tag(tag) != parse_tag(due)]
 
 
 def scheme_of(sequences: Iterable[Sequence[str]]) -> str:
-    """The scheme of a file's tag sequences: the one that needs the fewest repairs. Of equals IOB2, then IOB1.
+    """The scheme of a file's tag sequences: the one that needs the fewest repairs; if equal, IOB2 before IOB1 before BIOES.
 
     Returns: "IOB2", "IOB1" or "BIOES", also for BILOU.
 
     Raises:
-        ArgumentError: a string is no tag.
+        ArgumentError: a string is not a tag.
     """
     needed = dict.fromkeys(SCHEMES, 0)
     for tags in sequences:

@@ -1,7 +1,7 @@
-"""What is wrong with a text though it can be read: traces of a wrong encoding, invisible characters, spans that cut words.
+"""Faults in texts that can be read: traces of a wrong encoding, invisible characters, spans that cut words.
 
-A tokenizer takes all of these without a word, and the model sees another text than the person who looks at the file. None is proof of
-an error, so they are reported and never refused.
+A tokenizer accepts all of these silently, and the model sees another text than a person looking at the file. None is proof of an error, so
+they are reported and never refused.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ FAULTS = {
 }
 """What each kind means."""
 
-# What Windows-1252 shows for the bytes 0x80 to 0xBF that continue a UTF-8 character; Latin-1 shows U+0080 to U+00BF.
+# How Windows-1252 shows the bytes 0x80 to 0xBF, which continue a UTF-8 character; Latin-1 shows U+0080 to U+00BF.
 _CONTINUATION = "[\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
 _PATTERNS = {
-    # After a capital letter, Ã and Â before a quotation mark may be meant: «IRMÃ».
+    # After a capital letter, Ã and Â before a quotation mark may be intended: «IRMÃ».
     "mojibake": re.compile(f"(?<![A-ZÀ-Þ])[ÂÃ]{_CONTINUATION}|[âï]{_CONTINUATION}{{2}}|ð{_CONTINUATION}{{3}}"),
     "replacement-character": re.compile("\ufffd"),
     "control-character": re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"),
-    # Persian, the scripts of India and emoji need joiners; between Latin letters they are litter.
+    # Persian, the scripts of India and emoji need joiners; between Latin letters they are a fault.
     "zero-width-character": re.compile("[\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]|(?<=[A-Za-z])[\u200c\u200d](?=[A-Za-z])"),
 }
 
 
 def faults_of(text: str) -> Iterator[str]:
-    """The kinds of fault that `text` shows, each once. "mixed-normal-forms" stands for a text that is not in NFC."""
+    """The kinds of fault in `text`, each once. "mixed-normal-forms" is given for any text that is not in NFC."""
     if text.isascii():
         if _PATTERNS["control-character"].search(text):
             yield "control-character"
@@ -53,10 +53,10 @@ def has_composed_letters(text: str) -> bool:
 
 
 def spans_off_words(record: Record) -> Iterator[Entity]:
-    """The entities of a record that begin or end elsewhere than words do.
+    """The entities of a record that do not begin and end at word boundaries.
 
-    Words are the file's own, where it has any. Otherwise a span is off if the characters on both sides of its border are letters of
-    a script with capitals, digits or accents, or if white space is its first or last character.
+    Words are the file's own, if it has any. Otherwise a span is off if the characters on both sides of a border belong to a word (letters
+    of a script with capitals, digits or accents), or if white space is its first or last character.
     """
     if not record.entities:
         return
@@ -72,9 +72,9 @@ def spans_off_words(record: Record) -> Iterator[Entity]:
 
 
 def _inside_word(text: str, place: int) -> bool:
-    return 0 < place < len(text) and _of_word(text[place - 1]) and _of_word(text[place])
+    return 0 < place < len(text) and _is_word_character(text[place - 1]) and _is_word_character(text[place])
 
 
-def _of_word(letter: str) -> bool:
-    """Whether a letter is part of a word. Scripts without capitals (category Lo) do not count: many write no spaces between words."""
+def _is_word_character(letter: str) -> bool:
+    """Whether a letter is part of a word. Scripts without capitals (category Lo) do not count: many have no spaces between words."""
     return unicodedata.category(letter) in ("Lu", "Ll", "Lt", "Nd", "Mn", "Mc")

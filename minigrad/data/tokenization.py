@@ -1,7 +1,7 @@
-"""Text to token ids: the tokenizers of BERT, RoBERTa, XLM-R and their kin, run by the `tokenizers` library, from and to model directories.
+"""Text to token ids: the tokenizers of BERT, RoBERTa, XLM-R and related models, run by the `tokenizers` library, in model directories.
 
-The library's object carries truncation and padding as state, which is easy to leave switched on by accident. Here
-truncation is an argument, padding does not exist (batches are packed), and what comes back is plain NumPy arrays.
+The library's tokenizer keeps truncation and padding as state, which is easily left switched on by accident. Here truncation is an argument,
+there is no padding (batches are packed), and results are plain NumPy arrays.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ __all__ = ["TOKENIZER_FILES", "TRUNCATIONS", "Encoding", "Tokenizer", "checked_t
 
 CHUNK_TEXTS = 1024
 CHUNK_CHARACTERS = 1 << 20
-"""Texts, and characters of texts, that are encoded at once: the library's own records of a text are many times its size."""
+"""Texts, and characters of texts, that are encoded at once: the library's own data for a text is many times its size."""
 TRUNCATIONS = ("longest_first", "only_first", "only_second")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """One tokenized text, or pair of texts, of n tokens with the special ones around it.
+    """A tokenized text, or pair of texts, of n tokens, special ones included.
 
-    `offsets[i]` are the first and the past-the-end character of token i in its text as it was given. `word_ids[i]` is the number
-    of its word in its text, and `sequence_ids[i]` says in which text: 0 or 1. The special tokens that frame the texts have
-    (0, 0), -1 and -1. What a word is depends on the family: BERT splits at spaces and around punctuation, RoBERTa before a
-    space and between letters, digits and others, XLM-R at spaces. `type_ids` are the model's token types: BERT has 0 for the
-    first text and 1 for the second, RoBERTa and XLM-R have 0. `truncated` says whether tokens were cut off.
+    `offsets[i]` are the first and the past-the-end character of token i in the original text. `word_ids[i]` is the number of its word in
+    its text, and `sequence_ids[i]` is that of the text: 0 or 1. The special tokens around the texts have (0, 0), -1 and -1. What a word is
+    depends on the family: BERT splits at spaces and around punctuation, RoBERTa before a space and between letters, digits and others,
+    XLM-R at spaces. `type_ids` are the model's token types: BERT has 0 for the first text and 1 for the second, RoBERTa and XLM-R have 0.
+    `truncated` says whether tokens were cut off.
 
     Shapes: ids, type_ids, word_ids, sequence_ids, special_tokens_mask (n,); offsets (n, 2)
     """
@@ -56,7 +56,7 @@ class Encoding:
 
     @property
     def special_tokens_mask(self) -> NDArray[np.bool_]:
-        """True for the tokens that frame the texts. A special token spelled out in a text counts as text."""
+        """True for the special tokens around the texts. A special token spelled out in a text counts as text."""
         return self.sequence_ids < 0
 
     def __len__(self) -> int:
@@ -64,15 +64,15 @@ class Encoding:
 
 
 class Tokenizer:
-    """The tokenizer of a BERT-like model: WordPiece, byte-level pairs (RoBERTa) or Unigram (XLM-R).
+    """The tokenizer of a BERT-like model: WordPiece, byte-level BPE (RoBERTa) or Unigram (XLM-R).
 
-    Make one by `Tokenizer.from_pretrained(directory)`.
+    Create one with `Tokenizer.from_pretrained(directory)`.
     A special token that is spelled out in a text, such as `[SEP]`, becomes that special token, as in transformers.
-    `bos_id` and `eos_id` are None where the family has no such tokens, `model_max_length` where the files state none.
+    `bos_id` and `eos_id` are None if the family has no such tokens, `model_max_length` if the files state none.
     Several threads may share one tokenizer.
 
-    Source: Devlin et al. 2019, "BERT"; Wu et al. 2016, section 4.1, for WordPiece; Radford et al. 2019, section 2.2, for
-    byte-level pairs; Kudo 2018, "Subword regularization", for Unigram.
+    Source: Devlin et al. 2019, "BERT"; Wu et al. 2016, section 4.1, for WordPiece; Radford et al. 2019, section 2.2, for byte-level BPE;
+    Kudo 2018, "Subword regularization", for Unigram.
     """
 
     pad_id: int
@@ -86,21 +86,21 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer, settings: Settings) -> None:
         self._backend = backend
         self._settings = settings
-        self._lock = threading.Lock()  # the truncation is state of the backend
+        self._lock = threading.Lock()  # truncation is state of the backend
         for role in ROLES:
             token = settings.special_tokens.get(role)
             setattr(self, role.removesuffix("_token") + "_id", None if token is None else backend.token_to_id(token))
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Tokenizer:
-        """Read tokenizer.json, or where there is none vocab.txt, or vocab.json and merges.txt.
+        """Read tokenizer.json, else vocab.txt, else vocab.json and merges.txt.
 
-        tokenizer_config.json, special_tokens_map.json and added_tokens.json, if present, set letter case, special and added tokens,
-        the side that is cut and the like. Truncation and padding stored in tokenizer.json are not taken over.
+        tokenizer_config.json, special_tokens_map.json and added_tokens.json, if present, set letter case, special and added tokens, the
+        side of truncation and the like. Truncation and padding stored in tokenizer.json are ignored.
 
         Raises:
-            TokenizerError: a file is missing, broken, or describes a tokenizer that is none of those families.
-            ArgumentError: `directory` is no path.
+            TokenizerError: a file is missing, broken, or describes a tokenizer of another family.
+            ArgumentError: `directory` is not a path.
         """
         return cls(*load(as_path(directory)))
 
@@ -111,7 +111,7 @@ class Tokenizer:
 
     @property
     def model_max_length(self) -> int | None:
-        """The most tokens that the model takes, as tokenizer_config.json states it."""
+        """The model's maximum number of tokens, as stated in tokenizer_config.json, or None."""
         return self._settings.model_max_length
 
     @property
@@ -130,14 +130,14 @@ class Tokenizer:
         """Tokenize each text as `[CLS] text [SEP]`, or with `pairs` as `[CLS] text [SEP] pair [SEP]`.
 
         RoBERTa and XLM-R write `<s> text </s>` and `<s> text </s></s> pair </s>`.
-        `max_length` counts all tokens of an encoding. Tokens beyond it are cut from the end of the text (from its start where
-        tokenizer_config.json says truncation_side "left"); for a pair
-        "longest_first" cuts the longer one until both are of equal length, then both, "only_first" and "only_second" cut one alone.
+        `max_length` counts all tokens of an encoding. Tokens beyond it are cut from the end of the text (from its start if
+        tokenizer_config.json says truncation_side "left"). For a pair, "longest_first" cuts the longer text until both are of equal length,
+        then both; "only_first" and "only_second" cut only that one.
 
         Raises:
             DTypeError: `texts` or `pairs` is a single string, or holds something else than strings.
-            ArgumentError: they differ in length, a text holds half a surrogate pair, or `max_length` is no integer, above 2**31 - 1,
-                or leaves no room for text; `truncation` is unknown, or its text is too short to make up for the other.
+            ArgumentError: they differ in length, or a text holds a lone surrogate; `max_length` is not an integer, is above 2**31 - 1, or
+                leaves no room for text; `truncation` is unknown, or the text that it cuts is too short.
         """
         first = checked_texts("texts", texts)
         inputs: list[str] | list[tuple[str, str]] = first
@@ -161,7 +161,7 @@ class Tokenizer:
                 self._backend.enable_truncation(max_length, strategy=truncation, direction=self._settings.truncation_side)
             try:
                 return [_to_arrays(encoding) for chunk in _chunks(inputs) for encoding in self._backend.encode_batch(chunk)]
-            except Exception as error:  # the library raises bare Exceptions; with checked texts there is one reason
+            except Exception as error:  # the library raises bare Exceptions; with checked texts this is the only cause
                 message = (
                     f"truncation {quoted(truncation)} cannot bring every pair to max_length {max_length}: the text to cut is too short"
                 )
@@ -170,13 +170,13 @@ class Tokenizer:
     def decode(
         self, ids: Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = True, clean_up_tokenization_spaces: bool = False
     ) -> str:
-        """The text of `ids`, as far as the tokens keep it: lost letter case and spacing stay lost.
+        """The text of `ids`. Letter case and spacing that the tokens lost are not restored.
 
-        `clean_up_tokenization_spaces` joins the English contractions that BERT took apart, as the option of that name in transformers
-        does ("don ' t" becomes "don't"); byte-level pairs keep their spaces and are left as they are.
+        `clean_up_tokenization_spaces` joins the English contractions that BERT took apart, as the option of that name in transformers does
+        ("don ' t" becomes "don't"); byte-level BPE keeps spaces, so its texts are left as they are.
 
         Raises:
-            DTypeError, ShapeError: `ids` is no row of integers.
+            DTypeError, ShapeError: `ids` is not a row of integers.
             IndexRangeError: an id is not in the vocabulary.
         """
         how = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": clean_up_tokenization_spaces}
@@ -227,11 +227,11 @@ class Tokenizer:
     def save_pretrained(self, directory: str | Path) -> None:
         """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json, and vocab.txt or vocab.json with merges.txt.
 
-        Each file appears whole or not at all. A Unigram vocabulary stands in tokenizer.json alone.
+        Each file appears whole or not at all. A Unigram vocabulary is written to tokenizer.json only.
 
         Raises:
             TokenizerError: a file cannot be written.
-            ArgumentError: `directory` is no path.
+            ArgumentError: `directory` is not a path.
         """
         directory = as_path(directory)
         with self._lock:
@@ -256,12 +256,12 @@ def _cleaned_up(text: str) -> str:
 
 
 def checked_texts(name: str, texts: Iterable[str], first: int = 0) -> list[str]:
-    """`texts` as a list, of which the first one is number `first` to the caller. Raises: as `Tokenizer.encode`."""
+    """`texts` as a list of checked strings, which messages number from `first`. Raises: as `Tokenizer.encode`."""
     if isinstance(texts, str):
         raise DTypeError(f"{name} must be a sequence of strings, got one string; put it into a list")
     if not isinstance(texts, Iterable):
         raise DTypeError(f"{name} must be a sequence of strings, got {type(texts).__name__}")
-    checked = list(texts)  # first of all: a generator can be read only once
+    checked = list(texts)  # before the checks: a generator can be read only once
     for position, text in enumerate(checked, first):
         if not isinstance(text, str):
             raise DTypeError(f"{name}[{position}] must be a string, got {type(text).__name__}")
@@ -271,7 +271,7 @@ def checked_texts(name: str, texts: Iterable[str], first: int = 0) -> list[str]:
 
 
 def _chunks(inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """The texts (or pairs) in runs of what is encoded at once; a text that is longer stands alone."""
+    """The texts (or pairs) in chunks that are encoded at once; a longer text is a chunk of its own."""
     start = characters = 0
     for i, given in enumerate(inputs):
         own = len(given) if isinstance(given, str) else sum(map(len, given))

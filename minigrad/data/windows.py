@@ -1,4 +1,4 @@
-"""Texts longer than a model reads, in windows that overlap: what stands at the edge of one has its surroundings in the next."""
+"""Splits texts that are longer than a model reads into overlapping windows, so that tokens at the edge of one have context in the next."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Rows = NDArray[np.floating[Any]]
 
 
 def windows(encoding: Encoding, sequence: int, size: int, stride: int | None, name: str, number: int) -> list[tuple[int, int]]:
-    """(first, past the last) token of each window's part of text `sequence`; all else of the encoding stands in every window.
+    """(first, past the last) token of each window's part of text `sequence`; every window also holds all other tokens of the encoding.
 
-    size: the tokens of a window. stride: those that neighbours share; None: 128, or half of a small window. name, number: of the text,
-    for messages.
-    Raises: InputError if there is no room; ArgumentError for a stride that does not fit into it.
+    size: the tokens of a window. stride: the tokens that neighbouring windows share; None: 128, or half of a small window. name, number: of
+    the text, for messages.
+    Raises: InputError if there is no room for text; ArgumentError for a stride that does not fit into it.
     """
     own = np.flatnonzero(encoding.sequence_ids == sequence)
     first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (1, 1)
@@ -43,7 +43,7 @@ def windows(encoding: Encoding, sequence: int, size: int, stride: int | None, na
 
 
 def window(encoding: Encoding, part: tuple[int, int], whole: tuple[int, int]) -> Encoding:
-    """The encoding with the tokens of `part` instead of those of `whole`, all parts together."""
+    """The encoding with the tokens of `part` in place of those of `whole`, which spans all parts."""
     if part == whole:
         return encoding
     tokens = np.r_[0 : whole[0], part[0] : part[1], whole[1] : len(encoding)]
@@ -52,16 +52,16 @@ def window(encoding: Encoding, part: tuple[int, int], whole: tuple[int, int]) ->
 
 
 def answering(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(first, past the last) token that each part answers for: every token once, by the part that shows most around it.
+    """(first, past the last) token that each part answers for: every token once, by the part that shows most of its context.
 
-    What two parts share is halved.
+    The overlap of two parts is halved.
     """
     cuts = [parts[0][0], *((before[1] + after[0]) // 2 for before, after in pairwise(parts)), parts[-1][1]]
     return list(pairwise(cuts))
 
 
 def joined(parts: Sequence[tuple[int, int]], rows: Iterable[Rows]) -> Rows:
-    """The rows of all parts' tokens, each from the part that answers for it.
+    """The rows of the tokens of all parts together, each from the part that answers for it.
 
     Shapes: rows, for each window (its tokens, d) → (tokens of all parts together, d).
     """

@@ -1,7 +1,7 @@
-"""Records to files that the readers read back.
+"""Writes records to files that the readers read back.
 
-A file that is written is a file that someone trains on later, so what a format cannot hold is refused by name instead of left
-out, and a file appears whole or not at all.
+Someone will train on a written file, so what a format cannot hold is refused by name instead of left out, and a file appears whole or not
+at all.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from minigrad.data.records import Record, check_characters, check_text, labels_o
 from minigrad.errors import ArgumentError, DataError
 from minigrad.files import as_path, listing, quoted, replacing
 
-# What the reader of .conll would take for something else than this word: an empty line, two columns, a document, a comment, a mark.
+# What the .conll reader would not read as this word: an empty line, two columns, a document, a comment, a byte order mark.
 _NO_WORD = re.compile(r"\s*\Z|.*[\t\n]|-DOCSTART-|# |\ufeff", re.DOTALL)
 
 
 def write_records(path: str | Path, records: Sequence[Record], *, label_separator: str | None = None) -> None:
-    """Write records in the format of the suffix; `read_records` reads them back. The file replaces one of the same name.
+    """Write records in the format of the suffix; `read_records` reads them back. An existing file is replaced.
 
     `.jsonl` holds everything: text, label, text_b, entities, words, and the other fields under their names.
-    `.csv` and `.tsv` hold text, label, text_b and fields that are strings (numbers become such), not entities nor words.
-    `.conll` (.bio, .iob) holds words and IOB2 tags alone, no other fields; the text comes back with one space between words.
+    `.csv` and `.tsv` hold text, label, text_b and fields that are strings or numbers (as strings), but not entities or words.
+    `.conll` (.bio, .iob) holds only words and IOB2 tags; the text comes back with one space between words.
 
-    label_separator: None for one label a record; else what the records were read with, and what reads them back. Their labels, or none,
-    are a list in .jsonl, without the spaces around names; in a table they stand as they are, with the separator between them.
+    label_separator: None for one label per record; else the one that the records were read with and will be read back with. In .jsonl, a
+    record's labels, or none, become a list, without the spaces around names; in a table they stay as they are, with the separator between
+    them.
 
     Raises:
-        ArgumentError: there are no records, `path` is no path, or `label_separator` cannot separate.
-        DataError: the suffix names no format (unknown-suffix), a record has what the format or its reader does not take
-            (cannot-be-held, or the reader's own code), or the file cannot be written (write-failed).
+        ArgumentError: there are no records, `path` is not a path, or `label_separator` cannot separate.
+        DataError: the suffix names no format (unknown-suffix), a record has what the format or its reader does not take (cannot-be-held, or
+            the reader's own code), or the file cannot be written (write-failed).
     """
     path = as_path(path)
     suffix = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""From texts to answers in one call: tokenizer, model and reading of its logits, with the results of transformers' pipelines."""
+"""From texts to answers in one call: tokenizer, model and decoding of its logits, with the results of transformers' pipelines."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def pipeline(
     device: str | None = None,
     **options: Any,
 ) -> Any:
-    """A function of texts for one of `TASKS`, from a model directory, a named checkpoint or a Hugging Face id.
+    """Load a function of texts for one of `TASKS`, from a model directory, a named checkpoint or a Hugging Face id.
 
-    max_length: cut longer texts to so many tokens; None refuses texts that the model cannot read whole (question answering and token
-    classification cut nothing: they read long texts in overlapping windows, of max_length tokens if it is given). batch_tokens: the most
-    tokens computed at once; texts are batched by length and never padded. progress: of what takes long show on standard
-    error how far it is, by a bar, or without a terminal by a line every half minute. workers: processes that compute, "auto" for as many
-    as there are processors (see `workers.Replicas`; filling masks and comparing sentences are left to one). device: where the model
-    computes, "cpu", "cuda" or "auto" (the GPU if it can be used). options: what the task's `run` takes by keyword, for every call.
+    max_length: cut longer texts to this many tokens; None refuses texts that are too long for the model (question answering and token
+    classification cut nothing: they read long texts in overlapping windows, of max_length tokens if it is given). batch_tokens: maximum
+    tokens computed at once; texts are batched by length and never padded. progress: show the progress of long work on standard error, as a
+    bar, or without a terminal as a line every half minute. workers: processes that compute, "auto" for one per processor (see
+    `workers.Replicas`; fill-mask and sentence-similarity use one). device: where the model computes, "cpu", "cuda" or "auto" (the GPU if it
+    can be used). options: keyword arguments of the task's `run`, for every call.
     Raises: ArgumentError for an unknown task or option; WeightFileError (code no-head) for a checkpoint without a head for the task;
     otherwise as `minigrad.models.load`.
     """

@@ -1,7 +1,7 @@
-"""What all pipelines share: loading, options, checked encodings, and batches by length whose results come back in order.
+"""The common part of all pipelines: loading, options, checked encodings, and batches by length whose results come back in order.
 
-A list is encoded whole before anything is computed, so that an unusable text is found at once. An iterator may be endless: it is read a
-chunk at a time, and so are its results.
+A list is encoded whole before anything is computed, so that an unusable text is found at once. An iterator may be endless: inputs and
+results are streamed a chunk at a time.
 """
 
 from __future__ import annotations
@@ -37,24 +37,25 @@ from minigrad.workers import Replicas
 T = TypeVar("T")
 
 CHUNK_TEXTS = 1024
-"""Texts of an iterator that are computed together: enough for batches of about equal lengths."""
+"""Texts of an iterator that are computed together: enough for batches of similar lengths."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Inputs that are computed together: all of a list, or the next ones of an iterator."""
+    """Inputs that are computed together: a whole list, or the next ones of an iterator."""
 
     inputs: list[Any]
     bar: Any
-    """Of progress, as `progress_bar` makes it; it counts inputs."""
+    """The progress bar, from `progress_bar`; it counts inputs."""
     first: int = 0
-    """The number of the first one, for messages."""
+    """The number of the first input, for messages."""
 
 
 class Pipeline(ABC):
-    """A model, its tokenizer and the options of a task: called with texts, it gives what `run` returns.
+    """A model, its tokenizer and the options of a task; calling it with texts returns the result of `run`.
 
-    Raises: ArgumentError for a model with another head, what is no model or tokenizer, and options that `run` does not take.
+    Raises: ArgumentError for a model with another head, for objects that are not a model or a tokenizer, and for options that `run` does
+    not take.
     """
 
     head: ClassVar[str]
@@ -77,13 +78,13 @@ class Pipeline(ABC):
         self.max_length = None if max_length is None else check_count("max_length", max_length)
         self.batch_tokens, self.progress = batch_tokens, progress
         self._replicas = Replicas(self._rows_of, workers)
-        self._known: list[tuple[Parameter, int]] = []  # the parameters that the replicas have, and their versions
+        self._replicated: list[tuple[Parameter, int]] = []  # the parameters that the replicas have, and their versions
         self.options = options
         self._check_options(options)
 
     @classmethod
     def _check_parts(cls, model: Any, tokenizer: Any) -> None:
-        """Raises: ArgumentError for what is no model or has another head than the task's, and for what is no tokenizer."""
+        """Raises: ArgumentError if `model` is not a model or has another head than the task's, or `tokenizer` is not a tokenizer."""
         if not isinstance(model, Module) or head_of_model(model) not in (cls.head, None):
             wanted = f"takes a model with the head {quoted(cls.head)}, as `mg.models.load(directory, {quoted(cls.head)})` gives it"
             raise ArgumentError(f"{cls.__name__} {wanted}; got {type(model).__name__}")
@@ -104,16 +105,16 @@ class Pipeline(ABC):
         return cls(load(directory, cls.head), Tokenizer.from_pretrained(directory), **options)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """`run`, with the options given when the pipeline was made unless others are given now. Raises: ArgumentError; as `run`."""
+        """Call `run` with the pipeline's options, overridden by those given here. Raises: ArgumentError; as `run`."""
         self._check_options(options, inputs=True)
         return self.run(*inputs, **{**self.options, **options})
 
     @abstractmethod
     def run(self, *inputs: Any, **options: Any) -> Any:
-        """What the task makes of texts: one, a list of them, or an iterator, which gives an iterator of results."""
+        """The results for one text, a list of texts, or an iterator of texts, which gives an iterator of results."""
 
     def _check_options(self, options: Iterable[str], inputs: bool = False) -> None:
-        """Raises: ArgumentError for what `run` does not take by keyword; its inputs are taken at a call alone."""
+        """Raises: ArgumentError for options that `run` does not take by keyword. inputs: its inputs are allowed too, as in a call."""
         kinds = {name: parameter.kind for name, parameter in inspect.signature(self.run).parameters.items()}
         known = [name for name, kind in kinds.items() if inputs or kind == inspect.Parameter.KEYWORD_ONLY]
         if unknown := [name for name in options if name not in known]:
@@ -121,7 +122,7 @@ class Pipeline(ABC):
             raise ArgumentError(f"{type(self).__name__} does not take {listing(unknown)}; {takes}")
 
     def _answers(self, inputs: Any, answer: Callable[[Chunk], list[Any]]) -> Any:
-        """What `answer` gives for one input, for a list of them, or bit by bit for an iterator. Raises: ArgumentError; as `answer`."""
+        """The results of `answer` for one input or a list, or a stream of them for an iterator. Raises: ArgumentError; as `answer`."""
         if isinstance(inputs, Iterator):
             return self._stream(inputs, answer)
         given, single = as_list(inputs)
@@ -149,29 +150,29 @@ class Pipeline(ABC):
         return encodings
 
     def _rows_of(self, tokens: PackedTokens) -> Tensor:
-        """What the task reads from the model, a row for each sequence or each token."""
+        """The model's output that the task uses: a row for each sequence or each token."""
         return self.model(tokens).logits  # type: ignore[no-any-return]
 
     def _rows(self, tokens: PackedTokens, rows: IntArray | None = None) -> Rows:
-        """`_rows_of`, by all workers. rows: of a task that takes them.
+        """`_rows_of`, computed by all workers. rows: the chosen rows, for tasks whose `_rows_of` takes them.
 
-        Raises: NonFiniteError, because what could be read off a NaN is no answer.
+        Raises: NonFiniteError.
         """
         now = [(p, p.leaf.version) for p in self.model.parameters()]
-        if now != self._known:  # a parameter is equal to itself alone, whatever its numbers
+        if now != self._replicated:  # parameters compare by identity, not by value
             self._replicas.close()
-            self._known = now
+            self._replicated = now
         return finite(self._replicas(tokens, rows))
 
     def _longest(self) -> int:
-        """The most tokens that model and tokenizer take."""
+        """The maximum number of tokens that both model and tokenizer accept."""
         positions = max_tokens(self.model.config)
         return positions if self.tokenizer.model_max_length is None else min(positions, self.tokenizer.model_max_length)
 
     def _compute(
         self, chunk: Chunk, encodings: Sequence[Encoding], compute: Callable[[Sequence[int], PackedTokens], Sequence[T]]
     ) -> list[T]:
-        """What `compute` gives for the encodings of a batch (their numbers, their tokens), in the order of `encodings`.
+        """Call `compute` for each batch (the numbers of its encodings, their tokens); returns the results in the order of `encodings`.
 
         encodings: one or several (windows) for each input of the chunk.
         """
@@ -192,14 +193,14 @@ def split_rows(rows: Rows, tokens: PackedTokens) -> list[Rows]:
 
 
 def finite(array: Rows) -> Rows:
-    """What a model gave, as it is. Raises: NonFiniteError, because what could be read off a NaN is no answer."""
+    """`array` itself. Raises: NonFiniteError if it holds NaN or infinities, from which no answer can be read."""
     if not np.isfinite(array).all():
         raise NonFiniteError("the model's answer holds NaN or infinities: its weights are broken")
     return array
 
 
 def as_list(inputs: Any) -> tuple[list[Any], bool]:
-    """Several inputs from one or several, and whether it was one. Raises: ArgumentError."""
+    """The inputs as a list, and whether it was a single one. Raises: ArgumentError."""
     if isinstance(inputs, str | dict):
         return [inputs], True
     try:
@@ -217,6 +218,6 @@ def softmax(logits: Rows) -> Rows:
 
 
 def sigmoid(logits: Rows) -> Rows:
-    """1 / (1 + exp(-x)), by the exponential that cannot overflow."""
+    """1 / (1 + exp(-x)), computed with the exponential that cannot overflow."""
     power = np.exp(-np.abs(logits))
     return np.asarray(np.where(logits >= 0, 1, power) / (1 + power))

@@ -1,7 +1,7 @@
-"""Labels of tokens, and the named entities they make up, with their places in the text.
+"""Token classification: labels of tokens, and the named entities they form, with their places in the text.
 
-Tokens become words and words become entities. `aggregation_strategy` says how pieces of a word that disagree are settled; it and the
-results have the names of transformers.
+Tokens become words and words become entities. `aggregation_strategy` says how disagreement between pieces of a word is settled; it and the
+results are named as in transformers.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ class Part:
 
 
 class TokenClassification(Pipeline):
-    """A text to its named entities (or whatever else the model's labels stand for)."""
+    """Finds the named entities of a text (or whatever else the model's labels stand for)."""
 
     head = "token-classification"
 
     def run(
         self, inputs: Any, *, aggregation_strategy: str = "none", ignore_labels: Collection[str] = ("O",), stride: int | None = None
     ) -> Any:
-        """The entities of each text, in the order of the text; of one text its list alone.
+        """The entities of each text, in order; for a single text just its list.
 
-        aggregation_strategy: "none" gives {"entity", "score", "index", "word", "start", "end"} for each token. The others join neighbours
-        of one kind, where B- begins a new one, to {"entity_group", "score", "word", "start", "end"}: "simple" token by token, the rest
-        word by word, the word's label being that of its "first" token, of the "average" of its probabilities, or of its surest ("max").
-        start and end are characters of the text; word is what the tokens decode to; score the mean probability. ignore_labels: leave out.
-        stride: a text of more tokens than the model reads (or than max_length) is read in windows that share so many (None: 128, or
-        half of a small window); each token's label is that of the window that shows most around it, so no entity is lost or cut.
+        aggregation_strategy: "none" gives {"entity", "score", "index", "word", "start", "end"} for each token. The others merge neighbours
+        of one type, where B- begins a new entity, into {"entity_group", "score", "word", "start", "end"}: "simple" token by token, the rest
+        word by word, where the word's label is that of its "first" token, of its "average" probabilities, or of its most confident token
+        ("max"). start and end are characters of the text; word is the decoded tokens; score is the mean probability. ignore_labels: labels
+        to leave out. stride: a text of more tokens than the model reads (or than max_length) is read in windows that share this many tokens
+        (None: 128, or half of a small window); each token's label comes from the window with the most context around it, so no entity is
+        lost or cut.
         Raises: ArgumentError; as `Tokenizer.encode`.
         """
         if aggregation_strategy not in STRATEGIES:
@@ -79,7 +80,7 @@ class TokenClassification(Pipeline):
         return [softmax(rows) for rows in split_rows(self._rows(tokens), tokens)]
 
     def _parts(self, text: str, encoding: Encoding, scores: Rows) -> list[Part]:
-        """The tokens of the text itself. Shapes: scores (tokens of the text, labels)."""
+        """The tokens of the text without the special ones around it. Shapes: scores (tokens of the text, labels)."""
         parts: list[Part] = []
         tokens = self.tokenizer.convert_ids_to_tokens(encoding.ids)
         places: list[tuple[int, int]] = [(start, end) for start, end in encoding.offsets.tolist()]
@@ -87,7 +88,7 @@ class TokenClassification(Pipeline):
         for (before, i), row in zip(pairwise([-1, *own]), scores, strict=True):
             start, end = places[i]
             continues = before >= 0 and encoding.word_ids[before] == encoding.word_ids[i]
-            if self.tokenizer.kind != "WordPiece":  # their words are what stands between spaces
+            if self.tokenizer.kind != "WordPiece":  # their words are separated by spaces
                 continues = start > 0 and before >= 0 and " " not in text[start - 1 : start + 1]
             unknown = encoding.ids[i] == self.tokenizer.unk_id
             parts.append(Part((text[start:end] if unknown else tokens[i],), start, end, row, i, bool(continues and not unknown)))
@@ -125,7 +126,7 @@ class TokenClassification(Pipeline):
 
 
 def _runs(parts: Iterable[Part], together: Any) -> list[list[Part]]:
-    """Neighbours in groups: a part joins the group of the one before it where `together` of the two holds."""
+    """Groups of neighbouring parts: a part joins the group of the one before it if `together(before, part)`."""
     groups: list[list[Part]] = []
     for part in parts:
         if groups and together(groups[-1][-1], part):
@@ -146,7 +147,7 @@ def _word(pieces: list[Part], strategy: str, to_string: Any) -> Part:
 
 
 def _joins(before: str, label: str) -> bool:
-    """Whether a label goes on with the entity of the one before it: of the same kind, and no new beginning."""
+    """Whether a label continues the entity of the label before it: it has the same type and is not a B-."""
     return _kind(before) == _kind(label) and not label.startswith("B-")
 
 

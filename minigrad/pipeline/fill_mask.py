@@ -1,4 +1,4 @@
-"""What may stand at a mask."""
+"""Predicts masked tokens."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from minigrad.tensor import Tensor
 
 
 class FillMask(Pipeline):
-    """A text with one or more masks to the likeliest tokens there."""
+    """Finds the likeliest tokens for one or more masks in a text."""
 
     head = "masked-lm"
 
     def run(self, inputs: Any, *, top_k: int = 5, targets: str | Iterable[str] | None = None) -> Any:
-        """{"score", "token", "token_str", "sequence"} of the top_k likeliest tokens of a text's mask; a list of those for several masks.
+        """{"score", "token", "token_str", "sequence"} of the top_k likeliest tokens at a mask; for several masks a list of such lists.
 
-        targets: choose among these words alone, each of which must be one token; their scores stay what they are among all tokens.
+        targets: choose only among these words, each of which must be one token; scores remain probabilities among all tokens.
         Raises: InputError for a text without the tokenizer's mask; ArgumentError for a target of several tokens.
         """
         count = check_count("top_k", top_k)
         known = min(self.tokenizer.vocab_size, self.model.config.vocab_size)  # either may have spare ids
-        among = np.arange(known) if targets is None else self._ids(targets, known)
-        return self._answers(inputs, lambda chunk: self._fill(chunk, count, among))
+        candidates = np.arange(known) if targets is None else self._ids(targets, known)
+        return self._answers(inputs, lambda chunk: self._fill(chunk, count, candidates))
 
     def _ids(self, targets: Any, known: int) -> NDArray[np.int64]:
         found = []
@@ -50,7 +50,7 @@ class FillMask(Pipeline):
             raise ArgumentError("targets must hold a word, or be None for the whole vocabulary")
         return np.unique(found)
 
-    def _fill(self, chunk: Chunk, top_k: int, among: NDArray[np.int64]) -> list[Any]:
+    def _fill(self, chunk: Chunk, top_k: int, candidates: NDArray[np.int64]) -> list[Any]:
         encodings = self._encode(chunk, chunk.inputs)
         for i, encoding in enumerate(encodings, chunk.first):
             if self.tokenizer.mask_id not in encoding.ids:
@@ -59,7 +59,7 @@ class FillMask(Pipeline):
 
         def read(numbers: Iterable[int], tokens: PackedTokens) -> list[Any]:
             logits = self._logits_at_masks(tokens)
-            return [self._read(encodings[i], softmax(rows), top_k, among) for i, rows in zip(numbers, logits, strict=True)]
+            return [self._read(encodings[i], softmax(rows), top_k, candidates) for i, rows in zip(numbers, logits, strict=True)]
 
         return self._compute(chunk, encodings, read)
 
@@ -72,12 +72,12 @@ class FillMask(Pipeline):
     def _rows_of(self, tokens: PackedTokens, rows: Any = None) -> Tensor:
         return self.model(tokens, rows=rows).logits  # type: ignore[no-any-return]
 
-    def _read(self, encoding: Encoding, scores: Rows, top_k: int, among: NDArray[np.int64]) -> list[Any]:
-        """`among`: the tokens to choose from. Shapes: scores (masks, vocabulary)."""
+    def _read(self, encoding: Encoding, scores: Rows, top_k: int, candidates: NDArray[np.int64]) -> list[Any]:
+        """`candidates`: ids of the tokens to choose from. Shapes: scores (masks, vocabulary)."""
         places: list[int] = np.flatnonzero(encoding.ids == self.tokenizer.mask_id).tolist()
         results = []
         for place, row in zip(places, scores, strict=True):
-            best: list[int] = among[np.argsort(-row[among], kind="stable")[:top_k]].tolist()
+            best: list[int] = candidates[np.argsort(-row[candidates], kind="stable")[:top_k]].tolist()
             results.append([self._filled(encoding, place, token, float(row[token]), alone=len(places) == 1) for token in best])
         return results[0] if len(places) == 1 else results
 

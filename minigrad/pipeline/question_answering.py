@@ -1,6 +1,6 @@
-"""Answers found in a text: the span of the context that the model believes most.
+"""Extractive question answering: the most probable span of a context.
 
-A context longer than the model reads is read in windows that overlap, so that every short span stands whole in one of them.
+A context longer than the model reads is read in overlapping windows, so that every short span lies whole in one of them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from minigrad.pipeline.base import Chunk, Pipeline, Rows, as_list, softmax, spli
 from minigrad.tensor import Tensor
 
 WINDOW = 384
-"""Tokens of a window unless max_length says otherwise: what published models were trained on."""
+"""Default tokens of a window: what published models were trained on."""
 
 
 class QuestionAnswering(Pipeline):
-    """A question and a context to the answer in it."""
+    """Finds the answer to a question in a context."""
 
     head = "question-answering"
 
@@ -41,13 +41,13 @@ class QuestionAnswering(Pipeline):
         stride: int | None = None,
         handle_impossible_answer: bool = False,
     ) -> Any:
-        """{"score", "start", "end", "answer"} for each question, or with top_k > 1 a list of them; of one question its result alone.
+        """{"score", "start", "end", "answer"} for each question, with top_k > 1 a list of them; for a single question just its result.
 
         question, context: a text or a list of texts each; one context may serve many questions. start and end are characters of the
-        context, answer what stands there: whole words, of at most max_answer_len tokens. score is the probability of the start times that
-        of the end within the window (which may also say that it holds no answer, by its first token); a span that two windows hold
-        counts once, with its better score. stride: the tokens that neighbouring windows share (None: 128, or half of a small window).
-        handle_impossible_answer: let "" from 0 to 0 be an answer too, with the score of none in the window that is least sure of it.
+        context, answer is the text between them: whole words, of at most max_answer_len tokens. score is the probability of the start times
+        that of the end within the window (whose first token stands for no answer); a span found in two windows counts once, with its better
+        score. stride: the tokens that neighbouring windows share (None: 128, or half of a small window). handle_impossible_answer: also
+        allow "" from 0 to 0 as an answer, with the lowest no-answer score of all windows.
         Raises: InputError for a context without tokens, or a question that leaves it no room.
         """
         count, longest = check_count("top_k", top_k), check_count("max_answer_len", max_answer_len)
@@ -66,7 +66,7 @@ class QuestionAnswering(Pipeline):
             if not np.any(encoding.sequence_ids == 1):
                 raise InputError("context", i, "has no tokens")
             parts = windows(encoding, 1, size, stride, "question", i)
-            placed = replace(encoding, offsets=_words(encoding))
+            placed = replace(encoding, offsets=_word_offsets(encoding))
             shown += [window(placed, part, (parts[0][0], parts[-1][1])) for part in parts]
             owners += [i] * len(parts)
         best: list[dict[tuple[int, int], float]] = [{} for _ in encodings]
@@ -95,7 +95,7 @@ class QuestionAnswering(Pipeline):
         return F.stack([output.start_logits, output.end_logits], axis=1)
 
 
-def _words(encoding: Encoding) -> NDArray[np.int64]:
+def _word_offsets(encoding: Encoding) -> NDArray[np.int64]:
     """For each token of the context, the first and past-the-end character of its word. Shapes: → (n, 2)."""
     own = np.flatnonzero(encoding.sequence_ids == 1)
     begins = np.flatnonzero(np.diff(encoding.word_ids[own], prepend=-1))
@@ -106,12 +106,12 @@ def _words(encoding: Encoding) -> NDArray[np.int64]:
 
 
 def _candidates(part: Encoding, starts: Rows, ends: Rows, longest: int, count: int) -> tuple[dict[tuple[int, int], float], float]:
-    """The best spans of whole words in a window, `count` different ones, with their scores; and the score of no answer.
+    """The `count` best different spans of whole words in a window, with their scores; and the score of no answer.
 
     Shapes: starts, ends (n,) logits.
     """
     own = np.flatnonzero(part.sequence_ids == 1)
-    seen = np.r_[0, own]  # the first token is where the model says that there is no answer
+    seen = np.r_[0, own]  # the first token stands for no answer
     start_scores, end_scores = (softmax(logits[seen].astype(np.float64)) for logits in (starts, ends))
     impossible = float(start_scores[0] * end_scores[0])
     longest = min(longest, len(own))

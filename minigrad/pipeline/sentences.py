@@ -1,4 +1,4 @@
-"""Vectors of tokens and of sentences."""
+"""Vectors of tokens, and the similarity of sentences."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from minigrad.tensor import Tensor
 
 
 class FeatureExtraction(Pipeline):
-    """A text to the vectors of its tokens."""
+    """Computes the vectors of a text's tokens."""
 
     head = "base"
 
     def run(self, inputs: Any) -> Any:
-        """The last hidden state of each text, special tokens included; of one text its own alone. Shapes: per text (tokens, hidden)."""
+        """The last hidden state of each text, special tokens included; for a single text just its own.
+
+        Shapes: per text (tokens, hidden).
+        """
         return self._answers(inputs, self._vectors)
 
     def _rows_of(self, tokens: PackedTokens) -> Tensor:
@@ -37,9 +40,9 @@ class FeatureExtraction(Pipeline):
 
 
 class SentenceSimilarity(Pipeline):
-    """A text and others to how alike their meanings are: the cosines of their sentence embeddings.
+    """Compares the meaning of a text with that of others: the cosines of their sentence embeddings.
 
-    Made of a model, its tokenizer and the pooling ("mean", "cls" or "max"), or of a SentenceEncoder, which has all three.
+    Takes a model, its tokenizer and the pooling ("mean", "cls" or "max"), or a SentenceEncoder, which has all three.
     """
 
     head = "base"
@@ -81,12 +84,12 @@ class SentenceSimilarity(Pipeline):
         return cls(encoder, **options)
 
     def run(self, source_sentence: str, sentences: Iterable[str]) -> list[float]:
-        """The cosine of source_sentence and each of the sentences."""
+        """The cosine between source_sentence and each of the sentences."""
         texts = as_list(sentences)[0]
         if not isinstance(source_sentence, str):
             raise ArgumentError(f"source_sentence must be one text, got {type(source_sentence).__name__}")
         vectors = self.encoder.encode([source_sentence, *texts], batch_tokens=self.batch_tokens, progress=self.progress)
         finite(vectors)
         lengths = np.linalg.norm(vectors, axis=1)
-        cosines = vectors[1:] @ vectors[0] / np.maximum(lengths[1:] * lengths[0], 1e-12)  # a vector of zeros is like nothing
+        cosines = vectors[1:] @ vectors[0] / np.maximum(lengths[1:] * lengths[0], 1e-12)  # a zero vector is similar to nothing
         return [float(cosine) for cosine in cosines]

@@ -1,4 +1,4 @@
-"""Labels of whole texts."""
+"""Classification of whole texts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FUNCTIONS: Mapping[str, Callable[[Rows], Rows]] = {"softmax": softmax, "sigmoid"
 
 
 class TextClassification(Pipeline):
-    """A text, or a pair of texts, to its label and score."""
+    """Classifies a text or a pair of texts."""
 
     head = "sequence-classification"
 
     def run(self, inputs: Any, *, top_k: int | Literal["best"] | None = "best", function_to_apply: str | None = None) -> list[Any]:
-        """{"label", "score"} of the best label of each text; with top_k the list of so many best ones, None for all, for each text.
+        """{"label", "score"} of each text's best label; with top_k a list of that many best labels (None: all) for each text.
 
-        inputs: a text, a pair as {"text": …, "text_pair": …}, or a list of one of these. function_to_apply: "softmax", "sigmoid" or
-        "none"; by default none for a regression, sigmoid for several classes at once or a single label, else softmax.
-        One text gives a list of one result without top_k, and with top_k the list of its labels, as in transformers.
+        inputs: a text, a pair as {"text": …, "text_pair": …}, or a list of one of these. function_to_apply: "softmax", "sigmoid" or "none";
+        by default none for regression, sigmoid for multi-label models or a single label, else softmax.
+        As in transformers, a single text gives a list of one result without top_k, and the list of its labels with it.
         """
         if not isinstance(top_k, str | None) or top_k not in ("best", None):
             check_count("top_k", top_k)

@@ -1,4 +1,4 @@
-"""The three charts: curves, bars, and tables of numbers. What they draw is bounded in number, whatever they are given."""
+"""The three charts: line charts, bar charts and heat maps. Each draws a bounded number of elements, whatever its input."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from minigrad.plots import page
 from minigrad.plots.page import Axis, at, escaped, readable, shortened, text_mark, text_width
 
 MAX_SERIES = 12
-"""Series that `lines` draws; the legend says how many it left out."""
+"""Series that `lines` draws at most; the legend says how many it left out."""
 MAX_BUCKETS = 400
-"""Parts into which a longer series is divided. Of each, only the lowest and the highest point are drawn, and one gap if it has any."""
+"""Buckets that a longer series is divided into. Of each, only the lowest and the highest point are drawn, and one gap if it has any."""
 MAX_BARS = 40
-"""Bars that `bars` draws: the largest ones."""
+"""Bars that `bars` draws at most: the largest."""
 MAX_CLASSES = 20
-"""Rows, and columns, that `heat_map` draws: the largest ones."""
+"""Rows, and columns, that `heat_map` draws at most: the largest."""
 DASHES = ("", "7 3", "2 3")
-"""A series takes the next colour; when they are used up, the next dash too."""
+"""Dash patterns. Series go through all colours with the first, then through all colours with the next."""
 
 Point = tuple[float, float]
 
 
 def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str = "", y_label: str = "") -> str:
-    """Curves through the (x, y) points of each named series, in the order given; a point that is not finite leaves a gap.
+    """A line chart through the (x, y) points of each named series, in the order given; a point that is not finite leaves a gap.
 
-    A series of many points is thinned, and the extremes of every stretch stay. At most `MAX_SERIES` are drawn.
+    A series of many points is thinned, keeping the extremes of every stretch. At most `MAX_SERIES` are drawn.
     """
     drawn = {name: _thinned(points) for name, points in islice(series.items(), MAX_SERIES)}
     names = [shortened(name, 40) for name in drawn]
@@ -39,21 +39,21 @@ def lines(title: str, series: Mapping[str, Sequence[Point]], x_label: str = "", 
     y = page.axis([y for _, y in finite], bottom, top + 8, 5, widen=True)
     left = 30 + max(text_width(label) for label in y.labels) + (18 if y_label else 0)
     x = page.axis([x for x, _ in finite], left, page.WIDTH - 24, 7, widen=False)
-    meanings = page.axis_labels((left + x.end) / 2, bottom, (top + bottom) / 2, x_label, y_label)
-    body = [*legend, *page.horizontal_rules(y, left), *page.ticks_below(x, bottom), *meanings]
+    axis_names = page.axis_labels((left + x.end) / 2, bottom, (top + bottom) / 2, x_label, y_label)
+    body = [*legend, *page.horizontal_rules(y, left), *page.ticks_below(x, bottom), *axis_names]
     for place, points in enumerate(drawn.values()):
         body += _curve(points, x, y, _stroke(place))
     if not finite:
         body.append(text_mark((left + page.WIDTH) / 2, (top + bottom) / 2, "nothing finite to draw", "middle", page.PALE))
-    description = "; ".join(_told(name, points) for name, points in zip(names, drawn.values(), strict=False)) or "no series"
+    description = "; ".join(_described(name, points) for name, points in zip(names, drawn.values(), strict=False)) or "no series"
     return page.document(title, f"Line chart. {description}.", bottom + (54 if x_label else 36), body)
 
 
 def bars(title: str, labels: Sequence[str], values: Sequence[float], x_label: str = "", y_label: str = "") -> str:
-    """A horizontal bar for each label, with its number: `x_label` names the numbers, `y_label` the labels.
+    """A horizontal bar for each label, with its value: `x_label` names the values, `y_label` the labels.
 
     Of more than `MAX_BARS` the largest are drawn, in the order given.
-    Raises: ArgumentError: there are not as many labels as values.
+    Raises: ArgumentError: the numbers of labels and values differ.
     """
     if len(labels) != len(values):
         raise ArgumentError(f"bars need one value for each label, got {len(labels)} labels and {len(values)} values")
@@ -64,15 +64,15 @@ def bars(title: str, labels: Sequence[str], values: Sequence[float], x_label: st
     bottom = top + pitch * max(len(chosen), 1) + 6
     left = 30 + max((text_width(name) for name in names), default=0) + (18 if y_label else 0)
     x = page.axis([0.0, *(number for number in numbers if number is not None)], left, page.WIDTH - 84, 6, widen=True)
-    meanings = page.axis_labels((left + x.end) / 2, bottom, (top + bottom) / 2, x_label, y_label)
-    body = [*page.vertical_rules(x, top, bottom), *page.ticks_below(x, bottom), *meanings]
+    axis_names = page.axis_labels((left + x.end) / 2, bottom, (top + bottom) / 2, x_label, y_label)
+    body = [*page.vertical_rules(x, top, bottom), *page.ticks_below(x, bottom), *axis_names]
     for place, (i, name, number) in enumerate(zip(chosen, names, numbers, strict=True)):
         middle = top + pitch * (place + 0.5) + 3
         body.append(text_mark(left - 8, middle + 4, name, "end"))
         start, end = sorted((x.place(0.0), x.place(number or 0.0)))
-        told = escaped(f"{shortened(labels[i], 200)}: {readable(number)}")
+        tooltip = escaped(f"{shortened(labels[i], 200)}: {readable(number)}")
         body.append(f'<rect x="{at(start)}" y="{at(middle - 8)}" width="{at(end - start)}" height="16" rx="2" fill="{page.COLOURS[0]}">')
-        body.append(f"<title>{told}</title></rect>")
+        body.append(f"<title>{tooltip}</title></rect>")
         body.append(text_mark(end + 6, middle + 4, readable(number), colour=page.PALE))
     left_out = _left_out(len(labels), len(chosen), "bars")
     description = "; ".join(f"{name}: {readable(number)}" for name, number in zip(names, numbers, strict=True)) or "no bars"
@@ -87,13 +87,11 @@ def heat_map(
     values: Sequence[Sequence[float]],
     x_label: str = "",
     y_label: str = "",
-    of: int | None = None,
 ) -> str:
-    """A table of numbers, each on a ground that is darker the larger it is. In a confusion matrix, rows are gold and columns predictions.
+    """A table of numbers; the larger a number, the darker its cell. In a confusion matrix, rows are gold labels and columns predictions.
 
-    The colour follows the square root, so that rare confusions can be seen beside a full diagonal. Of more than `MAX_CLASSES` rows or
-    columns the ones with the largest sums are shown; where both have the same labels, the same ones of both. of: how many rows and columns
-    there are, if the caller passes the largest ones only.
+    The colour follows the square root, so that rare confusions are visible beside a full diagonal. Of more than `MAX_CLASSES` rows or
+    columns, those with the largest sums are shown; if both have the same labels, the same ones in both.
 
     Shapes: values (rows, columns)
     Raises: ArgumentError: the table does not have a row for each row label with a value for each column label.
@@ -103,24 +101,22 @@ def heat_map(
     rows, columns = _largest_classes(row_labels, column_labels, values)
     row_names, column_names = [shortened(row_labels[i], 22) for i in rows], [shortened(column_labels[j], 22) for j in columns]
     table = [[_clamped(values[i][j]) for j in columns] for i in rows]
-    left_out = (
-        f"{_left_out(of or len(row_labels), len(rows), 'rows')} {_left_out(of or len(column_labels), len(columns), 'columns')}".strip()
-    )
+    left_out = f"{_left_out(len(row_labels), len(rows), 'rows')} {_left_out(len(column_labels), len(columns), 'columns')}".strip()
 
     left = 30 + max(map(text_width, row_names), default=0) + (18 if y_label else 0)
     longest = max(map(text_width, column_names), default=0)
     cell = min(84.0, (page.WIDTH - 24 - left) / max(len(columns), 1))
-    turned = longest > cell - 6
-    if turned:  # the last name sticks out to the right of its column
+    rotated = longest > cell - 6
+    if rotated:  # the last name sticks out to the right of its column
         cell = min(84.0, (page.WIDTH - 0.7 * longest - left) / len(columns))
-    top = 72 + (18 if x_label else 0) + (0.75 * longest - 8 if turned else 0)
+    top = 72 + (18 if x_label else 0) + (0.75 * longest - 8 if rotated else 0)
     right, bottom = left + cell * len(columns), top + min(cell, 34.0) * len(rows)
 
-    body = [text_mark(20, 46, left_out, colour=page.PALE), *_column_names(column_names, left, top - 8, cell, turned)]
+    body = [text_mark(20, 46, left_out, colour=page.PALE), *_column_names(column_names, left, top - 8, cell, rotated)]
     body.append(text_mark((left + right) / 2, 66, shortened(x_label, 80), "middle", page.PALE))
     body += [*page.axis_labels(0, 0, (top + bottom) / 2, "", y_label), *_cells(row_names, column_names, table, left, top, cell)]
-    told = [f"{name}: {', '.join(map(readable, row))}" for name, row in zip(row_names, table, strict=True)]
-    description = f"columns {', '.join(column_names)}; {'; '.join(told)}" if told else "no rows"
+    described = [f"{name}: {', '.join(map(readable, row))}" for name, row in zip(row_names, table, strict=True)]
+    description = f"columns {', '.join(column_names)}; {'; '.join(described)}" if described else "no rows"
     return page.document(title, f"Table. {left_out} {description}.", bottom + 20, body)
 
 
@@ -153,7 +149,7 @@ def _extremes(bucket: Sequence[Point | None]) -> Iterator[Point | None]:
 
 
 def _largest(weights: Sequence[float], count: int) -> list[int]:
-    """Where the `count` largest magnitudes stand, in the order of `weights`."""
+    """The indices of the `count` largest magnitudes, in ascending order."""
     return sorted(sorted(range(len(weights)), key=lambda i: -abs(weights[i]))[:count])
 
 
@@ -175,17 +171,17 @@ def _stroke(place: int) -> str:
     return f'stroke="{page.COLOURS[place % len(page.COLOURS)]}" stroke-width="1.6"' + (f' stroke-dasharray="{dash}"' if dash else "")
 
 
-def _column_names(names: Sequence[str], left: float, bottom: float, cell: float, turned: bool) -> Iterator[str]:
+def _column_names(names: Sequence[str], left: float, bottom: float, cell: float, rotated: bool) -> Iterator[str]:
     for j, name in enumerate(names):
         place = left + (j + 0.5) * cell
-        more = f' transform="rotate(-45 {at(place)} {at(bottom)})"' if turned else ""
-        yield text_mark(place, bottom, name, "start" if turned else "middle", more=more)
+        more = f' transform="rotate(-45 {at(place)} {at(bottom)})"' if rotated else ""
+        yield text_mark(place, bottom, name, "start" if rotated else "middle", more=more)
 
 
 def _cells(
     row_names: Sequence[str], column_names: Sequence[str], table: Sequence[Sequence[float | None]], left: float, top: float, width: float
 ) -> Iterator[str]:
-    """The rows with their names: squares, flattened where they are large."""
+    """The rows with their names; cells are squares up to 34 pixels, and flatter beyond that."""
     finite = [value for row in table for value in row if value is not None]
     low, high = min([0.0, *finite]), max([0.0, *finite])
     height, size = min(width, 34.0), 12.0 if width >= 44 else 9.0
@@ -195,15 +191,15 @@ def _cells(
         for j, value in enumerate(row):
             x = left + j * width
             share = 0.0 if value is None or high <= low else math.sqrt((value - low) / (high - low))
-            told = escaped(f"{row_names[i]} / {column_names[j]}: {readable(value)}")
+            tooltip = escaped(f"{row_names[i]} / {column_names[j]}: {readable(value)}")
             yield f'<rect x="{at(x)}" y="{at(y)}" width="{at(width)}" height="{at(height)}" fill="{page.shade(share)}" stroke="#d8dee4">'
-            yield f"<title>{told}</title></rect>"
-            colour = page.GROUND if share > 0.6 else page.INK
+            yield f"<title>{tooltip}</title></rect>"
+            colour = page.BACKGROUND if share > 0.6 else page.INK
             yield text_mark(x + width / 2, y + height / 2 + size / 3, readable(value), "middle", colour, size, ' pointer-events="none"')
 
 
 def _curve(points: Sequence[Point | None], x: Axis, y: Axis, stroke: str) -> Iterator[str]:
-    """One path, begun anew after each gap; dots with their numbers where the points are few."""
+    """One path, restarted after each gap; dots with their values if there are few points."""
     steps, pen = [], "M"
     for point, following in zip(points, [*points, None][1:], strict=True):
         if point is None:
@@ -211,7 +207,7 @@ def _curve(points: Sequence[Point | None], x: Axis, y: Axis, stroke: str) -> Ite
             continue
         steps.append(f"{pen}{at(x.place(point[0]))} {at(y.place(point[1]))}")
         if pen == "M" and following is None:
-            steps.append("h0")  # a point alone: with round ends, a dot
+            steps.append("h0")  # an isolated point: round line caps make it a dot
         pen = "L"
     yield f'<path d="{"".join(steps)}" fill="none" {stroke} stroke-linecap="round" stroke-linejoin="round"/>' if steps else ""
     if len(points) <= 50:
@@ -221,7 +217,7 @@ def _curve(points: Sequence[Point | None], x: Axis, y: Axis, stroke: str) -> Ite
             yield f'<circle {place} r="3" fill="{colour}"><title>{readable(point[0])}: {readable(point[1])}</title></circle>'
 
 
-def _told(name: str, points: Sequence[Point | None]) -> str:
+def _described(name: str, points: Sequence[Point | None]) -> str:
     finite = [point for point in points if point is not None]
     if not finite:
         return f"{name}: nothing finite"
@@ -232,7 +228,7 @@ def _told(name: str, points: Sequence[Point | None]) -> str:
 
 
 def _legend(names: Sequence[str], top: float) -> tuple[float, list[str]]:
-    """Rows of names with samples of their lines, and where they end."""
+    """Rows of series names with samples of their strokes, and the y coordinate where they end."""
     left, marks = 24.0, []
     for place, name in enumerate(names):
         width = 34 + text_width(name) + 18

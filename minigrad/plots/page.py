@@ -1,4 +1,4 @@
-"""What charts are made of: axes with round numbers, text that is safe to write, and the document around them."""
+"""Building blocks of the charts: axes with round ticks, escaped text, and the SVG document."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 720.0
-INK, PALE, GROUND = "#1f2933", "#5b6770", "#ffffff"
+INK, PALE, BACKGROUND = "#1f2933", "#5b6770", "#ffffff"
 FONTS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 COLOURS = ("#0068b5", "#d1495b", "#00856f", "#8f5bb8", "#b86e00", "#4a5568")
 HUGE, TINY = 1e300, 1e-200
-"""Numbers beyond the first are drawn at it, ranges below the second as none: so that no arithmetic here overflows or divides by zero."""
+"""Larger numbers are clamped to HUGE, ranges below TINY count as empty: no arithmetic here overflows or divides by zero."""
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def escaped(text: str) -> str:
-    """`text` as XML and HTML hold it, in an element or a quoted attribute; characters that neither may hold become U+FFFD."""
+    """`text` escaped for XML and HTML, in an element or a quoted attribute; characters that neither allows become U+FFFD."""
     return escape(UNPRINTABLE.sub("\ufffd", text))
 
 
@@ -29,7 +29,7 @@ def escaped(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """`low` and `high` stand at the places `start` and `end` of the page; `ticks` and their `labels` between them."""
+    """Maps values from `low` to `high` to places from `start` to `end` on the page, with `ticks` and their `labels`."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ class Axis:
 
 
 def axis(values: Sequence[float], start: float, end: float, count: int, *, widen: bool) -> Axis:
-    """An axis over `values` with about `count` ticks at multiples of 1, 2, 2.5 or 5 times a power of ten; `widen`: it ends at ticks."""
+    """An axis over `values` with about `count` ticks at multiples of 1, 2, 2.5 or 5 times a power of ten; with `widen` it ends at ticks."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     size = max(abs(low), abs(high))
     if high - low <= max(size * 1e-9, TINY):
@@ -90,7 +90,7 @@ def ticks_below(x: Axis, bottom: float) -> Iterator[str]:
 
 
 def axis_labels(across: float, bottom: float, up: float, x_label: str, y_label: str) -> Iterator[str]:
-    """What the axes mean: below `bottom` around `across`, and turned at the left edge around `up`."""
+    """`x_label` below `bottom`, centred at `across`; `y_label` rotated at the left edge, centred at `up`."""
     yield text_mark(across, bottom + 40, shortened(x_label, 80), "middle", PALE)
     yield text_mark(24, up, shortened(y_label, 40), "middle", PALE, more=f' transform="rotate(-90 24 {at(up)})"')
 
@@ -99,7 +99,7 @@ def axis_labels(across: float, bottom: float, up: float, x_label: str, y_label: 
 
 
 def shade(share: float) -> str:
-    """From white to the first colour of the palette."""
+    """A colour from white (0) to the first colour of the palette (1)."""
     deepest = (int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(255 + (part - 255) * share):02x}" for part in deepest)
 
@@ -111,7 +111,7 @@ def text_mark(x: float, y: float, text: str, anchor: str = "start", colour: str 
 
 
 def text_width(text: str) -> float:
-    """Pixels that `text` takes at 12 pixels, rather too many: how wide a letter is only the reader's font knows."""
+    """The width of `text` in pixels at font size 12, rather overestimated: only the reader's font knows how wide a letter is."""
     return sum(12.5 if unicodedata.east_asian_width(letter) in "WF" else 7.2 for letter in text)
 
 
@@ -121,7 +121,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def readable(value: float | None) -> str:
-    """A number with four digits, whole ones with all of theirs; a dash for none."""
+    """A number with four significant digits, whole numbers below ten million in full; a dash for None."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value == int(value) and abs(value) < 1e7 else f"{value:.4g}"
@@ -133,14 +133,14 @@ def at(place: float) -> str:
 
 
 def document(title: str, description: str, height: float, body: Iterable[str]) -> str:
-    """The whole SVG: `title` above `body` on a light ground, `description` for those who do not see it."""
+    """The whole SVG: `title` above `body` on a light background, with `description` for screen readers."""
     content = "\n".join(filter(None, body))
-    name = hashlib.sha256((escaped(title) + content).encode()).hexdigest()[:12]  # several charts may stand in one page
+    name = hashlib.sha256((escaped(title) + content).encode()).hexdigest()[:12]  # ids must be unique: a page may hold several charts
     size = f'viewBox="0 0 {WIDTH:g} {at(height)}" width="{WIDTH:g}" height="{at(height)}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="t{name} d{name}" font-family="{FONTS}">\n'
         f'<title id="t{name}">{escaped(shortened(title, 200))}</title>\n'
         f'<desc id="d{name}">{escaped(" ".join(description.split()))}</desc>\n'
-        f'<rect x="0.5" y="0.5" width="{WIDTH - 1:g}" height="{at(height - 1)}" rx="8" fill="{GROUND}" stroke="#d8dee4"/>\n'
+        f'<rect x="0.5" y="0.5" width="{WIDTH - 1:g}" height="{at(height - 1)}" rx="8" fill="{BACKGROUND}" stroke="#d8dee4"/>\n'
         f'<text x="20" y="28" font-size="15" font-weight="600" fill="{INK}">{escaped(shortened(title, 80))}</text>\n{content}\n</svg>\n'
     )

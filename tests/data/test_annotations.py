@@ -80,7 +80,7 @@ def test_doccano_without_spans_and_with_labels(tmp_path: Path) -> None:
         ({"start": 10, "type": "X"}, "is no span; write {'start'"),
         ([10, 14], "is no span"),
         (5, "5 is no span"),
-        ({"start": 10, "end": 14, "type": "X", "text": "Rome"}, "the entity 10 to 14 ('X') is said to be 'Rome', but 'left' stands there"),
+        ({"start": 10, "end": 14, "type": "X", "text": "Rome"}, "the entity 10 to 14 ('X') should be 'Rome', but the text there is 'left'"),
     ],
 )
 def test_spans_that_cannot_be_meant(tmp_path: Path, span: object, words: str) -> None:

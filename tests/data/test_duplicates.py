@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigrad.data.duplicates import NEIGHBOURS, Components, folded, form_of, near_duplicate_groups, similarity
+from minigrad.data.duplicates import NEIGHBOURS, Components, folded, folded_text, near_duplicate_groups, similarity
 from minigrad.data.records import Record
 from minigrad.errors import ArgumentError
 
@@ -63,7 +63,7 @@ def test_more_copies_than_are_compared_with_each_other_are_one_group() -> None:
 def test_folding() -> None:
     assert folded(" Straße\t\n X ") == "strasse x"
     assert near_duplicate_groups([folded("Hello  World"), folded("hello world\n"), folded("hello")]).tolist() == [0, 0, 2]
-    assert form_of(Record("One ", None, "", 1, {}, text_b="Two")) == "one two"
+    assert folded_text(Record("One ", None, "", 1, {}, text_b="Two")) == "one two"
 
 
 @pytest.mark.parametrize("short", ["", "a", "abcd"])

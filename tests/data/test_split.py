@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigrad.data.duplicates import form_of, similarity
+from minigrad.data.duplicates import folded_text, similarity
 from minigrad.data.records import Entity, Record, labels_of
 from minigrad.data.split import split_records
 from minigrad.errors import ArgumentError, DataError
@@ -79,7 +79,7 @@ def test_what_belongs_together_stays_together(data: st.DataObject) -> None:
     for (name, part), (other, others) in product(splits.items(), repeat=2):
         if name < other:
             assert not {r.fields["group"] for r in part} & {r.fields["group"] for r in others}
-            assert all(similarity(form_of(a), form_of(b)) < 0.8 for a in part for b in others)
+            assert all(similarity(folded_text(a), folded_text(b)) < 0.8 for a in part for b in others)
     assert sorted(r.line for part in splits.values() for r in part) == [r.line for r in records]
     for name, part in splits.items():
         for label, of_label in group_sizes.items():

@@ -121,7 +121,7 @@ def test_an_added_token_of_which_nothing_is_left(tmp_path: Path) -> None:
     """The library looks for the normalised token, and panics where that is empty."""
     folder = write_bert(tmp_path / "bert")
     (folder / "added_tokens.json").write_text(json.dumps({"\u200b": len(BERT)}), encoding="utf-8")
-    refused(folder, "vocab-invalid", "is nothing once it is normalised")
+    refused(folder, "vocab-invalid", "is empty after normalisation")
 
 
 def test_c07_too_many_tokens(tmp_path: Path) -> None:

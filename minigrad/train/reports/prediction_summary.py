@@ -64,7 +64,8 @@ class _Classes(Tally):
         largest = set(sorted(names, key=lambda name: -gold[name] - predicted[name])[:MAX_CLASSES])
         shown = [name for name in names if name in largest]
         table = [[self.confusion[label, prediction] for prediction in shown] for label in shown]
-        chart = plots.heat_map(f"Confusion matrix, {self.split}", shown, shown, table, "prediction", "gold", of=len(names))
+        most = f", the {len(shown)} largest of {len(names)} classes" if len(shown) < len(names) else ""
+        chart = plots.heat_map(f"Confusion matrix, {self.split}{most}", shown, shown, table, "prediction", "gold")
         return {"report": ClassificationReport.of(names, counts).to_dict()}, {"confusion": chart}
 
     def by_group(self) -> dict[str, object]:

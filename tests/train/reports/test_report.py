@@ -240,7 +240,7 @@ def test_a_confusion_matrix_says_of_how_many_classes_it_shows_the_largest(tmp_pa
     rows = [row | {"label": label, "prediction": label, "probabilities": {label: 1.0}} for label in labels]
     write_lines(tmp_path / "predictions-test.jsonl", rows)
     drawn = summarise(tmp_path / "predictions-test.jsonl", "test").charts["confusion"]
-    assert "The 20 largest of 300 rows. The 20 largest of 300 columns." in drawn
+    assert "Confusion matrix, test, the 20 largest of 300 classes" in drawn
     assert {f"class {i:03}" for i in (100, 295, 299)} < set(re.findall(r"class \d{3}", drawn))
 
 
