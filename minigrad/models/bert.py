@@ -1,8 +1,8 @@
-"""BERT and the heads that it is fine-tuned with (`bert_pretraining` has the others). Devlin et al., arXiv 1810.04805.
+"""BERT and its fine-tuning heads (`bert_pretraining` has the others). Devlin et al., arXiv 1810.04805.
 
-Attribute paths are the published ones, so parameter path = state-dict name = the name used to freeze. Every head is called alike: with
-padded arrays (input_ids, attention_mask with 1 or True for real tokens, token_type_ids, all (batch, longest); NumPy or Tensor) or with
-one PackedTokens, plus labels and the keywords of `Extras`. Padded input gives padded results with zeros at the pads.
+Attribute paths are the published ones, so parameter path = state-dict name = the name used to freeze. Every head takes the same inputs:
+padded arrays (input_ids, attention_mask with 1 or True for real tokens, token_type_ids, all (batch, longest); NumPy or Tensor) or one
+PackedTokens, plus labels and the keywords of `Extras`. Padded input gives padded results with zeros at the pads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minigrad.tensor import Tensor, TensorLike
 
 
 class BertPretrained(PretrainedModel):
-    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+    """Base of the family's models: the attribute that holds the encoder, the prefix of names in files, and the configuration's class."""
 
     base_prefix = "bert"
     family = "bert"
@@ -31,7 +31,7 @@ class BertPretrained(PretrainedModel):
 
 
 class BertModel(BertPretrained):
-    """The encoder without a head. With `is_decoder` in the configuration a token attends to those before it only.
+    """The encoder without a head. With `is_decoder` in the configuration its attention is causal.
 
     Raises: ShapeError, IndexRangeError, ArgumentError for input the model cannot read.
     """
@@ -69,7 +69,7 @@ class BertModel(BertPretrained):
         return encoded(self.config, self.encoder, self.embeddings(tokens, words), tokens, first_only, **asked)
 
     def pooled(self, found: PackedTokens | Encoded) -> Tensor:
-        """The pooled [CLS] alone, of packed tokens or of what `encode` found: the last layer computes no other row.
+        """The pooled [CLS] of packed tokens, for which the last layer computes no other row, or of a result of `encode`.
 
         Shapes: → (sequences, hidden).
         Raises: ArgumentError for a model without a pooler.
@@ -83,8 +83,8 @@ class BertModel(BertPretrained):
 class BertForTokenClassification(BertPretrained):
     """BERT with a linear classifier on every token.
 
-    labels: (batch, longest) or (rows,), -100 where none is known and at padding. num_items_in_batch: how many labels the whole step has, if
-    this batch is part of one. Raises: as BertModel; see `token_labels`.
+    labels: (batch, longest) or (rows,), -100 where there is none and at padding. num_items_in_batch: the number of labels in the whole
+    step, if this is a micro-batch. Raises: as BertModel; see `token_labels`.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -111,8 +111,8 @@ class BertForTokenClassification(BertPretrained):
 class BertForQuestionAnswering(BertPretrained):
     """BERT with two scores for every token: that the answer starts there, and that it ends there.
 
-    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. An answer is looked for among real tokens alone:
-    logits at padding are returned as zeros and mean nothing. Raises: as BertModel.
+    start_positions, end_positions: (batch,), token positions in the sequence; see `span_loss`. Only real tokens can be an answer: logits
+    at padding are returned as zeros and mean nothing. Raises: as BertModel.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -137,8 +137,8 @@ class BertForQuestionAnswering(BertPretrained):
 class BertForSequenceClassification(BertPretrained):
     """BERT with a linear classifier on the pooled [CLS]; with one label a regression (mean squared error).
 
-    labels: (batch,) integers (cross-entropy, -100 ignored), or for a regression floats of the logits' shape, (batch,) where there is one
-    label, or for several classes at once their zeros and ones (batch, labels). Raises: as BertModel; see `sequence_loss`.
+    labels: (batch,) integers (cross-entropy, -100 ignored); for a regression floats of the logits' shape, or (batch,) with one label;
+    for multi-label classification zeros and ones (batch, labels). Raises: as BertModel; see `sequence_loss`.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -158,9 +158,10 @@ class BertForSequenceClassification(BertPretrained):
 class BertForMultipleChoice(BertPretrained):
     """BERT with one score for each of several texts, of which one is right.
 
-    Inputs are (batch, choices, longest), or PackedTokens of all choices in turn with their number as num_choices. labels: (batch,), which
-    choice is right (-100 ignored). Shapes: logits (batch, choices); hidden states and attentions as of batch * choices sequences.
-    Raises: as BertModel; ShapeError for arrays without an axis of choices, or sequences that do not divide among the choices.
+    Inputs are (batch, choices, longest), or PackedTokens of all examples' choices in order, with num_choices for each example. labels:
+    (batch,), the index of the right choice (-100 ignored). Shapes: logits (batch, choices); hidden states and attentions those of
+    batch * choices sequences.
+    Raises: as BertModel; ShapeError for arrays without an axis of choices, or a number of sequences that num_choices does not divide.
     """
 
     def __init__(self, config: BertConfig) -> None:

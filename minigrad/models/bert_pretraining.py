@@ -1,6 +1,6 @@
-"""The heads that BERT was trained with: words that were masked, or come next, and whether a second text follows the first.
+"""BERT's pretraining heads: masked-token, next-token and next-sentence prediction.
 
-They stand under the published name `cls`, and are called as all heads are (`bert`).
+They are held under the published name `cls` and take the inputs of all heads (see `bert`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BertLMPredictionHead(heads.WordScores):
 
 
 class BertHeads(Module):
-    """What stands under the published name `cls`: the head on tokens, the one on sentence pairs, or both."""
+    """The module published as `cls`: the head on tokens, the head on sentence pairs, or both."""
 
     predictions: BertLMPredictionHead
     seq_relationship: Linear
@@ -63,13 +63,13 @@ class BertHeads(Module):
 
 # ---------------------------------------------------------------- models
 class BertForMaskedLM(BertPretrained):
-    """BERT with a score for every token of the vocabulary at every place.
+    """BERT with a score for every token of the vocabulary at every position.
 
-    labels: (batch, longest) or (rows,), the token that stood there, -100 where none is asked for and at padding. num_items_in_batch: how
-    many labels the whole step has, if this batch is part of one. labelled_only: compute the logits of labelled tokens alone (in a padded
-    batch row by row), which is most of the work saved where few are masked. rows: compute those of these packed rows alone, without a
-    loss. Shapes: logits (batch, longest, vocabulary), packed (rows, vocabulary), with labelled_only (labelled tokens, vocabulary), of m
-    rows (m, vocabulary). Raises: as BertModel; see `token_labels`.
+    labels: (batch, longest) or (rows,), the original token, -100 where nothing is to be predicted and at padding. num_items_in_batch: the
+    number of labels in the whole step, if this is a micro-batch. labelled_only: compute the logits of labelled tokens only (in a padded
+    batch row by row), which saves most of the head's work when few are masked. rows: compute the logits of these packed rows only,
+    without a loss. Shapes: logits (batch, longest, vocabulary), packed (rows, vocabulary), with labelled_only (labelled tokens,
+    vocabulary), with m rows (m, vocabulary). Raises: as BertModel; see `token_labels`.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -94,10 +94,10 @@ class BertForMaskedLM(BertPretrained):
 
 
 class BertLMHeadModel(BertPretrained):
-    """BERT with a score for every token of the vocabulary coming next. It reads from left to right if the configuration says `is_decoder`.
+    """BERT with a score for every token of the vocabulary to come next. Its attention is causal if the configuration says `is_decoder`.
 
-    labels: (batch, longest) or (rows,), usually input_ids themselves with -100 at padding: each token predicts the next one's label.
-    num_items_in_batch: how many labels the whole step has. Shapes: as BertForMaskedLM. Raises: as BertModel; see `token_labels`.
+    labels: (batch, longest) or (rows,), usually the input_ids with -100 at padding: each token predicts the next one's label.
+    num_items_in_batch: the number of labels in the whole step. Shapes: as BertForMaskedLM. Raises: as BertModel; see `token_labels`.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -140,7 +140,7 @@ class BertForNextSentencePrediction(BertPretrained):
 
 
 class BertForPreTraining(BertPretrained):
-    """BERT with both heads that it was trained with: masked tokens and sentence pairs. Its loss is the sum of the two.
+    """BERT with both pretraining heads: masked tokens and sentence pairs. Its loss is the sum of the two.
 
     labels: as BertForMaskedLM; next_sentence_label: (batch,), as BertForNextSentencePrediction.
     Raises: as BertModel; ArgumentError if one kind of labels comes without the other.

@@ -1,7 +1,7 @@
 """The encoder blocks that BERT-like families share, under their published names.
 
-Inside there are only packed rows: every operation computes real tokens alone. A head that reads the first token makes the last layer
-compute just those rows (its keys and values still need all).
+Everything inside works on packed rows, so padding is never computed. For a head that reads only the first token, the last layer computes
+only those rows (its keys and values still need all).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minigrad.tensor import Tensor
 
 @dataclass
 class Trace:
-    """What a caller asked to see of the layers, collected on the way; None for what nobody asked for.
+    """Hidden states and attention weights collected while the layers run; None if not asked for.
 
     Shapes: hidden_states: (rows, hidden), the embeddings first; attentions: per layer and sequence (heads, n, n).
     """
@@ -35,7 +35,7 @@ class Trace:
 
 
 class SelfAttention(Module):
-    """Multi-head attention, causal in a decoder; `queries`, if given, are the only rows whose result is wanted."""
+    """Multi-head attention, causal in a decoder. asking, queries: the only rows to compute the result for, and their packing."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
@@ -53,7 +53,7 @@ class SelfAttention(Module):
         return F.attention(self.query(asking), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
-        """How much each row attends to each of its sequence, before dropout. Shapes: per sequence (heads, n, n)."""
+        """The attention weights before dropout. Shapes: per sequence (heads, n, n)."""
         return attention_weights(self.query(x), self.key(x), packing, self.heads, self.causal)
 
 
@@ -69,16 +69,16 @@ def attention_weights(queries: Tensor, keys: Tensor, packing: Packing, heads: in
 
 
 def lay_side_by_side(*layers: Linear) -> None:
-    """Put the weights of several layers one after another in memory, and their biases, so that `side_by_side` need not copy them.
+    """Make the weights of several layers adjacent in memory, and their biases, so that `side_by_side` need not copy them.
 
-    For new layers: views of the numbers that somebody took before do not follow.
+    Only for newly built layers: views taken earlier keep the old memory.
     """
     for parameters in ([layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]):
         lay_out(namespace_of(parameters[0].array).concatenate([p.array.reshape(-1) for p in parameters]), parameters)
 
 
 def side_by_side(x: Tensor, *layers: Linear) -> Tensor:
-    """Several linear layers of the same rows in one operation. Shapes: (rows, hidden) → (rows, sum of the layers' widths)."""
+    """Apply several linear layers to the same rows in one operation. Shapes: (rows, hidden) → (rows, sum of the layers' widths)."""
     return F.linears(x, *[layer.weight for layer in layers], *[layer.bias for layer in layers])
 
 
@@ -96,7 +96,7 @@ class DenseAddNorm(Module):
 
 
 class Attention(Module):
-    """Self-attention and what follows it, held under the published names; `Layer` calls the two, or computes what they do."""
+    """Self-attention and its output layer under their published names; `Layer` calls the two, or computes both in one operation."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         self.self = SelfAttention(config)
@@ -115,7 +115,7 @@ class Intermediate(Module):
 
 
 def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
-    """activation(dense(x)), in one operation where there is one."""
+    """activation(dense(x)), fused where there is an operation for it."""
     form = GELU_FORMS.get(hidden_act)
     if hidden_act == "tanh" and dense.bias is not None and in_one(F.dense_tanh, x, (dense, Linear)):
         return F.dense_tanh(x, dense.weight, dense.bias)
@@ -124,12 +124,12 @@ def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
     return F.dense_gelu(x, dense.weight, dense.bias, approximate=form)
 
 
-# ---------------------------------------------------------------- a whole block in one operation
+# ---------------------------------------------------------------- fused blocks
 def in_one(block: Op[Any], x: Tensor, *parts: tuple[Module, type[Module]]) -> bool:
-    """Whether a layer computes a block in one operation, which calls none of the block's parts.
+    """Whether a layer computes a block as one fused operation, without calling the block's modules.
 
-    So it does where x's device has a kernel for the block, and nobody has hooked, replaced or redefined a part. parts: each with the class
-    that it was made of. Elsewhere the parts are called one after the other, which takes less memory (`ops.blocks`).
+    It does if x's device has a kernel for the block and no part has a hook or was replaced or redefined. parts: each module with the
+    class it was built as. Otherwise the parts are called one by one, which takes less memory (see `ops.blocks`).
     """
     return namespace_of(x.array).NAME in block.overrides and all(_as_made(*part) for part in parts)
 
@@ -148,14 +148,14 @@ def attention_block(
     draws: tuple[Draw | None, Draw | None],
     **asked: Any,
 ) -> Tensor:
-    """norm(dense(attention(x)) + x). asking: the layers of queries, keys and values; draws: what drops of the weights of attention, and of
-    dense's rows; asked: heads and more, as of `functional.attention_block`."""
+    """norm(dense(attention(x)) + x). asking: the query, key and value layers; draws: the dropout of the attention weights and of dense's
+    output; asked: heads and further arguments of `functional.attention_block`."""
     parameters = [*[layer.weight for layer in asking], *[layer.bias for layer in asking], dense.weight, dense.bias, norm.weight, norm.bias]
     return F.attention_block(x, *parameters, packing=packing, mixing=draws[0], draw=draws[1], eps=norm.eps, **asked)
 
 
 def feed_forward(x: Tensor, wide: Linear, dense: Linear, norm: LayerNorm, form: str, draw: Draw | None) -> Tensor:
-    """norm(dense(gelu(wide(x))) + x). form: of GELU; draw: what drops of dense's rows."""
+    """norm(dense(gelu(wide(x))) + x). form: which GELU; draw: the dropout of dense's output."""
     parameters = (wide.weight, wide.bias, dense.weight, dense.bias, norm.weight, norm.bias)
     return F.feed_forward(x, *parameters, approximate=form, draw=draw, eps=norm.eps)
 
@@ -206,7 +206,7 @@ class Encoder(Module):
 
 
 class AnyLayer(Protocol):
-    """What a stack asks of a layer: to be called as `Layer.forward`, and whom its rows attend to."""
+    """Interface of the layers in a stack: that of `Layer`."""
 
     def __call__(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor: ...
 
@@ -214,7 +214,7 @@ class AnyLayer(Protocol):
 
 
 def run_layers(layers: Sequence[AnyLayer], x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
-    """One layer after the other, noting in `trace` what goes into each and whom its rows attend to.
+    """Run the layers in order, adding each one's input and attention weights to `trace`.
 
     Shapes: x (rows, hidden) → the same, or (sequences, hidden) with first_only.
     """

@@ -1,7 +1,7 @@
 """DistilBERT and its heads: BERT with half the layers and without segments or a pooler. Sanh et al., arXiv 1910.01108.
 
-Its layers compute what BERT's do (but for dropout, which they have once), under names of their own. Every head is called like BERT's,
-with padded arrays or with PackedTokens, but without token_type_ids; those that PackedTokens carry are not looked at.
+Its layers compute what BERT's do under other names, without the dropout after attention. Every head takes BERT's inputs, padded arrays
+or PackedTokens, except token_type_ids; those of PackedTokens are ignored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from minigrad.tensor import Tensor, TensorLike
 
 @dataclass
 class DistilBertConfig(PretrainedConfig):
-    """The shape of a DistilBERT. Fields have BERT's names, config.json has DistilBERT's; defaults are those of distilbert-base-uncased.
+    """Configuration of a DistilBERT. Fields have BERT's names, config.json DistilBERT's; defaults are those of distilbert-base-uncased.
 
     Raises: ConfigError naming the key and value for anything that cannot be built.
     """
@@ -71,7 +71,7 @@ class DistilBertConfig(PretrainedConfig):
         self._check_number("seq_classif_dropout", 0.0, 1.0)
 
     def encoder_size(self) -> int:
-        return super().encoder_size() - self.hidden_size  # its one segment has no vector
+        return super().encoder_size() - self.hidden_size  # no segment embeddings
 
 
 class DistilBertEmbeddings(Module):
@@ -86,7 +86,7 @@ class DistilBertEmbeddings(Module):
         self.pad_token_id = config.pad_token_id
 
     def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
-        """Shapes: → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
+        """Shapes: → (rows, hidden); words (rows, hidden) replace the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
         return embeddings(
             words,
@@ -99,7 +99,7 @@ class DistilBertEmbeddings(Module):
 
 
 class DistilBertAttention(Module):
-    """Multi-head attention up to `out_lin`, which the layer applies; `queries`, if given, are the only rows whose result is wanted."""
+    """Multi-head attention up to `out_lin`, which the layer applies. asking, queries: as in `blocks.SelfAttention`."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
@@ -118,7 +118,7 @@ class DistilBertAttention(Module):
 
 
 class DistilBertFeedForward(Module):
-    """The two linear layers of a layer's second half, held under the published names; the layer calls them."""
+    """The two linear layers of the feed-forward block under their published names; the layer calls them."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         h, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
@@ -157,7 +157,7 @@ class DistilBertLayer(Module):
         return F.dense_add_norm(mixed, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=None, eps=norm.eps)
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
-        """How much each row attends to each of its sequence, before dropout. Shapes: per sequence (heads, n, n)."""
+        """The attention weights before dropout. Shapes: per sequence (heads, n, n)."""
         return attention_weights(self.attention.q_lin(x), self.attention.k_lin(x), packing, self.attention.heads)
 
 
@@ -173,7 +173,7 @@ class DistilBertTransformer(Module):
 
 
 class DistilBertPretrained(PretrainedModel):
-    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+    """Base of the family's models: the attribute that holds the encoder, the prefix of names in files, and the configuration's class."""
 
     base_prefix = "distilbert"
     family = "distilbert"
@@ -215,7 +215,7 @@ class DistilBertModel(DistilBertPretrained):
 
 # ---------------------------------------------------------------- heads on tokens
 class DistilBertForMaskedLM(DistilBertPretrained):
-    """DistilBERT with a score for every token of the vocabulary at every place.
+    """DistilBERT with a score for every token of the vocabulary at every position.
 
     The decoder is the table of word embeddings, unless the configuration unties them. labels, num_items_in_batch, labelled_only, rows,
     Shapes: as BertForMaskedLM. Raises: as DistilBertModel; see `token_labels`.
@@ -278,7 +278,7 @@ class DistilBertForTokenClassification(DistilBertPretrained):
 class DistilBertForQuestionAnswering(DistilBertPretrained):
     """DistilBERT with two scores for every token: that the answer starts there, and that it ends there.
 
-    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as DistilBertModel.
+    start_positions, end_positions: (batch,), token positions in the sequence; see `span_loss`. Raises: as DistilBertModel.
     """
 
     def __init__(self, config: DistilBertConfig) -> None:
@@ -301,7 +301,7 @@ class DistilBertForQuestionAnswering(DistilBertPretrained):
 
 # ---------------------------------------------------------------- the head on whole sequences
 class DistilBertForSequenceClassification(DistilBertPretrained):
-    """DistilBERT with a classifier of two layers on the first token; with one label a regression (mean squared error).
+    """DistilBERT with a two-layer classifier on the first token; with one label a regression (mean squared error).
 
     labels: as BertForSequenceClassification. Raises: as DistilBertModel; see `sequence_loss`.
     """

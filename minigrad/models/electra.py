@@ -1,7 +1,7 @@
 """ELECTRA's discriminator and its heads: BERT, trained to tell which tokens were replaced. Clark et al., arXiv 2003.10555.
 
-Its embeddings may be narrower than its layers, it has no pooler, and its heads are its own. Every head is called like BERT's, with padded
-arrays or with PackedTokens.
+Its embeddings may be narrower than its layers, it has no pooler, and its heads differ from BERT's. Every head takes BERT's inputs, padded
+arrays or PackedTokens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from minigrad.tensor import Tensor, TensorLike
 
 @dataclass
 class ElectraConfig(PretrainedConfig):
-    """The shape of an ELECTRA. Field names and defaults are those of the published config.json (electra-small-discriminator).
+    """Configuration of an ELECTRA. Field names and defaults are those of the published config.json (electra-small-discriminator).
 
     Raises: ConfigError naming the key and value for anything that cannot be built.
     """
@@ -39,7 +39,7 @@ class ElectraConfig(PretrainedConfig):
     }
 
     embedding_size: int = 128
-    """The width of the embeddings; a linear layer makes it `hidden_size` where they differ."""
+    """The width of the embeddings; a linear layer projects them to `hidden_size` if that differs."""
     hidden_size: int = 256
     num_attention_heads: int = 4
     intermediate_size: int = 1024
@@ -56,7 +56,7 @@ class ElectraConfig(PretrainedConfig):
 
 
 class ElectraPretrained(PretrainedModel):
-    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+    """Base of the family's models: the attribute that holds the encoder, the prefix of names in files, and the configuration's class."""
 
     base_prefix = "electra"
     family = "electra"
@@ -120,9 +120,9 @@ class ElectraDiscriminatorPredictions(Module):
 class ElectraForPreTraining(ElectraPretrained):
     """ELECTRA with a score for every token: that it was replaced by another one.
 
-    labels: (batch, longest) or (rows,), 1 where a token was replaced, 0 where it was not, -100 where it is not asked for; what stands at
-    padding is not looked at. The loss is the mean binary cross-entropy; num_items_in_batch: how many labels the whole step has, if this
-    batch is part of one. Shapes: logits (batch, longest), packed (rows,).
+    labels: (batch, longest) or (rows,), 1 where a token was replaced, 0 where it was not, -100 to be ignored, as are those at padding.
+    The loss is the mean binary cross-entropy; num_items_in_batch: the number of labels in the whole step, if this is a micro-batch.
+    Shapes: logits (batch, longest), packed (rows,).
     Raises: as ElectraModel; ShapeError, DTypeError, IndexRangeError for labels that do not fit.
     """
 
@@ -191,7 +191,7 @@ class ElectraForTokenClassification(ElectraPretrained):
 class ElectraForQuestionAnswering(ElectraPretrained):
     """ELECTRA with two scores for every token: that the answer starts there, and that it ends there.
 
-    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as ElectraModel.
+    start_positions, end_positions: (batch,), token positions in the sequence; see `span_loss`. Raises: as ElectraModel.
     """
 
     def __init__(self, config: ElectraConfig) -> None:
@@ -214,7 +214,7 @@ class ElectraForQuestionAnswering(ElectraPretrained):
 
 # ---------------------------------------------------------------- the head on whole sequences
 class ElectraForSequenceClassification(ElectraPretrained):
-    """ELECTRA with a classifier of two layers on the first token; with one label a regression (mean squared error).
+    """ELECTRA with a two-layer classifier on the first token; with one label a regression (mean squared error).
 
     labels: as BertForSequenceClassification. Raises: as ElectraModel; see `sequence_loss`.
     """

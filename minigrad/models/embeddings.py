@@ -1,4 +1,4 @@
-"""The start of the encoders: rows of tables for words, places and segments, added up, normalised and dropped from."""
+"""Input embeddings of the encoders: word, position and segment embeddings, summed, normalised and with dropout."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from minigrad.tensor import Tensor
 
 
 class Read(NamedTuple):
-    """Rows of a table to be read by number. Shapes: ids (rows,).
+    """A look-up of ids in an embedding table. Shapes: ids (rows,).
 
-    The row `untrained` receives no gradient: that of [PAD], as in the published models. A first token may be padding and yet be read by a
-    pooled head.
+    The row `untrained` receives no gradient: that of [PAD], as in the published models. [PAD] does occur: a first token may be padding
+    and still be read by a pooled head.
     """
 
     name: str
-    """What errors call the ids."""
+    """Name of the ids in error messages."""
     ids: IntArray
     table: Embedding
     untrained: int | None = None
 
     def check(self) -> None:
-        """Ids on a GPU were checked before they were put there, and nobody changes them before the way back.
+        """Check ids on the CPU. Those on a GPU were checked before the transfer, and do not change until the backward pass.
 
-        Raises: IndexRangeError for a number that the table does not have.
+        Raises: IndexRangeError for an id without a row in the table.
         """
         ids, rows = self.ids, self.table.weight.shape[0]
         if device_of(ids) == "cpu" and (int(ids.min()) < 0 or int(ids.max()) >= rows):
@@ -39,7 +39,7 @@ class Read(NamedTuple):
 
 
 def embedded(read: Read) -> Tensor:
-    """The rows that `read` takes from its table. Shapes: → (rows, width). Raises: as `Read.check`."""
+    """The rows that `read` looks up. Shapes: → (rows, width). Raises: as `Read.check`."""
     read.check()
     _, ids, table, untrained = read
     if device_of(ids) != "cpu":
@@ -52,12 +52,12 @@ def embedded(read: Read) -> Tensor:
 
 
 def embeddings(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout: Dropout, *reads: Read) -> Tensor:
-    """dropout(norm(the sum of what is read)). `words`, if given, take the place of what is read first.
+    """dropout(norm(sum of the look-ups)). `words`, if given, replace the first look-up.
 
     Shapes: words (rows, width) → the same. Raises: as `Read.check`; ShapeError for words of another shape.
     """
     parts = (norm, LayerNorm), (dropout, Dropout), *((read.table, Embedding) for read in reads)
-    # The norm stands for the device, because the whole array of a table cannot be looked at without paying what an optimizer owes it.
+    # The norm tells the device, because accessing the array of a table would apply the updates that an optimizer deferred.
     if words is None and isinstance(norm, LayerNorm) and in_one(F.embed_norm, norm.weight, *parts):
         for read in reads:
             read.check()
@@ -72,7 +72,7 @@ def embeddings(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout:
 
 
 def _in_place_of(read: Read, words: Tensor) -> Tensor:
-    """The caller's rows, checked. NumPy's float64 would make all that follows float64."""
+    """The caller's rows, checked and in the table's dtype: NumPy's float64 would make everything after it float64."""
     wanted = (len(read.ids), read.table.weight.shape[1])
     if words.shape != wanted:
         raise ShapeError(f"inputs_embeds holds rows of shape {words.shape}, these tokens and this model need {wanted}")
@@ -80,7 +80,7 @@ def _in_place_of(read: Read, words: Tensor) -> Tensor:
 
 
 def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, first: int = 0) -> None:
-    """Refuse sequences that a table of positions is too short for. positions: of each row; first: of a sequence's first token.
+    """Refuse sequences that are longer than the table of positions. first: the position of a sequence's first token.
 
     Raises: ShapeError naming the sequence, with the code too-long.
     """
@@ -96,7 +96,7 @@ def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, fi
 
 
 class Embeddings(Module):
-    """Word + position + segment embeddings, normalised. `width`: of the vectors, if it is not the encoder's."""
+    """Word + position + segment embeddings, normalised. `width`: of the vectors, if it differs from the encoder's."""
 
     def __init__(self, config: PretrainedConfig, width: int | None = None) -> None:
         width, std = width or config.hidden_size, config.initializer_range
@@ -108,7 +108,7 @@ class Embeddings(Module):
         self.pad_token_id = config.pad_token_id
 
     def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
-        """Shapes: → (rows, width); words (rows, width) take the place of the word embeddings."""
+        """Shapes: → (rows, width); words (rows, width) replace the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
         return embeddings(
             words,

@@ -1,7 +1,7 @@
 """RoBERTa and its heads; XLM-RoBERTa and CamemBERT are the same model with other vocabularies. Liu et al., arXiv 1907.11692.
 
-It differs from BERT in its positions, which begin after `pad_token_id` and pass over padding, and in its heads. Every head is called like
-BERT's, with padded arrays or with PackedTokens.
+It differs from BERT in its positions, which start after `pad_token_id` and skip padding, and in its heads. Every head takes BERT's
+inputs, padded arrays or PackedTokens.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor, TensorLike
 
 PUBLISHED_CLASSES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
-"""What the names in `architectures` begin with, by `model_type`."""
+"""The prefix of class names in `architectures`, by `model_type`."""
 
 
 @dataclass
 class RobertaConfig(PretrainedConfig):
-    """The shape of a RoBERTa. Defaults are those that a key has which config.json leaves out.
+    """Configuration of a RoBERTa. Defaults are those of keys that config.json leaves out.
 
     The published roberta-base has max_position_embeddings=514 (for 512 tokens), type_vocab_size=1 and layer_norm_eps=1e-5.
     Raises: ConfigError naming the key and value for anything that cannot be built.
@@ -38,7 +38,7 @@ class RobertaConfig(PretrainedConfig):
     vocab_size: int = 50265
     pad_token_id: int = 1
     model_type: str = "roberta"
-    """Under which of its names the family's model is saved."""
+    """Which of the family's `model_types` the model is saved under."""
 
     def check(self) -> None:
         super().check()
@@ -54,7 +54,7 @@ class RobertaConfig(PretrainedConfig):
 
 
 class RobertaEmbeddings(Module):
-    """Word + segment + position embeddings, normalised; the position of [PAD] is not trained, nor is its word."""
+    """Word + segment + position embeddings, normalised; neither the word nor the position embedding of [PAD] is trained."""
 
     def __init__(self, config: RobertaConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
@@ -66,7 +66,7 @@ class RobertaEmbeddings(Module):
         self.pad_token_id = config.pad_token_id
 
     def forward(self, tokens: PackedTokens, positions: IntArray, words: Tensor | None = None) -> Tensor:
-        """Shapes: positions (rows,) → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
+        """Shapes: positions (rows,) → (rows, hidden); words (rows, hidden) replace the word embeddings."""
         check_length(tokens, positions, self.position_embeddings, first=self.pad_token_id + 1)
         return embeddings(
             words,
@@ -80,10 +80,10 @@ class RobertaEmbeddings(Module):
 
 
 def position_ids(tokens: PackedTokens, padded_ids: Any, pad_token_id: int) -> IntArray:
-    """pad_token_id + how many tokens of the sequence there are up to each that are not [PAD]; pad_token_id for [PAD] itself.
+    """pad_token_id + the number of tokens other than [PAD] in the sequence up to and including each one; pad_token_id for [PAD] itself.
 
-    padded_ids: where the tokens come from, for a mask that hides tokens which are no padding: they count. Packed tokens are counted as
-    they are. Shapes: padded_ids (batch, longest) or None → (rows,).
+    padded_ids: the array that the tokens were packed from, because tokens that a mask hides count unless they are [PAD]. None: count the
+    packed tokens. Shapes: padded_ids (batch, longest) or None → (rows,).
     """
     if padded_ids is not None:
         real = host_array("input_ids", padded_ids) != pad_token_id
@@ -92,7 +92,7 @@ def position_ids(tokens: PackedTokens, padded_ids: Any, pad_token_id: int) -> In
 
 
 class RobertaPretrained(PretrainedModel):
-    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+    """Base of the family's models: the attribute that holds the encoder, the prefix of names in files, and the configuration's class."""
 
     base_prefix = "roberta"
     family = "roberta"
@@ -102,7 +102,7 @@ class RobertaPretrained(PretrainedModel):
 class RobertaModel(RobertaPretrained):
     """The encoder without a head.
 
-    Positions pass over every [PAD], also one that the mask does not hide; `inputs_embeds` have their places as positions.
+    Positions skip every [PAD], even one that the mask does not hide; those of `inputs_embeds` simply count the places.
     Raises: ShapeError, IndexRangeError, ArgumentError for input the model cannot read.
     """
 
@@ -159,7 +159,7 @@ class RobertaLMHead(heads.WordScores):
 
 
 class RobertaForMaskedLM(RobertaPretrained):
-    """RoBERTa with a score for every token of the vocabulary at every place.
+    """RoBERTa with a score for every token of the vocabulary at every position.
 
     labels, num_items_in_batch, labelled_only, rows, Shapes: as BertForMaskedLM. Raises: as RobertaModel; see `token_labels`.
     """
@@ -214,7 +214,7 @@ class RobertaForTokenClassification(RobertaPretrained):
 class RobertaForQuestionAnswering(RobertaPretrained):
     """RoBERTa with two scores for every token: that the answer starts there, and that it ends there.
 
-    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as RobertaModel.
+    start_positions, end_positions: (batch,), token positions in the sequence; see `span_loss`. Raises: as RobertaModel.
     """
 
     def __init__(self, config: RobertaConfig) -> None:
@@ -237,7 +237,7 @@ class RobertaForQuestionAnswering(RobertaPretrained):
 
 # ---------------------------------------------------------------- the head on whole sequences
 class RobertaForSequenceClassification(RobertaPretrained):
-    """RoBERTa with a classifier of two layers on the first token; with one label a regression (mean squared error).
+    """RoBERTa with a two-layer classifier on the first token; with one label a regression (mean squared error).
 
     labels: as BertForSequenceClassification. Raises: as RobertaModel; see `sequence_loss`.
     """
