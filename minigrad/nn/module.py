@@ -1,7 +1,7 @@
 """Module: a tree of layers whose parameters are found by walking attributes.
 
-There is no registry and no `super().__init__()` to forget: whatever an attribute holds, directly or inside lists, tuples and dicts, is
-found by its path, and the path is the name under which it is saved, frozen and reported.
+There is no registry and no `super().__init__()` to forget: layers and parameters are found in attributes, directly or inside lists,
+tuples and dicts, and their path is the name under which they are saved, frozen and reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minigrad.tensor import Tensor
 
 
 class Unmatched(NamedTuple):
-    """The names that `Module.load_state_dict` found on one side only: of the module's own, and of the given ones."""
+    """The names that `Module.load_state_dict` found only in the module, and only in the given state."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -33,22 +33,22 @@ class Module:
     """Base of all layers and models: subclasses set attributes in `__init__` and compute in `forward`."""
 
     training: bool = True
-    """Whether dropout is active. Switched by `train()` and `eval()`."""
+    """Whether the module is in training mode, in which dropout is active. Switched by `train()` and `eval()`."""
 
     path: str = ""
-    """Where the module stands in its model, known after the first walk from (or call of) the model's root; dropout draws by it.
-    A layer that is put into the model later learns it at the next walk (`train`, `parameters`, …)."""
+    """The module's path in its model, set by the first walk from (or call of) the model's root; dropout draws by it.
+    A layer that is added to the model later gets it at the next walk (`train`, `parameters`, …)."""
 
     _knows_paths: bool = False
-    """Whether a walk has told this module and those below it their paths."""
+    """Whether a walk has set the paths of this module and those below it."""
 
     _forward_hooks: Hooks | None = None
     _forward_pre_hooks: Hooks | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Raises: StateDictError for a number, array or bare Tensor in a parameter's or buffer's place: it would quietly not be trained.
+        """Raises: StateDictError if a number, array or bare Tensor would replace a parameter or buffer: it would silently not be trained.
 
-        To compute with other numbers for a while, as derivatives by a parameter do, write to `vars(module)`.
+        To compute with other numbers temporarily, as derivatives with respect to a parameter do, write to `vars(module)`.
         """
         held = vars(self).get(name)
         if isinstance(held, Parameter | Buffer) and not (value is None or isinstance(value, Parameter | Buffer | Module)):
@@ -60,7 +60,7 @@ class Module:
         super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes when it is called. Raises: ArgumentError in a class that defines none."""
+        """The computation of the module; call the module itself. Raises: ArgumentError in a class that defines none."""
         raise ArgumentError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -79,11 +79,11 @@ class Module:
 
     # ---------------------------------------------------------------- hooks
     def register_forward_hook(self, function: Callable[[Any, tuple[Any, ...], Any], Any]) -> HookHandle:
-        """Call `function(module, args, output)` after each call of this module; what it returns, if not None, takes the output's place.
+        """Call `function(module, args, output)` after each call of this module; its result, if not None, replaces the output.
 
-        `args` are the positional arguments. The handle's `remove()`, or the end of `with module.register_forward_hook(f):`, takes it off.
-        A copy of the module has the same hooks; they are not saved. A layer whose owner fuses it with its neighbours (the linear layers
-        inside BERT's attention and feed-forward blocks) is not called itself: hook its owner.
+        `args` are the positional arguments. The handle's `remove()`, or the end of `with module.register_forward_hook(f):`, removes it.
+        A copy of the module has the same hooks; they are not saved. A layer that its owner fuses with its neighbours (the linear layers
+        inside BERT's attention and feed-forward blocks) is not called itself: hook the owner.
 
         Raises: ArgumentError if `function` cannot be called.
         """
@@ -92,9 +92,9 @@ class Module:
         return self._forward_hooks.add(function)
 
     def register_forward_pre_hook(self, function: Callable[[Any, tuple[Any, ...]], Any]) -> HookHandle:
-        """Call `function(module, args)` before each call; what it returns, if not None, takes the place of the positional arguments.
+        """Call `function(module, args)` before each call; its result, if not None, replaces the positional arguments.
 
-        A tuple replaces them all, anything else stands for the only one. Otherwise as `register_forward_hook`.
+        A tuple replaces them all, anything else is taken as the only one. Otherwise as `register_forward_hook`.
         """
         if self._forward_pre_hooks is None:
             self._forward_pre_hooks = Hooks()
@@ -106,19 +106,19 @@ class Module:
         return ((path, value) for path, value in self._walk() if isinstance(value, Module))
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
-        """(path, parameter) of every parameter, in attribute order; one that is shared appears once, under its first path.
+        """(path, parameter) of every parameter, in attribute order; a shared one appears once, under its first path.
 
-        Raises: StateDictError for two parameters under one path (of which a file would keep one), a dict key with a dot in it, a list that
+        Raises: StateDictError for two parameters under one path (a file would keep only one), a dict key with a dot in it, a list that
         holds itself, a set of layers, or a bare Tensor that requires a gradient, which no optimizer would train.
         """
         return [(path, value) for path, value in self._named_state() if isinstance(value, Parameter)]
 
     def named_buffers(self) -> list[tuple[str, Buffer]]:
-        """(path, buffer) of every buffer, as `named_parameters` does for parameters: numbers that are saved but not trained."""
+        """(path, buffer) of every buffer, in the order and with the errors of `named_parameters`. Buffers are saved but not trained."""
         return [(path, value) for path, value in self._named_state() if isinstance(value, Buffer)]
 
     def _named_state(self) -> list[tuple[str, Parameter | Buffer]]:
-        """(path, parameter or buffer) of all that is saved, in attribute order, each once. Raises: as `named_parameters`."""
+        """(path, parameter or buffer) of everything that is saved, in attribute order, each once. Raises: as `named_parameters`."""
         found: dict[int, tuple[str, Parameter | Buffer]] = {}
         for path, value in self._walk():
             if isinstance(value, Tensor) and not isinstance(value, Parameter) and isinstance(value.node, Leaf):
@@ -133,7 +133,7 @@ class Module:
         return [parameter for _, parameter in self.named_parameters()]
 
     def num_parameters(self) -> int:
-        """How many numbers the parameters hold together."""
+        """The total number of elements of the parameters."""
         return sum(p.size for p in self.parameters())
 
     def _walk(self) -> Iterator[tuple[str, Any]]:
@@ -157,7 +157,7 @@ class Module:
                 stack.extend(reversed(inner))
 
     def _name(self) -> None:
-        """Tell modules and parameters their first paths. A walk from further out knows the longer path, which is kept."""
+        """Set the paths of modules and parameters to their first ones. The longer path, of a walk from further out, is kept."""
         named: set[int] = set()
         for path, value in self._walk():
             if isinstance(value, Module):
@@ -183,7 +183,7 @@ class Module:
 
     @contextmanager
     def evaluating(self) -> Iterator[Self]:
-        """Inside: dropout is off. On leaving, also by an exception, every module has its old mode again."""
+        """A block in eval mode. At its end, also by an exception, every module returns to its old mode."""
         modes = [(module, module.training) for _, module in self.named_modules()]
         self.eval()
         try:
@@ -227,11 +227,11 @@ class Module:
             parameter.zero_grad()
 
     def to(self, target: Any) -> Self:
-        """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda", "auto"), in place; returns it.
+        """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda", "auto"), in place; returns self.
 
-        Floating buffers are converted too, and all buffers are moved. A parameter that is converted or moved forgets its gradient.
+        Floating buffers are converted too, and all buffers are moved. A parameter that is converted or moved loses its gradient.
         Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer. DTypeError for another dtype;
-        ArgumentError for what is neither; DeviceError for an absent device.
+        ArgumentError for anything else; DeviceError for an absent device.
         """
         if target is None:
             raise ArgumentError("to(None): pass a dtype (float32, float64) or a device (cpu, cuda, auto)")
@@ -246,7 +246,7 @@ class Module:
                     f"{name} belongs to an optimizer: move or convert the module before building the optimizer", code="graph-owner"
                 )
         parameters = [parameter for _, parameter in named]
-        for run in runs([p.array for p in parameters]):  # what lies side by side stays so, and is read as one afterwards, too
+        for run in runs([p.array for p in parameters]):  # neighbours in memory stay neighbours, so that they can still be read as one
             together = [parameters[i] for i in run]
             flat = neighbours([p.array.reshape(-1) for p in together]) if len(run) > 1 else together[0].array.reshape(-1)
             lay_out(Tensor.wrap(flat).to(target).array, together)
@@ -305,7 +305,7 @@ class Module:
 
     # ---------------------------------------------------------------- printing
     def extra_repr(self) -> str:
-        """What a layer wants to say of itself between the brackets."""
+        """A layer's options, for the brackets of its repr."""
         return ""
 
     @recursive_repr("...")

@@ -1,4 +1,4 @@
-"""Transformer encoders and decoders, usable without BERT: packed rows inside, padded arrays welcome at the border."""
+"""Transformer encoders and decoders, usable without BERT. They take packed rows or padded arrays, and compute packed rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minigrad.tensor import Tensor
 
 
 class _Blocks(Module):
-    """What encoder and decoder layers share: the feed-forward block, and how a block is wrapped."""
+    """Base of encoder and decoder layers: the feed-forward block, and the wrapping of a block in dropout, residual and norm."""
 
     linear1: Linear
     linear2: Linear
@@ -25,7 +25,7 @@ class _Blocks(Module):
     norm_first: bool
 
     def _wrapped(self, x: Tensor, packing: Packing, norm: LayerNorm, dropout: Dropout, block: Callable[[Tensor], Tensor]) -> Tensor:
-        """A block with dropout, its residual connection and its norm, before it or after it."""
+        """Compute a block with dropout, a residual connection, and a norm before or after it."""
         if self.norm_first:
             return x + dropout(block(norm(x)), packing)  # type: ignore[no-any-return]
         return norm(x + dropout(block(x), packing))  # type: ignore[no-any-return]
@@ -38,10 +38,10 @@ class TransformerEncoderLayer(_Blocks):
     """Self-attention and a feed-forward block, each with dropout, a residual connection and a layer norm.
 
     norm_first=False normalises after each block (the original, BERT's), True before it (pre-norm, which trains deeper stacks).
-    causal=True lets a row attend to the rows up to itself only: with norm_first=True this is a layer of GPT.
+    causal=True lets a row attend only to rows up to itself: with norm_first=True this is a layer of GPT.
     Shapes: x (rows, dim) with a packing, or (batch, longest, dim) with an attention_mask (1 or True = real); the output has x's shape.
     activation: a name (`nn.activation.ACTIVATIONS`), or any function or layer that keeps the shape.
-    Raises: ArgumentError for sizes, rates or names that cannot be, and as `MultiHeadAttention` when called.
+    Raises: ArgumentError for impossible sizes, rates or names, and as `MultiHeadAttention` when called.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TransformerEncoderLayer(_Blocks):
 
 
 class TransformerEncoder(Module):
-    """A stack of `TransformerEncoderLayer`s, and a last layer norm for pre-norm stacks.
+    """A stack of `TransformerEncoderLayer`s, with a final layer norm for pre-norm stacks.
 
     Shapes: as for one layer. Padded arrays are packed once for the whole stack.
     Raises: as one layer; ArgumentError for a number of layers below 1.
@@ -110,8 +110,8 @@ class TransformerDecoderLayer(_Blocks):
 
     norm_first, activation: as in `TransformerEncoderLayer`.
     Shapes: x and memory (rows, dim) with packing and memory_packing, or padded (batch, length, dim) with attention_mask and memory_mask
-    (1 or True = real), each as it likes; both hold the same number of sequences, of any lengths. The output has x's shape.
-    Raises: ArgumentError for sizes, rates or names that cannot be, and as `MultiHeadAttention` when called.
+    (1 or True = real), independently of each other; both hold the same number of sequences, of any lengths. The output has x's shape.
+    Raises: ArgumentError for impossible sizes, rates or names, and as `MultiHeadAttention` when called.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class TransformerDecoderLayer(_Blocks):
 
 
 class TransformerDecoder(Module):
-    """A stack of `TransformerDecoderLayer`s over one memory, and a last layer norm for pre-norm stacks.
+    """A stack of `TransformerDecoderLayer`s over one memory, with a final layer norm for pre-norm stacks.
 
     Shapes: as for one layer. Padded arrays are packed once for the whole stack.
     Raises: as one layer; ArgumentError for a number of layers below 1.
