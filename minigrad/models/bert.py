@@ -12,9 +12,9 @@ from typing import Any, Unpack
 from minigrad.errors import ArgumentError
 from minigrad.models import heads
 from minigrad.models.blocks import Encoder, Pooler
-from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import BertConfig
 from minigrad.models.embeddings import Embeddings
+from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Linear
@@ -50,7 +50,7 @@ class BertModel(BertPretrained):
     ) -> EncoderOutput:
         found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
         pooled = None if self.pooler is None else self.pooler(found.first)
-        return EncoderOutput(found.returned(found.rows), pooled, found.hidden_states, found.attentions)
+        return EncoderOutput(found.repadded(found.rows), pooled, found.hidden_states, found.attentions)
 
     def encode(
         self,
@@ -60,13 +60,13 @@ class BertModel(BertPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        **asked: Unpack[Asked],
+        **options: Unpack[OutputOptions],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: see `encoded`."""
+        """The encoder's rows, for a head. first_only: see `run_encoder`."""
         if not self._knows_paths:  # called past __call__
             self._name()
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, self.config.pad_token_id)
-        return encoded(self.config, self.encoder, self.embeddings(tokens, words), tokens, first_only, **asked)
+        return run_encoder(self.config, self.encoder, self.embeddings(tokens, words), tokens, first_only, **options)
 
     def pooled(self, found: PackedTokens | Encoded) -> Tensor:
         """The pooled [CLS] of packed tokens, for which the last layer computes no other row, or of a result of `encode`.

@@ -13,8 +13,8 @@ from minigrad.errors import ArgumentError
 from minigrad.models import heads
 from minigrad.models.bert import BertModel, BertPretrained
 from minigrad.models.blocks import activated
-from minigrad.models.border import Extras
 from minigrad.models.config import BertConfig
+from minigrad.models.encoding import Extras
 from minigrad.models.losses import token_labels, token_loss
 from minigrad.models.outputs import LogitsOutput, PreTrainingOutput
 from minigrad.nn import LayerNorm, Linear, Module
@@ -168,4 +168,4 @@ class BertForPreTraining(BertPretrained):
         if labels is not None and next_sentence_label is not None:
             ids = token_labels(labels, found.tokens, self.config.vocab_size)
             loss = token_loss(words, ids, None) + F.cross_entropy(pairs, next_sentence_label)
-        return PreTrainingOutput(found.returned(words), pairs, loss, found.hidden_states, found.attentions)
+        return PreTrainingOutput(found.repadded(words), pairs, loss, found.hidden_states, found.attentions)

@@ -35,22 +35,22 @@ class Trace:
 
 
 class SelfAttention(Module):
-    """Multi-head attention, causal in a decoder. asking, queries: the only rows to compute the result for, and their packing."""
+    """Multi-head attention, causal in a decoder. query_rows, queries: the only rows to compute the result for, and their packing."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
         self.heads, self.causal = config.num_attention_heads, config.is_decoder
         self.query, self.key, self.value = Linear(h, h, std=std), Linear(h, h, std=std), Linear(h, h, std=std)
-        lay_side_by_side(self.query, self.key, self.value)
+        make_adjacent(self.query, self.key, self.value)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, x: Tensor, packing: Packing, asking: Tensor | None = None, queries: Packing | None = None) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, query_rows: Tensor | None = None, queries: Packing | None = None) -> Tensor:
         draw = self.dropout.draw(queries or packing, self.heads, packing)
-        if asking is None:
-            qkv = side_by_side(x, self.query, self.key, self.value)
+        if query_rows is None:
+            qkv = joint_linear(x, self.query, self.key, self.value)
             return F.attention(None, qkv, packing=packing, heads=self.heads, draw=draw, causal=self.causal)
-        kv = side_by_side(x, self.key, self.value)
-        return F.attention(self.query(asking), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
+        kv = joint_linear(x, self.key, self.value)
+        return F.attention(self.query(query_rows), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
         """The attention weights before dropout. Shapes: per sequence (heads, n, n)."""
@@ -68,8 +68,8 @@ def attention_weights(queries: Tensor, keys: Tensor, packing: Packing, heads: in
     return tuple(found)
 
 
-def lay_side_by_side(*layers: Linear) -> None:
-    """Make the weights of several layers adjacent in memory, and their biases, so that `side_by_side` need not copy them.
+def make_adjacent(*layers: Linear) -> None:
+    """Make the weights of several layers adjacent in memory, and their biases, so that `joint_linear` need not copy them.
 
     Only for newly built layers: views taken earlier keep the old memory.
     """
@@ -77,7 +77,7 @@ def lay_side_by_side(*layers: Linear) -> None:
         lay_out(namespace_of(parameters[0].array).concatenate([p.array.reshape(-1) for p in parameters]), parameters)
 
 
-def side_by_side(x: Tensor, *layers: Linear) -> Tensor:
+def joint_linear(x: Tensor, *layers: Linear) -> Tensor:
     """Apply several linear layers to the same rows in one operation. Shapes: (rows, hidden) → (rows, sum of the layers' widths)."""
     return F.linears(x, *[layer.weight for layer in layers], *[layer.bias for layer in layers])
 
@@ -131,10 +131,10 @@ def in_one(block: Op[Any], x: Tensor, *parts: tuple[Module, type[Module]]) -> bo
     It does if x's device has a kernel for the block and no part has a hook or was replaced or redefined. parts: each module with the
     class it was built as. Otherwise the parts are called one by one, which takes less memory (see `ops.blocks`).
     """
-    return namespace_of(x.array).NAME in block.overrides and all(_as_made(*part) for part in parts)
+    return namespace_of(x.array).NAME in block.overrides and all(_is_original(*part) for part in parts)
 
 
-def _as_made(part: Module, kind: type[Module]) -> bool:
+def _is_original(part: Module, kind: type[Module]) -> bool:
     hooked = any(list(hooks or ()) for hooks in (part._forward_hooks, part._forward_pre_hooks))
     return not hooked and getattr(part.forward, "__func__", None) is kind.forward
 
@@ -142,16 +142,16 @@ def _as_made(part: Module, kind: type[Module]) -> bool:
 def attention_block(
     x: Tensor,
     packing: Packing,
-    asking: tuple[Linear, Linear, Linear],
+    qkv: tuple[Linear, Linear, Linear],
     dense: Linear,
     norm: LayerNorm,
     draws: tuple[Draw | None, Draw | None],
-    **asked: Any,
+    **options: Any,
 ) -> Tensor:
-    """norm(dense(attention(x)) + x). asking: the query, key and value layers; draws: the dropout of the attention weights and of dense's
-    output; asked: heads and further arguments of `functional.attention_block`."""
-    parameters = [*[layer.weight for layer in asking], *[layer.bias for layer in asking], dense.weight, dense.bias, norm.weight, norm.bias]
-    return F.attention_block(x, *parameters, packing=packing, mixing=draws[0], draw=draws[1], eps=norm.eps, **asked)
+    """norm(dense(attention(x)) + x). qkv: the query, key and value layers; draws: the dropout of the attention weights and of dense's
+    output; options: heads and further arguments of `functional.attention_block`."""
+    parameters = [*[layer.weight for layer in qkv], *[layer.bias for layer in qkv], dense.weight, dense.bias, norm.weight, norm.bias]
+    return F.attention_block(x, *parameters, packing=packing, mixing=draws[0], draw=draws[1], eps=norm.eps, **options)
 
 
 def feed_forward(x: Tensor, wide: Linear, dense: Linear, norm: LayerNorm, form: str, draw: Draw | None) -> Tensor:
@@ -175,8 +175,8 @@ class Layer(Module):
         inner, end, queries = self.attention.self, self.attention.output, packing.first if first_only else packing
         if in_one(F.attention_block, x, (inner, SelfAttention), (end, DenseAddNorm)):
             draws = inner.dropout.draw(queries, inner.heads, packing), end.dropout.draw(queries, x.shape[1])
-            asking, asked = (inner.query, inner.key, inner.value), {"first_only": first_only, "heads": inner.heads, "causal": inner.causal}
-            return attention_block(x, packing, asking, end.dense, end.LayerNorm, draws, **asked)
+            qkv, options = (inner.query, inner.key, inner.value), {"first_only": first_only, "heads": inner.heads, "causal": inner.causal}
+            return attention_block(x, packing, qkv, end.dense, end.LayerNorm, draws, **options)
         if not first_only:
             return end(inner(x, packing), x, packing)  # type: ignore[no-any-return]
         first = F.take_rows(x, packing.first_rows)
@@ -205,7 +205,7 @@ class Encoder(Module):
         return run_layers(self.layer, x, packing, first_only, trace)
 
 
-class AnyLayer(Protocol):
+class EncoderLayer(Protocol):
     """Interface of the layers in a stack: that of `Layer`."""
 
     def __call__(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor: ...
@@ -213,14 +213,14 @@ class AnyLayer(Protocol):
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]: ...
 
 
-def run_layers(layers: Sequence[AnyLayer], x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
+def run_layers(layers: Sequence[EncoderLayer], x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
     """Run the layers in order, adding each one's input and attention weights to `trace`.
 
     Shapes: x (rows, hidden) → the same, or (sequences, hidden) with first_only.
     """
     for layer in layers[:-1] if first_only else layers:
         if trace is not None:
-            _note(trace, layer, x, packing)
+            _record(trace, layer, x, packing)
         x = layer(x, packing)
     if trace is not None and trace.hidden_states is not None:
         trace.hidden_states.append(x)
@@ -229,7 +229,7 @@ def run_layers(layers: Sequence[AnyLayer], x: Tensor, packing: Packing, first_on
     return layers[-1](x, packing, True) if layers else F.take_rows(x, packing.first_rows)
 
 
-def _note(trace: Trace, layer: AnyLayer, x: Tensor, packing: Packing) -> None:
+def _record(trace: Trace, layer: EncoderLayer, x: Tensor, packing: Packing) -> None:
     if trace.hidden_states is not None:
         trace.hidden_states.append(x)
     if trace.attentions is not None:

@@ -19,13 +19,13 @@ from minigrad.models.blocks import (
     attention_weights,
     feed_forward,
     in_one,
-    lay_side_by_side,
+    joint_linear,
+    make_adjacent,
     run_layers,
-    side_by_side,
 )
-from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
 from minigrad.models.embeddings import Read, check_length, embeddings
+from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module, init
@@ -99,22 +99,22 @@ class DistilBertEmbeddings(Module):
 
 
 class DistilBertAttention(Module):
-    """Multi-head attention up to `out_lin`, which the layer applies. asking, queries: as in `blocks.SelfAttention`."""
+    """Multi-head attention up to `out_lin`, which the layer applies. query_rows, queries: as in `blocks.SelfAttention`."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
         self.heads = config.num_attention_heads
         self.q_lin, self.k_lin, self.v_lin, self.out_lin = (Linear(h, h, std=std) for _ in range(4))
-        lay_side_by_side(self.q_lin, self.k_lin, self.v_lin)
+        make_adjacent(self.q_lin, self.k_lin, self.v_lin)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, x: Tensor, packing: Packing, asking: Tensor | None = None, queries: Packing | None = None) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, query_rows: Tensor | None = None, queries: Packing | None = None) -> Tensor:
         draw = self.dropout.draw(queries or packing, self.heads, packing)
-        if asking is None:
-            qkv = side_by_side(x, self.q_lin, self.k_lin, self.v_lin)
+        if query_rows is None:
+            qkv = joint_linear(x, self.q_lin, self.k_lin, self.v_lin)
             return F.attention(None, qkv, packing=packing, heads=self.heads, draw=draw)
-        kv = side_by_side(x, self.k_lin, self.v_lin)
-        return F.attention(self.q_lin(asking), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
+        kv = joint_linear(x, self.k_lin, self.v_lin)
+        return F.attention(self.q_lin(query_rows), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
 
 
 class DistilBertFeedForward(Module):
@@ -147,8 +147,8 @@ class DistilBertLayer(Module):
     def _attended(self, x: Tensor, packing: Packing, first_only: bool) -> Tensor:
         inner, dense, norm, queries = self.attention, self.attention.out_lin, self.sa_layer_norm, packing.first if first_only else packing
         if in_one(F.attention_block, x, (inner, DistilBertAttention)):
-            draws, asking = (inner.dropout.draw(queries, inner.heads, packing), None), (inner.q_lin, inner.k_lin, inner.v_lin)
-            return attention_block(x, packing, asking, dense, norm, draws, first_only=first_only, heads=inner.heads)
+            draws, qkv = (inner.dropout.draw(queries, inner.heads, packing), None), (inner.q_lin, inner.k_lin, inner.v_lin)
+            return attention_block(x, packing, qkv, dense, norm, draws, first_only=first_only, heads=inner.heads)
         if first_only:
             first = F.take_rows(x, packing.first_rows)
             x, mixed = first, inner(x, packing, first, queries)
@@ -195,7 +195,7 @@ class DistilBertModel(DistilBertPretrained):
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, **extras: Unpack[Extras]) -> EncoderOutput:
         found = self.encode(input_ids, attention_mask, **extras)
-        return EncoderOutput(found.returned(found.rows), None, found.hidden_states, found.attentions)
+        return EncoderOutput(found.repadded(found.rows), None, found.hidden_states, found.attentions)
 
     def encode(
         self,
@@ -204,13 +204,13 @@ class DistilBertModel(DistilBertPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        **asked: Unpack[Asked],
+        **options: Unpack[OutputOptions],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: see `encoded`."""
+        """The encoder's rows, for a head. first_only: see `run_encoder`."""
         if not self._knows_paths:  # called past __call__
             self._name()
         tokens, words = as_tokens(input_ids, attention_mask, None, inputs_embeds, self.config.pad_token_id)
-        return encoded(self.config, self.transformer, self.embeddings(tokens, words), tokens, first_only, **asked)
+        return run_encoder(self.config, self.transformer, self.embeddings(tokens, words), tokens, first_only, **options)
 
 
 # ---------------------------------------------------------------- heads on tokens

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Unpack
 from minigrad import functional as F
 from minigrad.models import heads
 from minigrad.models.blocks import Encoder, activated
-from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import WORDS, PretrainedConfig
 from minigrad.models.embeddings import Embeddings
+from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.losses import IGNORED, checked_count, token_labels
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
@@ -82,7 +82,7 @@ class ElectraModel(ElectraPretrained):
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **extras: Unpack[Extras]
     ) -> EncoderOutput:
         found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return EncoderOutput(found.returned(found.rows), None, found.hidden_states, found.attentions)
+        return EncoderOutput(found.repadded(found.rows), None, found.hidden_states, found.attentions)
 
     def encode(
         self,
@@ -92,16 +92,16 @@ class ElectraModel(ElectraPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        **asked: Unpack[Asked],
+        **options: Unpack[OutputOptions],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: see `encoded`."""
+        """The encoder's rows, for a head. first_only: see `run_encoder`."""
         if not self._knows_paths:  # called past __call__
             self._name()
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, self.config.pad_token_id)
         x = self.embeddings(tokens, words)
         if self.embeddings_project is not None:
             x = self.embeddings_project(x)
-        return encoded(self.config, self.encoder, x, tokens, first_only, **asked)
+        return run_encoder(self.config, self.encoder, x, tokens, first_only, **options)
 
 
 # ---------------------------------------------------------------- heads on tokens
@@ -144,7 +144,7 @@ class ElectraForPreTraining(ElectraPretrained):
         found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
         logits = self.discriminator_predictions(found.rows)
         loss = None if labels is None else _replaced_loss(logits, labels, found.tokens, num_items_in_batch)
-        return LogitsOutput(found.returned(logits)[..., 0], loss, found.hidden_states, found.attentions)
+        return LogitsOutput(found.repadded(logits)[..., 0], loss, found.hidden_states, found.attentions)
 
 
 def _replaced_loss(logits: Tensor, labels: Any, tokens: PackedTokens, num_items_in_batch: float | None) -> Tensor:
@@ -157,9 +157,9 @@ def _replaced_loss(logits: Tensor, labels: Any, tokens: PackedTokens, num_items_
         given = kept.reshape(given.shape)
     ids = token_labels(given, tokens, 2)
     rows = (ids != IGNORED).nonzero()[0]
-    asked, wanted = F.take_rows(logits, rows), Tensor(ids[rows, None], dtype=logits.dtype, device=logits.device)
+    scores, wanted = F.take_rows(logits, rows), Tensor(ids[rows, None], dtype=logits.dtype, device=logits.device)
     count = checked_count(num_items_in_batch)
-    return F.bce_with_logits(asked, wanted) if count is None else F.bce_with_logits(asked, wanted, reduction="sum") / count
+    return F.bce_with_logits(scores, wanted) if count is None else F.bce_with_logits(scores, wanted, reduction="sum") / count
 
 
 class ElectraForTokenClassification(ElectraPretrained):

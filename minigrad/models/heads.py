@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from minigrad import functional as F
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.models.blocks import activated
-from minigrad.models.border import Encoded
 from minigrad.models.config import PretrainedConfig
+from minigrad.models.encoding import Encoded
 from minigrad.models.losses import IGNORED, next_token_labels, sequence_loss, span_loss, token_labels, token_loss
 from minigrad.models.outputs import LogitsOutput, QuestionAnsweringOutput
 from minigrad.nn import Dropout, Linear, Module, init
@@ -77,7 +77,7 @@ def next_token_output(found: Encoded, logits: Tensor, labels: Any, num_items_in_
 
 def _token_output(found: Encoded, logits: Tensor, ids: IntArray | None, num_items_in_batch: float | None) -> LogitsOutput:
     loss = None if ids is None else token_loss(logits, ids, num_items_in_batch)
-    return LogitsOutput(found.returned(logits), loss, found.hidden_states, found.attentions)
+    return LogitsOutput(found.repadded(logits), loss, found.hidden_states, found.attentions)
 
 
 def word_output(
@@ -112,7 +112,7 @@ def span_output(found: Encoded, logits: Tensor, start_positions: Any, end_positi
     loss = None
     if start_positions is not None or end_positions is not None:
         loss = span_loss(logits[:, 0], logits[:, 1], start_positions, end_positions, found.tokens)
-    both = found.returned(logits)
+    both = found.repadded(logits)
     return QuestionAnsweringOutput(both[..., 0], both[..., 1], loss, found.hidden_states, found.attentions)
 
 

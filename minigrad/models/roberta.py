@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Unpack
 
 from minigrad.models import heads
 from minigrad.models.blocks import Encoder, Pooler, activated
-from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
 from minigrad.models.embeddings import Read, check_length, embeddings
+from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
@@ -120,7 +120,7 @@ class RobertaModel(RobertaPretrained):
     ) -> EncoderOutput:
         found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
         pooled = None if self.pooler is None else self.pooler(found.first)
-        return EncoderOutput(found.returned(found.rows), pooled, found.hidden_states, found.attentions)
+        return EncoderOutput(found.repadded(found.rows), pooled, found.hidden_states, found.attentions)
 
     def encode(
         self,
@@ -130,9 +130,9 @@ class RobertaModel(RobertaPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        **asked: Unpack[Asked],
+        **options: Unpack[OutputOptions],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: see `encoded`."""
+        """The encoder's rows, for a head. first_only: see `run_encoder`."""
         if not self._knows_paths:  # called past __call__
             self._name()
         pad = self.config.pad_token_id
@@ -141,7 +141,7 @@ class RobertaModel(RobertaPretrained):
             positions = tokens.positions + pad + 1
         else:
             positions = position_ids(tokens, None if isinstance(input_ids, PackedTokens) else input_ids, pad)
-        return encoded(self.config, self.encoder, self.embeddings(tokens, positions, words), tokens, first_only, **asked)
+        return run_encoder(self.config, self.encoder, self.embeddings(tokens, positions, words), tokens, first_only, **options)
 
 
 # ---------------------------------------------------------------- heads on tokens

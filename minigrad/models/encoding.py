@@ -16,18 +16,18 @@ from minigrad.packing import PackedTokens, pack, pack_mask
 from minigrad.tensor import Tensor, TensorLike
 
 
-class Asked(TypedDict, total=False):
+class OutputOptions(TypedDict, total=False):
     """output_hidden_states, output_attentions: also return the embeddings and every layer's output, and the attention weights."""
 
     output_hidden_states: bool
     output_attentions: bool
 
 
-class Extras(Asked, total=False):
+class Extras(OutputOptions, total=False):
     """Keywords that every model takes in addition to its inputs and labels.
 
     inputs_embeds: word vectors in place of input_ids, (batch, longest, hidden); with PackedTokens (rows, hidden), whose ids are then
-    ignored. The others: as `Asked`.
+    ignored. The others: as `OutputOptions`.
     """
 
     inputs_embeds: TensorLike | None
@@ -50,14 +50,14 @@ class Encoded:
         """The first row of each sequence. Shapes: (sequences, hidden)."""
         return self.rows if self.first_only else F.take_rows(self.rows, self.tokens.packing.first_rows)
 
-    def returned(self, rows: Tensor) -> Tensor:
+    def repadded(self, rows: Tensor) -> Tensor:
         """Rows in the caller's layout: padded for padded input, with zeros at the pads. Shapes: → (rows, d) or (batch, longest, d)."""
         return rows if self.tokens.padded_shape is None else pad_rows(rows, self.tokens)
 
     @property
     def hidden_states(self) -> tuple[Tensor, ...] | None:
-        """The embeddings and every layer's output; None unless asked for. Shapes: as `returned`."""
-        return None if self.trace.hidden_states is None else tuple(self.returned(rows) for rows in self.trace.hidden_states)
+        """The embeddings and every layer's output; None unless asked for. Shapes: as `repadded`."""
+        return None if self.trace.hidden_states is None else tuple(self.repadded(rows) for rows in self.trace.hidden_states)
 
     @property
     def attentions(self) -> tuple[Any, ...] | None:
@@ -70,7 +70,7 @@ class Encoded:
         return tuple(w if self.tokens.padded_shape is None else _padded_weights(w, self.tokens) for w in self.trace.attentions)
 
 
-def encoded(
+def run_encoder(
     config: PretrainedConfig,
     encoder: Module,
     x: Tensor,
