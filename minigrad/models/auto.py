@@ -26,7 +26,7 @@ class Family:
 
     modules: tuple[ModuleType, ...]
     prefix: str
-    published: str = ""
+    published_prefix: str = ""
 
     def classes(self) -> dict[str, type[PretrainedModel]]:
         """The class of each head."""
@@ -36,7 +36,7 @@ class Family:
 
     def head_of(self, architecture: str) -> str | None:
         """The head that an entry of `architectures` stands for; None if the family has no such class."""
-        ending = architecture.removeprefix(self.published or self.prefix)
+        ending = architecture.removeprefix(self.published_prefix or self.prefix)
         heads = [head for head, endings in HEADS.items() if ending in endings]
         return heads[0] if heads and ending != architecture and heads[0] in self.classes() else None
 

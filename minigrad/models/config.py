@@ -22,7 +22,7 @@ MAX_SIZE = 1 << 24
 MAX_LAYERS = 1000
 MAX_LABELS = 1 << 16
 MAX_JSON_BYTES = 1 << 24
-MAX_NUMBERS = 1 << 36  # parameters of an encoder: 256 GB in float32
+MAX_PARAMETERS = 1 << 36  # parameters of an encoder: 256 GB in float32
 """No published model comes near these; a larger number in a file is a mistake or an attempt to exhaust memory."""
 
 SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -40,10 +40,10 @@ CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 _NUMBER = re.compile("[0-9]{1,9}")
 
-OWN = frozenset({"id2label", "extra", "source"})
+SPECIAL_FIELDS = frozenset({"id2label", "extra", "source"})
 """Fields that are not copied to and from config.json as they are."""
 
-WORDS = "embeddings.word_embeddings.weight"
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 
 @dataclass
@@ -58,9 +58,9 @@ class PretrainedConfig:
     """The values of `model_type` in files of the family."""
     published_keys: ClassVar[Mapping[str, str]] = {}
     """The config.json key of each field that the family names differently."""
-    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
-        "hidden_size": (WORDS, 1),
-        "vocab_size": (WORDS, 0),
+    size_tensors: ClassVar[Mapping[str, tuple[str, int]]] = {
+        "hidden_size": (WORD_EMBEDDINGS, 1),
+        "vocab_size": (WORD_EMBEDDINGS, 0),
         "max_position_embeddings": ("embeddings.position_embeddings.weight", 0),
         "type_vocab_size": ("embeddings.token_type_embeddings.weight", 0),
         "intermediate_size": ("encoder.layer.0.intermediate.dense.weight", 0),
@@ -95,8 +95,8 @@ class PretrainedConfig:
     def __post_init__(self) -> None:
         self.source = self.source or type(self).__name__
         self.check()
-        if (numbers := self.encoder_size()) > MAX_NUMBERS:
-            message = f"a model of this shape has {numbers} numbers, more than the {MAX_NUMBERS} that minigrad builds"
+        if (numbers := self.encoder_size()) > MAX_PARAMETERS:
+            message = f"a model of this shape has {numbers} numbers, more than the {MAX_PARAMETERS} that minigrad builds"
             raise self._refused("hidden_size", self.hidden_size, message, code="config-limit")
 
     def check(self) -> None:
@@ -172,6 +172,11 @@ class PretrainedConfig:
             raise self._refused(name, value, f"must lie between {low} and {high}", code="config-limit")
 
     @classmethod
+    def _plain_keys(cls) -> dict[str, str]:
+        """The field of each key that is copied as it is."""
+        return {cls.published_keys.get(f.name, f.name): f.name for f in fields(cls) if f.init and f.name not in SPECIAL_FIELDS}
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "") -> Self:
         """A configuration from the keys of a config.json.
 
@@ -185,7 +190,7 @@ class PretrainedConfig:
                 raise ConfigError(
                     source, f"{name} = {quoted(values[name])} is not supported by minigrad; supported: {', '.join(map(repr, allowed))}"
                 )
-        known = {cls.published_keys.get(f.name, f.name): f.name for f in fields(cls) if f.init and f.name not in OWN}
+        known = cls._plain_keys()
         chosen = {known[key]: value for key, value in values.items() if key in known}
         labels = values.get("id2label")
         if labels is None and "num_labels" in values:
@@ -214,7 +219,7 @@ class PretrainedConfig:
 
     def to_dict(self, architecture: str) -> dict[str, Any]:
         """The keys of a config.json that transformers reads back."""
-        own = {self.published_keys.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.init and f.name not in OWN}
+        own = {key: getattr(self, name) for key, name in self._plain_keys().items()}
         names = self.id2label
         if architecture.endswith("ForQuestionAnswering") and len(names) != 2:  # transformers sizes this head's two outputs by the labels
             names = default_labels(2)

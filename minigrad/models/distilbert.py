@@ -24,7 +24,7 @@ from minigrad.models.blocks import (
     run_layers,
 )
 from minigrad.models.config import PretrainedConfig
-from minigrad.models.embeddings import Read, check_length, embeddings
+from minigrad.models.embeddings import Lookup, check_length, embed
 from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
@@ -52,8 +52,8 @@ class DistilBertConfig(PretrainedConfig):
         "hidden_dropout_prob": "dropout",
         "attention_probs_dropout_prob": "attention_dropout",
     }
-    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
-        **{key: shown for key, shown in PretrainedConfig.shown_by.items() if key != "type_vocab_size"},
+    size_tensors: ClassVar[Mapping[str, tuple[str, int]]] = {
+        **{key: tensor for key, tensor in PretrainedConfig.size_tensors.items() if key != "type_vocab_size"},
         "intermediate_size": ("transformer.layer.0.ffn.lin1.weight", 0),
     }
 
@@ -88,13 +88,13 @@ class DistilBertEmbeddings(Module):
     def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
         """Shapes: → (rows, hidden); words (rows, hidden) replace the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
-        return embeddings(
+        return embed(
             words,
             tokens.packing,
             self.LayerNorm,
             self.dropout,
-            Read("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
-            Read("positions", tokens.positions, self.position_embeddings),
+            Lookup("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
+            Lookup("positions", tokens.positions, self.position_embeddings),
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Unpack
 from minigrad import functional as F
 from minigrad.models import heads
 from minigrad.models.blocks import Encoder, activated
-from minigrad.models.config import WORDS, PretrainedConfig
+from minigrad.models.config import WORD_EMBEDDINGS, PretrainedConfig
 from minigrad.models.embeddings import Embeddings
 from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.losses import IGNORED, checked_count, token_labels
@@ -32,9 +32,9 @@ class ElectraConfig(PretrainedConfig):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("electra",)
-    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
-        **PretrainedConfig.shown_by,
-        "embedding_size": (WORDS, 1),
+    size_tensors: ClassVar[Mapping[str, tuple[str, int]]] = {
+        **PretrainedConfig.size_tensors,
+        "embedding_size": (WORD_EMBEDDINGS, 1),
         "hidden_size": ("encoder.layer.0.intermediate.dense.weight", 1),
     }
 

@@ -14,7 +14,7 @@ from minigrad.packing import IntArray, PackedTokens, Packing
 from minigrad.tensor import Tensor
 
 
-class Read(NamedTuple):
+class Lookup(NamedTuple):
     """A look-up of ids in an embedding table. Shapes: ids (rows,).
 
     The row `untrained` receives no gradient: that of [PAD], as in the published models. [PAD] does occur: a first token may be padding
@@ -38,10 +38,10 @@ class Read(NamedTuple):
             raise IndexRangeError(f"{self.name} holds {bad}, this model knows 0..{rows - 1}: was it encoded with this model's tokenizer?")
 
 
-def embedded(read: Read) -> Tensor:
-    """The rows that `read` looks up. Shapes: → (rows, width). Raises: as `Read.check`."""
-    read.check()
-    _, ids, table, untrained = read
+def look_up(lookup: Lookup) -> Tensor:
+    """The rows that `lookup` looks up. Shapes: → (rows, width). Raises: as `Lookup.check`."""
+    lookup.check()
+    _, ids, table, untrained = lookup
     if device_of(ids) != "cpu":
         placed = Tensor.wrap(ids)
         return table(placed) if untrained is None else F.embedding(placed, table.weight, untrained)
@@ -51,32 +51,32 @@ def embedded(read: Read) -> Tensor:
     return F.where(Tensor(left[:, None], device=found.device), found.detach(), found)
 
 
-def embeddings(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout: Dropout, *reads: Read) -> Tensor:
+def embed(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout: Dropout, *lookups: Lookup) -> Tensor:
     """dropout(norm(sum of the look-ups)). `words`, if given, replace the first look-up.
 
-    Shapes: words (rows, width) → the same. Raises: as `Read.check`; ShapeError for words of another shape.
+    Shapes: words (rows, width) → the same. Raises: as `Lookup.check`; ShapeError for words of another shape.
     """
-    parts = (norm, LayerNorm), (dropout, Dropout), *((read.table, Embedding) for read in reads)
+    parts = (norm, LayerNorm), (dropout, Dropout), *((lookup.table, Embedding) for lookup in lookups)
     # The norm tells the device, because accessing the array of a table would apply the updates that an optimizer deferred.
     if words is None and isinstance(norm, LayerNorm) and in_one(F.embed_norm, norm.weight, *parts):
-        for read in reads:
-            read.check()
-        tables, device = [read.table.weight for read in reads], norm.weight.device
-        untrained = tuple(read.table.padding_idx if read.untrained is None else read.untrained for read in reads)
-        ids, draw = [Tensor.wrap(to_device(read.ids, device)) for read in reads], dropout.draw(packing, norm.weight.shape[0])
+        for lookup in lookups:
+            lookup.check()
+        tables, device = [lookup.table.weight for lookup in lookups], norm.weight.device
+        untrained = tuple(lookup.table.padding_idx if lookup.untrained is None else lookup.untrained for lookup in lookups)
+        ids, draw = [Tensor.wrap(to_device(lookup.ids, device)) for lookup in lookups], dropout.draw(packing, norm.weight.shape[0])
         return F.embed_norm(norm.weight, norm.bias, *tables, *ids, untrained=untrained, draw=draw, eps=norm.eps)
-    x = embedded(reads[0]) if words is None else _in_place_of(reads[0], words)
-    for read in reads[1:]:
-        x = x + embedded(read)
+    x = look_up(lookups[0]) if words is None else _checked_words(lookups[0], words)
+    for lookup in lookups[1:]:
+        x = x + look_up(lookup)
     return dropout(norm(x), packing)  # type: ignore[no-any-return]
 
 
-def _in_place_of(read: Read, words: Tensor) -> Tensor:
+def _checked_words(lookup: Lookup, words: Tensor) -> Tensor:
     """The caller's rows, checked and in the table's dtype: NumPy's float64 would make everything after it float64."""
-    wanted = (len(read.ids), read.table.weight.shape[1])
+    wanted = (len(lookup.ids), lookup.table.weight.shape[1])
     if words.shape != wanted:
         raise ShapeError(f"inputs_embeds holds rows of shape {words.shape}, these tokens and this model need {wanted}")
-    return words.astype(read.table.weight.dtype)
+    return words.astype(lookup.table.weight.dtype)
 
 
 def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, first: int = 0) -> None:
@@ -85,7 +85,7 @@ def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, fi
     Raises: ShapeError naming the sequence, with the code too-long.
     """
     longest = table.weight.shape[0] - first
-    if device_of(positions) != "cpu":  # as in `Read.check`
+    if device_of(positions) != "cpu":  # as in `Lookup.check`
         return
     if int(positions.max()) - first >= longest:
         row = int((tokens.packing.offsets <= positions.argmax()).sum()) - 1
@@ -110,12 +110,12 @@ class Embeddings(Module):
     def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
         """Shapes: → (rows, width); words (rows, width) replace the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
-        return embeddings(
+        return embed(
             words,
             tokens.packing,
             self.LayerNorm,
             self.dropout,
-            Read("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
-            Read("positions", tokens.positions, self.position_embeddings),
-            Read("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
+            Lookup("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
+            Lookup("positions", tokens.positions, self.position_embeddings),
+            Lookup("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
         )

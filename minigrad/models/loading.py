@@ -90,7 +90,7 @@ def contents_of(source: WeightSource, prefix: str) -> Contents:
 def check_sizes(config: PretrainedConfig, contents: Contents) -> None:
     """Compare a configuration with the tensors of its file, so that nothing is built that the file could not fill.
 
-    Raises: ConfigError naming the key; WeightFileError if a tensor of `shown_by` is missing.
+    Raises: ConfigError naming the key; WeightFileError if a tensor of `size_tensors` is missing.
     """
     tensors, path = contents.tensors, contents.path
 
@@ -105,15 +105,15 @@ def check_sizes(config: PretrainedConfig, contents: Contents) -> None:
         said = f"{config.published_keys.get(key, key)} = {getattr(config, key)}"
         raise ConfigError(config.source, f"{said}, but {why}", code="config-weights-mismatch")
 
-    layers_show = {key for key, (name, _) in config.shown_by.items() if layer_of(name) is not None}
-    for key, (name, axis) in config.shown_by.items():
-        if key not in layers_show:
+    in_layers = {key for key, (name, _) in config.size_tensors.items() if layer_of(name) is not None}
+    for key, (name, axis) in config.size_tensors.items():
+        if key not in in_layers:
             compare(key, name, axis)
     layers = len({layer for name in tensors if (layer := layer_of(name)) is not None})
     if config.num_hidden_layers > layers:
         refuse("num_hidden_layers", f"{path} holds {layers} layers")
-    for key in sorted(layers_show) if config.num_hidden_layers else ():
-        compare(key, *config.shown_by[key])
+    for key in sorted(in_layers) if config.num_hidden_layers else ():
+        compare(key, *config.size_tensors[key])
     numbers = sum(prod(tensor.shape) for tensor in tensors.values())
     if max(config.encoder_size(), config.hidden_size**2) > numbers:  # the square is a pooler's, which is built even if the file has none
         refuse("hidden_size", f"a model of this shape has more numbers than the {numbers} in {path}")

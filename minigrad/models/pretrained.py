@@ -66,10 +66,10 @@ class PretrainedModel(Module):
         """
         directory = find_checkpoint(directory_or_name)
         config = cls.config_class.from_file(config_path(directory))
-        wished = _wished(config, num_labels, id2label, problem_type, num_hidden_layers)
+        overridden = _with_overrides(config, num_labels, id2label, problem_type, num_hidden_layers)
         with open_weights(directory) as source:
             new_labels = num_labels is not None or id2label is not None
-            model, plan = cls.planned(source, config, wished, num_hidden_layers, new_labels)
+            model, plan = cls.planned(source, config, overridden, num_hidden_layers, new_labels)
             parameters = model._paths()
             read_weights(source, plan, parameters)
         for name in plan.report.newly_initialised:  # matrices normal with the configured deviation; vectors stay as built
@@ -88,20 +88,20 @@ class PretrainedModel(Module):
         cls,
         source: WeightSource,
         config: PretrainedConfig,
-        wished: PretrainedConfig | None = None,
+        overridden: PretrainedConfig | None = None,
         layers: int | None = None,
         new_labels: bool = False,
     ) -> tuple[Self, Plan]:
         """Build the model for a file with its weights still zeros, and plan where each weight comes from; none is read.
 
-        config: describes the file. wished: the model to build, if it differs. layers: leave out layers from this number on. new_labels:
+        config: describes the file. overridden: the model to build, if it differs. layers: leave out layers from this number on. new_labels:
         whether the caller set the number of labels, so that a classifier of another size is no mistake.
         Raises: ConfigError, WeightFileError for a file that does not fit.
         """
         contents = contents_of(source, cls.family)
         check_sizes(config, contents)
         with init.skipped():
-            model = cls(wished or config)
+            model = cls(overridden or config)
         for part in cls.optional:
             if not any(name.startswith(f"{part}.") for name in contents.tensors):
                 setattr(model, part, None)
@@ -170,7 +170,7 @@ class PretrainedModel(Module):
         return replace(self.config, extra=self.config.extra | dict.fromkeys(said or ["torch_dtype"], stored))
 
 
-def _wished(
+def _with_overrides(
     config: PretrainedConfig,
     num_labels: int | None,
     id2label: Mapping[int, str] | None,

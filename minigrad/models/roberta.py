@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Unpack
 from minigrad.models import heads
 from minigrad.models.blocks import Encoder, Pooler, activated
 from minigrad.models.config import PretrainedConfig
-from minigrad.models.embeddings import Read, check_length, embeddings
+from minigrad.models.embeddings import Lookup, check_length, embed
 from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
@@ -68,14 +68,14 @@ class RobertaEmbeddings(Module):
     def forward(self, tokens: PackedTokens, positions: IntArray, words: Tensor | None = None) -> Tensor:
         """Shapes: positions (rows,) → (rows, hidden); words (rows, hidden) replace the word embeddings."""
         check_length(tokens, positions, self.position_embeddings, first=self.pad_token_id + 1)
-        return embeddings(
+        return embed(
             words,
             tokens.packing,
             self.LayerNorm,
             self.dropout,
-            Read("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
-            Read("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
-            Read("positions", positions, self.position_embeddings, self.pad_token_id),
+            Lookup("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
+            Lookup("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
+            Lookup("positions", positions, self.position_embeddings, self.pad_token_id),
         )
 
 
