@@ -95,8 +95,8 @@ class ElectraModel(ElectraPretrained):
         **options: Unpack[OutputOptions],
     ) -> Encoded:
         """The encoder's rows, for a head. first_only: see `run_encoder`."""
-        if not self._knows_paths:  # called past __call__
-            self._name()
+        if not self._has_paths:  # called without __call__
+            self._set_paths()
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, self.config.pad_token_id)
         x = self.embeddings(tokens, words)
         if self.embeddings_project is not None:

@@ -133,8 +133,8 @@ class RobertaModel(RobertaPretrained):
         **options: Unpack[OutputOptions],
     ) -> Encoded:
         """The encoder's rows, for a head. first_only: see `run_encoder`."""
-        if not self._knows_paths:  # called past __call__
-            self._name()
+        if not self._has_paths:  # called without __call__
+            self._set_paths()
         pad = self.config.pad_token_id
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, pad)
         if words is not None:

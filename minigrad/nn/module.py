@@ -39,7 +39,7 @@ class Module:
     """The module's path in its model, set by the first walk from (or call of) the model's root; dropout draws by it.
     A layer that is added to the model later gets it at the next walk (`train`, `parameters`, …)."""
 
-    _knows_paths: bool = False
+    _has_paths: bool = False
     """Whether a walk has set the paths of this module and those below it."""
 
     _forward_hooks: Hooks | None = None
@@ -64,8 +64,8 @@ class Module:
         raise ArgumentError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._knows_paths:
-            self._name()
+        if not self._has_paths:
+            self._set_paths()
         for before in self._forward_pre_hooks or ():
             changed = before(self, args)
             if changed is not None:
@@ -125,7 +125,7 @@ class Module:
                 raise StateDictError(f"{path} is a Tensor that requires a gradient, which no optimizer would train: make it a Parameter")
             if isinstance(value, Parameter | Buffer):
                 found.setdefault(id(value), (path, value))
-        self._name()
+        self._set_paths()
         return list(found.values())
 
     def parameters(self) -> list[Parameter]:
@@ -153,15 +153,15 @@ class Module:
             yield path, value
             if isinstance(value, Module):
                 seen.add(id(value))
-                inner = [pair for name, held in vars(value).items() for pair in _held(f"{path}.{name}" if path else name, held)]
+                inner = [pair for name, held in vars(value).items() for pair in _contents(f"{path}.{name}" if path else name, held)]
                 stack.extend(reversed(inner))
 
-    def _name(self) -> None:
+    def _set_paths(self) -> None:
         """Set the paths of modules and parameters to their first ones. The longer path, of a walk from further out, is kept."""
         named: set[int] = set()
         for path, value in self._walk():
             if isinstance(value, Module):
-                value._knows_paths = True
+                value._has_paths = True
                 if len(path) >= len(value.path):
                     value.path = path
             elif isinstance(value, Parameter) and id(value) not in named:
@@ -172,7 +172,7 @@ class Module:
     # ---------------------------------------------------------------- modes
     def train(self, mode: bool = True) -> Self:
         """Switch dropout on (or off) in this module and all below it; returns the module."""
-        self._name()
+        self._set_paths()
         for _, module in self.named_modules():
             module.training = mode
         return self
@@ -312,14 +312,14 @@ class Module:
     def __repr__(self) -> str:
         lines = []
         for name, value in vars(self).items():
-            for path, child in _held(name, value):
+            for path, child in _contents(name, value):
                 if isinstance(child, Module):
                     lines.append(f"({path}): {child!r}".replace("\n", "\n  "))
         inner = self.extra_repr() if not lines else "\n  " + "\n  ".join(lines) + "\n"
         return f"{type(self).__name__}({inner})"
 
 
-def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _contents(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """The modules and tensors that an attribute is or holds, with their paths.
 
     Raises: StateDictError for a set of layers, a list that holds itself, or a key with a dot on the way to a layer or tensor.

@@ -15,7 +15,7 @@ from minigrad.packing import Packing
 from minigrad.tensor import Tensor
 
 
-class _Blocks(Module):
+class _TransformerLayer(Module):
     """Base of encoder and decoder layers: the feed-forward block, and the wrapping of a block in dropout, residual and norm."""
 
     linear1: Linear
@@ -24,7 +24,7 @@ class _Blocks(Module):
     activation: Callable[[Tensor], Tensor]
     norm_first: bool
 
-    def _wrapped(self, x: Tensor, packing: Packing, norm: LayerNorm, dropout: Dropout, block: Callable[[Tensor], Tensor]) -> Tensor:
+    def _residual(self, x: Tensor, packing: Packing, norm: LayerNorm, dropout: Dropout, block: Callable[[Tensor], Tensor]) -> Tensor:
         """Compute a block with dropout, a residual connection, and a norm before or after it."""
         if self.norm_first:
             return x + dropout(block(norm(x)), packing)  # type: ignore[no-any-return]
@@ -34,7 +34,7 @@ class _Blocks(Module):
         return self.linear2(self.dropout(self.activation(self.linear1(x)), packing))  # type: ignore[no-any-return]
 
 
-class TransformerEncoderLayer(_Blocks):
+class TransformerEncoderLayer(_TransformerLayer):
     """Self-attention and a feed-forward block, each with dropout, a residual connection and a layer norm.
 
     norm_first=False normalises after each block (the original, BERT's), True before it (pre-norm, which trains deeper stacks).
@@ -67,8 +67,8 @@ class TransformerEncoderLayer(_Blocks):
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)
             return pad_rows(self.forward(rows, tokens.packing), tokens)
-        x = self._wrapped(x, packing, self.norm1, self.dropout1, lambda y: self.attention(y, packing))
-        return self._wrapped(x, packing, self.norm2, self.dropout2, lambda y: self._feed_forward(y, packing))
+        x = self._residual(x, packing, self.norm1, self.dropout1, lambda y: self.attention(y, packing))
+        return self._residual(x, packing, self.norm2, self.dropout2, lambda y: self._feed_forward(y, packing))
 
 
 class TransformerEncoder(Module):
@@ -105,7 +105,7 @@ class TransformerEncoder(Module):
         return x if self.norm is None else self.norm(x)
 
 
-class TransformerDecoderLayer(_Blocks):
+class TransformerDecoderLayer(_TransformerLayer):
     """Causal self-attention, attention to a memory, and a feed-forward block, each with dropout, a residual connection and a layer norm.
 
     norm_first, activation: as in `TransformerEncoderLayer`.
@@ -145,11 +145,11 @@ class TransformerDecoderLayer(_Blocks):
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)
             return pad_rows(self.forward(rows, memory, tokens.packing, keys), tokens)
-        x = self._wrapped(x, packing, self.norm1, self.dropout1, lambda y: self.attention(y, packing))
-        x = self._wrapped(
+        x = self._residual(x, packing, self.norm1, self.dropout1, lambda y: self.attention(y, packing))
+        x = self._residual(
             x, packing, self.norm2, self.dropout2, lambda y: self.cross_attention(y, packing, memory=memory, memory_packing=keys)
         )
-        return self._wrapped(x, packing, self.norm3, self.dropout3, lambda y: self._feed_forward(y, packing))
+        return self._residual(x, packing, self.norm3, self.dropout3, lambda y: self._feed_forward(y, packing))
 
 
 class TransformerDecoder(Module):
