@@ -39,7 +39,7 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
     check_max_norm(max_norm)
     members = {p: name for name, p in reversed(named(parameters, HOW)) if p.leaf.grad is not None}
     leaves = [p.leaf for p in reversed(members)]
-    norm = sqrt(_fetched(sum(squared_norm(leaf) for leaf in leaves)))
+    norm = sqrt(_as_float(sum(squared_norm(leaf) for leaf in leaves)))
     if error_if_nonfinite and not isfinite(norm):
         raise NonFiniteError(_first_nonfinite([(members[p], p) for p in reversed(members)], norm))
     coefficient = clipping(norm, max_norm)
@@ -69,7 +69,7 @@ def clipping(norm: float, max_norm: float) -> float:
 
 def gradient_norm(optimizer: Optimizer) -> float:
     """The 2-norm of all gradients of an optimizer's parameters."""
-    return sqrt(_fetched(gradient_squares(optimizer)))
+    return sqrt(_as_float(gradient_squares(optimizer)))
 
 
 def gradient_squares(optimizer: Optimizer) -> Any:
@@ -114,7 +114,7 @@ def _in_two_launches(xp: Any, array: Array) -> Any:
     return launched(xp, array)
 
 
-def _fetched(total: Any) -> float:
+def _as_float(total: Any) -> float:
     return float(total if isinstance(total, int | float) else to_number(total))  # 0 without gradients, or summed by NumPy
 
 
@@ -122,6 +122,6 @@ def _first_nonfinite(members: Iterable[tuple[str, Parameter]], norm: float) -> s
     for name, p in members:
         gradient: Any = p.leaf.grad
         array = gradient.values if isinstance(gradient, RowSparse) else Tensor.wrap(gradient).array
-        if not np.isfinite(_fetched(sum_of_squares(array))):
+        if not np.isfinite(_as_float(sum_of_squares(array))):
             return f"the gradient of {name} is not finite (norm of all: {norm})"
     return f"the norm of all gradients is {norm}, though each of them is finite"

@@ -22,7 +22,7 @@ from minigrad.op import Kernel
 from minigrad.optim.arena import Arena, is_table
 from minigrad.optim.checks import check_number
 from minigrad.optim.groups import Group, read_groups
-from minigrad.optim.state import by_rows, entry_problem, for_all_rows, read_state
+from minigrad.optim.state import as_dense, as_rows, entry_problem, read_state
 from minigrad.optim.table import Table
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
@@ -105,9 +105,9 @@ class Optimizer(ABC):
         self._check_groups()
         self._check_options(self.param_groups, ArgumentError)
         self.arena.check_ownership()
-        updates = self._stretches()
+        updates = self._arena_updates()
         for number, table in enumerate(self.tables.values()):
-            if step := self._counted(table.parameter):
+            if step := self._count_step(table.parameter):
                 group = self._group_of[table.parameter]
                 table.begin(table.parameter.leaf.grad, self.idle_factor(self.param_groups[group]))
                 updates.append(self._update(group, step, number, 0, table.used))
@@ -158,7 +158,7 @@ class Optimizer(ABC):
             except ArgumentError as cause:
                 raise error(f"parameter group {number}: {cause}") from cause
 
-    def _counted(self, p: Parameter) -> int:
+    def _count_step(self, p: Parameter) -> int:
         """Count a step of a parameter and return its number; 0 for a parameter that is not updated."""
         leaf = p.leaf
         if leaf.grad is None or not p.requires_grad:
@@ -167,12 +167,12 @@ class Optimizer(ABC):
         step = self.steps[p] = self.steps[p] + 1
         return step
 
-    def _stretches(self) -> list[Update]:
+    def _arena_updates(self) -> list[Update]:
         """Count a step of each parameter of the arena that is updated; neighbours of the same group and step become one update."""
         found: list[list[int]] = []  # group, step, start, stop
         group = before = stop = -1
         for place in self.arena.places:
-            step = self._counted(place.parameter)
+            step = self._count_step(place.parameter)
             if step == 0:
                 continue
             if (place.group, step, place.start) == (group, before, stop):
@@ -240,7 +240,7 @@ class Optimizer(ABC):
         for p, entry in zip([p for members in self._members for p in members], entries, strict=True):
             self.steps[p] = entry["step"]
             if is_table(p):  # it may have been saved on another device
-                entry = by_rows(entry) if p in self.tables else for_all_rows(entry, len(p))
+                entry = as_rows(entry) if p in self.tables else as_dense(entry, len(p))
             arrays = {name: to_device(np.asarray(entry[name]), p.device) for name in self.moment_names if name in entry}
             if p in self.tables:
                 self.tables[p].load(np.asarray(entry["rows"]), arrays)

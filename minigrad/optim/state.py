@@ -73,7 +73,7 @@ def entry_problem(entry: Any, shape: tuple[int, ...], *, is_table: bool, moments
     return None
 
 
-def by_rows(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+def as_rows(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state of a table by rows. From a state of all rows, those with moments 0 are left out: no batch has touched them."""
     if "rows" in entry:
         return entry
@@ -82,7 +82,7 @@ def by_rows(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"step": entry["step"], "rows": rows, **{name: moment[rows] for name, moment in moments.items()}}
 
 
-def for_all_rows(entry: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+def as_dense(entry: Mapping[str, Any], count: int) -> Mapping[str, Any]:
     """The state of a table for all its `count` rows: those that no batch has touched have moments 0."""
     if "rows" not in entry:
         return entry
