@@ -83,7 +83,7 @@ class Reader(Protocol):
         """The stream sets the state of `target` to `state`; both are any symbols."""
 
 
-def follow(path: Path, stream: bytes, reader: Reader) -> Any:
+def interpret(path: Path, stream: bytes, reader: Reader) -> Any:
     """Interpret a stream; returns its result: None, a bool, int, float or str, a Tuple, List or Dict, or a symbol of `reader`.
 
     Raises: WeightFileError.

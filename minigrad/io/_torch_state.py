@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from minigrad.errors import WeightFileError
 from minigrad.files import quoted
-from minigrad.io._pickle_stream import Dict, List, Tuple, follow
+from minigrad.io._pickle_stream import Dict, List, Tuple, interpret
 from minigrad.io._safetensors_header import MAX_ARRAY_BYTES, STORED_DTYPES, name_problem
 from minigrad.io._strict_zip import Record
 
@@ -66,7 +66,7 @@ STORAGE_DTYPES: Mapping[Global, str] = {
 
 _GLOBALS: Mapping[object, Global] = {member.value: member for member in Global}
 
-_OTHER_TENSORS = frozenset(
+_UNSUPPORTED_TENSORS = frozenset(
     f"_rebuild_{kind}".encode()
     for kind in (
         "tensor", "tensor_v3", "from_type", "from_type_v2", "sparse_tensor", "sparse_csr_tensor", "nested_tensor", "qtensor",
@@ -76,7 +76,7 @@ _OTHER_TENSORS = frozenset(
 )  # fmt: skip
 """Names refused as an unsupported kind of tensor; all others are refused as an attack."""
 
-_OTHER_STORAGES = frozenset(
+_UNSUPPORTED_STORAGES = frozenset(
     f"{kind}Storage".encode() for kind in ("ComplexDouble", "QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4", "Typed", "Untyped")
 )
 
@@ -126,7 +126,7 @@ class _StateDictReader:
         self._path, self._records = path, records
 
     def read(self, stream: bytes) -> dict[str, TorchTensor]:
-        root = follow(self._path, stream, self)
+        root = interpret(self._path, stream, self)
         if type(root) is not Dict:
             self._fail("not-a-state-dict", f"it holds no dictionary of tensors but {_kind(root)}; save a model's state_dict() instead")
         tensors: dict[str, TorchTensor] = {}
@@ -150,9 +150,9 @@ class _StateDictReader:
         if found is not None:
             return found
         shown = quoted(b".".join((module[:80], name[:80])).decode("utf-8", "replace"))
-        if module in (b"torch._utils", b"torch._tensor") and name in _OTHER_TENSORS:
+        if module in (b"torch._utils", b"torch._tensor") and name in _UNSUPPORTED_TENSORS:
             self._fail("unsupported-tensor-kind", f"it holds a tensor that is not a plain dense one ({shown}); {SAVE_AGAIN}")
-        if module in (b"torch", b"torch.storage") and name in _OTHER_STORAGES:
+        if module in (b"torch", b"torch.storage") and name in _UNSUPPORTED_STORAGES:
             self._fail("unsupported-dtype", f"it holds numbers of a kind that minigrad does not read ({shown}); {SAVE_AGAIN}")
         self._fail("forbidden-global", f"its pickle names {shown}, which no state dict needs; nothing was imported or run")
 

@@ -19,7 +19,7 @@ from minigrad.io.source import Described
 
 _BLOCK_BYTES = 1 << 20  # memory that a converting read takes in addition to its result
 
-_OTHERS = {
+_LOOKALIKES = {
     b"vers": "it looks like a Git LFS pointer: run `git lfs pull`",
     b"PK\3\4": "it looks like a file of torch.save: open it by minigrad.io.TorchZipFile",
 }
@@ -81,7 +81,7 @@ class SafetensorsFile(Described[TensorEntry]):
         if length == 0:
             self._fail("empty-header", "the header is empty")
         if length > MAX_HEADER_BYTES:
-            doubt = _OTHERS.get(first[:4], "is this a safetensors file?")
+            doubt = _LOOKALIKES.get(first[:4], "is this a safetensors file?")
             self._fail("header-too-large", f"a header of {length} bytes is announced, {MAX_HEADER_BYTES} are allowed; {doubt}")
         start = LENGTH_BYTES + length
         if start > size:

@@ -74,7 +74,7 @@ def _save_shards(
     with ExitStack() as stack:  # closes the files in reverse order, so the first one is renamed last
         index = stack.enter_context(replacing(directory / INDEX_NAME))
         for shard, arrays in shards.items():
-            file = _Digested(stack.enter_context(replacing(directory / shard)))
+            file = _HashedFile(stack.enter_context(replacing(directory / shard)))
             write_tensors(file, directory / shard, arrays, metadata, dtype)
             file.sync()
             digests[shard] = file.digest.hexdigest()
@@ -86,7 +86,7 @@ def _save_shards(
         index.write(f"{json.dumps(content, indent=2, sort_keys=True)}\n".encode())
 
 
-class _Digested:
+class _HashedFile:
     """A file, and the SHA-256 of the bytes written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:

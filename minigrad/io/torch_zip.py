@@ -89,13 +89,13 @@ class TorchZipFile(Described[TorchTensor]):
         records = archive.records()
         if root + "byteorder" in records:
             order = records[root + "byteorder"]
-            if order.size != len(b"little") or self._small(order) != b"little":
+            if order.size != len(b"little") or self._read_record(order) != b"little":
                 self._fail("byteorder-unsupported", f"its numbers are not in little-endian byte order; {SAVE_AGAIN}")
         description = records[root + "data.pkl"]
         if description.size > MAX_STREAM_BYTES:
             self._fail("pickle-limit", f"its data.pkl has {description.size} bytes; a state dict needs at most {MAX_STREAM_BYTES}")
         storages = {name.removeprefix(root + "data/"): record for name, record in records.items() if name.startswith(root + "data/")}
-        return read_state_dict(self.path, self._small(description), storages)
+        return read_state_dict(self.path, self._read_record(description), storages)
 
     def _refuse_other_containers(self) -> None:
         head = self._file.read(0, min(self._file.size, 512))
@@ -114,7 +114,7 @@ class TorchZipFile(Described[TorchTensor]):
             self._fail("bad-entry-name", "its entries do not all lie in one folder, as those of torch.save do")
         return roots.pop()
 
-    def _small(self, record: Record) -> bytes:
+    def _read_record(self, record: Record) -> bytes:
         content = self._file.read(record.begin, record.size)
         if zlib.crc32(content) != record.crc:
             self._fail_checksum(record.name)
