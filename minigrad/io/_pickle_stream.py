@@ -1,8 +1,8 @@
-"""A safe interpreter for the few pickle opcodes that torch.save writes: it does nothing of what they say.
+"""A safe interpreter, working on symbols only, for the few pickle opcodes that torch.save writes.
 
 A pickle is a program for a small stack machine, and two of its instructions (import this, call that) are how a weight file takes over
-a computer. Here the machine runs on symbols: an imported name, or a call of it, is passed to functions of ours that know the few
-harmless ones and answer with symbols too, and every opcode that no state dict needs is refused by name. Nothing is imported, called
+a computer. Here the machine runs on symbols: an imported name, or a call of it, is passed to a `Reader` of ours that knows the few
+harmless ones and answers with symbols too, and every opcode that no state dict needs is refused by name. Nothing is imported, called
 or built, and the symbols are used only after the whole stream has been interpreted.
 
 Source: the opcode table of Python's own pickle documentation (pickletools); protocol 2, which torch.save writes.

@@ -61,7 +61,7 @@ class _Entry:
 
     @property
     def least_end(self) -> int:
-        """The first place where the next entry may begin."""
+        """The first byte at which the next entry may begin."""
         trailer = _DESCRIPTOR.size if self.flags & _DESCRIPTOR_FLAG else 0
         return self.offset + _LOCAL.size + len(self.raw_name) + self.compressed_size + trailer
 

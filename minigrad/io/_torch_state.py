@@ -31,7 +31,7 @@ SAVE_AGAIN = "where the file comes from, save the weights as safetensors"
 
 
 class Global(Enum):
-    """The only names that a stream may use; the members are tokens, not the things of these names."""
+    """The only names that a stream may use; the members are tokens, not the objects of these names."""
 
     ORDERED_DICT = b"collections", b"OrderedDict"
     REBUILD_TENSOR = b"torch._utils", b"_rebuild_tensor_v2"

@@ -28,7 +28,7 @@ MAX_INDEX_BYTES = 32 << 20
 MAX_TENSORS = 100_000
 MAX_SHARDS = 512
 MAX_SHARD_CHARS = 255
-"""Above what any model that this library could hold has. The limits keep a refusal within a second and 256 MB."""
+"""No model that this library could hold comes near these. They keep a refusal within a second and 256 MB."""
 
 SHARED_BLOBS_MARKER = ".huggingface-shared-blobs"
 """The file by which a hub cache marks a folder of blobs that all repositories share."""

@@ -1,4 +1,4 @@
-"""Writing a model's weights into its directory: one file, or above a size limit several and their index.
+"""Writing a model's weights into its directory: one file, or above a size limit several files and their index.
 
 A crash must not leave shards of two saves that look like one model. So all files are on disk before the first is renamed to its final
 name, the index is renamed last, and it records each shard's SHA-256, which `sharded` compares.
@@ -98,7 +98,7 @@ class _HashedFile:
         self.digest.update(data)
 
     def sync(self) -> None:
-        """Wait until what was written is on disk."""
+        """Wait until all written bytes are on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 

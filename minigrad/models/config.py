@@ -213,7 +213,7 @@ class PretrainedConfig:
     def from_file(cls, path: str | Path) -> Self:
         """Read a config.json.
 
-        Raises: ConfigError if the file is missing, no JSON object, or says something unsupported.
+        Raises: ConfigError if the file is missing, is not a JSON object, or says something unsupported.
         """
         return cls.from_dict(read_json_object(as_path(path)), str(path))
 

@@ -1,7 +1,7 @@
 """DistilBERT and its heads: BERT with half the layers and without segments or a pooler. Sanh et al., arXiv 1910.01108.
 
-Its layers compute what BERT's do under other names, without the dropout after attention. Every head takes BERT's inputs, padded arrays
-or PackedTokens, except token_type_ids; those of PackedTokens are ignored.
+Its layers compute what BERT's do under other names, but without dropout on the output of the attention block. Every head takes BERT's
+inputs, padded arrays or PackedTokens, except token_type_ids; those of PackedTokens are ignored.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class DistilBertModel(DistilBertPretrained):
 class DistilBertForMaskedLM(DistilBertPretrained):
     """DistilBERT with a score for every token of the vocabulary at every position.
 
-    The decoder is the table of word embeddings, unless the configuration unties them. labels, num_items_in_batch, labelled_only, rows,
+    The decoder shares the table of word embeddings, unless the configuration unties them. labels, num_items_in_batch, labelled_only, rows,
     Shapes: as BertForMaskedLM. Raises: as DistilBertModel; see `token_labels`.
     """
 

@@ -39,7 +39,7 @@ class Lookup(NamedTuple):
 
 
 def look_up(lookup: Lookup) -> Tensor:
-    """The rows that `lookup` looks up. Shapes: → (rows, width). Raises: as `Lookup.check`."""
+    """The rows of one look-up. Shapes: → (rows, width). Raises: as `Lookup.check`."""
     lookup.check()
     _, ids, table, untrained = lookup
     if device_of(ids) != "cpu":
@@ -57,7 +57,7 @@ def embed(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout: Drop
     Shapes: words (rows, width) → the same. Raises: as `Lookup.check`; ShapeError for words of another shape.
     """
     parts = (norm, LayerNorm), (dropout, Dropout), *((lookup.table, Embedding) for lookup in lookups)
-    # The norm tells the device, because accessing the array of a table would apply the updates that an optimizer deferred.
+    # The device is taken from the norm, because accessing a table's array would apply the updates that an optimizer deferred.
     if words is None and isinstance(norm, LayerNorm) and in_one(F.embed_norm, norm.weight, *parts):
         for lookup in lookups:
             lookup.check()

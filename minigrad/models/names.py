@@ -1,7 +1,7 @@
 """One name for each parameter, however a file spells it.
 
-Nothing is guessed: a spelling is here because published files have it, and only where they have it (a `gamma` outside of a layer
-normalisation is another model's parameter, and stays one).
+Nothing is guessed: a spelling is accepted because published files have it, and only where they have it (a `gamma` outside of a layer
+normalisation is another model's parameter, and keeps its name).
 """
 
 from __future__ import annotations

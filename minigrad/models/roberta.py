@@ -102,7 +102,7 @@ class RobertaPretrained(PretrainedModel):
 class RobertaModel(RobertaPretrained):
     """The encoder without a head.
 
-    Positions skip every [PAD], even one that the mask does not hide; those of `inputs_embeds` simply count the places.
+    Positions skip every [PAD], even one that the mask does not hide; with `inputs_embeds` they count every place.
     Raises: ShapeError, IndexRangeError, ArgumentError for input the model cannot read.
     """
 

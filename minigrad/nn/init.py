@@ -30,7 +30,7 @@ _skipping: ContextVar[bool] = ContextVar("init_skipping", default=False)
 
 
 def skipped() -> Mode[bool]:
-    """A block in which new parameters are zeros and nothing is drawn, for models whose weights are about to be read from a file."""
+    """A mode in which new parameters are zeros and nothing is drawn, for models whose weights are about to be read from a file."""
     return Mode(_skipping, True)
 
 

@@ -171,19 +171,19 @@ class Module:
 
     # ---------------------------------------------------------------- modes
     def train(self, mode: bool = True) -> Self:
-        """Switch dropout on (or off) in this module and all below it; returns the module."""
+        """Put this module and all below it into training mode (dropout on), or with False into eval mode; returns the module."""
         self._set_paths()
         for _, module in self.named_modules():
             module.training = mode
         return self
 
     def eval(self) -> Self:
-        """Switch dropout off; the same as `train(False)`."""
+        """Put this module and all below it into eval mode (dropout off); the same as `train(False)`."""
         return self.train(False)
 
     @contextmanager
     def evaluating(self) -> Iterator[Self]:
-        """A block in eval mode. At its end, also by an exception, every module returns to its old mode."""
+        """A context manager for eval mode. At its end, also by an exception, every module returns to its old mode."""
         modes = [(module, module.training) for _, module in self.named_modules()]
         self.eval()
         try:
@@ -222,7 +222,7 @@ class Module:
         return list(chosen)
 
     def zero_grad(self) -> None:
-        """Forget every parameter's gradient."""
+        """Clear every parameter's gradient."""
         for parameter in self.parameters():
             parameter.zero_grad()
 
@@ -259,7 +259,7 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter and buffer as a NumPy array, by path; shared ones under their first path.
 
-        Raises: StateDictError for a bare Tensor among the attributes, which would silently not be saved.
+        Raises: StateDictError for an attribute that is a bare Tensor, which would silently not be saved.
         """
         for path, value in self._walk():
             if isinstance(value, Tensor) and not isinstance(value, Parameter | Buffer):
@@ -273,7 +273,7 @@ class Module:
         """Copy arrays into the parameters and buffers, in place, by path. Nothing is changed unless everything fits.
 
         strict: also refuse missing and unexpected names; without it they are left alone and returned.
-        Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped or no array of numbers, and if no name fits.
+        Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped or not an array of numbers, and if no name fits.
         """
         if not isinstance(state, Mapping):
             raise StateDictError(f"{type(self).__name__}.load_state_dict takes a dict of arrays by path, got {type(state).__name__}")

@@ -104,7 +104,7 @@ class Adam(Optimizer):
         check_flag("amsgrad", options["amsgrad"])
 
     def moments_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """The two means; their largest only for AMSGrad."""
+        """The two means, and for AMSGrad the largest second one."""
         return self.moment_names if options["amsgrad"] else self.moment_names[:2]
 
     def constants(self, options: Mapping[str, Any], step: int) -> dict[str, Any]:

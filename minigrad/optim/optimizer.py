@@ -71,7 +71,7 @@ class Optimizer(ABC):
         check_number("weight_decay", options["weight_decay"])
 
     def moments_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """The moments that the rule needs with these options."""
+        """The moments that the rule needs for these options."""
         return self.moment_names
 
     @abstractmethod
