@@ -95,7 +95,7 @@ class Table:
         except ValueError as error:
             self._fail("bad-handle", f"the place of a data block is broken: {error}")
         if at != len(encoded):
-            self._fail("bad-handle", "the place of a data block has bytes too many")
+            self._fail("bad-handle", "the place of a data block has extra bytes")
         return offset, size
 
     def _check_follows(self, at: int, end: int, what: str) -> None:

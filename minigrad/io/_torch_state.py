@@ -199,7 +199,7 @@ class _StateDictReader:
     def _parameter(self, arguments: tuple[Any, ...]) -> TorchTensor:
         """_rebuild_parameter(data, requires_grad, backward_hooks)"""
         if len(arguments) != 3 or type(arguments[0]) is not TorchTensor or type(arguments[1]) is not bool or not _is_empty(arguments[2]):
-            self._fail("bad-tensor-args", "its pickle makes a parameter of something else than a tensor")
+            self._fail("bad-tensor-args", "its pickle makes a parameter of something other than a tensor")
         tensor: TorchTensor = arguments[0]
         return tensor
 
@@ -208,7 +208,7 @@ class _StateDictReader:
         if len(arguments) == 7:
             self._fail("unsupported-tensor-kind", f"it holds a tensor with further properties (conjugated, negated, ...); {SAVE_AGAIN}")
         if len(arguments) != 6 or type(arguments[0]) is not Storage or type(arguments[4]) is not bool or not _is_empty(arguments[5]):
-            self._fail("bad-tensor-args", "its pickle makes a tensor of something else than a storage and its layout")
+            self._fail("bad-tensor-args", "its pickle makes a tensor of something other than a storage and its layout")
         storage: Storage = arguments[0]
         where = f"a tensor in the storage {quoted(storage.record.name)}"
         offset, size, strides = arguments[1], self._integers(where, arguments[2]), self._integers(where, arguments[3])

@@ -188,5 +188,5 @@ def _cache_directory() -> Path:
 def _unavailable(name: str, failures: list[str], ways: list[str]) -> CheckpointUnavailableError:
     tried = "".join(f"\n  - {failure}" for failure in failures)
     return CheckpointUnavailableError(
-        f"checkpoint {quoted(name)} could not be had. Tried:{tried}\nWays to get it:" + "".join(f"\n  - {way}" for way in ways)
+        f"checkpoint {quoted(name)} could not be found or fetched. Tried:{tried}\nWays to get it:" + "".join(f"\n  - {way}" for way in ways)
     )

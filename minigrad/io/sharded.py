@@ -96,7 +96,7 @@ class ShardedWeights(WeightSource):
         found, expected = set(source.names()), self._members[shard]
         if found != expected:
             source.close()
-            wrong = [("lacks", expected - found), ("holds, not as the index says,", found - expected)]
+            wrong = [("lacks", expected - found), ("holds what the index does not list for it:", found - expected)]
             said = "; ".join(f"{verb} {listing(sorted(names))}" for verb, names in wrong if names)
             raise WeightFileError(self.path, f"does not fit {quoted(shard)}, which {said}", code="index-mismatch")
         return source

@@ -148,7 +148,7 @@ def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
         return path, read_json_object(path), FAMILIES["bert"]
     best = directory / "best"  # where a training run keeps its model
     if not os.path.lexists(path) and os.path.lexists(best / CONFIG_NAME):
-        raise ConfigError(directory, f"is the directory of a run and no model: its model is in {best}", code="missing-file")
+        raise ConfigError(directory, f"is the directory of a run, not of a model: its model is in {best}", code="missing-file")
     config = read_json_object(path)
     name = config.get("model_type")
     if name is None:  # files of 2018 and 2019 name only the architecture, or nothing

@@ -132,7 +132,7 @@ def as_tokens(
             )
         return tokens, None
     if input_ids is not None:
-        raise ArgumentError("input_ids and inputs_embeds say the same twice: pass one of them")
+        raise ArgumentError("input_ids and inputs_embeds exclude each other: pass one of them")
     if words.ndim != 3:
         raise ShapeError(f"inputs_embeds must have shape (batch, longest, hidden), got {words.shape}")
     tokens = pack_mask(words.shape[:2], attention_mask, token_type_ids)

@@ -164,5 +164,5 @@ def flat_choices(input_ids: Any, attention_mask: Any, token_type_ids: Any, input
             raise ShapeError(f"{name} must have shape {wanted} and hold something, got {shape}")
     numbers = {shape[1] for shape in shown.values()}
     if len(numbers) > 1 or number not in (None, *numbers):
-        raise ShapeError(f"the number of choices is said differently: {shown}, num_choices={number!r:.80}")
+        raise ShapeError(f"the numbers of choices differ: {shown}, num_choices={number!r:.80}")
     return Choices(numbers.pop(), *(None if array is None else array.reshape((-1, *array.shape[2:])) for array in given.values()))

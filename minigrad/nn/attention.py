@@ -88,7 +88,7 @@ class MultiHeadAttention(Module):
             return pad_rows(self.forward(rows, tokens.packing, memory=memory, memory_packing=memory_packing), tokens)
         keys = packing if memory_packing is None else memory_packing
         if len(keys) != len(packing):
-            raise ShapeError(f"MultiHeadAttention: {len(packing)} sequences ask a memory of {len(keys)}")
+            raise ShapeError(f"MultiHeadAttention: {len(packing)} sequences cannot attend to a memory of {len(keys)}")
         read = x if memory is None else memory
         asking, kv = self.query(x), F.concatenate([self.key(read), self.value(read)], axis=1)
         draw = self.dropout.draw(packing, self.heads, keys)
