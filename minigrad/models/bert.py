@@ -48,9 +48,9 @@ class BertModel(BertPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **extras: Unpack[Extras]
     ) -> EncoderOutput:
-        found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
-        pooled = None if self.pooler is None else self.pooler(found.first)
-        return EncoderOutput(found.repadded(found.rows), pooled, found.hidden_states, found.attentions)
+        encoded = self.encode(input_ids, attention_mask, token_type_ids, **extras)
+        pooled = None if self.pooler is None else self.pooler(encoded.first)
+        return EncoderOutput(encoded.repadded(encoded.rows), pooled, encoded.hidden_states, encoded.attentions)
 
     def encode(
         self,
@@ -68,7 +68,7 @@ class BertModel(BertPretrained):
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, self.config.pad_token_id)
         return run_encoder(self.config, self.encoder, self.embeddings(tokens, words), tokens, first_only, **options)
 
-    def pooled(self, found: PackedTokens | Encoded) -> Tensor:
+    def pooled(self, inputs: PackedTokens | Encoded) -> Tensor:
         """The pooled [CLS] of packed tokens, for which the last layer computes no other row, or of a result of `encode`.
 
         Shapes: → (sequences, hidden).
@@ -76,7 +76,7 @@ class BertModel(BertPretrained):
         """
         if self.pooler is None:
             raise ArgumentError("this BertModel was built without a pooling layer")
-        return self.pooler((found if isinstance(found, Encoded) else self.encode(found, first_only=True)).first)  # type: ignore[no-any-return]
+        return self.pooler((inputs if isinstance(inputs, Encoded) else self.encode(inputs, first_only=True)).first)  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- heads on tokens
@@ -103,9 +103,9 @@ class BertForTokenClassification(BertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        logits = self.classifier(self.dropout(found.rows, found.tokens.packing))
-        return heads.token_output(found, logits, labels, num_items_in_batch)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
+        logits = self.classifier(self.dropout(encoded.rows, encoded.tokens.packing))
+        return heads.token_output(encoded, logits, labels, num_items_in_batch)
 
 
 class BertForQuestionAnswering(BertPretrained):
@@ -129,8 +129,8 @@ class BertForQuestionAnswering(BertPretrained):
         end_positions: Any = None,
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.span_output(encoded, self.qa_outputs(encoded.rows), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- heads on whole sequences
@@ -150,9 +150,9 @@ class BertForSequenceClassification(BertPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        logits = self.classifier(self.dropout(self.bert.pooled(found), found.tokens.packing.first))
-        return heads.sequence_output(self.config, found, logits, labels)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        logits = self.classifier(self.dropout(self.bert.pooled(encoded), encoded.tokens.packing.first))
+        return heads.sequence_output(self.config, encoded, logits, labels)
 
 
 class BertForMultipleChoice(BertPretrained):
@@ -182,6 +182,6 @@ class BertForMultipleChoice(BertPretrained):
     ) -> LogitsOutput:
         given = heads.flat_choices(input_ids, attention_mask, token_type_ids, extras.get("inputs_embeds"), num_choices)
         extras["inputs_embeds"] = given.inputs_embeds
-        found = self.bert.encode(given.input_ids, given.attention_mask, given.token_type_ids, first_only=True, **extras)
-        scores = self.classifier(self.dropout(self.bert.pooled(found), found.tokens.packing.first))
-        return heads.class_output(found, scores.reshape((-1, given.number)), labels)
+        encoded = self.bert.encode(given.input_ids, given.attention_mask, given.token_type_ids, first_only=True, **extras)
+        scores = self.classifier(self.dropout(self.bert.pooled(encoded), encoded.tokens.packing.first))
+        return heads.class_output(encoded, scores.reshape((-1, given.number)), labels)

@@ -15,7 +15,7 @@ from minigrad.models.bert import BertModel, BertPretrained
 from minigrad.models.blocks import activated
 from minigrad.models.config import BertConfig
 from minigrad.models.encoding import Extras
-from minigrad.models.losses import token_labels, token_loss
+from minigrad.models.losses import next_token_labels, token_labels, token_loss
 from minigrad.models.outputs import LogitsOutput, PreTrainingOutput
 from minigrad.nn import LayerNorm, Linear, Module
 from minigrad.parameter import Parameter
@@ -89,8 +89,8 @@ class BertForMaskedLM(BertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.word_output(found, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.word_output(encoded, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
 
 class BertLMHeadModel(BertPretrained):
@@ -117,8 +117,8 @@ class BertLMHeadModel(BertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.next_token_output(found, self.cls.predictions(found.rows), labels, num_items_in_batch)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.token_output(encoded, self.cls.predictions(encoded.rows), labels, num_items_in_batch, next_token_labels)
 
 
 class BertForNextSentencePrediction(BertPretrained):
@@ -135,8 +135,8 @@ class BertForNextSentencePrediction(BertPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return heads.class_output(found, self.cls.seq_relationship(self.bert.pooled(found)), labels)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        return heads.class_output(encoded, self.cls.seq_relationship(self.bert.pooled(encoded)), labels)
 
 
 class BertForPreTraining(BertPretrained):
@@ -162,10 +162,10 @@ class BertForPreTraining(BertPretrained):
     ) -> PreTrainingOutput:
         if (labels is None) != (next_sentence_label is None):
             raise ArgumentError("the loss of BertForPreTraining needs both labels and next_sentence_label (or use the model of one head)")
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        words, pairs = self.cls.predictions(found.rows), self.cls.seq_relationship(self.bert.pooled(found))
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
+        words, pairs = self.cls.predictions(encoded.rows), self.cls.seq_relationship(self.bert.pooled(encoded))
         loss = None
         if labels is not None and next_sentence_label is not None:
-            ids = token_labels(labels, found.tokens, self.config.vocab_size)
+            ids = token_labels(labels, encoded.tokens, self.config.vocab_size)
             loss = token_loss(words, ids, None) + F.cross_entropy(pairs, next_sentence_label)
-        return PreTrainingOutput(found.repadded(words), pairs, loss, found.hidden_states, found.attentions)
+        return PreTrainingOutput(encoded.repadded(words), pairs, loss, encoded.hidden_states, encoded.attentions)

@@ -194,8 +194,8 @@ class DistilBertModel(DistilBertPretrained):
         self.transformer = DistilBertTransformer(config)
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, **extras: Unpack[Extras]) -> EncoderOutput:
-        found = self.encode(input_ids, attention_mask, **extras)
-        return EncoderOutput(found.repadded(found.rows), None, found.hidden_states, found.attentions)
+        encoded = self.encode(input_ids, attention_mask, **extras)
+        return EncoderOutput(encoded.repadded(encoded.rows), None, encoded.hidden_states, encoded.attentions)
 
     def encode(
         self,
@@ -242,8 +242,8 @@ class DistilBertForMaskedLM(DistilBertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return heads.word_output(found, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
+        encoded = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return heads.word_output(encoded, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
     def _scores(self, x: Tensor) -> Tensor:
         x = activated(x, self.vocab_transform, self.config.hidden_act)
@@ -271,8 +271,8 @@ class DistilBertForTokenClassification(DistilBertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        encoded = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return heads.token_output(encoded, self.classifier(self.dropout(encoded.rows, encoded.tokens.packing)), labels, num_items_in_batch)
 
 
 class DistilBertForQuestionAnswering(DistilBertPretrained):
@@ -295,8 +295,10 @@ class DistilBertForQuestionAnswering(DistilBertPretrained):
         end_positions: Any = None,
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
-        found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return heads.span_output(found, self.qa_outputs(self.dropout(found.rows, found.tokens.packing)), start_positions, end_positions)
+        encoded = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return heads.span_output(
+            encoded, self.qa_outputs(self.dropout(encoded.rows, encoded.tokens.packing)), start_positions, end_positions
+        )
 
 
 # ---------------------------------------------------------------- the head on whole sequences
@@ -315,6 +317,6 @@ class DistilBertForSequenceClassification(DistilBertPretrained):
         self.dropout = Dropout(config.seq_classif_dropout)
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **extras: Unpack[Extras]) -> LogitsOutput:
-        found = self.distilbert.encode(input_ids, attention_mask, first_only=True, **extras)
-        x = self.dropout(F.relu(self.pre_classifier(found.first)), found.tokens.packing.first)
-        return heads.sequence_output(self.config, found, self.classifier(x), labels)
+        encoded = self.distilbert.encode(input_ids, attention_mask, first_only=True, **extras)
+        x = self.dropout(F.relu(self.pre_classifier(encoded.first)), encoded.tokens.packing.first)
+        return heads.sequence_output(self.config, encoded, self.classifier(x), labels)

@@ -81,8 +81,8 @@ class ElectraModel(ElectraPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **extras: Unpack[Extras]
     ) -> EncoderOutput:
-        found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return EncoderOutput(found.repadded(found.rows), None, found.hidden_states, found.attentions)
+        encoded = self.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return EncoderOutput(encoded.repadded(encoded.rows), None, encoded.hidden_states, encoded.attentions)
 
     def encode(
         self,
@@ -141,10 +141,10 @@ class ElectraForPreTraining(ElectraPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
-        logits = self.discriminator_predictions(found.rows)
-        loss = None if labels is None else _replaced_loss(logits, labels, found.tokens, num_items_in_batch)
-        return LogitsOutput(found.repadded(logits)[..., 0], loss, found.hidden_states, found.attentions)
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        logits = self.discriminator_predictions(encoded.rows)
+        loss = None if labels is None else _replaced_loss(logits, labels, encoded.tokens, num_items_in_batch)
+        return LogitsOutput(encoded.repadded(logits)[..., 0], loss, encoded.hidden_states, encoded.attentions)
 
 
 def _replaced_loss(logits: Tensor, labels: Any, tokens: PackedTokens, num_items_in_batch: float | None) -> Tensor:
@@ -184,8 +184,8 @@ class ElectraForTokenClassification(ElectraPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.token_output(encoded, self.classifier(self.dropout(encoded.rows, encoded.tokens.packing)), labels, num_items_in_batch)
 
 
 class ElectraForQuestionAnswering(ElectraPretrained):
@@ -208,8 +208,8 @@ class ElectraForQuestionAnswering(ElectraPretrained):
         end_positions: Any = None,
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
-        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.span_output(encoded, self.qa_outputs(encoded.rows), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- the head on whole sequences
@@ -227,5 +227,5 @@ class ElectraForSequenceClassification(ElectraPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
-        found = self.electra.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return heads.sequence_output(self.config, found, self.classifier(found), labels)
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        return heads.sequence_output(self.config, encoded, self.classifier(encoded), labels)

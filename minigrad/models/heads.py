@@ -10,7 +10,7 @@ from minigrad.errors import ArgumentError, ShapeError
 from minigrad.models.blocks import activated
 from minigrad.models.config import PretrainedConfig
 from minigrad.models.encoding import Encoded
-from minigrad.models.losses import IGNORED, next_token_labels, sequence_loss, span_loss, token_labels, token_loss
+from minigrad.models.losses import IGNORED, sequence_loss, span_loss, token_labels, token_loss
 from minigrad.models.outputs import LogitsOutput, QuestionAnsweringOutput
 from minigrad.nn import Dropout, Linear, Module, init
 from minigrad.packing import IntArray, PackedTokens, host_array
@@ -56,32 +56,30 @@ class ClassificationHead(Module):
         self.out_proj = Linear(h, config.num_labels, std=std)
         self.hidden_act = hidden_act
 
-    def forward(self, found: Encoded) -> Tensor:
-        packing = found.tokens.packing.first
-        x = activated(self.dropout(found.first, packing), self.dense, self.hidden_act)
+    def forward(self, encoded: Encoded) -> Tensor:
+        packing = encoded.tokens.packing.first
+        x = activated(self.dropout(encoded.first, packing), self.dense, self.hidden_act)
         return self.out_proj(self.out_dropout(x, packing))  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- heads on tokens
-def token_output(found: Encoded, logits: Tensor, labels: Any, num_items_in_batch: float | None) -> LogitsOutput:
-    """Output of a head on tokens. labels: as passed by the caller. Shapes: logits (rows, classes). Raises: as `token_labels`."""
-    ids = None if labels is None else token_labels(labels, found.tokens, logits.shape[1])
-    return _token_output(found, logits, ids, num_items_in_batch)
+def token_output(
+    encoded: Encoded,
+    logits: Tensor,
+    labels: Any,
+    num_items_in_batch: float | None,
+    row_labels: Callable[[Any, PackedTokens, int], IntArray] = token_labels,
+) -> LogitsOutput:
+    """Output of a head on tokens. labels: as passed by the caller; row_labels: `next_token_labels` for a head that predicts what follows.
 
-
-def next_token_output(found: Encoded, logits: Tensor, labels: Any, num_items_in_batch: float | None) -> LogitsOutput:
-    """Output of a head that predicts each token's successor. Otherwise as `token_output`."""
-    ids = None if labels is None else next_token_labels(labels, found.tokens, logits.shape[1])
-    return _token_output(found, logits, ids, num_items_in_batch)
-
-
-def _token_output(found: Encoded, logits: Tensor, ids: IntArray | None, num_items_in_batch: float | None) -> LogitsOutput:
-    loss = None if ids is None else token_loss(logits, ids, num_items_in_batch)
-    return LogitsOutput(found.repadded(logits), loss, found.hidden_states, found.attentions)
+    Shapes: logits (rows, classes). Raises: as `token_labels`.
+    """
+    loss = None if labels is None else token_loss(logits, row_labels(labels, encoded.tokens, logits.shape[1]), num_items_in_batch)
+    return LogitsOutput(encoded.repadded(logits), loss, encoded.hidden_states, encoded.attentions)
 
 
 def word_output(
-    found: Encoded,
+    encoded: Encoded,
     head: Callable[[Tensor], Tensor],
     labels: Any,
     vocab_size: int,
@@ -96,37 +94,37 @@ def word_output(
     if rows is not None:
         if labels is not None or labelled_only:
             raise ArgumentError("rows asks for logits alone: pass no labels beside them")
-        return LogitsOutput(head(F.take_rows(found.rows, rows)), None, found.hidden_states, found.attentions)
+        return LogitsOutput(head(F.take_rows(encoded.rows, rows)), None, encoded.hidden_states, encoded.attentions)
     if not labelled_only:
-        return token_output(found, head(found.rows), labels, num_items_in_batch)
+        return token_output(encoded, head(encoded.rows), labels, num_items_in_batch)
     if labels is None:
         raise ArgumentError("labelled_only=True needs labels")
-    ids = token_labels(labels, found.tokens, vocab_size)
+    ids = token_labels(labels, encoded.tokens, vocab_size)
     labelled = (ids != IGNORED).nonzero()[0]
-    logits = head(F.take_rows(found.rows, labelled))
-    return LogitsOutput(logits, token_loss(logits, ids[labelled], num_items_in_batch), found.hidden_states, found.attentions)
+    logits = head(F.take_rows(encoded.rows, labelled))
+    return LogitsOutput(logits, token_loss(logits, ids[labelled], num_items_in_batch), encoded.hidden_states, encoded.attentions)
 
 
-def span_output(found: Encoded, logits: Tensor, start_positions: Any, end_positions: Any) -> QuestionAnsweringOutput:
+def span_output(encoded: Encoded, logits: Tensor, start_positions: Any, end_positions: Any) -> QuestionAnsweringOutput:
     """Output of a head that scores where an answer starts and ends. Shapes: logits (rows, 2). Raises: as `span_loss`."""
     loss = None
     if start_positions is not None or end_positions is not None:
-        loss = span_loss(logits[:, 0], logits[:, 1], start_positions, end_positions, found.tokens)
-    both = found.repadded(logits)
-    return QuestionAnsweringOutput(both[..., 0], both[..., 1], loss, found.hidden_states, found.attentions)
+        loss = span_loss(logits[:, 0], logits[:, 1], start_positions, end_positions, encoded.tokens)
+    both = encoded.repadded(logits)
+    return QuestionAnsweringOutput(both[..., 0], both[..., 1], loss, encoded.hidden_states, encoded.attentions)
 
 
 # ---------------------------------------------------------------- heads on whole sequences
-def sequence_output(config: PretrainedConfig, found: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
+def sequence_output(config: PretrainedConfig, encoded: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
     """Output of a head with the configuration's `problem_type`. Shapes: logits (batch, labels). Raises: as `sequence_loss`."""
     loss = None if labels is None else sequence_loss(config, logits, labels)
-    return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+    return LogitsOutput(logits, loss, encoded.hidden_states, encoded.attentions)
 
 
-def class_output(found: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
+def class_output(encoded: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
     """Output of a head that picks one class. Shapes: logits (batch, classes), labels (batch,). Raises: as `cross_entropy`."""
     loss = None if labels is None else F.cross_entropy(logits, labels)
-    return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+    return LogitsOutput(logits, loss, encoded.hidden_states, encoded.attentions)
 
 
 class Choices(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from minigrad.errors import ArgumentError, GraphError, TokenizerError, WeightFileError
 from minigrad.files import as_path, quoted, read_bounded, write_text
@@ -120,7 +120,7 @@ class PretrainedModel(Module):
         Parameters shared with the embeddings, or with a row for each token (a decoder and its bias), are resized too.
         Raises: ArgumentError for a number of rows out of range; GraphError once an optimizer holds the parameters.
         """
-        if not isinstance(rows, Integral) or isinstance(rows, bool) or not self.config.pad_token_id < rows <= MAX_SIZE:
+        if not _is_integer(rows, self.config.pad_token_id + 1, MAX_SIZE):
             raise ArgumentError(
                 f"resize_token_embeddings: the number of rows must lie between {self.config.pad_token_id + 1} and {MAX_SIZE}, "
                 f"got {quoted(rows)}"
@@ -187,7 +187,7 @@ def _with_overrides(
             raise ArgumentError(f"num_labels is {quoted(num_labels)}, but id2label names {len(id2label)} labels")
         config = replace(config, id2label=dict(id2label))
     elif num_labels is not None:
-        if not isinstance(num_labels, Integral) or isinstance(num_labels, bool) or not 1 <= num_labels <= MAX_LABELS:
+        if not _is_integer(num_labels, 1, MAX_LABELS):
             raise ArgumentError(f"num_labels must be an integer of at least 1 and at most {MAX_LABELS}, got {quoted(num_labels)}")
         if num_labels != config.num_labels:
             config = replace(config, id2label=default_labels(int(num_labels)))
@@ -196,15 +196,15 @@ def _with_overrides(
             raise ArgumentError(f"problem_type must be one of {', '.join(map(str, known))}, got {quoted(problem_type)}")
         config = replace(config, problem_type=problem_type)
     if num_hidden_layers is not None:
-        if (
-            not isinstance(num_hidden_layers, Integral)
-            or isinstance(num_hidden_layers, bool)
-            or not 1 <= num_hidden_layers <= config.num_hidden_layers
-        ):
+        if not _is_integer(num_hidden_layers, 1, config.num_hidden_layers):
             message = f"num_hidden_layers={num_hidden_layers!r:.80}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep"
             raise ArgumentError(message)
         config = replace(config, num_hidden_layers=int(num_hidden_layers))
     return config
+
+
+def _is_integer(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high
 
 
 def config_path(directory: Path) -> Path:

@@ -118,9 +118,9 @@ class RobertaModel(RobertaPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **extras: Unpack[Extras]
     ) -> EncoderOutput:
-        found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
-        pooled = None if self.pooler is None else self.pooler(found.first)
-        return EncoderOutput(found.repadded(found.rows), pooled, found.hidden_states, found.attentions)
+        encoded = self.encode(input_ids, attention_mask, token_type_ids, **extras)
+        pooled = None if self.pooler is None else self.pooler(encoded.first)
+        return EncoderOutput(encoded.repadded(encoded.rows), pooled, encoded.hidden_states, encoded.attentions)
 
     def encode(
         self,
@@ -181,8 +181,8 @@ class RobertaForMaskedLM(RobertaPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.word_output(found, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
+        encoded = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.word_output(encoded, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
 
 class RobertaForTokenClassification(RobertaPretrained):
@@ -207,8 +207,8 @@ class RobertaForTokenClassification(RobertaPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        encoded = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.token_output(encoded, self.classifier(self.dropout(encoded.rows, encoded.tokens.packing)), labels, num_items_in_batch)
 
 
 class RobertaForQuestionAnswering(RobertaPretrained):
@@ -231,8 +231,8 @@ class RobertaForQuestionAnswering(RobertaPretrained):
         end_positions: Any = None,
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
-        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+        encoded = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.span_output(encoded, self.qa_outputs(encoded.rows), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- the head on whole sequences
@@ -250,5 +250,5 @@ class RobertaForSequenceClassification(RobertaPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
-        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return heads.sequence_output(self.config, found, self.classifier(found), labels)
+        encoded = self.roberta.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        return heads.sequence_output(self.config, encoded, self.classifier(encoded), labels)
