@@ -62,7 +62,7 @@ def token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
         raise ShapeError(f"labels have shape {given.shape}, the tokens {wanted}: every token needs one ({IGNORED} to be ignored)")
     wrong = (given != IGNORED) & ((given < 0) | (given >= classes))
     if wrong.any():
-        raise IndexRangeError(f"labels hold {int(given[wrong][0])} at {_place(wrong)}, this head knows 0..{classes - 1} and {IGNORED}")
+        raise IndexRangeError(f"labels hold {int(given[wrong][0])} at {_position(wrong)}, this head knows 0..{classes - 1} and {IGNORED}")
     if tokens.padded_shape is None:
         return given
     real, places = tokens.padded_rows()
@@ -70,8 +70,8 @@ def token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
     left[places] = IGNORED
     if (left != IGNORED).any():
         raise ArgumentError(
-            f"labels hold {int(left[left != IGNORED][0])} at {_place(left.reshape(wanted) != IGNORED)}, where attention_mask says padding: "
-            f"labels of padding must be {IGNORED}"
+            f"labels hold {int(left[left != IGNORED][0])} at {_position(left.reshape(wanted) != IGNORED)}, where attention_mask says "
+            f"padding: labels of padding must be {IGNORED}"
         )
     found = tokens.input_ids * 0 + IGNORED
     found[real] = given.reshape(-1)[places]
@@ -92,7 +92,7 @@ def checked_count(num_items_in_batch: float | None) -> float | None:
     return float(num_items_in_batch)
 
 
-def _place(where: Any) -> str:
+def _position(where: Any) -> str:
     return "[" + ", ".join(str(int(axis[0])) for axis in where.nonzero()) + "]"
 
 
@@ -119,10 +119,12 @@ def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Any, ends: Any, 
     """
     if starts is None or ends is None:
         raise ArgumentError("the loss of an answer needs both start_positions and end_positions")
-    return (_place_loss("start_positions", start_logits, starts, tokens) + _place_loss("end_positions", end_logits, ends, tokens)) * 0.5
+    return (
+        _position_loss("start_positions", start_logits, starts, tokens) + _position_loss("end_positions", end_logits, ends, tokens)
+    ) * 0.5
 
 
-def _place_loss(name: str, scores: Tensor, positions: Any, tokens: PackedTokens) -> Tensor:
+def _position_loss(name: str, scores: Tensor, positions: Any, tokens: PackedTokens) -> Tensor:
     given, n = host_array(name, positions), len(tokens.packing)
     if given.shape not in ((n,), (n, 1)):
         raise ShapeError(f"{name} has shape {given.shape}: {n} sequences need one number each")
