@@ -1,4 +1,4 @@
-"""Everything that crosses the disk: weight files in and out, and where a checkpoint's directory is."""
+"""Reading and writing weight files, and finding a checkpoint's directory."""
 
 from __future__ import annotations
 

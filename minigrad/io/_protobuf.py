@@ -1,6 +1,6 @@
-"""As much of the protocol-buffer encoding as TensorFlow's checkpoint index needs: varints, and messages of known fields.
+"""The part of the protocol-buffer encoding that TensorFlow's checkpoint index needs: varints, and messages of known fields.
 
-A message is a row of fields, each a varint (field number × 8 + wire type) and its content. Stricter than protocol buffers are: a
+A message is a sequence of fields, each a varint (field number × 8 + wire type) and its content. Stricter than protocol buffers: a
 field that the caller did not name, a field of another wire type and an overlong varint are errors, because the writer makes none.
 All errors are ValueErrors whose text completes "the entry is broken: ".
 

@@ -1,6 +1,6 @@
 """The header of a safetensors file: the one place that knows its rules.
 
-A file is 8 bytes N (little-endian), N bytes of JSON, then the data. The JSON comes from anyone, so every number in it
+A file is 8 bytes N (little-endian), N bytes of JSON, then the data. The JSON is untrusted, so every number in it
 is checked against the size of the file before anything is allocated, and what parsing itself may build is bounded.
 The reader builds on `parse_header`; the writer passes its own header through it, so that nothing is written that
 would be refused later.
@@ -31,7 +31,7 @@ MAX_DIMS = 64  # NumPy's limit
 MAX_NAME_CHARS = 1024
 MAX_TENSOR_CHARS = 16_384  # one tensor's JSON: 64 dimensions of 20 digits take a tenth of it
 MAX_METADATA_CHARS = 4_000_000
-MAX_ARRAY_BYTES = 2**63 - 1  # NumPy's limit, held even where a zero dimension hides the product
+MAX_ARRAY_BYTES = 2**63 - 1  # NumPy's limit, enforced even if a zero dimension hides the product
 METADATA_KEY = "__metadata__"
 
 # The reference sorts the tensors of a file by this order (by alignment), descending. NumPy has no bfloat16: its bits are held as uint16.
@@ -91,7 +91,7 @@ def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
 
 
 def parse_header(path: Path, header: bytes | bytearray, data_bytes: int) -> tuple[dict[str, TensorEntry], dict[str, str]]:
-    """Tensors in the order of their data, and the metadata, of a `header` that `data_bytes` bytes of data follow.
+    """Parse a `header` that `data_bytes` bytes of data follow: the tensors in the order of their data, and the metadata.
 
     Raises: WeightFileError with the code of the first rule broken.
     """
@@ -124,7 +124,7 @@ class _Header:
                 self._fail("too-many-tensors", f"the header names more than {MAX_TENSORS} tensors")
             entries[name] = entry = self._tensor(name, value)
             claimed += entry.end - entry.begin
-            if claimed > self.data_bytes:  # each range lies in the file and together they exceed it: two of them share bytes
+            if claimed > self.data_bytes:  # each range lies in the file, but together they exceed it: two of them overlap
                 self._fail("offset-overlap", f"tensor {quoted(name)} shares bytes with another tensor")
         ordered = dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)))
         self._check_layout(ordered)
@@ -152,7 +152,7 @@ class _Header:
             self._fail("header-not-object", f"the header goes on after its JSON object (character {at + 1})")
 
     def _value(self, at: int, limit: int, too_long: str) -> tuple[Any, int]:
-        """The JSON value at `at`, which may take `limit` characters, and where the next token starts."""
+        """The JSON value at `at`, of at most `limit` characters, and where the next token starts."""
         window = self.text[at : at + limit]
         try:
             value, length = self._decoder.raw_decode(window)
@@ -220,7 +220,7 @@ class _Header:
         self._fail("unknown-dtype", f"{where} has dtype {quoted(dtype)}, which is none of {supported}")
 
     def _shape(self, where: str, shape: Any, itemsize: int) -> tuple[tuple[int, ...], int]:
-        """The shape, and the bytes that an array of it takes."""
+        """The shape, and the size in bytes of an array of this shape."""
         if not isinstance(shape, list) or not all(_is_count(dim) for dim in shape):
             self._fail("bad-shape", f"{where}: shape {quoted(shape)} is not a list of integers >= 0")
         if len(shape) > MAX_DIMS:
@@ -240,7 +240,7 @@ class _Header:
         return begin, end
 
     def _check_layout(self, ordered: Mapping[str, TensorEntry]) -> None:
-        """The tensors lie end to end and fill the data: what no tensor owns could be another file's content."""
+        """Check that the tensors lie end to end and fill the data: bytes of no tensor could be another file's content."""
         at = 0
         for name, entry in ordered.items():
             if entry.begin < at:

@@ -1,13 +1,13 @@
-"""Sorted string tables: the file kind in which TensorFlow keeps a checkpoint's index.
+"""Sorted string tables: the file format of a TensorFlow checkpoint's index.
 
     data block ... | metaindex block (empty) | index block | footer of 48 bytes
 
 A block holds entries in the order of their keys, each key without the bytes it shares with the one before, then the offsets of the
 entries that share none (restarts). A trailer of 5 bytes gives its compression and its checksum. The index block holds one entry for
-each data block: a key no smaller than any of the block's, and where the block lies.
+each data block: a key no smaller than any of the block's, and the block's offset and size (a handle).
 
-Every checksum is checked, and nothing is taken on trust that a second place of the file states again: blocks lie end to end and fill
-the file, keys rise strictly, restarts are where they say. So one content has one form, and no handle can lead in a circle.
+Every checksum is checked, and so is everything that the file states twice: blocks lie end to end and fill the file, keys rise
+strictly, restarts are where they say. So any content has only one valid form, and handles cannot form a cycle.
 
 Source: the table format of LevelDB (doc/table_format.md), as written by TensorFlow (core/lib/io/table_builder).
 """
@@ -40,7 +40,7 @@ class Table:
         self._content = content
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        """Key and value of each entry, in the order of the keys. What has been given is good only once all has been.
+        """Key and value of each entry, in the order of the keys. They can be trusted only once the iteration has ended without an error.
 
         Raises: WeightFileError with the code bad-footer, bad-handle, bad-block, crc-mismatch, unsupported-compression, duplicate-key,
         key-order or index-limit.
@@ -95,7 +95,7 @@ class Table:
         except ValueError as error:
             self._fail("bad-handle", f"the place of a data block is broken: {error}")
         if at != len(encoded):
-            self._fail("bad-handle", "the place of a data block has bytes too many")
+            self._fail("bad-handle", "the place of a data block has extra bytes")
         return offset, size
 
     def _check_follows(self, at: int, end: int, what: str) -> None:
@@ -103,7 +103,7 @@ class Table:
             self._fail("bad-handle", f"{what} does not start at byte {end}, where what is before it ends")
 
     def _block(self, at: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-        """The entries of one block, whose bytes and trailer are known to lie in the file."""
+        """The entries of one block. The caller has checked that its bytes and trailer lie in the file."""
         with_type = memoryview(self._content)[at : at + size + 1]
         stored = int.from_bytes(self._content[at + size + 1 : at + size + _TRAILER_BYTES], "little")
         if masked_crc32c(with_type) != stored:

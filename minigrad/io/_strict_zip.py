@@ -1,8 +1,8 @@
-"""The zip container of PyTorch's files, read by one rule only: what two readers could understand differently is refused.
+"""A strict reader for the zip container of PyTorch's files: whatever two readers could understand differently is refused.
 
-A zip file says everything twice, once before each entry and once in a directory at the end, and most tricks with it let the two
-differ. So both are read and compared; entries are stored as they are (never compressed), each under its own plain name, and they lie
-end to end from the first byte of the file to the directory, which is followed by nothing but its end records.
+A zip file says everything twice, once before each entry and once in a directory at the end, and most attacks make the two differ.
+So both are read and compared; entries must be stored uncompressed, each under its own plain name, and lie end to end from the first
+byte of the file to the directory, which only its end records may follow.
 
 Source: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 to 4.5; what PyTorch's writer (miniz) makes of it.
 """
@@ -27,7 +27,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")  # signature, size of the rest, versions, d
 _LOCATOR64 = struct.Struct("<4sLQL")  # signature, disk, offset of the record above, disks
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_DESCRIPTOR = struct.Struct("<4s3L")  # signature, CRC-32, two sizes: stands behind the data of an entry that was written in one go
+_DESCRIPTOR = struct.Struct("<4s3L")  # signature, CRC-32, two sizes: follows the data of an entry that was written as a stream
 _DESCRIPTOR64 = struct.Struct("<4sL2Q")
 
 _MANY16, _MANY32 = 0xFFFF, 0xFFFFFFFF  # "see the 64-bit field"
@@ -61,7 +61,7 @@ class _Entry:
 
     @property
     def least_end(self) -> int:
-        """The first place where the next entry may begin."""
+        """The first byte at which the next entry may begin."""
         trailer = _DESCRIPTOR.size if self.flags & _DESCRIPTOR_FLAG else 0
         return self.offset + _LOCAL.size + len(self.raw_name) + self.compressed_size + trailer
 
@@ -76,7 +76,7 @@ class StrictZip:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """In the order of the directory."""
+        """The entries' names in the order of the directory."""
         return tuple(self._entries)
 
     def records(self) -> dict[str, Record]:
@@ -116,7 +116,7 @@ class StrictZip:
         return count, offset, size
 
     def _end_record64(self, locator: tuple[Any, ...], at: int, short: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-        """Where the 64-bit end record begins, and its numbers, which the 32-bit ones must repeat as far as they can."""
+        """Where the 64-bit end record begins, and its numbers, which those of the 32-bit record must equal as far as they fit."""
         if locator[1:] != (0, at, 1):
             self._fail("not-a-plain-zip", "the locator of its 64-bit end record does not point to the record before it")
         signature, rest, _made_by, _needed, *numbers = _END64.unpack(self._file.read(at, _END64.size))
@@ -168,7 +168,7 @@ class StrictZip:
         return name
 
     def _long_numbers(self, name: str, extra: bytes, numbers: tuple[int, int, int]) -> tuple[int, ...]:
-        """Sizes and offset, those that do not fit 32 bits taken from the 64-bit field of `extra`."""
+        """Sizes and offset; those that do not fit 32 bits are taken from the 64-bit field of `extra`."""
         found: bytes | None = None
         at = 0
         while at < len(extra):
@@ -194,7 +194,7 @@ class StrictZip:
             self._fail("header-mismatch", f"entry {quoted(entry.name)} is not compressed and yet has two sizes")
 
     def _locate(self, entry: _Entry, end: int) -> Record:
-        """Where the data of `entry` lies, from the header before it, which must say what the directory says; `end` is where it ends."""
+        """Locate the data of `entry` by the header before it, which must agree with the directory. end: where the next part begins."""
         where = f"entry {quoted(entry.name)}"
         head = self._file.read(entry.offset, _LOCAL.size + len(entry.raw_name))
         signature, _needed, flags, method, _time, _date, crc, *sizes, name_bytes, extra_bytes = _LOCAL.unpack_from(head)
@@ -208,7 +208,7 @@ class StrictZip:
         trailer = end - begin - entry.size
         if trailer < 0:
             self._fail("overlapping-entries", f"{where} does not end before byte {end}, where the next part begins")
-        if flags & _DESCRIPTOR_FLAG:  # the header may leave open what only the descriptor knew
+        if flags & _DESCRIPTOR_FLAG:  # the header may leave out what only the descriptor knows
             agrees = crc in (0, entry.crc) and all(size in (0, _MANY32, entry.size) for size in sizes)
             agrees &= self._descriptor_agrees(entry, end - trailer, trailer)
         else:

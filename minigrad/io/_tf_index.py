@@ -1,8 +1,8 @@
-"""The index of a TensorFlow checkpoint: what tensors there are, and which bytes of which data file each takes.
+"""The index of a TensorFlow checkpoint: its tensors, and which bytes of which data file each one occupies.
 
 The index is a sorted table (`_sstable`) of protocol-buffer messages: a header under the empty key, then a BundleEntryProto for each
-tensor under its name. Like a safetensors header it comes from anyone, so it is held to rules of its own before a data file is opened,
-and to the sizes of the data files before memory is taken.
+tensor under its name. Like a safetensors header it is untrusted, so it is checked by rules of its own before a data file is opened,
+and against the sizes of the data files before memory is allocated.
 
 Source: tensorflow/core/protobuf/tensor_bundle.proto and core/util/tensor_bundle, which writes little-endian, dense, uncompressed.
 Stricter on purpose: no unknown fields, no two tensors on the same bytes, bounded names, dimensions and counts.
@@ -31,7 +31,7 @@ DTYPES: Mapping[int, str] = {
     1: "F32", 2: "F64", 3: "I32", 4: "U8", 5: "I16", 6: "I8", 8: "C64", 9: "I64", 10: "BOOL", 14: "BF16", 17: "U16", 19: "F16", 22: "U32",
     23: "U64",
 }  # fmt: skip
-"""The names that safetensors files have for TensorFlow's DataType numbers."""
+"""The name in safetensors files of each of TensorFlow's DataType numbers."""
 
 UNSUPPORTED_DTYPES: Mapping[int, str] = {
     7: "string", 11: "qint8", 12: "quint8", 13: "qint32", 15: "qint16", 16: "quint16", 18: "complex128", 20: "resource",
@@ -71,7 +71,7 @@ def read_index(path: Path) -> tuple[int, dict[str, TensorEntry]]:
 
 
 def check_layout(path: Path, entries: Mapping[str, TensorEntry], shard_sizes: Sequence[int]) -> None:
-    """Every tensor lies inside its shard, and no two share a byte. Bytes between tensors are legal: TensorFlow may align them.
+    """Check that every tensor lies inside its shard, and no two share a byte. Gaps between tensors are legal: TensorFlow may align them.
 
     Raises: WeightFileError with the code truncated-data or offset-overlap.
     """
@@ -166,7 +166,7 @@ class _Index:
         self._fail("unknown-dtype", f"{where} has dtype number {number}, which is none of {supported}")
 
     def _bytes(self, where: str, dims: list[int], itemsize: int) -> int:
-        """The bytes that an array of this shape takes."""
+        """The size in bytes of an array of this shape."""
         if len(dims) > MAX_DIMS:
             self._fail("too-many-dims", f"{where} has more than {MAX_DIMS} dimensions")
         if any(dim < 0 for dim in dims):

@@ -1,8 +1,8 @@
 """What the pickle of a PyTorch state dict may say: the few names it may use, and the tensors it describes.
 
-A storage is a record of the zip file; a tensor is a view of one, given by offset, size and strides that come from anyone. They are checked
-here with Python's integers, which do not overflow, against the bytes that are really in the file, so that reading a tensor later
-can neither leave its storage nor take memory out of proportion to the file.
+A storage is a record of the zip file; a tensor is a view of one, given by an untrusted offset, size and strides. They are checked here
+with Python's integers, which do not overflow, against the bytes that are really in the file, so that reading a tensor later can neither
+leave its storage nor take memory out of proportion to the file.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Any, NoReturn
 
 from minigrad.errors import WeightFileError
 from minigrad.files import quoted
-from minigrad.io._pickle_stream import Dict, List, Tuple, follow
+from minigrad.io._pickle_stream import Dict, List, Tuple, interpret
 from minigrad.io._safetensors_header import MAX_ARRAY_BYTES, STORED_DTYPES, name_problem
 from minigrad.io._strict_zip import Record
 
 MAX_DIMS = 8
 MAX_SHARING = 64
-"""How many times the size of a storage its tensors may have together: enough for a weight that every layer of a model shares."""
+"""The tensors of a storage may together have at most this many times its size: enough for a weight that every layer shares."""
 MAX_METADATA_ENTRIES = 100_000
 
 SAVE_AGAIN = "where the file comes from, save the weights as safetensors"
 
 
 class Global(Enum):
-    """The only names that a stream may use; no member is the thing of that name, or leads to it."""
+    """The only names that a stream may use; the members are tokens, not the objects of these names."""
 
     ORDERED_DICT = b"collections", b"OrderedDict"
     REBUILD_TENSOR = b"torch._utils", b"_rebuild_tensor_v2"
@@ -66,7 +66,7 @@ STORAGE_DTYPES: Mapping[Global, str] = {
 
 _GLOBALS: Mapping[object, Global] = {member.value: member for member in Global}
 
-_OTHER_TENSORS = frozenset(
+_UNSUPPORTED_TENSORS = frozenset(
     f"_rebuild_{kind}".encode()
     for kind in (
         "tensor", "tensor_v3", "from_type", "from_type_v2", "sparse_tensor", "sparse_csr_tensor", "nested_tensor", "qtensor",
@@ -74,19 +74,19 @@ _OTHER_TENSORS = frozenset(
         "parameter_with_state",
     )
 )  # fmt: skip
-"""Refused for the kind of tensor, where every other name is refused as an attack."""
+"""Names refused as an unsupported kind of tensor; all others are refused as an attack."""
 
-_OTHER_STORAGES = frozenset(
+_UNSUPPORTED_STORAGES = frozenset(
     f"{kind}Storage".encode() for kind in ("ComplexDouble", "QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4", "Typed", "Untyped")
 )
 
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
-_LOCATION = re.compile(r"[a-z]{1,16}(:[0-9]{1,4})?", re.ASCII)  # where the tensor once was: "cpu", "cuda:0", "mps"
+_LOCATION = re.compile(r"[a-z]{1,16}(:[0-9]{1,4})?", re.ASCII)  # the device of the saved tensor: "cpu", "cuda:0", "mps"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """`numel` elements of a dtype, which fill a record exactly."""
+    """A record that holds exactly `numel` elements of a dtype."""
 
     dtype: str
     record: Record
@@ -95,7 +95,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TorchTensor:
-    """A view of a storage. `offset` and `strides` count elements; `strides` is None where the elements lie in C order, end to end."""
+    """A view of a storage. `offset` and `strides` count elements; `strides` is None if the tensor is C-contiguous."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -105,7 +105,7 @@ class TorchTensor:
 
     @property
     def span(self) -> int:
-        """The elements from the first to the last that belong to the tensor."""
+        """The number of elements from the tensor's first to its last."""
         if self.strides is None:
             return math.prod(self.shape)
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
@@ -120,13 +120,13 @@ def read_state_dict(path: Path, stream: bytes, records: Mapping[str, Record]) ->
 
 
 class _StateDictReader:
-    """Gives tokens, storages and tensors for what the stream names, calls and refers to."""
+    """The `Reader` of a state dict: it answers with `Global` tokens, storages, tensors and dictionaries."""
 
     def __init__(self, path: Path, records: Mapping[str, Record]) -> None:
         self._path, self._records = path, records
 
     def read(self, stream: bytes) -> dict[str, TorchTensor]:
-        root = follow(self._path, stream, self)
+        root = interpret(self._path, stream, self)
         if type(root) is not Dict:
             self._fail("not-a-state-dict", f"it holds no dictionary of tensors but {_kind(root)}; save a model's state_dict() instead")
         tensors: dict[str, TorchTensor] = {}
@@ -150,9 +150,9 @@ class _StateDictReader:
         if found is not None:
             return found
         shown = quoted(b".".join((module[:80], name[:80])).decode("utf-8", "replace"))
-        if module in (b"torch._utils", b"torch._tensor") and name in _OTHER_TENSORS:
+        if module in (b"torch._utils", b"torch._tensor") and name in _UNSUPPORTED_TENSORS:
             self._fail("unsupported-tensor-kind", f"it holds a tensor that is not a plain dense one ({shown}); {SAVE_AGAIN}")
-        if module in (b"torch", b"torch.storage") and name in _OTHER_STORAGES:
+        if module in (b"torch", b"torch.storage") and name in _UNSUPPORTED_STORAGES:
             self._fail("unsupported-dtype", f"it holds numbers of a kind that minigrad does not read ({shown}); {SAVE_AGAIN}")
         self._fail("forbidden-global", f"its pickle names {shown}, which no state dict needs; nothing was imported or run")
 
@@ -184,7 +184,7 @@ class _StateDictReader:
         return Storage(dtype, record, numel)
 
     def set_state(self, target: Any, state: Any) -> None:
-        """An OrderedDict's attribute `_metadata`, which PyTorch adds to state dicts and nothing here needs; no other state is taken."""
+        """Accept and ignore an OrderedDict's attribute `_metadata`, which PyTorch adds to state dicts; refuse any other state."""
         pairs = state.pairs if type(state) is Dict else []
         if (
             type(target) is not Dict
@@ -199,7 +199,7 @@ class _StateDictReader:
     def _parameter(self, arguments: tuple[Any, ...]) -> TorchTensor:
         """_rebuild_parameter(data, requires_grad, backward_hooks)"""
         if len(arguments) != 3 or type(arguments[0]) is not TorchTensor or type(arguments[1]) is not bool or not _is_empty(arguments[2]):
-            self._fail("bad-tensor-args", "its pickle makes a parameter of something else than a tensor")
+            self._fail("bad-tensor-args", "its pickle makes a parameter of something other than a tensor")
         tensor: TorchTensor = arguments[0]
         return tensor
 
@@ -208,7 +208,7 @@ class _StateDictReader:
         if len(arguments) == 7:
             self._fail("unsupported-tensor-kind", f"it holds a tensor with further properties (conjugated, negated, ...); {SAVE_AGAIN}")
         if len(arguments) != 6 or type(arguments[0]) is not Storage or type(arguments[4]) is not bool or not _is_empty(arguments[5]):
-            self._fail("bad-tensor-args", "its pickle makes a tensor of something else than a storage and its layout")
+            self._fail("bad-tensor-args", "its pickle makes a tensor of something other than a storage and its layout")
         storage: Storage = arguments[0]
         where = f"a tensor in the storage {quoted(storage.record.name)}"
         offset, size, strides = arguments[1], self._integers(where, arguments[2]), self._integers(where, arguments[3])
@@ -238,7 +238,7 @@ class _StateDictReader:
 
 
 def _strides(size: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
-    """`strides`, but 0 where they do not matter, or None for those of an array in C order."""
+    """`strides`, with 0 for axes where they do not matter; None if they are those of a C-contiguous array."""
     kept = tuple(stride if dim > 1 else 0 for dim, stride in zip(size, strides, strict=True))
     dense = tuple(math.prod(size[axis + 1 :]) if dim > 1 else 0 for axis, dim in enumerate(size))
     return None if 0 in size or kept == dense else kept
@@ -249,6 +249,6 @@ def _is_empty(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """What a symbol stands for, in words that repeat nothing of the file."""
+    """The kind of a symbol in words that quote nothing from the file."""
     names = {Dict: "a dictionary", List: "a list", Tuple: "a tuple", TorchTensor: "a tensor", Storage: "a storage", str: "a text"}
     return names.get(type(value), "a name" if type(value) is Global else "a plain value")

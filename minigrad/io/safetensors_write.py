@@ -1,6 +1,6 @@
-"""Writing safetensors files: the bytes the reference writer would write, complete or not at all.
+"""Writing safetensors files: the bytes that the reference writer would write, complete or not at all.
 
-What is written passes the reader's own rules first (`_safetensors_header`). Float arrays may be stored in half precision;
+A header must pass the reader's own rules before it is written (`_safetensors_header`). Float arrays may be stored in half precision;
 they are converted block by block, so that saving a model takes no second copy of it.
 """
 
@@ -28,7 +28,7 @@ _STORED_NAMES = {dtype: name for name, dtype in STORED_DTYPES.items() if name !=
 
 
 class Writable(Protocol):
-    """What takes bytes: a file, or a file and a digest."""
+    """A target of bytes: a file, or a file with a digest."""
 
     def write(self, data: Any, /) -> Any:
         """Take the bytes of `data`."""
@@ -40,11 +40,11 @@ def save_file(
     """Writes `arrays` as a safetensors file that is complete or absent: an older file at `path` stays until the new one is on disk.
 
     The bytes depend on the contents only, and equal those of the reference writer (with one metadata entry at most:
-    the reference does not fix their order). `dtype`: "float16" or "bfloat16" to round all float arrays to it, to the
-    nearest value and in a tie to the even one (float64 by way of float32 for bfloat16, as PyTorch does).
+    the reference does not fix their order). `dtype`: "float16" or "bfloat16" to round all float arrays to it (nearest,
+    ties to even; for bfloat16 float64 is first rounded to float32, as in PyTorch).
 
     Raises: ArgumentError for names, metadata or a dtype that the format cannot hold, and with the code `value-overflow`
-    for a finite number beyond the range of `dtype`; DTypeError for what is not an array of a storable dtype;
+    for a finite number beyond the range of `dtype`; DTypeError for anything but an array of a storable dtype;
     WeightFileError with the code `write-failed`.
     """
     path = as_path(path)
@@ -56,7 +56,7 @@ def save_file(
 
 
 def write_tensors(file: Writable, path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], dtype: str | None) -> None:
-    """Write to `file`, which will stand at `path`. Raises: as `save_file`, but OSError as it comes."""
+    """Write to `file`, which will be renamed to `path`. Raises: as `save_file`, but a plain OSError."""
     stored = stored_names(arrays, dtype)
     names = sorted(arrays, key=lambda name: (-_FILE_ORDER[stored[name]], name))
     header, data_bytes = _make_header([(name, stored[name], arrays[name]) for name in names], metadata)
@@ -104,7 +104,7 @@ def bfloat16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
     magnitude = bits & 0x7FFFFFFF
     if ((magnitude < 0x7F800000) & (rounded & 0x7FFF == 0x7F80)).any():
         raise FloatingPointError
-    return np.where(magnitude > 0x7F800000, bits >> 16 | 0x40, rounded).astype("<u2")  # a NaN stays one, whatever its lower half held
+    return np.where(magnitude > 0x7F800000, bits >> 16 | 0x40, rounded).astype("<u2")  # a NaN stays a NaN, whatever its lower half
 
 
 def _make_header(tensors: list[tuple[str, str, NDArray[Any]]], metadata: Mapping[str, str]) -> tuple[bytes, int]:
@@ -122,7 +122,7 @@ def _make_header(tensors: list[tuple[str, str, NDArray[Any]]], metadata: Mapping
 
 
 def _stored_name(name: str, array: NDArray[Any], dtype: str | None) -> str:
-    """The format's name for the dtype in which `array` is stored, after checking that both can be stored."""
+    """The format's name for the dtype in which `array` is stored, after checking its name and dtype."""
     if not isinstance(name, str):
         raise ArgumentError(f"the name {quoted(name)} of an array is not a string", code="bad-name")
     if name == METADATA_KEY or (problem := name_problem(name)):

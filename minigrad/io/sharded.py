@@ -1,8 +1,8 @@
-"""Reading weights in several files, and the index that says which tensor is in which. Writing them is `sharded_write`.
+"""Reading weights in several files, with the index that says which tensor is in which; `sharded_write` writes them.
 
-The index is a stranger's text that names files to be opened. So a shard is a plain name beside the index, a link leads at most
-into the blobs of the same hub cache, and each shard must hold exactly the tensors that the index gives it. Where the index
-records the SHA-256 of its shards (as the ones written here do), a shard of another save is refused.
+The index is untrusted text that names files to be opened. So a shard must be a plain file name in the index's directory, a link may
+lead only into the blobs of the same hub cache, and each shard must hold exactly the tensors that the index gives it. If the index
+records the SHA-256 of its shards (as those written by minigrad do), a shard of another save is refused.
 
 Source: the index files of Hugging Face's `save_pretrained`.
 """
@@ -28,10 +28,10 @@ MAX_INDEX_BYTES = 32 << 20
 MAX_TENSORS = 100_000
 MAX_SHARDS = 512
 MAX_SHARD_CHARS = 255
-"""Above what any model has that this library could hold. The bounds keep a refusal within a second and 256 MB."""
+"""No model that this library could hold comes near these. They keep a refusal within a second and 256 MB."""
 
 SHARED_BLOBS_MARKER = ".huggingface-shared-blobs"
-"""By this file a hub cache says that a folder of blobs serves all repositories."""
+"""The file by which a hub cache marks a folder of blobs that all repositories share."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -39,7 +39,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 class ShardedWeights(WeightSource):
     """The tensors of an index file, each read from its shard; a shard is opened, and checked against the index, when it is first needed.
 
-    `open_shard` reads one shard. Raises: WeightFileError, as the index or the shard it names breaks a rule.
+    `open_shard` opens one shard. Raises: WeightFileError if the index or a shard breaks a rule.
     """
 
     def __init__(self, path: str | os.PathLike[str], open_shard: Callable[[Path], WeightSource]) -> None:
@@ -96,7 +96,7 @@ class ShardedWeights(WeightSource):
         found, expected = set(source.names()), self._members[shard]
         if found != expected:
             source.close()
-            wrong = [("lacks", expected - found), ("holds, not as the index says,", found - expected)]
+            wrong = [("lacks", expected - found), ("holds what the index does not list for it:", found - expected)]
             said = "; ".join(f"{verb} {listing(sorted(names))}" for verb, names in wrong if names)
             raise WeightFileError(self.path, f"does not fit {quoted(shard)}, which {said}", code="index-mismatch")
         return source
@@ -109,7 +109,7 @@ def _read_index(path: Path) -> tuple[dict[str, str], dict[str, str]]:
         raise WeightFileError(path, message, code=code)
 
     raw = read_bounded(path, MAX_INDEX_BYTES, WeightFileError, "index-limit")
-    if raw.count(b",") > 2 * MAX_TENSORS:  # seen before parsing: what is parsed takes ten times the text
+    if raw.count(b",") > 2 * MAX_TENSORS:  # checked before parsing, whose result takes ten times the memory of the text
         fail("index-limit", f"lists more than {MAX_TENSORS} tensors, which no such file needs")
     try:
         index = parse_json(raw.decode("utf-8"))
@@ -143,7 +143,7 @@ def _read_index(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _case_twins(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that are one to a file system that ignores case."""
+    """Two names that a case-insensitive file system takes for one; None if there are none."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.casefold(), name)
@@ -153,7 +153,7 @@ def _case_twins(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _check_shards(index: Path, shards: Iterable[str]) -> None:
-    """Every shard is a regular file of the index's own directory, or a hub cache's link to its blob.
+    """Check that every shard is a regular file in the index's own directory, or a hub cache's link to its blob.
 
     Raises: WeightFileError.
     """

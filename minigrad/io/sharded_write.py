@@ -1,7 +1,7 @@
-"""Writing a model's weights into its directory: one file, or several and their index above a size.
+"""Writing a model's weights into its directory: one file, or above a size limit several files and their index.
 
-A crash must not leave shards of two saves that pass for one model. So all files are on disk before the first takes its name, the
-index takes its own last, and it records each shard's SHA-256, which `sharded` compares.
+A crash must not leave shards of two saves that look like one model. So all files are on disk before the first is renamed to its final
+name, the index is renamed last, and it records each shard's SHA-256, which `sharded` compares.
 
 Source: the file names, order and index of Hugging Face's `save_pretrained`.
 """
@@ -41,11 +41,11 @@ def save_weights(
     dtype: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write model.safetensors, or shards and their index where the data take more than `max_shard_size`, into a directory.
+    """Write model.safetensors, or shards and their index if the data take more than `max_shard_size`, into a directory.
 
-    The directory is made if need be; what an earlier save left under names that are not used now is removed at the end.
-    max_shard_size: bytes, or a text such as "500MB" or "5GB". dtype, metadata: as `save_file`.
-    Raises: as `save_file`; ArgumentError for what is no size.
+    The directory is created if necessary; files of an earlier save that are no longer used are removed at the end.
+    max_shard_size: bytes, or a string such as "500MB" or "5GB". dtype, metadata: as `save_file`.
+    Raises: as `save_file`; ArgumentError for an invalid size.
     """
     directory = as_path(directory)
     stored = stored_names(arrays, dtype)
@@ -71,10 +71,10 @@ def _save_shards(
     shards: Mapping[str, Mapping[str, NDArray[Any]]], directory: Path, total_size: int, dtype: str | None, metadata: Mapping[str, str]
 ) -> None:
     digests: dict[str, str] = {}
-    with ExitStack() as stack:  # leaves the files in reverse order, so the one entered first takes its name last
+    with ExitStack() as stack:  # closes the files in reverse order, so the first one is renamed last
         index = stack.enter_context(replacing(directory / INDEX_NAME))
         for shard, arrays in shards.items():
-            file = _Digested(stack.enter_context(replacing(directory / shard)))
+            file = _HashedFile(stack.enter_context(replacing(directory / shard)))
             write_tensors(file, directory / shard, arrays, metadata, dtype)
             file.sync()
             digests[shard] = file.digest.hexdigest()
@@ -86,8 +86,8 @@ def _save_shards(
         index.write(f"{json.dumps(content, indent=2, sort_keys=True)}\n".encode())
 
 
-class _Digested:
-    """A file and the SHA-256 of what was written to it."""
+class _HashedFile:
+    """A file, and the SHA-256 of the bytes written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -98,13 +98,13 @@ class _Digested:
         self.digest.update(data)
 
     def sync(self) -> None:
-        """Wait until what was written is on disk."""
+        """Wait until all written bytes are on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
 def parse_size(size: int | str) -> int:
-    """Bytes from a number of them or a text such as "500MB" (1 KB = 1000 bytes). Raises: ArgumentError."""
+    """Bytes, from a number or a string such as "500MB" (1 KB = 1000 bytes). Raises: ArgumentError."""
     if isinstance(size, str) and (match := _SIZE.fullmatch(size)):
         size = int(match[1]) * _UNITS[match[2]]
     if type(size) is not int or size < 1:
@@ -113,7 +113,7 @@ def parse_size(size: int | str) -> int:
 
 
 def _split(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """The names in their order, as many in each group as `limit` bytes hold; a tensor larger than that is a group of its own."""
+    """Split the names, in order, into groups of at most `limit` bytes; a larger tensor is a group of its own."""
     groups: list[list[str]] = [[]]
     used = 0
     for name, size in sizes.items():

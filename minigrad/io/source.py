@@ -1,4 +1,4 @@
-"""What every reader of weights is: named tensors, in whatever files and format they were published."""
+"""The interface of all readers of weights: named tensors, whatever their files and format."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class WeightSource(ABC):
 
     @abstractmethod
     def dtype(self, name: str) -> np.dtype[Any]:
-        """The dtype that `read(name)` gives: the stored one, but float32 for float16 and bfloat16 (every value of theirs is one of its)."""
+        """The dtype of `read(name)`: the stored one, but float32 for float16 and bfloat16 (it holds all their values exactly)."""
 
     def read(self, name: str, dtype: DTypeLike | None = None) -> NDArray[Any]:
         """Tensor `name` as a fresh array of `dtype`, or of `self.dtype(name)`.
@@ -70,11 +70,11 @@ class WeightSource(ABC):
 
 
 class Entry(Protocol):
-    """What a reader knows of a tensor."""
+    """A reader's description of a tensor."""
 
     @property
     def dtype(self) -> str:
-        """The stored dtype by its name in `STORED_DTYPES`."""
+        """The stored dtype, by its name in `STORED_DTYPES`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -84,7 +84,7 @@ E = TypeVar("E", bound=Entry)
 
 
 class Described(WeightSource, Generic[E]):
-    """A source that has read the description of all its tensors when it is opened."""
+    """A source that reads the descriptions of all its tensors when it is opened."""
 
     _entries: Mapping[str, E]
 

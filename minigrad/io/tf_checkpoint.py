@@ -1,10 +1,10 @@
-"""Reading TensorFlow checkpoints without TensorFlow: the form in which BERT was first published.
+"""Reading TensorFlow checkpoints without TensorFlow: the format in which BERT was first published.
 
-`bert_model.ckpt.index` says what there is, `bert_model.ckpt.data-00000-of-00001` and its like hold the numbers (the `.meta` file, a
-graph, is not needed). The index is checked as a whole before a byte of data is used (`_tf_index`), the data is read with `pread` into
-memory that the caller owns, and each tensor's checksum is compared as it is read, whatever its size (`_crc32c`).
+`bert_model.ckpt.index` lists the tensors, data files such as `bert_model.ckpt.data-00000-of-00001` hold the numbers (the `.meta` file,
+a graph, is not needed). The whole index is checked before any data is used (`_tf_index`), the data is read with `pread` into memory
+that the caller owns, and each tensor's checksum is compared as it is read, whatever its size (`_crc32c`).
 
-The data files' names follow from the index's own name and their number; nothing that the files say chooses a path.
+The data files' names follow from the index's name and their number; nothing in the files chooses a path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minigrad.io._weight_bytes import OpenFile, check_target, convert, read_dtyp
 from minigrad.io.source import Described
 
 _INDEX_SUFFIX = ".index"
-_BLOCK_BYTES = 1 << 20  # what a converting read holds besides its result, and the piece that a checksum takes while it is in the cache
+_BLOCK_BYTES = 1 << 20  # memory that a converting read takes in addition to its result; a checksum finds a block still in the cache
 
 
 class TensorFlowCheckpoint(Described[TensorEntry]):

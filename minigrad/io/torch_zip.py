@@ -1,4 +1,4 @@
-"""Reading `pytorch_model.bin`, the zip file that torch.save writes, without PyTorch and without running what it says.
+"""Reading `pytorch_model.bin`, the zip file that torch.save writes, without PyTorch and without running any of it.
 
 Such a file is a zip container (`_strict_zip`) of one pickle (`_pickle_stream`) that describes tensors (`_torch_state`) and one record per
 storage. All of that is checked when the file is opened; a record's checksum is compared when its bytes are first read.
@@ -24,7 +24,7 @@ from minigrad.io._torch_state import SAVE_AGAIN, TorchTensor, read_state_dict
 from minigrad.io._weight_bytes import OpenFile, check_target, convert
 from minigrad.io.source import Described
 
-_BLOCK_BYTES = 1 << 20  # what a read holds besides its result; a multiple of every element's size
+_BLOCK_BYTES = 1 << 20  # memory that a read takes in addition to its result; a multiple of every element's size
 
 _ZIP_SIGNATURE = b"PK\x03\x04"
 _OTHER_SIGNATURES = (
@@ -59,9 +59,9 @@ class TorchZipFile(Described[TorchTensor]):
         self._file.close()
 
     def read_into(self, name: str, out: NDArray[Any]) -> None:
-        """As of every source; a transposed or otherwise strided tensor takes a second copy of what it spans in its storage.
+        """As for every source; a transposed or otherwise strided tensor takes a second copy of its span in the storage.
 
-        Tensors that share a storage get their numbers each.
+        Tensors that share a storage are each read in full.
         """
         entry = self._entry(name)
         check_target(name, entry.shape, self.dtype(name), out)
@@ -89,13 +89,13 @@ class TorchZipFile(Described[TorchTensor]):
         records = archive.records()
         if root + "byteorder" in records:
             order = records[root + "byteorder"]
-            if order.size != len(b"little") or self._small(order) != b"little":
+            if order.size != len(b"little") or self._read_record(order) != b"little":
                 self._fail("byteorder-unsupported", f"its numbers are not in little-endian byte order; {SAVE_AGAIN}")
         description = records[root + "data.pkl"]
         if description.size > MAX_STREAM_BYTES:
             self._fail("pickle-limit", f"its data.pkl has {description.size} bytes; a state dict needs at most {MAX_STREAM_BYTES}")
         storages = {name.removeprefix(root + "data/"): record for name, record in records.items() if name.startswith(root + "data/")}
-        return read_state_dict(self.path, self._small(description), storages)
+        return read_state_dict(self.path, self._read_record(description), storages)
 
     def _refuse_other_containers(self) -> None:
         head = self._file.read(0, min(self._file.size, 512))
@@ -108,22 +108,22 @@ class TorchZipFile(Described[TorchTensor]):
         self._fail("not-a-plain-zip", "does not begin as a zip file of torch.save does, though it ends as one")
 
     def _root(self, names: Iterable[str]) -> str:
-        """The folder that all entries lie in, with its slash."""
+        """The folder that all entries lie in, with a trailing slash."""
         roots = {name.partition("/")[0] + "/" if "/" in name else "" for name in names}
         if len(roots) != 1 or "" in roots:
             self._fail("bad-entry-name", "its entries do not all lie in one folder, as those of torch.save do")
         return roots.pop()
 
-    def _small(self, record: Record) -> bytes:
+    def _read_record(self, record: Record) -> bytes:
         content = self._file.read(record.begin, record.size)
         if zlib.crc32(content) != record.crc:
             self._fail_checksum(record.name)
         return content
 
     def _elements(self, name: str, entry: TorchTensor) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The stored elements from the tensor's first to its last, in blocks, each with the number of its first.
+        """The stored elements from the tensor's first to its last, in blocks, each with the index of its first element.
 
-        Of a record that is read for the first time the whole is read, and its checksum compared.
+        The first read of a record reads all of it and compares its checksum.
         """
         record, stored = entry.record, STORED_DTYPES[entry.dtype]
         begin, end = entry.offset * stored.itemsize, (entry.offset + entry.span) * stored.itemsize

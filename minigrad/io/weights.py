@@ -1,7 +1,7 @@
-"""One way to read weights, whatever format they were published in.
+"""Opening weights whatever their format.
 
-Every reader of `minigrad.io` is a `WeightSource`. A directory says by fixed file names which of them it needs: nothing is
-guessed from a file's content, and where a file of the first name is broken the second is not tried.
+Every reader of `minigrad.io` is a `WeightSource`. Fixed file names in the directory choose the reader: nothing is guessed from a
+file's content, and if the first file is broken, the next one is not tried.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ READERS: dict[str, Callable[[Path], WeightSource]] = {
     "bert_model.ckpt.index": TensorFlowCheckpoint,
     "model.ckpt.index": TensorFlowCheckpoint,
 }
-"""The file names that are looked for, in this order, and what reads them."""
+"""The file names that are looked for, in this order, and their readers."""
 
 
 def open_weights(directory: str | os.PathLike[str]) -> WeightSource:
-    """The weights of a checkpoint's directory: those of the first of `READERS` that is there. What else is there is logged.
+    """Open the weights in a checkpoint's directory: the first file of `READERS` that exists. Others that exist are logged.
 
-    Raises: WeightFileError, with the code `missing-file` and the names that were looked for where none is there.
+    Raises: WeightFileError, with the code `missing-file` and the names that were looked for if none exists.
     """
     directory = as_path(directory)
-    present = [name for name in READERS if os.path.lexists(directory / name)]  # a broken link is there, and to be reported
+    present = [name for name in READERS if os.path.lexists(directory / name)]  # a broken link exists, and is to be reported
     if not present:
         raise WeightFileError(directory, f"holds no weights; looked for {', '.join(READERS)}", code="missing-file")
     if present[1:]:

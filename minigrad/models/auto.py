@@ -1,4 +1,4 @@
-"""From a directory to the right class: the family by `model_type`, the head by `architectures` or by the caller's wish."""
+"""Choose the class of a directory's model: the family by `model_type`, the head by `architectures` or by the caller."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from minigrad.models.pretrained import TENSORFLOW_CONFIG_NAME, VOCABULARY_NAME, 
 
 @dataclass(frozen=True)
 class Family:
-    """The modules of a family and what the names of its classes begin with: here, and in `architectures` if that differs."""
+    """The modules of a family and the prefix of its class names: here, and in `architectures` if that differs."""
 
     modules: tuple[ModuleType, ...]
     prefix: str
-    published: str = ""
+    published_prefix: str = ""
 
     def classes(self) -> dict[str, type[PretrainedModel]]:
-        """Head to class."""
+        """The class of each head."""
         named = [(head, self.prefix + ending) for head, endings in HEADS.items() for ending in endings]
         found = {name: value for module in self.modules for name, value in vars(module).items()}
         return {head: found[name] for head, name in named if name in found}
 
     def head_of(self, architecture: str) -> str | None:
         """The head that an entry of `architectures` stands for; None if the family has no such class."""
-        ending = architecture.removeprefix(self.published or self.prefix)
+        ending = architecture.removeprefix(self.published_prefix or self.prefix)
         heads = [head for head, endings in HEADS.items() if ending in endings]
         return heads[0] if heads and ending != architecture and heads[0] in self.classes() else None
 
@@ -52,10 +52,10 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     "question-answering": ("ForQuestionAnswering",),
     "multiple-choice": ("ForMultipleChoice",),
 }
-"""Every head, and the endings that families give its class."""
+"""Every head, and the possible endings of its class name."""
 
 LOOK_ALIKES = frozenset({"sequence-classification", "token-classification", "multiple-choice"})
-"""Heads whose weights may have the same names and shapes: only `architectures` says what they were trained for."""
+"""Heads whose weights may have the same names and shapes: only `architectures` says which one was trained."""
 
 FAMILIES: Mapping[str, Family] = {
     "bert": Family((bert, bert_pretraining), "Bert"),
@@ -63,15 +63,15 @@ FAMILIES: Mapping[str, Family] = {
     "distilbert": Family((distilbert,), "DistilBert"),
     "electra": Family((electra,), "Electra"),
 }
-"""By the `model_type` of config.json."""
+"""Families by the `model_type` of config.json."""
 
 
 def load(directory_or_name: str | os.PathLike[str], head: str | None = None, **options: Any) -> Any:
-    """The model of a directory (or named checkpoint, or Hugging Face id), of whichever family and head it is; in eval mode, float32.
+    """Load the model of a directory (or named checkpoint, or Hugging Face id), whatever its family and head; in eval mode, float32.
 
     head: one of `HEADS`, such as "sequence-classification"; None takes the one that `architectures` names. options: as the
     `from_pretrained` of the class, such as num_labels.
-    Raises: ConfigError for a family or architecture that minigrad does not have; ArgumentError for a head that the family has not;
+    Raises: ConfigError for a family or architecture that minigrad does not have; ArgumentError for a head that the family does not have;
     otherwise as `from_pretrained`.
     """
     directory = find_checkpoint(directory_or_name)
@@ -100,7 +100,7 @@ class Forecast:
     """Every head of the family."""
     num_parameters: int
     stored: Mapping[str, int]
-    """How many of the numbers to be loaded the file holds in which dtype (half and bfloat16 are read as float32)."""
+    """How many of the weights to be loaded the file stores in each dtype (half and bfloat16 are read as float32)."""
     report: LoadReport
 
 
@@ -124,14 +124,14 @@ def named_head(directory: Path) -> str | None:
 
 
 def head_of_model(model: Any) -> str | None:
-    """The head of a model in memory; None for what is no instance of a family's class."""
+    """The head of a model in memory; None if the model is of no family."""
     heads = {cls: head for family in FAMILIES.values() for head, cls in family.classes().items()}
     return next((heads[cls] for cls in type(model).__mro__ if cls in heads), None)
 
 
 def max_tokens(config: PretrainedConfig) -> int:
-    """The most tokens of a text that a model has positions for."""
-    unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions begin behind the number of padding
+    """The longest text, in tokens, that a model has positions for."""
+    unused = config.pad_token_id + 1 if isinstance(config, roberta.RobertaConfig) else 0  # its positions start after pad_token_id
     return config.max_position_embeddings - unused
 
 
@@ -142,20 +142,20 @@ def check_length(model: PretrainedModel, max_length: int) -> None:
 
 
 def read_family(directory: Path) -> tuple[Path, dict[str, Any], Family]:
-    """The configuration's path, its keys and the family it belongs to. Raises: ConfigError."""
+    """The configuration's path, its content and its family. Raises: ConfigError."""
     path = config_path(directory)
-    if path.name == TENSORFLOW_CONFIG_NAME:  # the file of BERT's own release, which names no family
+    if path.name == TENSORFLOW_CONFIG_NAME:  # from BERT's original release, which names no family
         return path, read_json_object(path), FAMILIES["bert"]
     best = directory / "best"  # where a training run keeps its model
     if not os.path.lexists(path) and os.path.lexists(best / CONFIG_NAME):
-        raise ConfigError(directory, f"is the directory of a run and no model: its model is in {best}", code="missing-file")
+        raise ConfigError(directory, f"is the directory of a run, not of a model: its model is in {best}", code="missing-file")
     config = read_json_object(path)
     name = config.get("model_type")
-    if name is None:  # files of 2018 and 2019 name the architecture alone, or nothing
+    if name is None:  # files of 2018 and 2019 name only the architecture, or nothing
         named = [known for known, family in FAMILIES.items() if any(family.head_of(entry) for entry in _architectures(path, config))]
         name = named[0] if named else None
         if not _architectures(path, config) and os.path.lexists(directory / VOCABULARY_NAME):
-            name = "bert"  # RoBERTa's names are the same for other positions, but its vocabulary is another file
+            name = "bert"  # RoBERTa's tensors have the same names but other positions; its vocabulary file is named differently
     if name is None:
         raise ConfigError(path, f"names no model_type and no known architecture; add one of {listing(FAMILIES)}", code="unknown-family")
     if not isinstance(name, str) or name not in FAMILIES:

@@ -1,6 +1,6 @@
-"""The heads that BERT was trained with: words that were masked, or come next, and whether a second text follows the first.
+"""BERT's pretraining heads: masked-token, next-token and next-sentence prediction.
 
-They stand under the published name `cls`, and are called as all heads are (`bert`).
+They are held under the published name `cls` and take the inputs of all heads (see `bert`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from minigrad.errors import ArgumentError
 from minigrad.models import heads
 from minigrad.models.bert import BertModel, BertPretrained
 from minigrad.models.blocks import activated
-from minigrad.models.border import Extras
 from minigrad.models.config import BertConfig
-from minigrad.models.losses import token_labels, token_loss
+from minigrad.models.encoding import Extras
+from minigrad.models.losses import next_token_labels, token_labels, token_loss
 from minigrad.models.outputs import LogitsOutput, PreTrainingOutput
 from minigrad.nn import LayerNorm, Linear, Module
 from minigrad.parameter import Parameter
@@ -49,7 +49,7 @@ class BertLMPredictionHead(heads.WordScores):
 
 
 class BertHeads(Module):
-    """What stands under the published name `cls`: the head on tokens, the one on sentence pairs, or both."""
+    """The module published as `cls`: the head on tokens, the head on sentence pairs, or both."""
 
     predictions: BertLMPredictionHead
     seq_relationship: Linear
@@ -63,13 +63,13 @@ class BertHeads(Module):
 
 # ---------------------------------------------------------------- models
 class BertForMaskedLM(BertPretrained):
-    """BERT with a score for every token of the vocabulary at every place.
+    """BERT with a score for every token of the vocabulary at every position.
 
-    labels: (batch, longest) or (rows,), the token that stood there, -100 where none is asked for and at padding. num_items_in_batch: how
-    many labels the whole step has, if this batch is part of one. labelled_only: compute the logits of labelled tokens alone (in a padded
-    batch row by row), which is most of the work saved where few are masked. rows: compute those of these packed rows alone, without a
-    loss. Shapes: logits (batch, longest, vocabulary), packed (rows, vocabulary), with labelled_only (labelled tokens, vocabulary), of m
-    rows (m, vocabulary). Raises: as BertModel; see `token_labels`.
+    labels: (batch, longest) or (rows,), the original token, -100 where nothing is to be predicted and at padding. num_items_in_batch: the
+    number of labels in the whole step, if this is a micro-batch. labelled_only: compute the logits of labelled tokens only (in a padded
+    batch row by row), which saves most of the head's work when few are masked. rows: compute the logits of these packed rows only,
+    without a loss. Shapes: logits (batch, longest, vocabulary), packed (rows, vocabulary), with labelled_only (labelled tokens,
+    vocabulary), with m rows (m, vocabulary). Raises: as BertModel; see `token_labels`.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -89,15 +89,15 @@ class BertForMaskedLM(BertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.word_output(found, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.word_output(encoded, self.cls.predictions, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
 
 class BertLMHeadModel(BertPretrained):
-    """BERT with a score for every token of the vocabulary coming next. It reads from left to right if the configuration says `is_decoder`.
+    """BERT with a score for every token of the vocabulary to come next. Its attention is causal if the configuration says `is_decoder`.
 
-    labels: (batch, longest) or (rows,), usually input_ids themselves with -100 at padding: each token predicts the next one's label.
-    num_items_in_batch: how many labels the whole step has. Shapes: as BertForMaskedLM. Raises: as BertModel; see `token_labels`.
+    labels: (batch, longest) or (rows,), usually the input_ids with -100 at padding: each token predicts the next one's label.
+    num_items_in_batch: the number of labels in the whole step. Shapes: as BertForMaskedLM. Raises: as BertModel; see `token_labels`.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -117,8 +117,8 @@ class BertLMHeadModel(BertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.next_token_output(found, self.cls.predictions(found.rows), labels, num_items_in_batch)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.token_output(encoded, self.cls.predictions(encoded.rows), labels, num_items_in_batch, next_token_labels)
 
 
 class BertForNextSentencePrediction(BertPretrained):
@@ -135,12 +135,12 @@ class BertForNextSentencePrediction(BertPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return heads.class_output(found, self.cls.seq_relationship(self.bert.pooled(found)), labels)
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        return heads.class_output(encoded, self.cls.seq_relationship(self.bert.pooled(encoded)), labels)
 
 
 class BertForPreTraining(BertPretrained):
-    """BERT with both heads that it was trained with: masked tokens and sentence pairs. Its loss is the sum of the two.
+    """BERT with both pretraining heads: masked tokens and sentence pairs. Its loss is the sum of the two.
 
     labels: as BertForMaskedLM; next_sentence_label: (batch,), as BertForNextSentencePrediction.
     Raises: as BertModel; ArgumentError if one kind of labels comes without the other.
@@ -162,10 +162,10 @@ class BertForPreTraining(BertPretrained):
     ) -> PreTrainingOutput:
         if (labels is None) != (next_sentence_label is None):
             raise ArgumentError("the loss of BertForPreTraining needs both labels and next_sentence_label (or use the model of one head)")
-        found = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
-        words, pairs = self.cls.predictions(found.rows), self.cls.seq_relationship(self.bert.pooled(found))
+        encoded = self.bert.encode(input_ids, attention_mask, token_type_ids, **extras)
+        words, pairs = self.cls.predictions(encoded.rows), self.cls.seq_relationship(self.bert.pooled(encoded))
         loss = None
         if labels is not None and next_sentence_label is not None:
-            ids = token_labels(labels, found.tokens, self.config.vocab_size)
+            ids = token_labels(labels, encoded.tokens, self.config.vocab_size)
             loss = token_loss(words, ids, None) + F.cross_entropy(pairs, next_sentence_label)
-        return PreTrainingOutput(found.returned(words), pairs, loss, found.hidden_states, found.attentions)
+        return PreTrainingOutput(encoded.repadded(words), pairs, loss, encoded.hidden_states, encoded.attentions)

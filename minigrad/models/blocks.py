@@ -1,7 +1,7 @@
 """The encoder blocks that BERT-like families share, under their published names.
 
-Inside there are only packed rows: every operation computes real tokens alone. A head that reads the first token makes the last layer
-compute just those rows (its keys and values still need all).
+Everything inside works on packed rows, so padding is never computed. For a head that reads only the first token, the last layer computes
+only those rows (its keys and values still need all).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from minigrad.tensor import Tensor
 
 @dataclass
 class Trace:
-    """What a caller asked to see of the layers, collected on the way; None for what nobody asked for.
+    """Hidden states and attention weights collected while the layers run; None if not asked for.
 
     Shapes: hidden_states: (rows, hidden), the embeddings first; attentions: per layer and sequence (heads, n, n).
     """
@@ -35,25 +35,25 @@ class Trace:
 
 
 class SelfAttention(Module):
-    """Multi-head attention, causal in a decoder; `queries`, if given, are the only rows whose result is wanted."""
+    """Multi-head attention, causal in a decoder. query_rows, queries: the only rows to compute the result for, and their packing."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
         self.heads, self.causal = config.num_attention_heads, config.is_decoder
         self.query, self.key, self.value = Linear(h, h, std=std), Linear(h, h, std=std), Linear(h, h, std=std)
-        lay_side_by_side(self.query, self.key, self.value)
+        make_adjacent(self.query, self.key, self.value)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, x: Tensor, packing: Packing, asking: Tensor | None = None, queries: Packing | None = None) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, query_rows: Tensor | None = None, queries: Packing | None = None) -> Tensor:
         draw = self.dropout.draw(queries or packing, self.heads, packing)
-        if asking is None:
-            qkv = side_by_side(x, self.query, self.key, self.value)
+        if query_rows is None:
+            qkv = joint_linear(x, self.query, self.key, self.value)
             return F.attention(None, qkv, packing=packing, heads=self.heads, draw=draw, causal=self.causal)
-        kv = side_by_side(x, self.key, self.value)
-        return F.attention(self.query(asking), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
+        kv = joint_linear(x, self.key, self.value)
+        return F.attention(self.query(query_rows), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
-        """How much each row attends to each of its sequence, before dropout. Shapes: per sequence (heads, n, n)."""
+        """The attention weights before dropout. Shapes: per sequence (heads, n, n)."""
         return attention_weights(self.query(x), self.key(x), packing, self.heads, self.causal)
 
 
@@ -68,17 +68,17 @@ def attention_weights(queries: Tensor, keys: Tensor, packing: Packing, heads: in
     return tuple(found)
 
 
-def lay_side_by_side(*layers: Linear) -> None:
-    """Put the weights of several layers one after another in memory, and their biases, so that `side_by_side` need not copy them.
+def make_adjacent(*layers: Linear) -> None:
+    """Make the weights of several layers adjacent in memory, and their biases, so that `joint_linear` need not copy them.
 
-    For new layers: views of the numbers that somebody took before do not follow.
+    Only for newly built layers: views taken earlier keep the old memory.
     """
     for parameters in ([layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]):
         lay_out(namespace_of(parameters[0].array).concatenate([p.array.reshape(-1) for p in parameters]), parameters)
 
 
-def side_by_side(x: Tensor, *layers: Linear) -> Tensor:
-    """Several linear layers of the same rows in one operation. Shapes: (rows, hidden) → (rows, sum of the layers' widths)."""
+def joint_linear(x: Tensor, *layers: Linear) -> Tensor:
+    """Apply several linear layers to the same rows in one operation. Shapes: (rows, hidden) → (rows, sum of the layers' widths)."""
     return F.linears(x, *[layer.weight for layer in layers], *[layer.bias for layer in layers])
 
 
@@ -96,7 +96,7 @@ class DenseAddNorm(Module):
 
 
 class Attention(Module):
-    """Self-attention and what follows it, held under the published names; `Layer` calls the two, or computes what they do."""
+    """Self-attention and its output layer under their published names; `Layer` calls the two, or computes both in one operation."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         self.self = SelfAttention(config)
@@ -115,7 +115,7 @@ class Intermediate(Module):
 
 
 def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
-    """activation(dense(x)), in one operation where there is one."""
+    """activation(dense(x)), fused where there is an operation for it."""
     form = GELU_FORMS.get(hidden_act)
     if hidden_act == "tanh" and dense.bias is not None and in_one(F.dense_tanh, x, (dense, Linear)):
         return F.dense_tanh(x, dense.weight, dense.bias)
@@ -124,17 +124,17 @@ def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
     return F.dense_gelu(x, dense.weight, dense.bias, approximate=form)
 
 
-# ---------------------------------------------------------------- a whole block in one operation
+# ---------------------------------------------------------------- fused blocks
 def in_one(block: Op[Any], x: Tensor, *parts: tuple[Module, type[Module]]) -> bool:
-    """Whether a layer computes a block in one operation, which calls none of the block's parts.
+    """Whether a layer computes a block as one fused operation, without calling the block's modules.
 
-    So it does where x's device has a kernel for the block, and nobody has hooked, replaced or redefined a part. parts: each with the class
-    that it was made of. Elsewhere the parts are called one after the other, which takes less memory (`ops.blocks`).
+    It does if x's device has a kernel for the block and no part has a hook or was replaced or redefined. parts: each module with the
+    class it was built as. Otherwise the parts are called one by one, which takes less memory (see `ops.blocks`).
     """
-    return namespace_of(x.array).NAME in block.overrides and all(_as_made(*part) for part in parts)
+    return namespace_of(x.array).NAME in block.overrides and all(_is_original(*part) for part in parts)
 
 
-def _as_made(part: Module, kind: type[Module]) -> bool:
+def _is_original(part: Module, kind: type[Module]) -> bool:
     hooked = any(list(hooks or ()) for hooks in (part._forward_hooks, part._forward_pre_hooks))
     return not hooked and getattr(part.forward, "__func__", None) is kind.forward
 
@@ -142,20 +142,20 @@ def _as_made(part: Module, kind: type[Module]) -> bool:
 def attention_block(
     x: Tensor,
     packing: Packing,
-    asking: tuple[Linear, Linear, Linear],
+    qkv: tuple[Linear, Linear, Linear],
     dense: Linear,
     norm: LayerNorm,
     draws: tuple[Draw | None, Draw | None],
-    **asked: Any,
+    **options: Any,
 ) -> Tensor:
-    """norm(dense(attention(x)) + x). asking: the layers of queries, keys and values; draws: what drops of the weights of attention, and of
-    dense's rows; asked: heads and more, as of `functional.attention_block`."""
-    parameters = [*[layer.weight for layer in asking], *[layer.bias for layer in asking], dense.weight, dense.bias, norm.weight, norm.bias]
-    return F.attention_block(x, *parameters, packing=packing, mixing=draws[0], draw=draws[1], eps=norm.eps, **asked)
+    """norm(dense(attention(x)) + x). qkv: the query, key and value layers; draws: the dropout of the attention weights and of dense's
+    output; options: heads and further arguments of `functional.attention_block`."""
+    parameters = [*[layer.weight for layer in qkv], *[layer.bias for layer in qkv], dense.weight, dense.bias, norm.weight, norm.bias]
+    return F.attention_block(x, *parameters, packing=packing, mixing=draws[0], draw=draws[1], eps=norm.eps, **options)
 
 
 def feed_forward(x: Tensor, wide: Linear, dense: Linear, norm: LayerNorm, form: str, draw: Draw | None) -> Tensor:
-    """norm(dense(gelu(wide(x))) + x). form: of GELU; draw: what drops of dense's rows."""
+    """norm(dense(gelu(wide(x))) + x). form: which GELU; draw: the dropout of dense's output."""
     parameters = (wide.weight, wide.bias, dense.weight, dense.bias, norm.weight, norm.bias)
     return F.feed_forward(x, *parameters, approximate=form, draw=draw, eps=norm.eps)
 
@@ -175,8 +175,8 @@ class Layer(Module):
         inner, end, queries = self.attention.self, self.attention.output, packing.first if first_only else packing
         if in_one(F.attention_block, x, (inner, SelfAttention), (end, DenseAddNorm)):
             draws = inner.dropout.draw(queries, inner.heads, packing), end.dropout.draw(queries, x.shape[1])
-            asking, asked = (inner.query, inner.key, inner.value), {"first_only": first_only, "heads": inner.heads, "causal": inner.causal}
-            return attention_block(x, packing, asking, end.dense, end.LayerNorm, draws, **asked)
+            qkv, options = (inner.query, inner.key, inner.value), {"first_only": first_only, "heads": inner.heads, "causal": inner.causal}
+            return attention_block(x, packing, qkv, end.dense, end.LayerNorm, draws, **options)
         if not first_only:
             return end(inner(x, packing), x, packing)  # type: ignore[no-any-return]
         first = F.take_rows(x, packing.first_rows)
@@ -205,22 +205,22 @@ class Encoder(Module):
         return run_layers(self.layer, x, packing, first_only, trace)
 
 
-class AnyLayer(Protocol):
-    """What a stack asks of a layer: to be called as `Layer.forward`, and whom its rows attend to."""
+class EncoderLayer(Protocol):
+    """Interface of the layers in a stack: that of `Layer`."""
 
     def __call__(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor: ...
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]: ...
 
 
-def run_layers(layers: Sequence[AnyLayer], x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
-    """One layer after the other, noting in `trace` what goes into each and whom its rows attend to.
+def run_layers(layers: Sequence[EncoderLayer], x: Tensor, packing: Packing, first_only: bool = False, trace: Trace | None = None) -> Tensor:
+    """Run the layers in order, adding each one's input and attention weights to `trace`.
 
     Shapes: x (rows, hidden) → the same, or (sequences, hidden) with first_only.
     """
     for layer in layers[:-1] if first_only else layers:
         if trace is not None:
-            _note(trace, layer, x, packing)
+            _record(trace, layer, x, packing)
         x = layer(x, packing)
     if trace is not None and trace.hidden_states is not None:
         trace.hidden_states.append(x)
@@ -229,7 +229,7 @@ def run_layers(layers: Sequence[AnyLayer], x: Tensor, packing: Packing, first_on
     return layers[-1](x, packing, True) if layers else F.take_rows(x, packing.first_rows)
 
 
-def _note(trace: Trace, layer: AnyLayer, x: Tensor, packing: Packing) -> None:
+def _record(trace: Trace, layer: EncoderLayer, x: Tensor, packing: Packing) -> None:
     if trace.hidden_states is not None:
         trace.hidden_states.append(x)
     if trace.attentions is not None:

@@ -1,6 +1,6 @@
-"""What config.json says about a model, checked before anything is built from it: what families share, and BERT's own.
+"""Model configurations read from config.json, checked before anything is built: the fields that families share, and BERT's class.
 
-A value that minigrad does not support is refused by name; a key it does not know is kept and written back.
+An unsupported value is refused by name; an unknown key is kept and written back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_SIZE = 1 << 24
 MAX_LAYERS = 1000
 MAX_LABELS = 1 << 16
 MAX_JSON_BYTES = 1 << 24
-MAX_NUMBERS = 1 << 36  # of an encoder: 256 GB in float32
+MAX_PARAMETERS = 1 << 36  # parameters of an encoder: 256 GB in float32
 """No published model comes near these; a larger number in a file is a mistake or an attempt to exhaust memory."""
 
 SUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -36,36 +36,36 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
 
 
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
-"""Keys by which other libraries find code to run. minigrad runs none, and does not pass them on in what it writes."""
+"""Keys by which other libraries find code to run. minigrad runs none, and does not write these keys."""
 
 _NUMBER = re.compile("[0-9]{1,9}")
 
-OWN = frozenset({"id2label", "extra", "source"})
-"""Fields that are not written to config.json as they are."""
+SPECIAL_FIELDS = frozenset({"id2label", "extra", "source"})
+"""Fields that are not copied to and from config.json as they are."""
 
-WORDS = "embeddings.word_embeddings.weight"
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 
 @dataclass
 class PretrainedConfig:
-    """The shape of a model of any family. Names and defaults are BERT's; a family has a class with its own.
+    """Configuration of a model of any family. Names and defaults are BERT's; each family has a class with its own.
 
-    A field that a family's class makes `init=False` has one value there: it is neither read from a file nor written.
+    A field that a family's class declares `init=False` is fixed there: it is neither read from a file nor written.
     Raises: ConfigError naming the key and value for anything that cannot be built.
     """
 
     model_types: ClassVar[tuple[str, ...]]
-    """The values of `model_type` that files of the family have."""
+    """The values of `model_type` in files of the family."""
     published_keys: ClassVar[Mapping[str, str]] = {}
-    """The key of config.json for each field that the family calls otherwise."""
-    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
-        "hidden_size": (WORDS, 1),
-        "vocab_size": (WORDS, 0),
+    """The config.json key of each field that the family names differently."""
+    size_tensors: ClassVar[Mapping[str, tuple[str, int]]] = {
+        "hidden_size": (WORD_EMBEDDINGS, 1),
+        "vocab_size": (WORD_EMBEDDINGS, 0),
         "max_position_embeddings": ("embeddings.position_embeddings.weight", 0),
         "type_vocab_size": ("embeddings.token_type_embeddings.weight", 0),
         "intermediate_size": ("encoder.layer.0.intermediate.dense.weight", 0),
     }
-    """The tensor (without prefix) and axis by which a file shows a size."""
+    """For each size, the tensor (name without prefix) and axis of a weight file that it must agree with."""
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -83,9 +83,9 @@ class PretrainedConfig:
     classifier_dropout: float | None = None
     problem_type: str | None = None
     is_decoder: bool = False
-    """Whether a token attends to those before it only."""
+    """Whether attention is causal."""
     tie_word_embeddings: bool = True
-    """Whether a language model's decoder is the table of word embeddings."""
+    """Whether a language model's decoder shares the table of word embeddings."""
     id2label: dict[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     extra: dict[str, Any] = field(default_factory=dict)
     """Keys of the file that minigrad does not use."""
@@ -95,12 +95,12 @@ class PretrainedConfig:
     def __post_init__(self) -> None:
         self.source = self.source or type(self).__name__
         self.check()
-        if (numbers := self.encoder_size()) > MAX_NUMBERS:
-            message = f"a model of this shape has {numbers} numbers, more than the {MAX_NUMBERS} that minigrad builds"
+        if (numbers := self.encoder_size()) > MAX_PARAMETERS:
+            message = f"a model of this shape has {numbers} numbers, more than the {MAX_PARAMETERS} that minigrad builds"
             raise self._refused("hidden_size", self.hidden_size, message, code="config-limit")
 
     def check(self) -> None:
-        """Refuse values that could not be built or not be written, by name.
+        """Refuse, by name, values that no model can be built from or that cannot be written.
 
         Raises: ConfigError.
         """
@@ -151,7 +151,7 @@ class PretrainedConfig:
 
     @property
     def head_dropout_prob(self) -> float:
-        """Of the dropout before a classifier: `classifier_dropout`, or the encoder's rate where that is unset."""
+        """Dropout rate before a classifier: `classifier_dropout`, or the encoder's rate if that is unset."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
     def _refused(self, name: str, value: Any, why: str, code: str | None = None) -> ConfigError:
@@ -172,20 +172,25 @@ class PretrainedConfig:
             raise self._refused(name, value, f"must lie between {low} and {high}", code="config-limit")
 
     @classmethod
+    def _plain_keys(cls) -> dict[str, str]:
+        """The field of each key that is copied as it is."""
+        return {cls.published_keys.get(f.name, f.name): f.name for f in fields(cls) if f.init and f.name not in SPECIAL_FIELDS}
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "") -> Self:
         """A configuration from the keys of a config.json.
 
         Raises: ConfigError.
         """
         source = source or cls.__name__
-        if values.get("model_type", "") is None:  # null says no more than a key left out
+        if values.get("model_type", "") is None:  # null means the same as a missing key
             values = {name: value for name, value in values.items() if name != "model_type"}
         for name, allowed in {"model_type": cls.model_types, **SUPPORTED}.items():
             if name in values and values[name] not in allowed:
                 raise ConfigError(
                     source, f"{name} = {quoted(values[name])} is not supported by minigrad; supported: {', '.join(map(repr, allowed))}"
                 )
-        known = {cls.published_keys.get(f.name, f.name): f.name for f in fields(cls) if f.init and f.name not in OWN}
+        known = cls._plain_keys()
         chosen = {known[key]: value for key, value in values.items() if key in known}
         labels = values.get("id2label")
         if labels is None and "num_labels" in values:
@@ -208,15 +213,15 @@ class PretrainedConfig:
     def from_file(cls, path: str | Path) -> Self:
         """Read a config.json.
 
-        Raises: ConfigError if the file is missing, no JSON object, or says something unsupported.
+        Raises: ConfigError if the file is missing, is not a JSON object, or says something unsupported.
         """
         return cls.from_dict(read_json_object(as_path(path)), str(path))
 
     def to_dict(self, architecture: str) -> dict[str, Any]:
         """The keys of a config.json that transformers reads back."""
-        own = {self.published_keys.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.init and f.name not in OWN}
+        own = {key: getattr(self, name) for key, name in self._plain_keys().items()}
         names = self.id2label
-        if architecture.endswith("ForQuestionAnswering") and len(names) != 2:  # transformers counts the rows, start and end, by labels
+        if architecture.endswith("ForQuestionAnswering") and len(names) != 2:  # transformers sizes this head's two outputs by the labels
             names = default_labels(2)
         labels = {"id2label": {str(i): label for i, label in names.items()}, "label2id": {label: i for i, label in names.items()}}
         extra = {key: value for key, value in self.extra.items() if key not in CODE_KEYS}
@@ -231,7 +236,7 @@ class PretrainedConfig:
         return _json_text(self.to_dict(architecture)) + "\n"
 
     def encoder_size(self) -> int:
-        """How many numbers the parameters hold without pooler and head."""
+        """Number of parameters without pooler and head."""
         h, inner = self.hidden_size, self.intermediate_size
         embeddings = (self.vocab_size + self.max_position_embeddings + self.type_vocab_size + 2) * h
         attention, feed_forward, norms = 4 * (h * h + h), 2 * h * inner + inner + h, 4 * h
@@ -240,7 +245,7 @@ class PretrainedConfig:
 
 @dataclass
 class BertConfig(PretrainedConfig):
-    """The shape of a BERT. Field names and defaults are those of the published config.json (bert-base-uncased).
+    """Configuration of a BERT. Field names and defaults are those of the published config.json (bert-base-uncased).
 
     Raises: ConfigError naming the key and value for anything that cannot be built.
     """
@@ -249,7 +254,7 @@ class BertConfig(PretrainedConfig):
 
 
 def default_labels(count: int) -> dict[int, str]:
-    """LABEL_0, LABEL_1, …: the names used where nobody gave better ones."""
+    """LABEL_0, LABEL_1, …: the default names."""
     return {i: f"LABEL_{i}" for i in range(count)}
 
 

@@ -1,7 +1,7 @@
 """DistilBERT and its heads: BERT with half the layers and without segments or a pooler. Sanh et al., arXiv 1910.01108.
 
-Its layers compute what BERT's do (but for dropout, which they have once), under names of their own. Every head is called like BERT's,
-with padded arrays or with PackedTokens, but without token_type_ids; those that PackedTokens carry are not looked at.
+Its layers compute what BERT's do under other names, but without dropout on the output of the attention block. Every head takes BERT's
+inputs, padded arrays or PackedTokens, except token_type_ids; those of PackedTokens are ignored.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from minigrad.models.blocks import (
     attention_weights,
     feed_forward,
     in_one,
-    lay_side_by_side,
+    joint_linear,
+    make_adjacent,
     run_layers,
-    side_by_side,
 )
-from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
-from minigrad.models.embeddings import Read, check_length, embeddings
+from minigrad.models.embeddings import Lookup, check_length, embed
+from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module, init
@@ -37,7 +37,7 @@ from minigrad.tensor import Tensor, TensorLike
 
 @dataclass
 class DistilBertConfig(PretrainedConfig):
-    """The shape of a DistilBERT. Fields have BERT's names, config.json has DistilBERT's; defaults are those of distilbert-base-uncased.
+    """Configuration of a DistilBERT. Fields have BERT's names, config.json DistilBERT's; defaults are those of distilbert-base-uncased.
 
     Raises: ConfigError naming the key and value for anything that cannot be built.
     """
@@ -52,8 +52,8 @@ class DistilBertConfig(PretrainedConfig):
         "hidden_dropout_prob": "dropout",
         "attention_probs_dropout_prob": "attention_dropout",
     }
-    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
-        **{key: shown for key, shown in PretrainedConfig.shown_by.items() if key != "type_vocab_size"},
+    size_tensors: ClassVar[Mapping[str, tuple[str, int]]] = {
+        **{key: tensor for key, tensor in PretrainedConfig.size_tensors.items() if key != "type_vocab_size"},
         "intermediate_size": ("transformer.layer.0.ffn.lin1.weight", 0),
     }
 
@@ -71,7 +71,7 @@ class DistilBertConfig(PretrainedConfig):
         self._check_number("seq_classif_dropout", 0.0, 1.0)
 
     def encoder_size(self) -> int:
-        return super().encoder_size() - self.hidden_size  # its one segment has no vector
+        return super().encoder_size() - self.hidden_size  # no segment embeddings
 
 
 class DistilBertEmbeddings(Module):
@@ -86,39 +86,39 @@ class DistilBertEmbeddings(Module):
         self.pad_token_id = config.pad_token_id
 
     def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
-        """Shapes: → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
+        """Shapes: → (rows, hidden); words (rows, hidden) replace the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
-        return embeddings(
+        return embed(
             words,
             tokens.packing,
             self.LayerNorm,
             self.dropout,
-            Read("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
-            Read("positions", tokens.positions, self.position_embeddings),
+            Lookup("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
+            Lookup("positions", tokens.positions, self.position_embeddings),
         )
 
 
 class DistilBertAttention(Module):
-    """Multi-head attention up to `out_lin`, which the layer applies; `queries`, if given, are the only rows whose result is wanted."""
+    """Multi-head attention up to `out_lin`, which the layer applies. query_rows, queries: as in `blocks.SelfAttention`."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
         self.heads = config.num_attention_heads
         self.q_lin, self.k_lin, self.v_lin, self.out_lin = (Linear(h, h, std=std) for _ in range(4))
-        lay_side_by_side(self.q_lin, self.k_lin, self.v_lin)
+        make_adjacent(self.q_lin, self.k_lin, self.v_lin)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, x: Tensor, packing: Packing, asking: Tensor | None = None, queries: Packing | None = None) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, query_rows: Tensor | None = None, queries: Packing | None = None) -> Tensor:
         draw = self.dropout.draw(queries or packing, self.heads, packing)
-        if asking is None:
-            qkv = side_by_side(x, self.q_lin, self.k_lin, self.v_lin)
+        if query_rows is None:
+            qkv = joint_linear(x, self.q_lin, self.k_lin, self.v_lin)
             return F.attention(None, qkv, packing=packing, heads=self.heads, draw=draw)
-        kv = side_by_side(x, self.k_lin, self.v_lin)
-        return F.attention(self.q_lin(asking), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
+        kv = joint_linear(x, self.k_lin, self.v_lin)
+        return F.attention(self.q_lin(query_rows), kv, packing=packing, queries=queries, heads=self.heads, draw=draw)
 
 
 class DistilBertFeedForward(Module):
-    """The two linear layers of a layer's second half, held under the published names; the layer calls them."""
+    """The two linear layers of the feed-forward block under their published names; the layer calls them."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         h, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
@@ -147,8 +147,8 @@ class DistilBertLayer(Module):
     def _attended(self, x: Tensor, packing: Packing, first_only: bool) -> Tensor:
         inner, dense, norm, queries = self.attention, self.attention.out_lin, self.sa_layer_norm, packing.first if first_only else packing
         if in_one(F.attention_block, x, (inner, DistilBertAttention)):
-            draws, asking = (inner.dropout.draw(queries, inner.heads, packing), None), (inner.q_lin, inner.k_lin, inner.v_lin)
-            return attention_block(x, packing, asking, dense, norm, draws, first_only=first_only, heads=inner.heads)
+            draws, qkv = (inner.dropout.draw(queries, inner.heads, packing), None), (inner.q_lin, inner.k_lin, inner.v_lin)
+            return attention_block(x, packing, qkv, dense, norm, draws, first_only=first_only, heads=inner.heads)
         if first_only:
             first = F.take_rows(x, packing.first_rows)
             x, mixed = first, inner(x, packing, first, queries)
@@ -157,7 +157,7 @@ class DistilBertLayer(Module):
         return F.dense_add_norm(mixed, dense.weight, dense.bias, x, norm.weight, norm.bias, draw=None, eps=norm.eps)
 
     def weights(self, x: Tensor, packing: Packing) -> tuple[Tensor, ...]:
-        """How much each row attends to each of its sequence, before dropout. Shapes: per sequence (heads, n, n)."""
+        """The attention weights before dropout. Shapes: per sequence (heads, n, n)."""
         return attention_weights(self.attention.q_lin(x), self.attention.k_lin(x), packing, self.attention.heads)
 
 
@@ -173,7 +173,7 @@ class DistilBertTransformer(Module):
 
 
 class DistilBertPretrained(PretrainedModel):
-    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+    """Base of the family's models: the attribute that holds the encoder, the prefix of names in files, and the configuration's class."""
 
     base_prefix = "distilbert"
     family = "distilbert"
@@ -194,8 +194,8 @@ class DistilBertModel(DistilBertPretrained):
         self.transformer = DistilBertTransformer(config)
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, **extras: Unpack[Extras]) -> EncoderOutput:
-        found = self.encode(input_ids, attention_mask, **extras)
-        return EncoderOutput(found.returned(found.rows), None, found.hidden_states, found.attentions)
+        encoded = self.encode(input_ids, attention_mask, **extras)
+        return EncoderOutput(encoded.repadded(encoded.rows), None, encoded.hidden_states, encoded.attentions)
 
     def encode(
         self,
@@ -204,20 +204,20 @@ class DistilBertModel(DistilBertPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        **asked: Unpack[Asked],
+        **options: Unpack[OutputOptions],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: see `encoded`."""
-        if not self._knows_paths:  # called past __call__
-            self._name()
+        """The encoder's rows, for a head. first_only: see `run_encoder`."""
+        if not self._has_paths:  # called without __call__
+            self._set_paths()
         tokens, words = as_tokens(input_ids, attention_mask, None, inputs_embeds, self.config.pad_token_id)
-        return encoded(self.config, self.transformer, self.embeddings(tokens, words), tokens, first_only, **asked)
+        return run_encoder(self.config, self.transformer, self.embeddings(tokens, words), tokens, first_only, **options)
 
 
 # ---------------------------------------------------------------- heads on tokens
 class DistilBertForMaskedLM(DistilBertPretrained):
-    """DistilBERT with a score for every token of the vocabulary at every place.
+    """DistilBERT with a score for every token of the vocabulary at every position.
 
-    The decoder is the table of word embeddings, unless the configuration unties them. labels, num_items_in_batch, labelled_only, rows,
+    The decoder shares the table of word embeddings, unless the configuration unties them. labels, num_items_in_batch, labelled_only, rows,
     Shapes: as BertForMaskedLM. Raises: as DistilBertModel; see `token_labels`.
     """
 
@@ -242,8 +242,8 @@ class DistilBertForMaskedLM(DistilBertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return heads.word_output(found, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
+        encoded = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return heads.word_output(encoded, self._scores, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
     def _scores(self, x: Tensor) -> Tensor:
         x = activated(x, self.vocab_transform, self.config.hidden_act)
@@ -271,14 +271,14 @@ class DistilBertForTokenClassification(DistilBertPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        encoded = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return heads.token_output(encoded, self.classifier(self.dropout(encoded.rows, encoded.tokens.packing)), labels, num_items_in_batch)
 
 
 class DistilBertForQuestionAnswering(DistilBertPretrained):
     """DistilBERT with two scores for every token: that the answer starts there, and that it ends there.
 
-    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as DistilBertModel.
+    start_positions, end_positions: (batch,), token positions in the sequence; see `span_loss`. Raises: as DistilBertModel.
     """
 
     def __init__(self, config: DistilBertConfig) -> None:
@@ -295,13 +295,15 @@ class DistilBertForQuestionAnswering(DistilBertPretrained):
         end_positions: Any = None,
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
-        found = self.distilbert.encode(input_ids, attention_mask, **extras)
-        return heads.span_output(found, self.qa_outputs(self.dropout(found.rows, found.tokens.packing)), start_positions, end_positions)
+        encoded = self.distilbert.encode(input_ids, attention_mask, **extras)
+        return heads.span_output(
+            encoded, self.qa_outputs(self.dropout(encoded.rows, encoded.tokens.packing)), start_positions, end_positions
+        )
 
 
 # ---------------------------------------------------------------- the head on whole sequences
 class DistilBertForSequenceClassification(DistilBertPretrained):
-    """DistilBERT with a classifier of two layers on the first token; with one label a regression (mean squared error).
+    """DistilBERT with a two-layer classifier on the first token; with one label a regression (mean squared error).
 
     labels: as BertForSequenceClassification. Raises: as DistilBertModel; see `sequence_loss`.
     """
@@ -315,6 +317,6 @@ class DistilBertForSequenceClassification(DistilBertPretrained):
         self.dropout = Dropout(config.seq_classif_dropout)
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **extras: Unpack[Extras]) -> LogitsOutput:
-        found = self.distilbert.encode(input_ids, attention_mask, first_only=True, **extras)
-        x = self.dropout(F.relu(self.pre_classifier(found.first)), found.tokens.packing.first)
-        return heads.sequence_output(self.config, found, self.classifier(x), labels)
+        encoded = self.distilbert.encode(input_ids, attention_mask, first_only=True, **extras)
+        x = self.dropout(F.relu(self.pre_classifier(encoded.first)), encoded.tokens.packing.first)
+        return heads.sequence_output(self.config, encoded, self.classifier(x), labels)

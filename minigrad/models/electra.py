@@ -1,7 +1,7 @@
 """ELECTRA's discriminator and its heads: BERT, trained to tell which tokens were replaced. Clark et al., arXiv 2003.10555.
 
-Its embeddings may be narrower than its layers, it has no pooler, and its heads are its own. Every head is called like BERT's, with padded
-arrays or with PackedTokens.
+Its embeddings may be narrower than its layers, it has no pooler, and its heads differ from BERT's. Every head takes BERT's inputs, padded
+arrays or PackedTokens.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Unpack
 from minigrad import functional as F
 from minigrad.models import heads
 from minigrad.models.blocks import Encoder, activated
-from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
-from minigrad.models.config import WORDS, PretrainedConfig
+from minigrad.models.config import WORD_EMBEDDINGS, PretrainedConfig
 from minigrad.models.embeddings import Embeddings
+from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.losses import IGNORED, checked_count, token_labels
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
@@ -26,20 +26,20 @@ from minigrad.tensor import Tensor, TensorLike
 
 @dataclass
 class ElectraConfig(PretrainedConfig):
-    """The shape of an ELECTRA. Field names and defaults are those of the published config.json (electra-small-discriminator).
+    """Configuration of an ELECTRA. Field names and defaults are those of the published config.json (electra-small-discriminator).
 
     Raises: ConfigError naming the key and value for anything that cannot be built.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("electra",)
-    shown_by: ClassVar[Mapping[str, tuple[str, int]]] = {
-        **PretrainedConfig.shown_by,
-        "embedding_size": (WORDS, 1),
+    size_tensors: ClassVar[Mapping[str, tuple[str, int]]] = {
+        **PretrainedConfig.size_tensors,
+        "embedding_size": (WORD_EMBEDDINGS, 1),
         "hidden_size": ("encoder.layer.0.intermediate.dense.weight", 1),
     }
 
     embedding_size: int = 128
-    """The width of the embeddings; a linear layer makes it `hidden_size` where they differ."""
+    """The width of the embeddings; a linear layer projects them to `hidden_size` if that differs."""
     hidden_size: int = 256
     num_attention_heads: int = 4
     intermediate_size: int = 1024
@@ -56,7 +56,7 @@ class ElectraConfig(PretrainedConfig):
 
 
 class ElectraPretrained(PretrainedModel):
-    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+    """Base of the family's models: the attribute that holds the encoder, the prefix of names in files, and the configuration's class."""
 
     base_prefix = "electra"
     family = "electra"
@@ -81,8 +81,8 @@ class ElectraModel(ElectraPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **extras: Unpack[Extras]
     ) -> EncoderOutput:
-        found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return EncoderOutput(found.returned(found.rows), None, found.hidden_states, found.attentions)
+        encoded = self.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return EncoderOutput(encoded.repadded(encoded.rows), None, encoded.hidden_states, encoded.attentions)
 
     def encode(
         self,
@@ -92,16 +92,16 @@ class ElectraModel(ElectraPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        **asked: Unpack[Asked],
+        **options: Unpack[OutputOptions],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: see `encoded`."""
-        if not self._knows_paths:  # called past __call__
-            self._name()
+        """The encoder's rows, for a head. first_only: see `run_encoder`."""
+        if not self._has_paths:  # called without __call__
+            self._set_paths()
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, self.config.pad_token_id)
         x = self.embeddings(tokens, words)
         if self.embeddings_project is not None:
             x = self.embeddings_project(x)
-        return encoded(self.config, self.encoder, x, tokens, first_only, **asked)
+        return run_encoder(self.config, self.encoder, x, tokens, first_only, **options)
 
 
 # ---------------------------------------------------------------- heads on tokens
@@ -120,9 +120,9 @@ class ElectraDiscriminatorPredictions(Module):
 class ElectraForPreTraining(ElectraPretrained):
     """ELECTRA with a score for every token: that it was replaced by another one.
 
-    labels: (batch, longest) or (rows,), 1 where a token was replaced, 0 where it was not, -100 where it is not asked for; what stands at
-    padding is not looked at. The loss is the mean binary cross-entropy; num_items_in_batch: how many labels the whole step has, if this
-    batch is part of one. Shapes: logits (batch, longest), packed (rows,).
+    labels: (batch, longest) or (rows,), 1 where a token was replaced, 0 where it was not, -100 to be ignored, as are those at padding.
+    The loss is the mean binary cross-entropy; num_items_in_batch: the number of labels in the whole step, if this is a micro-batch.
+    Shapes: logits (batch, longest), packed (rows,).
     Raises: as ElectraModel; ShapeError, DTypeError, IndexRangeError for labels that do not fit.
     """
 
@@ -141,10 +141,10 @@ class ElectraForPreTraining(ElectraPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
-        logits = self.discriminator_predictions(found.rows)
-        loss = None if labels is None else _replaced_loss(logits, labels, found.tokens, num_items_in_batch)
-        return LogitsOutput(found.returned(logits)[..., 0], loss, found.hidden_states, found.attentions)
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        logits = self.discriminator_predictions(encoded.rows)
+        loss = None if labels is None else _replaced_loss(logits, labels, encoded.tokens, num_items_in_batch)
+        return LogitsOutput(encoded.repadded(logits)[..., 0], loss, encoded.hidden_states, encoded.attentions)
 
 
 def _replaced_loss(logits: Tensor, labels: Any, tokens: PackedTokens, num_items_in_batch: float | None) -> Tensor:
@@ -157,9 +157,9 @@ def _replaced_loss(logits: Tensor, labels: Any, tokens: PackedTokens, num_items_
         given = kept.reshape(given.shape)
     ids = token_labels(given, tokens, 2)
     rows = (ids != IGNORED).nonzero()[0]
-    asked, wanted = F.take_rows(logits, rows), Tensor(ids[rows, None], dtype=logits.dtype, device=logits.device)
+    scores, wanted = F.take_rows(logits, rows), Tensor(ids[rows, None], dtype=logits.dtype, device=logits.device)
     count = checked_count(num_items_in_batch)
-    return F.bce_with_logits(asked, wanted) if count is None else F.bce_with_logits(asked, wanted, reduction="sum") / count
+    return F.bce_with_logits(scores, wanted) if count is None else F.bce_with_logits(scores, wanted, reduction="sum") / count
 
 
 class ElectraForTokenClassification(ElectraPretrained):
@@ -184,14 +184,14 @@ class ElectraForTokenClassification(ElectraPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.token_output(encoded, self.classifier(self.dropout(encoded.rows, encoded.tokens.packing)), labels, num_items_in_batch)
 
 
 class ElectraForQuestionAnswering(ElectraPretrained):
     """ELECTRA with two scores for every token: that the answer starts there, and that it ends there.
 
-    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as ElectraModel.
+    start_positions, end_positions: (batch,), token positions in the sequence; see `span_loss`. Raises: as ElectraModel.
     """
 
     def __init__(self, config: ElectraConfig) -> None:
@@ -208,13 +208,13 @@ class ElectraForQuestionAnswering(ElectraPretrained):
         end_positions: Any = None,
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
-        found = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.span_output(encoded, self.qa_outputs(encoded.rows), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- the head on whole sequences
 class ElectraForSequenceClassification(ElectraPretrained):
-    """ELECTRA with a classifier of two layers on the first token; with one label a regression (mean squared error).
+    """ELECTRA with a two-layer classifier on the first token; with one label a regression (mean squared error).
 
     labels: as BertForSequenceClassification. Raises: as ElectraModel; see `sequence_loss`.
     """
@@ -227,5 +227,5 @@ class ElectraForSequenceClassification(ElectraPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
-        found = self.electra.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return heads.sequence_output(self.config, found, self.classifier(found), labels)
+        encoded = self.electra.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        return heads.sequence_output(self.config, encoded, self.classifier(encoded), labels)

@@ -1,4 +1,4 @@
-"""The start of the encoders: rows of tables for words, places and segments, added up, normalised and dropped from."""
+"""Input embeddings of the encoders: word, position and segment embeddings, summed, normalised and with dropout."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from minigrad.packing import IntArray, PackedTokens, Packing
 from minigrad.tensor import Tensor
 
 
-class Read(NamedTuple):
-    """Rows of a table to be read by number. Shapes: ids (rows,).
+class Lookup(NamedTuple):
+    """A look-up of ids in an embedding table. Shapes: ids (rows,).
 
-    The row `untrained` receives no gradient: that of [PAD], as in the published models. A first token may be padding and yet be read by a
-    pooled head.
+    The row `untrained` receives no gradient: that of [PAD], as in the published models. [PAD] does occur: a first token may be padding
+    and still be read by a pooled head.
     """
 
     name: str
-    """What errors call the ids."""
+    """Name of the ids in error messages."""
     ids: IntArray
     table: Embedding
     untrained: int | None = None
 
     def check(self) -> None:
-        """Ids on a GPU were checked before they were put there, and nobody changes them before the way back.
+        """Check ids on the CPU. Those on a GPU were checked before the transfer, and do not change until the backward pass.
 
-        Raises: IndexRangeError for a number that the table does not have.
+        Raises: IndexRangeError for an id without a row in the table.
         """
         ids, rows = self.ids, self.table.weight.shape[0]
         if device_of(ids) == "cpu" and (int(ids.min()) < 0 or int(ids.max()) >= rows):
@@ -38,10 +38,10 @@ class Read(NamedTuple):
             raise IndexRangeError(f"{self.name} holds {bad}, this model knows 0..{rows - 1}: was it encoded with this model's tokenizer?")
 
 
-def embedded(read: Read) -> Tensor:
-    """The rows that `read` takes from its table. Shapes: → (rows, width). Raises: as `Read.check`."""
-    read.check()
-    _, ids, table, untrained = read
+def look_up(lookup: Lookup) -> Tensor:
+    """The rows of one look-up. Shapes: → (rows, width). Raises: as `Lookup.check`."""
+    lookup.check()
+    _, ids, table, untrained = lookup
     if device_of(ids) != "cpu":
         placed = Tensor.wrap(ids)
         return table(placed) if untrained is None else F.embedding(placed, table.weight, untrained)
@@ -51,41 +51,41 @@ def embedded(read: Read) -> Tensor:
     return F.where(Tensor(left[:, None], device=found.device), found.detach(), found)
 
 
-def embeddings(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout: Dropout, *reads: Read) -> Tensor:
-    """dropout(norm(the sum of what is read)). `words`, if given, take the place of what is read first.
+def embed(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout: Dropout, *lookups: Lookup) -> Tensor:
+    """dropout(norm(sum of the look-ups)). `words`, if given, replace the first look-up.
 
-    Shapes: words (rows, width) → the same. Raises: as `Read.check`; ShapeError for words of another shape.
+    Shapes: words (rows, width) → the same. Raises: as `Lookup.check`; ShapeError for words of another shape.
     """
-    parts = (norm, LayerNorm), (dropout, Dropout), *((read.table, Embedding) for read in reads)
-    # The norm stands for the device, because the whole array of a table cannot be looked at without paying what an optimizer owes it.
+    parts = (norm, LayerNorm), (dropout, Dropout), *((lookup.table, Embedding) for lookup in lookups)
+    # The device is taken from the norm, because accessing a table's array would apply the updates that an optimizer deferred.
     if words is None and isinstance(norm, LayerNorm) and in_one(F.embed_norm, norm.weight, *parts):
-        for read in reads:
-            read.check()
-        tables, device = [read.table.weight for read in reads], norm.weight.device
-        untrained = tuple(read.table.padding_idx if read.untrained is None else read.untrained for read in reads)
-        ids, draw = [Tensor.wrap(to_device(read.ids, device)) for read in reads], dropout.draw(packing, norm.weight.shape[0])
+        for lookup in lookups:
+            lookup.check()
+        tables, device = [lookup.table.weight for lookup in lookups], norm.weight.device
+        untrained = tuple(lookup.table.padding_idx if lookup.untrained is None else lookup.untrained for lookup in lookups)
+        ids, draw = [Tensor.wrap(to_device(lookup.ids, device)) for lookup in lookups], dropout.draw(packing, norm.weight.shape[0])
         return F.embed_norm(norm.weight, norm.bias, *tables, *ids, untrained=untrained, draw=draw, eps=norm.eps)
-    x = embedded(reads[0]) if words is None else _in_place_of(reads[0], words)
-    for read in reads[1:]:
-        x = x + embedded(read)
+    x = look_up(lookups[0]) if words is None else _checked_words(lookups[0], words)
+    for lookup in lookups[1:]:
+        x = x + look_up(lookup)
     return dropout(norm(x), packing)  # type: ignore[no-any-return]
 
 
-def _in_place_of(read: Read, words: Tensor) -> Tensor:
-    """The caller's rows, checked. NumPy's float64 would make all that follows float64."""
-    wanted = (len(read.ids), read.table.weight.shape[1])
+def _checked_words(lookup: Lookup, words: Tensor) -> Tensor:
+    """The caller's rows, checked and in the table's dtype: NumPy's float64 would make everything after it float64."""
+    wanted = (len(lookup.ids), lookup.table.weight.shape[1])
     if words.shape != wanted:
         raise ShapeError(f"inputs_embeds holds rows of shape {words.shape}, these tokens and this model need {wanted}")
-    return words.astype(read.table.weight.dtype)
+    return words.astype(lookup.table.weight.dtype)
 
 
 def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, first: int = 0) -> None:
-    """Refuse sequences that a table of positions is too short for. positions: of each row; first: of a sequence's first token.
+    """Refuse sequences that are longer than the table of positions. first: the position of a sequence's first token.
 
     Raises: ShapeError naming the sequence, with the code too-long.
     """
     longest = table.weight.shape[0] - first
-    if device_of(positions) != "cpu":  # as in `Read.check`
+    if device_of(positions) != "cpu":  # as in `Lookup.check`
         return
     if int(positions.max()) - first >= longest:
         row = int((tokens.packing.offsets <= positions.argmax()).sum()) - 1
@@ -96,7 +96,7 @@ def check_length(tokens: PackedTokens, positions: IntArray, table: Embedding, fi
 
 
 class Embeddings(Module):
-    """Word + position + segment embeddings, normalised. `width`: of the vectors, if it is not the encoder's."""
+    """Word + position + segment embeddings, normalised. `width`: of the vectors, if it differs from the encoder's."""
 
     def __init__(self, config: PretrainedConfig, width: int | None = None) -> None:
         width, std = width or config.hidden_size, config.initializer_range
@@ -108,14 +108,14 @@ class Embeddings(Module):
         self.pad_token_id = config.pad_token_id
 
     def forward(self, tokens: PackedTokens, words: Tensor | None = None) -> Tensor:
-        """Shapes: → (rows, width); words (rows, width) take the place of the word embeddings."""
+        """Shapes: → (rows, width); words (rows, width) replace the word embeddings."""
         check_length(tokens, tokens.positions, self.position_embeddings)
-        return embeddings(
+        return embed(
             words,
             tokens.packing,
             self.LayerNorm,
             self.dropout,
-            Read("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
-            Read("positions", tokens.positions, self.position_embeddings),
-            Read("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
+            Lookup("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
+            Lookup("positions", tokens.positions, self.position_embeddings),
+            Lookup("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
         )

@@ -1,4 +1,4 @@
-"""What the heads of the families have in common: their shared parts, and the way from scores and labels to the output."""
+"""What the families' heads share: modules, and functions that turn scores and labels into outputs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from minigrad import functional as F
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.models.blocks import activated
-from minigrad.models.border import Encoded
 from minigrad.models.config import PretrainedConfig
-from minigrad.models.losses import IGNORED, next_token_labels, sequence_loss, span_loss, token_labels, token_loss
+from minigrad.models.encoding import Encoded
+from minigrad.models.losses import IGNORED, sequence_loss, span_loss, token_labels, token_loss
 from minigrad.models.outputs import LogitsOutput, QuestionAnsweringOutput
 from minigrad.nn import Dropout, Linear, Module, init
 from minigrad.packing import IntArray, PackedTokens, host_array
@@ -20,7 +20,7 @@ from minigrad.tensor import Tensor, TensorLike
 
 # ---------------------------------------------------------------- parts
 class Decoder(Module):
-    """x Wᵀ + b with parameters that have another name elsewhere. Shapes: (rows, hidden) → (rows, vocabulary)."""
+    """x Wᵀ + b with parameters that may be shared with other modules. Shapes: (rows, hidden) → (rows, vocabulary)."""
 
     def __init__(self, weight: Parameter, bias: Parameter) -> None:
         self.weight, self.bias = weight, bias
@@ -30,10 +30,10 @@ class Decoder(Module):
 
 
 class WordScores(Module):
-    """Base of the heads that score every token of the vocabulary: the decoder is the table of word embeddings, unless the configuration
-    unties them.
+    """Base of the heads that score every token of the vocabulary: the decoder shares the table of word embeddings, unless the
+    configuration unties them.
 
-    The bias is one parameter with two published names, saved under the one that others read: the decoder's, if that is untied.
+    The bias is one parameter with two published names, saved under the one that other libraries read: the decoder's, if that is untied.
     """
 
     def __init__(self, config: PretrainedConfig, table: Parameter) -> None:
@@ -52,36 +52,34 @@ class ClassificationHead(Module):
         h, std = config.hidden_size, config.initializer_range
         self.dropout = Dropout(config.head_dropout_prob)
         self.dense = Linear(h, h, std=std)
-        self.out_dropout = Dropout(config.head_dropout_prob)  # not the one above, so that it drops other units
+        self.out_dropout = Dropout(config.head_dropout_prob)  # a second one, so that it drops other units
         self.out_proj = Linear(h, config.num_labels, std=std)
         self.hidden_act = hidden_act
 
-    def forward(self, found: Encoded) -> Tensor:
-        packing = found.tokens.packing.first
-        x = activated(self.dropout(found.first, packing), self.dense, self.hidden_act)
+    def forward(self, encoded: Encoded) -> Tensor:
+        packing = encoded.tokens.packing.first
+        x = activated(self.dropout(encoded.first, packing), self.dense, self.hidden_act)
         return self.out_proj(self.out_dropout(x, packing))  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- heads on tokens
-def token_output(found: Encoded, logits: Tensor, labels: Any, num_items_in_batch: float | None) -> LogitsOutput:
-    """Of a head on tokens. labels: as the caller brought them. Shapes: logits (rows, classes). Raises: as `token_labels`."""
-    ids = None if labels is None else token_labels(labels, found.tokens, logits.shape[1])
-    return _token_output(found, logits, ids, num_items_in_batch)
+def token_output(
+    encoded: Encoded,
+    logits: Tensor,
+    labels: Any,
+    num_items_in_batch: float | None,
+    row_labels: Callable[[Any, PackedTokens, int], IntArray] = token_labels,
+) -> LogitsOutput:
+    """Output of a head on tokens. labels: as passed by the caller; row_labels: `next_token_labels` for a head that predicts what follows.
 
-
-def next_token_output(found: Encoded, logits: Tensor, labels: Any, num_items_in_batch: float | None) -> LogitsOutput:
-    """Of a head whose tokens predict the label of the one that follows. Otherwise as `token_output`."""
-    ids = None if labels is None else next_token_labels(labels, found.tokens, logits.shape[1])
-    return _token_output(found, logits, ids, num_items_in_batch)
-
-
-def _token_output(found: Encoded, logits: Tensor, ids: IntArray | None, num_items_in_batch: float | None) -> LogitsOutput:
-    loss = None if ids is None else token_loss(logits, ids, num_items_in_batch)
-    return LogitsOutput(found.returned(logits), loss, found.hidden_states, found.attentions)
+    Shapes: logits (rows, classes). Raises: as `token_labels`.
+    """
+    loss = None if labels is None else token_loss(logits, row_labels(labels, encoded.tokens, logits.shape[1]), num_items_in_batch)
+    return LogitsOutput(encoded.repadded(logits), loss, encoded.hidden_states, encoded.attentions)
 
 
 def word_output(
-    found: Encoded,
+    encoded: Encoded,
     head: Callable[[Tensor], Tensor],
     labels: Any,
     vocab_size: int,
@@ -89,51 +87,51 @@ def word_output(
     labelled_only: bool,
     rows: Any,
 ) -> LogitsOutput:
-    """Of a head that scores every token of the vocabulary; with labelled_only or rows, computed and returned for those tokens alone.
+    """Output of a head that scores every token of the vocabulary; with labelled_only or rows, only of those tokens.
 
-    Raises: as `token_labels`; ArgumentError for labelled_only without labels, and rows with them; as `take_rows`.
+    Raises: as `token_labels`; ArgumentError for labelled_only without labels, and rows with labels; as `take_rows`.
     """
     if rows is not None:
         if labels is not None or labelled_only:
             raise ArgumentError("rows asks for logits alone: pass no labels beside them")
-        return LogitsOutput(head(F.take_rows(found.rows, rows)), None, found.hidden_states, found.attentions)
+        return LogitsOutput(head(F.take_rows(encoded.rows, rows)), None, encoded.hidden_states, encoded.attentions)
     if not labelled_only:
-        return token_output(found, head(found.rows), labels, num_items_in_batch)
+        return token_output(encoded, head(encoded.rows), labels, num_items_in_batch)
     if labels is None:
         raise ArgumentError("labelled_only=True needs labels")
-    ids = token_labels(labels, found.tokens, vocab_size)
+    ids = token_labels(labels, encoded.tokens, vocab_size)
     labelled = (ids != IGNORED).nonzero()[0]
-    logits = head(F.take_rows(found.rows, labelled))
-    return LogitsOutput(logits, token_loss(logits, ids[labelled], num_items_in_batch), found.hidden_states, found.attentions)
+    logits = head(F.take_rows(encoded.rows, labelled))
+    return LogitsOutput(logits, token_loss(logits, ids[labelled], num_items_in_batch), encoded.hidden_states, encoded.attentions)
 
 
-def span_output(found: Encoded, logits: Tensor, start_positions: Any, end_positions: Any) -> QuestionAnsweringOutput:
-    """Of a head that scores where an answer starts and ends. Shapes: logits (rows, 2). Raises: as `span_loss`."""
+def span_output(encoded: Encoded, logits: Tensor, start_positions: Any, end_positions: Any) -> QuestionAnsweringOutput:
+    """Output of a head that scores where an answer starts and ends. Shapes: logits (rows, 2). Raises: as `span_loss`."""
     loss = None
     if start_positions is not None or end_positions is not None:
-        loss = span_loss(logits[:, 0], logits[:, 1], start_positions, end_positions, found.tokens)
-    both = found.returned(logits)
-    return QuestionAnsweringOutput(both[..., 0], both[..., 1], loss, found.hidden_states, found.attentions)
+        loss = span_loss(logits[:, 0], logits[:, 1], start_positions, end_positions, encoded.tokens)
+    both = encoded.repadded(logits)
+    return QuestionAnsweringOutput(both[..., 0], both[..., 1], loss, encoded.hidden_states, encoded.attentions)
 
 
 # ---------------------------------------------------------------- heads on whole sequences
-def sequence_output(config: PretrainedConfig, found: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
-    """Of a head whose task the configuration names. Shapes: logits (batch, labels). Raises: as `sequence_loss`."""
+def sequence_output(config: PretrainedConfig, encoded: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
+    """Output of a head with the configuration's `problem_type`. Shapes: logits (batch, labels). Raises: as `sequence_loss`."""
     loss = None if labels is None else sequence_loss(config, logits, labels)
-    return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+    return LogitsOutput(logits, loss, encoded.hidden_states, encoded.attentions)
 
 
-def class_output(found: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
-    """Of a head that picks one of several classes. Shapes: logits (batch, classes), labels (batch,). Raises: as `cross_entropy`."""
+def class_output(encoded: Encoded, logits: Tensor, labels: TensorLike | None) -> LogitsOutput:
+    """Output of a head that picks one class. Shapes: logits (batch, classes), labels (batch,). Raises: as `cross_entropy`."""
     loss = None if labels is None else F.cross_entropy(logits, labels)
-    return LogitsOutput(logits, loss, found.hidden_states, found.attentions)
+    return LogitsOutput(logits, loss, encoded.hidden_states, encoded.attentions)
 
 
 class Choices(NamedTuple):
-    """What a model for multiple choice was called with, the choices of all examples in turn."""
+    """Inputs of a multiple-choice model: the choices of all examples as consecutive sequences."""
 
     number: int
-    """How many an example has."""
+    """Choices per example."""
     input_ids: Any
     attention_mask: Any
     token_type_ids: Any
@@ -141,10 +139,10 @@ class Choices(NamedTuple):
 
 
 def flat_choices(input_ids: Any, attention_mask: Any, token_type_ids: Any, inputs_embeds: Any, number: int | None) -> Choices:
-    """Padded arrays without their axis of choices; PackedTokens as they are, of which `number` must say how they divide.
+    """Flatten the axis of choices of padded arrays; PackedTokens are kept as they are and need `number`, the choices per example.
 
     Shapes: (batch, choices, longest) → (batch * choices, longest); inputs_embeds with a further axis (hidden).
-    Raises: ShapeError for arrays without an axis of choices, or sequences that do not divide among the choices.
+    Raises: ShapeError for arrays without an axis of choices, or a number of sequences that `number` does not divide.
     """
     if isinstance(input_ids, PackedTokens):
         count = len(input_ids.packing)
@@ -164,5 +162,5 @@ def flat_choices(input_ids: Any, attention_mask: Any, token_type_ids: Any, input
             raise ShapeError(f"{name} must have shape {wanted} and hold something, got {shape}")
     numbers = {shape[1] for shape in shown.values()}
     if len(numbers) > 1 or number not in (None, *numbers):
-        raise ShapeError(f"the number of choices is said differently: {shown}, num_choices={number!r:.80}")
+        raise ShapeError(f"the numbers of choices differ: {shown}, num_choices={number!r:.80}")
     return Choices(numbers.pop(), *(None if array is None else array.reshape((-1, *array.shape[2:])) for array in given.values()))

@@ -1,7 +1,7 @@
-"""From the tensors of a file to the parameters of a model: what goes where is settled by name and shape before a number is read.
+"""Match the tensors of a file with the parameters of a model, by name and shape, before any weight is read.
 
-Strict in everything but a new head: the parameters of a head (and of the pooler that it reads) may be newly initialised, which is said
-aloud; anything else that is missing, left over or mis-shaped is an error.
+Strict except for a new head: the parameters of a head (and of the pooler that it reads) may be newly initialised, with a warning;
+anything else that is missing, unexpected or of the wrong shape is an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LoadReport:
     ignored: tuple[str, ...] = ()
     """Tensors of the file that this model does not use."""
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Parameters by the names that the file has for them, where those differ."""
+    """The file's name → the parameter's path, where the two differ."""
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {len(self.loaded)} parameters loaded"]
@@ -51,7 +51,7 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: its name there, and the shape that it has (once transposed, if it is) in the model."""
+    """One tensor of a file: its name there, and its shape in the model (after transposition, if `transposed`)."""
 
     name: str
     shape: tuple[int, ...]
@@ -61,7 +61,7 @@ class StoredTensor:
 
 @dataclass
 class Contents:
-    """The tensors of a file under published names without prefix, and those that are no part of any model."""
+    """The tensors of a file by published name without prefix, and the names of those that belong to no model."""
 
     path: Path
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Contents:
 
 
 def contents_of(source: WeightSource, prefix: str) -> Contents:
-    """What a file holds. `prefix`: what its names may begin with, such as "bert".
+    """List the tensors of a file. `prefix`: a first part that its names may have, such as "bert".
 
     Raises: WeightFileError if the file cannot be read.
     """
@@ -90,7 +90,7 @@ def contents_of(source: WeightSource, prefix: str) -> Contents:
 def check_sizes(config: PretrainedConfig, contents: Contents) -> None:
     """Compare a configuration with the tensors of its file, so that nothing is built that the file could not fill.
 
-    Raises: ConfigError naming the key; WeightFileError if a tensor that shows a size is missing.
+    Raises: ConfigError naming the key; WeightFileError if a tensor of `size_tensors` is missing.
     """
     tensors, path = contents.tensors, contents.path
 
@@ -105,24 +105,24 @@ def check_sizes(config: PretrainedConfig, contents: Contents) -> None:
         said = f"{config.published_keys.get(key, key)} = {getattr(config, key)}"
         raise ConfigError(config.source, f"{said}, but {why}", code="config-weights-mismatch")
 
-    layers_show = {key for key, (name, _) in config.shown_by.items() if layer_of(name) is not None}
-    for key, (name, axis) in config.shown_by.items():
-        if key not in layers_show:
+    in_layers = {key for key, (name, _) in config.size_tensors.items() if layer_of(name) is not None}
+    for key, (name, axis) in config.size_tensors.items():
+        if key not in in_layers:
             compare(key, name, axis)
     layers = len({layer for name in tensors if (layer := layer_of(name)) is not None})
     if config.num_hidden_layers > layers:
         refuse("num_hidden_layers", f"{path} holds {layers} layers")
-    for key in sorted(layers_show) if config.num_hidden_layers else ():
-        compare(key, *config.shown_by[key])
+    for key in sorted(in_layers) if config.num_hidden_layers else ():
+        compare(key, *config.size_tensors[key])
     numbers = sum(prod(tensor.shape) for tensor in tensors.values())
-    if max(config.encoder_size(), config.hidden_size**2) > numbers:  # the square is of a pooler, which is built even if the file has none
+    if max(config.encoder_size(), config.hidden_size**2) > numbers:  # the square is a pooler's, which is built even if the file has none
         refuse("hidden_size", f"a model of this shape has more numbers than the {numbers} in {path}")
 
 
 def check_labels(config: PretrainedConfig, contents: Contents, parameters: Mapping[str, Parameter], prefix: str) -> None:
-    """Compare the labels of a configuration with the classifier of its file, so that no trained one is left out by mistake.
+    """Compare the labels of a configuration with the classifier of its file, so that no trained classifier is dropped by mistake.
 
-    One row is no contradiction: multiple choice has one, whatever the labels.
+    One row is always accepted: multiple choice has one, whatever the labels.
     Raises: ConfigError.
     """
     for path, parameter in parameters.items():
@@ -156,8 +156,8 @@ class Plan:
 def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: str, layers: int | None) -> Plan:
     """Match a file with a model by name and shape.
 
-    parameters: by path, shared ones under each of their paths. prefix: of the encoder's paths in the model. layers: leave those from
-    this number on out of the file.
+    parameters: by path, shared ones under each of their paths. prefix: of the encoder's paths in the model. layers: ignore the file's
+    layers from this number on.
     Raises: WeightFileError naming everything that does not fit.
     """
     own: dict[int, str] = {}  # the first path of each parameter, under which the model saves it
@@ -176,7 +176,7 @@ def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: s
             unexpected.append(tensor.name)
     new: list[str] = []
     missing: list[str] = []
-    begun = {name.rpartition(".")[0] for name in contents.tensors}  # a layer of the file that lacks its bias: that is missing, not new
+    begun = {name.rpartition(".")[0] for name in contents.tensors}  # a bias missing from such a layer is an error, not new
     for path in own.values():
         name, shape = without_prefix(path, prefix), parameters[path].shape
         if path not in reads:
@@ -199,7 +199,7 @@ def make_plan(contents: Contents, parameters: Mapping[str, Parameter], prefix: s
 
 
 def read_weights(source: WeightSource, plan: Plan, parameters: Mapping[str, Parameter]) -> None:
-    """Read each planned tensor into its parameter, one after the other and without a second copy of any but TensorFlow's matrices.
+    """Read each planned tensor into its parameter, one at a time and without a second copy, except of TensorFlow's matrices.
 
     Raises: WeightFileError.
     """

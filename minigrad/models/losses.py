@@ -1,7 +1,7 @@
-"""What the heads of any family make of labels: the losses of the published models, over real tokens alone.
+"""Losses of the heads of any family: those of the published models, over real tokens only.
 
-Padding is never computed, so it cannot have a label: where a published model would count a label at padding, or padding's scores among
-the places of an answer, there is an error, or nothing.
+Padding is never computed, so it cannot have a label: where a published model would count a label at padding, there is an error, and
+where it would count padding as a possible answer, that is left out.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from minigrad.tensor import Tensor, TensorLike
 
 
 def sequence_loss(config: PretrainedConfig, logits: Tensor, labels: TensorLike) -> Tensor:
-    """The loss that `problem_type` asks for; if that is unset, the number of labels and the kind of the given ones decide.
+    """The loss that `problem_type` asks for; if that is unset, the configuration's number of labels and the dtype of `labels` decide.
 
-    One label: a regression (mean squared error). Several: classes by number (cross-entropy, -100 ignored), or, for floats of the logits'
-    shape, one yes or no for each (binary cross-entropy). Shapes: logits (batch, labels).
-    Raises: ArgumentError for integer labels where the number of labels alone makes it a regression: classes with one name are more
-    likely a mistake in the data; ShapeError for labels of another shape; IndexRangeError for what is neither class nor yes or no.
+    One label: a regression (mean squared error). Several: class indices (cross-entropy, -100 ignored), or, for floats of the logits'
+    shape, multi-label classification (binary cross-entropy). Shapes: logits (batch, labels).
+    Raises: ArgumentError for integer labels when only the number of labels makes it a regression, since a single class is more likely a
+    mistake in the data; ShapeError for labels of another shape; IndexRangeError for a label that is no class, or outside 0..1.
     """
     given = labels if isinstance(labels, Tensor) else Tensor(labels)
     kind = config.problem_type
@@ -62,7 +62,7 @@ def token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
         raise ShapeError(f"labels have shape {given.shape}, the tokens {wanted}: every token needs one ({IGNORED} to be ignored)")
     wrong = (given != IGNORED) & ((given < 0) | (given >= classes))
     if wrong.any():
-        raise IndexRangeError(f"labels hold {int(given[wrong][0])} at {_place(wrong)}, this head knows 0..{classes - 1} and {IGNORED}")
+        raise IndexRangeError(f"labels hold {int(given[wrong][0])} at {_position(wrong)}, this head knows 0..{classes - 1} and {IGNORED}")
     if tokens.padded_shape is None:
         return given
     real, places = tokens.padded_rows()
@@ -70,8 +70,8 @@ def token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
     left[places] = IGNORED
     if (left != IGNORED).any():
         raise ArgumentError(
-            f"labels hold {int(left[left != IGNORED][0])} at {_place(left.reshape(wanted) != IGNORED)}, where attention_mask says padding: "
-            f"labels of padding must be {IGNORED}"
+            f"labels hold {int(left[left != IGNORED][0])} at {_position(left.reshape(wanted) != IGNORED)}, where attention_mask says "
+            f"padding: labels of padding must be {IGNORED}"
         )
     found = tokens.input_ids * 0 + IGNORED
     found[real] = given.reshape(-1)[places]
@@ -79,12 +79,12 @@ def token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
 
 
 def token_loss(logits: Tensor, ids: IntArray, num_items_in_batch: float | None) -> Tensor:
-    """The mean cross-entropy of labelled tokens, or of those in a part of a step its share of the mean. Shapes: logits (rows, classes)."""
+    """The mean cross-entropy of labelled tokens, or a micro-batch's share of the whole step's mean. Shapes: logits (rows, classes)."""
     return F.cross_entropy(logits, ids, ignore_index=IGNORED, denominator=checked_count(num_items_in_batch))
 
 
 def checked_count(num_items_in_batch: float | None) -> float | None:
-    """How many labels the whole step has. Raises: ArgumentError for what is no such number."""
+    """The number of labels in the whole step, checked. Raises: ArgumentError unless it is a finite number above 0."""
     if num_items_in_batch is None:
         return None
     if not isinstance(num_items_in_batch, Real) or isinstance(num_items_in_batch, bool) or not 0 < num_items_in_batch < inf:
@@ -92,14 +92,14 @@ def checked_count(num_items_in_batch: float | None) -> float | None:
     return float(num_items_in_batch)
 
 
-def _place(where: Any) -> str:
+def _position(where: Any) -> str:
     return "[" + ", ".join(str(int(axis[0])) for axis in where.nonzero()) + "]"
 
 
 def next_token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArray:
-    """What each row is to predict: the label of the token in the next place of its sequence. Nothing where that is padding or the end.
+    """The label that each row is to predict: that of the next token in its sequence; none (-100) before padding or the end.
 
-    A masked first row predicts nothing either: it is padding itself. Shapes, Raises: as `token_labels`.
+    A masked first row, itself padding, predicts none either. Shapes, Raises: as `token_labels`.
     """
     own, packing = token_labels(labels, tokens, classes), tokens.packing
     following = own * 0 + IGNORED
@@ -111,7 +111,7 @@ def next_token_labels(labels: Any, tokens: PackedTokens, classes: int) -> IntArr
 
 
 def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Any, ends: Any, tokens: PackedTokens) -> Tensor:
-    """The mean of two cross-entropies: which of its sequence's tokens an answer starts at, and ends at.
+    """The mean of two cross-entropies over the tokens of each sequence: of where the answer starts, and of where it ends.
 
     A position is that of a token in its sequence (the column of a padded array). Below 0 it counts as 0; one where the sequence has no
     token is ignored. Shapes: start_logits, end_logits (rows,); starts, ends (batch,) or (batch, 1).
@@ -119,10 +119,12 @@ def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Any, ends: Any, 
     """
     if starts is None or ends is None:
         raise ArgumentError("the loss of an answer needs both start_positions and end_positions")
-    return (_place_loss("start_positions", start_logits, starts, tokens) + _place_loss("end_positions", end_logits, ends, tokens)) * 0.5
+    return (
+        _position_loss("start_positions", start_logits, starts, tokens) + _position_loss("end_positions", end_logits, ends, tokens)
+    ) * 0.5
 
 
-def _place_loss(name: str, scores: Tensor, positions: Any, tokens: PackedTokens) -> Tensor:
+def _position_loss(name: str, scores: Tensor, positions: Any, tokens: PackedTokens) -> Tensor:
     given, n = host_array(name, positions), len(tokens.packing)
     if given.shape not in ((n,), (n, 1)):
         raise ShapeError(f"{name} has shape {given.shape}: {n} sequences need one number each")
@@ -131,7 +133,7 @@ def _place_loss(name: str, scores: Tensor, positions: Any, tokens: PackedTokens)
         found = (tokens.positions[a:b] == max(position, 0)).nonzero()[0]
         if len(found):
             answered.append((a, b, int(found[0])))
-    if not answered:  # a loss of NaN with gradient 0, as every cross-entropy without labels
+    if not answered:  # NaN with gradient 0, as every cross-entropy without labels
         return F.cross_entropy(scores.reshape((1, -1)), [IGNORED])
     losses = [F.cross_entropy(scores[a:b].reshape((1, -1)), [place]) for a, b, place in answered]
     return F.stack(losses).mean()

@@ -1,7 +1,7 @@
 """One name for each parameter, however a file spells it.
 
-Nothing is guessed: a spelling is here because published files have it, and only where they have it (a `gamma` outside of a layer
-normalisation is another model's parameter, and stays one).
+Nothing is guessed: a spelling is accepted because published files have it, and only where they have it (a `gamma` outside of a layer
+normalisation is another model's parameter, and keeps its name).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LEGACY = re.compile(r"(^|\.)LayerNorm\.(gamma|beta)$")
 """Layer normalisation in PyTorch files of 2018 and 2019, which kept TensorFlow's words for weight and bias."""
 
 BUFFERS = re.compile(r"(^|\.)embeddings\.(position_ids|token_type_ids)$")
-"""Counters that older files hold and nobody reads."""
+"""Index buffers in older files that no model needs."""
 
 LAYER = re.compile(r"(^|\.)(?:encoder|transformer)\.layer\.(\d+)\.", re.ASCII)
 
@@ -26,8 +26,8 @@ HEADS = frozenset(
         "discriminator_predictions", "generator_predictions", "generator_lm_head",  # ELECTRA
     }
 )  # fmt: skip
-"""What a parameter's name begins with (after the prefix) if it belongs to a head: left out of a file when the model has another head,
-initialised when the file has none."""
+"""First part of the names (after the prefix) of a head's parameters, which are ignored in a file if the model has another head, and newly
+initialised if the file lacks them."""
 
 VOCABULARY = frozenset(
     {
@@ -37,12 +37,12 @@ VOCABULARY = frozenset(
         "vocab_projector.weight", "vocab_projector.bias",
     }
 )  # fmt: skip
-"""Parameters with a row (or number) for each token."""
+"""Parameters with a row (or element) for each token of the vocabulary."""
 
 SIZED_BY_LABELS = frozenset(
     {f"classifier.{name}" for name in ("weight", "bias", "out_proj.weight", "out_proj.bias")}
 )  # fmt: skip
-"""Parameters with a row (or number) for each label: as many as the caller wishes, so those of another number are newly initialised."""
+"""Parameters with a row (or element) for each label. The caller may choose another number of labels; then they are newly initialised."""
 
 
 def without_prefix(name: str, prefix: str) -> str:
@@ -51,7 +51,7 @@ def without_prefix(name: str, prefix: str) -> str:
 
 
 def published(name: str, tensorflow: bool) -> PublishedName | None:
-    """The published PyTorch name of a file's tensor; None if it is no part of any model: a buffer, an optimizer's state.
+    """The published PyTorch name of a file's tensor; None if it belongs to no model: a buffer or an optimizer's state.
 
     An unknown name is returned as it is. `tensorflow`: whether the names of the file are TensorFlow's.
     """
@@ -69,6 +69,6 @@ def is_head(name: str) -> bool:
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the layer that a parameter belongs to, None outside of layers."""
+    """The index of the layer that a parameter belongs to; None outside of layers."""
     found = LAYER.search(name)
     return None if found is None else int(found[2])

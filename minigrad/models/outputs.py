@@ -1,4 +1,4 @@
-"""What models return: Hugging Face's field names, and only the fields that the head has.
+"""Outputs of the models, with Hugging Face's field names and only the fields that the head has.
 
 `loss` is None without labels; `hidden_states` and `attentions` are None unless the model was called with output_hidden_states=True or
 output_attentions=True. Padded input gives padded results with zeros at the pads; packed input gives packed rows.
@@ -17,10 +17,10 @@ from minigrad.tensor import Tensor
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """Fields by name, as attributes or keys, and by place: the outputs of transformers are read in all three ways.
+    """Fields that are read as attributes, by key or by index, as the outputs of transformers are.
 
-    Keys and places are those of the fields that are not None, `loss` first. Iterating gives the names.
-    Raises: of `[]`, FieldError for a name, IndexRangeError for a place and DTypeError for what is neither.
+    Keys and indices count only the fields that are not None, `loss` first. Iterating gives the names.
+    Raises: from `[]`, FieldError for an unknown name, IndexRangeError for an index and DTypeError for any other type.
     """
 
     def keys(self) -> list[str]:
@@ -65,7 +65,7 @@ class EncoderOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class LogitsOutput(ModelOutput):
-    """Of every head with one set of logits.
+    """Output of every head with one set of logits.
 
     Shapes: logits (batch, labels) for a head on whole sequences, (batch, choices) for multiple choice; for a head on tokens
     (batch, longest, labels), packed (rows, labels); loss ().

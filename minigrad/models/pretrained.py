@@ -1,6 +1,6 @@
 """Loading and saving whole models: a configuration and weights, by published names.
 
-`loading` settles which tensor of a file goes where; here a model is built for it, and written again.
+`loading` decides which tensor of a file goes where; this module builds the model and saves it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from minigrad.errors import ArgumentError, GraphError, TokenizerError, WeightFileError
 from minigrad.files import as_path, quoted, read_bounded, write_text
@@ -36,15 +36,15 @@ class PretrainedModel(Module):
         self.config = config
 
     base_prefix: ClassVar[str]
-    """Where the encoder stands in this model ("" if it is the encoder)."""
+    """The attribute that holds the encoder in this model ("" if the model is the encoder)."""
     family: ClassVar[str]
-    """Where the encoder stands in published models that have one: what the names of a file may begin with."""
+    """The attribute that holds the encoder in published models with a head: a prefix that names in a file may have."""
     config_class: ClassVar[type[PretrainedConfig]]
-    """What reads the configuration."""
+    """The class of the configuration."""
     optional: ClassVar[tuple[str, ...]] = ()
-    """Attributes that a model read from a file has only if the file has them: no head needs them, so nobody would train them."""
+    """Attributes that a loaded model has only if the file has them: no head needs them, so they would stay untrained."""
     load_report: LoadReport | None = None
-    """What became of the file's tensors, for a model that was read from one."""
+    """What was loaded, ignored and renamed; None for a model that was not read from a file."""
 
     @classmethod
     def from_pretrained(
@@ -58,18 +58,18 @@ class PretrainedModel(Module):
     ) -> Self:
         """Build the model a directory (or named checkpoint, or Hugging Face id) describes, and read its weights; in eval mode, float32.
 
-        num_labels / id2label: the size (and names) of the classifier, which is newly initialised where the file's does not fit.
-        problem_type: what labels of sequences are: "single_label_classification", "multi_label_classification" or "regression".
-        num_hidden_layers: keep only the first so many layers.
-        `load_report` of the model says what was read, newly initialised, ignored and renamed.
+        num_labels / id2label: the size (and names) of the classifier, which is newly initialised if the file's does not fit.
+        problem_type: the kind of sequence labels: "single_label_classification", "multi_label_classification" or "regression".
+        num_hidden_layers: keep only this many layers, the first ones.
+        The model's `load_report` says what was read, newly initialised, ignored and renamed.
         Raises: CheckpointUnavailableError, ConfigError, WeightFileError, TokenizerError (for a broken vocab.txt), ArgumentError.
         """
         directory = find_checkpoint(directory_or_name)
         config = cls.config_class.from_file(config_path(directory))
-        wished = _wished(config, num_labels, id2label, problem_type, num_hidden_layers)
+        overridden = _with_overrides(config, num_labels, id2label, problem_type, num_hidden_layers)
         with open_weights(directory) as source:
             new_labels = num_labels is not None or id2label is not None
-            model, plan = cls.planned(source, config, wished, num_hidden_layers, new_labels)
+            model, plan = cls.planned(source, config, overridden, num_hidden_layers, new_labels)
             parameters = model._paths()
             read_weights(source, plan, parameters)
         for name in plan.report.newly_initialised:  # matrices normal with the configured deviation; vectors stay as built
@@ -88,20 +88,20 @@ class PretrainedModel(Module):
         cls,
         source: WeightSource,
         config: PretrainedConfig,
-        wished: PretrainedConfig | None = None,
+        overridden: PretrainedConfig | None = None,
         layers: int | None = None,
         new_labels: bool = False,
     ) -> tuple[Self, Plan]:
-        """The model for a file, its weights still zeros, and where each of them will come from; no weight is read.
+        """Build the model for a file with its weights still zeros, and plan where each weight comes from; none is read.
 
-        config: what describes the file. wished: what is to be built, where that differs. layers: leave those from this number on out.
-        new_labels: whether the caller said how many labels there are, so that a classifier of another number is no mistake.
+        config: describes the file. overridden: the model to build, if it differs. layers: leave out layers from this number on. new_labels:
+        whether the caller set the number of labels, so that a classifier of another size is no mistake.
         Raises: ConfigError, WeightFileError for a file that does not fit.
         """
         contents = contents_of(source, cls.family)
         check_sizes(config, contents)
         with init.skipped():
-            model = cls(wished or config)
+            model = cls(overridden or config)
         for part in cls.optional:
             if not any(name.startswith(f"{part}.") for name in contents.tensors):
                 setattr(model, part, None)
@@ -111,16 +111,16 @@ class PretrainedModel(Module):
 
     def _paths(self) -> dict[str, Parameter]:
         """Parameters by path, shared ones under each of their paths, in attribute order."""
-        self.named_parameters()  # raises for what cannot be named
+        self.named_parameters()  # raises if a parameter cannot be named
         return {path: value for path, value in self._walk() if isinstance(value, Parameter)}
 
     def resize_token_embeddings(self, rows: int) -> None:
-        """Give the model a vocabulary of `rows` tokens: rows that it had are kept, further ones drawn as at the start, the last left out.
+        """Resize the vocabulary to `rows` tokens: existing rows are kept, new ones initialised randomly, surplus ones dropped from the end.
 
-        What the model shares with the embeddings, or has for each token beside them (a decoder and its bias), follows.
-        Raises: ArgumentError for a number of rows that no model has; GraphError once an optimizer holds the parameters.
+        Parameters shared with the embeddings, or with a row for each token (a decoder and its bias), are resized too.
+        Raises: ArgumentError for a number of rows out of range; GraphError once an optimizer holds the parameters.
         """
-        if not isinstance(rows, Integral) or isinstance(rows, bool) or not self.config.pad_token_id < rows <= MAX_SIZE:
+        if not _is_integer(rows, self.config.pad_token_id + 1, MAX_SIZE):
             raise ArgumentError(
                 f"resize_token_embeddings: the number of rows must lie between {self.config.pad_token_id + 1} and {MAX_SIZE}, "
                 f"got {quoted(rows)}"
@@ -146,7 +146,7 @@ class PretrainedModel(Module):
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB", dtype: str | None = None) -> None:
         """Write config.json and the weights so that minigrad and transformers read them back. Each file appears whole or not at all.
 
-        max_shard_size: bytes, or a text such as "500MB", above which the weights are put into several files with an index.
+        max_shard_size: bytes, or a string such as "500MB", above which the weights are split into several files with an index.
         dtype: "float16" or "bfloat16" to round the weights to it (nearest, ties to even); None keeps theirs.
         Raises: ConfigError or ArgumentError, before anything is written, for a configuration that no config.json can hold or arguments
         out of range; ArgumentError with the code value-overflow for weights beyond the range of `dtype`; WeightFileError with the code
@@ -162,7 +162,7 @@ class PretrainedModel(Module):
             raise WeightFileError(target, f"cannot be written: {error.strerror or error}", code="write-failed") from error
 
     def _config_to_write(self, dtype: str | None) -> PretrainedConfig:
-        """The configuration, with what it says of the weights' dtype made true."""
+        """The configuration, its dtype keys set to the dtype of the written weights."""
         said = [key for key in ("dtype", "torch_dtype") if key in self.config.extra]
         if dtype is None and not said:
             return self.config
@@ -170,14 +170,14 @@ class PretrainedModel(Module):
         return replace(self.config, extra=self.config.extra | dict.fromkeys(said or ["torch_dtype"], stored))
 
 
-def _wished(
+def _with_overrides(
     config: PretrainedConfig,
     num_labels: int | None,
     id2label: Mapping[int, str] | None,
     problem_type: str | None,
     num_hidden_layers: int | None,
 ) -> PretrainedConfig:
-    """The configuration with the caller's wishes put in. Raises: ArgumentError, ConfigError for bad names of labels."""
+    """The configuration with the caller's overrides. Raises: ArgumentError, ConfigError for bad label names."""
     if id2label is not None:
         if not isinstance(id2label, Mapping):
             raise ArgumentError(
@@ -187,7 +187,7 @@ def _wished(
             raise ArgumentError(f"num_labels is {quoted(num_labels)}, but id2label names {len(id2label)} labels")
         config = replace(config, id2label=dict(id2label))
     elif num_labels is not None:
-        if not isinstance(num_labels, Integral) or isinstance(num_labels, bool) or not 1 <= num_labels <= MAX_LABELS:
+        if not _is_integer(num_labels, 1, MAX_LABELS):
             raise ArgumentError(f"num_labels must be an integer of at least 1 and at most {MAX_LABELS}, got {quoted(num_labels)}")
         if num_labels != config.num_labels:
             config = replace(config, id2label=default_labels(int(num_labels)))
@@ -196,25 +196,25 @@ def _wished(
             raise ArgumentError(f"problem_type must be one of {', '.join(map(str, known))}, got {quoted(problem_type)}")
         config = replace(config, problem_type=problem_type)
     if num_hidden_layers is not None:
-        if (
-            not isinstance(num_hidden_layers, Integral)
-            or isinstance(num_hidden_layers, bool)
-            or not 1 <= num_hidden_layers <= config.num_hidden_layers
-        ):
+        if not _is_integer(num_hidden_layers, 1, config.num_hidden_layers):
             message = f"num_hidden_layers={num_hidden_layers!r:.80}: this checkpoint has 1 to {config.num_hidden_layers} layers to keep"
             raise ArgumentError(message)
         config = replace(config, num_hidden_layers=int(num_hidden_layers))
     return config
 
 
+def _is_integer(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high
+
+
 def config_path(directory: Path) -> Path:
-    """config.json; a TensorFlow checkpoint's own file where only that is there."""
+    """The path of config.json, or of a TensorFlow checkpoint's own file if only that exists."""
     tensorflow = directory / TENSORFLOW_CONFIG_NAME
     return tensorflow if os.path.lexists(tensorflow) and not os.path.lexists(directory / CONFIG_NAME) else directory / CONFIG_NAME
 
 
 def _check_vocabulary(directory: Path, config: PretrainedConfig) -> None:
-    """Say aloud if a vocabulary beside the weights names more tokens than the model knows.
+    """Warn if a vocabulary next to the weights has more tokens than the model.
 
     Raises: TokenizerError if the file cannot be read.
     """

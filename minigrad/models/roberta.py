@@ -1,7 +1,7 @@
 """RoBERTa and its heads; XLM-RoBERTa and CamemBERT are the same model with other vocabularies. Liu et al., arXiv 1907.11692.
 
-It differs from BERT in its positions, which begin after `pad_token_id` and pass over padding, and in its heads. Every head is called like
-BERT's, with padded arrays or with PackedTokens.
+It differs from BERT in its positions, which start after `pad_token_id` and skip padding, and in its heads. Every head takes BERT's
+inputs, padded arrays or PackedTokens.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Unpack
 
 from minigrad.models import heads
 from minigrad.models.blocks import Encoder, Pooler, activated
-from minigrad.models.border import Asked, Encoded, Extras, as_tokens, encoded
 from minigrad.models.config import PretrainedConfig
-from minigrad.models.embeddings import Read, check_length, embeddings
+from minigrad.models.embeddings import Lookup, check_length, embed
+from minigrad.models.encoding import Encoded, Extras, OutputOptions, as_tokens, run_encoder
 from minigrad.models.outputs import EncoderOutput, LogitsOutput, QuestionAnsweringOutput
 from minigrad.models.pretrained import PretrainedModel
 from minigrad.nn import Dropout, Embedding, LayerNorm, Linear, Module
@@ -22,12 +22,12 @@ from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor, TensorLike
 
 PUBLISHED_CLASSES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
-"""What the names in `architectures` begin with, by `model_type`."""
+"""The prefix of class names in `architectures`, by `model_type`."""
 
 
 @dataclass
 class RobertaConfig(PretrainedConfig):
-    """The shape of a RoBERTa. Defaults are those that a key has which config.json leaves out.
+    """Configuration of a RoBERTa. Defaults are those of keys that config.json leaves out.
 
     The published roberta-base has max_position_embeddings=514 (for 512 tokens), type_vocab_size=1 and layer_norm_eps=1e-5.
     Raises: ConfigError naming the key and value for anything that cannot be built.
@@ -38,7 +38,7 @@ class RobertaConfig(PretrainedConfig):
     vocab_size: int = 50265
     pad_token_id: int = 1
     model_type: str = "roberta"
-    """Under which of its names the family's model is saved."""
+    """Which of the family's `model_types` the model is saved under."""
 
     def check(self) -> None:
         super().check()
@@ -54,7 +54,7 @@ class RobertaConfig(PretrainedConfig):
 
 
 class RobertaEmbeddings(Module):
-    """Word + segment + position embeddings, normalised; the position of [PAD] is not trained, nor is its word."""
+    """Word + segment + position embeddings, normalised; neither the word nor the position embedding of [PAD] is trained."""
 
     def __init__(self, config: RobertaConfig) -> None:
         h, std = config.hidden_size, config.initializer_range
@@ -66,24 +66,24 @@ class RobertaEmbeddings(Module):
         self.pad_token_id = config.pad_token_id
 
     def forward(self, tokens: PackedTokens, positions: IntArray, words: Tensor | None = None) -> Tensor:
-        """Shapes: positions (rows,) → (rows, hidden); words (rows, hidden) take the place of the word embeddings."""
+        """Shapes: positions (rows,) → (rows, hidden); words (rows, hidden) replace the word embeddings."""
         check_length(tokens, positions, self.position_embeddings, first=self.pad_token_id + 1)
-        return embeddings(
+        return embed(
             words,
             tokens.packing,
             self.LayerNorm,
             self.dropout,
-            Read("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
-            Read("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
-            Read("positions", positions, self.position_embeddings, self.pad_token_id),
+            Lookup("input_ids", tokens.input_ids, self.word_embeddings, self.pad_token_id),
+            Lookup("token_type_ids", tokens.token_type_ids, self.token_type_embeddings),
+            Lookup("positions", positions, self.position_embeddings, self.pad_token_id),
         )
 
 
 def position_ids(tokens: PackedTokens, padded_ids: Any, pad_token_id: int) -> IntArray:
-    """pad_token_id + how many tokens of the sequence there are up to each that are not [PAD]; pad_token_id for [PAD] itself.
+    """pad_token_id + the number of tokens other than [PAD] in the sequence up to and including each one; pad_token_id for [PAD] itself.
 
-    padded_ids: where the tokens come from, for a mask that hides tokens which are no padding: they count. Packed tokens are counted as
-    they are. Shapes: padded_ids (batch, longest) or None → (rows,).
+    padded_ids: the array that the tokens were packed from, because tokens that a mask hides count unless they are [PAD]. None: count the
+    packed tokens. Shapes: padded_ids (batch, longest) or None → (rows,).
     """
     if padded_ids is not None:
         real = host_array("input_ids", padded_ids) != pad_token_id
@@ -92,7 +92,7 @@ def position_ids(tokens: PackedTokens, padded_ids: Any, pad_token_id: int) -> In
 
 
 class RobertaPretrained(PretrainedModel):
-    """What the models of the family have in common: where their encoder stands, and what their files are called."""
+    """Base of the family's models: the attribute that holds the encoder, the prefix of names in files, and the configuration's class."""
 
     base_prefix = "roberta"
     family = "roberta"
@@ -102,7 +102,7 @@ class RobertaPretrained(PretrainedModel):
 class RobertaModel(RobertaPretrained):
     """The encoder without a head.
 
-    Positions pass over every [PAD], also one that the mask does not hide; `inputs_embeds` have their places as positions.
+    Positions skip every [PAD], even one that the mask does not hide; with `inputs_embeds` they count every place.
     Raises: ShapeError, IndexRangeError, ArgumentError for input the model cannot read.
     """
 
@@ -118,9 +118,9 @@ class RobertaModel(RobertaPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **extras: Unpack[Extras]
     ) -> EncoderOutput:
-        found = self.encode(input_ids, attention_mask, token_type_ids, **extras)
-        pooled = None if self.pooler is None else self.pooler(found.first)
-        return EncoderOutput(found.returned(found.rows), pooled, found.hidden_states, found.attentions)
+        encoded = self.encode(input_ids, attention_mask, token_type_ids, **extras)
+        pooled = None if self.pooler is None else self.pooler(encoded.first)
+        return EncoderOutput(encoded.repadded(encoded.rows), pooled, encoded.hidden_states, encoded.attentions)
 
     def encode(
         self,
@@ -130,18 +130,18 @@ class RobertaModel(RobertaPretrained):
         *,
         first_only: bool = False,
         inputs_embeds: TensorLike | None = None,
-        **asked: Unpack[Asked],
+        **options: Unpack[OutputOptions],
     ) -> Encoded:
-        """The encoder's rows, for a head. first_only: see `encoded`."""
-        if not self._knows_paths:  # called past __call__
-            self._name()
+        """The encoder's rows, for a head. first_only: see `run_encoder`."""
+        if not self._has_paths:  # called without __call__
+            self._set_paths()
         pad = self.config.pad_token_id
         tokens, words = as_tokens(input_ids, attention_mask, token_type_ids, inputs_embeds, pad)
         if words is not None:
             positions = tokens.positions + pad + 1
         else:
             positions = position_ids(tokens, None if isinstance(input_ids, PackedTokens) else input_ids, pad)
-        return encoded(self.config, self.encoder, self.embeddings(tokens, positions, words), tokens, first_only, **asked)
+        return run_encoder(self.config, self.encoder, self.embeddings(tokens, positions, words), tokens, first_only, **options)
 
 
 # ---------------------------------------------------------------- heads on tokens
@@ -159,7 +159,7 @@ class RobertaLMHead(heads.WordScores):
 
 
 class RobertaForMaskedLM(RobertaPretrained):
-    """RoBERTa with a score for every token of the vocabulary at every place.
+    """RoBERTa with a score for every token of the vocabulary at every position.
 
     labels, num_items_in_batch, labelled_only, rows, Shapes: as BertForMaskedLM. Raises: as RobertaModel; see `token_labels`.
     """
@@ -181,8 +181,8 @@ class RobertaForMaskedLM(RobertaPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.word_output(found, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
+        encoded = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.word_output(encoded, self.lm_head, labels, self.config.vocab_size, num_items_in_batch, labelled_only, rows)
 
 
 class RobertaForTokenClassification(RobertaPretrained):
@@ -207,14 +207,14 @@ class RobertaForTokenClassification(RobertaPretrained):
         num_items_in_batch: float | None = None,
         **extras: Unpack[Extras],
     ) -> LogitsOutput:
-        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.token_output(found, self.classifier(self.dropout(found.rows, found.tokens.packing)), labels, num_items_in_batch)
+        encoded = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.token_output(encoded, self.classifier(self.dropout(encoded.rows, encoded.tokens.packing)), labels, num_items_in_batch)
 
 
 class RobertaForQuestionAnswering(RobertaPretrained):
     """RoBERTa with two scores for every token: that the answer starts there, and that it ends there.
 
-    start_positions, end_positions: (batch,), places in the sequence; see `span_loss`. Raises: as RobertaModel.
+    start_positions, end_positions: (batch,), token positions in the sequence; see `span_loss`. Raises: as RobertaModel.
     """
 
     def __init__(self, config: RobertaConfig) -> None:
@@ -231,13 +231,13 @@ class RobertaForQuestionAnswering(RobertaPretrained):
         end_positions: Any = None,
         **extras: Unpack[Extras],
     ) -> QuestionAnsweringOutput:
-        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
-        return heads.span_output(found, self.qa_outputs(found.rows), start_positions, end_positions)
+        encoded = self.roberta.encode(input_ids, attention_mask, token_type_ids, **extras)
+        return heads.span_output(encoded, self.qa_outputs(encoded.rows), start_positions, end_positions)
 
 
 # ---------------------------------------------------------------- the head on whole sequences
 class RobertaForSequenceClassification(RobertaPretrained):
-    """RoBERTa with a classifier of two layers on the first token; with one label a regression (mean squared error).
+    """RoBERTa with a two-layer classifier on the first token; with one label a regression (mean squared error).
 
     labels: as BertForSequenceClassification. Raises: as RobertaModel; see `sequence_loss`.
     """
@@ -250,5 +250,5 @@ class RobertaForSequenceClassification(RobertaPretrained):
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **extras: Unpack[Extras]
     ) -> LogitsOutput:
-        found = self.roberta.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
-        return heads.sequence_output(self.config, found, self.classifier(found), labels)
+        encoded = self.roberta.encode(input_ids, attention_mask, token_type_ids, first_only=True, **extras)
+        return heads.sequence_output(self.config, encoded, self.classifier(encoded), labels)

@@ -1,7 +1,7 @@
 """Sentence embeddings: an encoder whose token vectors are pooled into one for each text, as sentence-transformers publishes them.
 
-What is pooled, and whether the result is normalised, stands in modules.json and 1_Pooling/config.json. Only these file names are
-opened: a modules.json names classes and folders, and following those would let a checkpoint choose what is run and read.
+modules.json and 1_Pooling/config.json say how to pool, and whether to normalise the result. Only files of these names are opened: a
+modules.json names classes and folders, and following those would let a checkpoint choose what is run and read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MODULES_NAME = "modules.json"
 POOLING_NAME = "1_Pooling/config.json"
 LIMITS_NAME = "sentence_bert_config.json"
 SENTENCE_FILES = (MODULES_NAME, POOLING_NAME, LIMITS_NAME, "config_sentence_transformers.json")
-"""What a checkpoint of sentence-transformers has beside a model's own files."""
+"""Files that a checkpoint of sentence-transformers has in addition to a model's own."""
 
 _PACKAGE = "sentence_transformers"
 _STAGES = ("Transformer", "Pooling", "Normalize")
@@ -44,19 +44,19 @@ POOLINGS: Mapping[str, Callable[[Tensor, Packing], Tensor]] = {
     "cls": lambda rows, packing: F.take_rows(rows, packing.first_rows),
     "max": lambda rows, packing: F.segment_max(rows, packing=packing),
 }
-"""One vector from each text's token vectors, special tokens included. Shapes: (rows, hidden) → (sequences, hidden)."""
+"""Pool each text's token vectors, special tokens included, into one. Shapes: (rows, hidden) → (sequences, hidden)."""
 
 _PUBLISHED_POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
 
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """What becomes of a text before the encoder and after it."""
+    """How a text is prepared for the encoder, and how the encoder's output becomes one vector."""
 
     pooling: str
     normalise: bool
     max_length: int | None = None
-    """Tokens beyond it are cut off, as the published model does."""
+    """Longer texts are truncated to this many tokens, as the published model does."""
     lower_case: bool = False
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class SentenceSettings:
 
 
 class SentenceEncoder(Module):
-    """One vector for each text. Called with PackedTokens it gives a Tensor to train on, `encode` gives NumPy from texts.
+    """Maps each text to one vector. Calling it with PackedTokens returns a Tensor to train on; `encode` turns texts into a NumPy array.
 
     Source: Reimers and Gurevych 2019, "Sentence-BERT".
     """
@@ -86,9 +86,9 @@ class SentenceEncoder(Module):
     ) -> SentenceEncoder:
         """The sentence encoder of a directory, named checkpoint or Hugging Face id; in eval mode, float32.
 
-        pooling ("mean", "cls" or "max"), normalise (to length 1) and max_length (the tokens read of a text) are stronger than the files.
-        A directory without modules.json does not say what its vectors mean: there pooling and normalise must be given ("mean" and True
-        are what most published sentence encoders do).
+        pooling ("mean", "cls" or "max"), normalise (to length 1) and max_length (the tokens read of a text) override the files.
+        A directory without modules.json does not say how to pool: for it pooling and normalise must be given ("mean" and True are what
+        most published sentence encoders use).
         Raises: ConfigError for modules or poolings that minigrad does not have; ArgumentError if nothing says how to pool;
         otherwise as `minigrad.models.load`.
         """
@@ -105,12 +105,12 @@ class SentenceEncoder(Module):
         vectors = POOLINGS[self.settings.pooling](rows, tokens.packing)
         if not self.settings.normalise:
             return vectors
-        return vectors / F.maximum(F.norm(vectors, axis=-1, keepdims=True), 1e-12)  # a vector of zeros stays one
+        return vectors / F.maximum(F.norm(vectors, axis=-1, keepdims=True), 1e-12)  # a zero vector stays zero
 
     def encode(self, texts: Iterable[str], *, batch_tokens: int = BATCH_TOKENS, progress: bool = True) -> Array:
-        """The vectors of texts, on the host. Texts longer than `settings.max_length` tokens are cut there.
+        """The vectors of texts, on the CPU. Texts are truncated to `settings.max_length` tokens.
 
-        batch_tokens: the most tokens computed at once. progress: of what takes long, on standard error: a bar or lines.
+        batch_tokens: the most tokens in a batch. progress: for long runs, show a bar or lines on standard error.
         Shapes: → (texts, hidden) float32. Raises: as `Tokenizer.encode`.
         """
         if self.settings.lower_case and not isinstance(texts, str):
@@ -125,9 +125,9 @@ class SentenceEncoder(Module):
         return found
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: int | str = "5GB", dtype: str | None = None) -> None:
-        """Write the model, its tokenizer and how its vectors are made, so that minigrad and sentence-transformers read them back.
+        """Write the model, its tokenizer and its settings, so that minigrad and sentence-transformers read them back.
 
-        max_shard_size, dtype and what is raised: as `PretrainedModel.save_pretrained`.
+        max_shard_size, dtype, Raises: as `PretrainedModel.save_pretrained`.
         """
         target, said = as_path(directory), self.settings
         self.encoder.save_pretrained(target, max_shard_size=max_shard_size, dtype=dtype)
@@ -148,13 +148,13 @@ class SentenceEncoder(Module):
 
 
 _replicas: WeakKeyDictionary[SentenceEncoder, Replicas] = WeakKeyDictionary()
-"""The Replicas of each encoder, which keep its CUDA graphs from one call of `encode` to the next. They are no attribute: a copy of the
-encoder would share them, and one that is out of use would stay in memory until Python looks for cycles."""
+"""The Replicas of each encoder, which keep its CUDA graphs between calls of `encode`. They are not an attribute: a copy of the encoder
+would share them, and an unused encoder would stay in memory until Python collects cycles."""
 
 
 # ---------------------------------------------------------------- the files
 def read_settings(directory: Path, pooling: str | None = None, normalise: bool | None = None) -> SentenceSettings:
-    """What modules.json and its companions say, with the caller's wishes put in. Raises: ConfigError, ArgumentError."""
+    """The settings in modules.json and its companions, with the caller's overrides. Raises: ConfigError, ArgumentError."""
     if os.path.lexists(directory / MODULES_NAME):
         stages = _stages(directory / MODULES_NAME)
         pooling = _pooling(directory / POOLING_NAME) if pooling is None else pooling
@@ -174,7 +174,7 @@ def read_settings(directory: Path, pooling: str | None = None, normalise: bool |
 
 
 def _stages(path: Path) -> list[str]:
-    """The stages that a modules.json lists, in their order."""
+    """The stages that a modules.json lists, in order."""
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ConfigError(path, f"must hold an array of objects, found {json_type(modules)}", code="bad-json")

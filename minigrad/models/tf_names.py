@@ -1,8 +1,8 @@
-"""The names that BERT's variables have in TensorFlow checkpoints, and what they are called where minigrad keeps them.
+"""The names of BERT's variables in TensorFlow checkpoints, and their published PyTorch names, which minigrad uses.
 
-The published PyTorch names were made from these: scopes became attributes, a dense `kernel` the transposed `weight`, `gamma` and `beta`
-of a layer normalisation `weight` and `bias`. A rule gives a name only to variables that BERT has, so that a checkpoint of another
-model is noticed rather than read by half.
+The PyTorch names were made from TensorFlow's: scopes became attributes, a dense `kernel` the transposed `weight`, `gamma` and `beta`
+of a layer normalisation `weight` and `bias`. Only variables that BERT has are given a name, so that a checkpoint of another model is
+noticed rather than half read.
 
 Source: google-research/bert (modeling.py, run_pretraining.py, run_classifier.py, run_squad.py, optimization.py).
 """

@@ -12,7 +12,7 @@ from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
 GELU_FORMS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-"""Published names of gelu, and which of its two forms each means."""
+"""The published names of gelu, and which of its two forms each one means."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     **{name: partial(F.gelu, approximate=form) for name, form in GELU_FORMS.items()},
@@ -67,7 +67,7 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         check_number("LeakyReLU", "negative_slope", negative_slope)
-        self.negative_slope = float(negative_slope)  # a float64 of NumPy's would turn float32 into float64
+        self.negative_slope = float(negative_slope)  # NumPy's float64 would turn float32 into float64
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.as_tensor(x)

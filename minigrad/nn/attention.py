@@ -1,4 +1,4 @@
-"""Multi-head attention over packed rows, and the border where padded arrays are packed and padded again."""
+"""Multi-head attention over packed rows, and functions that pack padded arrays and pad the results again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minigrad.tensor import Tensor
 
 
 def pack_rows(x: Tensor, attention_mask: Any = None) -> tuple[Tensor, PackedTokens]:
-    """The real rows of a padded array, and how they are packed.
+    """Pack the real rows of a padded array.
 
     Shapes: x (batch, longest, d), attention_mask (batch, longest) with 1 = real → (rows, d).
     Raises: ShapeError for an array with other axes, or a mask that does not fit it.
@@ -27,7 +27,7 @@ def pack_rows(x: Tensor, attention_mask: Any = None) -> tuple[Tensor, PackedToke
 
 
 def pad_rows(rows: Tensor, tokens: PackedTokens) -> Tensor:
-    """Packed rows put back into the padded array they came from, zeros at the pads. Shapes: (rows, d) → (batch, longest, d)."""
+    """Pad packed rows again as the array they came from, with zeros at the pads. Shapes: (rows, d) → (batch, longest, d)."""
     real, places = tokens.padded_rows()
     batch, longest = tokens.padded_shape or (0, 0)
     if len(real) < rows.shape[0]:
@@ -36,7 +36,7 @@ def pad_rows(rows: Tensor, tokens: PackedTokens) -> Tensor:
 
 
 def pack_memory(layer: str, memory: Tensor, packing: Packing | None, mask: Any) -> tuple[Tensor, Packing]:
-    """What is attended to as packed rows, whether it came packed or padded.
+    """The memory of a cross-attention as packed rows, whether it was passed packed or padded.
 
     Raises: as `check_packing` and `pack_rows`.
     """
@@ -50,13 +50,14 @@ def pack_memory(layer: str, memory: Tensor, packing: Packing | None, mask: Any) 
 class MultiHeadAttention(Module):
     """softmax(Q Kᵀ / √d) V with several heads, each row attending to its own sequence. Vaswani et al., arXiv 1706.03762.
 
-    With a `memory`, the rows of x attend to the memory's sequence of the same number instead (cross-attention). With causal=True a row
-    attends to rows up to its own place only; to a memory of another length, so that the last row sees all of it.
+    With a `memory`, the rows of a sequence attend to the memory's sequence of the same number instead (cross-attention). With causal=True
+    a row attends only to rows up to its own position; those of a memory of another length are counted from the end, so that the last row
+    sees all of it.
     Shapes: x (rows, dim) with a packing → (rows, dim); or x (batch, longest, dim) with an attention_mask (batch, longest), which holds 1 or
     True for real rows and 0 or False for padding → the same shape. memory likewise, packed or padded, with memory_packing or memory_mask.
-    Raises: ArgumentError if dim does not divide among the heads, and when called with a mask of other numbers, with a mask beside or in
-    place of the packing, or with either for a memory that is absent; ShapeError for a packing of other rows, or a memory of another number
-    of sequences.
+    Raises: ArgumentError if heads does not divide dim, and when called with other numbers in a mask, with a mask in addition to or in
+    place of the packing, or with memory_packing or memory_mask but no memory; ShapeError for a packing of another number of rows, or a
+    memory of another number of sequences.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0, bias: bool = True, causal: bool = False) -> None:
@@ -87,7 +88,7 @@ class MultiHeadAttention(Module):
             return pad_rows(self.forward(rows, tokens.packing, memory=memory, memory_packing=memory_packing), tokens)
         keys = packing if memory_packing is None else memory_packing
         if len(keys) != len(packing):
-            raise ShapeError(f"MultiHeadAttention: {len(packing)} sequences ask a memory of {len(keys)}")
+            raise ShapeError(f"MultiHeadAttention: {len(packing)} sequences cannot attend to a memory of {len(keys)}")
         read = x if memory is None else memory
         asking, kv = self.query(x), F.concatenate([self.key(read), self.value(read)], axis=1)
         draw = self.dropout.draw(packing, self.heads, keys)

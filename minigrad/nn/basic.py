@@ -1,4 +1,4 @@
-"""The layers everything is made of: Linear, Embedding, Dropout, Sequential, and those that only pass on or reshape."""
+"""Basic layers: Linear, Embedding, Dropout, Sequential, Identity and Flatten."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Linear(Module):
     """y = x Wᵀ + b. Shapes: x (*b, in_features) → (*b, out_features); weight (out, in), bias (out,).
 
     Starts uniform in ±1/√in, or normal with standard deviation `std` and a zero bias if that is given (BERT: 0.02).
-    Raises: ArgumentError for sizes that are no integers of at least 1, or an `std` that is no number >= 0.
+    Raises: ArgumentError for sizes that are not integers of at least 1, or an `std` that is not a number >= 0.
     """
 
     weight: Parameter
@@ -46,10 +46,11 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """Rows of a table by number. Shapes: ids (*b) integers → (*b, dim); weight (rows, dim). Starts normal with deviation `std`.
+    """Looks up rows of a table. Shapes: ids (*b) integers → (*b, dim); weight (rows, dim). Starts normal with deviation `std`.
 
     padding_idx: a row that stands for padding; it starts as zeros and receives no gradient.
-    Raises: ArgumentError for sizes that are no integers of at least 1, an `std` that is no number >= 0, or a `padding_idx` that is no row.
+    Raises: ArgumentError for sizes that are not integers of at least 1, an `std` that is not a number >= 0, or a `padding_idx` that is
+    not a row.
     """
 
     weight: Parameter
@@ -75,7 +76,7 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """Each unit dropped with probability p while training. What drops follows from the seed, the step, the module's path and the row.
+    """Drops each unit with probability p while training. The mask depends on the seed, the step, the module's path and the row.
 
     Raises: ArgumentError unless p is a number between 0 and 1.
     """
@@ -85,7 +86,7 @@ class Dropout(Module):
         self.p = p
 
     def draw(self, packing: Packing, width: int, keys: Packing | None = None) -> Draw | None:
-        """The recipe for one use on packed rows (or attention weights, with `keys`), for fused functions; None when nothing drops."""
+        """How to draw the mask for packed rows (or attention weights, with `keys`), for fused operations; None if nothing is dropped."""
         return Draw(self.path or "Dropout", self.p, packing, width, keys) if self.training and self.p > 0.0 else None
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
@@ -101,9 +102,9 @@ class Dropout(Module):
 
 
 class Sequential(Module):
-    """Layers (or any functions) one after another. `model[i]` is one of them.
+    """Applies layers (or any functions) one after another. `model[i]` is one of them.
 
-    Raises: of `[]`, IndexRangeError for an index beyond the layers and DTypeError for one that is no integer.
+    Raises: from `[]`, IndexRangeError for an index beyond the layers and DTypeError for one that is not an integer.
     """
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
@@ -130,14 +131,14 @@ class Sequential(Module):
 
 
 class Identity(Module):
-    """Its input, unchanged: takes the place of a layer that a model does without."""
+    """Returns its input unchanged: a placeholder for a layer that a model does without."""
 
     def forward(self, x: Any) -> Any:
         return x
 
 
 class Flatten(Module):
-    """The axes from `start_dim` to `end_dim` as one. Shapes: x (batch, *s) → (batch, ∏ s) by default.
+    """Merges the axes from `start_dim` to `end_dim` into one. Shapes: x (batch, *s) → (batch, ∏ s) by default.
 
     Raises: ShapeError for an x without these axes.
     """

@@ -1,4 +1,4 @@
-"""What layers ask of their arguments, so that a mistake is named where it is made and not inside a matrix product."""
+"""Checks of the layers' arguments, so that a mistake is reported where it is made and not inside a matrix product."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def check_number(layer: str, name: str, value: Any, most: float = inf) -> None:
 
 
 def check_packing(layer: str, x: Tensor, packing: Any, attention_mask: Any = None) -> Packing | None:
-    """The packing of x's rows that a layer was called with; None if there is none, so that x is padded.
+    """Check the packing of x's rows that a layer was called with, and return it; None if there is none, so that x is padded.
 
     Shapes: x (rows, d) with the packing of that many rows.
-    Raises: ArgumentError for a mask beside the packing, or something else in its place; ShapeError for another number of rows.
+    Raises: ArgumentError for a mask in addition to or in place of the packing; ShapeError for another number of rows.
     """
     if packing is None:
         return None

@@ -16,7 +16,7 @@ from minigrad.tensor import Tensor
 
 
 class _Convolution(Module):
-    """What convolutions share: weight (out, in / groups, *kernel) and bias (out,), both uniform in ±1/√(in / groups · kernel) at first."""
+    """Base of the convolutions: weight (out, in / groups, *kernel) and bias (out,), both start uniform in ±1/√(in / groups · kernel)."""
 
     axes: ClassVar[int]
     weight: Parameter
@@ -77,7 +77,7 @@ class Conv2d(_Convolution):
 
 
 class _Pool(Module):
-    """What pools share: a window and its stride, which is the kernel's size if None."""
+    """Base of the pooling layers: a window and its stride, which is the kernel's size if None."""
 
     axes: ClassVar[int]
 
@@ -123,7 +123,7 @@ class _AvgPool(_Pool):
 
 
 class AvgPool1d(_AvgPool):
-    """The mean of each window; its zero padding counts, or with count_include_pad=False only the input does.
+    """The mean of each window; zero padding counts as input unless count_include_pad=False.
 
     Shapes: x (batch, channels, length) → (batch, channels, windows). Raises: ArgumentError for wrong options.
     """

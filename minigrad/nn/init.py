@@ -1,8 +1,8 @@
 """Initial values of parameters, drawn on the host from the context's seed (`manual_seed`). All raise ArgumentError for a bad shape.
 
-A weight has shape (out, in, *kernel): a matrix, or the filters of a convolution. Its fans are the numbers of terms that a sum of the
-forward pass (fan_in = in · kernel) and of the backward pass (fan_out = out · kernel) has. The schemes choose the variance by them, so
-that signals neither grow nor fade from layer to layer.
+A weight has shape (out, in, *kernel): a matrix, or the filters of a convolution. Its fans are the number of terms in each sum of the
+forward pass (fan_in = in · kernel) and of the backward pass (fan_out = out · kernel). The schemes choose the variance by them, so that
+signals neither grow nor fade from layer to layer.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from minigrad.nn.checks import check_number, check_sizes
 from minigrad.parameter import Parameter
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3.0, "relu": sqrt(2.0), "selu": 3.0 / 4.0}
-"""PyTorch's factors by which a nonlinearity is made up for; leaky_relu has one for each slope."""
+"""PyTorch's gains, which compensate for a nonlinearity; that of leaky_relu depends on its slope."""
 
 _skipping: ContextVar[bool] = ContextVar("init_skipping", default=False)
 
 
 def skipped() -> Mode[bool]:
-    """Inside: parameters start as zeros and nothing is drawn. For models whose weights are about to be read from a file."""
+    """A mode in which new parameters are zeros and nothing is drawn, for models whose weights are about to be read from a file."""
     return Mode(_skipping, True)
 
 
@@ -54,7 +54,7 @@ def constant(shape: int | Sequence[int], value: float) -> Parameter:
 def eye(shape: Sequence[int]) -> Parameter:
     """A float32 matrix with ones on the diagonal: a linear layer that passes on as many inputs as it can. Shapes: (rows, columns).
 
-    Raises: ArgumentError for another shape than that of a matrix.
+    Raises: ArgumentError for a shape that is not that of a matrix.
     """
     if not isinstance(shape, Sequence) or len(shape) != 2:
         raise ArgumentError(f"eye: the shape of a matrix is (rows, columns), got {shape!r:.80}")
@@ -75,10 +75,10 @@ def uniform(shape: Sequence[int], bound: float) -> Parameter:
 
 
 def trunc_normal(shape: Sequence[int], std: float, a: float = -2.0, b: float = 2.0) -> Parameter:
-    """A float32 parameter from the normal distribution with mean 0, of which only what lies in a … b is kept.
+    """A float32 parameter from the normal distribution with mean 0, truncated to a … b.
 
-    As in PyTorch, a and b are the ends themselves, not multiples of std; and the variance is below std² if the ends cut off much.
-    Raises: ArgumentError for ends that keep less than a hundredth of the distribution.
+    As in PyTorch, a and b are absolute limits, not multiples of std; the variance is below std² if they cut off much.
+    Raises: ArgumentError for limits that keep less than a hundredth of the distribution.
     """
     check_number("trunc_normal", "std", std)
     _check_real("trunc_normal", "a", a)
@@ -110,7 +110,7 @@ def xavier_normal(shape: Sequence[int], gain: float = 1.0) -> Parameter:
 def kaiming_uniform(shape: Sequence[int], a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Parameter:
     """Uniform with variance gain² / fan, for the gain of `nonlinearity` (a: slope of leaky_relu). He et al., arXiv 1502.01852.
 
-    mode: "fan_in" keeps the variance of what runs forward, "fan_out" that of gradients. Shapes: (out, in, *kernel).
+    mode: "fan_in" keeps the variance of activations, "fan_out" that of gradients. Shapes: (out, in, *kernel).
     """
     return uniform(shape, sqrt(3.0) * _kaiming_std("kaiming_uniform", shape, a, mode, nonlinearity))
 
@@ -123,7 +123,7 @@ def kaiming_normal(shape: Sequence[int], a: float = 0.0, mode: str = "fan_in", n
 def orthogonal(shape: Sequence[int], gain: float = 1.0) -> Parameter:
     """gain · Q with orthonormal rows, or columns where there are more rows than columns. Saxe et al., arXiv 1312.6120.
 
-    Q is the orthogonal factor of a normal matrix, with the signs that make it uniform among all (Mezzadri, arXiv math-ph/0609050).
+    Q is the orthogonal factor of a normal matrix, with the signs that make its distribution uniform (Mezzadri, arXiv math-ph/0609050).
     Shapes: (out, in, *kernel), seen as a matrix (out, in · kernel).
     """
     _fans("orthogonal", shape)
@@ -141,7 +141,7 @@ def orthogonal(shape: Sequence[int], gain: float = 1.0) -> Parameter:
 
 
 def calculate_gain(nonlinearity: str, param: float = 0.01) -> float:
-    """The factor on the standard deviation that makes up for a nonlinearity: √2 for relu, which passes on half of the variance.
+    """The factor on the standard deviation that compensates for a nonlinearity: √2 for relu, which passes on half of the variance.
 
     param: the slope of leaky_relu below 0, whose gain is √(2 / (1 + param²)). Raises: ArgumentError naming the known nonlinearities.
     """
@@ -183,5 +183,5 @@ def _drawn(draw: Callable[[], Any], shape: Sequence[int], gathered: bool = False
         numbers = host.zeros(shape, creation.DEFAULT) if _skipping.get() else draw()
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"cannot make a parameter of shape {shape!r:.80}: {error}; a shape is a tuple of integers") from error
-    # Not copied: weights that a file will fill are zeros whose memory the system has not even given yet.
+    # Not copied: for zeros that a file will fill, the system has not even allocated memory yet.
     return Parameter.around(numbers.astype(creation.DEFAULT, copy=False), gathered)

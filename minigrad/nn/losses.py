@@ -1,4 +1,4 @@
-"""Losses as modules: they hold what stays the same from batch to batch. Their definitions are those of `functional`.
+"""Losses as modules, which hold the options of the losses in `functional`.
 
 Weights are constants that are saved and moved with the module, but never trained.
 """
@@ -37,7 +37,7 @@ class CrossEntropyLoss(Module):
 
 
 class NLLLoss(Module):
-    """Negative log likelihood of integer labels, for logarithms of probabilities; see `functional.nll_loss`."""
+    """Negative log likelihood of integer labels, given log-probabilities; see `functional.nll_loss`."""
 
     def __init__(self, weight: TensorLike | None = None, ignore_index: int = -100, reduction: str = "mean") -> None:
         check_reduction("NLLLoss", reduction)
@@ -105,7 +105,7 @@ class SmoothL1Loss(Module):
 
 
 class KLDivLoss(Module):
-    """Divergence of a distribution, in logarithms, from a target; see `functional.kl_div` (reduction: also "batchmean")."""
+    """Divergence of log-probabilities from a target distribution; see `functional.kl_div` (reduction: also "batchmean")."""
 
     def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
         check_reduction("KLDivLoss", reduction, (*REDUCTIONS, "batchmean"))
@@ -116,7 +116,7 @@ class KLDivLoss(Module):
 
 
 class CosineSimilarity(Module):
-    """The cosine of the angle between vectors along an axis (in PyTorch `dim`, by default 1) of what the two broadcast to.
+    """The cosine of the angle between vectors along an axis (in PyTorch `dim`, by default 1), after broadcasting both inputs.
 
     See `functional.cosine_similarity`.
     """

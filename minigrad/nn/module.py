@@ -1,7 +1,7 @@
 """Module: a tree of layers whose parameters are found by walking attributes.
 
-There is no registry and no `super().__init__()` to forget: whatever an attribute holds, directly or inside lists, tuples and dicts, is
-found by its path, and the path is the name under which it is saved, frozen and reported.
+There is no registry and no `super().__init__()` to forget: layers and parameters are found in attributes, directly or inside lists,
+tuples and dicts, and their path is the name under which they are saved, frozen and reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minigrad.tensor import Tensor
 
 
 class Unmatched(NamedTuple):
-    """The names that `Module.load_state_dict` found on one side only: of the module's own, and of the given ones."""
+    """The names that `Module.load_state_dict` found only in the module, and only in the given state."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -33,22 +33,22 @@ class Module:
     """Base of all layers and models: subclasses set attributes in `__init__` and compute in `forward`."""
 
     training: bool = True
-    """Whether dropout is active. Switched by `train()` and `eval()`."""
+    """Whether the module is in training mode, in which dropout is active. Switched by `train()` and `eval()`."""
 
     path: str = ""
-    """Where the module stands in its model, known after the first walk from (or call of) the model's root; dropout draws by it.
-    A layer that is put into the model later learns it at the next walk (`train`, `parameters`, …)."""
+    """The module's path in its model, set by the first walk from (or call of) the model's root; dropout draws by it.
+    A layer that is added to the model later gets it at the next walk (`train`, `parameters`, …)."""
 
-    _knows_paths: bool = False
-    """Whether a walk has told this module and those below it their paths."""
+    _has_paths: bool = False
+    """Whether a walk has set the paths of this module and those below it."""
 
     _forward_hooks: Hooks | None = None
     _forward_pre_hooks: Hooks | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Raises: StateDictError for a number, array or bare Tensor in a parameter's or buffer's place: it would quietly not be trained.
+        """Raises: StateDictError if a number, array or bare Tensor would replace a parameter or buffer: it would silently not be trained.
 
-        To compute with other numbers for a while, as derivatives by a parameter do, write to `vars(module)`.
+        To compute with other numbers temporarily, as derivatives with respect to a parameter do, write to `vars(module)`.
         """
         held = vars(self).get(name)
         if isinstance(held, Parameter | Buffer) and not (value is None or isinstance(value, Parameter | Buffer | Module)):
@@ -60,12 +60,12 @@ class Module:
         super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes when it is called. Raises: ArgumentError in a class that defines none."""
+        """The computation of the module; call the module itself. Raises: ArgumentError in a class that defines none."""
         raise ArgumentError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._knows_paths:
-            self._name()
+        if not self._has_paths:
+            self._set_paths()
         for before in self._forward_pre_hooks or ():
             changed = before(self, args)
             if changed is not None:
@@ -79,11 +79,11 @@ class Module:
 
     # ---------------------------------------------------------------- hooks
     def register_forward_hook(self, function: Callable[[Any, tuple[Any, ...], Any], Any]) -> HookHandle:
-        """Call `function(module, args, output)` after each call of this module; what it returns, if not None, takes the output's place.
+        """Call `function(module, args, output)` after each call of this module; its result, if not None, replaces the output.
 
-        `args` are the positional arguments. The handle's `remove()`, or the end of `with module.register_forward_hook(f):`, takes it off.
-        A copy of the module has the same hooks; they are not saved. A layer whose owner fuses it with its neighbours (the linear layers
-        inside BERT's attention and feed-forward blocks) is not called itself: hook its owner.
+        `args` are the positional arguments. The handle's `remove()`, or the end of `with module.register_forward_hook(f):`, removes it.
+        A copy of the module has the same hooks; they are not saved. A layer that its owner fuses with its neighbours (the linear layers
+        inside BERT's attention and feed-forward blocks) is not called itself: hook the owner.
 
         Raises: ArgumentError if `function` cannot be called.
         """
@@ -92,9 +92,9 @@ class Module:
         return self._forward_hooks.add(function)
 
     def register_forward_pre_hook(self, function: Callable[[Any, tuple[Any, ...]], Any]) -> HookHandle:
-        """Call `function(module, args)` before each call; what it returns, if not None, takes the place of the positional arguments.
+        """Call `function(module, args)` before each call; its result, if not None, replaces the positional arguments.
 
-        A tuple replaces them all, anything else stands for the only one. Otherwise as `register_forward_hook`.
+        A tuple replaces them all, anything else is taken as the only one. Otherwise as `register_forward_hook`.
         """
         if self._forward_pre_hooks is None:
             self._forward_pre_hooks = Hooks()
@@ -106,26 +106,26 @@ class Module:
         return ((path, value) for path, value in self._walk() if isinstance(value, Module))
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
-        """(path, parameter) of every parameter, in attribute order; one that is shared appears once, under its first path.
+        """(path, parameter) of every parameter, in attribute order; a shared one appears once, under its first path.
 
-        Raises: StateDictError for two parameters under one path (of which a file would keep one), a dict key with a dot in it, a list that
+        Raises: StateDictError for two parameters under one path (a file would keep only one), a dict key with a dot in it, a list that
         holds itself, a set of layers, or a bare Tensor that requires a gradient, which no optimizer would train.
         """
         return [(path, value) for path, value in self._named_state() if isinstance(value, Parameter)]
 
     def named_buffers(self) -> list[tuple[str, Buffer]]:
-        """(path, buffer) of every buffer, as `named_parameters` does for parameters: numbers that are saved but not trained."""
+        """(path, buffer) of every buffer, in the order and with the errors of `named_parameters`. Buffers are saved but not trained."""
         return [(path, value) for path, value in self._named_state() if isinstance(value, Buffer)]
 
     def _named_state(self) -> list[tuple[str, Parameter | Buffer]]:
-        """(path, parameter or buffer) of all that is saved, in attribute order, each once. Raises: as `named_parameters`."""
+        """(path, parameter or buffer) of everything that is saved, in attribute order, each once. Raises: as `named_parameters`."""
         found: dict[int, tuple[str, Parameter | Buffer]] = {}
         for path, value in self._walk():
             if isinstance(value, Tensor) and not isinstance(value, Parameter) and isinstance(value.node, Leaf):
                 raise StateDictError(f"{path} is a Tensor that requires a gradient, which no optimizer would train: make it a Parameter")
             if isinstance(value, Parameter | Buffer):
                 found.setdefault(id(value), (path, value))
-        self._name()
+        self._set_paths()
         return list(found.values())
 
     def parameters(self) -> list[Parameter]:
@@ -133,7 +133,7 @@ class Module:
         return [parameter for _, parameter in self.named_parameters()]
 
     def num_parameters(self) -> int:
-        """How many numbers the parameters hold together."""
+        """The total number of elements of the parameters."""
         return sum(p.size for p in self.parameters())
 
     def _walk(self) -> Iterator[tuple[str, Any]]:
@@ -153,15 +153,15 @@ class Module:
             yield path, value
             if isinstance(value, Module):
                 seen.add(id(value))
-                inner = [pair for name, held in vars(value).items() for pair in _held(f"{path}.{name}" if path else name, held)]
+                inner = [pair for name, held in vars(value).items() for pair in _contents(f"{path}.{name}" if path else name, held)]
                 stack.extend(reversed(inner))
 
-    def _name(self) -> None:
-        """Tell modules and parameters their first paths. A walk from further out knows the longer path, which is kept."""
+    def _set_paths(self) -> None:
+        """Set the paths of modules and parameters to their first ones. The longer path, of a walk from further out, is kept."""
         named: set[int] = set()
         for path, value in self._walk():
             if isinstance(value, Module):
-                value._knows_paths = True
+                value._has_paths = True
                 if len(path) >= len(value.path):
                     value.path = path
             elif isinstance(value, Parameter) and id(value) not in named:
@@ -171,19 +171,19 @@ class Module:
 
     # ---------------------------------------------------------------- modes
     def train(self, mode: bool = True) -> Self:
-        """Switch dropout on (or off) in this module and all below it; returns the module."""
-        self._name()
+        """Put this module and all below it into training mode (dropout on), or with False into eval mode; returns the module."""
+        self._set_paths()
         for _, module in self.named_modules():
             module.training = mode
         return self
 
     def eval(self) -> Self:
-        """Switch dropout off; the same as `train(False)`."""
+        """Put this module and all below it into eval mode (dropout off); the same as `train(False)`."""
         return self.train(False)
 
     @contextmanager
     def evaluating(self) -> Iterator[Self]:
-        """Inside: dropout is off. On leaving, also by an exception, every module has its old mode again."""
+        """A context manager for eval mode. At its end, also by an exception, every module returns to its old mode."""
         modes = [(module, module.training) for _, module in self.named_modules()]
         self.eval()
         try:
@@ -222,16 +222,16 @@ class Module:
         return list(chosen)
 
     def zero_grad(self) -> None:
-        """Forget every parameter's gradient."""
+        """Clear every parameter's gradient."""
         for parameter in self.parameters():
             parameter.zero_grad()
 
     def to(self, target: Any) -> Self:
-        """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda", "auto"), in place; returns it.
+        """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda", "auto"), in place; returns self.
 
-        Floating buffers are converted too, and all buffers are moved. A parameter that is converted or moved forgets its gradient.
+        Floating buffers are converted too, and all buffers are moved. A parameter that is converted or moved loses its gradient.
         Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer. DTypeError for another dtype;
-        ArgumentError for what is neither; DeviceError for an absent device.
+        ArgumentError for anything else; DeviceError for an absent device.
         """
         if target is None:
             raise ArgumentError("to(None): pass a dtype (float32, float64) or a device (cpu, cuda, auto)")
@@ -246,7 +246,7 @@ class Module:
                     f"{name} belongs to an optimizer: move or convert the module before building the optimizer", code="graph-owner"
                 )
         parameters = [parameter for _, parameter in named]
-        for run in runs([p.array for p in parameters]):  # what lies side by side stays so, and is read as one afterwards, too
+        for run in runs([p.array for p in parameters]):  # neighbours in memory stay neighbours, so that they can still be read as one
             together = [parameters[i] for i in run]
             flat = neighbours([p.array.reshape(-1) for p in together]) if len(run) > 1 else together[0].array.reshape(-1)
             lay_out(Tensor.wrap(flat).to(target).array, together)
@@ -259,7 +259,7 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """A copy of every parameter and buffer as a NumPy array, by path; shared ones under their first path.
 
-        Raises: StateDictError for a bare Tensor among the attributes, which would silently not be saved.
+        Raises: StateDictError for an attribute that is a bare Tensor, which would silently not be saved.
         """
         for path, value in self._walk():
             if isinstance(value, Tensor) and not isinstance(value, Parameter | Buffer):
@@ -273,7 +273,7 @@ class Module:
         """Copy arrays into the parameters and buffers, in place, by path. Nothing is changed unless everything fits.
 
         strict: also refuse missing and unexpected names; without it they are left alone and returned.
-        Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped or no array of numbers, and if no name fits.
+        Raises: StateDictError naming every entry that is missing, unexpected, mis-shaped or not an array of numbers, and if no name fits.
         """
         if not isinstance(state, Mapping):
             raise StateDictError(f"{type(self).__name__}.load_state_dict takes a dict of arrays by path, got {type(state).__name__}")
@@ -305,21 +305,21 @@ class Module:
 
     # ---------------------------------------------------------------- printing
     def extra_repr(self) -> str:
-        """What a layer wants to say of itself between the brackets."""
+        """A layer's options, for the brackets of its repr."""
         return ""
 
     @recursive_repr("...")
     def __repr__(self) -> str:
         lines = []
         for name, value in vars(self).items():
-            for path, child in _held(name, value):
+            for path, child in _contents(name, value):
                 if isinstance(child, Module):
                     lines.append(f"({path}): {child!r}".replace("\n", "\n  "))
         inner = self.extra_repr() if not lines else "\n  " + "\n  ".join(lines) + "\n"
         return f"{type(self).__name__}({inner})"
 
 
-def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _contents(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """The modules and tensors that an attribute is or holds, with their paths.
 
     Raises: StateDictError for a set of layers, a list that holds itself, or a key with a dot on the way to a layer or tensor.

@@ -1,4 +1,4 @@
-"""Layers that bring numbers to mean 0 and variance 1: each row (LayerNorm, RMSNorm), groups of channels, or channels over a batch."""
+"""Normalisation layers: over each row (LayerNorm, RMSNorm), over groups of channels, or over a batch for each channel."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from minigrad.tensor import Tensor
 
 
 class LayerNorm(Module):
-    """Each row brought to mean 0 and variance 1, then scaled and shifted. Shapes: x (*b, dim); weight and bias (dim,).
+    """Normalises each row to mean 0 and variance 1, then scales and shifts it. Shapes: x (*b, dim); weight and bias (dim,).
 
-    `eps` is added to the variance. Raises: ArgumentError for a size that is no integer of at least 1, or an `eps` that is no number >= 0.
+    `eps` is added to the variance.
+    Raises: ArgumentError for a size that is not an integer of at least 1, or an `eps` that is not a number >= 0.
     """
 
     weight: Parameter
@@ -37,10 +38,10 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Each row divided by the root of its mean square (plus `eps`), then scaled if `elementwise_affine`.
+    """Divides each row by the root of its mean square (plus `eps`), then scales it if `elementwise_affine`.
 
     Shapes: x (*b, dim); weight (dim,).
-    Raises: ArgumentError for a size that is no integer of at least 1, or an `eps` that is no number >= 0; ShapeError for another x.
+    Raises: ArgumentError for a size that is not an integer of at least 1, or an `eps` that is not a number >= 0; ShapeError for another x.
     """
 
     weight: Parameter | None
@@ -62,7 +63,7 @@ class RMSNorm(Module):
 
 
 class GroupNorm(Module):
-    """Channels in groups; each group of each sample brought to mean 0 and variance 1, then scaled and shifted by channel if `affine`.
+    """Normalises each group of channels of each sample to mean 0 and variance 1, then scales and shifts each channel if `affine`.
 
     Shapes: x (batch, num_channels, *s) → the same; weight and bias (num_channels,).
     Raises: ArgumentError if the channels do not divide into the groups.
@@ -90,7 +91,7 @@ class GroupNorm(Module):
 
 
 class _BatchNorm(Module):
-    """What batch normalisations share; a subclass says which shapes it takes."""
+    """Base of the batch normalisations; a subclass says which shapes it takes."""
 
     shapes: ClassVar[dict[int, str]]
     """The shapes of x by their number of axes, in words."""
@@ -129,7 +130,7 @@ class _BatchNorm(Module):
         return y
 
     def _observe(self, x: Tensor) -> None:
-        """Move the running statistics towards those of x."""
+        """Update the running statistics with those of x."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.assign(self.num_batches_tracked + 1)
@@ -145,12 +146,13 @@ class _BatchNorm(Module):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Each channel brought to mean 0 and variance 1 over the batch, then scaled and shifted if `affine`. Ioffe & Szegedy, arXiv 1502.03167.
+    """Normalises each channel over the batch to mean 0 and variance 1, then scales and shifts it if `affine`.
 
-    While training, mean and variance are those of the batch, and each forward pass moves `running_mean` and `running_var` (unbiased)
-    towards them: running + momentum · (found - running), or with momentum=None the mean over all batches so far. What repeats a forward
-    pass, as gradcheck does, moves them again; `recompute` does not. In evaluation the running ones are used, unless `track_running_stats`
-    is False. They and the integer `num_batches_tracked` are buffers: saved, converted and copied with the layer, but not trained.
+    While training, mean and variance are those of the batch, and each forward pass updates `running_mean` and `running_var` (unbiased):
+    running + momentum · (batch - running), or with momentum=None the mean over all batches so far. Repeating a forward pass, as gradcheck
+    does, updates them again; `recompute` does not. In evaluation the running ones are used, unless `track_running_stats` is False. They
+    and the integer `num_batches_tracked` are buffers: saved, converted and copied with the layer, but not trained.
+    Source: Ioffe & Szegedy, arXiv 1502.03167.
 
     Shapes: x (batch, num_features) or (batch, num_features, length) → the same; weight and bias (num_features,).
     Raises: ShapeError for another x, or a training batch with fewer than two numbers per channel; ArgumentError for wrong options.

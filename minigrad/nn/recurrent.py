@@ -1,4 +1,4 @@
-"""Recurrent layers: LSTM, GRU and the plain RNN, in several layers and both directions, with PyTorch's names for their parameters."""
+"""Recurrent layers: LSTM, GRU and the plain RNN, stacked and in both directions, with PyTorch's names for their parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minigrad.tensor import Tensor
 
 
 class _Recurrent(Module):
-    """What the three layers share. A subclass names its operation, how many gates it has and how many states it carries."""
+    """Base of the three layers. A subclass names its operation and the numbers of its gates and states."""
 
     operation: ClassVar[Callable[..., Any]]
     gates: ClassVar[int]
@@ -51,7 +51,7 @@ class _Recurrent(Module):
             rows, tokens = pack_rows(x, attention_mask)
             y, state = self.forward(rows, tokens.packing, state=state)
             return pad_rows(y, tokens), state
-        if packing.masked_first is not None:  # padding that a state must not pass through
+        if packing.masked_first is not None:  # padding, which must not change the state
             real = [row for first, last in packing.key_spans for row in range(first, last)]
             kept = Packing([last - first for first, last in packing.key_spans], packing.numbers)
             y, state = self.forward(F.take_rows(x, real), kept, state=state)
@@ -96,28 +96,28 @@ class _Recurrent(Module):
 
 
 class LSTM(_Recurrent):
-    """Long short-term memory (`functional.lstm`), layer upon layer, with dropout between the layers.
+    """Long short-term memory (`functional.lstm`) in stacked layers, with dropout between the layers.
 
-    Called with packed rows and their packing, or a padded array and its attention_mask (1 or True = real); gives (outputs, (h, c)),
-    the last states of every layer and direction. `state` is such a pair to start from, else zeros. Both directions' outputs stand side by
-    side, forward first.
+    Called with packed rows and their packing, or a padded array and its attention_mask (1 or True = real); returns (outputs, (h, c)),
+    with the final states of every layer and direction. `state` is such a pair to start from, by default zeros. The outputs of both
+    directions are concatenated, forward first.
     Shapes: x (rows, input_size) → outputs (rows, directions · hidden), or (batch, longest, input_size) → (batch, longest, directions ·
     hidden) with zeros at the pads; h and c (layers · directions, sequences, hidden).
     Parameters weight_ih_l0 (4 · hidden, inputs), weight_hh_l0, bias_ih_l0, bias_hh_l0, then …_l0_reverse, …_l1 start uniform in ±1/√hidden.
-    Raises: ArgumentError for sizes or rates that cannot be, or a state that is no pair; ShapeError for a state or rows that do not fit.
+    Raises: ArgumentError for impossible sizes or rates, or a state that is not a pair; ShapeError for a state or rows that do not fit.
     """
 
     operation, gates, states = F.lstm, 4, 2
 
 
 class GRU(_Recurrent):
-    """Gated recurrent units (`functional.gru`), layer upon layer. All else is as in `LSTM`, but the state is h alone; three gates."""
+    """Gated recurrent units (`functional.gru`) in stacked layers. As `LSTM`, but with three gates, and the state is h alone."""
 
     operation, gates, states = F.gru, 3, 1
 
 
 class RNN(_Recurrent):
-    """The plain recurrence (`functional.rnn`) with tanh or relu, layer upon layer. All else is as in `LSTM`, but the state is h alone.
+    """The plain recurrence (`functional.rnn`) with tanh or relu, in stacked layers. As `LSTM`, but the state is h alone.
 
     Raises: also ArgumentError for another nonlinearity.
     """

@@ -1,4 +1,4 @@
-"""Transformer encoders and decoders, usable without BERT: packed rows inside, padded arrays welcome at the border."""
+"""Transformer encoders and decoders, usable without BERT. They take packed rows or padded arrays, and compute packed rows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from minigrad.packing import Packing
 from minigrad.tensor import Tensor
 
 
-class _Blocks(Module):
-    """What encoder and decoder layers share: the feed-forward block, and how a block is wrapped."""
+class _TransformerLayer(Module):
+    """Base of encoder and decoder layers: the feed-forward block, and the wrapping of a block in dropout, residual and norm."""
 
     linear1: Linear
     linear2: Linear
@@ -24,8 +24,8 @@ class _Blocks(Module):
     activation: Callable[[Tensor], Tensor]
     norm_first: bool
 
-    def _wrapped(self, x: Tensor, packing: Packing, norm: LayerNorm, dropout: Dropout, block: Callable[[Tensor], Tensor]) -> Tensor:
-        """A block with dropout, its residual connection and its norm, before it or after it."""
+    def _residual(self, x: Tensor, packing: Packing, norm: LayerNorm, dropout: Dropout, block: Callable[[Tensor], Tensor]) -> Tensor:
+        """Compute a block with dropout, a residual connection, and a norm before or after it."""
         if self.norm_first:
             return x + dropout(block(norm(x)), packing)  # type: ignore[no-any-return]
         return norm(x + dropout(block(x), packing))  # type: ignore[no-any-return]
@@ -34,14 +34,14 @@ class _Blocks(Module):
         return self.linear2(self.dropout(self.activation(self.linear1(x)), packing))  # type: ignore[no-any-return]
 
 
-class TransformerEncoderLayer(_Blocks):
+class TransformerEncoderLayer(_TransformerLayer):
     """Self-attention and a feed-forward block, each with dropout, a residual connection and a layer norm.
 
     norm_first=False normalises after each block (the original, BERT's), True before it (pre-norm, which trains deeper stacks).
-    causal=True lets a row attend to the rows up to itself only: with norm_first=True this is a layer of GPT.
+    causal=True lets a row attend only to rows up to itself: with norm_first=True this is a layer of GPT.
     Shapes: x (rows, dim) with a packing, or (batch, longest, dim) with an attention_mask (1 or True = real); the output has x's shape.
     activation: a name (`nn.activation.ACTIVATIONS`), or any function or layer that keeps the shape.
-    Raises: ArgumentError for sizes, rates or names that cannot be, and as `MultiHeadAttention` when called.
+    Raises: ArgumentError for impossible sizes, rates or names, and as `MultiHeadAttention` when called.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class TransformerEncoderLayer(_Blocks):
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)
             return pad_rows(self.forward(rows, tokens.packing), tokens)
-        x = self._wrapped(x, packing, self.norm1, self.dropout1, lambda y: self.attention(y, packing))
-        return self._wrapped(x, packing, self.norm2, self.dropout2, lambda y: self._feed_forward(y, packing))
+        x = self._residual(x, packing, self.norm1, self.dropout1, lambda y: self.attention(y, packing))
+        return self._residual(x, packing, self.norm2, self.dropout2, lambda y: self._feed_forward(y, packing))
 
 
 class TransformerEncoder(Module):
-    """A stack of `TransformerEncoderLayer`s, and a last layer norm for pre-norm stacks.
+    """A stack of `TransformerEncoderLayer`s, with a final layer norm for pre-norm stacks.
 
     Shapes: as for one layer. Padded arrays are packed once for the whole stack.
     Raises: as one layer; ArgumentError for a number of layers below 1.
@@ -105,13 +105,13 @@ class TransformerEncoder(Module):
         return x if self.norm is None else self.norm(x)
 
 
-class TransformerDecoderLayer(_Blocks):
+class TransformerDecoderLayer(_TransformerLayer):
     """Causal self-attention, attention to a memory, and a feed-forward block, each with dropout, a residual connection and a layer norm.
 
     norm_first, activation: as in `TransformerEncoderLayer`.
     Shapes: x and memory (rows, dim) with packing and memory_packing, or padded (batch, length, dim) with attention_mask and memory_mask
-    (1 or True = real), each as it likes; both hold the same number of sequences, of any lengths. The output has x's shape.
-    Raises: ArgumentError for sizes, rates or names that cannot be, and as `MultiHeadAttention` when called.
+    (1 or True = real), independently of each other; both hold the same number of sequences, of any lengths. The output has x's shape.
+    Raises: ArgumentError for impossible sizes, rates or names, and as `MultiHeadAttention` when called.
     """
 
     def __init__(
@@ -145,15 +145,15 @@ class TransformerDecoderLayer(_Blocks):
         if packing is None:
             rows, tokens = pack_rows(x, attention_mask)
             return pad_rows(self.forward(rows, memory, tokens.packing, keys), tokens)
-        x = self._wrapped(x, packing, self.norm1, self.dropout1, lambda y: self.attention(y, packing))
-        x = self._wrapped(
+        x = self._residual(x, packing, self.norm1, self.dropout1, lambda y: self.attention(y, packing))
+        x = self._residual(
             x, packing, self.norm2, self.dropout2, lambda y: self.cross_attention(y, packing, memory=memory, memory_packing=keys)
         )
-        return self._wrapped(x, packing, self.norm3, self.dropout3, lambda y: self._feed_forward(y, packing))
+        return self._residual(x, packing, self.norm3, self.dropout3, lambda y: self._feed_forward(y, packing))
 
 
 class TransformerDecoder(Module):
-    """A stack of `TransformerDecoderLayer`s over one memory, and a last layer norm for pre-norm stacks.
+    """A stack of `TransformerDecoderLayer`s over one memory, with a final layer norm for pre-norm stacks.
 
     Shapes: as for one layer. Padded arrays are packed once for the whole stack.
     Raises: as one layer; ArgumentError for a number of layers below 1.

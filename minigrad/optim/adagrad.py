@@ -71,6 +71,6 @@ class Adagrad(Optimizer):
         }
 
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
-        """Nothing happens; None for decay, which gives every row a gradient, and where the step is 0/0 (NaN, as in PyTorch)."""
+        """1; None with weight decay, which gives every row a gradient, and if the step is 0/0 (NaN, as in PyTorch)."""
         divides_by_zero = options["eps"] == 0 and options["initial_accumulator_value"] == 0
         return None if options["weight_decay"] or divides_by_zero else 1.0

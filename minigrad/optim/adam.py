@@ -19,7 +19,7 @@ def adam(
 ) -> None:  # fmt: skip
     """g ← factor·g + l2·p;  m ← β1·m + (1-β1)g;  v ← β2·v + (1-β2)g²;  p ← decay·p - size·m / (√v + eps).
 
-    AMSGrad: w ← max(w, v) stands for v under the root.
+    AMSGrad: w ← max(w, v) replaces v under the root.
     With c = √(1-β2ᵗ), size = lr·c/(1-β1ᵗ) and eps = ε·c this is Adam's lr/(1-β1ᵗ) · m / (√v/c + ε), with one pass less.
     """
     m, v, *largest = moments
@@ -50,7 +50,7 @@ def _in_one_pass(
     xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, beta1: float, beta2: float, size: float, eps: float, l2: float, decay: float,
     factor: float = 1.0,
 ) -> Any:  # fmt: skip
-    """The same numbers to the last bit: each element is read once, changed and written."""
+    """The same numbers to the last bit, compiled: each element is read and written once."""
     compiled = compiled_passes()
     if compiled is None or p.dtype != "float32" or len(moments) > 2:
         return NotImplemented
@@ -62,7 +62,8 @@ def _in_one_pass(
 
 @adam.on("cupy")
 def _in_one_launch(xp: Any, p: Any, g: Any, moments: Any, scratch: Any, **constants: float) -> Any:
-    """The same numbers again. Registered here, because `kernels` may not import optimizers, and imported late, for users without a GPU."""
+    """The same numbers from one CUDA kernel. Registered here because `kernels` may not import optimizers, and imported late for users
+    without a GPU."""
     if chosen == "off":
         return NotImplemented
     from minigrad.kernels.cuda.optimizer import adam as launched
@@ -73,16 +74,16 @@ def _in_one_launch(xp: Any, p: Any, g: Any, moments: Any, scratch: Any, **consta
 class Adam(Optimizer):
     """Adam with bias correction; weight_decay is added to the gradient (L2).
 
-    betas: how much of the running means of g and g² stays at each step; eps: added to the root of the second (after its bias
-    correction); amsgrad: divide by the largest second mean so far, so that steps never grow again (Reddi, Kale & Kumar, "On the
-    convergence of Adam and beyond", 2018). Raises: ArgumentError.
+    betas: the decay rates of the running means of g and g²; eps: added to the root of the second (after its bias correction); amsgrad:
+    divide by the largest second mean so far, so that steps never grow again (Reddi, Kale & Kumar, "On the convergence of Adam and
+    beyond", 2018). Raises: ArgumentError.
     """
 
     kernel = adam
     kernel_scales = True
     moment_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     decoupled: ClassVar[bool] = False
-    """Whether weight decay shrinks the parameter itself, past the moments."""
+    """Whether weight decay shrinks the parameter directly, without passing through the moments."""
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class Adam(Optimizer):
         check_flag("amsgrad", options["amsgrad"])
 
     def moments_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """The two means; their largest only for AMSGrad."""
+        """The two means, and for AMSGrad the largest second one."""
         return self.moment_names if options["amsgrad"] else self.moment_names[:2]
 
     def constants(self, options: Mapping[str, Any], step: int) -> dict[str, Any]:
@@ -120,7 +121,7 @@ class Adam(Optimizer):
         }
 
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
-        """Decoupled decay shrinks by one factor; None for decay as an L2 term, which gives every row a gradient, and for eps 0, where the
+        """The factor of decoupled decay, or 1; None for decay as an L2 term, which gives every row a gradient, and for eps 0, where the
         step is 0/0 (NaN, as in PyTorch)."""
         if options["eps"] == 0:
             return None

@@ -1,7 +1,7 @@
 """The arena: all parameters of one optimizer in one flat buffer, and all their gradients in another.
 
-An update then runs over long stretches of memory instead of two hundred small arrays, and neighbouring parameters can be read as one
-matrix (`backend.layout.neighbours`). Large gathered tables stand apart (`table.py`): of their gradients only a few rows exist.
+An update then runs over long contiguous ranges instead of two hundred small arrays, and neighbouring parameters can be read as one
+matrix (`backend.layout.neighbours`). Large gathered tables are kept outside (`table.py`): their gradients have only a few rows.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Allocate: TypeAlias = Callable[[tuple[int, ...], Any], Array]
 """(shape, dtype) → an array of zeros."""
 
 Block: TypeAlias = tuple[Array, Array, tuple[Array, ...]]
-"""Flat parameter, gradient and moments that a rule updates at a time."""
+"""The flat parameter, gradient and moments of one call of a rule's kernel."""
 
 TABLE_ROWS = 4096
-"""A gathered parameter with at least so many rows stands apart. A batch touches a few thousand rows at most: below this number (BERT's 512
-positions, 2 segments) most rows are touched soon, and one stretch of the arena is updated faster than rows are picked. On a GPU no table
-stands apart: it updates a whole vocabulary sooner than the host could learn which rows those are."""
+"""A gathered parameter with at least this many rows is kept outside the arena, as a `Table`. A batch touches a few thousand rows at most:
+in smaller parameters (BERT's 512 positions, 2 segments) most rows are touched soon, and a contiguous range of the arena is updated faster
+than rows are gathered. On a GPU there are no tables: it updates a whole vocabulary faster than the host could learn which rows changed."""
 
 BLOCK_BYTES = {"cpu": 1 << 18, "cuda": 1 << 28}
 """Updates run in blocks. On a CPU a block of parameter, gradient, two moments and scratch should stay in the second-level cache (1 to
@@ -34,18 +34,18 @@ BLOCK_BYTES = {"cpu": 1 << 18, "cuda": 1 << 28}
 
 
 def is_table(p: Parameter) -> bool:
-    """Whether it is a large gathered parameter, whose state may be kept by rows."""
+    """Whether `p` is a large gathered parameter, whose state may be kept by rows."""
     return p.gathered and p.ndim == 2 and p.shape[0] >= TABLE_ROWS
 
 
 def block_length(array: Array) -> int:
-    """How many elements like those of `array` make a block."""
+    """The number of elements in a block, for `array`'s device and dtype."""
     return int(BLOCK_BYTES[namespace_of(array).DEVICE] // array.dtype.itemsize)
 
 
 @dataclass(slots=True)
 class Place:
-    """Where a parameter lies: elements start to stop of the flat buffers. `group` is the number of its parameter group."""
+    """A parameter's range in the flat buffers: elements start to stop. `group` is the number of its parameter group."""
 
     parameter: Parameter
     group: int
@@ -92,9 +92,9 @@ class Arena:
             p.owner = self
 
     def move(self, allocate: Allocate) -> None:
-        """Keep parameters and gradients in arrays made by `allocate` from now on: in memory that processes share, or no longer do.
+        """Move parameters and gradients into arrays made by `allocate`: into memory that processes share, or back.
 
-        What another optimizer has taken over stays with that. Views of the parameters taken earlier do not follow.
+        Parameters that another optimizer has taken over stay with it. Views of parameters taken earlier keep the old memory.
         """
         self.allocate = allocate
         self.data, self.gradients = copied(self.data, allocate), copied(self.gradients, allocate)
@@ -107,15 +107,15 @@ class Arena:
                     p.leaf.grad = p.leaf.view
 
     def blocks(self, update: Update, moments: Sequence[Array]) -> Iterator[Block]:
-        """The blocks of one stretch of an update."""
+        """The blocks of one update."""
         for start in range(update.start, update.stop, self.block):
             block = slice(start, min(start + self.block, update.stop))
             yield self.data[block], self.gradients[block], tuple([m[block] for m in moments])
 
     def gradient_runs(self) -> list[Array] | None:
-        """The gradients that parameters have, as flat arrays: those of neighbours are one. Only to be read.
+        """The existing gradients as flat arrays, one for each run of neighbours; for reading only.
 
-        None if not all of them lie here: another optimizer has taken parameters over, or tables stand apart.
+        None if some lie elsewhere: another optimizer has taken parameters over, or there are tables.
         """
         if any(p.owner is not self for p in self.names) or self.tables:
             return None
@@ -161,7 +161,7 @@ def _check_alike(parameters: Sequence[Parameter], names: Mapping[Parameter, str]
 
 
 def _move_gradient(leaf: Leaf, view: Array) -> None:
-    """Gradients of `leaf` go to `view` from now on; one that is there already comes along."""
+    """Store the gradients of `leaf` in `view` from now on, including an existing one."""
     leaf.view = view
     if leaf.grad is not None:
         view[...] = dense(leaf.grad)

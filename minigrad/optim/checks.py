@@ -1,4 +1,4 @@
-"""What optimizers and schedules ask of their options, so that an impossible one is named where it is given."""
+"""Checks of the options of optimizers and schedules, so that an impossible one is reported where it is given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigrad.errors import ArgumentError
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number, of Python or NumPy, and no boolean."""
+    """Whether `value` is a Python or NumPy number, and not a boolean."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 

@@ -33,13 +33,13 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
     same formula: with an infinite norm finite gradients become 0 and infinite ones NaN, with a NaN norm all become NaN.
     error_if_nonfinite: raise instead, before any gradient is scaled. An infinite `max_norm` only measures.
 
-    Raises: ArgumentError for what is no list of parameters or (name, parameter) pairs, and for a `max_norm` that is no number >= 0;
+    Raises: ArgumentError for anything but a list of parameters or (name, parameter) pairs, and for a `max_norm` that is not a number >= 0;
     NonFiniteError, which names the first gradient that is not finite.
     """
     check_max_norm(max_norm)
     members = {p: name for name, p in reversed(named(parameters, HOW)) if p.leaf.grad is not None}
     leaves = [p.leaf for p in reversed(members)]
-    norm = sqrt(_fetched(sum(squared_norm(leaf) for leaf in leaves)))
+    norm = sqrt(_as_float(sum(squared_norm(leaf) for leaf in leaves)))
     if error_if_nonfinite and not isfinite(norm):
         raise NonFiniteError(_first_nonfinite([(members[p], p) for p in reversed(members)], norm))
     coefficient = clipping(norm, max_norm)
@@ -56,24 +56,24 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
 
 
 def check_max_norm(max_norm: Any) -> None:
-    """Raises: ArgumentError for what is no number >= 0."""
+    """Raises: ArgumentError unless `max_norm` is a number >= 0."""
     if not is_number(max_norm) or not max_norm >= 0:
         raise ArgumentError(f"max_norm must be a number >= 0, got {max_norm!r}")
 
 
 def clipping(norm: float, max_norm: float) -> float:
-    """What gradients of this norm are multiplied by: 1, or what makes them shorter."""
+    """The factor by which gradients of this norm are clipped: 1 or less."""
     coefficient = max_norm / (norm + 1e-6)
     return 1.0 if coefficient >= 1 else coefficient  # NaN stays NaN
 
 
 def gradient_norm(optimizer: Optimizer) -> float:
-    """The 2-norm of all gradients that an optimizer's parameters have."""
-    return sqrt(_fetched(gradient_squares(optimizer)))
+    """The 2-norm of all gradients of an optimizer's parameters."""
+    return sqrt(_as_float(gradient_squares(optimizer)))
 
 
 def gradient_squares(optimizer: Optimizer) -> Any:
-    """The square of `gradient_norm`. On a GPU it stays there, and gradients that lie side by side are one."""
+    """The square of `gradient_norm`. On a GPU it stays there, and neighbouring gradients are read as one array."""
     runs = optimizer.arena.gradient_runs()
     if runs is not None and device_of(optimizer.arena.gradients) != "cpu":  # there are no launches to save on a CPU
         return sum(map(sum_of_squares, runs))
@@ -81,9 +81,9 @@ def gradient_squares(optimizer: Optimizer) -> Any:
 
 
 def squared_norm(leaf: Leaf) -> Any:
-    """The squared norm of a leaf's gradient, which it has; on a GPU it stays there."""
+    """The squared norm of a leaf's gradient, which must exist; on a GPU it stays there."""
     if isinstance(leaf.grad, RowSparse):
-        leaf.grad = leaf.grad.coalesce()  # a row may stand there twice; kept, so that nobody adds up again
+        leaf.grad = leaf.grad.coalesce()  # a row may occur twice; the sum is kept for later readers
         return sum_of_squares(leaf.grad.values)
     return sum_of_squares(Tensor.wrap(leaf.grad).array)
 
@@ -106,7 +106,7 @@ def squares(xp: Any, array: Array) -> Any:
 
 @squares.on("cupy")
 def _in_two_launches(xp: Any, array: Array) -> Any:
-    """It stands here for the reason that `adam._in_one_launch` gives."""
+    """The sum from CUDA kernels. Registered here for the reason given at `adam._in_one_launch`."""
     if chosen == "off":
         return NotImplemented
     from minigrad.kernels.cuda.optimizer import sum_of_squares as launched
@@ -114,14 +114,14 @@ def _in_two_launches(xp: Any, array: Array) -> Any:
     return launched(xp, array)
 
 
-def _fetched(total: Any) -> float:
-    return float(total if isinstance(total, int | float) else to_number(total))  # 0 of no gradients, or summed by NumPy
+def _as_float(total: Any) -> float:
+    return float(total if isinstance(total, int | float) else to_number(total))  # 0 without gradients, or summed by NumPy
 
 
 def _first_nonfinite(members: Iterable[tuple[str, Parameter]], norm: float) -> str:
     for name, p in members:
         gradient: Any = p.leaf.grad
         array = gradient.values if isinstance(gradient, RowSparse) else Tensor.wrap(gradient).array
-        if not np.isfinite(_fetched(sum_of_squares(array))):
+        if not np.isfinite(_as_float(sum_of_squares(array))):
             return f"the gradient of {name} is not finite (norm of all: {norm})"
     return f"the norm of all gradients is {norm}, though each of them is finite"

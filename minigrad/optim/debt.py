@@ -1,9 +1,9 @@
-"""What the rows of a table owe: weight decay of the steps in which nobody looked at them.
+"""Deferred weight decay: the factors that rows of a table still owe for the steps since they were last read.
 
-Decay multiplies a row that no batch has ever touched by one factor per step and does nothing else to it. The factors are only noted, and
-a row is multiplied when somebody is about to read it: by each factor in turn, so that the numbers are, to the last bit, those of the
-dense rule, and do not depend on when the row was read. A parameter knows its debt as `ledger`. Reading pays, so readers in several
-threads write; a lock makes sure that each debt is paid once.
+A step multiplies a row that no batch has ever touched by one factor, and does nothing else to it. The factors are only recorded, and a
+row is multiplied when it is about to be read: by each factor in turn, so that the result equals the dense rule's to the last bit, and
+does not depend on when the row is read. A parameter's `ledger` is its `Debt`. Since reading pays, readers in several threads write; a
+lock makes sure that each factor is paid once.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from minigrad.backend import Array, namespace_of
 
 EXEMPT = 2**62
-"""In `paid`: a row that owes nothing, however many steps pass, because the optimizer updates it itself."""
+"""The value in `paid` of a row that owes nothing, because the optimizer updates it in every step."""
 
 BLOCK = 1 << 15
-"""Elements multiplied at a stretch: they stay in cache while many factors pass over them."""
+"""Elements multiplied at a time: they stay in cache while they are multiplied by many factors."""
 
 
 class Debt:
-    """The noted factors of one table, and for each row how many of them it has been multiplied by.
+    """The recorded factors of one table, and for each row how many of them it has been multiplied by.
 
     Shapes: data (rows, d).
     """
@@ -29,44 +29,44 @@ class Debt:
     def __init__(self, data: Array) -> None:
         self.data = data
         self.xp = namespace_of(data)
-        self.factors: list[float] = []  # one per step since everything was settled last
+        self.factors: list[float] = []  # one per step since all rows were last settled
         self.paid = self.xp.zeros(len(data), "int64")
         self._lock = Lock()
 
     def move(self, data: Array, paid: Array) -> None:
-        """Keep both arrays elsewhere from now on: in `data` and `paid`, which are like the old ones."""
+        """Move both arrays into `data` and `paid`, which have the same shapes and dtypes."""
         with self._lock:
             data[...], paid[...] = self.data, self.paid
             self.data, self.paid = data, paid
 
     def charge(self, factor: float) -> None:
-        """Every row that is not exempt owes one more multiplication."""
-        if self.data.dtype.type(factor) != 1:  # multiplying by what rounds to 1 changes nothing
+        """Record one more factor for every row that is not exempt."""
+        if self.data.dtype.type(factor) != 1:  # a factor that rounds to 1 changes nothing
             with self._lock:
                 self.factors.append(factor)
 
     def exempt(self, rows: Array) -> None:
-        """Settle these rows, and charge them no more."""
+        """Settle these rows, and stop charging them."""
         with self._lock:
             self._pay(rows)
             self.paid[rows] = EXEMPT
 
     def include(self, rows: Array) -> None:
-        """Charge these rows (which were exempt) again, from the next step on."""
+        """Charge these rows (which were exempt) again, starting with the next step."""
         with self._lock:
             self.paid[rows] = len(self.factors)
 
     def settle(self) -> None:
-        """Pay everything: the whole table may be read."""
+        """Settle all rows, so that the whole table can be read."""
         if not self.factors:
             return
         with self._lock:
             self._pay(self.xp.flatnonzero(self.paid < len(self.factors)))  # none, if another thread paid first
             self.paid[self.paid != EXEMPT] = 0
-            self.factors.clear()  # last, because whoever finds it empty reads without the lock
+            self.factors.clear()  # last, because a thread that finds it empty reads without the lock
 
     def settle_rows(self, ids: Any) -> None:
-        """Pay for the rows `ids`. Ids that no table can have are left to the operation that reads them, which explains them."""
+        """Settle the rows `ids`. Invalid ids are left to the operation that reads them, which raises a clear error."""
         if not self.factors:
             return
         ids = self.xp.asarray(ids).reshape(-1)

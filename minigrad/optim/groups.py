@@ -1,6 +1,6 @@
 """Parameter groups: which parameters an optimizer changes, and with which options.
 
-Everything that can be wrong about the first argument of an optimizer is found here.
+All mistakes in the first argument of an optimizer are found here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ HOW = 'pass model.named_parameters(), a list of Parameters, or a list of groups 
 
 
 def read_groups(params: Any, defaults: Mapping[str, Any]) -> tuple[list[Group], dict[Parameter, str]]:
-    """The groups, each with every option, and a name for every parameter (its own, or its place).
+    """The groups, each with every option, and a name for every parameter (its own, or its position).
 
-    Raises: ArgumentError for anything that is no parameter, a parameter given twice, an empty list, an unknown option.
+    Raises: ArgumentError for anything that is not a parameter, a parameter given twice, an empty list, an unknown option.
     """
     entries = _listed(params, HOW)
     if not entries:
@@ -51,10 +51,10 @@ def read_groups(params: Any, defaults: Mapping[str, Any]) -> tuple[list[Group], 
 def decay_groups(
     named_parameters: Iterable[tuple[str, Parameter]], weight_decay: float, no_decay: Sequence[str] = ("bias", "LayerNorm")
 ) -> list[Group]:
-    """Two groups for an optimizer: weights with `weight_decay`, and with decay 0 the biases and normalisation weights.
+    """Two groups for an optimizer: weights with `weight_decay`, and biases and normalisation weights with decay 0.
 
-    The second group takes what has fewer than two dimensions, or a name that contains a word of `no_decay` (the rule of Devlin et al.,
-    "BERT", 2019, and of Hugging Face's examples). A group that would be empty is left out.
+    The second group takes parameters with fewer than two dimensions, or with a name that contains a word of `no_decay` (the rule of
+    Devlin et al., "BERT", 2019, and of Hugging Face's examples). A group that would be empty is left out.
     """
     decayed: Group = {"params": [], "weight_decay": weight_decay}
     others: Group = {"params": [], "weight_decay": 0.0}
@@ -65,7 +65,7 @@ def decay_groups(
 
 
 def named_only(params: Any, function: str) -> list[tuple[str, Parameter]]:
-    """The (name, parameter) pairs. Raises: ArgumentError, which names the `function`, for parameters without names, and as `named`."""
+    """The (name, parameter) pairs. Raises: ArgumentError, naming `function`, for parameters without names, and as `named`."""
     members = _listed(params, HOW)
     if not all(isinstance(member, tuple | list) for member in members):
         raise ArgumentError(f"{function} goes by names: pass model.named_parameters()")
@@ -73,7 +73,7 @@ def named_only(params: Any, function: str) -> list[tuple[str, Parameter]]:
 
 
 def named(params: Any, how: str, first: int = 0) -> list[tuple[str, Parameter]]:
-    """(name, parameter) of every member of a list of parameters or pairs; one without a name goes by its place, counted from `first`.
+    """(name, parameter) of every member of a list of parameters or pairs; one without a name gets its position, counted from `first`.
 
     how: what to pass, for the message. Raises: ArgumentError for anything else.
     """

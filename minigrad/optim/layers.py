@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: the closer a layer is to the input, the more general what it has learned, and the less it should move."""
+"""Layer-wise learning rates: layers closer to the input have learned more general features, and should change less."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def layer_groups(
 ) -> list[Group]:
     """Parameter groups with a learning rate for each layer, and within each the two groups of `decay_groups`.
 
-    Layers are known by their number in the parameters' paths, such as encoder.layer.3.output.dense.weight; `layers` is what stands before
-    the number ("encoder.layer"), and can be left out if there is only one such place. Of n layers the last one learns with `lr`, each
-    below with `decay` times the rate of the one above it; what the model lists before its layers (embeddings) with lr·decayⁿ, what it
-    lists after them (pooler, classifier) with `lr`.
+    Layers are recognised by the number in parameter paths such as encoder.layer.3.output.dense.weight; `layers` is the part before the
+    number ("encoder.layer"), and can be omitted if there is only one. Of n layers the last one gets `lr`, each one below it `decay` times
+    the rate of the one above; parameters listed before the layers (embeddings) get lr·decayⁿ, those listed after them (pooler,
+    classifier) `lr`.
 
     Source: Howard & Ruder, "Universal language model fine-tuning for text classification", 2018 (discriminative fine-tuning, decay
     1/2.6); Sun et al., "How to fine-tune BERT for text classification?", 2019 (0.95).
-    Raises: ArgumentError unless 0 < decay <= 1, and if there are no layers, or several places with numbers and `layers` does not choose.
+    Raises: ArgumentError unless 0 < decay <= 1, and if there are no layers, or several candidates and `layers` does not choose one.
     """
     check_number("lr", lr)
     check_number("decay", decay, above=0, most=1)
@@ -38,7 +38,7 @@ def layer_groups(
     numbers = [found[1] if found and found[0] == place else None for found in numbered]
     order = sorted({number for number in numbers if number is not None})
     first = next(at for at, number in enumerate(numbers) if number is not None)
-    levels: list[list[tuple[str, Parameter]]] = [[] for _ in range(len(order) + 2)]  # what is below the layers, each of them, what is above
+    levels: list[list[tuple[str, Parameter]]] = [[] for _ in range(len(order) + 2)]  # below the layers, each layer, above the layers
     for at, (member, number) in enumerate(zip(members, numbers, strict=True)):
         outside = 0 if at < first else len(order) + 1
         levels[outside if number is None else order.index(number) + 1].append(member)
@@ -50,7 +50,7 @@ def layer_groups(
 
 
 def _numbered(name: str) -> tuple[str, int] | None:
-    """What stands before the first number in a path, and the number; None without one."""
+    """The part of a path before its first number, and the number; None without one."""
     parts = name.split(".")
     for at, part in enumerate(parts):
         if part.isdecimal():
@@ -59,7 +59,7 @@ def _numbered(name: str) -> tuple[str, int] | None:
 
 
 def _chosen(layers: str | None, places: Sequence[str]) -> str:
-    """The place of the numbered layers. Raises: ArgumentError if there is none, or no single one."""
+    """The path of the numbered layers. Raises: ArgumentError if there is none, or more than one to choose from."""
     listed = ", ".join(repr(place) for place in places)
     if not places:
         raise ArgumentError("no parameter lies in a numbered layer, such as 'encoder.layer.0.output.dense.weight': use decay_groups")

@@ -1,5 +1,5 @@
-"""Lion (Chen et al., "Symbolic discovery of optimization algorithms", 2023, arXiv 2302.06675): every element moves by the same amount, only
-the sign is learned, and one moment is all the memory."""
+"""Lion (Chen et al., "Symbolic discovery of optimization algorithms", 2023, arXiv 2302.06675): every element moves by the same amount, in
+the direction of a sign, and there is only one moment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lion(xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, lr: float, beta
 class Lion(Optimizer):
     """Lion (EvoLved Sign Momentum), with decoupled weight decay: Algorithm 2 of Chen et al., 2023.
 
-    betas: the interpolation whose sign is the step, and what stays of the momentum. A step is as long as lr in every element, so lr should
+    betas: of the interpolation whose sign is the step, and the decay rate of the momentum. A step moves every element by lr, so lr should
     be 3 to 10 times less than AdamW's and weight_decay as many times more (section 5 of the paper). Raises: ArgumentError.
     """
 
@@ -53,5 +53,5 @@ class Lion(Optimizer):
         return {"lr": options["lr"], "beta1": beta1, "beta2": beta2, "decay": 1 - options["lr"] * options["weight_decay"]}
 
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
-        """The sign of 0 is 0: only decay is left, one factor."""
+        """The factor of the decay alone, since the sign of 0 is 0."""
         return float(1 - options["lr"] * options["weight_decay"])

@@ -1,10 +1,10 @@
-"""Optimizer: what all update rules share. Which parameters are due, blocks of the arena, tables, step counts, saving and resuming.
+"""Optimizer, the base of all update rules: which parameters to update, blocks of the arena, tables, step counts, saving and resuming.
 
-A step is begun (who is due, with which constants), worked off stretch by stretch (`updates.py`), and ended; a team of processes shares
-the middle part.
+A step is begun (which parameters, with which constants), applied one range of elements after another (`updates.py`), and ended; a team of
+processes shares the middle part.
 
-A rule adds what it computes: a kernel on flat blocks, the names of its moments, its constants for a step, and what it does to an element
-that has neither gradient nor moments.
+A rule adds a kernel on flat blocks, the names of its moments, its constants for a step, and what it does to an element that has neither
+gradient nor moments.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minigrad.op import Kernel
 from minigrad.optim.arena import Arena, is_table
 from minigrad.optim.checks import check_number
 from minigrad.optim.groups import Group, read_groups
-from minigrad.optim.state import by_rows, entry_problem, for_all_rows, read_state
+from minigrad.optim.state import as_dense, as_rows, entry_problem, read_state
 from minigrad.optim.table import Table
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
@@ -34,10 +34,10 @@ class Optimizer(ABC):
     """Base of the optimizers.
 
     params: Parameters, (name, Parameter) pairs, or groups {"params": [...], "lr": ...} that override options. `param_groups` holds the
-    options; a change there (`optimizer.param_groups[0]["lr"] = 1e-4`) counts from the next step on. Which parameters are in which group is
-    fixed.
+    options; a change there (`optimizer.param_groups[0]["lr"] = 1e-4`) takes effect at the next step. Which parameters are in which group
+    is fixed.
 
-    Frozen parameters and parameters without a gradient are left alone entirely: no decay, no moments, and their step count stands still.
+    Frozen parameters and parameters without a gradient are skipped entirely: no decay, no moments, and their step count does not change.
 
     Raises: ArgumentError for wrong parameters or options.
     """
@@ -46,10 +46,10 @@ class Optimizer(ABC):
     """(xp, p, g, moments, scratch, **constants): one step on flat blocks, in place in `p` and `moments`; `g` is only read."""
 
     kernel_scales: ClassVar[bool] = False
-    """Whether the kernel has a keyword `factor`, which multiplies g. For the others that is a pass of its own."""
+    """Whether the kernel has a keyword `factor`, which multiplies g. For other kernels that takes a separate pass."""
 
     moment_names: ClassVar[tuple[str, ...]]
-    """What the rule remembers of each element, in the order in which the kernel takes it."""
+    """The rule's state for each element, in the order in which the kernel takes it."""
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
         self.param_groups, names = read_groups(params, defaults)
@@ -71,7 +71,7 @@ class Optimizer(ABC):
         check_number("weight_decay", options["weight_decay"])
 
     def moments_of(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """The moments that the rule needs with these options."""
+        """The moments that the rule needs for these options."""
         return self.moment_names
 
     @abstractmethod
@@ -80,7 +80,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
-        """The factor that a step multiplies an element by whose gradient and moments are zero; None if it does more to it than that."""
+        """The factor by which a step multiplies an element whose gradient and moments are zero; None if it does anything else to it."""
 
     def __reduce__(self) -> Any:
         name = type(self).__name__
@@ -88,12 +88,12 @@ class Optimizer(ABC):
 
     # ---------------------------------------------------------------- the step
     def step(self, scale: float = 1.0) -> None:
-        """Update every parameter that has a gradient, in place, and begin the next step of the random numbers.
+        """Update every parameter that has a gradient, in place, and advance the random numbers to the next step.
 
-        scale: what the gradients are multiplied by on the way into the update; they themselves stay as they are.
-        Raises, before anything changes: ArgumentError if `scale` is no number >= 0 (PyTorch's closure, say), or `param_groups` holds an
-        impossible option, or other groups, parameters or options than at the beginning; GraphError (graph-owner) if a later optimizer has
-        taken parameters over.
+        scale: multiplies the gradients in the update; the stored gradients do not change.
+        Raises, before anything changes: ArgumentError if `scale` is not a number >= 0 (PyTorch's closure, say), or `param_groups` holds
+        an impossible option, or other groups, parameters or options than at the beginning; GraphError (graph-owner) if a later optimizer
+        has taken parameters over.
         """
         check_number("scale", scale)
         for update in self.begin_step():
@@ -101,20 +101,20 @@ class Optimizer(ABC):
         self.end_step()
 
     def begin_step(self) -> list[Update]:
-        """Count the step and say what is to be updated; every stretch must be given to `apply` once, in any order. Raises: as `step`."""
+        """Count the step and list its updates, each of which must be passed to `apply` once, in any order. Raises: as `step`."""
         self._check_groups()
         self._check_options(self.param_groups, ArgumentError)
         self.arena.check_ownership()
-        updates = self._stretches()
+        updates = self._arena_updates()
         for number, table in enumerate(self.tables.values()):
-            if step := self._counted(table.parameter):
+            if step := self._count_step(table.parameter):
                 group = self._group_of[table.parameter]
                 table.begin(table.parameter.leaf.grad, self.idle_factor(self.param_groups[group]))
                 updates.append(self._update(group, step, number, 0, table.used))
         return updates
 
     def apply(self, update: Update, scale: float = 1.0) -> None:
-        """Update one stretch, block by block. scale: as in `step`."""
+        """Carry out one update, block by block. scale: as in `step`."""
         if update.table is not None:
             blocks = self.tables[self.arena.tables[update.table]].blocks(update)
         else:
@@ -127,13 +127,13 @@ class Optimizer(ABC):
             self.kernel.run(self.arena.xp, [p, g, moments, scratch], constants, keep=False)
 
     def end_step(self) -> None:
-        """After every stretch: note what the rest of the tables owes, and begin the next step of the random numbers."""
+        """After all updates: charge the other rows of the tables, and advance the random numbers to the next step."""
         for table in self.tables.values():
             table.end()
         current().advance()
 
     def zero_grad(self) -> None:
-        """Forget the gradients: the next one overwrites."""
+        """Clear the gradients: the next ones overwrite them."""
         for p in self.steps:
             p.zero_grad()
 
@@ -158,8 +158,8 @@ class Optimizer(ABC):
             except ArgumentError as cause:
                 raise error(f"parameter group {number}: {cause}") from cause
 
-    def _counted(self, p: Parameter) -> int:
-        """The number of this step of a parameter, which counts from now on; 0 for one that is not due."""
+    def _count_step(self, p: Parameter) -> int:
+        """Count a step of a parameter and return its number; 0 for a parameter that is not updated."""
         leaf = p.leaf
         if leaf.grad is None or not p.requires_grad:
             return 0
@@ -167,12 +167,12 @@ class Optimizer(ABC):
         step = self.steps[p] = self.steps[p] + 1
         return step
 
-    def _stretches(self) -> list[Update]:
-        """The arena's parameters that are due, counted on; neighbours that are updated alike are joined."""
+    def _arena_updates(self) -> list[Update]:
+        """Count a step of each parameter of the arena that is updated; neighbours of the same group and step become one update."""
         found: list[list[int]] = []  # group, step, start, stop
         group = before = stop = -1
         for place in self.arena.places:
-            step = self._counted(place.parameter)
+            step = self._count_step(place.parameter)
             if step == 0:
                 continue
             if (place.group, step, place.start) == (group, before, stop):
@@ -196,7 +196,7 @@ class Optimizer(ABC):
         return self.moments[name]
 
     def arrays(self) -> list[Array]:
-        """All that a step reads or writes, moments included, in a fixed order."""
+        """All arrays that a step reads or writes, moments included, in a fixed order."""
         for p, number in self._group_of.items():
             for name in self.moments_of(self.param_groups[number]):
                 self._moment(name)
@@ -207,7 +207,7 @@ class Optimizer(ABC):
 
     # ---------------------------------------------------------------- saving and resuming
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on to the last bit: options, step counts and moments. NumPy arrays, numbers, strings and lists only.
+        """Everything needed to resume bit for bit: options, step counts and moments. NumPy arrays, numbers, strings and lists only.
 
         "param_groups" holds the options and, under "params", the parameters' names; "state" one entry per parameter in that order.
         Raises: ArgumentError if `param_groups` holds other groups, parameters or options than at the beginning.
@@ -227,7 +227,7 @@ class Optimizer(ABC):
         return {"optimizer": type(self).__name__, "param_groups": groups, "state": state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` of an equal optimizer returned. Nothing is changed unless everything fits.
+        """Resume from the `state_dict` of an equal optimizer. Nothing is changed unless everything fits.
 
         The parameters themselves are loaded by their module. Raises: StateDictError, also for an impossible option;
         ArgumentError if `param_groups` holds other groups, parameters or options than at the beginning.
@@ -240,7 +240,7 @@ class Optimizer(ABC):
         for p, entry in zip([p for members in self._members for p in members], entries, strict=True):
             self.steps[p] = entry["step"]
             if is_table(p):  # it may have been saved on another device
-                entry = by_rows(entry) if p in self.tables else for_all_rows(entry, len(p))
+                entry = as_rows(entry) if p in self.tables else as_dense(entry, len(p))
             arrays = {name: to_device(np.asarray(entry[name]), p.device) for name in self.moment_names if name in entry}
             if p in self.tables:
                 self.tables[p].load(np.asarray(entry["rows"]), arrays)
@@ -249,7 +249,7 @@ class Optimizer(ABC):
                     places[p].of(self._moment(name))[...] = array
 
     def _checked(self, state: Any) -> tuple[list[Group], list[Mapping[str, Any]]]:
-        """The options per group, and one entry per parameter, after finding them complete and fitting."""
+        """Check a saved state; returns the options of each group, and one entry per parameter."""
         self._check_groups()
         mine, names = type(self).__name__, self.arena.names
         options, entries = read_state(state, mine, self.param_groups, [[names[p] for p in group] for group in self._members])

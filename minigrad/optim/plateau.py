@@ -1,4 +1,4 @@
-"""A learning rate that falls when a metric has stopped improving. Not a curve over steps, so not a `Schedule`."""
+"""Lowering the learning rate when a metric has stopped improving. Not a function of the step, so not a `Schedule`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ReduceOnPlateau:
     mode: whether the metric improves by falling ("min") or rising ("max"). A value counts as better than the best so far only by a margin:
     threshold·|best| (threshold_mode "rel") or threshold ("abs"); NaN and infinite values are never better. After a reduction the next
     `cooldown` calls do not count as bad. No rate is lowered below `min_lr`. The rules are those of PyTorch's ReduceLROnPlateau with eps 0,
-    but for a relative margin around a negative best, which there points the wrong way, and for infinite values.
-    Raises: ArgumentError for what is no optimizer, and for impossible options.
+    except for infinite values, and for a relative margin around a negative best, which has the wrong sign in PyTorch.
+    Raises: ArgumentError unless `optimizer` is one, and for impossible options.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ReduceOnPlateau:
         self.cooldown_left = 0
 
     def step(self, metric: float) -> None:
-        """Take note of the metric, once per evaluation, and lower the learning rates if it is time. Raises: ArgumentError for no number."""
+        """Record the metric of an evaluation, and lower the learning rates if it is time. Raises: ArgumentError unless it is a number."""
         if not is_number(metric):
             raise ArgumentError(f"ReduceOnPlateau follows a number (such as loss.item()), got {type(metric).__name__}")
         value = float(metric)
@@ -77,7 +77,7 @@ class ReduceOnPlateau:
 
     # ---------------------------------------------------------------- saving and resuming
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands, the learning rates included: numbers, strings, lists and None only."""
+        """The current state, learning rates included: numbers, strings, lists and None only."""
         return {
             "schedule": type(self).__name__,
             "rates": rates_of(self.optimizer),
@@ -88,7 +88,7 @@ class ReduceOnPlateau:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state, its options included; sets the learning rates. Raises: StateDictError."""
+        """Resume from a saved state, its options included; sets the learning rates. Raises: StateDictError."""
         check_state(state, self.state_dict())
         options = {name: state[name] for name in self.options}
         try:

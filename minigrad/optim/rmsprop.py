@@ -17,8 +17,8 @@ def rmsprop(
 ) -> None:
     """g ← g + l2·p;  v ← αv + (1-α)g²;  d = g / (√v + eps);  b ← μb + d with momentum, else b = d;  p ← p - lr·b.
 
-    Centered: also a ← αa + (1-α)g, and v - a² stands for v under the root. That is a variance, which only rounding makes negative: it is
-    0 then.
+    Centered: also a ← αa + (1-α)g, and v - a² replaces v under the root. That is a variance, which counts as 0 if rounding makes it
+    negative.
     """
     v, *others = moments
     t, u = scratch
@@ -55,9 +55,9 @@ def rmsprop(
 class RMSprop(Optimizer):
     """RMSprop: the gradient divided by the root of a running mean of its squares.
 
-    alpha: how much of the running means stays at each step; eps: added to the root; momentum: μ, a running sum of the divided gradients;
-    centered: divide by the running standard deviation instead (mean square minus squared mean); weight_decay is added to the gradient
-    (L2). Where rounding makes that variance negative it counts as 0, where PyTorch gives NaN. Raises: ArgumentError.
+    alpha: the decay rate of the running means; eps: added to the root; momentum: μ, of a running sum of the divided gradients; centered:
+    divide by the running standard deviation instead (mean square minus squared mean); weight_decay is added to the gradient (L2). If
+    rounding makes that variance negative it counts as 0, where PyTorch gives NaN. Raises: ArgumentError.
     """
 
     kernel = rmsprop
@@ -93,5 +93,5 @@ class RMSprop(Optimizer):
         return {**{name: options[name] for name in ("lr", "alpha", "eps", "momentum", "centered")}, "l2": options["weight_decay"]}
 
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
-        """Nothing happens; None for decay, which gives every row a gradient, and for eps 0, where the step is 0/0 (NaN, as in PyTorch)."""
+        """1; None with weight decay, which gives every row a gradient, and for eps 0, where the step is 0/0 (NaN, as in PyTorch)."""
         return None if options["weight_decay"] or options["eps"] == 0 else 1.0

@@ -1,7 +1,7 @@
-"""What all learning-rate schedules share: peaks, the count of steps, setting the rates, saving and resuming.
+"""Base of the learning-rate schedules: peaks, the count of steps, setting the rates, saving and resuming.
 
-A schedule adds its curve: a factor for every step, by which each group's peak is multiplied (`schedules.py`). Only `ReduceOnPlateau` stands
-apart (`plateau.py`), because it follows a metric instead of the step.
+A schedule adds its curve: a factor for every step, by which each group's peak is multiplied (`schedules.py`). Only `ReduceOnPlateau` is
+separate (`plateau.py`), because it follows a metric instead of the step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Schedule(ABC):
     Sets the learning rates at once for the first step; call `step()` after each `optimizer.step()`. The rates that the optimizer has now
     are the peaks. `options` holds what the curve was built with.
 
-    Raises: ArgumentError for what is no optimizer, and for impossible options.
+    Raises: ArgumentError unless `optimizer` is one, and for impossible options.
     """
 
     def __init__(self, optimizer: Optimizer, **options: Any) -> None:
@@ -39,7 +39,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def factor(self, step: int) -> float:
-        """What the peaks are multiplied by after `step` updates."""
+        """The factor on the peaks after `step` updates."""
 
     # ---------------------------------------------------------------- the step
     def step(self) -> None:
@@ -61,11 +61,11 @@ class Schedule(ABC):
 
     # ---------------------------------------------------------------- saving and resuming
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule stands: numbers, strings and lists only."""
+        """The current state: numbers, strings and lists only."""
         return {"schedule": type(self).__name__, "steps": self.steps, "peaks": list(self.peaks), **self.options}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state, its options included; sets the learning rates. Raises: StateDictError."""
+        """Resume from a saved state, its options included; sets the learning rates. Raises: StateDictError."""
         check_state(state, self.state_dict())
         options = {name: state[name] for name in self.options}
         try:
@@ -79,7 +79,7 @@ class Schedule(ABC):
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raises: ArgumentError for what is no optimizer."""
+    """Raises: ArgumentError unless `optimizer` is one."""
     if not isinstance(optimizer, Optimizer):
         raise ArgumentError(f"a schedule sets the learning rates of an optimizer, got {type(optimizer).__name__}")
 

@@ -1,4 +1,4 @@
-"""The curves that a learning rate follows over a training run: linear, cosine, polynomial and constant after a warm-up, and one cycle."""
+"""Learning-rate schedules: linear, cosine, polynomial and constant after a warm-up, and one cycle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WarmupSchedule(Schedule):
 
     @abstractmethod
     def decay(self, left: float) -> float:
-        """The factor when `left` of the decay's steps, a fraction from 1 to 0, are still to come."""
+        """The factor when the fraction `left` (1 to 0) of the decay's steps is still to come."""
 
 
 class LinearSchedule(WarmupSchedule):
@@ -50,7 +50,7 @@ class LinearSchedule(WarmupSchedule):
         super().__init__(optimizer, warmup_steps=warmup_steps, total_steps=total_steps)
 
     def decay(self, left: float) -> float:
-        """What is left."""
+        """The fraction left."""
         return left
 
 
@@ -73,7 +73,7 @@ class CosineSchedule(WarmupSchedule):
         check_number("floor", options["floor"], most=1)
 
     def decay(self, left: float) -> float:
-        """A cosine of what is done."""
+        """A cosine of the fraction done."""
         floor = self.options["floor"]
         return float(floor + (1 - floor) * 0.5 * (1 + cos(2 * pi * self.options["num_cycles"] * (1 - left))))
 
@@ -96,7 +96,7 @@ class PolynomialSchedule(WarmupSchedule):
         check_number("floor", options["floor"], most=1)
 
     def decay(self, left: float) -> float:
-        """A power of what is left."""
+        """A power of the fraction left."""
         floor = self.options["floor"]
         return float(floor + (1 - floor) * left ** self.options["power"])
 
@@ -164,7 +164,7 @@ class OneCycleSchedule(Schedule):
         check_number("final_div_factor", options["final_div_factor"], above=0)
 
     def factor(self, step: int) -> float:
-        """Interpolated between the points that the phases lead to."""
+        """Interpolated between the end points of the phases."""
         start, before = 1 / self.options["div_factor"], 0.0
         for last, end in self._phases():
             if before < last and step <= last:  # a phase may be empty: a way up of one step

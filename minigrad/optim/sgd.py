@@ -81,7 +81,7 @@ class SGD(Optimizer):
     def constants(self, options: Mapping[str, Any], step: int) -> dict[str, Any]:
         """The options as the kernel takes them.
 
-        Weight decay that passes through no momentum is the factor 1 - lr·λ: p - lr·(g + λp), but rounded as rows of a table are.
+        Without momentum, weight decay is the factor 1 - lr·λ: the same as p - lr·(g + λp), but rounded like the rows of a table.
         """
         momentum, lr, weight_decay = options["momentum"], options["lr"], options["weight_decay"]
         return {
@@ -92,7 +92,7 @@ class SGD(Optimizer):
         }
 
     def idle_factor(self, options: Mapping[str, Any]) -> float | None:
-        """Decay shrinks by one factor; None if it passes through the momentum."""
+        """The factor of the decay; None if decay passes through the momentum."""
         if options["momentum"] and options["weight_decay"]:
             return None
         return float(1 - options["lr"] * options["weight_decay"])

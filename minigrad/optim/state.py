@@ -1,4 +1,4 @@
-"""What a saved optimizer must look like before anything of it is used: it may come from a file that somebody else wrote."""
+"""Checks of a saved optimizer state before any of it is used: it may come from an untrusted file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigrad.optim.groups import Group
 
 
 def read_state(state: Any, kind: str, groups: Sequence[Group], names: Sequence[list[str]]) -> tuple[list[Group], list[Any]]:
-    """The options of each group, and one entry for each parameter, from what `Optimizer.state_dict` returned.
+    """The options of each group, and one entry for each parameter, from a result of `Optimizer.state_dict`.
 
     kind: the optimizer's name; groups: its own groups; names: those of each group's parameters.
     Raises: StateDictError.
@@ -45,8 +45,8 @@ def read_state(state: Any, kind: str, groups: Sequence[Group], names: Sequence[l
 def entry_problem(entry: Any, shape: tuple[int, ...], *, is_table: bool, moments: Sequence[str], needed: Sequence[str]) -> str | None:
     """Why `entry` cannot be the state of one parameter; None if it can.
 
-    shape: the parameter's; is_table: whether its state may be by rows; moments: what its rule may remember; needed: what it must after a
-    step.
+    shape: the parameter's; is_table: whether its state may be stored by rows; moments: those that its rule may have; needed: those that it
+    must have after a step.
     """
     step = entry.get("step") if isinstance(entry, Mapping) else None
     if not isinstance(step, int) or isinstance(step, bool) or step < 0:
@@ -73,8 +73,8 @@ def entry_problem(entry: Any, shape: tuple[int, ...], *, is_table: bool, moments
     return None
 
 
-def by_rows(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state of a table by rows. If it was saved for all rows, those whose moments are 0 are left out: no batch has touched them."""
+def as_rows(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state of a table by rows. From a state of all rows, those with moments 0 are left out: no batch has touched them."""
     if "rows" in entry:
         return entry
     moments = {name: np.asarray(value) for name, value in entry.items() if name != "step"}
@@ -82,8 +82,8 @@ def by_rows(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"step": entry["step"], "rows": rows, **{name: moment[rows] for name, moment in moments.items()}}
 
 
-def for_all_rows(entry: Mapping[str, Any], count: int) -> Mapping[str, Any]:
-    """The state of a table of `count` rows for all of them: those that no batch has touched have moments 0."""
+def as_dense(entry: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    """The state of a table for all its `count` rows: those that no batch has touched have moments 0."""
     if "rows" not in entry:
         return entry
     found = {"step": entry["step"]}
@@ -103,7 +103,7 @@ def _rows_problem(rows: np.ndarray[Any, Any], count: int) -> str | None:
 
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:
-    """The array that `value` is; anything that is none becomes an array of objects, which no check accepts."""
+    """`value` as an array; what cannot be one becomes an array of objects, which no check accepts."""
     try:
         return np.asarray(value)
     except (ValueError, TypeError):

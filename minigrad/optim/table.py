@@ -1,8 +1,8 @@
 """The state of one large gathered table (a word embedding): work and memory only for rows that some batch has touched.
 
-A row gets the next slot when its first gradient arrives, and its moments live at that slot. From then on it is updated in every step,
-with gradient zero where a batch does not touch it (momentum goes on). The other rows have zero moments: all that an update does to them
-is weight decay, which they owe (`debt.py`). So the result is that of the dense rule, to the last bit.
+A row gets the next slot when its first gradient arrives, and its moments are stored at that slot. From then on it is updated in every
+step, with a zero gradient if the batch does not touch it (momentum continues). The other rows have zero moments: an update only decays
+them, which is deferred (`debt.py`). So the result equals that of the dense rule to the last bit.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from minigrad.parameter import Parameter
 
 
 class Table:
-    """Slots and moments of one parameter that stands apart from the arena.
+    """Slots and moments of one parameter outside the arena.
 
-    Arrays that the rows in use take little of are reserved for all rows: the system gives zeroed memory page by page when it is first
-    written, so that what is occupied grows with the slots in use, and nothing is ever moved.
+    Arrays are allocated for all rows even if few are in use: the system provides zeroed memory page by page on the first write, so that
+    the memory in use grows with the slots in use, and nothing is ever moved.
 
-    Shapes: the parameter (rows, d); `row[:used]` names the row of each slot, `slot[row]` is -1 for a row never touched. Within a step,
-    `due[:count]` are the slots that have a gradient, ascending, and `gradients[:count]` (count, d) what it is.
+    Shapes: the parameter (rows, d); `row[:used]` is the row of each slot, `slot[row]` is -1 for a row never touched. Within a step,
+    `due[:count]` are the slots that have a gradient, ascending, and `gradients[:count]` (count, d) are these gradients.
     """
 
     def __init__(self, parameter: Parameter, arena: Arena) -> None:
@@ -41,7 +41,7 @@ class Table:
         self._begun = False
 
     def move(self, allocate: Allocate) -> None:
-        """Keep everything that a step reads or writes in arrays made by `allocate` from now on; see `Arena.move`."""
+        """Move everything that a step reads or writes into arrays made by `allocate`; see `Arena.move`."""
         data = allocate(self.data.shape, self.data.dtype)
         self.debt.move(data, allocate(self.debt.paid.shape, self.debt.paid.dtype))
         if self.parameter.ledger is self.debt:  # unless another optimizer has taken the parameter over
@@ -52,22 +52,22 @@ class Table:
         self.moments = {name: copied(moment, allocate, self.used) for name, moment in self.moments.items()}
 
     def arrays(self) -> list[Array]:
-        """All that workers read or write."""
+        """All arrays that workers read or write."""
         return [self.data, self.debt.paid, self.row, self.due, self.gradients, *self.moments.values()]
 
     def forget(self) -> None:
-        """Begin anew: no row has been touched."""
+        """Free all slots, as if no row had been touched."""
         self.slot[self.row[: self.used]] = -1
         self.used = 0
 
     def moment(self, name: str) -> Array:
-        """Zeros until written, indexed by slot."""
+        """A moment of all slots, zeros until written."""
         if name not in self.moments:
             self.moments[name] = self.arena.allocate(self.data.shape, self.data.dtype)
         return self.moments[name]
 
     def admit(self, rows: Array) -> None:
-        """Give those of the distinct `rows` that have no slot the next ones."""
+        """Assign the next slots to those of the distinct `rows` that have none."""
         new = rows[self.slot[rows] < 0]
         stop = self.used + len(new)
         self.debt.exempt(new)
@@ -77,8 +77,8 @@ class Table:
 
     # ---------------------------------------------------------------- a step
     def begin(self, gradient: RowSparse | Array, idle: float | None) -> None:
-        """Lay the gradient out by slots. `idle` is what the rule multiplies a never-touched row by; None if it does more, so that all rows
-        count as touched."""
+        """Sort the gradient by slot. idle: the rule's `idle_factor`, by which rows never touched are multiplied; None makes all rows count
+        as touched."""
         every_row = self.xp.arange(len(self.data))
         if isinstance(gradient, RowSparse):
             distinct = gradient.coalesce()
@@ -93,7 +93,7 @@ class Table:
         self.gradients[: self.count] = values[order]
 
     def blocks(self, update: Update) -> Iterator[Block]:
-        """The blocks of the slots of one stretch: rows are gathered, and put back when the caller has updated them."""
+        """The blocks of one update: rows are gathered, and written back when the caller has updated them."""
         xp, due, moments = self.xp, self.due[: self.count], [self.moment(name) for name in update.moments]
         step = max(1, self.arena.block // max(1, update.width))
         for start in range(update.start, update.stop, step):
@@ -107,13 +107,13 @@ class Table:
             self.data[rows] = p
 
     def end(self) -> None:
-        """After the step that `begin` began, if there was one: charge the rows that it has left alone."""
+        """End a step that `begin` began, if there was one: charge the rows that it did not update."""
         if not self._begun:
             return
         self._begun = False
         if self._idle is not None:
             self.debt.charge(self._idle)
-        if not self.moments:  # without moments, the rows just touched owe from here on what all others owe
+        if not self.moments:  # without moments, the rows just touched are charged again like all others
             self.debt.include(self.row[: self.used])
             self.forget()
 
@@ -122,7 +122,7 @@ class Table:
         return {"rows": self.row[: self.used], **{name: m[: self.used] for name, m in self.moments.items()}}
 
     def load(self, rows: Array, moments: dict[str, Array]) -> None:
-        """Take over what `state` returned, and forget everything else."""
+        """Replace slots and moments by those that `state` returned."""
         self.debt.include(self.row[: self.used])
         self.forget()
         self.admit(rows)

@@ -1,6 +1,6 @@
-"""A step of an optimizer as a list of stretches, so that one process can work it off or several can share it.
+"""A step of an optimizer as a list of updates, which one process can carry out or several can share.
 
-What a stretch says is all that a worker needs to know besides the arrays: numbers, no objects.
+An update is all that a worker needs to know besides the arrays, and holds only plain values.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Elements that are updated alike: the same constants, the same moments.
+    """A range of elements that are updated with the same constants and moments.
 
-    table: None for elements of the arena, else the number of a table, whose slots are counted. start, stop: the stretch. width: elements
-    per unit counted, 1 in the arena. moments: their names in the kernel's order. constants: the kernel's.
+    table: None for the arena, else the number of a table. start, stop: the range, of the arena's elements or the table's slots. width:
+    elements per slot, 1 in the arena. moments: their names in the kernel's order. constants: the kernel's.
     """
 
     table: int | None
@@ -27,9 +27,9 @@ class Update:
 
 
 def divide(updates: Sequence[Update], parts: int, block: int) -> list[list[Update]]:
-    """The same stretches, cut and dealt out so that each of the parts has about as many elements as the others.
+    """Cut the updates and share them out to `parts` workers, about equally many elements to each.
 
-    block: elements that are updated at a time; no cut is made within one, so that the blocks are those of one process.
+    block: elements that are updated at a time; no cut is made inside a block, so that the blocks are those of one process.
     """
     total = sum((update.stop - update.start) * update.width for update in updates)
     shares: list[list[Update]] = [[] for _ in range(parts)]
@@ -39,7 +39,7 @@ def divide(updates: Sequence[Update], parts: int, block: int) -> list[list[Updat
         start = update.start
         while start < update.stop:
             part = min(done * parts // max(total, 1), parts - 1)
-            wanted = -(-((part + 1) * total) // parts) - done  # elements until the next part's begin
+            wanted = -(-((part + 1) * total) // parts) - done  # elements until the next part begins
             stop = min(update.stop, start + -(-max(1, wanted) // (step * update.width)) * step)
             shares[part].append(replace(update, start=start, stop=stop))
             done += (stop - start) * update.width

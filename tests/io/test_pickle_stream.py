@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch_writer import PROTO, integer, text
 
 from minigrad.errors import WeightFileError
-from minigrad.io._pickle_stream import _FORBIDDEN, MAX_DEPTH, MAX_OPCODES, Dict, List, Tuple, _Machine, follow
+from minigrad.io._pickle_stream import _FORBIDDEN, MAX_DEPTH, MAX_OPCODES, Dict, List, Tuple, _Machine, interpret
 
 PATH = Path("data.pkl")
 USED = {
@@ -42,7 +42,7 @@ class Refusing:
 
 def refusal(stream: bytes) -> str:
     with pytest.raises(WeightFileError) as caught:
-        follow(PATH, stream, Refusing())
+        interpret(PATH, stream, Refusing())
     return caught.value.code
 
 
@@ -93,19 +93,19 @@ _VALUES = st.recursive(
 
 @given(_VALUES)
 def test_plain_values_mean_what_pickle_means(value: Any) -> None:
-    assert meaning(follow(PATH, pickle.dumps(value, protocol=2), Refusing())) == same_of(value)
+    assert meaning(interpret(PATH, pickle.dumps(value, protocol=2), Refusing())) == same_of(value)
 
 
 def test_long_containers_and_the_long_memo() -> None:
     value = {f"name {number}": (number, str(number)) for number in range(3000)}
-    assert meaning(follow(PATH, pickle.dumps(value, protocol=2), Refusing())) == same_of(value)
+    assert meaning(interpret(PATH, pickle.dumps(value, protocol=2), Refusing())) == same_of(value)
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_give_a_symbol_or_the_one_error(stream: bytes) -> None:
     for content in (stream, PROTO + stream, PROTO + stream + b"."):
         try:
-            follow(PATH, content, Refusing())
+            interpret(PATH, content, Refusing())
         except WeightFileError as error:
             assert error.code not in ("weight-file", "file")
 
@@ -118,23 +118,23 @@ def test_depth(levels: int) -> None:
     by_marks = PROTO + b"(" * levels + b"t" * levels + b"."
     for stream in (pickle.dumps(nested, protocol=2), by_marks):
         if levels <= MAX_DEPTH:
-            follow(PATH, stream, Refusing())
+            interpret(PATH, stream, Refusing())
         else:
             assert refusal(stream) == "pickle-limit"
 
 
 def test_the_number_of_opcodes() -> None:
     longest = PROTO + b"]" + b"Na" * ((MAX_OPCODES - 2) // 2) + b"."
-    assert type(follow(PATH, longest, Refusing())) is List
+    assert type(interpret(PATH, longest, Refusing())) is List
     assert refusal(PROTO + b"]" + b"Na" * (MAX_OPCODES // 2) + b".") == "pickle-limit"
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**63, 255, 256, -1, 0])
 def test_integers(value: int) -> None:
-    assert follow(PATH, PROTO + integer(value) + b".", Refusing()) == value
+    assert interpret(PATH, PROTO + integer(value) + b".", Refusing()) == value
 
 
 def test_printing_a_nest_of_references_takes_no_time() -> None:
     """A symbol's repr does not walk into it: this one holds 2**60 references."""
     doubled = PROTO + b")" + b"q\x01h\x01\x86" * 60 + b"."
-    assert len(repr(follow(PATH, doubled, Refusing()))) < 100
+    assert len(repr(interpret(PATH, doubled, Refusing()))) < 100

@@ -263,9 +263,9 @@ def test_d06_a_missing_shard_is_named(folder: Path, dangling: bool) -> None:
 @pytest.mark.parametrize(
     ("weight_map", "words"),
     [
-        ({"a": A, "b": B, "c": B}, "holds, not as the index says, 'b'"),
+        ({"a": A, "b": B, "c": B}, "holds what the index does not list for it: 'b'"),
         ({"a": A, "b": A, "c": B, "d": B}, "lacks 'd'"),
-        ({"a": A, "c": B}, "holds, not as the index says, 'b'"),
+        ({"a": A, "c": B}, "holds what the index does not list for it: 'b'"),
     ],
     ids=["in the wrong shard", "in no shard", "not in the index"],
 )

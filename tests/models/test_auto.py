@@ -45,7 +45,7 @@ def test_every_family_has_a_base_and_heads_that_its_own_names_lead_back_to() -> 
         classes = family.classes()
         assert {"base", "sequence-classification", "token-classification", "question-answering"} <= classes.keys(), name
         for head, cls in classes.items():
-            published = (family.published or family.prefix) + cls.__name__.removeprefix(family.prefix)
+            published = (family.published_prefix or family.prefix) + cls.__name__.removeprefix(family.prefix)
             assert family.head_of(published) == head
     assert set(FAMILIES["bert"].classes()) == set(HEADS)
 
@@ -55,7 +55,7 @@ def test_other_families_are_found_by_model_type(tmp_path: Path, name: str) -> No
     family = FAMILIES[name]
     cls = family.classes()["token-classification"]
     sizes = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 5}
-    changes = {"model_type": name} if family.published else {}
+    changes = {"model_type": name} if family.published_prefix else {}
     model = cls(cls.config_class(**(sizes | {"max_position_embeddings": 12} | changes)))
     model.save_pretrained(tmp_path)
     again = load(tmp_path)

@@ -22,7 +22,7 @@ import minigrad as mg
 from minigrad.errors import ConfigError
 from minigrad.io import load_file, save_file
 from minigrad.models import BertConfig
-from minigrad.models.config import MAX_NUMBERS
+from minigrad.models.config import MAX_PARAMETERS
 
 FAMILIES = ("Bert", *CONFIGS)
 PUBLISHED = {"Bert": BertConfig.published_keys} | {family: cls.published_keys for family, cls in CONFIGS.items()}
@@ -89,7 +89,7 @@ def test_c01_sizes_that_no_machine_holds(saved: Saved, family: str, changes: dic
 def test_c01_the_largest_published_encoders_are_within_the_limit() -> None:
     """XLM-RoBERTa XXL, of 10.7e9 numbers."""
     sizes = {"vocab_size": 250880, "hidden_size": 4096, "num_hidden_layers": 48, "num_attention_heads": 32, "intermediate_size": 16384}
-    assert 10e9 < BertConfig(**sizes).encoder_size() < MAX_NUMBERS / 6  # type: ignore[arg-type]
+    assert 10e9 < BertConfig(**sizes).encoder_size() < MAX_PARAMETERS / 6  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -258,7 +258,7 @@ def test_memories_that_do_not_fit() -> None:
         layer(x, packing, memory_packing=packing)
     with pytest.raises(ArgumentError, match="none was passed"):
         layer(x, packing, memory_mask=np.ones((2, 2)))
-    with pytest.raises(ShapeError, match="2 sequences ask a memory of 1"):
+    with pytest.raises(ShapeError, match="2 sequences cannot attend to a memory of 1"):
         layer(x, packing, memory=x, memory_packing=Packing([3]))
     with pytest.raises(ShapeError, match=r"memory: the packing has 2 rows"):
         layer(x, packing, memory=x, memory_packing=Packing([2]))

@@ -1,4 +1,4 @@
-"""The border of every encoder: what a caller brings becomes packed rows, and results go back in the caller's own form."""
+"""Inputs and outputs of every encoder: a caller's arrays become packed rows, and results return in the caller's layout."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from minigrad.packing import PackedTokens, pack, pack_mask
 from minigrad.tensor import Tensor, TensorLike
 
 
-class Asked(TypedDict, total=False):
-    """output_hidden_states, output_attentions: return what goes into and out of every layer, and whom each row attends to."""
+class OutputOptions(TypedDict, total=False):
+    """output_hidden_states, output_attentions: also return the embeddings and every layer's output, and the attention weights."""
 
     output_hidden_states: bool
     output_attentions: bool
 
 
-class Extras(Asked, total=False):
-    """Keywords that every model takes beside its inputs and labels.
+class Extras(OutputOptions, total=False):
+    """Keywords that every model takes in addition to its inputs and labels.
 
-    inputs_embeds: word vectors in place of input_ids, (batch, longest, hidden); beside PackedTokens (rows, hidden), and their ids are not
-    looked at. The others: as `Asked`.
+    inputs_embeds: word vectors in place of input_ids, (batch, longest, hidden); with PackedTokens (rows, hidden), whose ids are then
+    ignored. The others: as `OutputOptions`.
     """
 
     inputs_embeds: TensorLike | None
@@ -35,7 +35,7 @@ class Extras(Asked, total=False):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What an encoder made of a batch, still packed, and how to give it back.
+    """An encoder's result for a batch, still packed, with what is needed to pad it again.
 
     Shapes: rows (rows, hidden), or (sequences, hidden) if only the first row of each sequence was computed.
     """
@@ -50,14 +50,14 @@ class Encoded:
         """The first row of each sequence. Shapes: (sequences, hidden)."""
         return self.rows if self.first_only else F.take_rows(self.rows, self.tokens.packing.first_rows)
 
-    def returned(self, rows: Tensor) -> Tensor:
-        """Rows as the caller's form asks: padded for padded input, with zeros at the pads. Shapes: (rows, d) or (batch, longest, d)."""
+    def repadded(self, rows: Tensor) -> Tensor:
+        """Rows in the caller's layout: padded for padded input, with zeros at the pads. Shapes: → (rows, d) or (batch, longest, d)."""
         return rows if self.tokens.padded_shape is None else pad_rows(rows, self.tokens)
 
     @property
     def hidden_states(self) -> tuple[Tensor, ...] | None:
-        """The embeddings and every layer's output; None unless asked for. Shapes: as `returned`."""
-        return None if self.trace.hidden_states is None else tuple(self.returned(rows) for rows in self.trace.hidden_states)
+        """The embeddings and every layer's output; None unless asked for. Shapes: as `repadded`."""
+        return None if self.trace.hidden_states is None else tuple(self.repadded(rows) for rows in self.trace.hidden_states)
 
     @property
     def attentions(self) -> tuple[Any, ...] | None:
@@ -70,7 +70,7 @@ class Encoded:
         return tuple(w if self.tokens.padded_shape is None else _padded_weights(w, self.tokens) for w in self.trace.attentions)
 
 
-def encoded(
+def run_encoder(
     config: PretrainedConfig,
     encoder: Module,
     x: Tensor,
@@ -81,10 +81,10 @@ def encoded(
     output_attentions: bool = False,
     **unknown: object,
 ) -> Encoded:
-    """Embeddings led through an encoder's layers. first_only: the caller reads no row but the first of each sequence, so that the last
-    layer need not compute others (where nobody asked to see them, and no decoder's first row must see itself alone).
+    """Run an encoder's layers on embeddings. first_only: the caller reads only the first row of each sequence, so the last layer computes
+    no others (unless hidden states or attentions are returned, or a decoder's first row must attend to itself alone).
 
-    Shapes: x (rows, hidden). Raises: ArgumentError naming a keyword that no model takes: all that a model does not know itself end here.
+    Shapes: x (rows, hidden). Raises: ArgumentError naming a keyword that no model takes: all unknown keywords end up here.
     """
     if unknown:
         known = "inputs_embeds, output_hidden_states and output_attentions"
@@ -109,11 +109,11 @@ def _padded_weights(weights: tuple[Tensor, ...], tokens: PackedTokens) -> Tensor
 def as_tokens(
     input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None, inputs_embeds: Any = None, pad_token_id: int | None = None
 ) -> tuple[PackedTokens, Tensor | None]:
-    """Packed tokens from whatever a caller brought, and the rows of `inputs_embeds` that belong to them.
+    """Packed tokens from any input that models take, and the rows of `inputs_embeds` that belong to them.
 
     Warns (once) if padded ids without a mask begin or end with `pad_token_id`: their padding would be read as text.
-    Raises: ArgumentError if packed tokens come with a mask or types of their own, or both ids and vectors are given; ShapeError for vectors
-    that are no (batch, longest, hidden); otherwise as `pack`.
+    Raises: ArgumentError if packed tokens come with a separate mask or token types, or both ids and vectors are given; ShapeError for
+    vectors that are not (batch, longest, hidden); otherwise as `pack`.
     """
     words = None if inputs_embeds is None else F.as_tensor(inputs_embeds)
     if isinstance(input_ids, PackedTokens):
@@ -132,7 +132,7 @@ def as_tokens(
             )
         return tokens, None
     if input_ids is not None:
-        raise ArgumentError("input_ids and inputs_embeds say the same twice: pass one of them")
+        raise ArgumentError("input_ids and inputs_embeds exclude each other: pass one of them")
     if words.ndim != 3:
         raise ShapeError(f"inputs_embeds must have shape (batch, longest, hidden), got {words.shape}")
     tokens = pack_mask(words.shape[:2], attention_mask, token_type_ids)
@@ -140,7 +140,7 @@ def as_tokens(
 
 
 def _looks_padded(tokens: PackedTokens, pad_token_id: int | None) -> bool:
-    """Whether a sequence of several tokens begins or ends with padding (inside a text, the id may be meant)."""
+    """Whether a sequence begins or ends with padding (inside a text, the id may be intended)."""
     edges = tokens.packing.offsets
     ends = tokens.input_ids[edges[1:] - 1]
     return pad_token_id is not None and bool(((tokens.input_ids[edges[:-1]] == pad_token_id) | (ends == pad_token_id)).any())
