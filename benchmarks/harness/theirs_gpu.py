@@ -27,6 +27,9 @@ class TorchOnDevice(Torch):
         self.device, self.precision = device, precision
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self.plain.to(device)
+        if all(batch["attention_mask"].all() for batch in self.batches):
+            for batch in self.batches:  # nothing is masked, which compiled code would not see: with a mask sdpa cannot use flash attention
+                del batch["attention_mask"]
         self.batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in self.batches]
 
     def casting(self) -> AbstractContextManager[Any]:
