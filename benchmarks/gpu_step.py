@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,11 +48,13 @@ ALONE = ("base-large",)
 """Cases of which only the share of the peak is asked, while nobody else is in the GPU's memory: PyTorch's side has no room there."""
 
 PRECISIONS = ("bf16", "tf32", "float32", "fp16")
-PEAK = "product"
+PEAK, COPY = "product", "copy"
 WARM_UPS = 3
 """Passes before the first that is timed: compilation, recording of graphs."""
 TIMED = 12.0
 """Seconds that are kept for timing what is ready, for each line of the table."""
+LEAST = 40.0
+"""Seconds that are kept for each group of lines, however long those before it take."""
 STUCK = 60.0
 """Seconds after which a pass that is timed will not end any more."""
 OURS = {"minigrad": False, "minigrad captured": True}
@@ -62,8 +65,8 @@ NOTHING = "–"
 
 NOTES = (
     "Times are of a batch: medians over the rounds, quartiles in parentheses; ratios are paired by round, above 1 minigrad is faster. "
-    "Tokens are real ones, without padding. The share of the peak: products that the real tokens need, at the rate of one product of "
-    "8192 × 8192 random matrices at the same precision, measured in between.",
+    "Tokens are real ones, without padding. TFLOP/s: of the products that the real tokens need; the share of the peak: of the rate of one "
+    "product of 8192 × 8192 random matrices at the same precision, measured in between.",
 )
 
 
@@ -76,7 +79,7 @@ class Pair(NamedTuple):
 
 LINES = [
     *[Pair(case, "bf16") for case in ("tiny-mixed", "mini-mixed", "base-mixed", "base-128", "base-512")],
-    *[Pair(case, "bf16") for case in ("tiny-full", "base-mixed-512", "base-large")],
+    *[Pair(case, "bf16") for case in ("tiny-full", "mini-full", "base-mixed-512", "base-large")],
     *[Pair("base-128", precision) for precision in ("tf32", "float32")],
 ]
 """Measured unless cases or precisions are named."""
@@ -84,7 +87,8 @@ LINES = [
 
 @dataclass(frozen=True)
 class Measured:
-    """What one case at one precision gave. seconds: of every contender, per batch (of the peak: per operation), one for each round."""
+    """What one case at one precision gave. seconds: of every contender, per batch (of the peak: per operation; of the copy beside it: per
+    byte), one for each round."""
 
     case: str
     precision: str
@@ -143,12 +147,34 @@ def grouped(pairs: Sequence[Pair], at_once: int) -> list[Sequence[Pair]]:
     return [*together, *([pair] for pair in pairs if pair.case in ALONE)]
 
 
+def share(seconds: float, lines: Sequence[int]) -> float:
+    """What the first of so many groups of lines may take of these seconds: of what is above the least of each, as much as of the lines."""
+    least = min(LEAST, seconds / len(lines))
+    return least + (seconds - least * len(lines)) * lines[0] / sum(lines)
+
+
+def await_file(file: Path | None, end: float) -> None:
+    while file is not None and not file.exists():
+        if left(end) <= 0:
+            sys.exit(f"error: time is up, and {file} is not there")
+        time.sleep(0.05)
+
+
 def measure(
-    pairs: Sequence[Pair], whats: Sequence[str], names: Sequence[str], device: str, *, rounds: int, batches: int, deadline: float
+    pairs: Sequence[Pair],
+    whats: Sequence[str],
+    names: Sequence[str],
+    device: str,
+    *,
+    rounds: int,
+    batches: int,
+    deadline: float,
+    begin: Callable[[], None],
 ) -> Iterator[Measured]:
     """The contenders of all pairs get ready side by side, since compilers take longest, until `deadline`, and are timed one at a time.
 
-    The large product of a precision is one contender for all pairs. Whoever fails is left out, also later, and named in `failed`.
+    The large product of a precision is one contender for all pairs. Whoever fails is left out, also later, and named in `failed`. begin:
+    called before anything is timed.
     """
     described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
     wanted = {whose(pair, name): (pair, name) for name in (PEAK, *OURS, *THEIRS) for pair in pairs if name in described[pair][1]}
@@ -157,6 +183,7 @@ def measure(
         found = {key: future.result() for key, future in starting.items()}
         running = [one for one in found.values() if isinstance(one, Contender)]
         stack.callback(lambda: list(pool.map(Contender.close, running)))
+        begin()
         for pair, (work, contenders) in described.items():
             for what in whats:
                 seconds: dict[str, list[float]] = {}
@@ -166,6 +193,9 @@ def measure(
                         break
                     except ContenderFailed as error:  # the others begin again without it
                         found[whose(pair, error.name)] = in_short(error)
+                if PEAK in processes:
+                    with suppress(ContenderFailed):  # it is failed for the next pair, too
+                        seconds[COPY] = [processes[PEAK].time("copy") for _ in range(rounds + 1)][1:]
                 failed = {name: one for name in contenders if isinstance(one := found[whose(pair, name)], str)}
                 yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
 
@@ -183,7 +213,7 @@ def table(measured: Sequence[Measured], what: str) -> Table:
         for contender in (name for name in OURS if name in m.seconds):
             ours = m.seconds[contender]
             theirs = "; ".join(why for name, why in m.failed.items() if name in THEIRS).replace("|", "/") or NOTHING
-            ratio = share = NOTHING
+            ratio = of_peak = NOTHING
             if best is not None:
                 ratios = [a / b for a, b in zip(m.seconds[best], ours, strict=True)]
                 ratio, theirs = spread(ratios, 2), f"{spread([s * 1e3 for s in m.seconds[best]], 2)} {best.removeprefix('torch ')}"
@@ -191,15 +221,31 @@ def table(measured: Sequence[Measured], what: str) -> Table:
                     theirs += f" (without {', '.join(absent)})"
                 values[f"{m.case} {m.precision}{contender.removeprefix('minigrad')}"] = quartiles(ratios)[1]
             if PEAK in m.seconds:
-                share = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
-            times = [f"{m.tokens:,.0f}", spread([s * 1e3 for s in ours], 2), theirs, ratio, f"{m.tokens / quartiles(ours)[1]:,.0f}", share]
-            rows.append([m.case, m.precision, contender, *times])
+                of_peak = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
+            rates = [f"{m.tokens / quartiles(ours)[1]:,.0f}", f"{m.flops / quartiles(ours)[1] / 1e12:,.1f}", of_peak]
+            times = [f"{m.tokens:,.0f}", spread([s * 1e3 for s in ours], 2), theirs, ratio]
+            rows.append([m.case, m.precision, contender, *times, *rates])
         for contender in (name for name in OURS if name in m.failed):
             why = m.failed[contender].replace("|", "/")
-            rows.append([m.case, m.precision, contender, f"{m.tokens:,.0f}", why, NOTHING, NOTHING, NOTHING, NOTHING])
-    header = ["case", "precision", "contender", "tokens", "its ms", "PyTorch, ms", "times as fast", "tokens/s", "of the peak"]
+            rows.append([m.case, m.precision, contender, f"{m.tokens:,.0f}", why, *[NOTHING] * 5])
+    header = ["case", "precision", "contender", "tokens", "its ms", "PyTorch, ms", "times as fast", "tokens/s", "TFLOP/s", "of the peak"]
     words = {"train": "Training step on a GPU", "infer": "Inference on a GPU"}[what]
     return Table(words, header, rows, Bars("times as fast as PyTorch (above 1: minigrad is faster)", values))
+
+
+def ceilings(measured: Sequence[Measured]) -> Table:
+    """Of the GPU, at every precision."""
+    rows, values = [], {}
+    for precision in dict.fromkeys(m.precision for m in measured):
+        rates = []
+        for name in (PEAK, COPY):
+            seconds = [s for m in measured if m.precision == precision for s in m.seconds.get(name, [])]
+            rates.append(spread([1e-12 / s for s in seconds], 2) if seconds else NOTHING)
+            if seconds:
+                values[f"{precision} {name}"] = 1e-12 / quartiles(seconds)[1]
+        rows.append([precision, *rates])
+    header = ["precision", "product, TFLOP/s", "copy, TB/s read and written"]
+    return Table("What the GPU reaches", header, rows, Bars("TFLOP/s of a product, TB/s of a copy", values))
 
 
 def main() -> None:
@@ -224,6 +270,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="what it may take altogether, nearly all of it for compilers (8)")
     parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
     parser.add_argument("--at-once", type=int, default=5, help="lines whose contenders lie in the GPU's memory at the same time (5)")
+    parser.add_argument("--after", type=Path, metavar="FILE", help="get ready meanwhile, but time nothing before this file is there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each case and at the end")
     options = parser.parse_args()
     for name in ("rounds", "batches", "at_once", "minutes"):
@@ -238,17 +285,17 @@ def main() -> None:
     if options.cases or options.precisions:
         pairs = [Pair(case, precision) for case in options.cases or CASES for precision in options.precisions or ["bf16"]]
     end = time.monotonic() + 60 * options.minutes
-    waiting = len(pairs)
-    for group in grouped(pairs, options.at_once):
+    groups = grouped(pairs, options.at_once)
+    for number, group in enumerate(groups):
         print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
-        share = left(end) * len(group) / waiting
-        waiting -= len(group)
-        deadline = time.monotonic() + max(share - TIMED * len(group) * len(options.what), share / 2)
+        mine = share(left(end), list(map(len, groups[number:])))
+        deadline = time.monotonic() + max(mine - TIMED * len(group) * len(options.what), mine / 2)
         how = {"rounds": options.rounds, "batches": options.batches, "deadline": deadline}
-        for one in measure(group, options.what, options.contenders, options.device, **how):
+        begin = partial(await_file, options.after, end)
+        for one in measure(group, options.what, options.contenders, options.device, **how, begin=begin):
             measured.append(one)
             print("\n".join(" | ".join(row) for row in table([one], one.what).rows), file=sys.stderr, flush=True)
-            tables = [table(measured, what) for what in options.what]
+            tables = [*(table(measured, what) for what in options.what), ceilings(measured)]
             report = Report("gpu_step.py", sys.argv[1:], here, [asdict(m) for m in measured], tables, NOTES)
             if options.json is not None:
                 report.save(options.json)

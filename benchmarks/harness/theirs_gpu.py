@@ -38,7 +38,8 @@ class TorchOnDevice(Torch):
 
 
 class LargeProduct:
-    """One product of large square matrices, the most that the device reaches at a precision: what a share of the peak is a share of."""
+    """One product of large square matrices, the most that the device reaches at a precision: what a share of the peak is a share of. And
+    a copy from one place of its memory to another."""
 
     ORDER = 8192
     REPEATS = 10
@@ -49,6 +50,8 @@ class LargeProduct:
         order = self.ORDER if torch.device(device).type == "cuda" else 256
         drawn = torch.randn((order, order), generator=generator)  # random: a product of zeros takes less power and runs faster
         self.matrix = drawn.to(device, HALF.get(precision, torch.float32))
+        self.source = self.matrix.repeat(4, 1)  # ten times what a cache holds
+        self.target = torch.empty_like(self.source)
 
     def train(self) -> float:
         """Seconds per multiplication and addition."""
@@ -59,6 +62,14 @@ class LargeProduct:
         return (time.perf_counter() - started) / self.REPEATS / (2 * len(self.matrix) ** 3)
 
     infer = train
+
+    def copy(self) -> float:
+        """Seconds per byte that is read or written."""
+        started = time.perf_counter()
+        for _ in range(self.REPEATS):
+            self.target.copy_(self.source)
+        self.target[0, 0].item()
+        return (time.perf_counter() - started) / self.REPEATS / (2 * self.source.nbytes)
 
     def close(self) -> None:
         """There is nothing to end."""
