@@ -28,6 +28,7 @@ RUN = """#!/usr/bin/env bash
 # in the folder RESULTS (results/), each part as soon as it is known.
 set -uo pipefail
 minutes="${MINUTES:-9}"
+[[ "$minutes" =~ ^[1-9][0-9]*$ ]] || { echo "error: MINUTES must be a whole number above 0, got '$minutes'" >&2; exit 2; }
 left() { echo "$((60 * minutes - SECONDS > $1 ? 60 * minutes - SECONDS - $1 : 1))"; } # seconds, without the last $1
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 results="$(realpath -m "${RESULTS:-$here/results}")"
@@ -52,7 +53,7 @@ timeout --kill-after=5 "$((7 * minutes))" python3 -m minigrad doctor 2>&1 | tee 
 export TORCHINDUCTOR_COMPILE_THREADS=4 # for each of a dozen compilers
 profiling=$((7 * minutes))
 rm -f tested
-timeout --kill-after=10 "$(left 10)" nice python3 benchmarks/gpu_step.py --json "$results/gpu_step.json" --after tested \
+timeout --kill-after=10 "$(left 10)" nice -n 5 python3 benchmarks/gpu_step.py --json "$results/gpu_step.json" --after tested \
   --minutes "$(python3 -c "print($(left $profiling) / 60)")" "$@" >"$results/gpu_step.md" 2>&1 &
 benchmark=$!
 

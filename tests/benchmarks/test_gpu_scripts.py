@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gpu_pack
 import gpu_profile
 import gpu_step
 import numpy as np
@@ -235,11 +236,20 @@ def run_there(folder: Path, minutes: int, patience: float | None = None) -> tupl
 def test_the_archive_holds_what_the_run_needs(archive: Path, tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path)
     assert list(folder.glob("cubins/*.cubin"))
-    status, said = run_there(folder, minutes=2)
+    status, said = run_there(folder, minutes=5)
     assert status == 0 and said.count(probe().reason) >= 3  # the doctor's, and both scripts'
     tests = (folder / "found" / "tests.txt").read_text(encoding="utf-8")
     assert "failed" not in tests and tests.count("1 skipped") == 4  # compute-sanitizer is run apart from the others
     assert {path.name for path in (folder / "found").iterdir()} == {"doctor.txt", "tests.txt", "gpu_step.md", "gpu_profile.md"}
+
+
+@pytest.mark.parametrize("minutes", ["8.5", "0", "nine"])
+def test_minutes_that_cannot_be_counted_cost_no_run(minutes: str, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(gpu_pack.RUN, encoding="utf-8")
+    command = ["bash", str(tmp_path / "run.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"MINUTES": minutes}, check=False)
+    assert (done.returncode, done.stderr) == (2, f"error: MINUTES must be a whole number above 0, got '{minutes}'\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.sh"]
 
 
 BESIDE = """
@@ -269,7 +279,7 @@ def test_the_benchmark_gets_ready_beside_the_tests_and_times_after_them(archive:
         path.unlink()
     for name in ("test_kernels.py", "test_sanitizer.py"):
         (folder / "tests" / "gpu" / name).write_text(AWAITING, encoding="utf-8")
-    status, said = run_there(folder, minutes=1, patience=120)
+    status, said = run_there(folder, minutes=4, patience=240)
     assert status == 0, said
     assert "timed 5 ['doctor.txt', 'gpu_step.md', 'tests.txt']" in said
 
