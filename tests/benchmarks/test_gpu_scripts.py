@@ -76,6 +76,7 @@ def test_a_contender_that_fails_while_it_is_timed_is_left_out_and_named(monkeypa
 
     monkeypatch.setattr(gpu_step, "started", started)
     monkeypatch.setattr(gpu_step, "Contender", Timed)
+    monkeypatch.setattr(gpu_step, "usable_cpus", lambda: 1)
     pairs = [Pair("tiny-mixed", "bf16"), Pair("mini-mixed", "bf16")]
     how = {"rounds": 3, "batches": 1, "deadline": 0.0}
     begun: list[int] = []
@@ -88,6 +89,7 @@ def test_a_contender_that_fails_while_it_is_timed_is_left_out_and_named(monkeypa
             ["product", "copy", "minigrad captured", "torch", "torch graphs"], 3
         )
     assert len(made) == 2 * len(gpu_step.USUAL) + 1 and all(one.closed for one in made)  # one product for both
+    assert [one.name for one in made[-4:]] == ["yes", "yes", "no", "no"]  # what takes longest begins first
 
 
 @pytest.fixture
