@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.floor import flops
-from harness.machine import machine
+from harness.machine import gpu_of, machine
 from harness.processes import Contender, ContenderFailed, take_turns
 from harness.tables import Bars, Report, Table, quartiles, spread
 from harness.work import SIZES, Work, make_work
@@ -45,7 +45,7 @@ CASES = {
 """Size of the model, texts of a batch, their lengths as `bert_step.py` takes them."""
 
 ALONE = ("base-large",)
-"""Cases of which only the share of the peak is asked, while nobody else is in the GPU's memory: PyTorch's side has no room there."""
+"""Cases of which only the share of the peak is asked, of minigrad alone, while nobody else is in the GPU's memory."""
 
 PRECISIONS = ("bf16", "tf32", "float32", "fp16")
 PEAK, COPY = "product", "copy"
@@ -280,7 +280,7 @@ def main() -> None:
     gpu = probe()
     if options.device != "cpu" and not gpu.usable:
         sys.exit(f"error: {gpu.reason}")
-    here = machine() | {"GPU": gpu.gpus[0].name if gpu.usable else options.device}
+    here = machine() | (gpu_of(gpu) if gpu.usable else {"GPU": options.device})
     measured: list[Measured] = []
     pairs = LINES
     if options.cases or options.precisions:

@@ -95,21 +95,28 @@ def test_a_contender_that_fails_while_it_is_timed_is_left_out_and_named(monkeypa
 @pytest.fixture
 def found_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripts find one."""
-    found = SimpleNamespace(usable=True, gpus=[SimpleNamespace(name="a GPU")])
+    found = SimpleNamespace(usable=True, gpus=[SimpleNamespace(name="a GPU")], cupy="14.2.0", driver=13000, runtime=12090)
     for script in (gpu_step, gpu_profile):
         monkeypatch.setattr(script, "probe", lambda: found)
 
 
 @pytest.mark.usefixtures("found_gpu")
-def test_what_is_measured_is_told_before_the_others_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_measured_is_told_before_the_others_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     def measure(pairs: Any, whats: Any, names: Any, device: Any, **how: Any) -> Iterator[gpu_step.Measured]:
         yield gpu_step.Measured(*pairs[0], "train", 1285.0, 1.0, {"minigrad captured": [0.5], "torch": [1.0]}, {})
         raise KeyboardInterrupt
 
     monkeypatch.setattr(gpu_step, "measure", measure)
-    monkeypatch.setattr(sys, "argv", ["gpu_step.py"])
+    monkeypatch.setattr(sys, "argv", ["gpu_step.py", "--json", str(tmp_path / "step.json")])
     with pytest.raises(KeyboardInterrupt):
         gpu_step.main()
+    here = json.loads((tmp_path / "step.json").read_text(encoding="utf-8"))["machine"]
+    assert {name: here[name] for name in ("GPU", "CuPy", "driver", "runtime", "NumPy")} == {
+        **{"GPU": "a GPU", "CuPy": "14.2.0", "driver": "CUDA 13.0", "runtime": "CUDA 12.9"},
+        "NumPy": np.__version__,
+    }
     assert "tiny-mixed | bf16 | minigrad captured | 1,285 | 500.00 (500.00–500.00)" in capsys.readouterr().err
 
 
