@@ -7,9 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from harness.theirs import Torch
 from harness.work import Work
+
+UNMASKED = "sdpa_unmasked"
+"""sdpa where nothing is masked: with a mask, even an empty one, it cannot use flash attention, and for compiled code transformers makes one
+(5.17 always, 5.24 if one is given), except for an attention that it knows no masks of."""
+AttentionInterface.register(UNMASKED, sdpa_attention_forward)
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -19,7 +26,8 @@ class TorchOnDevice(Torch):
     bf16 and fp16 by autocast; fp16 without loss scaling, which costs next to nothing."""
 
     def __init__(self, work: Work, attention: str, compiled: str, device: str, precision: str) -> None:
-        super().__init__(work, attention, None, compiled=False)
+        padded = any(len(set(lengths)) > 1 for lengths in work.lengths)
+        super().__init__(work, attention if padded or attention != "sdpa" else UNMASKED, None, compiled=False)
         if compiled != "no":
             shapes = {batch["input_ids"].shape for batch in self.batches}
             mode = "reduce-overhead" if compiled == "with graphs" else None
@@ -27,8 +35,8 @@ class TorchOnDevice(Torch):
         self.device, self.precision = device, precision
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         self.plain.to(device)
-        if all(batch["attention_mask"].all() for batch in self.batches):
-            for batch in self.batches:  # nothing is masked, which compiled code would not see: with a mask sdpa cannot use flash attention
+        if not padded:
+            for batch in self.batches:
                 del batch["attention_mask"]
         self.batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in self.batches]
 
