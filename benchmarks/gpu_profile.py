@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpu_step import CASES, PRECISIONS, work_of
-from harness.machine import machine
+from harness.machine import gpu_of, machine
 from harness.ours_gpu import MinigradOnDevice
 from harness.tables import Bars, Report, Table
 
@@ -110,7 +110,7 @@ def main() -> None:
     gpu = probe()
     if not gpu.usable:
         sys.exit(f"error: {gpu.reason}")
-    here, tables, broken = machine() | {"GPU": gpu.gpus[0].name}, [], []
+    here, tables, broken = machine() | gpu_of(gpu), [], []
 
     def report() -> Report:
         return Report("gpu_profile.py", sys.argv[1:], here, [], tables)

@@ -14,15 +14,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.floor import flops
-from harness.machine import machine
+from harness.machine import gpu_of, machine
 from harness.processes import Contender, ContenderFailed, take_turns
 from harness.tables import Bars, Report, Table, quartiles, spread
 from harness.work import SIZES, Work, make_work
@@ -47,11 +48,13 @@ ALONE = ("base-large",)
 """Cases that only measure the share of the peak, with nothing else in GPU memory: PyTorch's side does not fit."""
 
 PRECISIONS = ("bf16", "tf32", "float32", "fp16")
-PEAK = "product"
+PEAK, COPY = "product", "copy"
 WARM_UPS = 3
 """Passes before the first timed one, for compilation and graph capture."""
 TIMED = 12.0
 """Seconds reserved for timing, per row of the table."""
+LEAST = 40.0
+"""Seconds reserved for each group of cases, however long the groups before it take."""
 STUCK = 60.0
 """Seconds after which a timed pass is given up as hung."""
 OURS = {"minigrad": False, "minigrad captured": True}
@@ -62,8 +65,8 @@ NOTHING = "–"
 
 NOTES = (
     "Times are per batch: medians over the rounds, quartiles in parentheses; ratios are paired by round, above 1 minigrad is faster. "
-    "Tokens are real ones, without padding. The share of the peak is the part of a step that the matrix products of its real tokens would "
-    "take at the rate of one product of 8192 × 8192 random matrices at the same precision, measured in between.",
+    "Tokens are real ones, without padding. TFLOP/s counts the matrix products that the real tokens need; the share of the peak relates it "
+    "to the rate of one product of 8192 × 8192 random matrices at the same precision, measured in between.",
 )
 
 
@@ -76,7 +79,7 @@ class Pair(NamedTuple):
 
 LINES = [
     *[Pair(case, "bf16") for case in ("tiny-mixed", "mini-mixed", "base-mixed", "base-128", "base-512")],
-    *[Pair(case, "bf16") for case in ("tiny-full", "base-mixed-512", "base-large")],
+    *[Pair(case, "bf16") for case in ("tiny-full", "mini-full", "base-mixed-512", "base-large")],
     *[Pair("base-128", precision) for precision in ("tf32", "float32")],
 ]
 """The default measurements, if neither cases nor precisions are named."""
@@ -84,7 +87,8 @@ LINES = [
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of one case at one precision. seconds: per batch (for the peak: per operation), of every contender in every round."""
+    """The result of one case at one precision. seconds: per batch (for the peak: per operation; for the copy: per byte), of every contender
+    in every round."""
 
     case: str
     precision: str
@@ -143,20 +147,45 @@ def grouped(pairs: Sequence[Pair], at_once: int) -> list[Sequence[Pair]]:
     return [*together, *([pair] for pair in pairs if pair.case in ALONE)]
 
 
+def share(seconds: float, lines: Sequence[int]) -> float:
+    """The first group's share of the seconds that are left: LEAST, and of the rest in proportion to its lines. lines: of each group."""
+    least = min(LEAST, seconds / len(lines))
+    return least + (seconds - least * len(lines)) * lines[0] / sum(lines)
+
+
+def await_file(file: Path | None, end: float) -> None:
+    """Wait until the file exists, if there is one to wait for; exit with an error at `end`."""
+    while file is not None and not file.exists():
+        if remaining(end) <= 0:
+            sys.exit(f"error: time is up, and {file} is not there")
+        time.sleep(0.05)
+
+
 def measure(
-    pairs: Sequence[Pair], whats: Sequence[str], names: Sequence[str], device: str, *, rounds: int, batches: int, deadline: float
+    pairs: Sequence[Pair],
+    whats: Sequence[str],
+    names: Sequence[str],
+    device: str,
+    *,
+    rounds: int,
+    batches: int,
+    deadline: float,
+    begin: Callable[[], None],
 ) -> Iterator[Measured]:
     """Start the contenders of all pairs in parallel, since compilation takes longest, until `deadline`; then time them one at a time.
 
     The large product of a precision is one contender for all pairs. A contender that fails is left out from then on and named in `failed`.
+    begin: called before anything is timed.
     """
     described = {pair: contenders_of(*pair, names, device, batches) for pair in pairs}
-    wanted = {key_of(pair, name): (pair, name) for name in (PEAK, *OURS, *THEIRS) for pair in pairs if name in described[pair][1]}
+    order = PEAK, *OURS, *reversed(THEIRS)  # there are fewer processors than contenders, and graphs take longest to compile
+    wanted = {key_of(pair, name): (pair, name) for name in order for pair in pairs if name in described[pair][1]}
     with ThreadPoolExecutor(usable_cpus()) as pool, ExitStack() as stack:
         starting = {key: pool.submit(started, described[pair][1][name], whats, deadline) for key, (pair, name) in wanted.items()}
         found = {key: future.result() for key, future in starting.items()}
         running = [one for one in found.values() if isinstance(one, Contender)]
         stack.callback(lambda: list(pool.map(Contender.close, running)))
+        begin()
         for pair, (work, contenders) in described.items():
             for what in whats:
                 seconds: dict[str, list[float]] = {}
@@ -166,6 +195,9 @@ def measure(
                         break
                     except ContenderFailed as error:  # the others start again without it
                         found[key_of(pair, error.name)] = first_line(error)
+                if PEAK in processes:
+                    with suppress(ContenderFailed):  # it has failed for the next pair, too
+                        seconds[COPY] = [processes[PEAK].time("copy") for _ in range(rounds + 1)][1:]
                 failed = {name: one for name in contenders if isinstance(one := found[key_of(pair, name)], str)}
                 yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
 
@@ -183,7 +215,7 @@ def table(measured: Sequence[Measured], what: str) -> Table:
         for contender in (name for name in OURS if name in m.seconds):
             ours = m.seconds[contender]
             theirs = "; ".join(why for name, why in m.failed.items() if name in THEIRS).replace("|", "/") or NOTHING
-            ratio = share = NOTHING
+            ratio = of_peak = NOTHING
             if best is not None:
                 ratios = [a / b for a, b in zip(m.seconds[best], ours, strict=True)]
                 ratio, theirs = spread(ratios, 2), f"{spread([s * 1e3 for s in m.seconds[best]], 2)} {best.removeprefix('torch ')}"
@@ -191,15 +223,31 @@ def table(measured: Sequence[Measured], what: str) -> Table:
                     theirs += f" (without {', '.join(absent)})"
                 values[f"{m.case} {m.precision}{contender.removeprefix('minigrad')}"] = quartiles(ratios)[1]
             if PEAK in m.seconds:
-                share = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
-            times = [f"{m.tokens:,.0f}", spread([s * 1e3 for s in ours], 2), theirs, ratio, f"{m.tokens / quartiles(ours)[1]:,.0f}", share]
-            rows.append([m.case, m.precision, contender, *times])
+                of_peak = f"{100 * m.flops * quartiles(m.seconds[PEAK])[1] / quartiles(ours)[1]:.0f} %"
+            rates = [f"{m.tokens / quartiles(ours)[1]:,.0f}", f"{m.flops / quartiles(ours)[1] / 1e12:,.1f}", of_peak]
+            times = [f"{m.tokens:,.0f}", spread([s * 1e3 for s in ours], 2), theirs, ratio]
+            rows.append([m.case, m.precision, contender, *times, *rates])
         for contender in (name for name in OURS if name in m.failed):
             why = m.failed[contender].replace("|", "/")
-            rows.append([m.case, m.precision, contender, f"{m.tokens:,.0f}", why, NOTHING, NOTHING, NOTHING, NOTHING])
-    header = ["case", "precision", "contender", "tokens", "its ms", "PyTorch, ms", "times as fast", "tokens/s", "of the peak"]
+            rows.append([m.case, m.precision, contender, f"{m.tokens:,.0f}", why, *[NOTHING] * 5])
+    header = ["case", "precision", "contender", "tokens", "its ms", "PyTorch, ms", "times as fast", "tokens/s", "TFLOP/s", "of the peak"]
     words = {"train": "Training step on a GPU", "infer": "Inference on a GPU"}[what]
     return Table(words, header, rows, Bars("times as fast as PyTorch (above 1: minigrad is faster)", values))
+
+
+def ceilings(measured: Sequence[Measured]) -> Table:
+    """Of the GPU, at every precision."""
+    rows, values = [], {}
+    for precision in dict.fromkeys(m.precision for m in measured):
+        rates = []
+        for name in (PEAK, COPY):
+            seconds = [s for m in measured if m.precision == precision for s in m.seconds.get(name, [])]
+            rates.append(spread([1e-12 / s for s in seconds], 2) if seconds else NOTHING)
+            if seconds:
+                values[f"{precision} {name}"] = 1e-12 / quartiles(seconds)[1]
+        rows.append([precision, *rates])
+    header = ["precision", "product, TFLOP/s", "copy, TB/s read and written"]
+    return Table("What the GPU reaches", header, rows, Bars("TFLOP/s of a product, TB/s of a copy", values))
 
 
 def main() -> None:
@@ -224,6 +272,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="time limit, nearly all of it for compilation (8)")
     parser.add_argument("--device", default="cuda", help="cuda; cpu only tries the script (cuda)")
     parser.add_argument("--at-once", type=int, default=5, help="cases whose contenders are in GPU memory at the same time (5)")
+    parser.add_argument("--after", type=Path, metavar="FILE", help="compile meanwhile, but time nothing before this file exists")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write measurements and tables here, after each case and at the end")
     options = parser.parse_args()
     for name in ("rounds", "batches", "at_once", "minutes"):
@@ -232,23 +281,23 @@ def main() -> None:
     gpu = probe()
     if options.device != "cpu" and not gpu.usable:
         sys.exit(f"error: {gpu.reason}")
-    here = machine() | {"GPU": gpu.gpus[0].name if gpu.usable else options.device}
+    here = machine() | (gpu_of(gpu) if gpu.usable else {"GPU": options.device})
     measured: list[Measured] = []
     pairs = LINES
     if options.cases or options.precisions:
         pairs = [Pair(case, precision) for case in options.cases or CASES for precision in options.precisions or ["bf16"]]
     end = time.monotonic() + 60 * options.minutes
-    waiting = len(pairs)
-    for group in grouped(pairs, options.at_once):
+    groups = grouped(pairs, options.at_once)
+    for number, group in enumerate(groups):
         print(f"{', '.join(f'{case} {precision}' for case, precision in group)} …", file=sys.stderr, flush=True)
-        share = remaining(end) * len(group) / waiting
-        waiting -= len(group)
-        deadline = time.monotonic() + max(share - TIMED * len(group) * len(options.what), share / 2)
+        mine = share(remaining(end), list(map(len, groups[number:])))
+        deadline = time.monotonic() + max(mine - TIMED * len(group) * len(options.what), mine / 2)
         how = {"rounds": options.rounds, "batches": options.batches, "deadline": deadline}
-        for one in measure(group, options.what, options.contenders, options.device, **how):
+        begin = partial(await_file, options.after, end)
+        for one in measure(group, options.what, options.contenders, options.device, **how, begin=begin):
             measured.append(one)
             print("\n".join(" | ".join(row) for row in table([one], one.what).rows), file=sys.stderr, flush=True)
-            tables = [table(measured, what) for what in options.what]
+            tables = [*(table(measured, what) for what in options.what), ceilings(measured)]
             report = Report("gpu_step.py", sys.argv[1:], here, [asdict(m) for m in measured], tables, NOTES)
             if options.json is not None:
                 report.save(options.json)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import __version__
+from minigrad.backend.probe import Probe, shown
 from minigrad.backend.threads import usable_cpus
 
 PACKAGES = ("numba", "tokenizers", "torch", "transformers")
@@ -36,6 +37,12 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def gpu_of(found: Probe) -> dict[str, Any]:
+    """The GPU, and the versions of what serves it."""
+    versions = {name: f"CUDA {shown(version)}" for name, version in (("driver", found.driver), ("runtime", found.runtime)) if version}
+    return {"GPU": found.gpus[0].name, "CuPy": found.cupy, **versions}
 
 
 def machine_line(found: dict[str, Any]) -> str:

@@ -107,7 +107,10 @@ class Contender:
             self.process.kill()
             raise ContenderFailed(f"no answer within {self.timeout:.0f} s")
         line = self.process.stdout.readline()
-        content = json.loads(line) if line else {"error": f"the process ended with status {self.process.wait()}"}
+        if not line:
+            self.close()  # it may not end by itself: a GPU's driver can hold it
+            raise ContenderFailed(f"the process ended with status {self.process.returncode}")
+        content = json.loads(line)
         if "error" in content:
             raise ContenderFailed(content["error"])
         return float(content["seconds"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gpu_pack
 import gpu_profile
 import gpu_step
 import numpy as np
@@ -75,34 +76,47 @@ def test_a_contender_that_fails_while_it_is_timed_is_left_out_and_named(monkeypa
 
     monkeypatch.setattr(gpu_step, "started", started)
     monkeypatch.setattr(gpu_step, "Contender", Timed)
+    monkeypatch.setattr(gpu_step, "usable_cpus", lambda: 1)
     pairs = [Pair("tiny-mixed", "bf16"), Pair("mini-mixed", "bf16")]
-    found = list(gpu_step.measure(pairs, ["train"], gpu_step.DEFAULT_CONTENDERS, "cuda", rounds=3, batches=1, deadline=0.0))
+    how = {"rounds": 3, "batches": 1, "deadline": 0.0}
+    begun: list[int] = []
+    names = gpu_step.DEFAULT_CONTENDERS
+    found = list(gpu_step.measure(pairs, ["train"], names, "cuda", **how, begin=lambda: begun.append(sum(one.passes for one in made))))
+    assert begun == [0]  # nothing was timed before
     assert [m.failed for m in found] == [{"torch compile": "out of memory"}] * 2
     for m in found:
         assert {name: len(seconds) for name, seconds in m.seconds.items()} == dict.fromkeys(
-            ["product", "minigrad captured", "torch", "torch graphs"], 3
+            ["product", "copy", "minigrad captured", "torch", "torch graphs"], 3
         )
     assert len(made) == 2 * len(gpu_step.DEFAULT_CONTENDERS) + 1 and all(one.closed for one in made)  # one product for both
+    assert [one.name for one in made[-4:]] == ["yes", "yes", "no", "no"]  # what takes longest begins first
 
 
 @pytest.fixture
 def found_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripts find one."""
-    found = SimpleNamespace(usable=True, gpus=[SimpleNamespace(name="a GPU")])
+    found = SimpleNamespace(usable=True, gpus=[SimpleNamespace(name="a GPU")], cupy="14.2.0", driver=13000, runtime=12090)
     for script in (gpu_step, gpu_profile):
         monkeypatch.setattr(script, "probe", lambda: found)
 
 
 @pytest.mark.usefixtures("found_gpu")
-def test_what_is_measured_is_told_before_the_others_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_measured_is_told_before_the_others_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     def measure(pairs: Any, whats: Any, names: Any, device: Any, **how: Any) -> Iterator[gpu_step.Measured]:
         yield gpu_step.Measured(*pairs[0], "train", 1285.0, 1.0, {"minigrad captured": [0.5], "torch": [1.0]}, {})
         raise KeyboardInterrupt
 
     monkeypatch.setattr(gpu_step, "measure", measure)
-    monkeypatch.setattr(sys, "argv", ["gpu_step.py"])
+    monkeypatch.setattr(sys, "argv", ["gpu_step.py", "--json", str(tmp_path / "step.json")])
     with pytest.raises(KeyboardInterrupt):
         gpu_step.main()
+    here = json.loads((tmp_path / "step.json").read_text(encoding="utf-8"))["machine"]
+    assert {name: here[name] for name in ("GPU", "CuPy", "driver", "runtime", "NumPy")} == {
+        **{"GPU": "a GPU", "CuPy": "14.2.0", "driver": "CUDA 13.0", "runtime": "CUDA 12.9"},
+        "NumPy": np.__version__,
+    }
     assert "tiny-mixed | bf16 | minigrad captured | 1,285 | 500.00 (500.00–500.00)" in capsys.readouterr().err
 
 
@@ -127,7 +141,41 @@ def test_a_case_that_cannot_be_profiled_costs_no_other(
 
 def test_a_line_without_minigrad_says_why() -> None:
     measured = gpu_step.Measured("base-128", "bf16", "train", 4096.0, 1.0, {"torch": [1.0, 2.0]}, {"minigrad captured": "a|b"})
-    assert gpu_step.table([measured], "train").rows == [["base-128", "bf16", "minigrad captured", "4,096", "a/b", *["–"] * 4]]
+    assert gpu_step.table([measured], "train").rows == [["base-128", "bf16", "minigrad captured", "4,096", "a/b", *["–"] * 5]]
+
+
+def test_rates_are_those_of_the_products_that_tokens_need() -> None:
+    seconds = {"minigrad captured": [0.1], "product": [1e-14], "copy": [2.5e-13]}
+    measured = gpu_step.Measured("base-128", "bf16", "train", 4096.0, 4e12, seconds, {})
+    assert gpu_step.table([measured], "train").rows[0][-3:] == ["40,960", "40.0", "40 %"]
+    without = gpu_step.Measured("base-128", "tf32", "train", 4096.0, 4e12, {"minigrad captured": [0.1]}, {"product": "no PyTorch"})
+    assert gpu_step.ceilings([measured, without]).rows == [
+        ["bf16", "100.00 (100.00–100.00)", "4.00 (4.00–4.00)"],
+        ["tf32", "–", "–"],
+    ]
+
+
+def test_every_line_that_is_claimed_is_measured() -> None:
+    """Goals: tiny and mini, mixed and full; base at 32 x 128 and 8 x 512, mixed and full; float32 and TF32; 32k tokens."""
+    in_bf16 = {pair.case for pair in gpu_step.LINES if pair.precision == "bf16"}
+    assert in_bf16 == set(gpu_step.CASES)
+    assert {pair for pair in gpu_step.LINES if pair.precision != "bf16"} == {Pair("base-128", one) for one in ("tf32", "float32")}
+    assert gpu_step.work_of("base-large", 1).tokens == 1 << 15
+
+
+def test_the_last_group_has_time_to_get_ready_however_long_the_others_take() -> None:
+    assert gpu_step.share(120.0, [5, 5, 1]) == 40.0
+    assert gpu_step.share(230.0, [5, 5, 1]) == 40.0 + 110.0 * 5 / 11
+    assert gpu_step.share(90.0, [1]) == 90.0
+    assert gpu_step.share(30.0, [5, 1]) == 15.0
+
+
+def test_nothing_is_timed_before_others_have_left_the_gpu(tmp_path: Path) -> None:
+    gpu_step.await_file(None, 0.0)
+    with pytest.raises(SystemExit, match=r"^error: time is up, and .*there is not there$"):
+        gpu_step.await_file(tmp_path / "there", 0.0)
+    (tmp_path / "there").touch()
+    gpu_step.await_file(tmp_path / "there", 0.0)
 
 
 def test_what_has_no_room_beside_others_is_measured_apart() -> None:
@@ -197,11 +245,52 @@ def run_there(folder: Path, minutes: int, patience: float | None = None) -> tupl
 def test_the_archive_holds_what_the_run_needs(archive: Path, tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path)
     assert list(folder.glob("cubins/*.cubin"))
-    status, said = run_there(folder, minutes=2)
+    status, said = run_there(folder, minutes=5)
     assert status == 0 and said.count(probe().reason) >= 3  # the doctor's, and both scripts'
     tests = (folder / "found" / "tests.txt").read_text(encoding="utf-8")
     assert "failed" not in tests and tests.count("1 skipped") == 4  # compute-sanitizer is run apart from the others
     assert {path.name for path in (folder / "found").iterdir()} == {"doctor.txt", "tests.txt", "gpu_step.md", "gpu_profile.md"}
+
+
+@pytest.mark.parametrize("minutes", ["8.5", "0", "nine"])
+def test_minutes_that_cannot_be_counted_cost_no_run(minutes: str, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(gpu_pack.RUN, encoding="utf-8")
+    command = ["bash", str(tmp_path / "run.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"MINUTES": minutes}, check=False)
+    assert (done.returncode, done.stderr) == (2, f"error: MINUTES must be a whole number above 0, got '{minutes}'\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.sh"]
+
+
+BESIDE = """
+import sys, time
+from pathlib import Path
+
+Path("begun").touch()
+while not Path(sys.argv[sys.argv.index("--after") + 1]).exists(): time.sleep(0.02)
+results = Path(sys.argv[sys.argv.index("--json") + 1]).parent
+print("timed", (results / "tests.txt").read_text().count(" passed"), sorted(path.name for path in results.iterdir()))
+"""
+
+AWAITING = """
+import time, pytest
+from pathlib import Path
+
+@pytest.mark.parametrize("run", ["memcheck", "memcheck_attention", "racecheck", "synccheck"])
+def test_nothing_is_found(run: str) -> None:
+    while not Path("begun").exists(): time.sleep(0.02)
+"""
+
+
+def test_the_benchmark_gets_ready_beside_the_tests_and_times_after_them(archive: Path, tmp_path: Path) -> None:
+    folder = unpacked(archive, tmp_path)
+    (folder / "benchmarks" / "gpu_step.py").write_text(BESIDE, encoding="utf-8")
+    for path in (folder / "tests" / "gpu").glob("*.py"):
+        path.unlink()
+    for name in ("test_kernels.py", "test_sanitizer.py"):
+        (folder / "tests" / "gpu" / name).write_text(AWAITING, encoding="utf-8")
+    status, said = run_there(folder, minutes=4, patience=240)
+    assert status == 0, said
+    assert "timed 5 ['doctor.txt', 'gpu_step.md', 'tests.txt']" in said
 
 
 HANGING = """

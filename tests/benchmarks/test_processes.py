@@ -6,6 +6,7 @@ import os
 import signal
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from harness import processes
@@ -48,6 +49,16 @@ def test_a_contender_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch
     one.process.send_signal(signal.SIGSTOP)
     one.close()
     assert one.process.returncode == -signal.SIGKILL
+
+
+def test_nobody_waits_for_a_contender_that_answers_no_more_and_does_not_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nexec sleep 300 >&-\n", encoding="utf-8")
+    script.chmod(0o700)
+    monkeypatch.setattr(processes, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(processes.sys, "executable", str(script))
+    with pytest.raises(ContenderFailed, match=f"the process ended with status {-signal.SIGKILL}"):
+        Contender({}, {})
 
 
 def test_a_contender_that_cannot_work_says_why() -> None:

@@ -33,7 +33,8 @@ SHARING = " or ".join(
         "(are_pooled and 770)",
     ]
 )
-"""Every kernel whose threads share memory, at sizes that the slow tools get through in a minute."""
+"""Every kernel whose threads share memory, at sizes that the slow tools get through in a minute; but for attention with heads of 128, which
+is compiled from the lines of the others."""
 
 SMALL = "not many_sequences and not every_kernel and not 4097 and not 70000 and not base"
 

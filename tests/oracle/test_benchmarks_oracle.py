@@ -68,6 +68,36 @@ def loss_of(theirs: Any) -> float:
         return float(theirs.plain(**theirs.batches[0]).loss.item())
 
 
+@pytest.mark.parametrize("lengths", ["16", "mixed"])
+def test_what_is_compiled_on_a_gpu_is_compiled_once_and_has_a_mask_only_where_something_is_masked(
+    lengths: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second compilation may last longer than the benchmark; under a mask, one of nothing too, sdpa cannot use flash attention."""
+    from harness.theirs import Torch
+    from harness.theirs_gpu import UNMASKED, TorchOnDevice
+    from harness.work import Size, make_work
+
+    graphs, compile_ = [], torch.compile
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic, mode: compile_(model, dynamic=dynamic, backend=backend))
+    work = make_work(Size(2, 16, 2, 32, 3), "sequence", lengths, count=3)
+    theirs = TorchOnDevice(work, "sdpa", "yes", "cpu", "float32")
+    assert theirs.plain.config._attn_implementation == (UNMASKED if lengths == "16" else "sdpa")
+    assert loss_of(theirs) == pytest.approx(loss_of(Torch(work, "sdpa", None, compiled=False)), rel=1e-6)  # the same seed
+    try:
+        assert theirs.train() > 0 and len(graphs) == 1
+        masks = {name for name in theirs.batches[0] if "mask" in name}
+        [given] = {node.kwargs["attn_mask"] is not None for node in graphs[0].graph.nodes if "scaled_dot_product" in str(node.target)}
+        assert (masks, given) == ((set(), False) if lengths == "16" else ({"attention_mask"}, True))
+        assert theirs.infer() > 0
+    finally:
+        torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("pad", ["longest", "grouped"])
 @pytest.mark.parametrize("task", ["texts", "words"])
 def test_the_script_of_pytorch_learns(task: str, pad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
