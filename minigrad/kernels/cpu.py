@@ -1,8 +1,8 @@
-"""BERT's blocks on NumPy in float32: what is multiplied, what is kept for the way back, and which arrays are made.
+"""BERT's operations on NumPy in float32: which products are computed, what is saved for the backward pass, and which arrays are allocated.
 
-Each function replaces the whole (output, pullback) pair of an operation and declines what it does not cover, shapes that do not fit
-among them: the bodies in `ops/` say what is computed and what is wrong, and a generated test compares both. What lies between the matrix
-products are passes over memory: `passes` or `compiled`, see `passes_in_use`.
+Each function replaces the whole (output, pullback) pair of an operation and declines whatever it does not cover, mismatched shapes
+included: the bodies in `ops/` define what is computed and which errors are raised, and a generated test compares the two. Between the
+matrix products run passes over memory, from `passes` or `compiled`: see `passes_in_use`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _float = np.float32
 
 
 def _dropping(draw: Draw | None) -> tuple[Survives, np.float32]:
-    """Which units survive and what they are multiplied by."""
+    """Which units survive, and the factor for them."""
     return (None, _float(1)) if draw is None else (draw.mask(), _float(draw.scale))
 
 
@@ -170,7 +170,7 @@ def _attention(
         dq = None if q is None else np.empty(q.shape, _float)
         dq4 = dsplit[:, 0] if dq is None else dq.reshape(-1, heads, d)
         g4 = g.reshape(-1, heads, d)
-        delta = np.vecdot(g4, o4)  # Σ dP·P by row, read off the output (Dao et al., arXiv 2205.14135)
+        delta = np.vecdot(g4, o4)  # Σ dP·P for each row, computed from the output (Dao et al., arXiv 2205.14135)
         for (weights, dropped), (_, count, (a, b), (first, last)) in zip(saved, _runs(packing, queries, heads), strict=True):
             asking, keys, values, go = (by_head(x, count) for x in (q4[first:last], k4[a:b], v4[a:b], g4[first:last]))
             p = dropped.reshape(count, heads, *dropped.shape[1:])
@@ -186,16 +186,17 @@ def _attention(
 
 
 def by_head(rows: F32, count: int) -> F32:
-    """A view of the rows of `count` sequences of one length. Shapes: (count · n, heads, d) → (count, heads, n, d)."""
+    """The rows of `count` sequences of equal length, as a view by head. Shapes: (count · n, heads, d) → (count, heads, n, d)."""
     return rows.reshape(count, len(rows) // count, *rows.shape[1:]).swapaxes(1, 2)
 
 
 RUN = 1 << 16
-"""Scores that are computed at a time: they should stay in the second-level cache on their way from one product to the next."""
+"""Scores computed at a time: few enough to stay in the second-level cache from one product to the next."""
 
 
 def _runs(packing: Packing, queries: Packing, heads: int) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, int]]]:
-    """(first sequence, how many, their key rows, their query rows): neighbours of one length, whose products are computed together."""
+    """(first sequence, how many, their key rows, their query rows) for runs of neighbouring sequences of equal length, whose products are
+    computed together."""
     sizes = list(zip(queries.lengths.tolist(), packing.lengths.tolist(), strict=True))
     i = 0
     while i < len(sizes):
@@ -209,7 +210,7 @@ def _runs(packing: Packing, queries: Packing, heads: int) -> Iterator[tuple[int,
 
 
 def _blind(p: F32) -> int:
-    """Hide from each causal query the keys after its own place; returns how many of the first queries see nothing: their weights are 0."""
+    """Mask the keys after each causal query's own position. Returns how many leading queries see no key at all: their weights are 0."""
     queries, keys = p.shape[1:]
     blind = int(max(queries - keys, 0))
     p[:, :blind] = 0

@@ -1,8 +1,8 @@
 """Layers on a GPU, from float32 to float32: the passes between matrix products, each one launch of a row kernel.
 
-The contract is that of `kernels/cpu.py`, whose bodies in `ops/` say what is computed: each function replaces the whole (output, pullback)
-pair of an operation and declines what it does not cover. Two things differ from the CPU: dropout units are drawn inside of the kernels, and
-GELU's slope is computed on the way back from what GELU was computed from, because memory is slower than arithmetic here.
+The contract is that of `kernels/cpu.py`; the bodies in `ops/` define what is computed. Each function replaces the whole (output, pullback)
+pair of an operation and declines what it does not cover. Two things differ from the CPU: dropout is drawn inside the kernels, and GELU's
+slope is recomputed from GELU's input in the backward pass, because memory is slower than arithmetic here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from minigrad.kernels.cuda.table import WIDEST
 
 # ---------------------------------------------------------------- products
 def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]]:
-    """x Wᵀ, and what makes of its gradient g that of x, and those of W's rows in pieces of some sizes: in one, if none are named. Where
-    operands are short, x, W and g are each shortened once."""
+    """x Wᵀ, and a pullback from its gradient g to that of x and those of W, split into parts with these numbers of rows if any are given.
+    In bf16 and fp16, x, W and g are each shortened once."""
     precision = gpu_precision()
     x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
 
@@ -128,7 +128,7 @@ def _dense_add_norm(
 
 
 def norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> list[RowSum]:
-    """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (width,) each."""
+    """The gradients of the bias (only with dy), of gamma and of beta. Shapes: (width,) each."""
     rows, width = g.shape
     kinds = 2 if dy is None else 3
     sums = Sums(xp, rows, kinds * width)

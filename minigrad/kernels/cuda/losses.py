@@ -1,7 +1,7 @@
 """The classification loss on a GPU: two passes over each row of logits, and one for the gradient, whatever the number of classes.
 
-What a mean divides by, the weights of the labels' classes, is summed on the GPU and stays there. Whoever puts labels on a GPU has checked
-them (`ops.label_ids`); the loss of one that names no class is NaN.
+The divisor of a mean, the sum of the weights of the labels' classes, is computed on the GPU and stays there. Labels are checked when they
+are put on the GPU (`ops.label_ids`); the loss of a label outside the classes is NaN.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The launch table: of each kernel its source, its arguments, its threads, and how many blocks of them cover the work.
+"""The launch table: for each kernel its source, its parameters, its block of threads, and the grid that covers the work.
 
-It is the one place that host code, the tests that compile the sources and those that run them on the CPU all read.
+It is shared by the host code, the tests that compile the sources and the tests that run them on a CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TYPES: dict[str, type[np.generic]] = {
     "f32": np.float32,
     "f64": np.float64,
 }
-"""The words for numbers that are passed by value."""
+"""Types of the numbers that are passed by value."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Entry:
     """One kernel.
 
     source: its file in `sources/`. arguments: the parameters in order, "x*" for a pointer and "rows:i64" for a number of one of `TYPES`.
-    block: threads along x, y and z. grid: from the sizes of the work to the number of blocks; no block where there is nothing to do.
+    block: threads along x, y and z. grid: a function from the sizes of the work to the number of blocks, 0 if there is nothing to do.
     """
 
     source: str
@@ -42,13 +42,13 @@ class Entry:
 
     @cached_property
     def types(self) -> list[tuple[str, type[np.generic] | None]]:
-        """The name of each parameter and its type; None for a pointer."""
+        """Name and type of each parameter; None for a pointer."""
         parts = [argument.partition(":") for argument in self.arguments.split()]
         return [(name.removesuffix("*"), TYPES[word] if word else None) for name, _, word in parts]
 
     @cached_property
     def pointers(self) -> list[int]:
-        """Which of the parameters are pointers."""
+        """The positions of the pointers among the parameters."""
         return [i for i, (_, kind) in enumerate(self.types) if kind is None]
 
 
@@ -58,24 +58,24 @@ def ceil_div(n: int, size: int) -> int:
 
 
 WIDEST = 1024
-"""Numbers of the widest row that a warp normalises: it keeps them in registers or shared memory."""
+"""The widest row that one warp normalises: it is held in registers or shared memory."""
 
 WARPS, STRIP, ROWS = 8, 128, 32
-"""Warps of a block, and columns and rows of a strip."""
+"""Warps per block, and columns and rows of a strip."""
 
 
 def by_warp(rows: int) -> Grid:
-    """A warp for each row."""
+    """One warp per row."""
     return ceil_div(rows, WARPS), 1, 1
 
 
 def strips(rows: int, width: int) -> Grid:
-    """A block for each strip of so many rows and columns."""
+    """One block per strip of ROWS x STRIP numbers."""
     return ceil_div(rows, ROWS), ceil_div(width, STRIP), 1
 
 
 COLUMNS = 32
-"""Of a block that sums all rows."""
+"""Columns per block that sums all rows."""
 
 
 def by_columns(width: int) -> Grid:
@@ -83,49 +83,49 @@ def by_columns(width: int) -> Grid:
 
 
 def by_block(rows: int) -> Grid:
-    """A block for each row."""
+    """One block per row."""
     return rows, 1, 1
 
 
 def row_strips(rows: int, width: int) -> Grid:
-    """A block for the columns of a strip in each row."""
+    """One block per strip of columns in each row."""
     return rows, ceil_div(width, STRIP), 1
 
 
 RUN, MERGED, BUNDLE = 2048, 8, 16
-"""Ids that are sorted among themselves, sorted runs that become one at a time, and rows that are summed before their sums are."""
+"""Ids sorted by one block, sorted runs merged at a time, and rows summed before their sums are."""
 
 TABLES = 3
-"""The most of which one kernel adds up rows."""
+"""Tables whose rows one kernel can sum, at most."""
 
 
 def warp_keys(n: int, tables: int) -> Grid:
-    """A block for as many ids as a warp has threads."""
+    """One block per 32 ids, the threads of a warp."""
     return ceil_div(n, 32), tables, 1
 
 
 def thread_keys(n: int, tables: int) -> Grid:
-    """A thread for each id."""
+    """One thread per id."""
     return ceil_div(n, 256), tables, 1
 
 
 def bundle_strips(tables: int, bundles: int, width: int) -> Grid:
-    """A warp for the columns of a strip in each bundle of each table."""
+    """One warp per strip of columns in each bundle of each table."""
     return ceil_div(bundles, WARPS), ceil_div(width, STRIP), tables
 
 
 def table_strips(height1: int, height2: int, height3: int, width: int) -> Grid:
-    """A warp for the columns of a strip in each row; a block has rows of one table."""
+    """One warp per strip of columns in each row; all rows of a block belong to one table."""
     return sum(ceil_div(height, WARPS) for height in (height1, height2, height3)), ceil_div(width, STRIP), 1
 
 
 def quads(n: int) -> Grid:
-    """Four numbers for each thread."""
+    """Four numbers per thread."""
     return ceil_div(n, 4 * 256), 1, 1
 
 
 SQUARES = 16384
-"""Numbers whose squares a block sums."""
+"""Numbers whose squares one block sums."""
 
 
 def squares(n: int) -> Grid:
@@ -133,19 +133,19 @@ def squares(n: int) -> Grid:
 
 
 def once() -> Grid:
-    """One block, however much there is to do."""
+    """One block, whatever the size."""
     return 1, 1, 1
 
 
 # ---------------------------------------------------------------- the table
 RECIPE = "clock* seed:u64 site:u64 step:u64 threshold:u32 scale:f32"
-"""What tells a kernel what to drop: `draws.recipe`."""
+"""The parameters that tell a kernel what to drop: `draws.recipe`."""
 
 DRAW = f"places* {RECIPE}"
-"""What tells a kernel which units of rows to drop."""
+"""The parameters that tell a kernel which units of rows to drop: `draws.row_draw`."""
 
 ROUNDED = "rounded_bf16* rounded_fp16*"
-"""Where a kernel leaves an output short: `shortening.noted_short`."""
+"""Where a kernel also writes its output in bf16 or fp16: `shortening.noted_short`."""
 
 BETAS = "beta1:f32 rest1:f32 beta2:f32 rest2:f32"
 
@@ -214,7 +214,7 @@ TABLE: dict[str, Entry] = {
 }
 
 STORAGES = ("float32", "bf16", "fp16")
-"""How rows lie in memory: bf16 as uint16 that hold the bits."""
+"""Storage of rows; bf16 is held as its bits in uint16."""
 
 
 def _rows() -> Iterator[tuple[str, Entry]]:
@@ -239,13 +239,13 @@ def _rows() -> Iterator[tuple[str, Entry]]:
 TABLE.update(_rows())
 
 PIECE = 64
-"""Rows of a block of attention."""
+"""Rows per block of attention."""
 
 HEAD_SIZES = (32, 64, 128)
 
 
 def by_head(pieces: int, heads: int) -> Grid:
-    """A block for each piece of a sequence and each head; the heads of one piece are neighbours in memory, and so they run side by side."""
+    """One block per piece of a sequence and head; the heads of a piece are neighbours in memory, so their blocks run side by side."""
     return pieces * heads, 1, 1
 
 
