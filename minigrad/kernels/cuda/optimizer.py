@@ -46,8 +46,7 @@ def begin_captured(
     scale: Array | None,
     stopped: Array | None,
 ) -> None:
-    """The first launch of a captured step's update, once its gradients are complete; its results are for the host and for `adam_captured`
-    (see the source).
+    """What a captured step computes once its gradients are complete, for the host and for `adam_captured`: see the source.
 
     loss: that of the whole step; otherwise losses: the sum over its micro-batches. squares: numbers whose sum is the squared norm of the
     gradient.
