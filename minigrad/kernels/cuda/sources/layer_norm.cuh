@@ -123,7 +123,7 @@ struct AddNorm {
         const float share = __frcp_rn((float)lane.width);  // exactly 1 for a row of one number, so that nothing is left of it
         lane.fetch(residual, w);
         const Given<Storage, HELD<N>> given(y + lane.start);
-        __syncwarp();  // keeps the compiler from moving the loads to where they are used
+        __syncwarp();  // or the compiler would move the loads to where they are used
         const u32 kept = draw_chunks<N ? N : CHUNKS>(drawing, 0);
         await_copies();
         Row<HELD<N>> v(lane.room);
@@ -200,7 +200,7 @@ struct AddNormPullback {
         const float share = __frcp_rn((float)lane.width);  // exactly 1 for a row of one number, so that nothing is left of it
         lane.fetch(g, w);
         const Given<Storage, HELD<N>> along(xhat + lane.start);
-        __syncwarp();  // keeps the compiler from moving the loads to where they are used
+        __syncwarp();  // or the compiler would move the loads to where they are used
         const u32 kept = draw_chunks<N ? N : CHUNKS>(drawing, 0);
         await_copies();
         const float inverse = rstd[row];
