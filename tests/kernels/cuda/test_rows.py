@@ -235,7 +235,7 @@ PLANTED: list[tuple[str, str, str, str, Callable[[], Any]]] = [
     ("layer_norm", "layer_norm.cuh", "(left + CHUNK - 1) / CHUNK", "left / CHUNK", lambda: normal((3, 416), (416,), (416,))),
     ("layer_norm", "layer_norm.cuh", "run<3>(true)", "run<2>(true)", lambda: normal((3, 384), (384,), (384,))),
     ("layer_norm", "layer_norm.cuh", "await_copies();", "", lambda: normal((3, 768), (768,), (768,))),
-    ("layer_norm", "strips.cuh", "__syncthreads();  // what was summed before has been read", "", lambda: normal((130, 33), (33,), (33,))),
+    ("layer_norm", "strips.cuh", "__syncthreads();  // the previous sum has been read", "", lambda: normal((130, 33), (33,), (33,))),
     ("linears", "rows_float32.cu", "__syncthreads();", "", lambda: normal((300, 3), (4, 3), (4,))),
     ("linears", "rows_float32.cu", "row < rows ? width : 0", "width", lambda: normal((300, 3), (4, 3), (4,))),
     ("linears", "rows_float32.cu", "half = GROUPS / 2", "half = GROUPS / 4", lambda: normal((20, 3), (4, 3), (4,))),

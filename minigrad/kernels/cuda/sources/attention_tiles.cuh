@@ -81,7 +81,7 @@ DEVICE void through_tiles(Tile (&tiles)[STAGES][2], int at, int end, Load load, 
         }
         await_copies();
         Products::round(tiles[stage]);
-        __syncthreads();  // the tile is complete, and all threads are done with the previous one
+        __syncthreads();  // this tile is complete, all threads are done with the previous one
         if (STAGES == 2 && at + TILE < end) load(1 - stage, at + TILE);
         use(stage, at);
     }
