@@ -16,7 +16,7 @@ from typing import Any
 from minigrad.backend.gradients import Divisible
 from minigrad.modes import Mode
 
-HELD = 128 << 20
+MAX_HELD = 128 << 20
 """At most this many bytes of operands are kept alive for the side stream. A gradient that reads more than a quarter of this fills a GPU by
 itself."""
 
@@ -47,7 +47,7 @@ class Branch:
         safe."""
         operands = gradient.operands() if isinstance(gradient, Divisible) else None
         size = 0 if operands is None else sum(operand.nbytes for operand in operands)
-        if operands is None or size > HELD // 4:
+        if operands is None or size > MAX_HELD // 4:
             if accumulate:
                 self.join()  # the earlier sum in `out` may have been computed on the side stream
             return False
@@ -61,7 +61,7 @@ class Branch:
         self._side.wait_event(self._main.record(self._forked))
         with self._side:
             work()
-        if self._bytes > HELD:
+        if self._bytes > MAX_HELD:
             self.join()
 
     def finish(self, holder: Any) -> None:

@@ -62,7 +62,7 @@ def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
     elif dtype == np.float32:
         operands, compute = "float32", gpu_precision()
     else:
-        return gemm.delivered(cupy.matmul(a, b), out, accumulate)
+        return gemm.write_result(cupy.matmul(a, b), out, accumulate)
     a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
     if compute in gemm.SHORT:
         operands, compute = compute, "float32"

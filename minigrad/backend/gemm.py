@@ -31,7 +31,7 @@ DTYPES = {"float32": "float32", "float64": "float64", "bf16": "uint16", "fp16": 
 
 SHORT = ("bf16", "fp16")
 
-LARGEST = 2**31 - 1
+MAX_INT = 2**31 - 1
 """cuBLAS takes dimensions, leading dimensions and batch counts as C's int."""
 
 
@@ -106,7 +106,7 @@ def matmul(xp: Any, run: Run, a: Any, b: Any, out: Any, accumulate: bool, operan
     if out.size == 0:
         return out
     if out.dtype != DTYPES[result]:
-        return delivered(matmul(xp, run, a, b, None, False, operands, compute, result), out, accumulate)
+        return write_result(matmul(xp, run, a, b, None, False, operands, compute, result), out, accumulate)
     if not is_writable(layout_of(out)) or xp.may_share_memory(out, a) or xp.may_share_memory(out, b):
         copy = xp.array(out, order="C") if accumulate else None
         out[...] = matmul(xp, run, a, b, copy, accumulate, operands, compute, result)
@@ -123,7 +123,7 @@ def matmul(xp: Any, run: Run, a: Any, b: Any, out: Any, accumulate: bool, operan
     return out
 
 
-def delivered(found: Any, out: Any, accumulate: bool) -> Any:
+def write_result(found: Any, out: Any, accumulate: bool) -> Any:
     """A result that was computed into a separate array, written or added to `out` if there is one."""
     if out is None:
         return found
@@ -153,7 +153,7 @@ def layout_of(array: Any) -> Layout:
 @lru_cache(maxsize=4096)
 def is_readable(x: Layout) -> bool:
     """Whether cuBLAS can read the matrices of x in place."""
-    return stored(x) is not None and all(stride >= 0 for n, stride in zip(x.shape[:-2], x.strides, strict=False) if n > 1)
+    return storage_order(x) is not None and all(stride >= 0 for n, stride in zip(x.shape[:-2], x.strides, strict=False) if n > 1)
 
 
 @lru_cache(maxsize=4096)
@@ -164,10 +164,10 @@ def is_writable(x: Layout) -> bool:
         if stride < past:
             return False
         past += stride * (n - 1)
-    return stored(x) is not None
+    return storage_order(x) is not None
 
 
-def stored(x: Layout) -> tuple[bool, int] | None:
+def storage_order(x: Layout) -> tuple[bool, int] | None:
     """Whether a matrix is column-major (else row-major), and its leading dimension in elements; None if it is neither."""
     (rows, columns), (down, right) = x.shape[-2:], x.strides[-2:]
     if (columns == 1 or right == 1) and (rows == 1 or down >= columns):
@@ -193,13 +193,13 @@ def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, 
 
     Raises: ArgumentError for dimensions too large for cuBLAS.
     """
-    if _stored(out)[0]:  # column-major: outᵀ = bᵀ aᵀ is row-major
+    if _checked_order(out)[0]:  # column-major: outᵀ = bᵀ aᵀ is row-major
         plan = plan_of(_transposed(b), _transposed(a), _transposed(out), accumulate, operands, compute, result)
         return Plan(plan.gemm, plan.starts, a_first=True)
     axes = _merged(_batch_axes(a, b, out))
-    a, out, axes = _with_more_rows(a, out, axes)
+    a, out, axes = _batch_axis_as_rows(a, out, axes)
     (m, k), n = a.shape[-2:], b.shape[-1]
-    (transpose_a, lda), (transpose_b, ldb), (_, ldc) = _stored(b), _stored(a), _stored(out)
+    (transpose_a, lda), (transpose_b, ldb), (_, ldc) = _checked_order(b), _checked_order(a), _checked_order(out)
     batch = max(axes, default=_Axis(1, 0, 0, 0))
     rest = [axis for axis in axes if axis is not batch]
     gemm = Gemm(
@@ -220,15 +220,15 @@ def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, 
         result=result,
         compute=compute,
     )
-    if (largest := max(m, n, k, lda, ldb, ldc, batch.n)) > LARGEST:
+    if (largest := max(m, n, k, lda, ldb, ldc, batch.n)) > MAX_INT:
         raise ArgumentError(
-            f"matmul: {largest} is more than cuBLAS can count as a side, a stride or a batch ({LARGEST}): divide the product"
+            f"matmul: {largest} is more than cuBLAS can count as a side, a stride or a batch ({MAX_INT}): divide the product"
         )
     return Plan(gemm, tuple(_starts(rest)), a_first=False)
 
 
-def _stored(x: Layout) -> tuple[bool, int]:
-    found = stored(x)
+def _checked_order(x: Layout) -> tuple[bool, int]:
+    found = storage_order(x)
     if found is None:
         raise ArgumentError(f"matmul: cuBLAS has no way to take a matrix of shape {x.shape} with strides {x.strides}: copy it first")
     return found
@@ -259,7 +259,7 @@ def _merged(axes: list[_Axis]) -> list[_Axis]:
     return found
 
 
-def _with_more_rows(a: Layout, out: Layout, axes: list[_Axis]) -> tuple[Layout, Layout, list[_Axis]]:
+def _batch_axis_as_rows(a: Layout, out: Layout, axes: list[_Axis]) -> tuple[Layout, Layout, list[_Axis]]:
     """a and out with one batch axis turned into further rows if possible: one tall product is faster than many small ones."""
     rows = a.shape[-2]
     for axis in axes:
@@ -267,7 +267,7 @@ def _with_more_rows(a: Layout, out: Layout, axes: list[_Axis]) -> tuple[Layout, 
             continue
         longer = [_rows_along(x, rows * axis.n, axis_stride) for x, axis_stride in ((a, axis.a), (out, axis.out))]
         goes_on = rows == 1 or (axis.a, axis.out) == (rows * a.strides[-2], rows * out.strides[-2])
-        if goes_on and stored(longer[0]) is not None and stored(longer[1]) == (False, longer[1].strides[-2]):
+        if goes_on and storage_order(longer[0]) is not None and storage_order(longer[1]) == (False, longer[1].strides[-2]):
             return longer[0], longer[1], [other for other in axes if other is not axis]
     return a, out, axes
 

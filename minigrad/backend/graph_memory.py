@@ -15,9 +15,9 @@ from weakref import WeakSet, finalize
 
 from minigrad.backend import transfers
 
-ROOM, LEAST, MOST = 8, 32 << 20, 256 << 20
-"""A new block has room for ROOM arrays like the one that does not fit in the others, but for at least LEAST and at most MOST bytes, unless
-the array is larger: so little is wasted at its end, where the next array is too large."""
+BLOCK_ARRAYS, MIN_BLOCK, MAX_BLOCK = 8, 32 << 20, 256 << 20
+"""A new block has room for BLOCK_ARRAYS arrays like the one that fits in no other, but for at least MIN_BLOCK and at most MAX_BLOCK bytes,
+unless the array is larger: so little is wasted at its end, where the next array does not fit."""
 
 NO_MEMORY = 2
 """cudaErrorMemoryAllocation of CUDA's runtime, for which CuPy has no name."""
@@ -28,7 +28,7 @@ _lock = Lock()  # other threads may capture at the same time
 _kept: list[GraphMemory] = []
 """Memory in which a result of a capture is still in use: never given back."""
 
-_left: list[list[Any]] = []
+_unused: list[list[Any]] = []
 """Blocks no longer in use that cannot be given back yet."""
 
 
@@ -37,7 +37,7 @@ class GraphMemory:
 
     def __init__(self) -> None:
         self._blocks: list[Any] = []
-        self._taken: list[int] = []
+        self._used: list[int] = []
         """How many bytes of each block the graph being captured has taken."""
         with _lock:
             _in_use.add(self)
@@ -45,18 +45,18 @@ class GraphMemory:
 
     def begin(self) -> None:
         """Start a new graph, which allocates from the beginning."""
-        self._taken = [0] * len(self._blocks)
+        self._used = [0] * len(self._blocks)
 
     def allocate(self, size: int) -> Any:
         """The allocator of a CuPy pool, which asks for multiples of 512 bytes. Raises: MemoryError if the GPU has no more."""
         from cupy.cuda import MemoryPointer, UnownedMemory
 
-        place = next((i for i, block in enumerate(self._blocks) if self._taken[i] + size <= block.size), len(self._blocks))
+        place = next((i for i, block in enumerate(self._blocks) if self._used[i] + size <= block.size), len(self._blocks))
         if place == len(self._blocks):
-            self._blocks.append(_from_system(size))
-            self._taken.append(0)
-        block, start = self._blocks[place], self._taken[place]
-        self._taken[place] += size
+            self._blocks.append(_new_block(size))
+            self._used.append(0)
+        block, start = self._blocks[place], self._used[place]
+        self._used[place] += size
         return MemoryPointer(UnownedMemory(block.ptr + start, size, None, block.device_id), 0)
 
     def keep(self) -> None:
@@ -68,7 +68,7 @@ class GraphMemory:
         return sum(block.size for block in self._blocks)
 
 
-def _from_system(size: int) -> Any:
+def _new_block(size: int) -> Any:
     """A block of at least `size` bytes, more if available. CuPy's memory limit (`CUPY_GPU_MEMORY_LIMIT`) covers both its pool and these
     blocks.
 
@@ -83,7 +83,7 @@ def _from_system(size: int) -> Any:
     room = limit - gpu_memory() if limit else inf
     if size > room:
         raise MemoryError(f"the limit of {limit} bytes of the GPU's memory leaves no {size} bytes for a recording")
-    wanted = min(room, max(size, LEAST, min(ROOM * size, MOST)))
+    wanted = min(room, max(size, MIN_BLOCK, min(BLOCK_ARRAYS * size, MAX_BLOCK)))
     while True:
         try:
             return Memory(wanted)
@@ -96,14 +96,14 @@ def _from_system(size: int) -> Any:
 
 
 def _give_back(blocks: list[Any]) -> None:
-    _left.append(blocks)
+    _unused.append(blocks)
     give_back()
 
 
 def give_back() -> None:
     """Return unused blocks to the system. Not during a capture, when the garbage collector may destroy a graph."""
     if not transfers.is_recording():
-        _left.clear()
+        _unused.clear()
 
 
 def gpu_memory() -> int:

@@ -44,7 +44,7 @@ class Feed:
     """
 
     def __init__(self, layout: Layout) -> None:
-        size = sum(_room(*described) for described in layout.values())
+        size = sum(_aligned_size(*described) for described in layout.values())
         self._flat = transfers.to_gpu(np.zeros(size, np.uint8))
         self.arrays: dict[str, Any] = _views(self._flat, layout)
         self._buffers = [transfers.pinned((size,), np.uint8) for _ in range(BUFFERS)]
@@ -66,7 +66,7 @@ class Feed:
         self._next = (self._next + 1) % BUFFERS
 
 
-def _room(shape: tuple[int, ...], dtype: Any) -> int:
+def _aligned_size(shape: tuple[int, ...], dtype: Any) -> int:
     return -(-_size(shape, dtype) // ALIGNMENT) * ALIGNMENT
 
 
@@ -78,27 +78,27 @@ def _views(flat: Any, layout: Layout) -> dict[str, Any]:
     found, start = {}, 0
     for name, (shape, dtype) in layout.items():
         found[name] = flat[start : start + _size(shape, dtype)].view(dtype).reshape(shape)
-        start += _room(shape, dtype)
+        start += _aligned_size(shape, dtype)
     return found
 
 
-_idle: list[Any] = []
+_idle_streams: list[Any] = []
 """Streams of recorders that no longer exist. They are reused, because cuBLAS keeps a workspace for every stream it has computed on."""
 
 
-def _stream_of(owner: Any) -> Any:
+def _reserved_stream(owner: Any) -> Any:
     """A stream reserved for `owner` as long as that lives."""
     import cupy
 
     try:
-        stream = _idle.pop()
+        stream = _idle_streams.pop()
     except IndexError:
         stream = cupy.cuda.Stream(non_blocking=True)
-    finalize(owner, _idle.append, stream)
+    finalize(owner, _idle_streams.append, stream)
     return stream
 
 
-def _event() -> Any:
+def _new_event() -> Any:
     """An event without timing; waiting for it waits for its most recent record."""
     import cupy
 
@@ -109,14 +109,14 @@ class Recorder:
     """A stream on which functions are captured and replayed, and the memory that all of its graphs share."""
 
     def __init__(self) -> None:
-        self._stream, self._before, self._after = _stream_of(self), _event(), _event()
+        self._stream, self._before, self._after = _reserved_stream(self), _new_event(), _new_event()
         self._memory: Callable[[], GraphMemory | None] = lambda: None
         """The memory of the graphs that still exist, or None."""
 
     @cached_property
     def branch(self) -> Branch:
         """The side stream for gradients; the captured function opens it."""
-        return Branch(self._stream, _stream_of(self), _event(), _event())
+        return Branch(self._stream, _reserved_stream(self), _new_event(), _new_event())
 
     @contextmanager
     def entered(self) -> Iterator[None]:

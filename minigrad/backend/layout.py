@@ -48,7 +48,7 @@ def neighbours(arrays: Sequence[Any]) -> Any | None:
     return joined.reshape((rows, *rest)) if rest else joined
 
 
-def beside(xp: Any, arrays: Sequence[Any]) -> Any:
+def stacked(xp: Any, arrays: Sequence[Any]) -> Any:
     """The arrays stacked along their first axis: a view if they are neighbours, else a copy. xp: their namespace."""
     joined = neighbours(arrays)
     return xp.concatenate(arrays) if joined is None else joined

@@ -193,7 +193,7 @@ def is_recording() -> bool:
 def _refuse_in_recording(what: str) -> None:
     if is_recording():
         raise DeviceError(
-            f"{_place()} {what} while launches are recorded for a CUDA graph: a replay would not do it again. Pass arrays that are there",
+            f"{_caller()} {what} while launches are recorded for a CUDA graph: a replay would not do it again. Pass arrays that are there",
             code="captured-copy",
         )
 
@@ -218,7 +218,7 @@ def strict() -> Iterator[None]:
     def watched(self: Any, *args: Any, **options: Any) -> Any:
         if not _declared.get():
             raise DeviceError(
-                f"{_place()} fetches numbers from the GPU, and waits for everything before: keep them there, "
+                f"{_caller()} fetches numbers from the GPU, and waits for everything before: keep them there, "
                 "or say that it is meant by .item(), .numpy() or `with mg.backend.transfers.declared()`",
                 code="hidden-transfer",
             )
@@ -231,7 +231,7 @@ def strict() -> Iterator[None]:
         del cupy.ndarray.get
 
 
-def _place() -> str:
+def _caller() -> str:
     """File and line of the innermost frame that belongs neither to CuPy nor to the backend."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals["__name__"].startswith(("cupy", __package__)):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
-from minigrad.backend.layout import beside
+from minigrad.backend.layout import stacked
 from minigrad.backend.random import Draw
 from minigrad.kernels import passes_in_use
 from minigrad.kernels.coverage import all_float32, covers_rows
@@ -93,7 +93,7 @@ def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
     if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         return NotImplemented
     passes = passes_in_use()
-    weight, bias = beside(xp, weights), beside(xp, biases)
+    weight, bias = stacked(xp, weights), stacked(xp, biases)
     y = xp.matmul(x, weight.T)
     passes.add_bias(y, bias)
     cuts = [slice(stop - len(w), stop) for w, stop in zip(weights, accumulate(map(len, weights)), strict=True)]

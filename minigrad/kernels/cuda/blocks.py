@@ -17,7 +17,7 @@ from typing import Any
 from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gemm import SHORT
-from minigrad.backend.layout import beside, neighbours
+from minigrad.backend.layout import neighbours, stacked
 from minigrad.backend.precision import gpu_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows, covers_weights
@@ -67,8 +67,8 @@ def _attention_block(
     queries = packing.first if first_only else packing
     if not covers_weights(mixing, queries, packing, heads) or not covers_rows(draw, (queries.rows, width)):
         return NotImplemented
-    x, bias = xp.ascontiguousarray(x), beside(xp, biases)
-    stored_x, (stored_in, stored_out) = shortened(xp, x, precision), _shortened_weights(xp, (beside(xp, weights), wo), precision)
+    x, bias = xp.ascontiguousarray(x), stacked(xp, biases)
+    stored_x, (stored_in, stored_out) = shortened(xp, x, precision), _shortened_weights(xp, (stacked(xp, weights), wo), precision)
     asking, q, start = x, None, 0  # the part of Q | K | V that is computed for all rows begins at `start`
     if first_only:
         first_rows, start = xp.like(packing.first_rows, x), inner

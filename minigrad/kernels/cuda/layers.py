@@ -13,7 +13,7 @@ from typing import Any
 from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gradients import RowSum
-from minigrad.backend.layout import beside
+from minigrad.backend.layout import stacked
 from minigrad.backend.precision import gpu_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows
@@ -142,8 +142,8 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
     weights, biases = parameters[:count], parameters[count:]
     if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         return NotImplemented
-    bias = beside(xp, biases)
-    y, product_pullback = product(xp, x, beside(xp, weights))
+    bias = stacked(xp, biases)
+    y, product_pullback = product(xp, x, stacked(xp, weights))
     launch("add_bias_float32", y.shape, y, bias, *y.shape)
     sizes = [len(w) for w in weights]
 
