@@ -150,12 +150,12 @@ def _attention(
     out = np.empty((len(q4), heads * d), _float)
     o4 = out.reshape(-1, heads, d)
     saved = []
-    for i, count, (a, b), (first, last) in _runs(packing, queries, heads):
+    for i, count, (a, b), (first, last) in _equal_length_runs(packing, queries, heads):
         p = xp.matmul(by_head(q4[first:last], count), by_head(k4[a:b], count).swapaxes(2, 3))
         weights = p.reshape(count * heads, *p.shape[2:])
         weights *= scale
         dropped = weights if draw is None else np.empty_like(weights)
-        sighted = _blind(weights) if causal else 0
+        sighted = _mask_future(weights) if causal else 0
         if a < b:
             survives = None if draw is None else draw.pairs(i, count)[:, sighted:]
             passes.softmax_drop(weights[:, sighted:], survives, keep_scale, dropped[:, sighted:])
@@ -171,15 +171,15 @@ def _attention(
         dq4 = dsplit[:, 0] if dq is None else dq.reshape(-1, heads, d)
         g4 = g.reshape(-1, heads, d)
         delta = np.vecdot(g4, o4)  # Σ dP·P for each row, computed from the output (Dao et al., arXiv 2205.14135)
-        for (weights, dropped), (_, count, (a, b), (first, last)) in zip(saved, _runs(packing, queries, heads), strict=True):
-            asking, keys, values, go = (by_head(x, count) for x in (q4[first:last], k4[a:b], v4[a:b], g4[first:last]))
+        for (weights, dropped), (_, count, (a, b), (first, last)) in zip(saved, _equal_length_runs(packing, queries, heads), strict=True):
+            query, keys, values, go = (by_head(x, count) for x in (q4[first:last], k4[a:b], v4[a:b], g4[first:last]))
             p = dropped.reshape(count, heads, *dropped.shape[1:])
             xp.matmul(p.swapaxes(2, 3), go, out=by_head(dsplit[a:b, -1], count))
             dp = xp.matmul(go, values.swapaxes(2, 3))
             sums = delta[first:last].reshape(count, -1, heads).swapaxes(1, 2).reshape(count * heads, -1)
             passes.softmax_drop_pullback(dp.reshape(weights.shape), weights, dropped, sums, scale)
             xp.matmul(dp, keys, out=by_head(dq4[first:last], count))
-            xp.matmul(dp.swapaxes(2, 3), asking, out=by_head(dsplit[a:b, -2], count))
+            xp.matmul(dp.swapaxes(2, 3), query, out=by_head(dsplit[a:b, -2], count))
         return dq, dkv
 
     return out, pullback
@@ -190,26 +190,26 @@ def by_head(rows: F32, count: int) -> F32:
     return rows.reshape(count, len(rows) // count, *rows.shape[1:]).swapaxes(1, 2)
 
 
-RUN = 1 << 16
+SCORES_AT_ONCE = 1 << 16
 """Scores computed at a time: few enough to stay in the second-level cache from one product to the next."""
 
 
-def _runs(packing: Packing, queries: Packing, heads: int) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, int]]]:
+def _equal_length_runs(packing: Packing, queries: Packing, heads: int) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, int]]]:
     """(first sequence, how many, their key rows, their query rows) for runs of neighbouring sequences of equal length, whose products are
     computed together."""
     sizes = list(zip(queries.lengths.tolist(), packing.lengths.tolist(), strict=True))
     i = 0
     while i < len(sizes):
-        most = 1 if packing.masked_first is not None else max(1, RUN // (heads * sizes[i][0] * sizes[i][1]))
+        most = 1 if packing.masked_first is not None else max(1, SCORES_AT_ONCE // (heads * sizes[i][0] * sizes[i][1]))
         past = i + 1
         while past < min(len(sizes), i + most) and sizes[past] == sizes[i]:
             past += 1
-        keys, asked = packing.key_spans, queries.spans
-        yield i, past - i, (keys[i][0], keys[past - 1][1]), (asked[i][0], asked[past - 1][1])
+        key_spans, query_spans = packing.key_spans, queries.spans
+        yield i, past - i, (key_spans[i][0], key_spans[past - 1][1]), (query_spans[i][0], query_spans[past - 1][1])
         i = past
 
 
-def _blind(p: F32) -> int:
+def _mask_future(p: F32) -> int:
     """Mask the keys after each causal query's own position. Returns how many leading queries see no key at all: their weights are 0."""
     queries, keys = p.shape[1:]
     blind = int(max(queries - keys, 0))

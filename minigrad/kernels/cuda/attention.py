@@ -39,11 +39,11 @@ def _attention(
 ) -> Any:
     parts = 3 if q is None else 2
     queries = packing if queries is None else queries
-    asking = kv if q is None else q
-    if not all_float32(kv, asking) or kv.shape[1] % (parts * heads):
+    q_array = kv if q is None else q
+    if not all_float32(kv, q_array) or kv.shape[1] % (parts * heads):
         return NotImplemented
     size = kv.shape[1] // (parts * heads)
-    if (len(kv), len(asking), len(packing)) != (packing.rows, queries.rows, len(queries)) or size not in HEAD_SIZES:
+    if (len(kv), len(q_array), len(packing)) != (packing.rows, queries.rows, len(queries)) or size not in HEAD_SIZES:
         return NotImplemented
     if q is not None and q.shape[1] != heads * size:
         return NotImplemented
@@ -90,17 +90,17 @@ def attend(
     parts, suffix = 3 if q is None else 2, f"{precision}_{size}"
     work = _work(xp, packing, queries)
     kv = _aligned(xp, kv)
-    asking = kv if q is None else _aligned(xp, q)
-    out, lse = xp.empty((len(asking), heads * size), kv.dtype), xp.empty((heads, len(asking)), np.float32)
-    settings = (len(asking), parts, heads, causal, *recipe(draw))
-    launch(f"attention_forward_{suffix}", (len(work.by_query), heads), asking, kv, work.by_query, out, lse, *settings)
+    q_array = kv if q is None else _aligned(xp, q)
+    out, lse = xp.empty((len(q_array), heads * size), kv.dtype), xp.empty((heads, len(q_array)), np.float32)
+    settings = (len(q_array), parts, heads, causal, *recipe(draw))
+    launch(f"attention_forward_{suffix}", (len(work.by_query), heads), q_array, kv, work.by_query, out, lse, *settings)
 
     def pullback(g: Any) -> tuple[Any, Any]:
         g = _aligned(xp, g)
         dkv = xp.empty_like(kv) if packing.masked_first is None else xp.zeros_like(kv)  # no piece of keys contains a masked first row
-        dq, delta = dkv if q is None else xp.empty_like(asking), xp.empty_like(lse)
-        launch(f"attention_dq_{suffix}", (len(work.by_query), heads), asking, kv, work.by_query, out, lse, g, dq, delta, *settings)
-        launch(f"attention_dkv_{suffix}", (len(work.by_key), heads), asking, kv, work.by_key, lse, delta, g, dkv, *settings)
+        dq, delta = dkv if q is None else xp.empty_like(q_array), xp.empty_like(lse)
+        launch(f"attention_dq_{suffix}", (len(work.by_query), heads), q_array, kv, work.by_query, out, lse, g, dq, delta, *settings)
+        launch(f"attention_dkv_{suffix}", (len(work.by_key), heads), q_array, kv, work.by_key, lse, delta, g, dkv, *settings)
         return None if q is None else dq, dkv
 
     return out, pullback
@@ -120,21 +120,21 @@ class Work:
     by_key: Any
 
 
-_made: WeakKeyDictionary[Packing, WeakKeyDictionary[Packing, Work]] = WeakKeyDictionary()
+_works: WeakKeyDictionary[Packing, WeakKeyDictionary[Packing, Work]] = WeakKeyDictionary()
 
 
 def _work(xp: Any, packing: Packing, queries: Packing) -> Work:
     """The work of a pair of packings, computed once for all layers of a model and their backward pass."""
-    made = _made.setdefault(packing, WeakKeyDictionary())
-    found = made.get(queries)
+    by_queries = _works.setdefault(packing, WeakKeyDictionary())
+    found = by_queries.get(queries)
     if found is None:
-        found = made[queries] = Work(*(xp.like(pieces(packing, queries, owner), None) for owner in ("queries", "keys")))
+        found = by_queries[queries] = Work(*(xp.like(pieces(packing, queries, owner), None) for owner in ("queries", "keys")))
     return found
 
 
-def place(packing: Packing, queries: Packing, work: Work) -> None:
+def register_work(packing: Packing, queries: Packing, work: Work) -> None:
     """Register work that is already on the GPU for a pair of packings."""
-    _made.setdefault(packing, WeakKeyDictionary())[queries] = work
+    _works.setdefault(packing, WeakKeyDictionary())[queries] = work
 
 
 def pieces(packing: Packing, queries: Packing, owner: str) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -144,14 +144,14 @@ def pieces(packing: Packing, queries: Packing, owner: str) -> np.ndarray[Any, np
     keys, first query row, number of queries, the sequence's number, the piece's first row within the sequence, and two zeros.
     """
     masked = 0 if packing.masked_first is None else np.array(packing.masked_first)
-    keys, asking = packing.lengths - masked, queries.lengths
-    owned, other = (asking, keys) if owner == "queries" else (keys, asking)
+    key_counts, query_counts = packing.lengths - masked, queries.lengths
+    owned, other = (query_counts, key_counts) if owner == "queries" else (key_counts, query_counts)
     counts = -(-owned // PIECE)
     sequence = np.repeat(np.arange(len(counts)), counts)
     start = PIECE * (np.arange(len(sequence)) - np.repeat(np.cumsum(counts) - counts, counts))
     cost = np.minimum(owned[sequence] - start, PIECE) * other[sequence]
     order = np.argsort(-cost, kind="stable")
     table = np.zeros((len(order), 8), np.int32)
-    columns = (packing.first_rows + masked, keys, queries.first_rows, asking, queries.numbers)
+    columns = (packing.first_rows + masked, key_counts, queries.first_rows, query_counts, queries.numbers)
     table[:, :5], table[:, 5] = np.stack(columns, axis=1)[sequence[order]], start[order]
     return table

@@ -25,9 +25,9 @@ from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.embedding import NO_ROW
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import note_short, noted_short, shortened
+from minigrad.kernels.cuda.shortening import register_short, short_outputs, shortened
 from minigrad.kernels.cuda.sums import Sums
-from minigrad.kernels.cuda.table import HEAD_SIZES, WIDEST
+from minigrad.kernels.cuda.table import HEAD_SIZES, MAX_WIDTH
 from minigrad.packing import Packing
 
 
@@ -69,29 +69,29 @@ def _attention_block(
         return NotImplemented
     x, bias = xp.ascontiguousarray(x), stacked(xp, biases)
     stored_x, (stored_in, stored_out) = shortened(xp, x, precision), _shortened_weights(xp, (stacked(xp, weights), wo), precision)
-    asking, q, start = x, None, 0  # the part of Q | K | V that is computed for all rows begins at `start`
+    query_x, q, start = x, None, 0  # the part of Q | K | V that is computed for all rows begins at `start`
     if first_only:
         first_rows, start = xp.like(packing.first_rows, x), inner
-        asking = xp.empty((len(first_rows), width), x.dtype)
-        launch("gather_rows", first_rows.shape, x, first_rows, asking, *noted_short(xp, asking), None, len(asking), *x.shape, NO_ROW)
-        stored_asking = shortened(xp, asking, precision)
-        q, through_queries = _linears(xp, stored_asking, stored_in[:inner], bias[:inner], inner, storage)
+        query_x = xp.empty((len(first_rows), width), x.dtype)
+        launch("gather_rows", first_rows.shape, x, first_rows, query_x, *short_outputs(xp, query_x), None, len(query_x), *x.shape, NO_ROW)
+        stored_query_x = shortened(xp, query_x, precision)
+        q, through_queries = _linears(xp, stored_query_x, stored_in[:inner], bias[:inner], inner, storage)
     kv, through_inputs = _linears(xp, stored_x, stored_in[start:], bias[start:], inner, storage)
     mixed, mixed_pullback = attend(
         xp, q, kv, packing=packing, queries=queries, heads=heads, draw=mixing, causal=causal, size=size, precision=precision
     )
     if not keep:
         del q, kv, mixed_pullback  # frees their memory
-    out, end_pullback = _dense_add_norm(xp, mixed, stored_out, bo, asking, gamma, beta, draw, eps, storage, keep)
+    out, end_pullback = _dense_add_norm(xp, mixed, stored_out, bo, query_x, gamma, beta, draw, eps, storage, keep)
 
     def pullback(g: Array) -> Any:
         sums = Sums(xp, rows, 3 * inner + 3 * width, zeroed=first_only)  # the first rows do not fill all of it
         dx, dy = end_pullback(xp.ascontiguousarray(g), sums, 3 * inner)
         dq, dkv = mixed_pullback(xp.matmul_stored(dy, stored_out, alike=True))
         if first_only:
-            dasking, dweights = through_queries(dq, dx, sums, 0)
+            dquery_x, dweights = through_queries(dq, dx, sums, 0)
             dx, others = through_inputs(dkv, None, sums, start)
-            launch("scatter_rows", first_rows.shape, dasking, first_rows, dx, *dasking.shape)
+            launch("scatter_rows", first_rows.shape, dquery_x, first_rows, dx, *dquery_x.shape)
             dweights += others
         else:
             dx, dweights = through_inputs(dkv, dx, sums, start)
@@ -148,7 +148,7 @@ def _feed_forward(
 # ---------------------------------------------------------------- shared by both
 def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array) -> bool:
     """Whether a block's last product gives rows like those of x, narrow enough for the kernels to normalise."""
-    if x.ndim != 2 or weight.ndim != 2 or not 0 < x.shape[1] <= WIDEST:
+    if x.ndim != 2 or weight.ndim != 2 or not 0 < x.shape[1] <= MAX_WIDTH:
         return False
     return bool(x.shape[1:] == weight.shape[:1] == bias.shape == gamma.shape == beta.shape)
 
@@ -212,7 +212,7 @@ def _dense_add_norm(
     xhat, rstd, drawing = y if keep else None, xp.empty(len(y), "float32") if keep else None, row_draw(xp, draw)
     launch(f"add_norm_{storage}", y.shape[:1], y, bias, residual, gamma, beta, out, rounded, xhat, rstd, *y.shape, eps, *drawing)
     if rounded is not None:
-        note_short(out, rounded)
+        register_short(out, rounded)
 
     def pullback(g: Array, sums: Sums, place: int) -> tuple[Array, Array]:
         gx, dy = xp.empty_like(g), xp.empty_like(xhat)

@@ -99,15 +99,15 @@ def cubin(source: str, architecture: int) -> Path:
     text = (SOURCES / source).read_text(encoding="utf-8")
     if prebuilt := os.environ.get("MINIGRAD_CUBINS"):
         for lower in range(architecture, architecture // 10 * 10 - 1, -1):  # a GPU also runs code for lower versions of its generation
-            if found := _intact(Path(prebuilt), f"{_stem(source, text, lower)}-*.cubin"):
+            if found := _find_intact(Path(prebuilt), f"{_stem(source, text, lower)}-*.cubin"):
                 return found
         logger.warning("MINIGRAD_CUBINS: %s has no %s of this version for sm_%d, so it is compiled", prebuilt, source, architecture)
     folder = cache_folder()
     stem = f"{_stem(source, text, architecture)}-nvrtc{compiler_version()}"
-    if found := _intact(folder, f"{stem}-*.cubin"):
+    if found := _find_intact(folder, f"{stem}-*.cubin"):
         return found
     logger.info("%s is compiled for sm_%d: a second or two, once, since it is kept in %s", source, architecture, folder)
-    return _keep(folder, stem, compile_source(source, text, architecture)[0])
+    return _store(folder, stem, compile_source(source, text, architecture)[0])
 
 
 def cache_folder() -> Path:
@@ -130,7 +130,7 @@ def _digest(content: bytes) -> str:
     return sha256(content).hexdigest()[:32]
 
 
-def _intact(folder: Path, pattern: str) -> Path | None:
+def _find_intact(folder: Path, pattern: str) -> Path | None:
     """A file whose name ends in the digest of its content."""
     for path in sorted(folder.glob(pattern)):
         if path.stem.endswith("-" + _digest(path.read_bytes())):
@@ -138,7 +138,7 @@ def _intact(folder: Path, pattern: str) -> Path | None:
     return None
 
 
-def _keep(folder: Path, stem: str, content: bytes) -> Path:
+def _store(folder: Path, stem: str, content: bytes) -> Path:
     path = folder / f"{stem}-{_digest(content)}.cubin"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,10 +187,10 @@ def resources(said: str) -> list[Resources]:
 def sources(architecture: int | None = None) -> list[str]:
     """The files that contain kernels, in the order of the launch table; only those this architecture can run, if one is given."""
     found = dict.fromkeys(entry.source for entry in TABLE.values())
-    return [source for source in found if architecture is None or takes(architecture, source.removesuffix(".cu").rpartition("_")[2])]
+    return [source for source in found if architecture is None or supports(architecture, source.removesuffix(".cu").rpartition("_")[2])]
 
 
-def takes(architecture: int, precision: str) -> bool:
+def supports(architecture: int, precision: str) -> bool:
     """Whether a GPU of this architecture computes in a precision; any word that is not a precision counts as float32."""
     return divmod(architecture, 10) >= PRECISIONS_SINCE.get(precision, (0, 0))
 
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"{needed.spills:>4} spilled {needed.shared:>6} shared"
                 )
             if options.output is not None:
-                _keep(options.output, f"{_stem(source, text, number)}-nvrtc{compiler_version()}", content)
+                _store(options.output, f"{_stem(source, text, number)}-nvrtc{compiler_version()}", content)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,6 @@ def host_places(packing: Packing) -> np.ndarray[Any, np.dtype[np.int32]]:
     return np.stack([np.repeat(packing.numbers, packing.lengths), packing.positions], axis=1).astype(np.int32)
 
 
-def place(packing: Packing, array: Any) -> None:
+def register_places(packing: Packing, array: Any) -> None:
     """Register an array already on the GPU as the `places` of a packing."""
     _places[packing] = array

@@ -18,26 +18,26 @@ from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.layers import norm_sums
-from minigrad.kernels.cuda.shortening import noted_short
-from minigrad.kernels.cuda.table import BUNDLE, MERGED, RUN, TABLES, WIDEST
+from minigrad.kernels.cuda.shortening import short_outputs
+from minigrad.kernels.cuda.table import BUNDLE, MAX_WIDTH, MERGED, RUN, TABLES
 
 NO_ROW = -1
 """The id of a gradient that belongs to no row."""
 
-MOST_ROWS = 1 << 31
+MAX_ROWS = 1 << 31
 """The most rows of a table: an id is half of a sort key."""
 
 
-def readable(table: Array, ids: Array, untrained: int | None) -> bool:
+def is_readable(table: Array, ids: Array, untrained: int | None) -> bool:
     """Whether kernels can read the table's rows by these ids."""
-    if table.ndim != 2 or not all_float32(table) or ids.dtype != "int64" or not table.flags.c_contiguous or len(table) > MOST_ROWS:
+    if table.ndim != 2 or not all_float32(table) or ids.dtype != "int64" or not table.flags.c_contiguous or len(table) > MAX_ROWS:
         return False
     return untrained is None or 0 <= untrained < len(table)
 
 
 @ops.embedding.on("cupy")
 def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None, keep: bool) -> Any:
-    if not readable(table, ids, padding_idx):
+    if not is_readable(table, ids, padding_idx):
         return NotImplemented
     ops.check_rows("embedding ids", ids, len(table))
     flat, width = xp.ascontiguousarray(ids).reshape(-1), table.shape[1]
@@ -66,10 +66,10 @@ def _embed_norm(
     """The output is also written in bf16 or fp16 if products read it so."""
     count = len(untrained)
     tables, ids = parts[:count], [*parts[count:]]
-    if not 0 < count <= TABLES or len(ids) != count or not all(map(readable, tables, ids, untrained)) or not all_float32(gamma, beta):
+    if not 0 < count <= TABLES or len(ids) != count or not all(map(is_readable, tables, ids, untrained)) or not all_float32(gamma, beta):
         return NotImplemented
     shape = *ids[0].shape, *gamma.shape
-    if len(shape) != 2 or not 0 < shape[1] <= WIDEST or beta.shape != gamma.shape or not covers_rows(draw, shape):
+    if len(shape) != 2 or not 0 < shape[1] <= MAX_WIDTH or beta.shape != gamma.shape or not covers_rows(draw, shape):
         return NotImplemented
     if any(places.shape != shape[:1] for places in ids) or any(table.shape[1:] != shape[1:] for table in tables):
         return NotImplemented
@@ -89,11 +89,11 @@ def _embed_norm(
         *[*ids, *[None] * missing],
         *[*heights, *[0] * missing],
         *[*[NO_ROW if row is None else row for row in untrained], *[NO_ROW] * missing],
-        *(gamma, beta, out, *noted_short(xp, out), trained, xhat, rstd, *shape, eps, *drawing),
+        *(gamma, beta, out, *short_outputs(xp, out), trained, xhat, rstd, *shape, eps, *drawing),
     )
-    order, beside = Order(trained), branch.get()
-    if keep and beside is not None:
-        order.sort_beside(beside)
+    order, side = SortedIds(trained), branch.get()
+    if keep and side is not None:
+        order.sort_on(side)
 
     def pullback(g: Array) -> Any:
         gx, dropped = xp.empty_like(xhat), None if draw is None else xp.empty_like(xhat)
@@ -106,7 +106,7 @@ def _embed_norm(
     return out, pullback
 
 
-class Order:
+class SortedIds:
     """The order in which rows are added to rows of tables. The sort runs at first use, with as many launches for several tables as for one.
 
     Shapes: ids (tables, n) int64.
@@ -114,20 +114,20 @@ class Order:
 
     def __init__(self, ids: Array) -> None:
         self.ids = ids
-        self._beside: Branch | None = None
+        self._side: Branch | None = None
 
-    def sort_beside(self, beside: Branch) -> None:
+    def sort_on(self, side: Branch) -> None:
         """Start the sort now, on a side stream. Earlier work there is joined first, so that whoever waits for it does not wait for the
         sort."""
-        beside.join()
-        self._beside = beside
-        beside.run(lambda: self._sorted, self, self.ids.nbytes)
+        side.join()
+        self._side = side
+        side.run(lambda: self._sorted, self, self.ids.nbytes)
 
     @property
     def keys(self) -> Array:
         """id · 2³² + position for every id, ascending. Shapes: (tables, n)."""
-        if self._beside is not None:
-            self._beside.finish(self)
+        if self._side is not None:
+            self._side.finish(self)
         return self._sorted
 
     @cached_property
@@ -150,7 +150,7 @@ class TableRows(Divisible):
 
     __slots__ = ("_bundles", "first", "heights", "order", "values")
 
-    def __init__(self, order: Order, values: Array, heights: Sequence[int], first: int = 0) -> None:
+    def __init__(self, order: SortedIds, values: Array, heights: Sequence[int], first: int = 0) -> None:
         super().__init__((sum(heights), values.shape[1]), values.dtype)
         self.order, self.values, self.heights, self.first = order, values, heights, first
         self._bundles: Array | None = None
@@ -163,7 +163,7 @@ class TableRows(Divisible):
 
     @property
     def keys(self) -> Array:
-        """As `Order.keys`, for these tables."""
+        """As `SortedIds.keys`, for these tables."""
         return self.order.keys[self.first : self.first + len(self.heights)]
 
     @property
@@ -221,13 +221,13 @@ class SummedRows(RowSparse):
     ) -> None:
         super().__init__(ids, values, shape, coalesced=coalesced)
         if whole is None:
-            whole = TableRows(Order(ids.reshape((1, len(ids)))), namespace_of(values).ascontiguousarray(values), shape[:1])
+            whole = TableRows(SortedIds(ids.reshape((1, len(ids)))), namespace_of(values).ascontiguousarray(values), shape[:1])
         self.whole, self.start = whole, start
         self._rows = whole.part(start, start + shape[0])
 
     @property
     def keys(self) -> Array:
-        """As `Order.keys`, for this table. Shapes: (n,)."""
+        """As `SortedIds.keys`, for this table. Shapes: (n,)."""
         return self._rows.keys[0]
 
     def into(self, out: Array, accumulate: bool) -> Array:

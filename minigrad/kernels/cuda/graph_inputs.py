@@ -112,8 +112,8 @@ class PlacedPacking(Packing):
         self.positions = arrays["all_places"][:, 1]
         super().__init__(packing.lengths, packing.numbers)
         for name, queries in (("all", self), ("first", self.first)):
-            draws.place(queries, arrays[f"{name}_places"])
-            attention.place(self, queries, Work(arrays[f"{name}_queries"], arrays[f"{name}_keys"]))
+            draws.register_places(queries, arrays[f"{name}_places"])
+            attention.register_work(self, queries, Work(arrays[f"{name}_queries"], arrays[f"{name}_keys"]))
         del self.lengths, self.offsets
 
     def __getattr__(self, name: str) -> Any:

@@ -17,7 +17,7 @@ from minigrad.errors import ContractError
 from minigrad.kernels.cuda import build
 from minigrad.kernels.cuda.table import TABLE, Grid
 
-MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+MAX_GRID = (2**31 - 1, 65535, 65535)
 """The largest grid, along each axis."""
 
 
@@ -33,8 +33,8 @@ def launch(name: str, sizes: tuple[int, ...], *arguments: Any) -> None:
     grid = entry.grid(*sizes)
     if 0 in grid:
         return
-    if grid[0] > MOST_BLOCKS[0] or grid[1] > MOST_BLOCKS[1] or grid[2] > MOST_BLOCKS[2]:
-        raise ContractError(f"kernel {name} would need a grid of {grid} blocks for the sizes {sizes}; the most is {MOST_BLOCKS}")
+    if grid[0] > MAX_GRID[0] or grid[1] > MAX_GRID[1] or grid[2] > MAX_GRID[2]:
+        raise ContractError(f"kernel {name} would need a grid of {grid} blocks for the sizes {sizes}; the most is {MAX_GRID}")
     for i in entry.pointers:
         if arguments[i] is not None and not is_contiguous(arguments[i]):
             raise ContractError(f"kernel {name}: {entry.types[i][0]} is not C-contiguous")
@@ -65,7 +65,7 @@ def _module(source: str, device: int) -> Any:
     return cupy.RawModule(path=str(build.cubin(source, build.architecture())))
 
 
-PLACE = 8
+SLOT = 8
 """Bytes per parameter: the largest are pointers and 64-bit numbers."""
 
 
@@ -81,10 +81,10 @@ class LoadedKernel:
         from cupy.cuda.function import CPointer
 
         letters = [np.dtype(kind or np.uint64) for kind in kinds]  # NumPy's type characters are those of `struct`
-        self._layout = Struct("".join(f"{letter.char}{PLACE - letter.itemsize}x" for letter in letters))
+        self._layout = Struct("".join(f"{letter.char}{SLOT - letter.itemsize}x" for letter in letters))
         self._memory = ctypes.create_string_buffer(self._layout.size)
         start = ctypes.addressof(self._memory)
-        self._places = tuple(CPointer(start + PLACE * i) for i in range(len(kinds)))
+        self._places = tuple(CPointer(start + SLOT * i) for i in range(len(kinds)))
         self._function, self._array, self._lock = function, ndarray, Lock()
 
     def __call__(self, grid: Grid, block: Grid, arguments: Sequence[Any]) -> None:

@@ -19,9 +19,9 @@ from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import noted_short, shortened
+from minigrad.kernels.cuda.shortening import short_outputs, shortened
 from minigrad.kernels.cuda.sums import Sums, summed
-from minigrad.kernels.cuda.table import WIDEST
+from minigrad.kernels.cuda.table import MAX_WIDTH
 
 
 # ---------------------------------------------------------------- products
@@ -66,7 +66,7 @@ def _dense_tanh(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
 
     def pullback(g: Array) -> Any:
         dh, sums = xp.empty_like(y), Sums(xp, *y.shape)
-        launch("bias_tanh_pullback", y.shape, xp.ascontiguousarray(g), y, dh, *noted_short(xp, dh), sums.partial, *y.shape)
+        launch("bias_tanh_pullback", y.shape, xp.ascontiguousarray(g), y, dh, *short_outputs(xp, dh), sums.partial, *y.shape)
         return *product_pullback(dh), *sums.parts(y.shape[1])
 
     return y, pullback
@@ -74,7 +74,7 @@ def _dense_tanh(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
 
 @ops.layer_norm.on("cupy")
 def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1e-12, keep: bool) -> Any:
-    if x.ndim != 2 or not 0 < x.shape[1] <= WIDEST or not all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
+    if x.ndim != 2 or not 0 < x.shape[1] <= MAX_WIDTH or not all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
         return NotImplemented
     x, gamma = xp.ascontiguousarray(x), xp.ascontiguousarray(weight)
     out, xhat, rstd = xp.empty_like(x), xp.empty_like(x) if keep else None, xp.empty(len(x), x.dtype) if keep else None
@@ -105,7 +105,7 @@ def _dense_add_norm(
 ) -> Any:
     if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
         return NotImplemented
-    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not 0 < len(weight) <= WIDEST:
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not 0 < len(weight) <= MAX_WIDTH:
         return NotImplemented
     if not covers_rows(draw, residual.shape):
         return NotImplemented
@@ -168,4 +168,4 @@ def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
         launch("drop", v.shape[:1], xp.ascontiguousarray(v), out, *rounded, *v.shape, *drawing)
         return out
 
-    return run(x, out, *noted_short(xp, out)), lambda g: (run(g, xp.empty_like(out), None, None),)
+    return run(x, out, *short_outputs(xp, out)), lambda g: (run(g, xp.empty_like(out), None, None),)

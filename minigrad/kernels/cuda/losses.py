@@ -13,7 +13,7 @@ from minigrad import ops
 from minigrad.backend import Array
 from minigrad.kernels.coverage import all_float32
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import noted_short
+from minigrad.kernels.cuda.shortening import short_outputs
 from minigrad.ops.loss_arguments import REDUCTIONS
 
 
@@ -56,7 +56,7 @@ def _cross_entropy(
 
     def pullback(g: Array) -> Any:
         dlogits = xp.empty_like(logits)
-        arrays = (xp.ascontiguousarray(g), logits, labels, weights, saved, factor, dlogits, *noted_short(xp, dlogits))
+        arrays = (xp.ascontiguousarray(g), logits, labels, weights, saved, factor, dlogits, *short_outputs(xp, dlogits))
         launch("cross_entropy_pullback", (rows,), *arrays, rows, classes, int(each), ignore_index, label_smoothing)
         return dlogits, None
 

@@ -24,62 +24,62 @@ def shortened(xp: Any, x: Array, precision: str) -> Array:
     """x as products of this precision take it: unchanged in float32, or in bf16 or fp16."""
     if precision not in SHORT:
         return x
-    noted = _shorts.get(id(x))
+    noted = _short_copies.get(id(x))
     if noted is not None and noted[0]() is x and noted[1].dtype == DTYPES[precision]:
         return noted[1]
-    image = _image.get()
-    found = None if image is None or image.precision != precision else image.part(x)
+    weights = _short_weights.get()
+    found = None if weights is None or weights.precision != precision else weights.part(x)
     return xp.shortened(xp.ascontiguousarray(x), precision) if found is None else found
 
 
 # ---------------------------------------------------------------- outputs
-_shorts: dict[int, tuple[ref[Array], Array]] = {}
+_short_copies: dict[int, tuple[ref[Array], Array]] = {}
 
 
-def note_short(x: Array, short: Array) -> None:
+def register_short(x: Array, short: Array) -> None:
     """Register for `shortened` the short copy of x that a kernel has written, for as long as x lives. Nobody may change x."""
     key = id(x)
-    _shorts[key] = ref(x, lambda _: _shorts.pop(key, None)), short
+    _short_copies[key] = ref(x, lambda _: _short_copies.pop(key, None)), short
 
 
-def noted_short(xp: Any, x: Array) -> list[Array | None]:
+def short_outputs(xp: Any, x: Array) -> list[Array | None]:
     """Output arrays for a kernel that writes x, a new array, to write it in the short formats too: for each of `SHORT` an array, registered
     as x's short copy, if products have this precision, else None."""
     precision = gpu_precision()
     if precision in SHORT:
-        note_short(x, xp.empty(x.shape, DTYPES[precision]))
-    return [_shorts[id(x)][1] if name == precision else None for name in SHORT]
+        register_short(x, xp.empty(x.shape, DTYPES[precision]))
+    return [_short_copies[id(x)][1] if name == precision else None for name in SHORT]
 
 
 # ---------------------------------------------------------------- weights
 GAP = 1 << 17
 """Up to this many numbers between two weights are shortened along with them: a separate launch would take longer."""
 
-ALIGNED = 128
+ALIGNMENT = 128
 """A weight shortened along with others begins at a multiple of this many numbers, 256 bytes as for separate arrays. cuBLAS may choose its
 algorithm by the operands' alignment, and a captured step must equal the eager one to the last bit."""
 
 
-class _Image:
+class _ShortWeights:
     """Short copies of some stretches of a flat array. stretches: the (start, stop) of each.
 
-    asked: all pieces of the array that have been requested.
+    requested: all pieces of the array that have been requested.
     """
 
     def __init__(self, xp: Any, flat: Array, precision: str, stretches: Iterable[tuple[int, int]]) -> None:
         self.flat, self.precision = flat, precision
         self._memory = flat if flat.base is None else flat.base
-        self.asked: set[tuple[int, int]] = set()
+        self.requested: set[tuple[int, int]] = set()
         self._parts: list[tuple[int, int, Array]] = []
-        self._beside = branch.get()
+        self._side = branch.get()
 
         def shorten() -> None:
             self._parts += [(start, stop, xp.shortened(flat[start:stop], precision)) for start, stop in stretches]
 
-        if self._beside is None:
+        if self._side is None:
             shorten()
         else:
-            self._beside.run(shorten, self, 0)  # size 0: it keeps nothing alive that would not live anyway
+            self._side.run(shorten, self, 0)  # size 0: it keeps nothing alive that would not live anyway
 
     def part(self, x: Array) -> Array | None:
         """The short copy of x; None if x is not a piece of the flat array, or lies in none of its stretches."""
@@ -89,18 +89,18 @@ class _Image:
         stop = start + x.size
         if not 0 <= start <= stop <= self.flat.size:
             return None
-        self.asked.add((start, stop))
-        if self._beside is not None:
-            self._beside.finish(self)
+        self.requested.add((start, stop))
+        if self._side is not None:
+            self._side.finish(self)
         for first, last, short in self._parts:
-            if first <= start and stop <= last and (start - first) % ALIGNED == 0:
+            if first <= start and stop <= last and (start - first) % ALIGNMENT == 0:
                 return short[start - first : stop - first].reshape(x.shape)
         return None
 
 
-_image: ContextVar[_Image | None] = ContextVar("minigrad_short_weights", default=None)
+_short_weights: ContextVar[_ShortWeights | None] = ContextVar("minigrad_short_weights", default=None)
 
-_asked: WeakKeyDictionary[Any, set[tuple[int, int]]] = WeakKeyDictionary()
+_requested: WeakKeyDictionary[Any, set[tuple[int, int]]] = WeakKeyDictionary()
 """By arena, the pieces requested the last time."""
 
 
@@ -112,17 +112,17 @@ def weights_at_once(arena: Any) -> Iterator[None]:
     if precision not in SHORT:
         yield
         return
-    image = _Image(arena.xp, arena.data, precision, stretches(_asked.get(arena, ())))
-    with Mode(_image, image):
+    weights = _ShortWeights(arena.xp, arena.data, precision, stretches(_requested.get(arena, ())))
+    with Mode(_short_weights, weights):
         yield
-    _asked[arena] = image.asked
+    _requested[arena] = weights.requested
 
 
 def stretches(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The pieces, merged where they are neighbours or nearly so. A weight that would be misaligned (`ALIGNED`) starts a new stretch."""
+    """The pieces, merged where they are neighbours or nearly so. A weight that would be misaligned (`ALIGNMENT`) starts a new stretch."""
     found: list[tuple[int, int]] = []
     for start, stop in sorted(pieces):
-        if found and start - found[-1][1] <= GAP and (start - found[-1][0]) % ALIGNED == 0:
+        if found and start - found[-1][1] <= GAP and (start - found[-1][0]) % ALIGNMENT == 0:
             found[-1] = found[-1][0], max(stop, found[-1][1])
         else:
             found.append((start, stop))

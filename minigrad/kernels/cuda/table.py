@@ -57,14 +57,14 @@ def ceil_div(n: int, size: int) -> int:
     return -(-n // size)
 
 
-WIDEST = 1024
+MAX_WIDTH = 1024
 """The widest row that one warp normalises: it is held in registers or shared memory."""
 
 WARPS, STRIP, ROWS = 8, 128, 32
 """Warps per block, and columns and rows of a strip."""
 
 
-def by_warp(rows: int) -> Grid:
+def warp_per_row(rows: int) -> Grid:
     """One warp per row."""
     return ceil_div(rows, WARPS), 1, 1
 
@@ -82,7 +82,7 @@ def by_columns(width: int) -> Grid:
     return ceil_div(width, COLUMNS), 1, 1
 
 
-def by_block(rows: int) -> Grid:
+def block_per_row(rows: int) -> Grid:
     """One block per row."""
     return rows, 1, 1
 
@@ -132,7 +132,7 @@ def squares(n: int) -> Grid:
     return ceil_div(n, SQUARES), 1, 1
 
 
-def once() -> Grid:
+def one_block() -> Grid:
     """One block, whatever the size."""
     return 1, 1, 1
 
@@ -145,14 +145,14 @@ DRAW = f"places* {RECIPE}"
 """The parameters that tell a kernel which units of rows to drop: `draws.row_draw`."""
 
 ROUNDED = "rounded_bf16* rounded_fp16*"
-"""Where a kernel also writes its output in bf16 or fp16: `shortening.noted_short`."""
+"""Where a kernel also writes its output in bf16 or fp16: `shortening.short_outputs`."""
 
 BETAS = "beta1:f32 rest1:f32 beta2:f32 rest2:f32"
 
 WARP_ROWS, STRIPS = (32 * WARPS, 1, 1), (32, WARPS, 1)
 
 TABLE: dict[str, Entry] = {
-    "drop": Entry("rows_float32.cu", f"x* out* {ROUNDED} rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+    "drop": Entry("rows_float32.cu", f"x* out* {ROUNDED} rows:i64 width:i32 {DRAW}", WARP_ROWS, warp_per_row),
     "bias_tanh": Entry("rows_float32.cu", "h* bias* rows:i64 width:i32", STRIPS, strips),
     "bias_tanh_pullback": Entry("rows_float32.cu", f"g* y* dh* {ROUNDED} partial* rows:i64 width:i32", STRIPS, strips),
     "total_rows": Entry("rows_float32.cu", "x* out* rows:i64 width:i32", (8, 32, 1), by_columns),
@@ -160,19 +160,19 @@ TABLE: dict[str, Entry] = {
         "loss.cu",
         "logits* labels* weights* losses* counts* saved* rows:i64 classes:i32 ignored:i64 smoothing:f32",
         (256, 1, 1),
-        by_block,
+        block_per_row,
     ),
-    "total_loss": Entry("loss.cu", "losses* counts* denominator* total* rows:i64 divisor:f32 mean:i32", (1024, 1, 1), once),
+    "total_loss": Entry("loss.cu", "losses* counts* denominator* total* rows:i64 divisor:f32 mean:i32", (1024, 1, 1), one_block),
     "cross_entropy_pullback": Entry(
         "loss.cu",
         f"g* logits* labels* weights* saved* factor* dlogits* {ROUNDED} rows:i64 classes:i32 each:i32 ignored:i64 smoothing:f32",
         (256, 1, 1),
-        by_block,
+        block_per_row,
     ),
     "gather_rows": Entry(
-        "embedding.cu", f"table* ids* out* {ROUNDED} trained* rows:i64 height:i64 width:i32 untrained:i64", WARP_ROWS, by_warp
+        "embedding.cu", f"table* ids* out* {ROUNDED} trained* rows:i64 height:i64 width:i32 untrained:i64", WARP_ROWS, warp_per_row
     ),
-    "scatter_rows": Entry("embedding.cu", "x* ids* out* rows:i64 width:i32", WARP_ROWS, by_warp),
+    "scatter_rows": Entry("embedding.cu", "x* ids* out* rows:i64 width:i32", WARP_ROWS, warp_per_row),
     "sort_ids": Entry("embedding.cu", "ids* keys* n:i64", STRIPS, warp_keys),
     "merge_runs": Entry("embedding.cu", "keys* merged* run:i64 n:i64", (256, 1, 1), thread_keys),
     "sum_bundles": Entry("embedding.cu", "values* keys* bundles* n:i64 width:i32", STRIPS, bundle_strips),
@@ -187,21 +187,21 @@ TABLE: dict[str, Entry] = {
         "table1* table2* table3* ids1* ids2* ids3* height1:i64 height2:i64 height3:i64 untrained1:i64 untrained2:i64 untrained3:i64 "
         f"gamma* beta* out* {ROUNDED} trained* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
         WARP_ROWS,
-        by_warp,
+        warp_per_row,
     ),
-    "embed_norm_pullback": Entry("embed_norm.cu", f"g* gamma* xhat* rstd* gx* dropped* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+    "embed_norm_pullback": Entry("embed_norm.cu", f"g* gamma* xhat* rstd* gx* dropped* rows:i64 width:i32 {DRAW}", WARP_ROWS, warp_per_row),
     "segment_mean": Entry("sequences.cu", "x* first_rows* out* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
     "segment_mean_pullback": Entry("sequences.cu", "g* first_rows* dx* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
     "segment_max": Entry("sequences.cu", "x* first_rows* out* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
     "segment_max_pullback": Entry("sequences.cu", "g* x* out* first_rows* dx* rows:i64 sequences:i64 width:i32", STRIPS, row_strips),
-    "count_ids": Entry("sequences.cu", "ids* first_rows* out* rows:i64 sequences:i64 skipped:i64 start:i64", WARP_ROWS, by_warp),
+    "count_ids": Entry("sequences.cu", "ids* first_rows* out* rows:i64 sequences:i64 skipped:i64 start:i64", WARP_ROWS, warp_per_row),
     "adam": Entry(
         "optimizer.cu",
         f"p* g* m* v* largest* n:i64 {BETAS} size:f32 eps:f32 l2:f32 decay:f32 factor:f32",
         (256, 1, 1),
         quads,
     ),
-    "begin_captured": Entry("optimizer.cu", "loss* losses* squares* n:i64 max_norm:f64 numbers* scale* stopped*", (256, 1, 1), once),
+    "begin_captured": Entry("optimizer.cu", "loss* losses* squares* n:i64 max_norm:f64 numbers* scale* stopped*", (256, 1, 1), one_block),
     "adam_captured": Entry(
         "optimizer.cu",
         f"p* g* m* v* largest* n:i64 {BETAS} l2:f32 changing* scale* stopped*",
@@ -210,7 +210,7 @@ TABLE: dict[str, Entry] = {
     ),
     "average_captured": Entry("optimizer.cu", "weights* average* n:i64 rate:f32 stopped*", (256, 1, 1), quads),
     "sum_of_squares": Entry("optimizer.cu", "x* partial* n:i64", (256, 1, 1), squares),
-    "sum_doubles": Entry("optimizer.cu", "partial* total* n:i64", (256, 1, 1), once),
+    "sum_doubles": Entry("optimizer.cu", "partial* total* n:i64", (256, 1, 1), one_block),
 }
 
 STORAGES = ("float32", "bf16", "fp16")
@@ -222,9 +222,9 @@ def _rows() -> Iterator[tuple[str, Entry]]:
         "add_norm": (
             f"y* bias* residual* gamma* beta* out* rounded* xhat* rstd* rows:i64 width:i32 eps:f32 {DRAW}",
             WARP_ROWS,
-            by_warp,
+            warp_per_row,
         ),
-        "add_norm_pullback": (f"g* gamma* xhat* rstd* gx* dy* rows:i64 width:i32 {DRAW}", WARP_ROWS, by_warp),
+        "add_norm_pullback": (f"g* gamma* xhat* rstd* gx* dy* rows:i64 width:i32 {DRAW}", WARP_ROWS, warp_per_row),
         "add_bias": ("y* bias* rows:i64 width:i32", STRIPS, strips),
         "bias_gelu": ("h* bias* out* rows:i64 width:i32", STRIPS, strips),
         "bias_gelu_pullback": ("g* h* bias* dh* partial* rows:i64 width:i32 stride:i32", STRIPS, strips),
