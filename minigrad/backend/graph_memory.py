@@ -82,7 +82,7 @@ def _new_block(size: int) -> Any:
     limit = get_default_memory_pool().get_limit()
     room = limit - gpu_memory() if limit else inf
     if size > room:
-        raise MemoryError(f"the limit of {limit} bytes of the GPU's memory leaves no {size} bytes for a recording")
+        raise MemoryError(f"the limit of {limit} bytes of the GPU's memory leaves no {size} bytes for a CUDA graph")
     wanted = min(room, max(size, MIN_BLOCK, min(BLOCK_ARRAYS * size, MAX_BLOCK)))
     while True:
         try:
@@ -91,7 +91,7 @@ def _new_block(size: int) -> Any:
             if error.status != NO_MEMORY:
                 raise
             if wanted == size:
-                raise MemoryError(f"the GPU has no {size} bytes for a recording: {error}") from error
+                raise MemoryError(f"the GPU has no {size} bytes for a CUDA graph: {error}") from error
         wanted = size
 
 

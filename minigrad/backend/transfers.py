@@ -193,7 +193,7 @@ def is_recording() -> bool:
 def _refuse_in_recording(what: str) -> None:
     if is_recording():
         raise DeviceError(
-            f"{_caller()} {what} while launches are recorded for a CUDA graph: a replay would not do it again. Pass arrays that are there",
+            f"{_caller()} {what} while launches are recorded for a CUDA graph: a replay would not repeat it. Keep the data on the GPU",
             code="captured-copy",
         )
 
@@ -218,8 +218,8 @@ def strict() -> Iterator[None]:
     def watched(self: Any, *args: Any, **options: Any) -> Any:
         if not _declared.get():
             raise DeviceError(
-                f"{_caller()} fetches numbers from the GPU, and waits for everything before: keep them there, "
-                "or say that it is meant by .item(), .numpy() or `with mg.backend.transfers.declared()`",
+                f"{_caller()} fetches numbers from the GPU, and waits for all earlier work: keep them there, "
+                "or mark the fetch as intended by .item(), .numpy() or `with mg.backend.transfers.declared()`",
                 code="hidden-transfer",
             )
         return fetch(self, *args, **options)

@@ -164,7 +164,7 @@ def test_where_there_is_little_left_it_is_taken_exactly(monkeypatch: pytest.Monk
     memory = GraphMemory()
     taken(memory, [MIN_BLOCK, MIN_BLOCK, MIN_BLOCK])
     assert memory.bytes == 3 * MIN_BLOCK
-    with pytest.raises(MemoryError, match="the GPU has no 512 bytes for a recording"):
+    with pytest.raises(MemoryError, match="the GPU has no 512 bytes for a CUDA graph"):
         memory.allocate(512)
     monkeypatch.setattr(Block, "status", 700)  # an illegal address, long ago
     with pytest.raises(CudaError):

@@ -119,7 +119,7 @@ class PlacedPacking(Packing):
     def __getattr__(self, name: str) -> Any:
         if name in ("lengths", "offsets"):
             raise DeviceError(
-                "a step that is recorded for a CUDA graph asks on the host how long its sequences are, which is different in every replay",
+                "a step captured in a CUDA graph reads the lengths of its sequences on the host, which differ in every replay",
                 code="captured-lengths",
             )
         raise AttributeError(name)
