@@ -155,11 +155,11 @@ def _attention(
         weights = p.reshape(count * heads, *p.shape[2:])
         weights *= scale
         dropped = weights if draw is None else np.empty_like(weights)
-        sighted = _mask_future(weights) if causal else 0
+        first_seeing = _mask_future(weights) if causal else 0
         if a < b:
-            survives = None if draw is None else draw.pairs(i, count)[:, sighted:]
-            passes.softmax_drop(weights[:, sighted:], survives, keep_scale, dropped[:, sighted:])
-        dropped[:, :sighted] = 0
+            survives = None if draw is None else draw.pairs(i, count)[:, first_seeing:]
+            passes.softmax_drop(weights[:, first_seeing:], survives, keep_scale, dropped[:, first_seeing:])
+        dropped[:, :first_seeing] = 0
         xp.matmul(dropped.reshape(p.shape), by_head(v4[a:b], count), out=by_head(o4[first:last], count))
         if keep:
             saved.append((weights, dropped))

@@ -107,7 +107,8 @@ def _embed_norm(
 
 
 class SortedIds:
-    """The order in which rows are added to rows of tables. The sort runs at first use, with as many launches for several tables as for one.
+    """Ids of tables, sorted: the order in which gradients are added to the tables' rows. The sort runs at first use, with as many launches
+    for several tables as for one.
 
     Shapes: ids (tables, n) int64.
     """
