@@ -81,7 +81,7 @@ def symbols(library: str, pattern: str, *options: str) -> dict[str, tuple[int, i
 
 
 def stubs(names: Iterable[str]) -> str:
-    """C++ that reports calls of functions the stand-in does not define; the linker prefers its own definitions to these."""
+    """C++ that reports calls of functions the stand-in does not define; its own definitions take precedence when linked."""
     lines = [f'__attribute__((weak)) int {name}(...) {{ return stand_in_unknown("{name}"); }}' for name in sorted(names)]
     return "\n".join(['extern "C" {', "int stand_in_unknown(const char*);", *lines, "}", ""])
 

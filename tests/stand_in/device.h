@@ -42,7 +42,7 @@ struct Work {
     std::function<void()> run;
     std::vector<const void*> memory;  // an address in each allocation that it uses
 
-    void check(const char* when) const;  // whether its memory is live
+    void check(const char* when) const;  // reports memory that is not live
 };
 
 struct Graph {
