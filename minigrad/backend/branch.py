@@ -17,8 +17,8 @@ from minigrad.backend.gradients import Divisible
 from minigrad.modes import Mode
 
 MAX_HELD = 128 << 20
-"""At most this many bytes of operands are kept alive for the side stream. A gradient that reads more than a quarter of this fills a GPU by
-itself."""
+"""At most this many bytes of operands are kept alive for the side stream. A gradient that reads over a quarter of this fills a GPU
+alone."""
 
 
 class Branch:
@@ -31,8 +31,7 @@ class Branch:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Inside: gradients accumulated into an optimizer's buffer may be computed on the side stream. On leaving, all of them are
-        joined."""
+        """Inside: gradients accumulated into an optimizer's buffer may be computed on the side stream. On leaving it is joined."""
         try:
             with Mode(branch, self):
                 yield
@@ -43,8 +42,8 @@ class Branch:
         self.join()
 
     def takes(self, gradient: Any, out: Any, accumulate: bool) -> bool:
-        """Compute a gradient on the side stream, `into` an array. False if the caller should compute it on the main stream, which is then
-        safe."""
+        """Compute a gradient on the side stream, `into` an array. False if the caller should compute it, on the main stream, which is safe
+        then."""
         operands = gradient.operands() if isinstance(gradient, Divisible) else None
         size = 0 if operands is None else sum(operand.nbytes for operand in operands)
         if operands is None or size > MAX_HELD // 4:

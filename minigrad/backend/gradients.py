@@ -44,8 +44,7 @@ class RowSparse:
         return type(self)(*self._sum_equal_ids(), self.shape, coalesced=True)
 
     def _sum_equal_ids(self) -> tuple[Any, Any]:
-        """Sum the values of equal ids. Groups are ordered by size, so that round r adds every group's r-th member to a prefix of the
-        output."""
+        """Sum the values of equal ids. Groups are ordered by size, so that round r adds their r-th members to a prefix of the output."""
         order = np.argsort(self.ids, kind="stable")
         ranked = self.ids[order]
         starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])) if len(ranked) else np.zeros(0, np.int64)
@@ -107,8 +106,7 @@ class Divisible:
         return found
 
     def parts(self, *sizes: int) -> list[Self]:
-        """Split along the first axis into consecutive parts of these sizes. `joined` recognises neighbours, so that several are computed at
-        once."""
+        """Split along the first axis into consecutive parts of these sizes. `joined` recognises neighbours, to compute several at once."""
         return [self.part(stop - size, stop) for stop, size in zip(accumulate(sizes), sizes, strict=True)]
 
     def astype(self, dtype: Any) -> Any:

@@ -120,8 +120,7 @@ class Recorder:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Inside: launches and copies go to the recorder's stream, after everything launched before and ahead of everything launched
-        later."""
+        """Inside: launches and copies go to the recorder's stream, after everything launched before and ahead of later launches."""
         import cupy
 
         outside = cupy.cuda.get_current_stream()

@@ -22,8 +22,7 @@ OLDEST_CUPY = (14, 1)  # as in setup.py
 NO_DEVICE = 100  # cudaErrorNoDevice
 
 PRECISIONS_SINCE = {"float32": (0, 0), "tf32": (8, 0), "bf16": (8, 0), "fp16": (7, 5)}
-"""For each precision, the lowest compute capability whose tensor cores multiply it in the form our kernels use: Ampere's, and for fp16
-Turing's."""
+"""For each precision, the lowest compute capability whose tensor cores multiply it as our kernels do: Ampere's, for fp16 Turing's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,7 +155,7 @@ class Draw:
     __slots__ = ("keys", "packing", "scale", "seed", "site", "step", "threshold", "width")
 
     def __init__(self, path: str, rate: float, packing: Packing, width: int, keys: Packing | None = None) -> None:
-        """If `keys` is None: units (rows of packing, width). Otherwise attention weights: `width` heads, queries in `packing`, keys in
+        """If `keys` is None: units (rows of packing, width). Else attention weights: `width` heads, queries in `packing`, keys in
         `keys`."""
         if not 0.0 <= rate <= 1.0:
             raise ArgumentError(f"a dropout rate lies between 0 and 1, got {rate}")

@@ -23,8 +23,7 @@ chosen = os.environ.get("MINIGRAD_KERNELS", "")
 
 
 def check_choice() -> None:
-    """Raises: ArgumentError for an unknown word. Called when kernels are first needed, since an import cannot report an error in one
-    line."""
+    """Raises: ArgumentError for an unknown word. Called when kernels are first needed: an import cannot report it in one line."""
     if chosen not in CHOICES:
         raise ArgumentError(f'the environment variable MINIGRAD_KERNELS must be "off", "numpy" or empty, got {chosen!r}')
 
@@ -57,8 +56,7 @@ def passes_in_use() -> ModuleType:
 
 
 def prepare(training: bool) -> None:
-    """Compile now what would otherwise be compiled at first use: before a fork, so that the processes share the code and do the work
-    once."""
+    """Compile now what would be compiled at first use: before a fork, so that the processes share the work and its memory."""
     if (compiled := compiled_passes()) is not None:
         compiled.prepare(training)
 

@@ -195,8 +195,7 @@ SCORES_AT_ONCE = 1 << 16
 
 
 def _equal_length_runs(packing: Packing, queries: Packing, heads: int) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, int]]]:
-    """(first sequence, how many, their key rows, their query rows) for runs of neighbouring sequences of equal length, whose products are
-    computed together."""
+    """(first sequence, how many, their key rows, their query rows) for runs of sequences of equal length, which are computed together."""
     sizes = list(zip(queries.lengths.tolist(), packing.lengths.tolist(), strict=True))
     i = 0
     while i < len(sizes):

@@ -81,8 +81,7 @@ def drop(x: F32, survives: np.ndarray[Any, np.dtype[np.bool_]], scale: np.float3
 NUMERATOR = [_float(c / 0.0427369478) for c in (0.0170475795, 0.119530847, 0.361969498, 0.499999809)]
 DENOMINATOR = [_float(c / 0.0427369478) for c in (0.299416723, 0.95343545, 1.5218047, 1.0)]
 """Φ(-a) · e^(a²/2) for a >= 0 as a cubic over a quartic in a, highest powers first (the quartic's leading coefficient is 1): a rational fit
-that minimises the largest relative error, 3.8e-7, so that gelu's left tail keeps its digits. All coefficients are positive: nothing
-cancels."""
+that minimises the largest relative error, 3.8e-7, so that gelu's left tail keeps its digits. All are positive: nothing cancels."""
 FAR = _float(100)
 """Φ(-100) is 0 in float32, and powers of larger numbers might overflow."""
 GAUSS = _float(1.0 / np.sqrt(2.0 * np.pi))

@@ -93,8 +93,7 @@ def fetched(array: Any) -> np.ndarray:
 
 
 def evaluate(name: str, host: list[Any], g: np.ndarray | None, constants: dict[str, Any], offset: int = 0) -> list[np.ndarray]:
-    """The output and all gradients by the kernels. Inputs are surrounded by poison, `offset` elements off alignment, and must stay
-    unchanged."""
+    """The output and all gradients by the kernels. Inputs lie among poison, `offset` elements off alignment, and must stay unchanged."""
     xp, override = Namespace(), REGISTRY[name].overrides["cupy"]
     given = [None if a is None else uploaded(guarded(a, offset=offset)) for a in host]
     constants = {name: uploaded(guarded(value)) if isinstance(value, np.ndarray) else value for name, value in constants.items()}

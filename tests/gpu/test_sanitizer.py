@@ -1,5 +1,4 @@
-"""NVIDIA's compute-sanitizer over the tests of kernels: out-of-bounds accesses, races between threads of a block, barriers that some
-threads miss."""
+"""NVIDIA's compute-sanitizer over the tests of kernels: out-of-bounds accesses, races within a block, barriers missed by some threads."""
 
 from __future__ import annotations
 
@@ -84,8 +83,7 @@ def command(run: str, sanitizer: str) -> list[str]:
 
 
 def output(words: list[str], patience: float) -> tuple[int, str]:
-    """The exit status and output of a command. After a timeout it is killed with all its child processes, which would otherwise
-    continue."""
+    """The exit status and output of a command. After a timeout it is killed with all its child processes, which would go on."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     started = subprocess.Popen(
         words,

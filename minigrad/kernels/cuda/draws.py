@@ -12,8 +12,7 @@ from minigrad.backend.random import Draw
 from minigrad.packing import Packing
 
 clock: ContextVar[Any] = ContextVar("minigrad_clock", default=None)
-"""The step's number in device memory, one uint64: set during a capture whose replays must draw anew. None: every launch is given the step
-of its draw."""
+"""The step's number in device memory, one uint64, during a capture whose replays must draw anew. None: launches get their draw's step."""
 
 _places: WeakKeyDictionary[Packing, Any] = WeakKeyDictionary()
 

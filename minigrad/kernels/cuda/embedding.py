@@ -1,5 +1,4 @@
-"""Embedding tables on a GPU: rows are gathered by a kernel, and their gradients summed in an order that does not depend on thread
-scheduling."""
+"""Embedding tables on a GPU: rows are gathered by a kernel, and their gradients summed in a deterministic order."""
 
 from __future__ import annotations
 
@@ -118,8 +117,7 @@ class SortedIds:
         self._side: Branch | None = None
 
     def sort_on(self, side: Branch) -> None:
-        """Start the sort now, on a side stream. Earlier work there is joined first, so that whoever waits for it does not wait for the
-        sort."""
+        """Start the sort now, on a side stream. Earlier work there is joined first, so that waiting for it does not include the sort."""
         side.join()
         self._side = side
         side.run(lambda: self._sorted, self, self.ids.nbytes)

@@ -1,5 +1,4 @@
-"""Operations on whole sequences on a GPU: pooling their rows, and counting their tokens other than padding. Their lengths stay on the
-GPU."""
+"""Operations on whole sequences on a GPU: pooling, and counting tokens other than padding. Their lengths stay on the GPU."""
 
 from __future__ import annotations
 

@@ -61,8 +61,7 @@ class Stream:
 
 @dataclass(eq=False)
 class Work:
-    """A recorded operation. begun: the length of the tape when it was recorded; nothing before that runs concurrently with it on a second
-    stream."""
+    """A recorded operation. begun: the length of the tape when it was recorded; nothing before that is concurrent with it."""
 
     name: str
     again: Callable[[], object]
@@ -132,8 +131,7 @@ def arrays_in(value: Any) -> list[np.ndarray]:
 
 
 class Memory:
-    """The memory of an array and its views. On a GPU the next array of the same stream may take it once all of them are gone, so it is
-    overwritten then."""
+    """The memory of an array and its views. On a GPU the stream's next array may take it once all are gone: so it is overwritten then."""
 
     of: ClassVar[WeakValueDictionary[int, Memory]] = WeakValueDictionary()
     """Memory by the id of the array that owns it."""
