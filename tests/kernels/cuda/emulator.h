@@ -101,8 +101,7 @@ inline void fail(const char* format, ...) {
     if (failure.empty()) failure = text;
 }
 
-// Switches to the scheduler until it resumes this thread. Uses jumps, because `swapcontext` queries the signal mask by a system call every
-// time.
+// Switches to the scheduler until it resumes this thread, by jumps, because `swapcontext` queries the signal mask every time.
 __attribute__((noinline)) inline void suspend() {
     if (!_setjmp(current->place)) _longjmp(scheduler, 1);
 }

@@ -1,5 +1,4 @@
-// The emulator reports to these functions which thread runs and which threads have met, so that races are found: see races.cpp. Without
-// RACES they do nothing.
+// The emulator reports which thread runs and which threads have met, so that races are found: see races.cpp. Nothing without RACES.
 #pragma once
 
 #include <cstddef>

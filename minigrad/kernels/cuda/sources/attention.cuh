@@ -11,8 +11,7 @@
 // The two tiles of a stage: keys and values, or queries and gradients of the output.
 enum { K, V, Q = 0, G };
 
-// The share of this block and this warp if rows are queries. A causal query sees the keys up to its own position; the last query sees the
-// last key.
+// The share of this block and warp if rows are queries. A causal query sees the keys up to its own position, the last query the last key.
 struct OwnQueries {
     int head;
     Item item;
@@ -44,8 +43,8 @@ struct OwnQueries {
     }
 };
 
-// The two rows of an array that this lane reads, of the warp's rows from `first` on. Past the end it reads the last row again; its results
-// are not stored.
+// The two rows of an array that this lane reads, of its warp's from `first` on. Past the end it reads the last row again, and stores no
+// result.
 template <class T, class Offset>
 DEVICE Rows<T> rows_of(const T* array, int first, int rows, Offset offset) {
     const int row = first + Place().row;

@@ -69,8 +69,8 @@ DEVICE void begin_tiles(int at, int end, Load load) {
 }
 
 // For each pair of tiles, from row `at` to `end`; the first has been started. `load(stage, at)` starts loading it to shared memory,
-// `Products::round` processes what this thread has loaded, `use(stage, at)` uses all of it. With two stages, one is loaded while the other
-// is used.
+// `Products::round` processes what this thread has loaded, `use(stage, at)` uses all of it. Of two stages, one is loaded while the other is
+// used.
 template <class Products, class Tile, int STAGES, class Load, class Use>
 DEVICE void through_tiles(Tile (&tiles)[STAGES][2], int at, int end, Load load, Use use) {
     for (; at < end; at += TILE) {

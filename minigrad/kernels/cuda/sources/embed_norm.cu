@@ -58,8 +58,8 @@ extern "C" __global__ void __launch_bounds__(256, 3)
     if (places || rounded_bf16 || rounded_fp16) drop_rows(out, out, ROUNDED_ROWS, rows, width, places, RECIPE_DRAW);
 }
 
-// gx = the gradient of the sums before normalisation, from that of dropout's result. dropped: the gradient of dropout's input; null if
-// nothing is dropped.
+// gx = the gradient of the sums before normalisation, from that of dropout's result. dropped: that of dropout's input, or null without
+// dropout.
 extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm_pullback(const float* g, const float* gamma, const float* xhat, const float* rstd, float* gx, float* dropped, i64 rows,
                         int width, const int2* places, RECIPE) {

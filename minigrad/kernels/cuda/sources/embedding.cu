@@ -18,7 +18,7 @@ DEVICE i64 key_of(i64 id, i64 place) { return (0 <= id && id <= 0x7FFFFFFF ? id 
 DEVICE i64 id_of(i64 key) { return key >> 32; }
 DEVICE i64 place_of(i64 key) { return (u32)key; }
 
-// out = table[ids], NaN for an id outside the table. trained, unless null: the ids, with -1 in place of `untrained`. Shapes: table (height,
+// out = table[ids], NaN for an id outside the table. trained, unless null: the ids, -1 in place of `untrained`. Shapes: table (height,
 // width).
 extern "C" __global__ void __launch_bounds__(256)
     gather_rows(const float* table, const i64* ids, float* out, ROUNDED, i64* trained, i64 rows, i64 height, int width,
@@ -122,8 +122,7 @@ DEVICE Run run_of(const i64* keys, i64 n, i64 id) {
 }
 
 // ---------------------------------------------------------------- sums
-// Adds four columns of rows of `values`: those at the positions in keys first .. end - 1, every `step`-th; without keys, the rows of these
-// numbers.
+// Adds four columns of rows of `values`: at the positions in keys first .. end - 1, every `step`-th; without keys, rows of these numbers.
 DEVICE void add_rows(float4& sum, const float* values, const i64* keys, i64 first, i64 end, int step, int at, int width, bool w) {
     for (i64 next = first; next < end; next += AT_ONCE * step) {
         float4 given[AT_ONCE];

@@ -21,8 +21,7 @@ constexpr int HELD = N <= 6 ? N : 0;
 template <int N>
 constexpr int UNROLLED = N == 0 ? 1 : N <= 6 ? N : 4;
 
-// Whether a loop over N chunks pauses half-way at `__syncwarp`: otherwise the compiler would issue more loads at once than there are
-// registers for.
+// Whether a loop over N chunks pauses half-way at `__syncwarp`: the compiler would issue more loads at once than registers can hold.
 template <int N>
 constexpr bool HALVED = SHORT && N > 4;
 

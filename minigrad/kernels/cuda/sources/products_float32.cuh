@@ -59,8 +59,8 @@ struct Float32 : FloatStorage, SumsByRow {
         }
     }
 
-    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`. The weights of a row are spread over four lanes, so they
-    // go through shared memory.
+    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`. The weights of a row lie in four lanes, so they go
+    // through shared memory.
     template <int D, int N>
     static DEVICE void add_mixed(
         float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging& staging

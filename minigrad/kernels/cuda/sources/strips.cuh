@@ -18,8 +18,7 @@ struct Strip {
 
     DEVICE bool has(int i) const { return i * WARPS < rows; }
 
-    // Loads zeros for rows that do not exist, and if x is null. There is one branch for all rows, so that their loads are in flight
-    // together.
+    // Loads zeros for missing rows, and if x is null. There is one branch for all rows, so that their loads are in flight together.
     template <class T>
     DEVICE void load(Four<T> (&found)[AHEAD], const T* x, bool is_wide) const {
         if (is_wide)
@@ -158,8 +157,7 @@ KERNEL(column_sums, 6)(const Storage* x, float* partial, i64 rows, int width, in
     store_sum(partial, strip, stride, over_rows(sum));
 }
 
-// partial = the sums over the rows of each block of dy (unless null), of g · x̂ and of g, side by side, `stride` numbers from block to
-// block.
+// partial = the sums over the rows of each block of dy (unless null), of g · x̂ and of g, side by side; `stride` as above.
 KERNEL(norm_sums, 4)(const float* g, const Storage* xhat, const Storage* dy, float* partial, i64 rows, int width, int stride) {
     const Strip strip(rows, width);
     const bool w = wide(g, width) && wide(xhat, width) && wide(dy, width);

@@ -1,5 +1,4 @@
-// Substitutes for what ptx.cuh takes from Ampere, for earlier GPUs: Turing (compute capability 7.5), and, without tensor cores, Volta and
-// Pascal.
+// What ptx.cuh takes from Ampere, for earlier GPUs: Turing (compute capability 7.5) and, without tensor cores, Volta and Pascal.
 #pragma once
 
 DEVICE u32 bf16_bits(float x) {
