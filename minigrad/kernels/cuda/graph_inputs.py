@@ -119,7 +119,7 @@ class PlacedPacking(Packing):
     def __getattr__(self, name: str) -> Any:
         if name in ("lengths", "offsets"):
             raise DeviceError(
-                "a step captured in a CUDA graph reads the lengths of its sequences on the host, which differ in every replay",
+                "a step captured in a CUDA graph reads the lengths of its sequences on the host, which are different in every replay",
                 code="captured-lengths",
             )
         raise AttributeError(name)
