@@ -1,9 +1,9 @@
 """Array namespaces and devices: the one place that knows which library an array belongs to.
 
-A namespace is NumPy (or CuPy) plus the few names it lacks; operation bodies receive it as `xp`. Tensors are the third
-kind of array: `functional` registers their namespace here when it is imported, so nothing low has to import upwards.
+A namespace is NumPy (or CuPy) plus the few names it lacks; operation bodies receive it as `xp`. Tensors are the third kind of array:
+`functional` registers their namespace here when it is imported, so that this low-level package imports nothing above it.
 
-A device is asked for by a word: "cpu", "cuda" (the first GPU that the process sees) or "auto" (the GPU if it can be used, else the CPU).
+A device is given as a word: "cpu", "cuda" (the first GPU that the process sees) or "auto" (the GPU if it is usable, else the CPU).
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _preparations: list[Callable[[], object]] = []
 
 
 def register_namespace(array_type: type, namespace: Namespace) -> None:
-    """Teach `namespace_of` about one more array type."""
+    """Make `namespace_of` recognise one more array type."""
     _namespaces[array_type] = namespace
 
 
 def namespace_of(array: Array) -> Namespace:
     """The namespace whose functions take `array`.
 
-    Raises: DTypeError for anything that is no array of a known library.
+    Raises: DTypeError for anything but an array of a known library.
     """
     namespace = _namespaces.get(type(array))
     if namespace is None:
-        for known, candidate in list(_namespaces.items()):  # a subclass (Parameter, numpy.memmap): found once, then remembered
+        for known, candidate in list(_namespaces.items()):  # a subclass (Parameter, numpy.memmap): looked up once, then cached
             if isinstance(array, known):
                 _namespaces[type(array)] = candidate
                 return candidate
@@ -59,7 +59,7 @@ def device_of(array: Array) -> str:
 
 
 def when_cuda(prepare: Callable[[], object]) -> None:
-    """Have `prepare` called when device "cuda" is first used: whoever has faster operations for it registers them then."""
+    """Register `prepare` to be called when device "cuda" is first used; it may then register faster operations."""
     _preparations.append(prepare)
 
 
@@ -85,19 +85,19 @@ def _prepared_cuda() -> Namespace:
 
 
 def cuda_in_use() -> bool:
-    """Whether this process has computed on a GPU, which processes that are forked from it cannot."""
+    """Whether this process has used a GPU, which makes it unusable in processes forked from this one."""
     return _prepared_cuda.cache_info().currsize > 0
 
 
 def names_device(target: object) -> TypeGuard[str]:
-    """Whether `target`, a dtype or a device, is meant as a device."""
+    """Whether `target`, a dtype or a device, is meant to be a device."""
     return isinstance(target, str) and target.partition(":")[0] in DEVICES
 
 
 def check_device(device: str) -> str:
-    """The word "cpu" or "cuda" for a device that exists here; "auto" takes the CPU where no GPU can be used, and the log says why, once.
+    """The word "cpu" or "cuda" for a device that exists here; "auto" falls back to the CPU without a usable GPU and logs why, once.
 
-    Raises: ArgumentError for an unknown word; MissingExtraError or DeviceError when "cuda" cannot be had.
+    Raises: ArgumentError for an unknown word; MissingExtraError or DeviceError if "cuda" is not available.
     """
     if device not in DEVICES:
         hint = (
@@ -134,5 +134,5 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
 
 
 def to_number(array: Array) -> Any:
-    """The only element of an array as a Python number. From a GPU it comes once everything before has been computed."""
+    """The only element of an array as a Python number. From a GPU it arrives once all earlier work is done."""
     return (array if isinstance(array, np.ndarray | np.generic) else transfers.to_host(array)).item()

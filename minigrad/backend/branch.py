@@ -1,8 +1,9 @@
-"""A branch of what is recorded: a second stream, on which is computed what nobody reads for a while.
+"""A side stream in a captured CUDA graph, for work whose result is not needed soon.
 
-Such are gradients of parameters, beside the walk back that finds them, and on the way forward what only the way back reads. Small launches
-leave most of a GPU idle. A branch begins where work is handed over, and ends where the first stream waits for it. Until then all that it
-reads is held: memory that is free on the first stream would be written again while the second one still reads it.
+Such work is computing the gradients of parameters, beside the rest of the backward pass, and, in the forward pass, whatever only the
+backward pass reads: small launches leave most of a GPU idle. The side stream forks from the main stream when work is handed over and joins
+it when the main stream waits. Until then everything it reads is kept alive: memory freed on the main stream would be overwritten while the
+side stream still reads it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Any
 from minigrad.backend.gradients import Divisible
 from minigrad.modes import Mode
 
-HELD = 128 << 20
-"""Bytes that are held for a branch at most. A gradient that reads more than a quarter of them fills a GPU by itself."""
+MAX_HELD = 128 << 20
+"""At most this many bytes of operands are kept alive for the side stream. A gradient that reads over a quarter of this fills a GPU
+alone."""
 
 
 class Branch:
-    """main, side: the two streams. forked, joined: events of theirs, without times."""
+    """A pair of streams. main, side: the streams. forked, joined: an event for each direction, without timing."""
 
     def __init__(self, main: Any, side: Any, forked: Any, joined: Any) -> None:
         self._main, self._side, self._forked, self._joined = main, side, forked, joined
@@ -29,48 +31,49 @@ class Branch:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Inside: gradients that are accumulated in an optimizer's buffer may be computed here. Afterwards they all are."""
+        """Inside: gradients accumulated into an optimizer's buffer may be computed on the side stream. On leaving it is joined."""
         try:
             with Mode(branch, self):
                 yield
         except BaseException:
-            with suppress(Exception):  # why the walk failed is known, and a recording may be of no use by then
+            with suppress(Exception):  # the first error is the one to report, and the capture may be invalid by then
                 self.join()
             raise
         self.join()
 
     def takes(self, gradient: Any, out: Any, accumulate: bool) -> bool:
-        """Compute a gradient here, `into` an array. False if it is to be computed where it was found, which can then be done at once."""
+        """Compute a gradient on the side stream, `into` an array. False if the caller should compute it, on the main stream, which is safe
+        then."""
         operands = gradient.operands() if isinstance(gradient, Divisible) else None
         size = 0 if operands is None else sum(operand.nbytes for operand in operands)
-        if operands is None or size > HELD // 4:
+        if operands is None or size > MAX_HELD // 4:
             if accumulate:
-                self.join()  # what is there may have been computed here
+                self.join()  # the earlier sum in `out` may have been computed on the side stream
             return False
         self.run(lambda: gradient.into(out, accumulate), gradient, size)
         return True
 
     def run(self, work: Callable[[], object], holder: Any, size: int) -> None:
-        """Have something done here that reads `size` bytes, which lie in memory for as long as their holder lives."""
-        self._held.append(holder)  # first, so that the first stream waits even for what fails half-way
+        """Do `work` on the side stream. It reads `size` bytes, which stay allocated as long as `holder` lives."""
+        self._held.append(holder)  # before the work, so that the main stream waits even for work that fails half-way
         self._bytes += size
         self._side.wait_event(self._main.record(self._forked))
         with self._side:
             work()
-        if self._bytes > HELD:
+        if self._bytes > MAX_HELD:
             self.join()
 
     def finish(self, holder: Any) -> None:
-        """Have the first stream wait for what this one holds, unless it has."""
+        """Have the main stream wait for the side stream, unless it has done so since `holder` was handed over."""
         if any(held is holder for held in self._held):
             self.join()
 
     def join(self) -> None:
-        """Have the first stream wait for all that was computed here."""
+        """Have the main stream wait for everything computed on the side stream."""
         held, self._held, self._bytes = self._held, [], 0
         if held:
             self._main.wait_event(self._side.record(self._joined))
 
 
 branch: ContextVar[Branch | None] = ContextVar("minigrad_branch", default=None)
-"""The branch that is open."""
+"""The side stream open in this context."""

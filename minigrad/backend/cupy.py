@@ -1,6 +1,6 @@
 """CuPy as a namespace for operation bodies: the same vocabulary as `minigrad.backend.numpy`, on an NVIDIA GPU.
 
-Imported only when somebody asks for device "cuda"; CPU users never load it.
+Imported only when device "cuda" is requested; CPU users never load it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ ndarray = cupy.ndarray
 
 def __getattr__(name: str) -> Any:
     value = getattr(cupy, name)
-    globals()[name] = value  # found once, then an ordinary attribute
+    globals()[name] = value  # looked up once, then an ordinary attribute
     return value
 
 
 class CudaRowSparse(RowSparse):
-    """`RowSparse` whose rows lie on the GPU."""
+    """`RowSparse` with its rows on the GPU."""
 
     __slots__ = ()
 
     def _sum_equal_ids(self) -> tuple[Any, Any]:
-        with declared():  # how many ids are distinct
+        with declared():  # fetches the number of distinct ids
             ids, place = cupy.unique(self.ids, return_inverse=True)
         out = cupy.zeros((len(ids), self.shape[1]), self.dtype)
         cupy.add.at(out, place, self.values)
@@ -52,9 +52,9 @@ class CudaRowSparse(RowSparse):
 
 
 def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
-    """The matrix product, operands rounded as `precision` says. It is written to `out` if that is given, or added to what is there.
+    """The matrix product, with operands rounded as `precision` says; written or added to `out` if that is given.
 
-    By cuBLAS, which rounds to tf32 by itself; shorter operands are made here and live from here to there.
+    cuBLAS rounds to tf32 itself; bf16 and fp16 operands are made here, for this call only.
     """
     dtype = a.dtype if a.dtype == b.dtype else np.result_type(a.dtype, b.dtype)
     if dtype == np.float64:
@@ -62,7 +62,7 @@ def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
     elif dtype == np.float32:
         operands, compute = "float32", gpu_precision()
     else:
-        return gemm.delivered(cupy.matmul(a, b), out, accumulate)
+        return gemm.write_result(cupy.matmul(a, b), out, accumulate)
     a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
     if compute in gemm.SHORT:
         operands, compute = compute, "float32"
@@ -70,7 +70,7 @@ def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
     return gemm.matmul(cupy, cublas.run, a, b, out, accumulate, operands, compute)
 
 
-# ---------------------------------------------------------------- arrays of two bytes a number
+# ---------------------------------------------------------------- bf16 and fp16 arrays
 PAIR = """
 // Two numbers in one register, the first in its lower half; of two equally near numbers the even one, and NaN for NaN.
 __device__ unsigned int pair(float x, float y) {
@@ -81,9 +81,9 @@ __device__ unsigned int pair(float x, float y) {
 """
 ROUNDING = {
     "bf16": "cvt.rn.bf16x2.f32 %0, %2, %1;",
-    "fp16": "{.reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high};}",  # before Ampere, too
+    "fp16": "{.reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high};}",  # works before Ampere, too
 }
-"""The instructions that round, which the tests replace where they run the kernels on a CPU."""
+"""The rounding instructions, which tests replace to run the kernels on a CPU."""
 
 SHORTEN = """
 // A thread rounds eight numbers, and writes them at once; y is a new array and begins at a multiple of 16 bytes.
@@ -109,7 +109,7 @@ _shorten = {name: cupy.RawKernel(PAIR % ROUNDING[name] + SHORTEN, "shorten") for
 
 
 def shortened(x: Any, name: str) -> Any:
-    """float32 numbers rounded to two bytes each: "bf16", as its bits in uint16, or "fp16" in float16. x is C-contiguous."""
+    """float32 numbers rounded to two bytes each: "bf16", as bits in uint16, or "fp16", in float16. x is C-contiguous."""
     y = cupy.empty(x.shape, gemm.DTYPES[name])
     if x.size:
         _shorten[name]((-(-x.size // (8 * THREADS)),), (THREADS,), (x, y, np.int64(x.size)))
@@ -117,24 +117,24 @@ def shortened(x: Any, name: str) -> Any:
 
 
 def _shortened_view(x: Any, name: str) -> Any:
-    """The same of any float32 array, lying in memory as it does: a transposed view of what is rounded stays one."""
+    """`shortened` for any float32 array, keeping its memory layout: a transposed view gives a transposed view."""
     outermost = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
     short = shortened(cupy.ascontiguousarray(x.transpose(outermost)), name)
     return short.transpose([outermost.index(axis) for axis in range(x.ndim)])
 
 
 def widened(x: Any) -> Any:
-    """The numbers of a short array, in float32."""
+    """A bf16 or fp16 array in float32."""
     if x.dtype == np.float16:
         return x.astype(np.float32)
     return cupy.left_shift(x, 16, dtype=np.uint32).view(np.float32)
 
 
 def matmul_stored(a: Any, b: Any, out: Any = None, accumulate: bool = False, alike: bool = False) -> Any:
-    """The product of two arrays as blocks store them: float32, which `matmul` multiplies, or short, which are added up in float32.
+    """The product of two arrays as blocks store them: float32, multiplied by `matmul`, or short (bf16 or fp16), accumulated in float32.
 
-    It is written to `out`, stored as they are or float32, or added to float32. alike: whether a new array is stored as they are; else it
-    is float32.
+    Written to `out`, which has the operands' storage or is float32, or added to a float32 `out`. alike: whether a new array has the
+    operands' storage; otherwise it is float32.
     """
     if a.dtype == np.float32:
         return matmul(a, b, out, accumulate)
@@ -144,11 +144,11 @@ def matmul_stored(a: Any, b: Any, out: Any = None, accumulate: bool = False, ali
 
 
 def product_stored(a: Any, b: Any) -> Product:
-    """The same of two matrices as a gradient in float32 that is computed only when (and where) somebody wants it."""
+    """`matmul_stored` of two matrices as a float32 gradient, computed only when (and where) it is needed."""
     return Product(a, b, matmul_stored, np.dtype(np.float32))
 
 
-# ---------------------------------------------------------------- the words of every namespace
+# ---------------------------------------------------------------- the vocabulary of every namespace
 def like(host: Any, x: Any) -> Any:
     return to_gpu(host) if isinstance(host, np.ndarray) else host
 

@@ -1,4 +1,4 @@
-"""Which numbers tensors hold, and how what a user passes becomes an array of them."""
+"""The dtypes that tensors hold, and the conversion of what a user passes to arrays of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from minigrad.errors import ArgumentError, DTypeError
 
 KINDS = "fiub"
-"""The kinds of numbers that tensors hold, as NumPy abbreviates them: floats, integers, unsigned integers, booleans."""
+"""The kinds of dtypes that tensors hold, in NumPy's letters: floats, integers, unsigned integers, booleans."""
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -29,18 +29,18 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def refuse_masked(data: Any) -> None:
-    """Raises: DTypeError for a masked array of which not every number counts: what lies below a mask would be taken for a number."""
-    if isinstance(data, np.ndarray) and type(data) is not np.ndarray and np.ma.is_masked(data):  # NumPy loads `ma` when it is first named
+    """Raises: DTypeError for a masked array with masked elements: the values below the mask would be taken as valid."""
+    if isinstance(data, np.ndarray) and type(data) is not np.ndarray and np.ma.is_masked(data):  # NumPy loads `ma` on first access
         raise DTypeError("a tensor has no mask: say what stands in place of the masked numbers, by .filled(0) for example")
 
 
 def numbers(data: Any, dtype: np.dtype[Any] | None = None) -> np.ndarray[Any, Any]:
-    """A new NumPy array of nested numbers or an array.
+    """A new NumPy array from nested numbers or an array.
 
-    Raises: DTypeError for what holds no numbers, is ragged, or is a masked array of which not every number counts.
+    Raises: DTypeError for data that is not numeric, is ragged, or is a masked array with masked elements.
     """
     refuse_masked(data)
-    if isinstance(data, np.ndarray | np.generic):  # before a conversion drops the imaginary parts, or reads texts and dates as numbers
+    if isinstance(data, np.ndarray | np.generic):  # before a conversion drops imaginary parts, or reads text and dates as numbers
         _check_held(data.dtype)
     try:
         array = np.array(data, dtype=dtype)

@@ -74,7 +74,7 @@ def erfc(x: Floats) -> Floats:
 
 
 def _by_blocks(name: str, x: Floats, *, complement: bool) -> Floats:
-    """Cut x in blocks and evaluate each in float64, whatever the dtype of x."""
+    """Split x into blocks and evaluate each in float64, whatever the dtype of x."""
     out = np.array(x, order="C")
     if out.dtype not in (np.float16, np.float32, np.float64):
         raise DTypeError(f"{name}: cannot take dtype {out.dtype}; convert the array to float32 or float64 first")
@@ -96,7 +96,7 @@ def _evaluate(x: Doubles, complement: bool, scratch: Doubles) -> None:
     y = np.abs(x)
     np.minimum(y, FARTHEST, out=y)
     near, tail = y <= NEAR_END, y > MIDDLE_END
-    middle = ~(near | tail)  # takes NaN, too, which every formula hands on
+    middle = ~(near | tail)  # includes NaN, which every formula propagates
     if (places := np.flatnonzero(near)).size:
         value = _erf_near(x[places], scratch)
         x[places] = 1.0 - value if complement else value
@@ -106,7 +106,7 @@ def _evaluate(x: Doubles, complement: bool, scratch: Doubles) -> None:
             x[places] = np.where(sign < 0, 2.0 - value, value) if complement else np.copysign(1.0 - value, sign)
 
 
-# The formulas return a row of `scratch` (4, BLOCK): rows 0 and 1 hold the quotient, rows 2 and 3 what else is needed.
+# The formulas return a row of `scratch` (4, BLOCK): rows 0 and 1 hold the quotient, rows 2 and 3 are temporaries.
 
 
 def _erf_near(x: Doubles, scratch: Doubles) -> Doubles:

@@ -1,15 +1,16 @@
-"""Matrix products as calls of cuBLAS: which ones compute out = a @ b, from shapes and strides alone.
+"""Matrix products as calls of cuBLAS: which calls compute out = a @ b, from shapes and strides alone.
 
-cuBLAS reads memory column by column. A matrix that lies row by row is, read so, its transpose, and outᵀ = bᵀ aᵀ: b goes in as A and a as B,
-and neither is copied. A transposed view needs no copy either, cuBLAS has a flag for it. Of several batch axes:
+cuBLAS reads memory column by column. A row-major matrix read that way is its own transpose, and outᵀ = bᵀ aᵀ: b is passed as A and a as B,
+and neither is copied. A transposed view needs no copy either, because cuBLAS has a flag for it. Batch axes are treated as follows:
 
-- those along which b is the same and the rows of a and out go on are more rows: x (*b, m, k) @ W (k, n) is one product of tall matrices;
-- neighbours that lie like one axis are one axis;
-- the longest of the others is the call's batch, and over the rest there is a loop: of heads split off by `swapaxes`, one call for each head
-  or for each sequence, whichever are fewer. (Arrays of pointers would do it in one call, but have to be copied to the GPU first.)
+- an axis along which b does not change and the rows of a and out continue becomes further rows: x (*b, m, k) @ W (k, n) is one product of
+  tall matrices;
+- neighbouring axes that lie in memory like one axis are merged;
+- the longest of the rest is the call's batch, and the others are looped over: with heads split off by `swapaxes`, one call per head or one
+  per sequence, whichever are fewer. (Arrays of pointers would need one call only, but have to be copied to the GPU first.)
 
-What a call cannot express is copied first: negative strides, and matrices without an axis of stride 1. An output like that, or one that
-may share memory with an operand, is computed as a copy of its own.
+What a call cannot express is copied first: negative strides, and matrices without an axis of stride 1. An output of that kind, or one that
+may share memory with an operand, is computed in a separate array and copied.
 
 Empty products: with m, n or the batch 0 there is nothing to do. With k = 0 the sum is empty: `out` is filled with zeros, or left as it is
 by `accumulate`. cuBLAS is called for neither.
@@ -26,12 +27,12 @@ from typing import Any, NamedTuple, TypeAlias
 from minigrad.errors import ArgumentError, ShapeError
 
 DTYPES = {"float32": "float32", "float64": "float64", "bf16": "uint16", "fp16": "float16"}
-"""The arrays that hold what a call reads and writes; of bf16, which NumPy does not know, they hold the bits."""
+"""The dtypes of the arrays that a call reads and writes; bf16, which NumPy does not have, is held as its bits."""
 
 SHORT = ("bf16", "fp16")
 
-LARGEST = 2**31 - 1
-"""cuBLAS takes sides, leading dimensions and batch counts as C's int."""
+MAX_INT = 2**31 - 1
+"""cuBLAS takes dimensions, leading dimensions and batch counts as C's int."""
 
 
 class Layout(NamedTuple):
@@ -43,11 +44,11 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Gemm:
-    """C ← op(A) op(B) + beta · C for each matrix of a batch, as cuBLAS has it: element (r, c) lies at r + c · ld.
+    """C ← op(A) op(B) + beta · C for each matrix of a batch, in cuBLAS's column-major terms: element (r, c) lies at r + c · ld.
 
-    op(A) is (m, k), op(B) is (k, n), C is (m, n); op transposes if the flag says so. Strides lead from one matrix of the batch to the
-    next, in elements. operands: the type of A and B, one of `DTYPES`; result: of C; compute: how is multiplied and added ("float32",
-    "tf32", "float64").
+    op(A) is (m, k), op(B) is (k, n), C is (m, n); op transposes if the flag is set. Strides lead from one matrix of the batch to the next,
+    in elements. operands: the type of A and B, one of `DTYPES`. result: the type of C. compute: the arithmetic ("float32", "tf32",
+    "float64").
     """
 
     transpose_a: bool
@@ -70,7 +71,7 @@ class Gemm:
 
 @dataclass(frozen=True)
 class Plan:
-    """One call, made once for each of `starts`: the elements at which A, B and C begin. a_first: A is the array a, else it is b."""
+    """One call, repeated for each of `starts`: the elements at which A, B and C begin. a_first: A is the array a; otherwise it is b."""
 
     gemm: Gemm
     starts: tuple[tuple[int, int, int], ...]
@@ -82,11 +83,11 @@ Run: TypeAlias = Callable[[Gemm, Any, Any, Any, tuple[int, int, int]], None]
 
 
 def matmul(xp: Any, run: Run, a: Any, b: Any, out: Any, accumulate: bool, operands: str, compute: str, result: str | None = None) -> Any:
-    """The product by calls of cuBLAS, with NumPy's rules for axes; written to `out`, added to it, or a new array if it is None.
+    """The product by calls of cuBLAS, with NumPy's rules for axes; written or added to `out`, or returned as a new array if that is None.
 
-    xp: the arrays' namespace. operands, compute: as in `Gemm`, and result, which is float64 for sums in float64 and else float32 unless it
-    is given: short sums are rounded once, when they are complete.
-    Raises: ShapeError; ArgumentError for sides that cuBLAS cannot count, and for a product to be added to short numbers.
+    xp: the arrays' namespace. operands, compute, result: as in `Gemm`. By default the result is float64 for computation in float64 and
+    float32 otherwise; a result in bf16 or fp16 is rounded once, after the whole sum.
+    Raises: ShapeError; ArgumentError for dimensions too large for cuBLAS, and for accumulation into bf16 or fp16.
     """
     result = result or ("float64" if compute == "float64" else "float32")
     if accumulate and result in SHORT:  # seen on an H100 with cuBLAS 13
@@ -105,7 +106,7 @@ def matmul(xp: Any, run: Run, a: Any, b: Any, out: Any, accumulate: bool, operan
     if out.size == 0:
         return out
     if out.dtype != DTYPES[result]:
-        return delivered(matmul(xp, run, a, b, None, False, operands, compute, result), out, accumulate)
+        return write_result(matmul(xp, run, a, b, None, False, operands, compute, result), out, accumulate)
     if not is_writable(layout_of(out)) or xp.may_share_memory(out, a) or xp.may_share_memory(out, b):
         copy = xp.array(out, order="C") if accumulate else None
         out[...] = matmul(xp, run, a, b, copy, accumulate, operands, compute, result)
@@ -122,8 +123,8 @@ def matmul(xp: Any, run: Run, a: Any, b: Any, out: Any, accumulate: bool, operan
     return out
 
 
-def delivered(found: Any, out: Any, accumulate: bool) -> Any:
-    """What was computed by itself, written or added to `out` if there is one."""
+def write_result(found: Any, out: Any, accumulate: bool) -> Any:
+    """A result that was computed into a separate array, written or added to `out` if there is one."""
     if out is None:
         return found
     if accumulate:
@@ -134,7 +135,7 @@ def delivered(found: Any, out: Any, accumulate: bool) -> Any:
 
 
 def product_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a @ b, each of at least two axes. Raises: ShapeError."""
+    """The shape of a @ b; both have at least two axes. Raises: ShapeError."""
     if min(len(a), len(b)) < 2 or a[-1] != b[-2]:
         raise ShapeError(f"matmul: shapes {a} and {b} do not fit: the last axis of the first is the last but one of the second")
     longest = max(len(a), len(b)) - 2
@@ -151,23 +152,23 @@ def layout_of(array: Any) -> Layout:
 
 @lru_cache(maxsize=4096)
 def is_readable(x: Layout) -> bool:
-    """Whether cuBLAS can read the matrices of x where they lie."""
-    return stored(x) is not None and all(stride >= 0 for n, stride in zip(x.shape[:-2], x.strides, strict=False) if n > 1)
+    """Whether cuBLAS can read the matrices of x in place."""
+    return storage_order(x) is not None and all(stride >= 0 for n, stride in zip(x.shape[:-2], x.strides, strict=False) if n > 1)
 
 
 @lru_cache(maxsize=4096)
 def is_writable(x: Layout) -> bool:
-    """Whether cuBLAS can write the matrices of x where they lie: every element is surely at a place of its own."""
-    past = 1  # elements that the axes so far reach over
+    """Whether cuBLAS can write the matrices of x in place: as readable, and surely no two elements share memory."""
+    past = 1  # elements spanned by the axes so far
     for stride, n in sorted((stride, n) for n, stride in zip(x.shape, x.strides, strict=True) if n > 1):
         if stride < past:
             return False
         past += stride * (n - 1)
-    return stored(x) is not None
+    return storage_order(x) is not None
 
 
-def stored(x: Layout) -> tuple[bool, int] | None:
-    """Whether a matrix lies column by column (else row by row), and elements from one to the next; None if it does neither."""
+def storage_order(x: Layout) -> tuple[bool, int] | None:
+    """Whether a matrix is column-major (else row-major), and its leading dimension in elements; None if it is neither."""
     (rows, columns), (down, right) = x.shape[-2:], x.strides[-2:]
     if (columns == 1 or right == 1) and (rows == 1 or down >= columns):
         return False, down if rows > 1 else columns
@@ -178,7 +179,7 @@ def stored(x: Layout) -> tuple[bool, int] | None:
 
 # ---------------------------------------------------------------- the plan
 class _Axis(NamedTuple):
-    """One batch axis: its length, and from one matrix to the next in a, b and out."""
+    """One batch axis: its length, and its strides in a, b and out."""
 
     n: int
     a: int
@@ -186,19 +187,19 @@ class _Axis(NamedTuple):
     out: int
 
 
-@lru_cache(maxsize=4096)  # a step repeats the products of one layer in every other
+@lru_cache(maxsize=4096)  # every layer of a model repeats the same products
 def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, compute: str, result: str) -> Plan:
-    """The calls that compute out = a @ b, or add it to out. None is empty, and all are readable or writable.
+    """The calls that compute out = a @ b, or add it to out. No array is empty; a and b are readable, out is writable.
 
-    Raises: ArgumentError for sides that cuBLAS cannot count.
+    Raises: ArgumentError for dimensions too large for cuBLAS.
     """
-    if _stored(out)[0]:  # then outᵀ = bᵀ aᵀ lies row by row
+    if _checked_order(out)[0]:  # column-major: outᵀ = bᵀ aᵀ is row-major
         plan = plan_of(_transposed(b), _transposed(a), _transposed(out), accumulate, operands, compute, result)
         return Plan(plan.gemm, plan.starts, a_first=True)
     axes = _merged(_batch_axes(a, b, out))
-    a, out, axes = _with_more_rows(a, out, axes)
+    a, out, axes = _batch_axis_as_rows(a, out, axes)
     (m, k), n = a.shape[-2:], b.shape[-1]
-    (transpose_a, lda), (transpose_b, ldb), (_, ldc) = _stored(b), _stored(a), _stored(out)
+    (transpose_a, lda), (transpose_b, ldb), (_, ldc) = _checked_order(b), _checked_order(a), _checked_order(out)
     batch = max(axes, default=_Axis(1, 0, 0, 0))
     rest = [axis for axis in axes if axis is not batch]
     gemm = Gemm(
@@ -219,15 +220,15 @@ def plan_of(a: Layout, b: Layout, out: Layout, accumulate: bool, operands: str, 
         result=result,
         compute=compute,
     )
-    if (largest := max(m, n, k, lda, ldb, ldc, batch.n)) > LARGEST:
+    if (largest := max(m, n, k, lda, ldb, ldc, batch.n)) > MAX_INT:
         raise ArgumentError(
-            f"matmul: {largest} is more than cuBLAS can count as a side, a stride or a batch ({LARGEST}): divide the product"
+            f"matmul: {largest} is more than cuBLAS can count as a side, a stride or a batch ({MAX_INT}): divide the product"
         )
     return Plan(gemm, tuple(_starts(rest)), a_first=False)
 
 
-def _stored(x: Layout) -> tuple[bool, int]:
-    found = stored(x)
+def _checked_order(x: Layout) -> tuple[bool, int]:
+    found = storage_order(x)
     if found is None:
         raise ArgumentError(f"matmul: cuBLAS has no way to take a matrix of shape {x.shape} with strides {x.strides}: copy it first")
     return found
@@ -238,7 +239,7 @@ def _transposed(x: Layout) -> Layout:
 
 
 def _batch_axes(a: Layout, b: Layout, out: Layout) -> list[_Axis]:
-    """The batch axes of `out` that are longer than 1, the most distant matrices first."""
+    """The batch axes of `out` that are longer than 1, largest stride first."""
 
     def along(x: Layout, place: int) -> int:
         at = len(x.shape) - len(out.shape) + place
@@ -249,7 +250,7 @@ def _batch_axes(a: Layout, b: Layout, out: Layout) -> list[_Axis]:
 
 
 def _merged(axes: list[_Axis]) -> list[_Axis]:
-    """With neighbours that lie like one axis joined."""
+    """The axes, with neighbours merged that lie in memory like one axis."""
     found: list[_Axis] = []
     for axis in axes:
         if found and found[-1][1:] == tuple(axis.n * stride for stride in axis[1:]):
@@ -258,27 +259,27 @@ def _merged(axes: list[_Axis]) -> list[_Axis]:
     return found
 
 
-def _with_more_rows(a: Layout, out: Layout, axes: list[_Axis]) -> tuple[Layout, Layout, list[_Axis]]:
-    """a and out with the rows of a batch axis as further rows, where that is possible: one tall product is faster than many."""
+def _batch_axis_as_rows(a: Layout, out: Layout, axes: list[_Axis]) -> tuple[Layout, Layout, list[_Axis]]:
+    """a and out with one batch axis turned into further rows if possible: one tall product is faster than many small ones."""
     rows = a.shape[-2]
     for axis in axes:
         if axis.b:
             continue
         longer = [_rows_along(x, rows * axis.n, axis_stride) for x, axis_stride in ((a, axis.a), (out, axis.out))]
         goes_on = rows == 1 or (axis.a, axis.out) == (rows * a.strides[-2], rows * out.strides[-2])
-        if goes_on and stored(longer[0]) is not None and stored(longer[1]) == (False, longer[1].strides[-2]):
+        if goes_on and storage_order(longer[0]) is not None and storage_order(longer[1]) == (False, longer[1].strides[-2]):
             return longer[0], longer[1], [other for other in axes if other is not axis]
     return a, out, axes
 
 
 def _rows_along(x: Layout, rows: int, step: int) -> Layout:
-    """The last matrix of x with so many rows; `step` lies between them if it had only one."""
+    """The last matrix of x extended to so many rows; `step` is the distance between rows if it had only one."""
     down = step if x.shape[-2] == 1 else x.strides[-2]
     return Layout((rows, x.shape[-1]), (down, x.strides[-1]))
 
 
 def _starts(axes: list[_Axis]) -> Iterator[tuple[int, int, int]]:
-    """Where A (of b), B (of a) and C begin in each turn of the loop over these axes."""
+    """Where A (which is b), B (which is a) and C begin in each iteration of the loop over these axes."""
     for places in product(*(range(axis.n) for axis in axes)):
         turns = list(zip(places, axes, strict=True))
         yield sum(i * axis.b for i, axis in turns), sum(i * axis.a for i, axis in turns), sum(i * axis.out for i, axis in turns)

@@ -1,8 +1,7 @@
-"""Gradients that are not plain arrays: they put off work until somebody needs the numbers.
+"""Gradients that are not plain arrays: they defer work until somebody needs the numbers.
 
-A pullback may return an array or one of these. Each has `shape`, `dtype`, `dense()` (a plain array) and
-`into(out, accumulate)` (written straight into a buffer), so that a frozen weight's product is never computed
-and a word-embedding table is never filled with zeros.
+A pullback may return an array or one of these. Each has `shape`, `dtype`, `dense()` (a plain array) and `into(out, accumulate)` (written
+straight into a buffer), so that a frozen weight's product is never computed and a word-embedding table is never filled with zeros.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from minigrad.backend.layout import neighbours
 
 FEW = 24
-"""Rows that share an id: up to this many are added in vectorised rounds, larger groups are summed one by one."""
+"""Groups of up to this many rows with one id are added in vectorised rounds; larger groups are summed one group at a time."""
 
 
 class RowSparse:
@@ -28,7 +27,7 @@ class RowSparse:
     __slots__ = ("coalesced", "ids", "shape", "values")
 
     whole: Divisible | None = None
-    """What it is a part of, from row `start` on, as of `Divisible`."""
+    """The `Divisible` that this gradient is a part of, beginning at its row `start`."""
     start = 0
 
     def __init__(self, ids: Any, values: Any, shape: tuple[int, int], *, coalesced: bool = False) -> None:
@@ -45,7 +44,7 @@ class RowSparse:
         return type(self)(*self._sum_equal_ids(), self.shape, coalesced=True)
 
     def _sum_equal_ids(self) -> tuple[Any, Any]:
-        """Groups of equal ids are ordered by size, so that round r adds every group's r-th member to a prefix of the output."""
+        """Sum the values of equal ids. Groups are ordered by size, so that round r adds their r-th members to a prefix of the output."""
         order = np.argsort(self.ids, kind="stable")
         ranked = self.ids[order]
         starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])) if len(ranked) else np.zeros(0, np.int64)
@@ -86,9 +85,9 @@ class RowSparse:
 
 
 class Divisible:
-    """A gradient that is not yet computed, and may be a part of a larger one, `whole`: what lies from `start` on along its first axis.
+    """A gradient not yet computed. It may be a part of a larger one, `whole`, beginning at `start` along the first axis.
 
-    No ABC, because every gradient is asked whether it is one of these, and an ABC's `isinstance` takes twice as long.
+    Not an ABC, because every gradient is tested for being one of these, and `isinstance` takes twice as long with an ABC.
     """
 
     __slots__ = ("dtype", "shape", "start", "whole")
@@ -107,14 +106,14 @@ class Divisible:
         return found
 
     def parts(self, *sizes: int) -> list[Self]:
-        """It in pieces, one after another; whoever wants several that are neighbours computes them at once (`joined`)."""
+        """Split along the first axis into consecutive parts of these sizes. `joined` recognises neighbours, to compute several at once."""
         return [self.part(stop - size, stop) for stop, size in zip(accumulate(sizes), sizes, strict=True)]
 
     def astype(self, dtype: Any) -> Any:
         return self.dense().astype(dtype)
 
     def operands(self) -> Sequence[Any] | None:
-        """The arrays that it is computed from, which nobody may change before; None if it is computed together with other parts."""
+        """The arrays it is computed from, which nobody may change before then; None if it is computed together with other parts."""
         raise NotImplementedError  # each kind has its own
 
     def dense(self) -> Any:
@@ -125,8 +124,7 @@ class Divisible:
 
 
 class Product(Divisible):
-    """The matrix product a @ b. matmul: the function of the arrays' namespace that will compute it; dtype: of what it gives, if that is not
-    a's.
+    """The matrix product a @ b. matmul: the namespace's function that will compute it. dtype: that of the result, if it is not a's.
 
     Shapes: a (m, k), b (k, n).
     """
@@ -151,8 +149,8 @@ class Product(Divisible):
 
 
 class RowSum(Divisible):
-    """The sum of the rows of x. total(x, out): writes it to a vector, or to one of its own where out is None. others: what `total` reads
-    besides, to find x.
+    """The sum of the rows of x. total(x, out): writes the sum to `out`, or returns a new vector if `out` is None. others: further arrays
+    that `total` reads, because x is computed from them.
 
     Shapes: x (rows, n).
     """
@@ -176,7 +174,7 @@ class RowSum(Divisible):
         return bool(self.shape == self.x.shape[1:])
 
     def dense(self) -> Any:
-        """Parts are views of the whole, which is computed once."""
+        """The sum as an array. Parts are views of the whole, which is computed once."""
         whole = self if self.whole is None else self.whole
         if whole._total is None:
             whole._total = whole.total(whole.x, None)
@@ -196,7 +194,7 @@ LAZY = (RowSparse, Divisible)
 
 
 def joined(gradients: Sequence[Any]) -> Any | None:
-    """The gradients stacked along their first axis: arrays as a view, parts of one that is not yet computed as another part. None unless
+    """The gradients stacked along their first axis: arrays as a view, parts of one uncomputed gradient as a larger part of it. None unless
     they are neighbours, in this order."""
     first = gradients[0]
     if not isinstance(first, LAZY):
@@ -215,7 +213,7 @@ def dense(gradient: Any) -> Any:
 
 
 def read_only(gradient: Any) -> Any:
-    """What a pullback receives: a plain array (or Tensor) that it cannot write to, because others may hold the same memory."""
+    """The gradient as a pullback receives it: a plain array (or Tensor), not writable, because others may share its memory."""
     plain = dense(gradient)
     if type(plain) is np.ndarray:
         plain = plain.view()

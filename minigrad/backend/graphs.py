@@ -1,8 +1,8 @@
-"""CUDA graphs: the launches of a function recorded once, and made again by one call, without its Python.
+"""CUDA graphs: the kernel launches of a function, captured once and replayed by one call that runs none of its Python.
 
-A replay reads and writes the memory that was recorded, so everything that changes from one to the next lies in arrays that stay where they
-are (`Feed`), and what a recording allocates comes from memory that only recordings have (`graph_memory`). While something is recorded
-nothing can be copied between host and GPU: `transfers` refuses it then, also in the runs before.
+A replay reads and writes the memory of the capture. So everything that changes between replays lives in arrays that stay in place (`Feed`),
+and what is allocated during a capture comes from memory reserved for graphs (`graph_memory`). Nothing can be copied between host and GPU
+during a capture: `transfers` refuses it then, and in the trial runs before.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ Layout = Mapping[str, tuple[tuple[int, ...], Any]]
 """Shape and dtype of arrays, by name."""
 
 KEPT = 32
-"""Graphs that are kept; the one used longest ago goes first. There are eight sizes of batches from one number of tokens to twice as many,
-and batches of long and short texts differ by more. Steps in parts have two for a size."""
+"""At most this many graphs are kept; the least recently used goes first. From one number of tokens to twice as many there are eight bucket
+sizes, and batches of long and short texts differ by more. Steps computed in parts have two graphs for a size."""
 
 ALIGNMENT = 256
-"""Bytes to a multiple of which every array of a feed begins, as those that CuPy allocates."""
+"""Every array of a feed begins at a multiple of this many bytes, as arrays allocated by CuPy do."""
 
 BUFFERS = 3
-"""Of a feed on the host: the program writes the next ones while the GPU has not copied the last."""
+"""Pinned buffers of a feed: the program fills the next one while the GPU has not yet copied the last."""
 
 
 class Feed:
     """Arrays on the GPU that are filled together, by one copy.
 
-    `arrays` holds them by name. Their next numbers are written into those that `buffer` returns, and `send` has the GPU copy them.
+    `arrays` holds them by name. Write their next values into the arrays that `buffer` returns; `send` then has the GPU copy them.
     """
 
     def __init__(self, layout: Layout) -> None:
-        size = sum(_room(*described) for described in layout.values())
+        size = sum(_aligned_size(*described) for described in layout.values())
         self._flat = transfers.to_gpu(np.zeros(size, np.uint8))
         self.arrays: dict[str, Any] = _views(self._flat, layout)
         self._buffers = [transfers.pinned((size,), np.uint8) for _ in range(BUFFERS)]
         for buffer in self._buffers:
-            buffer.fill(0)  # between the arrays, too
+            buffer.fill(0)  # the gaps between the arrays, too
         self._views = [_views(buffer, layout) for buffer in self._buffers]
         self._copied: list[Any] = [None] * BUFFERS
         self._next = 0
 
     def buffer(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Arrays of the host, to be written. Waits until the copy of what was in them is over."""
+        """Host arrays to be written. Waits until their previous contents have been copied."""
         if self._copied[self._next] is not None:
             self._copied[self._next].synchronize()
         return self._views[self._next]
 
     def send(self) -> None:
-        """New numbers for all of the arrays: those that stand in the last `buffer`."""
+        """Have the GPU copy the values in the last `buffer` to all of the arrays."""
         self._copied[self._next] = transfers.refill(self._flat, self._buffers[self._next], self._copied[self._next])
         self._next = (self._next + 1) % BUFFERS
 
 
-def _room(shape: tuple[int, ...], dtype: Any) -> int:
+def _aligned_size(shape: tuple[int, ...], dtype: Any) -> int:
     return -(-_size(shape, dtype) // ALIGNMENT) * ALIGNMENT
 
 
@@ -78,49 +78,49 @@ def _views(flat: Any, layout: Layout) -> dict[str, Any]:
     found, start = {}, 0
     for name, (shape, dtype) in layout.items():
         found[name] = flat[start : start + _size(shape, dtype)].view(dtype).reshape(shape)
-        start += _room(shape, dtype)
+        start += _aligned_size(shape, dtype)
     return found
 
 
-_idle: list[Any] = []
-"""Streams of recorders that are gone. cuBLAS keeps memory for every stream that it has computed on, so they are used again."""
+_idle_streams: list[Any] = []
+"""Streams of recorders that no longer exist. They are reused, because cuBLAS keeps a workspace for every stream it has computed on."""
 
 
-def _stream_of(owner: Any) -> Any:
-    """A stream that is its owner's for as long as that lives."""
+def _reserved_stream(owner: Any) -> Any:
+    """A stream reserved for `owner` as long as that lives."""
     import cupy
 
     try:
-        stream = _idle.pop()
+        stream = _idle_streams.pop()
     except IndexError:
         stream = cupy.cuda.Stream(non_blocking=True)
-    finalize(owner, _idle.append, stream)
+    finalize(owner, _idle_streams.append, stream)
     return stream
 
 
-def _event() -> Any:
-    """Who waits for it, waits for the last record."""
+def _new_event() -> Any:
+    """An event without timing; waiting for it waits for its most recent record."""
     import cupy
 
     return cupy.cuda.Event(disable_timing=True)
 
 
 class Recorder:
-    """A stream on which functions are recorded and replayed, in memory that all of these graphs have together."""
+    """A stream on which functions are captured and replayed, and the memory that all of its graphs share."""
 
     def __init__(self) -> None:
-        self._stream, self._before, self._after = _stream_of(self), _event(), _event()
+        self._stream, self._before, self._after = _reserved_stream(self), _new_event(), _new_event()
         self._memory: Callable[[], GraphMemory | None] = lambda: None
-        """That of the graphs which are still there."""
+        """The memory of the graphs that still exist, or None."""
 
     @cached_property
     def branch(self) -> Branch:
-        """For gradients in what is recorded, which opens it."""
-        return Branch(self._stream, _stream_of(self), _event(), _event())
+        """The side stream for gradients; the captured function opens it."""
+        return Branch(self._stream, _reserved_stream(self), _new_event(), _new_event())
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Inside: launches and copies go to the recorder's stream, after all that were made before, and before those that come later."""
+        """Inside: launches and copies go to the recorder's stream, after everything launched before and ahead of later launches."""
         import cupy
 
         outside = cupy.cuda.get_current_stream()
@@ -133,24 +133,25 @@ class Recorder:
             give_back()
 
     def free_unused(self) -> None:
-        """Give the memory back that CuPy's own pool keeps and nobody uses, which no recording can take from there."""
+        """Return the unused memory of CuPy's own pool to the system; a capture cannot take any from there."""
         import cupy
 
         cupy.get_default_memory_pool().free_all_blocks()
 
     def recorded(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """What `function` returns, and what makes its launches again. Nothing is computed before that is called.
+        """Capture `function`. Returns its result and a function that replays its launches; nothing is computed before the first replay.
 
-        It runs twice before it is recorded: kernels are compiled then, cuBLAS begins, and the recording gets its memory.
+        It runs twice before the capture: kernels are compiled then, cuBLAS is initialised, and the graph's memory is allocated.
 
-        function: gives a tuple, first an array. What that holds is there until another recording of this recorder is replayed. Called
-        inside of `entered`. Raises: what the function raises, DeviceError (captured-copy) where it copies between host and GPU, and
-        CuPy's errors for what a graph cannot hold.
+        function: returns a tuple that begins with an array. The result is valid until another graph of this recorder is replayed. Call this
+        inside `entered`.
+        Raises: whatever the function raises, DeviceError (captured-copy) if it copies between host and GPU, and CuPy's errors for what a
+        graph cannot hold.
         """
         import cupy
 
-        with transfers.recording(), suppress(MemoryError):  # where there is no room for it, beside what other graphs compute in
-            function()  # in CuPy's own memory: what is made once and kept stays there
+        with transfers.recording(), suppress(MemoryError):  # there may be no room for this run beside the other graphs
+            function()  # allocating from CuPy's own pool: whatever it creates once and keeps stays there
         self.free_unused()
         memory = self._memory() or GraphMemory()
         memory.begin()
@@ -162,7 +163,7 @@ class Recorder:
         self._memory = ref(memory)
         if pool.used_bytes() > result[0].data.mem.size:
             gc.collect()
-        if pool.used_bytes() > result[0].data.mem.size:  # somebody keeps what is computed, every time
+        if pool.used_bytes() > result[0].data.mem.size:  # the function keeps some of what it computes, on every run
             memory.keep()
             self._memory = lambda: None
         return result, partial(_launch, graph, self._stream, memory)
@@ -172,12 +173,12 @@ class Recorder:
         try:
             result = function()
         except BaseException:
-            with suppress(Exception):  # it must be ended, or the stream is of no use; why it failed is known
+            with suppress(Exception):  # an unfinished capture leaves the stream unusable; the first error is the one to report
                 self._stream.end_capture()
             raise
         return result, self._stream.end_capture()
 
 
 def _launch(graph: Any, stream: Any, memory: GraphMemory) -> None:
-    """memory: where the graph computes; it stays as long as somebody can do this."""
+    """memory: where the graph computes; the replay function keeps it alive."""
     graph.launch(stream)

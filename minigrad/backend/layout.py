@@ -1,7 +1,7 @@
 """Where arrays lie in memory: whether several can be read as one.
 
-An optimizer lays parameters out one after another, so that query|key|value weights (and their biases) are neighbours and a kernel
-multiplies by all three at once. Nothing here relies on that layout: it is looked at, each time, and anybody's arrays will do.
+An optimizer lays out parameters one after another, so that query|key|value weights (and their biases) are neighbours and a kernel
+multiplies by all three at once. Nothing here relies on that layout: it is checked each time, and works for any arrays.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 
 
 def address(array: Any) -> int:
-    """The place of the array's first element in the memory of its device."""
+    """The address of the array's first element, in the memory of its device."""
     return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr  # type: ignore[no-any-return]
 
 
 def is_contiguous(array: Any) -> bool:
-    """Whether the elements lie one after another, row by row."""
+    """Whether the array is C-contiguous."""
     if isinstance(array, np.ndarray):
         return array.flags.c_contiguous
-    return array._c_contiguous  # type: ignore[no-any-return]  # CuPy makes an object of all flags to be asked for one
+    return array._c_contiguous  # type: ignore[no-any-return]  # CuPy's `flags` builds an object on each access
 
 
 def neighbours(arrays: Sequence[Any]) -> Any | None:
-    """The arrays stacked along their first axis, as a view; None unless they are adjacent pieces, in this order, of one buffer.
+    """The arrays stacked along their first axis, as a view; None unless they are adjacent pieces of one buffer, in this order.
 
     Shapes: arrays (n_i, *rest) → (sum n_i, *rest).
     """
@@ -48,14 +48,14 @@ def neighbours(arrays: Sequence[Any]) -> Any | None:
     return joined.reshape((rows, *rest)) if rest else joined
 
 
-def beside(xp: Any, arrays: Sequence[Any]) -> Any:
+def stacked(xp: Any, arrays: Sequence[Any]) -> Any:
     """The arrays stacked along their first axis: a view if they are neighbours, else a copy. xp: their namespace."""
     joined = neighbours(arrays)
     return xp.concatenate(arrays) if joined is None else joined
 
 
 def runs(arrays: Sequence[Any]) -> list[list[int]]:
-    """The numbers of the arrays, in the order of their addresses; those that lie one after another in one buffer are together."""
+    """The indices of the arrays in the order of their addresses, grouped: arrays that lie one after another in one buffer are together."""
     found: list[list[int]] = []
     for i in sorted(range(len(arrays)), key=lambda i: address(arrays[i])):
         if found and neighbours([arrays[j].reshape(-1) for j in (found[-1][-1], i)]) is not None:

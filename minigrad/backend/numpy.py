@@ -20,19 +20,19 @@ NAME = "numpy"
 DEVICE = "cpu"
 
 ROW_CHUNK = 512
-"""Rows summed at a stretch. NumPy adds axis 0 row after row: 200,000 float32 rows lose three digits, chunks of 512 keep six."""
+"""Rows summed at a time. NumPy adds along axis 0 row after row: 200,000 float32 rows lose three digits, chunks of 512 keep six."""
 
 
 def __getattr__(name: str) -> Any:
     value = getattr(np, name)
-    globals()[name] = value  # found once, then an ordinary attribute
+    globals()[name] = value  # looked up once, then an ordinary attribute
     return value
 
 
 def matmul(a: Any, b: Any, out: Any = None, accumulate: bool = False) -> Any:
-    """The matrix product, operands rounded as `precision` says. It is written to `out` if that is given, or added to what is there."""
+    """The matrix product, with operands rounded as `precision` says; written or added to `out` if that is given."""
     if (name := product_precision.get()) != "float32" and a.dtype == b.dtype == np.float32:
-        with precision("float32"), np.errstate(invalid="ignore"):  # infinity, which fp16 soon is, times 0
+        with precision("float32"), np.errstate(invalid="ignore"):  # infinity, which is common in fp16, times 0
             return matmul(rounded(a, name), rounded(b, name), out, accumulate)
     if accumulate:
         out += np.matmul(a, b)
@@ -46,7 +46,7 @@ def constant(x: Any) -> Any:
 
 
 def like(host: Any, x: Any) -> Any:
-    """A host array moved to where x lives."""
+    """A host array moved to the device of x."""
     return host
 
 
@@ -76,12 +76,12 @@ def put_rows(g: Any, ids: Any, shape: Sequence[int]) -> Any:
 
 
 def rows(ids: Any, g: Any, shape: Sequence[int]) -> RowSparse:
-    """The gradient of `table[ids]`, kept by touched rows."""
+    """The gradient of `table[ids]`, as a row-sparse gradient."""
     return RowSparse(ids.reshape(-1), g.reshape(ids.size, shape[1]), (shape[0], shape[1]))
 
 
 def product(a: Any, b: Any) -> Product:
-    """a @ b as a gradient that is computed only when (and where) somebody wants it."""
+    """a @ b as a gradient, computed only when (and where) it is needed."""
     return Product(a, b, matmul)
 
 
@@ -96,7 +96,7 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
         x.dtype.kind != "f"
         or x.dtype.itemsize >= 8
         or x.ndim == 0
-        or (axis in (-1, x.ndim - 1) and (x.ndim == 1 or x.strides[-1] == x.itemsize))  # a transposed array is added row after row
+        or (axis in (-1, x.ndim - 1) and (x.ndim == 1 or x.strides[-1] == x.itemsize))  # NumPy adds a transposed array row after row
         or (axis is None and x.flags.c_contiguous)
     ):
         return x.sum(axis=axis, keepdims=keepdims)

@@ -1,7 +1,7 @@
 """Whether an NVIDIA GPU can be used here, and if not, why not: one sentence that also says what to do about it.
 
-Much has to be right for a GPU to work (CuPy, the driver, CUDA's libraries, the GPU itself), and what goes wrong shows late and with a text
-that names none of them. So everything is asked once, from below, and the first thing that is missing gives the sentence.
+A usable GPU needs CuPy, a driver, CUDA's libraries and the GPU itself, and failures tend to show late, with a message that names none of
+them. So everything is checked once, from the bottom up, and the first thing missing gives the sentence.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 INSTALL = '`pip install "minigrad-nn[gpu]"` (CUDA 12) or `pip install "minigrad-nn[gpu13]"` (CUDA 13)'
 PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
-"""The distributions that hold the module `cupy`. They write to the same files, so only one may be installed."""
+"""The distributions that contain the module `cupy`. They install the same files, so only one may be installed."""
 
 OLDEST_CUPY = (14, 1)  # as in setup.py
 
 NO_DEVICE = 100  # cudaErrorNoDevice
 
 PRECISIONS_SINCE = {"float32": (0, 0), "tf32": (8, 0), "bf16": (8, 0), "fp16": (7, 5)}
-"""The compute capability of the first GPUs whose tensor cores multiply what our kernels give them: Ampere, and for fp16 Turing."""
+"""For each precision, the lowest compute capability whose tensor cores multiply it as our kernels do: Ampere's, for fp16 Turing's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,11 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What was found. A GPU is usable if `reason` is empty; else `reason` is the sentence.
+    """The findings. A GPU is usable if `reason` is empty; otherwise `reason` is the sentence.
 
-    cupy: CuPy's version, None if it is not installed or cannot be imported; installed: whether it is installed at all.
-    driver, runtime: the newest CUDA that the driver serves (0 without a driver) and the one CuPy was built for, as CUDA counts (12090 is
-    12.9), None if unknown. gpus: those that are visible; "cuda" is the first.
+    cupy: CuPy's version, None if it is not installed or cannot be imported. installed: whether it is installed at all. driver, runtime: the
+    newest CUDA version that the driver supports (0 without a driver) and the one CuPy was built for, as CUDA encodes them (12090 is 12.9),
+    None if unknown. gpus: the visible ones; "cuda" is the first.
     """
 
     reason: str = ""
@@ -57,14 +57,14 @@ class Probe:
 
     @cached_property
     def precisions(self) -> tuple[str, ...]:
-        """In which the GPU computes; none if there is no usable one."""
+        """The precisions in which the GPU computes; empty without a usable GPU."""
         return tuple(name for name, since in PRECISIONS_SINCE.items() if self.usable and self.gpus[0].compute_capability >= since)
 
 
 def probe(*, refresh: bool = False) -> Probe:
-    """Whether a GPU can be used by this process, found out once. refresh: find out again.
+    """Whether this process can use a GPU, determined once. refresh: check again.
 
-    Imports CuPy if it is installed, and computes a little on the GPU if there is one. Raises nothing.
+    Imports CuPy if it is installed, and computes a little on the GPU if there is one. Never raises.
     """
     if refresh:
         _probe.cache_clear()
@@ -88,7 +88,7 @@ class _Obstacle(Exception):
 
 
 def _look(found: dict[str, Any]) -> None:
-    """Fill in a Probe's fields from below. Raises: _Obstacle at the first thing that is missing."""
+    """Fill in a Probe's fields, from the bottom up. Raises: _Obstacle at the first thing missing."""
     packages = Asked.packages()
     if len(packages) > 1:
         raise _Obstacle(
@@ -101,7 +101,7 @@ def _look(found: dict[str, Any]) -> None:
             found["installed"] = False
             raise _Obstacle(f"CuPy is not installed: {INSTALL}") from error
         again = f"uninstall {' and '.join(packages) or 'it'}, then {INSTALL}"
-        if isinstance(error, OSError):  # CuPy 14.2 makes the folder of its kernels when it is imported
+        if isinstance(error, OSError):  # CuPy 14.2 creates its kernel cache folder on import
             again = f"let the environment variable CUPY_CACHE_DIR name a folder that CuPy can write to. If it does, {again}"
         raise _Obstacle(f"CuPy is installed but cannot be imported ({told(error)}): {again}") from error
     if (numbers := re.match(r"(\d+)\.(\d+)", found["cupy"])) and tuple(map(int, numbers.groups())) < OLDEST_CUPY:
@@ -153,23 +153,23 @@ def _library(name: str, question: Callable[[], Any]) -> Any:
 
 
 def told(error: Exception) -> str:
-    """Type and text of an error in one line of a bounded length."""
+    """Type and message of an error, on one line of bounded length."""
     text = " ".join(str(error).replace("=" * 8, " ").split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 def shown(version: int) -> str:
-    """CUDA's version as people write it: 12090 is 12.9."""
+    """CUDA's version as people write it: 12.9 for 12090."""
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
 class Asked:
-    """Everything that is asked of CuPy, in one place: tests put other answers here."""
+    """All queries to CuPy, in one place, where tests substitute other answers."""
 
     @staticmethod
     def packages() -> list[str]:
-        """Which of the packages that hold CuPy are installed."""
-        from importlib.metadata import PackageNotFoundError, distribution  # here, because it takes long to import
+        """The installed packages among those that contain CuPy."""
+        from importlib.metadata import PackageNotFoundError, distribution  # here, because importing it is slow
 
         found = []
         for name in PACKAGES:

@@ -1,9 +1,9 @@
-"""Random numbers by counter: what is drawn depends on names (seed, step, place), never on what was drawn before.
+"""Counter-based random numbers: a draw depends on names (seed, step, place), never on what was drawn before.
 
-The source is NumPy's Philox 4x64 with 10 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011)
-used as a pure function: key = (seed, purpose), counter = (block, sequence number within the step, site, step). So the
-same dropout units fall whether a batch is padded or packed, whole or in parts, in one process or in several, and a mask
-need not be stored: `Draw` is a recipe that can be evaluated again in the backward pass.
+The source is NumPy's Philox 4x64 with 10 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) used as a pure
+function: key = (seed, purpose), counter = (block, sequence number within the step, site, step). So the same units are dropped whether a
+batch is padded or packed, whole or in micro-batches, in one process or in several, and no mask needs to be stored: `Draw` is a recipe that
+can be evaluated again in the backward pass.
 
 (seed, step) belong to the context (thread, task). An optimizer advances the step.
 """
@@ -23,16 +23,16 @@ from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, Packing
 
 DROPOUT, INIT, SHUFFLE = 1, 2, 3
-"""The purposes: second word of the key."""
+"""Purposes: the second word of the key."""
 
 UNITS = 16
-"""Dropout units per Philox block: four 64-bit words, seen as sixteen 16-bit numbers."""
+"""Dropout units per Philox block: four 64-bit words, read as sixteen 16-bit numbers."""
 
 _local = threading.local()
 
 
 class Stream:
-    """Where the random numbers of one context stand."""
+    """The position of one context in its random numbers."""
 
     def __init__(self, seed: int = 0, step: int = 0) -> None:
         self.seed, self.step = seed, step
@@ -40,10 +40,10 @@ class Stream:
         self.init = np.random.Generator(np.random.Philox(key=[seed, INIT]))
 
     def take_site(self, path: str, numbers: IntArray) -> int:
-        """The site of one more draw at `path` for the sequences `numbers`.
+        """The site of the next draw at `path` for the sequences `numbers`.
 
-        A site is a hash of the path and of how often these sequences were drawn there within this step. Counting by
-        sequence lets a step be computed in parts: each part is the first draw for its own sequences.
+        A site is a hash of the path and of how many draws these sequences have had there within this step. Counting by sequence lets a step
+        be computed in micro-batches: each part is the first draw for its own sequences.
         """
         counts = self.ordinals.get(path)
         top = int(numbers.max()) + 1
@@ -57,7 +57,7 @@ class Stream:
         return site_of(path, ordinal)
 
     def copy(self) -> Stream:
-        """A stream that stands where this one stands, and goes its own way."""
+        """An independent stream at the same position."""
         copy = Stream(self.seed, self.step)
         copy.ordinals = {path: counts.copy() for path, counts in self.ordinals.items()}
         copy.init.bit_generator.state = self.init.bit_generator.state
@@ -82,9 +82,9 @@ def current() -> Stream:
 
 
 def manual_seed(seed: int) -> None:
-    """Start this thread's random numbers anew: initialisation and dropout follow `seed` (0 to 2**63 - 1).
+    """Restart this thread's random numbers: initialisation and dropout follow `seed` (0 to 2**63 - 1).
 
-    A thread that never called this draws from seed 0. Asynchronous tasks share the stream of the context they were started from.
+    A thread that never calls this draws from seed 0. Asynchronous tasks share the stream of the context they were started from.
     """
     if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= int(seed) < 2**63:
         raise ArgumentError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
@@ -93,7 +93,7 @@ def manual_seed(seed: int) -> None:
 
 @contextmanager
 def at(seed: int, step: int) -> Iterator[None]:
-    """Inside: random numbers of (seed, step), as if no draw had been made yet. Restored on leaving."""
+    """Inside: the random numbers of (seed, step), as if nothing had been drawn yet. Restored on leaving."""
     token = _stream.set(Stream(seed, step))
     try:
         yield
@@ -103,9 +103,9 @@ def at(seed: int, step: int) -> Iterator[None]:
 
 @contextmanager
 def replay(start: Stream | None = None) -> Iterator[None]:
-    """Inside: the same draws as come next from `start` (default: the context's stream); neither of the two has been drawn from.
+    """Inside: the draws that would come next from `start` (default: the context's stream), without advancing it or the context's stream.
 
-    Finite differences need it: a function with dropout must be the same function each time. So does recomputation, which starts at a
+    Finite differences need this: a function with dropout must be the same function each time. So does recomputation, which starts from a
     copy made earlier.
     """
     token = _stream.set((current() if start is None else start).copy())
@@ -122,8 +122,8 @@ def shuffled(n: int, seed: int, epoch: int) -> IntArray:
 
 @lru_cache(maxsize=4096)
 def site_of(path: str, ordinal: int) -> int:
-    """64 bits that name the draw number `ordinal` at `path`."""
-    from hashlib import blake2b  # here, because it loads OpenSSL too, which `import minigrad` does without
+    """64 bits that identify draw number `ordinal` at `path`."""
+    from hashlib import blake2b  # here, because it also loads OpenSSL, which `import minigrad` does not need
 
     return int.from_bytes(blake2b(f"{path}#{ordinal}".encode(), digest_size=8).digest(), "little")
 
@@ -131,8 +131,8 @@ def site_of(path: str, ordinal: int) -> int:
 def words(seed: int, purpose: int, sequence: int, site: int, step: int, blocks: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
     """The first `blocks` Philox blocks of a (sequence, site, step) as 16-bit numbers. Shapes: (16 * blocks,).
 
-    NumPy's generator adds one to the counter before it emits, so its first block is counter 1, not 0; a kernel that
-    computes the same words elsewhere starts at 1 too.
+    NumPy's generator increments the counter before it emits, so its first block is counter 1, not 0; a kernel that computes the same words
+    must start at 1 too.
     """
     philox = getattr(_local, "philox", None)
     if philox is None:
@@ -146,17 +146,17 @@ def words(seed: int, purpose: int, sequence: int, site: int, step: int, blocks: 
 
 
 class Draw:
-    """Which units a dropout drops: a recipe, evaluated as often as wanted with the same result.
+    """Which units a dropout drops: a recipe that gives the same result however often it is evaluated.
 
-    A unit survives when its 16-bit word is at least round(rate * 65536), so rates have steps of 1/65536; survivors are
-    scaled by `scale`, the inverse of the exact survival probability (0 when nothing survives).
+    A unit survives if its 16-bit word is at least round(rate * 65536), so rates have steps of 1/65536; survivors are scaled by `scale`, the
+    inverse of the exact survival probability (0 if nothing survives).
     """
 
     __slots__ = ("keys", "packing", "scale", "seed", "site", "step", "threshold", "width")
 
     def __init__(self, path: str, rate: float, packing: Packing, width: int, keys: Packing | None = None) -> None:
-        """For `keys` None: units (rows of packing, width). Otherwise attention weights: `width` heads, queries in
-        `packing`, keys in `keys`."""
+        """If `keys` is None: units (rows of packing, width). Else attention weights: `width` heads, queries in `packing`, keys in
+        `keys`."""
         if not 0.0 <= rate <= 1.0:
             raise ArgumentError(f"a dropout rate lies between 0 and 1, got {rate}")
         stream = current()
@@ -172,14 +172,14 @@ class Draw:
         return drawn.reshape(rows, row_blocks * UNITS)
 
     def _mark(self, drawn: np.ndarray[Any, np.dtype[np.uint16]], out: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
-        """Write into `out` which of the words survive."""
+        """Write to `out` which of the words survive."""
         if self.threshold < 65536:
             np.greater_equal(drawn, self.threshold, out=out)
-        else:  # no word can; NumPy below 2.2.2 crashes when it compares a part of an array with a number outside of its dtype
+        else:  # no word survives; NumPy below 2.2.2 crashes when it compares a slice with a number outside its dtype
             out[...] = False
 
     def mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """True where a unit survives. Every row owns whole blocks, so a row's units do not depend on the others.
+        """True where a unit survives. Every row has whole blocks of its own, so its units do not depend on other rows.
 
         Shapes: (rows, width).
         """
@@ -190,7 +190,7 @@ class Draw:
         return out
 
     def pairs(self, i: int, count: int = 1) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """True where an attention weight of sequence i survives, or of `count` sequences from there that have as many queries and keys.
+        """True where an attention weight survives, for `count` sequences from number i on, all with as many queries and keys as i.
 
         Drawn in the order query, head, key. Shapes: (count · heads, queries, keys).
         """

@@ -1,7 +1,7 @@
-"""How many processors this process may use, and how many of them the library behind NumPy's matrix products takes.
+"""How many CPUs this process may use, and how many threads NumPy's BLAS runs.
 
-Several processes that each let BLAS use every core only get into each other's way, and the environment variables that limit it are read
-once, before NumPy is imported. OpenBLAS, which NumPy's wheels bring along, can be told at any time.
+Several processes that each let BLAS use every core slow each other down, and the environment variables that limit it are read once, when
+NumPy is imported. OpenBLAS, which NumPy's wheels include, can be changed at any time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SPELLINGS = [(prefix, suffix) for prefix in ("scipy_", "") for suffix in ("64_", "_64", "")]
-"""What stands before and after OpenBLAS's own name of a function, by the options it was built with; NumPy's wheels have the first."""
+"""Prefixes and suffixes of OpenBLAS's function names, which depend on its build options; NumPy's wheels have the first pair."""
 
 
 class Library(NamedTuple):
@@ -26,7 +26,7 @@ class Library(NamedTuple):
 
 
 def usable_cpus() -> int:
-    """How many processors this process may run on, at least 1."""
+    """How many CPUs this process may run on, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
@@ -36,7 +36,7 @@ def usable_cpus() -> int:
 def blas_threads(count: int) -> Iterator[None]:
     """Inside: every loaded OpenBLAS uses `count` threads; afterwards as many as before.
 
-    Another BLAS is told if `threadpoolctl` is installed, and otherwise keeps its own number.
+    Another BLAS is changed if `threadpoolctl` is installed; otherwise it keeps its own number.
     """
     libraries = openblas_libraries()
     if not libraries:
@@ -55,7 +55,7 @@ def blas_threads(count: int) -> Iterator[None]:
 
 @cache
 def openblas_libraries() -> tuple[Library, ...]:
-    """Every OpenBLAS that was loaded when this was first asked; NumPy's is by then."""
+    """Every OpenBLAS loaded at the first call; NumPy's is by then."""
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:  # a system without /proc
@@ -66,7 +66,7 @@ def openblas_libraries() -> tuple[Library, ...]:
 
 
 def _functions(path: str) -> Library | None:
-    """None for a file that is no OpenBLAS after all. Opening a library that is loaded already only counts one more user."""
+    """The functions of the library, None if it is not OpenBLAS after all. Opening a loaded library only raises its reference count."""
     try:
         library = ctypes.CDLL(path)
     except OSError:

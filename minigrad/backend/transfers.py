@@ -1,9 +1,9 @@
-"""The border between the host and a GPU: every array that crosses it on purpose does so here, and is counted.
+"""The border between host and GPU: every intended copy from one to the other happens here, and is counted.
 
-A GPU works through a queue. A copy to it joins the queue, and the program goes on; a copy back waits until the queue is empty, and the GPU
-then idles until the program has filled it again. So numbers should be fetched seldom and knowingly. CuPy fetches unasked, too: for
-`float(array)`, for the truth of an array in an `if`, for `nonzero` and boolean masks, whose results have as many elements as the numbers
-say. `strict` finds such places.
+A GPU works through a queue. A copy to it joins the queue, and the program continues; a copy back waits until the queue is empty, and then
+the GPU idles until the program has filled it again. So values should be fetched rarely and knowingly. CuPy also fetches implicitly: for
+`float(array)`, for the truth of an array in an `if`, and for `nonzero` and boolean masks, whose results have data-dependent sizes. `strict`
+finds such places.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from minigrad.backend import probe
 from minigrad.errors import DeviceError
 
 _declared: ContextVar[bool] = ContextVar("declared_transfer", default=False)
-"""Whether what is fetched now is fetched knowingly."""
+"""Whether fetches are intended at the moment."""
 
 _recording: ContextVar[bool] = ContextVar("recording_launches", default=False)
-"""Whether launches are being recorded (`graphs`), or run as they will be."""
+"""Whether a capture (`graphs`) is in progress, or one of the trial runs before it."""
 
 
 @dataclass
 class Noted:
-    """Ids on the GPU, by which operations read unchecked. read: with how many rows there are to read. bounds: arrays of which no number is
-    larger than the largest of another array by more than so much, nor any below 0."""
+    """Ids on the GPU by which operations read tables unchecked. read: the ids, each with the number of rows to read from. bounds: (ids, by,
+    above) says that no id is negative or larger than the maximum of `by` plus `above`."""
 
     read: list[tuple[Any, int]] = field(default_factory=list)
     bounds: list[tuple[Any, Any, int]] = field(default_factory=list)
 
 
 _noting: ContextVar[Noted | None] = ContextVar("noting_ids", default=None)
-"""Where ids that nobody has checked are noted."""
+"""Where unchecked ids are noted, if anywhere."""
 
 
 @dataclass
 class Counts:
-    """How many arrays and bytes went to the GPU and came back."""
+    """How many arrays and bytes were copied to the GPU and back."""
 
     to_gpu: int = 0
     to_host: int = 0
@@ -56,8 +56,8 @@ _counting: list[Counts] = []
 def to_gpu(host: np.ndarray[Any, Any]) -> Any:
     """A copy of a host array on the GPU.
 
-    CuPy copies the numbers to pinned memory, from which the GPU takes them when its queue is there, and reuses that memory afterwards. So
-    the program goes on at once, and may change `host` (unless `host` is pinned itself).
+    CuPy copies the values to pinned memory, from which the GPU takes them when its queue gets there, and reuses that memory afterwards. So
+    the program continues at once, and may change `host` (unless `host` is pinned itself).
     """
     import cupy
 
@@ -67,7 +67,7 @@ def to_gpu(host: np.ndarray[Any, Any]) -> Any:
 
 
 def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-    """Host memory that `refill` and `fetch` copy from and to while the program goes on. What is in it at first is anything."""
+    """Pinned host memory, from and to which `refill` and `fetch` copy while the program continues. Its initial contents are arbitrary."""
     import cupyx
 
     found: np.ndarray[Any, Any] = cupyx.empty_pinned(shape, dtype)
@@ -75,10 +75,10 @@ def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
 
 
 def refill(array: Any, host: np.ndarray[Any, Any], event: Any = None) -> Any:
-    """Have the numbers of a pinned array copied into one of the GPU, once what was launched on this stream before is over.
+    """Queue a copy from a pinned array to an array on the GPU, behind everything launched on this stream so far.
 
-    Returns the copy's event: `host` must stay as it is until its `synchronize()` has returned. event: one that was returned before and that
-    nobody waits for any more, to be used again.
+    Returns the copy's event: `host` must not change until its `synchronize()` has returned. event: one returned before that nobody waits
+    for any more, to be reused.
     """
     import cupy
 
@@ -90,16 +90,16 @@ def refill(array: Any, host: np.ndarray[Any, Any], event: Any = None) -> Any:
 
 
 def fetch(array: Any, host: np.ndarray[Any, Any], event: Any = None) -> Any:
-    """Have the numbers of an array of the GPU copied into a pinned one, once what was launched on this stream before is over.
+    """Queue a copy from an array on the GPU to a pinned one, behind everything launched on this stream so far.
 
-    Returns the copy's event: `host` holds the numbers when its `synchronize()` has returned. event: as in `refill`.
+    Returns the copy's event: `host` holds the values once its `synchronize()` has returned. event: as in `refill`.
     """
     import cupy
 
     _refuse_in_recording("fetches numbers from the GPU")
     _count_to_host(array)
     stream = cupy.cuda.get_current_stream()
-    token = _declared.set(True)  # as in `declared`, which is slower, and this is done in every step
+    token = _declared.set(True)  # `declared` does the same but is slower, and this runs in every step
     try:
         array.get(stream=stream, out=host, blocking=False)
     finally:
@@ -114,7 +114,7 @@ def _count_to_gpu(host: np.ndarray[Any, Any]) -> None:
 
 
 def to_host(array: Any) -> np.ndarray[Any, Any]:
-    """A copy of a GPU's array in host memory, once the GPU has computed it."""
+    """A copy of a GPU array in host memory. Waits until the GPU has computed it."""
     _refuse_in_recording("fetches numbers from the GPU")
     _count_to_host(array)
     with declared():
@@ -129,7 +129,7 @@ def _count_to_host(array: Any) -> None:
 
 @contextmanager
 def counting() -> Iterator[Counts]:
-    """Inside: the copies of this process are counted in what it yields. Fetches that CuPy makes unasked are not among them."""
+    """Inside: copies made by this process are counted in the object it yields. CuPy's implicit fetches are not included."""
     counts = Counts()
     _counting.append(counts)
     try:
@@ -140,7 +140,7 @@ def counting() -> Iterator[Counts]:
 
 @contextmanager
 def declared() -> Iterator[None]:
-    """Inside: whatever CuPy fetches is meant to be; `strict` lets it pass."""
+    """Inside: everything CuPy fetches is intended; `strict` lets it pass."""
     token = _declared.set(True)
     try:
         yield
@@ -150,9 +150,9 @@ def declared() -> Iterator[None]:
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Inside: copies between host and GPU raise, because a replay would not make them again with new numbers.
+    """Inside: copies between host and GPU raise, because a replay would not repeat them with new values.
 
-    Ids that lie on the GPU are then taken as checked: whoever fills their arrays has seen to it.
+    Ids on the GPU then count as checked: whoever fills their arrays is responsible.
     Raises (inside): DeviceError (captured-copy) naming file and line.
     """
     token = _recording.set(True)
@@ -164,7 +164,7 @@ def recording() -> Iterator[None]:
 
 @contextmanager
 def noting_ids() -> Iterator[Noted]:
-    """Inside: ids on the GPU, by which operations read unchecked, are noted in what it yields."""
+    """Inside: ids on the GPU by which operations read unchecked are noted in the object it yields."""
     found = Noted()
     token = _noting.set(found)
     try:
@@ -180,7 +180,7 @@ def note_ids(ids: Any, rows: int) -> None:
 
 
 def note_bound(ids: Any, by: Any, above: int) -> None:
-    """Say of ids that are computed on the GPU that none is negative, nor larger than the largest of `by` plus `above`."""
+    """Note about ids computed on the GPU that none is negative or larger than the maximum of `by` plus `above`."""
     found = _noting.get()
     if found is not None:
         found.bounds.append((ids, by, above))
@@ -193,16 +193,16 @@ def is_recording() -> bool:
 def _refuse_in_recording(what: str) -> None:
     if is_recording():
         raise DeviceError(
-            f"{_place()} {what} while launches are recorded for a CUDA graph: a replay would not do it again. Pass arrays that are there",
+            f"{_caller()} {what} while launches are recorded for a CUDA graph: a replay would not repeat it. Keep the data on the GPU",
             code="captured-copy",
         )
 
 
 @contextmanager
 def strict() -> Iterator[None]:
-    """Inside: fetching numbers from the GPU raises, unless it is done by `numpy()`, `item()` and the like, or in a place that declares it.
+    """Inside: fetching values from the GPU raises, unless it is done by `numpy()`, `item()` and the like, or inside `declared`.
 
-    For finding out where a program waits for the GPU. It counts for the whole process, and does nothing where CuPy is not installed.
+    For finding where a program waits for the GPU. It applies to the whole process, and does nothing if CuPy is not installed.
     Raises (inside): DeviceError (hidden-transfer) naming file and line.
     """
     if probe.probe().cupy is None:
@@ -210,7 +210,7 @@ def strict() -> Iterator[None]:
         return
     import cupy
 
-    if "get" in vars(cupy.ndarray):  # an outer `strict` watches already
+    if "get" in vars(cupy.ndarray):  # an outer `strict` is watching already
         yield
         return
     fetch = cupy.ndarray.get
@@ -218,21 +218,21 @@ def strict() -> Iterator[None]:
     def watched(self: Any, *args: Any, **options: Any) -> Any:
         if not _declared.get():
             raise DeviceError(
-                f"{_place()} fetches numbers from the GPU, and waits for everything before: keep them there, "
-                "or say that it is meant by .item(), .numpy() or `with mg.backend.transfers.declared()`",
+                f"{_caller()} fetches numbers from the GPU, and waits for all earlier work: keep them there, "
+                "or mark the fetch as intended by .item(), .numpy() or `with mg.backend.transfers.declared()`",
                 code="hidden-transfer",
             )
         return fetch(self, *args, **options)
 
-    cupy.ndarray.get = watched  # CuPy's own conversions call it, too; the method is its base class's
+    cupy.ndarray.get = watched  # CuPy's own conversions call it, too; the original is inherited, so deleting this restores it
     try:
         yield
     finally:
         del cupy.ndarray.get
 
 
-def _place() -> str:
-    """File and line of what runs, without CuPy's own and the backend's."""
+def _caller() -> str:
+    """File and line of the innermost frame that belongs neither to CuPy nor to the backend."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals["__name__"].startswith(("cupy", __package__)):
         frame = frame.f_back

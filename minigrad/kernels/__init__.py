@@ -1,8 +1,8 @@
-"""HOW the hot operations run fast, backend by backend. Everything here is optional: without this folder each result is the same, later.
+"""How the hot operations run fast, backend by backend. All of this is optional: without this folder every result is the same, only later.
 
-The environment variable MINIGRAD_KERNELS, read when minigrad is imported, says what runs: nothing but the readable bodies ("off"), NumPy's
-passes ("numpy"), or by default the fastest that is installed: the passes that Numba compiles (the `fast` extra), else NumPy's. On a GPU the
-kernels of `cuda/` run unless the word is "off".
+The environment variable MINIGRAD_KERNELS, read when minigrad is imported, selects what runs: only the readable operation bodies ("off"),
+NumPy's passes ("numpy"), or by default the fastest available: passes compiled by Numba (the `fast` extra) if it is installed, else NumPy's.
+On a GPU the kernels of `cuda/` run unless it is "off".
 """
 
 import logging
@@ -23,16 +23,16 @@ chosen = os.environ.get("MINIGRAD_KERNELS", "")
 
 
 def check_choice() -> None:
-    """Raises: ArgumentError for an unknown word. Asked when kernels are first wanted: an import could not say it in one line."""
+    """Raises: ArgumentError for an unknown word. Called when kernels are first needed: an import cannot report it in one line."""
     if chosen not in CHOICES:
         raise ArgumentError(f'the environment variable MINIGRAD_KERNELS must be "off", "numpy" or empty, got {chosen!r}')
 
 
 @cache
 def compiled_passes() -> ModuleType | None:
-    """The module of compiled functions, or None where Numba is not wanted, not installed or broken.
+    """The module of compiled functions, or None if Numba is not wanted, not installed or broken.
 
-    Decided once, when a function is first wanted: Numba takes half a second to import, and each function some tenths to compile.
+    Decided once, when a function is first needed: Numba takes half a second to import, and each function a few tenths to compile.
     Raises: as `check_choice`.
     """
     check_choice()
@@ -40,8 +40,8 @@ def compiled_passes() -> ModuleType | None:
         return None
     try:
         os.getcwd()  # Numba asks for it whenever it compiles, and the current folder may have been deleted
-        import numba  # noqa: F401 - its own failures are told apart from ours
-    except Exception as error:  # whatever is wrong with it, for instance a NumPy that it does not know: everything works without
+        import numba  # noqa: F401 - imported here to tell its own failures from ours
+    except Exception as error:  # whatever is wrong, an incompatible NumPy for instance: everything works without it
         logger.warning("Numba is installed but cannot be used, so NumPy's passes run: %s", error)
         return None
     logger.info("Numba compiles the kernels, each when it is first used: some seconds in all")
@@ -51,20 +51,20 @@ def compiled_passes() -> ModuleType | None:
 
 
 def passes_in_use() -> ModuleType:
-    """The module whose passes over memory run: `compiled` or `passes`, which have the same functions."""
+    """The module whose passes over memory run, `compiled` or `passes`; both have the same functions."""
     return compiled_passes() or passes
 
 
 def prepare(training: bool) -> None:
-    """Compile now what would be compiled when it is first used: before a fork, whose processes then share the work and its memory."""
+    """Compile now what would be compiled at first use: before a fork, so that the processes share the work and its memory."""
     if (compiled := compiled_passes()) is not None:
         compiled.prepare(training)
 
 
 def in_use(device: str = "cpu") -> str:
-    """What runs there, for the records of a run: "off", or "numpy" or "compiled" on a CPU, "cuda" on a GPU.
+    """What runs on a device, for the records of a run: "off"; on a CPU "numpy" or "compiled"; on a GPU "cuda".
 
-    Raises: as `check_choice`; ArgumentError for a device that is neither "cpu" nor "cuda".
+    Raises: as `check_choice`; ArgumentError for a device other than "cpu" and "cuda".
     """
     check_choice()
     if device not in ("cpu", "cuda"):

@@ -1,18 +1,18 @@
 """The passes of `passes.py` compiled by Numba (the `fast` extra), so that every array is read once and written once; and Adam's step.
 
-Names, parameters and what is written to are those of `passes.py`; a test compares the two. What is None for the caller has size 0 in
+Names, parameters and outputs are those of `passes.py`; a test compares the two. An argument that the caller gives as None has size 0 in
 compiled code.
 
-How the loops become vector instructions and the numbers stay exact:
+How the loops are vectorised and the results stay exact:
 
-- The innermost loop runs along one row, which stays in the first-level cache, and names few arrays: the compiler must find at run time that
-  they do not overlap, else it goes number by number. It takes small arrays that lie close together for overlapping; so a loop that sums
-  names no second array that something is written to: its order of additions would depend on where in memory the arrays happen to lie.
-- "contract" (a·b + c with one rounding) is the one freedom given everywhere. NaN and infinities go through as in NumPy, and what is
-  subtracted in two steps, as a mean is, stays in two steps. Sums along a row may be made in any order, as vectors of partial sums
-  need; that freedom ("reassoc") is tied to the one addition in `plus`.
-- Sums over rows are float64: the conversion is hidden behind the reading of memory.
-- Constants are float32: a Python float would turn everything it meets into float64.
+- The innermost loop runs along one row, which stays in the first-level cache, and uses few arrays: the compiler must check at run time that
+  they do not overlap, else it runs the scalar loop. It takes small arrays that lie close together for overlapping; so a loop that sums
+  writes to no second array: otherwise its order of additions would depend on the arrays' addresses.
+- "contract" (a·b + c with one rounding) is the one freedom granted everywhere. NaN and infinities propagate as in NumPy, and a value
+  subtracted in two steps, as a mean is, stays in two steps. Sums along a row may be reordered, as vectors of partial sums need; that
+  freedom ("reassoc") is limited to the one addition in `plus`.
+- Sums over rows are float64: the conversion is hidden behind the memory traffic.
+- Constants are float32: a Python float would promote everything it meets to float64.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _norm(
         for j in range(width):
             v[j] -= mean
             rest = plus(rest, v[j])
-        mean, squares = rest * inverse, _ZERO  # the mean of the remainder: rows with a large mean keep their digits
+        mean, squares = rest * inverse, _ZERO  # subtract the mean of the remainder, too: rows with a large mean keep their digits
         for j in range(width):
             v[j] -= mean
             squares = plus(squares, v[j] * v[j])
@@ -172,7 +172,7 @@ def _norm(
 
 
 def norm_pullback(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, dgamma: F32, dbeta: F32) -> None:
-    """gx ← the gradient of the rows before normalisation; dgamma and dbeta are added to."""
+    """gx ← the gradient of the rows before normalisation; dgamma and dbeta are accumulated."""
     add_norm_pullback(g, gamma, xhat, rstd, None, _ONE, gx, gx, dgamma, dbeta, np.empty_like(dbeta))
 
 
@@ -180,7 +180,7 @@ def norm_pullback(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, dgamma: F32
 def add_norm_pullback(
     g: F32, gamma: F32, xhat: F32, rstd: F32, survives: Any, scale: np.float32, gx: F32, dy: F32, dgamma: F32, dbeta: F32, dbias: F32
 ) -> None:
-    """gx ← the gradient of the residual; dy ← that of y, which is gx itself without dropout; dgamma, dbeta and dbias are added to."""
+    """gx ← the gradient of the residual; dy ← that of y (gx itself without dropout); dgamma, dbeta and dbias are accumulated."""
     rows, width = g.shape
     inverse = _ONE / _float(width)
     sums = np.zeros((3, width), np.float64)
@@ -208,13 +208,13 @@ def add_norm_pullback(
 
 # ---------------------------------------------------------------- softmax, inside attention
 def softmax_drop(p: F32, survives: Survives, scale: np.float32, dropped: F32) -> None:
-    """p ← softmax of its last axis, which has at least one finite entry in each row; dropped ← dropout(p), p itself without dropout.
+    """p ← softmax along its last axis, which has a finite entry in each row; dropped ← dropout(p), which is p itself without dropout.
 
     Shapes: p, dropped (n, queries, keys); survives likewise, of any strides.
     """
     if p.flags.c_contiguous:
         _softmax_drop(p, survives, scale, dropped)
-    else:  # the later queries of causal attention: the weights of one head are
+    else:  # the later queries of causal attention, contiguous within one head only
         for a in range(len(p)):
             _softmax_drop(p[a : a + 1], None if survives is None else survives[a : a + 1], scale, dropped[a : a + 1])
 
@@ -242,9 +242,9 @@ def _softmax_drop(p: F32, survives: Any, scale: np.float32, dropped: F32) -> Non
 
 @at_first_call(HQK_OUT, HQK, HQK, DELTA, NUMBER)
 def softmax_drop_pullback(ds: F32, p: F32, dropped: F32, delta: F32, scale: np.float32) -> None:
-    """ds ← scale · (ds · dropped - delta · p): from the gradient of dropped weights to that of the products of queries and keys.
+    """ds ← scale · (ds · dropped - delta · p): from the gradient of the dropped weights to that of the query-key products.
 
-    Shapes: ds, p, dropped (n, queries, keys); delta (n, queries), of any strides: Σ over keys of the gradient times the weights.
+    Shapes: ds, p, dropped (n, queries, keys); delta (n, queries), of any strides: Σ over keys of gradient times weight.
     """
     n, queries, keys = ds.shape
     for a in range(n):
@@ -257,7 +257,7 @@ def softmax_drop_pullback(ds: F32, p: F32, dropped: F32, delta: F32, scale: np.f
 # ---------------------------------------------------------------- Adam
 @at_first_call(N_OUT, N, N_OUT, N_OUT, *[DOUBLE] * 6, exact=True)
 def adam(p: F32, g: F32, m: F32, v: F32, beta1: float, beta2: float, size: float, eps: float, l2: float, decay: float) -> None:
-    """One step of `optim.adam.adam` without AMSGrad, which says what is computed: rounding by rounding the same, so the same numbers."""
+    """One step of `optim.adam.adam` without AMSGrad, with the same roundings in the same order, so the results are identical."""
     keep1, keep2, new1, new2 = _float(beta1), _float(beta2), _float(1 - beta1), _float(1 - beta2)
     step, least, pull, shrink = _float(size), _float(eps), _float(l2), _float(decay)
     for i in range(len(p)):
@@ -267,7 +267,7 @@ def adam(p: F32, g: F32, m: F32, v: F32, beta1: float, beta2: float, size: float
         p[i] = p[i] * shrink - m[i] / (math.sqrt(v[i]) + least) * step
 
 
-# ---------------------------------------------------------------- all at once
+# ---------------------------------------------------------------- compiling ahead
 _FORWARD: tuple[Any, ...] = (add_bias, _bias_gelu, _norm, _softmax_drop)
 _TRAINING: tuple[Any, ...] = (
     add_column_sums,
@@ -281,6 +281,6 @@ _TRAINING: tuple[Any, ...] = (
 
 
 def prepare(training: bool) -> None:
-    """Compile what inference uses, and with `training` the rest too."""
+    """Compile the functions for inference, and with `training` the rest too."""
     for function in _FORWARD + (_TRAINING if training else ()):
         function.compile_now()

@@ -1,4 +1,4 @@
-"""What fast versions of operations ask of their arguments, on every device. What one of them does not cover is left to the body."""
+"""Conditions that fast versions of operations share on every device. Arguments that one does not cover are left to the operation's body."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def all_float32(*arrays: Any) -> bool:
 
 
 def covers_rows(draw: Draw | None, shape: tuple[int, ...]) -> bool:
-    """Whether a draw, if there is one, is for units of rows of this shape."""
+    """Whether a draw, if any, is for units of rows of this shape."""
     return draw is None or shape == (draw.packing.rows, draw.width)
 
 
 def covers_weights(draw: Draw | None, queries: Packing, keys: Packing, heads: int) -> bool:
-    """Whether a draw, if there is one, is for the attention weights of these packings."""
+    """Whether a draw, if any, is for the attention weights of these packings."""
     return draw is None or (draw.packing is queries and draw.keys is keys and draw.width == heads)

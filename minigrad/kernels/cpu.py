@@ -1,8 +1,8 @@
-"""BERT's blocks on NumPy in float32: what is multiplied, what is kept for the way back, and which arrays are made.
+"""BERT's operations on NumPy in float32: which products are computed, what is saved for the backward pass, and which arrays are allocated.
 
-Each function replaces the whole (output, pullback) pair of an operation and declines what it does not cover, shapes that do not fit
-among them: the bodies in `ops/` say what is computed and what is wrong, and a generated test compares both. What lies between the matrix
-products are passes over memory: `passes` or `compiled`, see `passes_in_use`.
+Each function replaces the whole (output, pullback) pair of an operation and declines whatever it does not cover, mismatched shapes
+included: the bodies in `ops/` define what is computed and which errors are raised, and a generated test compares the two. Between the
+matrix products run passes over memory, from `passes` or `compiled`: see `passes_in_use`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import ops
-from minigrad.backend.layout import beside
+from minigrad.backend.layout import stacked
 from minigrad.backend.random import Draw
 from minigrad.kernels import passes_in_use
 from minigrad.kernels.coverage import all_float32, covers_rows
@@ -25,7 +25,7 @@ _float = np.float32
 
 
 def _dropping(draw: Draw | None) -> tuple[Survives, np.float32]:
-    """Which units survive and what they are multiplied by."""
+    """Which units survive, and the factor for them."""
     return (None, _float(1)) if draw is None else (draw.mask(), _float(draw.scale))
 
 
@@ -93,7 +93,7 @@ def _linears(xp: Any, x: F32, *parameters: F32) -> Any:
     if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         return NotImplemented
     passes = passes_in_use()
-    weight, bias = beside(xp, weights), beside(xp, biases)
+    weight, bias = stacked(xp, weights), stacked(xp, biases)
     y = xp.matmul(x, weight.T)
     passes.add_bias(y, bias)
     cuts = [slice(stop - len(w), stop) for w, stop in zip(weights, accumulate(map(len, weights)), strict=True)]
@@ -150,16 +150,16 @@ def _attention(
     out = np.empty((len(q4), heads * d), _float)
     o4 = out.reshape(-1, heads, d)
     saved = []
-    for i, count, (a, b), (first, last) in _runs(packing, queries, heads):
+    for i, count, (a, b), (first, last) in _equal_length_runs(packing, queries, heads):
         p = xp.matmul(by_head(q4[first:last], count), by_head(k4[a:b], count).swapaxes(2, 3))
         weights = p.reshape(count * heads, *p.shape[2:])
         weights *= scale
         dropped = weights if draw is None else np.empty_like(weights)
-        sighted = _blind(weights) if causal else 0
+        first_seeing = _mask_future(weights) if causal else 0
         if a < b:
-            survives = None if draw is None else draw.pairs(i, count)[:, sighted:]
-            passes.softmax_drop(weights[:, sighted:], survives, keep_scale, dropped[:, sighted:])
-        dropped[:, :sighted] = 0
+            survives = None if draw is None else draw.pairs(i, count)[:, first_seeing:]
+            passes.softmax_drop(weights[:, first_seeing:], survives, keep_scale, dropped[:, first_seeing:])
+        dropped[:, :first_seeing] = 0
         xp.matmul(dropped.reshape(p.shape), by_head(v4[a:b], count), out=by_head(o4[first:last], count))
         if keep:
             saved.append((weights, dropped))
@@ -170,46 +170,46 @@ def _attention(
         dq = None if q is None else np.empty(q.shape, _float)
         dq4 = dsplit[:, 0] if dq is None else dq.reshape(-1, heads, d)
         g4 = g.reshape(-1, heads, d)
-        delta = np.vecdot(g4, o4)  # Σ dP·P by row, read off the output (Dao et al., arXiv 2205.14135)
-        for (weights, dropped), (_, count, (a, b), (first, last)) in zip(saved, _runs(packing, queries, heads), strict=True):
-            asking, keys, values, go = (by_head(x, count) for x in (q4[first:last], k4[a:b], v4[a:b], g4[first:last]))
+        delta = np.vecdot(g4, o4)  # Σ dP·P for each row, computed from the output (Dao et al., arXiv 2205.14135)
+        for (weights, dropped), (_, count, (a, b), (first, last)) in zip(saved, _equal_length_runs(packing, queries, heads), strict=True):
+            query, keys, values, go = (by_head(x, count) for x in (q4[first:last], k4[a:b], v4[a:b], g4[first:last]))
             p = dropped.reshape(count, heads, *dropped.shape[1:])
             xp.matmul(p.swapaxes(2, 3), go, out=by_head(dsplit[a:b, -1], count))
             dp = xp.matmul(go, values.swapaxes(2, 3))
             sums = delta[first:last].reshape(count, -1, heads).swapaxes(1, 2).reshape(count * heads, -1)
             passes.softmax_drop_pullback(dp.reshape(weights.shape), weights, dropped, sums, scale)
             xp.matmul(dp, keys, out=by_head(dq4[first:last], count))
-            xp.matmul(dp.swapaxes(2, 3), asking, out=by_head(dsplit[a:b, -2], count))
+            xp.matmul(dp.swapaxes(2, 3), query, out=by_head(dsplit[a:b, -2], count))
         return dq, dkv
 
     return out, pullback
 
 
 def by_head(rows: F32, count: int) -> F32:
-    """A view of the rows of `count` sequences of one length. Shapes: (count · n, heads, d) → (count, heads, n, d)."""
+    """The rows of `count` sequences of equal length, as a view by head. Shapes: (count · n, heads, d) → (count, heads, n, d)."""
     return rows.reshape(count, len(rows) // count, *rows.shape[1:]).swapaxes(1, 2)
 
 
-RUN = 1 << 16
-"""Scores that are computed at a time: they should stay in the second-level cache on their way from one product to the next."""
+SCORES_AT_ONCE = 1 << 16
+"""Scores computed at a time: few enough to stay in the second-level cache from one product to the next."""
 
 
-def _runs(packing: Packing, queries: Packing, heads: int) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, int]]]:
-    """(first sequence, how many, their key rows, their query rows): neighbours of one length, whose products are computed together."""
+def _equal_length_runs(packing: Packing, queries: Packing, heads: int) -> Iterator[tuple[int, int, tuple[int, int], tuple[int, int]]]:
+    """(first sequence, how many, their key rows, their query rows) for runs of sequences of equal length, which are computed together."""
     sizes = list(zip(queries.lengths.tolist(), packing.lengths.tolist(), strict=True))
     i = 0
     while i < len(sizes):
-        most = 1 if packing.masked_first is not None else max(1, RUN // (heads * sizes[i][0] * sizes[i][1]))
+        most = 1 if packing.masked_first is not None else max(1, SCORES_AT_ONCE // (heads * sizes[i][0] * sizes[i][1]))
         past = i + 1
         while past < min(len(sizes), i + most) and sizes[past] == sizes[i]:
             past += 1
-        keys, asked = packing.key_spans, queries.spans
-        yield i, past - i, (keys[i][0], keys[past - 1][1]), (asked[i][0], asked[past - 1][1])
+        key_spans, query_spans = packing.key_spans, queries.spans
+        yield i, past - i, (key_spans[i][0], key_spans[past - 1][1]), (query_spans[i][0], query_spans[past - 1][1])
         i = past
 
 
-def _blind(p: F32) -> int:
-    """Hide from each causal query the keys after its own place; returns how many of the first queries see nothing: their weights are 0."""
+def _mask_future(p: F32) -> int:
+    """Mask the keys after each causal query's own position. Returns how many leading queries see no key at all: their weights are 0."""
     queries, keys = p.shape[1:]
     blind = int(max(queries - keys, 0))
     p[:, :blind] = 0

@@ -1,7 +1,7 @@
-"""How functions on float32 arrays are compiled by Numba (the `fast` extra) when they are first called, for one set of types each.
+"""Compiles functions on float32 arrays by Numba (the `fast` extra), each at its first call and for one set of types.
 
-Importing this module imports Numba. Nothing is kept on disk: Numba's cache would be a pickle. Freedom in rounding is given function by
-function and stays with the instructions of that function, wherever they are inlined.
+Importing this module imports Numba. Nothing is cached on disk: Numba's cache would be a pickle. Floating-point freedom (fastmath) is
+granted function by function, and stays with a function's instructions wherever they are inlined.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Array(NamedTuple):
-    """The type of an argument, which axes of the first argument it shares, and what stands for None if that is allowed."""
+    """The type of an argument, the axes of the first argument that it shares, and the stand-in for None if that is allowed."""
 
     type: Any
     axes: slice
@@ -25,13 +25,13 @@ class _Array(NamedTuple):
 
 
 def _array(axes: str, dtype: Any = types.float32, *, layout: str = "C", written: bool = False) -> _Array:
-    """axes: of (n rows, d wide) or (h heads, q queries, k keys). Aligned or not; what is not written to may be read-only."""
+    """axes: of (n rows, d wide) or (h heads, q queries, k keys). May be unaligned; an argument that is not written to may be read-only."""
     start = max("nd".find(axes), "hqk".find(axes))
     return _Array(types.Array(dtype, len(axes), layout, readonly=not written, aligned=False), slice(start, start + len(axes)))
 
 
 def optional(array: _Array) -> _Array:
-    """None may be given for it: compiled code gets an empty array instead, so that one set of types serves both."""
+    """An argument that may be None: compiled code gets an empty array instead, so that one set of types serves both."""
     return array._replace(nothing=np.empty((0,) * array.type.ndim, array.type.dtype.name))
 
 
@@ -44,20 +44,21 @@ NUMBER, DOUBLE = types.float32, types.float64
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 inner: Callable[[Function], Function] = njit(fastmath={"contract"}, no_cpython_wrapper=True, **_OPTIONS)
-"""Decorator of what the passes are made of: the compiler puts it where it is called."""
+"""Decorator for the building blocks of passes, which the compiler inlines."""
 
 
 @njit(fastmath={"contract", "reassoc"}, no_cpython_wrapper=True, **_OPTIONS)  # type: ignore[untyped-decorator]
 def plus(total: Any, x: Any) -> Any:
-    """total + x, one of many additions that may be made in any order."""
+    """total + x, as one of many additions that may be reordered."""
     return total + x
 
 
 def at_first_call(*signature: Any, exact: bool = False) -> Callable[[Function], Function]:
-    """Decorator: compile for these types at the first call, or by its `compile_now`. exact: every operation is rounded by itself.
+    """Decorator: compile for these types at the first call, or by calling its `compile_now`. exact: every operation is rounded separately.
 
-    Compiled code checks no bounds, so shapes are checked here. What is only read may have any strides: it is copied, since a strided loop
-    over float32 does not become vector instructions. Raises: ValueError for arrays that do not fit together, as NumPy does.
+    Compiled code checks no bounds, so shapes are checked here. Inputs may have any strides: they are made contiguous, since loops over
+    strided float32 are not vectorised.
+    Raises: ValueError for arrays that do not fit together, as NumPy does.
     """
     arrays = [(i, *argument) for i, argument in enumerate(signature) if isinstance(argument, _Array)]
     kinds = [argument.type if isinstance(argument, _Array) else argument for argument in signature]

@@ -1,8 +1,8 @@
-"""The passes over memory that are not matrix products, in NumPy: blocked so that temporaries stay in cache, in place, as few as possible.
+"""The passes over memory between matrix products, in NumPy: blocked so that temporaries stay in cache, in place, and as few as possible.
 
-`cpu.py` makes operations of them. Arrays are float32 and C-contiguous, (rows, width) unless a function says otherwise; what is written to
-is said in the first line of each function. Sums over rows are made block by block (about 40 to 500 rows), which keeps float32 sums
-accurate as well as fast.
+`cpu.py` builds operations from them. Arrays are float32 and C-contiguous, (rows, width) unless a function says otherwise; the first line of
+each docstring says what is written. Sums over rows are computed block by block (about 40 to 500 rows), which keeps float32 sums accurate as
+well as fast.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import numpy as np
 
 F32: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 Survives: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]] | None
-"""Which units a dropout leaves, or None where there is no dropout."""
+"""Which units survive a dropout, or None without dropout."""
 
 BLOCK = 16384
-"""Elements per block: a block and its temporaries fit into the second-level cache of every current processor."""
+"""Elements per block: a block and its temporaries fit into the second-level cache of every current CPU."""
 
 LONGEST = 512
-"""Rows per block at most, however narrow: NumPy adds rows one after another, and sums of more rows lose float32 digits."""
+"""At most this many rows per block, however narrow: NumPy adds rows one after another, and longer sums lose float32 digits."""
 
 _float = np.float32
 _workspace = threading.local()
 
 
 def scratch(number: int, shape: tuple[int, ...]) -> F32:
-    """A reused buffer of this thread; its contents last until the next call with the same number."""
+    """A reused buffer of this thread, valid until the next call with the same number."""
     buffers: dict[int, F32] = _workspace.__dict__.setdefault("buffers", {})
     size = prod(shape)
     buffer = buffers.get(number)
@@ -41,7 +41,7 @@ def scratch(number: int, shape: tuple[int, ...]) -> F32:
 
 @lru_cache(maxsize=256)
 def repeated(value: float, count: int) -> F32:
-    """A read-only vector: products with it sum rows or columns several times as fast as `sum`, and are as accurate over a block."""
+    """A read-only vector: products with it sum rows or columns several times as fast as `sum`, and as accurately within a block."""
     vector = np.full(count, value, _float)
     vector.flags.writeable = False
     return vector
@@ -80,8 +80,8 @@ def drop(x: F32, survives: np.ndarray[Any, np.dtype[np.bool_]], scale: np.float3
 # ---------------------------------------------------------------- gelu
 NUMERATOR = [_float(c / 0.0427369478) for c in (0.0170475795, 0.119530847, 0.361969498, 0.499999809)]
 DENOMINATOR = [_float(c / 0.0427369478) for c in (0.299416723, 0.95343545, 1.5218047, 1.0)]
-"""Φ(-a) · e^(a²/2) for a >= 0 is a cubic over a quartic of a, highest powers first (the quartic's own highest coefficient is 1): a rational
-fit in the least largest relative error, 3.8e-7, so that the left tail of gelu keeps its digits. All are positive: nothing cancels."""
+"""Φ(-a) · e^(a²/2) for a >= 0 as a cubic over a quartic in a, highest powers first (the quartic's leading coefficient is 1): a rational fit
+that minimises the largest relative error, 3.8e-7, so that gelu's left tail keeps its digits. All are positive: nothing cancels."""
 FAR = _float(100)
 """Φ(-100) is 0 in float32, and powers of larger numbers might overflow."""
 GAUSS = _float(1.0 / np.sqrt(2.0 * np.pi))
@@ -99,7 +99,7 @@ def _gelu(x: F32, out: F32, slope: bool) -> None:
     """One block: out ← x · Φ(x); with `slope`, x ← Φ(x) + x · φ(x)."""
     a, cdf, quartic, density = (scratch(i, x.shape) for i in range(4))
     np.abs(x, out=a)
-    if not a.max(initial=0) < FAR:  # also for NaN, which stays
+    if not a.max(initial=0) < FAR:  # also true for NaN, which propagates
         np.minimum(a, FAR, out=a)
     np.multiply(a, _float(-0.5), out=density)
     density *= a
@@ -157,7 +157,7 @@ def add_norm(
 def _norm(v: F32, gamma: F32, beta: F32, eps: float, out: F32, xhat: F32, rstd: F32) -> None:
     """One block of `norm`; v is overwritten."""
     averaging = repeated(1.0 / v.shape[1], v.shape[1])
-    for _ in range(2):  # the mean of the remainder: rows with a large mean keep their digits
+    for _ in range(2):  # subtract the mean of the remainder, too: rows with a large mean keep their digits
         v -= (v @ averaging)[:, None]
     variance = np.vecdot(v, v)
     variance *= averaging[0]
@@ -170,7 +170,7 @@ def _norm(v: F32, gamma: F32, beta: F32, eps: float, out: F32, xhat: F32, rstd: 
 
 
 def norm_pullback(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, dgamma: F32, dbeta: F32) -> None:
-    """gx ← the gradient of the rows before normalisation; dgamma and dbeta are added to."""
+    """gx ← the gradient of the rows before normalisation; dgamma and dbeta are accumulated."""
     for block in blocks(*g.shape):
         _norm_pullback(g[block], gamma, xhat[block], rstd[block], gx[block], dgamma, dbeta)
 
@@ -178,7 +178,7 @@ def norm_pullback(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, dgamma: F32
 def add_norm_pullback(
     g: F32, gamma: F32, xhat: F32, rstd: F32, survives: Survives, scale: np.float32, gx: F32, dy: F32, dgamma: F32, dbeta: F32, dbias: F32
 ) -> None:
-    """gx ← the gradient of the residual; dy ← that of y, which is gx itself without dropout; dgamma, dbeta and dbias are added to."""
+    """gx ← the gradient of the residual; dy ← that of y (gx itself without dropout); dgamma, dbeta and dbias are accumulated."""
     for block in blocks(*g.shape):
         part = gx[block]
         _norm_pullback(g[block], gamma, xhat[block], rstd[block], part, dgamma, dbeta)
@@ -204,15 +204,15 @@ def _norm_pullback(g: F32, gamma: F32, xhat: F32, rstd: F32, gx: F32, dgamma: F3
 
 # ---------------------------------------------------------------- softmax, inside attention
 _SAFE = 80.0
-"""e^±80 and sums of many of them are ordinary float32 numbers; the largest score of a row need not be sought and taken off."""
+"""e^±80 and sums of many such values are normal float32 numbers, so up to here the row maximum need not be found and subtracted."""
 
 
 def softmax_drop(p: F32, survives: Survives, scale: np.float32, dropped: F32) -> None:
-    """p ← softmax of its last axis, which has at least one finite entry in each row; dropped ← dropout(p), p itself without dropout.
+    """p ← softmax along its last axis, which has a finite entry in each row; dropped ← dropout(p), which is p itself without dropout.
 
     Shapes: p, dropped (n, queries, keys); survives likewise, of any strides.
     """
-    if not (p.max(initial=0) < _SAFE and p.min(initial=0) > -_SAFE):  # also for NaN
+    if not (p.max(initial=0) < _SAFE and p.min(initial=0) > -_SAFE):  # also true for NaN
         p -= p.max(axis=2, keepdims=True)
     np.exp(p, out=p)
     p /= (p @ repeated(1.0, p.shape[2]))[:, :, None]
@@ -222,9 +222,9 @@ def softmax_drop(p: F32, survives: Survives, scale: np.float32, dropped: F32) ->
 
 
 def softmax_drop_pullback(ds: F32, p: F32, dropped: F32, delta: F32, scale: np.float32) -> None:
-    """ds ← scale · (ds · dropped - delta · p): from the gradient of dropped weights to that of the products of queries and keys.
+    """ds ← scale · (ds · dropped - delta · p): from the gradient of the dropped weights to that of the query-key products.
 
-    Shapes: ds, p, dropped (n, queries, keys); delta (n, queries), of any strides: Σ over keys of the gradient times the weights.
+    Shapes: ds, p, dropped (n, queries, keys); delta (n, queries), of any strides: Σ over keys of gradient times weight.
     """
     ds *= dropped
     ds -= np.multiply(p, delta[:, :, None], out=scratch(0, p.shape))

@@ -1,6 +1,6 @@
-"""What compiled passes compute of single numbers: e^x, GELU and its slope, and integers of the order of floats.
+"""Scalar functions for the compiled passes, in float32: e^x, GELU and its slope, and integers in the order of floats.
 
-In float32, by operations that become vector instructions.
+They use only operations that the compiler vectorises.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _C2, _C3, _C4, _C5, _C6, _C7 = (_float(1.0 / math.factorial(n)) for n in range(2
 
 @inner
 def exp(x: Any) -> Any:
-    """e^x for x ≤ 0 or NaN, within 1e-7 relative; 0 below -87.3, where float32 becomes subnormal. math.exp would not become vectors.
+    """e^x for x ≤ 0 or NaN, within 1e-7 relative; 0 below -87.3, where float32 becomes subnormal. math.exp would not be vectorised.
 
-    x = k·ln 2 + r with |r| ≤ ½ ln 2, and e^r by its series to r⁷/7!, which leaves out 5e-9. Adding `_ROUNDING` leaves k + 127 in the lowest
+    x = k·ln 2 + r with |r| ≤ ½ ln 2, and e^r by its series to r⁷/7!, with an error of 5e-9. Adding `_ROUNDING` leaves k + 127 in the lowest
     bits: shifted, they are the float 2^k.
     """
     below = x < _LOWEST
@@ -68,6 +68,6 @@ def gelu(x: Any) -> tuple[Any, Any]:
 # ---------------------------------------------------------------- order
 @inner
 def ordered(bits: Any) -> Any:
-    """The bits of a float32 as an integer of the same order, and back. The largest of integers is the same in whatever order they are
-    compared, as vector instructions need; that of floats is not, where one is NaN. A row with NaN becomes NaN either way."""
+    """The bits of a float32 as an integer with the same order, and back. The maximum of integers does not depend on the order of
+    comparisons, so it can be vectorised; with NaN that of floats does. A row with NaN becomes NaN either way."""
     return _int(bits ^ ((bits >> 31) & 0x7FFFFFFF))

@@ -120,14 +120,14 @@ def test_rows_of_a_table_are_summed_where_they_are_found(log: Log, beside: Branc
 
 def test_large_products_are_computed_where_they_are_found(log: Log, beside: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(x.nbytes for x in product(log).operands())
-    monkeypatch.setattr(module, "HELD", 4 * size)
+    monkeypatch.setattr(module, "MAX_HELD", 4 * size)
     assert beside.takes(product(log), np.zeros((3, 3)), False)
     assert not beside.takes(product(log, k=3), np.zeros((3, 3)), False)
 
 
 def test_no_more_is_held_than_is_allowed(log: Log, beside: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(x.nbytes for x in product(log).operands())
-    monkeypatch.setattr(module, "HELD", 4 * size)
+    monkeypatch.setattr(module, "MAX_HELD", 4 * size)
     with beside.open():
         for _ in range(4):
             assert beside.takes(product(log), np.zeros((3, 3)), False)

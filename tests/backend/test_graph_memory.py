@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad.backend import graph_memory, graphs, transfers
-from minigrad.backend.graph_memory import LEAST, MOST, ROOM, GraphMemory
+from minigrad.backend.graph_memory import BLOCK_ARRAYS, MAX_BLOCK, MIN_BLOCK, GraphMemory
 
 BETWEEN = 1 << 40
 """Bytes from the beginning of one block to that of the next."""
@@ -111,7 +111,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (cupy, cuda, runtime):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     gc.collect()
-    monkeypatch.setattr(graphs, "_idle", [])
+    monkeypatch.setattr(graphs, "_idle_streams", [])
     for owner, name, value in ((graph_memory, "_in_use", WeakSet()), (Block, "alive", WeakSet()), (Block, "limit", inf)):
         monkeypatch.setattr(owner, name, value)
     monkeypatch.setattr(Block, "status", graph_memory.NO_MEMORY)
@@ -126,7 +126,7 @@ def taken(memory: GraphMemory, sizes: list[int]) -> list[tuple[int, int]]:
     return [(piece.ptr, piece.ptr + size) for piece, size in zip(pieces, sizes, strict=True)]
 
 
-sizes = st.lists(st.integers(1, 4 * LEAST // 512).map(lambda n: 512 * n), max_size=30)
+sizes = st.lists(st.integers(1, 4 * MIN_BLOCK // 512).map(lambda n: 512 * n), max_size=30)
 
 
 @given(st.lists(sizes, max_size=5))
@@ -147,24 +147,24 @@ def test_graphs_of_many_sizes_need_little_more_than_the_largest(order: int) -> N
     for one in wanted[::order]:
         taken(memory, one)
     largest = sum(wanted[-1])
-    assert largest <= memory.bytes == sum(block.size for block in Block.alive) < 1.25 * largest + LEAST
+    assert largest <= memory.bytes == sum(block.size for block in Block.alive) < 1.25 * largest + MIN_BLOCK
     assert sum(map(sum, wanted)) > 9 * largest
 
 
 @pytest.mark.usefixtures("gpu")
 def test_the_same_graph_takes_the_same_memory_again() -> None:
     memory = GraphMemory()
-    assert taken(memory, [512, LEAST, 1024]) == taken(memory, [512, LEAST, 1024])
-    assert memory.bytes == LEAST + ROOM * LEAST and len(Block.alive) == 2
+    assert taken(memory, [512, MIN_BLOCK, 1024]) == taken(memory, [512, MIN_BLOCK, 1024])
+    assert memory.bytes == MIN_BLOCK + BLOCK_ARRAYS * MIN_BLOCK and len(Block.alive) == 2
 
 
 @pytest.mark.usefixtures("gpu")
 def test_where_there_is_little_left_it_is_taken_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Block, "limit", 3 * LEAST)
+    monkeypatch.setattr(Block, "limit", 3 * MIN_BLOCK)
     memory = GraphMemory()
-    taken(memory, [LEAST, LEAST, LEAST])
-    assert memory.bytes == 3 * LEAST
-    with pytest.raises(MemoryError, match="the GPU has no 512 bytes for a recording"):
+    taken(memory, [MIN_BLOCK, MIN_BLOCK, MIN_BLOCK])
+    assert memory.bytes == 3 * MIN_BLOCK
+    with pytest.raises(MemoryError, match="the GPU has no 512 bytes for a CUDA graph"):
         memory.allocate(512)
     monkeypatch.setattr(Block, "status", 700)  # an illegal address, long ago
     with pytest.raises(CudaError):
@@ -173,23 +173,23 @@ def test_where_there_is_little_left_it_is_taken_exactly(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("gpu")
 def test_what_limits_cupys_memory_limits_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pool, "limit", 1000 + 3 * LEAST)
+    monkeypatch.setattr(Pool, "limit", 1000 + 3 * MIN_BLOCK)
     memory = GraphMemory()
     memory.begin()
-    memory.allocate(LEAST)
-    assert memory.bytes == 3 * LEAST  # all that the limit leaves, and less than it would take without
-    memory.allocate(LEAST)
-    memory.allocate(LEAST)
+    memory.allocate(MIN_BLOCK)
+    assert memory.bytes == 3 * MIN_BLOCK  # all that the limit leaves, and less than it would take without
+    memory.allocate(MIN_BLOCK)
+    memory.allocate(MIN_BLOCK)
     with pytest.raises(MemoryError, match=f"limit of {Pool.limit} bytes of the GPU's memory leaves no 512 bytes"):
         memory.allocate(512)
-    assert Block.made and memory.bytes == 3 * LEAST
+    assert Block.made and memory.bytes == 3 * MIN_BLOCK
 
 
 @pytest.mark.usefixtures("gpu")
 def test_memory_is_given_back_when_nothing_is_recorded() -> None:
     memory = GraphMemory()
     taken(memory, [512])
-    assert graph_memory.gpu_memory() == 1000 + LEAST
+    assert graph_memory.gpu_memory() == 1000 + MIN_BLOCK
     with transfers.recording():
         del memory
         assert len(Block.alive) == 1
@@ -217,7 +217,7 @@ def recorded(recorder: graphs.Recorder, size: int) -> Any:
 
 
 def test_graphs_of_a_recorder_share_memory_until_none_is_left(recorder: graphs.Recorder) -> None:
-    replays = [recorded(recorder, size) for size in (MOST, MOST)]  # either fills a block
+    replays = [recorded(recorder, size) for size in (MAX_BLOCK, MAX_BLOCK)]  # either fills a block
     assert len(Block.alive) == 1
     del replays[0]
     assert len(Block.alive) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minigrad.backend.layout import beside
+from minigrad.backend.layout import stacked
 
 
 def arena(*shapes: tuple[int, ...], gap: int = 0) -> list[np.ndarray]:
@@ -21,7 +21,7 @@ def arena(*shapes: tuple[int, ...], gap: int = 0) -> list[np.ndarray]:
 @pytest.mark.parametrize("shapes", [[(3, 4), (2, 4), (1, 4)], [(3,), (2,)], [(2, 3)]])
 def test_neighbours_are_joined_as_a_view(shapes: list[tuple[int, ...]]) -> None:
     parts = arena(*shapes)
-    joined = beside(np, parts)
+    joined = stacked(np, parts)
     np.testing.assert_array_equal(joined, np.concatenate(parts))
     assert all(np.shares_memory(joined, part) for part in parts)
 
@@ -45,4 +45,4 @@ def _no_neighbours() -> dict[str, list[np.ndarray]]:
 @pytest.mark.parametrize("how", _no_neighbours())
 def test_anything_else_is_joined_right_all_the_same(how: str) -> None:
     parts = _no_neighbours()[how]
-    np.testing.assert_array_equal(beside(np, parts), np.concatenate(parts))
+    np.testing.assert_array_equal(stacked(np, parts), np.concatenate(parts))

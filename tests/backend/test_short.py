@@ -13,7 +13,7 @@ from kernels.cuda.emulation import Emulator, check_guards, guarded
 from minigrad.backend import gemm
 from minigrad.backend.gradients import Product
 from minigrad.errors import MissingExtraError
-from minigrad.kernels.cuda.build import compile_source, resources, takes
+from minigrad.kernels.cuda.build import compile_source, resources, supports
 
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed (the `gpu` extra)")
 
@@ -78,7 +78,7 @@ def test_a_view_of_rounded_numbers_lies_as_the_view_that_was_given(name: str, em
         assert [2 * step for step in namespace._shortened_view(x, name).strides] == list(x.strides), "the array itself, not a copy of it"
 
 
-@pytest.mark.parametrize(("name", "architecture"), [(name, a) for name in gemm.SHORT for a in ARCHITECTURES if takes(a, name)])
+@pytest.mark.parametrize(("name", "architecture"), [(name, a) for name in gemm.SHORT for a in ARCHITECTURES if supports(a, name)])
 def test_the_kernel_compiles_and_keeps_all_in_registers(name: str, architecture: int) -> None:
     try:
         cubin, said = compile_source("short", namespace.PAIR % namespace.ROUNDING[name] + namespace.SHORTEN, architecture)

@@ -1,6 +1,6 @@
 """Everything in this folder runs on an NVIDIA GPU; without one it is skipped with the reason.
 
-MINIGRAD_GPU_TESTS=cpu runs the comparisons on the CPU instead, against itself: that tries the tests, and says nothing about a GPU.
+MINIGRAD_GPU_TESTS=cpu compares the CPU with itself instead: this exercises the tests, and says nothing about a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def device() -> str:
-    """Where the tests compute what they compare with the CPU."""
+    """The device whose results the tests compare with the CPU's."""
     if os.environ.get("MINIGRAD_GPU_TESTS") == "cpu":
         return "cpu"
     found = probe()
@@ -35,7 +35,7 @@ def device() -> str:
 
 @pytest.fixture(autouse=True)
 def precision_of_the_gpu(device: str, request: pytest.FixtureRequest) -> None:
-    """A test whose parameters name a precision is for GPUs that compute in it."""
+    """Skip a test whose parameters name a precision that the GPU does not support."""
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     given = [one for one in parameters.values() if isinstance(one, str)]
     missing = [name for name in PRECISIONS if name in given and device == "cuda" and name not in probe().precisions]

@@ -1,4 +1,4 @@
-"""Matrix products by cuBLAS on a GPU: arrays in every layout, added and not, against NumPy's in float64."""
+"""Matrix products by cuBLAS on a GPU, for arrays in every layout, written and accumulated, compared with NumPy's in float64."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from minigrad.backend.layout import address
 from minigrad.backend.precision import PRECISIONS, precision, rounded
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
-"""Relative to the sum of the products' sizes: up to 12 numbers, in another order."""
+"""Relative to the sum of the products' magnitudes: up to 12 numbers, in another order."""
 
 LARGE = {"float32": 1e-6, "tf32": 3e-3, "bf16": 1e-5, "fp16": 1e-5}
-"""Relative to the sum of the products' sizes, against operands rounded as the CPU rounds them: float32 sums in another order, which tensor
-cores cut off rather than round. How TF32 is rounded, cuBLAS does not say: its operands may be one step of 2^-10 smaller each."""
+"""Relative to the sum of the products' magnitudes, with operands rounded as on the CPU: float32 sums in another order, which tensor cores
+truncate rather than round. cuBLAS does not document how it rounds to TF32: each operand may be one step of 2^-10 smaller."""
 
 
 def on_device(array: np.ndarray, memory: Memory, device: str) -> tuple[Any, Any]:
-    """The same view of the same buffer on the device, and the buffer."""
+    """The same view of the same buffer, on the device, and the buffer."""
     buffer = memory.buffer_at(address(array)) if array.size else array
     if device == "cpu":
         return array, buffer
@@ -38,7 +38,7 @@ def on_device(array: np.ndarray, memory: Memory, device: str) -> tuple[Any, Any]
 @settings(max_examples=300)
 @given(products())
 def test_every_layout(device: str, case: tuple[Memory, np.ndarray, np.ndarray, np.ndarray | None, bool, str]) -> None:
-    """Nothing is written beside the output."""
+    """Nothing is written outside the output."""
     memory, a, b, out, accumulate, kind = case
     expected = np.matmul(a.astype(np.float64), b.astype(np.float64)) + (out if accumulate else 0.0)
     (x, _), (y, _) = on_device(a, memory, device), on_device(b, memory, device)
@@ -55,7 +55,7 @@ def test_every_layout(device: str, case: tuple[Memory, np.ndarray, np.ndarray, n
 
 
 def beside(out: np.ndarray, memory: Memory) -> np.ndarray:
-    """What lies in the buffer of `out` and does not belong to it."""
+    """The part of `out`'s buffer that does not belong to it."""
     if not out.size:
         return out
     buffer = memory.buffer_at(address(out))
@@ -67,7 +67,7 @@ def beside(out: np.ndarray, memory: Memory) -> np.ndarray:
 @pytest.mark.parametrize("name", PRECISIONS)
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (3, 5, 7), (257, 770, 129), (1000, 3000, 64), (64, 64, 5000)])
 def test_every_precision_forwards_and_for_gradients(device: str, name: str, m: int, k: int, n: int) -> None:
-    """x Wᵀ, g W and gᵀ x, as a linear layer asks for them; the last one added to what is there."""
+    """x Wᵀ, g W and gᵀ x, as in a linear layer; the last one is accumulated."""
     rng = np.random.default_rng(0)
     x, w, g = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (n, k), (m, n)))
     xp = numpy_namespace if device == "cpu" else cuda_namespace()
@@ -91,13 +91,13 @@ def test_sixty_four_bits_stay_exact(device: str) -> None:
     np.testing.assert_allclose(found, a @ b, atol=1e-12)
 
 
-# ---------------------------------------------------------------- arrays of two bytes a number
+# ---------------------------------------------------------------- bf16 and fp16 arrays
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
-@pytest.mark.parametrize("start", [0, 1])  # at 1 the numbers do not begin at a multiple of 16 bytes
+@pytest.mark.parametrize("start", [0, 1])  # at 1 the numbers are not aligned to 16 bytes
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 2049, 1 << 20])
 def test_numbers_are_rounded_as_on_the_cpu(device: str, name: str, n: int, start: int) -> None:
     raw = np.random.default_rng(0).integers(0, 2**32, n + start).astype(np.uint32)
-    raw[: n // 2] &= 0xBFFFFFFF  # half of them below 2, where fp16 has numbers
+    raw[: n // 2] &= 0xBFFFFFFF  # half of them below 2, within fp16's range
     x = raw.view(np.float32)
     xp = short_arrays if device == "cpu" else cuda_namespace()
     there = x if device == "cpu" else xp.asarray(x)
@@ -110,14 +110,14 @@ def test_numbers_are_rounded_as_on_the_cpu(device: str, name: str, n: int, start
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (8, 16, 24), (257, 770, 130), (1000, 3072, 768)])
 def test_products_of_short_arrays(device: str, name: str, m: int, k: int, n: int) -> None:
-    """Into new arrays and given ones, short and long, written and, to long ones, added; operands as they lie and transposed."""
+    """Written to new and given arrays, short and float32, and added to float32; operands contiguous and transposed."""
     rng = np.random.default_rng(0)
     xp = short_arrays if device == "cpu" else cuda_namespace()
     hosts = [short_arrays.shortened(rng.standard_normal(shape).astype(np.float32), name) for shape in ((m, k), (n, k), (m, n))]
     x, w, there = hosts if device == "cpu" else [xp.asarray(host) for host in hosts]
     a, b, start = (short_arrays.widened(host).astype(np.float64) for host in hosts)
     exact, sizes = a @ b.T, np.abs(a) @ np.abs(b.T) + np.abs(start)
-    step = {"bf16": 2.0**-8, "fp16": 2.0**-11}[name]  # half of what lies between two numbers, relative to them
+    step = {"bf16": 2.0**-8, "fp16": 2.0**-11}[name]  # half the relative distance between two numbers
 
     def check(found: Any, truth: np.ndarray, short: bool) -> None:
         assert found.dtype == (x.dtype if short else np.float32)
@@ -129,5 +129,5 @@ def test_products_of_short_arrays(device: str, name: str, m: int, k: int, n: int
     check(xp.product_stored(x, w.T).dense(), exact, False)
     check(xp.product_stored(x, w.T).into(xp.widened(there), accumulate=True), exact + start, False)
     check(xp.matmul_stored(x, w.T, out=there), exact, True)
-    flipped = xp.matmul_stored(w, x.T, alike=True)  # operands whose columns are what was rows
+    flipped = xp.matmul_stored(w, x.T, alike=True)  # transposed operands
     check(flipped.T, exact, True)

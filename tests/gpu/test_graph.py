@@ -1,4 +1,4 @@
-"""Captured steps on a GPU: replays are the steps to the last bit, whatever is allocated in between."""
+"""Captured steps on a GPU: replays equal eager steps to the last bit, whatever is allocated in between."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batches(count: int) -> list[Batch]:
-    """Of two buckets, in turn."""
+    """Batches of two bucket sizes, alternating."""
     generator, found = np.random.default_rng(0), []
     for number in range(count):
         lengths = generator.permutation([30, 3, 17, 25, 9, 33, 2, 38] if number % 5 else [39, 38, 37, 36, 35, 34, 33, 32])
@@ -58,7 +58,7 @@ def batches(count: int) -> list[Batch]:
 
 
 def trained(folder: Path, given: list[Batch], capture: bool, precision: str = "float32", between: Any = None) -> Any:
-    """(losses, norms, weights) of one step for each batch, with dropout, clipping and a schedule."""
+    """(losses, norms, weights) after one step for each batch, with dropout, clipping and a schedule."""
     mg.manual_seed(0)
     model = model_from(folder, "cuda").train()
     optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3)
@@ -78,7 +78,7 @@ def trained(folder: Path, given: list[Batch], capture: bool, precision: str = "f
 
 
 def filled_part(part: Batch) -> Batch:
-    """As captured parts are, by sequences whose numbers no other part of the step has."""
+    """A micro-batch filled as for a capture, by sequences whose numbers are used by no other part of the step."""
     if HUGE in part.tokens.input_ids:
         return part
     whole = filled(part, bucket_for(part.tokens.packing.lengths))
@@ -89,11 +89,11 @@ def filled_part(part: Batch) -> Batch:
 def made_ahead(
     folder: Path, given: list[Batch], capture: bool, precision: str = "float32", max_norm: float | None = 1.0, parts: int = 1
 ) -> Any:
-    """(losses, norms, weights) of steps that run ahead, with dropout, clipping and a schedule; where a loss is not finite no update."""
+    """(losses, norms, weights) of steps that run ahead, with dropout, clipping and a schedule; no update for a loss that is not finite."""
     mg.manual_seed(0)
     model = model_from(folder, "cuda").train()
     table = model.bert.embeddings.word_embeddings.weight
-    overflowing = np.resize(np.array([3e38, -3e38], np.float32), table.shape[1])  # numbers that normalisation cannot subtract
+    overflowing = np.resize(np.array([3e38, -3e38], np.float32), table.shape[1])  # too large for normalisation to subtract
     table.assign(np.where(np.arange(len(table))[:, None] == HUGE, overflowing, table.numpy()))
     optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-3)
     loss_of = LossOf(model, SequenceClasses())
@@ -124,14 +124,14 @@ def test_fifty_replays_are_fifty_steps(folder: Path, precision: str, caplog: pyt
     expected = trained(folder, given, False, precision)
     with caplog.at_level(logging.WARNING, "minigrad"):
         ours = trained(folder, given, True, precision)
-    assert not caplog.messages  # which would say why steps were not captured
+    assert not caplog.messages  # they would say why steps were not captured
     check_equal(ours, expected)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("parts", [2, 3])
 def test_steps_in_parts(folder: Path, parts: int, precision: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Also with a part that overflows, while others are on their way."""
+    """Also with a micro-batch that overflows while others are in flight."""
     given = batches(20)
     given[11].tokens.input_ids[-1] = HUGE
     with caplog.at_level(logging.WARNING, "minigrad"):
@@ -141,7 +141,7 @@ def test_steps_in_parts(folder: Path, parts: int, precision: str, caplog: pytest
 
 
 def labels_of(case: str, generator: np.random.Generator) -> np.ndarray:
-    """Of eight sequences, of which the first has none."""
+    """Labels of eight sequences, the first without one."""
     if case == "numbers":
         return np.append(np.nan, generator.standard_normal(7))
     if case == "choices":
@@ -213,7 +213,7 @@ def test_fifty_steps_with_an_average_and_a_scaler(folder: Path, precision: str, 
 
 @pytest.mark.parametrize("kind", [DistilBertForSequenceClassification, ElectraForSequenceClassification, RobertaForSequenceClassification])
 def test_steps_of_other_models(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Of RoBERTa with positions that are counted on the GPU: [PAD], which is 1 there, stands in the midst of texts."""
+    """RoBERTa's positions are counted on the GPU: [PAD], which has id 1 there, occurs in the middle of texts."""
     sizes = {"vocab_size": 5000, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     given, runs = batches(20), []
     for batch in given:
@@ -259,7 +259,7 @@ def test_closed_while_steps_are_on_their_way(folder: Path) -> None:
 
 
 def test_a_wrong_id_where_no_label_is(folder: Path) -> None:
-    """The loss stays finite, and no norm is computed: the host sees it before the step is launched."""
+    """The loss stays finite and no norm is computed: the host notices the id before it launches the step."""
     given = batches(10)
     given[6].labels[0], given[6].tokens.input_ids[1] = IGNORED, 5000
     mg.manual_seed(0)
@@ -283,7 +283,7 @@ def made_plainly(folder: Path, given: list[Batch]) -> Any:
 
 
 def test_batches_are_prepared_while_the_gpu_computes() -> None:
-    """By events: whenever a batch is pulled, after those whose step was made without running ahead, the step before it is not over."""
+    """Checked by events: whenever a batch is pulled, after those whose step did not run ahead, the previous step is not over."""
     import cupy
 
     sizes = {
@@ -293,7 +293,7 @@ def test_batches_are_prepared_while_the_gpu_computes() -> None:
         "num_hidden_layers": 6,
         "max_position_embeddings": 128,
     }
-    model = head("BertForSequenceClassification", "float32", **sizes).to("cuda")  # a step takes some hundred times what a launch does
+    model = head("BertForSequenceClassification", "float32", **sizes).to("cuda")  # a step takes some hundred times as long as a launch
     tokens = PackedTokens.of([np.arange(128) % 20 + 5 for _ in range(64)])
     busy: list[bool] = []
 
@@ -339,15 +339,15 @@ def test_copies_inside_of_a_recording_are_named(copy: str) -> None:
     with recorder.entered(), pytest.raises(DeviceError) as caught:
         recorder.recorded(function)
     assert caught.value.code == "captured-copy"
-    with recorder.entered():  # the stream is of use still
+    with recorder.entered():  # the stream is still usable
         (result,), replay = recorder.recorded(lambda: ((x * 2).array,))
         replay()
         assert transfers.to_host(result).tolist() == [2, 2, 2, 2]
 
 
 def test_streams_are_used_again() -> None:
-    """cuBLAS keeps 32 MiB for every stream that it has computed on."""
-    gc.collect()  # recorders of earlier tests give theirs back now, and not in the midst of this
+    """Streams are reused, because cuBLAS keeps 32 MiB for every stream it has computed on."""
+    gc.collect()  # recorders of earlier tests release their memory now, not during this one
     found = set()
     for _ in range(3):
         recorder = graphs.Recorder()
@@ -361,7 +361,7 @@ def test_streams_are_used_again() -> None:
 
 
 def test_the_memory_of_recordings_that_are_gone_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted here: how much of a GPU is free, other processes decide, too."""
+    """Counted by minigrad: other processes also influence how much of a GPU is free."""
     import cupy
 
     class Counted(cupy.cuda.Memory):
@@ -388,8 +388,8 @@ def test_the_memory_of_recordings_that_are_gone_is_given_back(monkeypatch: pytes
 
 
 def test_graphs_of_one_recorder_share_memory() -> None:
-    """As much as the largest needs, and what each computes is right though others have written there since."""
-    gc.collect()  # what earlier tests hold goes now, and not between two recordings
+    """They take as much as the largest needs, and each computes correctly after others have written there."""
+    gc.collect()  # memory held by earlier tests is freed now, not between two captures
     x, recorder = mg.Tensor(np.arange(1 << 22, dtype=np.float32), device="cuda"), graphs.Recorder()
     lengths, made, held = (1 << 22, 1 << 20, 3 << 20, 1 << 21), {}, []
     for n in lengths:

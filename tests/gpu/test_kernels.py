@@ -1,7 +1,8 @@
-"""Every kernel of the launch table on a GPU, against its operation's body in float64: the cases that tests/kernels/cuda runs on the CPU.
+"""Every kernel of the launch table on a GPU, compared with its operation's body in float64: the cases that tests/kernels/cuda runs on the
+CPU.
 
-Arrays lie among poison, outputs are poisoned before they are written, and each operation runs twice and must give the same bits. Here is
-seen what running on a CPU cannot show: reads and writes that are not ordered, warps that run apart, memory that no other thread sees yet.
+Arrays are surrounded by poison, outputs are filled with it, and each operation runs twice and must give identical bits. This shows what a
+run on a CPU cannot: unordered memory accesses, warps that diverge, writes not yet visible to other threads.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from minigrad.optim.clip import clipping
 from minigrad.packing import Packing
 
 ATTENTION = {"float32": 1e-5} | {name: MANY * step for name, step in SHORT.items()}
-"""Relative to the largest entry: what is promised of float32, and the roundings of numbers that are short already otherwise."""
+"""Relative to the largest entry: float32's guaranteed accuracy, or the rounding of numbers that are short already."""
 
 launched: set[str] = set()
 
 
 @pytest.fixture(autouse=True)
 def noted(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which kernels run is noted; there are none on a CPU."""
+    """Note which kernels run; there are none on a CPU."""
     if device == "cpu":
         pytest.skip("kernels run on the CPU in tests/kernels/cuda")
     kernel_of = launch.kernel_of
@@ -55,7 +56,7 @@ def noted(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Namespace:
-    """CuPy as overrides see it; what they allocate is poisoned and guarded, and remembered until `check`."""
+    """CuPy as the GPU overrides see it. What they allocate is poisoned and guarded, and remembered until `check`."""
 
     NAME = "cupy"
 
@@ -73,26 +74,26 @@ class Namespace:
         return self.empty(x.shape, x.dtype)
 
     def check(self) -> None:
-        """Fails if a kernel has written outside of an array, or has left a part of one as it was."""
+        """Fails if a kernel wrote outside an array, or left part of one unwritten."""
         check_guards(*map(fetched, self._made))
 
 
 def uploaded(host: np.ndarray) -> Any:
-    """An array of `guarded`, with all that lies around it, on the GPU."""
+    """An array of `guarded`, with all the memory around it, on the GPU."""
     room = cuda_namespace().asarray(host.base)
     start = (host.ctypes.data - host.base.ctypes.data) // host.itemsize
     return room[start : start + host.size].reshape(host.shape)
 
 
 def fetched(array: Any) -> np.ndarray:
-    """The way back of `uploaded`."""
+    """The inverse of `uploaded`."""
     room = array.base.get()
     start = (array.data.ptr - array.base.data.ptr) // array.itemsize if array.size else 0
     return room[start : start + array.size].reshape(array.shape)
 
 
 def evaluate(name: str, host: list[Any], g: np.ndarray | None, constants: dict[str, Any], offset: int = 0) -> list[np.ndarray]:
-    """The output and all gradients by the kernels; inputs lie among poison, `offset` numbers off their alignment, and are left alone."""
+    """The output and all gradients by the kernels. Inputs lie among poison, `offset` elements off alignment, and must stay unchanged."""
     xp, override = Namespace(), REGISTRY[name].overrides["cupy"]
     given = [None if a is None else uploaded(guarded(a, offset=offset)) for a in host]
     constants = {name: uploaded(guarded(value)) if isinstance(value, np.ndarray) else value for name, value in constants.items()}
@@ -194,7 +195,7 @@ def test_cross_entropy_with_class_weights(rows: int, classes: int) -> None:
 
 @pytest.mark.parametrize(("count", "height", "width"), [(8, 11, 1), (1000, 11, 132), (5000, 30522, 768), (4096, 4, 768), (70000, 50, 64)])
 def test_embedding(count: int, height: int, width: int) -> None:
-    """One run of ids, runs that are merged once, and runs that are merged in rounds; rows that few ids name, and rows that many do."""
+    """Ids in one run, in runs merged once, and in runs merged in rounds; rows named by few ids, and rows named by many."""
     ids = np.random.default_rng(0).integers(0, height, count)
     compare("embedding", [normal((height, width))[0], ids], {})
     compare("embedding", [normal((height, width))[0], ids], {"padding_idx": 3})
@@ -204,7 +205,7 @@ def test_embedding(count: int, height: int, width: int) -> None:
 @pytest.mark.parametrize("rate", [None, 0.1])
 @pytest.mark.parametrize("tables", [2, 3])
 def test_embed_norm(tables: int, rate: float | None, rows: int, width: int) -> None:
-    """A vocabulary of which most words are not there, positions that many rows share, and two types that nearly all do."""
+    """A vocabulary of which most words do not occur, positions shared by many rows, and two types shared by nearly all."""
     rng, heights = np.random.default_rng(rows), (30522, 512, 2)[:tables]
     ids = [rng.integers(0, min(height, 1 + rows // 4), rows) for height in heights]
     draw = None if rate is None else Draw("embeddings", rate, Packing([rows]), width)
@@ -220,7 +221,7 @@ def test_products_find_the_rows_of_embed_norm_rounded(precision: str) -> None:
     given = [xp.asarray(a) for a in (*normal((128,), (128,), (9, 128)), ids)]
     with mg.precision(precision):
         out, _ = REGISTRY["embed_norm"].overrides["cupy"](xp, *given, untrained=(None,), keep=True)
-    found = shortening.shortened(None, out, precision)  # no namespace: it is there
+    found = shortening.shortened(None, out, precision)  # needs no namespace: the copy exists
     np.testing.assert_array_equal(found.get(), xp.shortened(out, precision).get())
 
 
@@ -344,7 +345,7 @@ def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float) -> None:
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_captured_update_is_the_same(stopped: int) -> None:
-    """What changes lies on the device; once `stopped` it changes nothing."""
+    """The changing numbers are on the device; once `stopped` is set, nothing is updated."""
     host, xp = arrays(1000, 2), Namespace()
     p, g, m, v = (xp.asarray(a) for a in host)
     betas, changing = {"beta1": 0.9, "beta2": 0.999, "l2": 0.0}, {"size": 1e-3, "eps": 1e-8, "decay": 0.9999}
@@ -379,9 +380,9 @@ def test_sum_of_squares(n: int, offset: int) -> None:
     np.testing.assert_allclose(sums[0], np.sum(x.astype(np.float64) ** 2), rtol=1e-13)
 
 
-# ---------------------------------------------------------------- that none is left out
+# ---------------------------------------------------------------- completeness
 def test_every_kernel_of_the_table_has_run() -> None:
-    """By the tests above."""
+    """Every kernel has run in one of the tests above."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("other processes have run some of them")
     expected = build.sources(build.architecture())

@@ -1,4 +1,4 @@
-"""A GPU whose memory is full: a MemoryError, as on a CPU, after which more parts fit. (The trainer doubles them by itself.)"""
+"""Out of memory on a GPU: a MemoryError, as on a CPU, after which more micro-batches fit. (The trainer doubles their number itself.)"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEQUENCES, LENGTH = 64, 96
 
 @pytest.fixture
 def memory_limit(device: str) -> Iterator[None]:
-    """Nothing is left over from other tests, and the limit goes again."""
+    """No memory is left over from other tests, and the limit is removed afterwards."""
     if device == "cpu":
         pytest.skip("the limit is one of CuPy's memory pool")
     import cupy
@@ -30,7 +30,7 @@ def memory_limit(device: str) -> Iterator[None]:
 
 
 def step(room: int | None, parts: int = 1) -> tuple[float, np.ndarray]:
-    """The loss of a training step and a gradient, with so many bytes beside model and optimizer."""
+    """The loss and a gradient of a training step, with so many bytes available besides model and optimizer."""
     import cupy
 
     mg.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Every operation and composite on a GPU: values and gradients are those of the CPU, in float64 and in float32."""
+"""Every operation and composite on a GPU: values and gradients equal those of the CPU, in float64 and in float32."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from minigrad import functional as F
 from minigrad.backend import random, to_device
 
 EXAMPLES = 10
-"""Of each operation: kernels are compiled for new shapes and types at run time, so every example takes some tenths of a second."""
+"""Examples per operation. Kernels are compiled for new shapes and types at run time, so each example takes some tenths of a second."""
 
 TOLERANCE = {np.float64: 1e-11, np.float32: 1e-4}
-"""Relative to 1 and to the largest entry, as between two ways of computing on the CPU. float32 covers the fused kernels; samples are small
+"""Relative to 1 and to the largest entry, as between two implementations on the CPU. float32 covers the fused kernels; samples are small
 and of order 1, so a wrong term is off by far more."""
 
 
 def results(name: str, sample: Sample, device: str, dtype: type[np.floating[Any]]) -> list[np.ndarray]:
-    """The outputs and the gradients of the floating inputs, on the host. All arrays of a call lie on one device, ids and masks, too."""
+    """The outputs, and the gradients of floating inputs, on the host. All arrays of a call are on one device, including ids and masks."""
     cast = sample if dtype is np.float64 else sample.in_float32()
     cast = replace(cast, constants={key: to_device(v, device) if isinstance(v, np.ndarray) else v for key, v in cast.constants.items()})
     args = [
@@ -58,7 +58,7 @@ def test_operation(name: str, dtype: type[np.floating[Any]], device: str, data: 
 
 
 def test_numbers_and_lists_go_where_the_tensors_are(device: str) -> None:
-    """NumPy's numbers and nested lists lie nowhere, so they meet tensors anywhere; arrays are moved by whoever made them."""
+    """NumPy scalars and nested lists have no device and combine with tensors on any; arrays have to be moved explicitly."""
     x = mg.Tensor([[1.0, -2.0], [3.0, 4.0]], device=device)
     for found, expected in (
         (x * np.float32(2), [[2, -4], [6, 8]]),

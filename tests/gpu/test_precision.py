@@ -1,4 +1,4 @@
-"""Products with rounded operands on a GPU: the numbers that the CPU's rounding gives, and trainings whose losses go the same way."""
+"""Products with rounded operands on a GPU: rounding as on the CPU, and trainings with similar losses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import minigrad as mg
 from minigrad.backend.precision import PRECISIONS
 
 PRODUCT = {"float32": 2e-6, "tf32": 3e-3, "bf16": 2e-6, "fp16": 2e-6}
-"""Of products of operands rounded alike, relative to Σ|a·b|: sums of up to some hundred numbers in float32, in another order. How TF32 is
-rounded cuBLAS leaves open: it may cut an operand off where the CPU rounds it, which makes it smaller by up to one part in 1024."""
+"""For products of identically rounded operands, relative to Σ|a·b|: sums of up to some hundred numbers in float32, in another order. cuBLAS
+does not say how it rounds to TF32: it may truncate an operand that the CPU rounds, which makes it smaller by up to one part in 1024."""
 
 GRADIENT = {"float32": 4e-3, "tf32": 1e-2, "bf16": 2e-2, "fp16": 4e-3}
-"""Relative to the largest entry. An operand that differs by a float32 rounding may be rounded to the neighbour: one part in 256 (bf16), in
-2048 (tf32, fp16); of tf32 four operands in a row may be cut off."""
+"""Relative to the largest entry. An operand that differs by a float32 rounding may be rounded to a neighbouring value: one part in 256
+(bf16) or in 2048 (tf32, fp16); in tf32 four operands in a row may be truncated."""
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -41,7 +41,7 @@ def test_a_product_and_its_gradients(device: str, precision: str, m: int, k: int
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_losses_go_the_same_way(device: str, precision: str, tmp_path: Path) -> None:
-    """Twenty steps with dropout: as far from the CPU's as roundings that fall differently lead, and no farther from float32's."""
+    """Losses of twenty steps with dropout: as close to the CPU's as differing roundings allow, and at most twice as far from float32's."""
     folder = directory(tmp_path, "BertForSequenceClassification", scale=0.05, hidden_size=64, num_attention_heads=2, intermediate_size=128)
 
     def losses(where: str, name: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""NVIDIA's compute-sanitizer over the tests of kernels: accesses out of bounds, threads of a block that race, barriers that some miss."""
+"""NVIDIA's compute-sanitizer over the tests of kernels: out-of-bounds accesses, races within a block, barriers missed by some threads."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SHARING = " or ".join(
         "(are_pooled and 770)",
     ]
 )
-"""Every kernel whose threads share memory, at sizes that the slow tools get through in a minute; but for attention with heads of 128, which
-is compiled from the lines of the others."""
+"""Every kernel whose threads share memory, at sizes that the slow tools can handle in a minute; except attention with heads of 128, which is
+compiled from the same lines as the other sizes."""
 
 SMALL = "not many_sequences and not every_kernel and not 4097 and not 70000 and not base"
 
@@ -44,13 +44,13 @@ RUNS = {
     "racecheck": ("racecheck", SHARING),
     "synccheck": ("synccheck", SHARING),
 }
-"""By name, a tool and the tests that it looks at. They may run side by side, and take about as long as each other."""
+"""By name, a tool and the tests that it runs. They may run side by side, and take about equally long."""
 
 CUBLAS = ("gemm", "gemv", "nvjet", "cutlass", "cublas", "xmma")
-"""What the names of cuBLAS's kernels hold. How they share memory is not ours to answer for, and racecheck is known to misjudge some."""
+"""Parts of the names of cuBLAS's kernels. Their use of shared memory is not our responsibility, and racecheck is known to misjudge some."""
 
 PORTS = 49152
-"""The first that compute-sanitizer listens on by itself. Each run has some of its own here."""
+"""The first port on which compute-sanitizer listens by default. Each run gets ports of its own here."""
 
 PATIENCE = float(os.environ.get("MINIGRAD_SANITIZER_SECONDS", "400"))
 """Seconds that each run may take."""
@@ -74,7 +74,7 @@ def test_nothing_is_found(run: str, sanitizer: str) -> None:
 
 
 def command(run: str, sanitizer: str) -> list[str]:
-    """Errors that a call of CUDA answers with are no findings: libraries try out what a driver knows."""
+    """Error codes returned by CUDA calls are no findings: libraries probe what a driver supports."""
     tool, selection = RUNS[run]
     options = ["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no", "--port", str(PORTS + 100 * list(RUNS).index(run))]
     if tool != "memcheck":
@@ -84,7 +84,7 @@ def command(run: str, sanitizer: str) -> list[str]:
 
 
 def output(words: list[str], patience: float) -> tuple[int, str]:
-    """The exit status of a command and what it has printed. Beyond its time it is ended with all that it has started, which would go on."""
+    """The exit status and output of a command. After a timeout it is killed with all its child processes, which would go on."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     started = subprocess.Popen(
         words,

@@ -1,4 +1,4 @@
-"""A BERT trains on a GPU as on the CPU: the same units drop, the losses follow each other, files and states go from one to the other."""
+"""A BERT trains on a GPU as on the CPU: the same units are dropped, the losses agree, and files and states can be exchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minigrad.tape import accumulate_side_by_side
 
 STEPS = 20
 CLOSE = 1e-4
-"""Of losses of order 1 and weights of order 0.1 to 1 after twenty float32 steps with learning rate 1e-4."""
+"""For losses of order 1 and weights of order 0.1 to 1 after twenty float32 steps with learning rate 1e-4."""
 
 
 def batches(vocabulary: int, steps: int = STEPS) -> list[tuple[PackedTokens, np.ndarray]]:
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_read_or_written_at_once_lies_side_by_side(folder: Path, device: str) -> None:
-    """Queries, keys and values of a model that has been moved; under an optimizer the gradients of a layer's vectors."""
+    """Queries, keys and values of a model that was moved; with an optimizer, the gradients of a layer's vectors."""
     if device == "cpu":
         pytest.skip("a CPU joins no gradients")
     model = model_from(folder, device)
@@ -86,7 +86,7 @@ def test_twenty_steps_are_those_of_the_cpu(folder: Path, device: str, optimizer:
     np.testing.assert_allclose(found, expected, rtol=CLOSE, atol=CLOSE)
     other = on_gpu.state_dict()
     for name, value in on_cpu.state_dict().items():
-        if not name.endswith("key.bias"):  # its gradient is rounding noise, which dividing by its size enlarges
+        if not name.endswith("key.bias"):  # its gradient is rounding noise, amplified by the division by its size
             np.testing.assert_allclose(to_numpy(other[name]), value, atol=10 * CLOSE, err_msg=name)
 
 
@@ -131,7 +131,7 @@ def test_dropped_units_are_the_same(device: str, rate: float, width: int) -> Non
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_dropped_attention_weights_are_the_same(device: str, apart: bool) -> None:
-    """Values are ones, so that the output of a query is the sum of the weights that survive: one other unit changes it."""
+    """Values are ones, so a query's output is the sum of its surviving weights: a single different unit changes it."""
     packing, heads, d = Packing([1, 5, 17, 40]), 2, 32
     generator = np.random.default_rng(2)
     asking = packing.first if apart else packing

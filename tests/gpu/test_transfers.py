@@ -1,4 +1,4 @@
-"""What a training step copies between host and GPU: ids and labels there, the loss back, and nothing unasked."""
+"""The copies of a training step between host and GPU: ids and labels go there, the loss comes back, and nothing is fetched implicitly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users do, on a GPU: a run of a configuration that is cut and resumed, and inference by graphs, next to the same on the CPU."""
+"""User workflows on a GPU, compared with the CPU: a run from a configuration that is interrupted and resumed, and inference by graphs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from minigrad.workers import Replicas
 from minigrad.workers.graphs import captured
 from minigrad.workers.graphs.buckets import bucket_for, filled_tokens
 
-SIZES = {"hidden_size": 64, "num_attention_heads": 2}  # heads that there are kernels for
+SIZES = {"hidden_size": 64, "num_attention_heads": 2}  # a head size with kernels
 
 
 def prepared(folder: Path, **training: Any) -> RunConfig:
@@ -48,7 +48,7 @@ def losses_of(folder: Path) -> list[float]:
 def test_a_run_is_that_of_the_cpu_and_resumes_to_the_last_bit(
     precision: str, others: dict[str, float], tmp_path: Path, device: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Twelve steps with evaluations and checkpoints; one run is cut in the middle, as a signal does it."""
+    """Twelve steps with evaluations and checkpoints; one run is interrupted in the middle, as by a signal."""
     with caplog.at_level(logging.WARNING, "minigrad"):
         Run(prepared(tmp_path / "whole", device=device, precision=precision, **others)).trainer.fit()
     assert "not captured" not in caplog.text
@@ -68,15 +68,15 @@ def test_a_run_is_that_of_the_cpu_and_resumes_to_the_last_bit(
     assert len(ours) == len(theirs) == 12
     difference = np.abs(np.array(ours) - theirs).max()
     print(f"\n{precision}: losses differ from the CPU's by {difference:.1e} at most")
-    # float32: sums in another order, which training with a rate of 1e-3 lets grow; bf16 has steps of 4e-3, and blocks round once more
+    # float32: sums in another order, amplified by training with a rate of 1e-3; bf16 has steps of 4e-3, and blocks round once more
     assert difference < {"float32": 1e-3, "bf16": 3e-2, "fp16": 1e-2}[precision]
 
 
 def test_evaluations_of_a_run_share_their_graphs(
     tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One after each of twelve steps, all in one batch of the same size; with class weights, which keep no step from being captured."""
-    gc.collect()  # a parameter of an earlier test that died later would let graphs be recorded anew
+    """Evaluations after each of twelve steps, all in one batch of the same size; with class weights, which do not prevent capture."""
+    gc.collect()  # a parameter of an earlier test that is freed later would cause graphs to be captured again
     made, recorded = [], captured.CapturedFunction._recorded
     monkeypatch.setattr(captured.CapturedFunction, "_recorded", lambda self, *args: made.append(1) or recorded(self, *args))
     config = prepared(tmp_path / "run", device=device, evaluate_every=1)
@@ -89,7 +89,7 @@ def test_evaluations_of_a_run_share_their_graphs(
 # ---------------------------------------------------------------- inference
 @pytest.mark.parametrize("task", KINDS)
 def test_pipelines_give_what_they_give_on_the_cpu(task: str, tmp_path: Path, device: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The same texts four times, in batches of a few: computed plainly, then recorded, then replayed."""
+    """The same texts four times, in small batches: computed eagerly, then captured, then replayed."""
     folder = directory(tmp_path / task, KINDS[task], id2label=LABELS, **SIZES)
     texts = (MASKED if task == "fill-mask" else TEXTS) * 4
     caplog.set_level(logging.INFO, "minigrad")
@@ -99,7 +99,7 @@ def test_pipelines_give_what_they_give_on_the_cpu(task: str, tmp_path: Path, dev
 
 
 def near(a: Any, b: Any) -> bool:
-    """As `close`, for results whose scores another device has computed."""
+    """As `close`, for results whose scores come from another device."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(near(a[key], b[key]) for key in a)
     if isinstance(a, list):
@@ -110,7 +110,7 @@ def near(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForTokenClassification, RobertaForSequenceClassification])
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "fp16"])
 def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: str, device: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Batches of one size with other lengths and ids; in between the weights are trained in place, and the allocator is kept busy."""
+    """Batches of one size with different lengths and ids; in between, the weights are trained in place and other memory is allocated."""
     mg.manual_seed(0)
     config = kind.config_class(vocab_size=40, num_hidden_layers=2, intermediate_size=128, id2label=LABELS, **SIZES)
     model: Any = kind(config)
@@ -133,7 +133,7 @@ def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: st
                 (model(tokens).logits.sum() * 1e-3 + held.sum() * 0).backward()
                 optimizer.step()
                 optimizer.zero_grad()
-                logits_of(tokens)  # once more before its size is recorded again
+                logits_of(tokens)  # once more before its size is captured again
     assert "without CUDA graphs" not in caplog.text
 
 
@@ -141,8 +141,8 @@ def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: st
 def test_sentence_embeddings_are_those_of_the_cpu_and_replayed(
     pooling: str, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same texts five times: computed plainly, then recorded, then replayed."""
-    gc.collect()  # a parameter of an earlier test that died later would let graphs be recorded anew
+    """The same texts five times: computed eagerly, then captured, then replayed."""
+    gc.collect()  # a parameter of an earlier test that is freed later would cause graphs to be captured again
     made, recorded = [], graphs.Recorder.recorded
     monkeypatch.setattr(graphs.Recorder, "recorded", lambda self, function: made.append(1) or recorded(self, function))
     encoder = SentenceEncoder.from_pretrained(directory(tmp_path, "BertModel", **SIZES), pooling=pooling, normalise=True)

@@ -1,4 +1,4 @@
-"""Every test of this folder runs twice: on NumPy's passes, and on those that Numba compiles where it is installed."""
+"""Every test in this folder runs twice: with NumPy's passes, and with those compiled by Numba if it is installed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from support import PASSES, passes_by
 
 @pytest.fixture(autouse=True, params=PASSES)
 def passes_used(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The name of who makes the passes."""
+    """The name of the passes in use."""
     with passes_by(request.param):
         yield request.param

@@ -1,6 +1,6 @@
-"""Compiles what the stand-in consists of, by g++: libraries in place of the driver and of cuBLAS, and kernels when they are wanted.
+"""Compiles the parts of the stand-in with g++: libraries in place of the driver and of cuBLAS, and kernels on demand.
 
-What is made is kept in a folder under a digest of what it was made from.
+Results are kept in a folder named by a digest of their inputs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ EMULATOR = Path(emulation.__file__).parent
 FLAGS = ("-std=c++20", "-O2", "-fPIC", "-ffp-contract=off")
 
 CUBLAS = "libcublas.so.12"
-"""The name under which CuPy's module looks for it, also that of the version of each of its functions."""
+"""The name under which CuPy's module looks for cuBLAS, and the symbol version of each of its functions."""
 
 
 class UnavailableError(Exception):
-    """Why the stand-in cannot work here."""
+    """The reason why the stand-in cannot work here."""
 
 
 def cache_folder() -> Path:
@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 
 def made(name: str, parts: Iterable[str | bytes], make: Callable[[Path], object]) -> Path:
-    """The file that `make` makes at the path it gets, or made before from the same parts."""
+    """The file that `make` writes to the path it is given, or an earlier one made from the same parts."""
     digest = sha256()
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
@@ -46,18 +46,18 @@ def made(name: str, parts: Iterable[str | bytes], make: Callable[[Path], object]
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent) as new:
             make(Path(new) / name)
-            with suppress(OSError):  # if another process was sooner
+            with suppress(OSError):  # another process was faster
                 os.rename(new, folder)
     return folder / name
 
 
 def run(*command: str) -> str:
-    """What a command prints. Raises: CalledProcessError."""
+    """The output of a command. Raises: CalledProcessError."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def compiled(path: Path, *options: str) -> None:
-    """Raises: RuntimeError with the compiler's first words."""
+    """Compile with g++. Raises: RuntimeError with the beginning of its message."""
     try:
         run("g++", *FLAGS, *options, "-o", str(path))
     except subprocess.CalledProcessError as error:
@@ -75,25 +75,25 @@ def headers() -> Path:
 
 
 def symbols(library: str, pattern: str, *options: str) -> dict[str, tuple[int, int]]:
-    """Addresses and sizes by name of what `nm` lists in a library, as far as its lines match; the pattern's last group is the name."""
+    """Addresses and sizes, by name, of a library's symbols in lines of `nm` that match; the pattern's last group is the name."""
     lines = re.findall(rf"^(?:([0-9a-f]+) ([0-9a-f]+) )?{pattern}$", run("nm", "-S", *options, library), re.MULTILINE)
     return {name: (int(at or "0", 16), int(size or "0", 16)) for at, size, name in lines}
 
 
 def stubs(names: Iterable[str]) -> str:
-    """C++ that tells calls of functions the stand-in does not define; where it does, the linker takes its own."""
+    """C++ that reports calls of functions the stand-in does not define; its own definitions take precedence when linked."""
     lines = [f'__attribute__((weak)) int {name}(...) {{ return stand_in_unknown("{name}"); }}' for name in sorted(names)]
     return "\n".join(['extern "C" {', "int stand_in_unknown(const char*);", *lines, "}", ""])
 
 
 def driver(functions: Iterable[str]) -> Path:
-    """The library in place of the driver, with functions of these names at least."""
+    """The library in place of the driver, with at least these functions."""
     sources = [HERE / f"{name}.cpp" for name in ("device", "memory", "streams", "graphs", "kernels")]
     return _library("libcuda.so.1", sources, stubs(functions), [])
 
 
 def cublas(functions: Iterable[str], driver: Path) -> Path:
-    """The library in place of cuBLAS. It is to be loaded after the driver's."""
+    """The library in place of cuBLAS. Load it after the driver's."""
     return _library(CUBLAS, [HERE / "cublas.cpp"], stubs(functions), [str(driver)])
 
 
@@ -119,7 +119,7 @@ def _library(name: str, sources: Sequence[Path], stubs: str, options: Sequence[s
 
 # ---------------------------------------------------------------- kernels
 def our_kernels(source: str, names: list[str]) -> Path:
-    """The library of one of our sources, from the emulator."""
+    """The library of one of our sources, compiled by the emulator."""
 
     def make(path: Path) -> None:
         emulation.Emulator(path.parent).library(source, names)
@@ -133,7 +133,7 @@ KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([
 
 @cache
 def front() -> tuple[Path, list[str]]:
-    """What stands in front of CuPy's kernels, compiled beforehand, and options to compile it and them with."""
+    """The precompiled header for CuPy's kernels, and the options to compile it and them with."""
     import cupy
 
     includes = [HERE / "include", Path(cupy.__file__).parent / "_core" / "include"]
@@ -149,7 +149,7 @@ def front() -> tuple[Path, list[str]]:
 
 
 def cupy_kernels(text: str, definitions: Sequence[str]) -> Path:
-    """The library of one of CuPy's sources. Raises: RuntimeError if g++ refuses it."""
+    """The library of one of CuPy's sources. Raises: RuntimeError if g++ rejects it."""
     names = KERNEL.findall(text)
     together = any(word in text for word in ("__syncthreads", "__shfl", "__syncwarp")) or "CUPY_FOR" not in text
     text += "".join(f"\n{'EMULATE' if together else 'RUN_BY_ONE_THREAD'}({name})" for name in names) + "\n"

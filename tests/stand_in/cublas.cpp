@@ -1,4 +1,4 @@
-// cuBLAS, as far as CuPy and we call it: products, added up in float64.
+// cuBLAS, as far as CuPy and minigrad use it: products, accumulated in float64.
 #include "device.h"
 
 #include <library_types.h>
@@ -10,7 +10,7 @@ using namespace stand_in;
 
 namespace {
 
-// Of cublas_api.h, which does not come with the other headers.
+// From cublas_api.h, which does not come with the other headers.
 constexpr int SUCCESS = 0, INVALID_VALUE = 7, FAILED = 13, COMPUTE_32F = 68, COMPUTE_64F = 70;
 
 struct Handle {
@@ -32,7 +32,7 @@ uint16_t to_bf16(float x) {
     return x != x ? 0x7FFF : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
 }
 
-// One of the three matrices, or a batch of them: column after column, `pitch` numbers apart; or transposed.
+// One of the three matrices, or a batch of them: columns `pitch` numbers apart; or transposed.
 struct Matrix {
     void* place;
     int type;
@@ -84,7 +84,7 @@ struct Product {
                     double sum = 0;
                     for (size_t l = 0; l < k; ++l) sum += rows[i * k + l] * columns[j * k + l];
                     const size_t index = c.index(one, i, j);
-                    c.write(index, alpha * sum + (beta ? beta * c.read(index) : 0));  // with 0 what is there is not read
+                    c.write(index, alpha * sum + (beta ? beta * c.read(index) : 0));  // with beta 0 the old value is not read
                 }
         }
     }
@@ -96,7 +96,7 @@ int multiply(const Handle* handle, const Product& product) {
     if (product.c.rows <= 0 || product.c.columns <= 0 || product.batch <= 0) return INVALID_VALUE;
     for (const Matrix& matrix : {product.a, product.b, product.c}) {
         if (matrix.pitch < matrix.stored_rows()) return INVALID_VALUE;
-        if (!matrix.rows || !matrix.columns) continue;  // a sum of nothing
+        if (!matrix.rows || !matrix.columns) continue;  // an empty sum
         if (!live(matrix.place, matrix.bytes(product.batch))) problem("a product reaches beyond an allocation");
         memory.push_back(matrix.place);
     }
@@ -107,7 +107,7 @@ int multiply(const Handle* handle, const Product& product) {
     return put(handle->stream, {"a product", [=] { product.run(); }, memory}) ? FAILED : SUCCESS;
 }
 
-// alpha or beta, whose type is the one that is computed in
+// alpha or beta, which have the compute type
 double number(const void* place, int compute) { return compute == COMPUTE_64F ? *(const double*)place : *(const float*)place; }
 
 }  // namespace
@@ -127,7 +127,7 @@ int cublasDestroy_v2(Handle* handle) {
 }
 
 int cublasSetStream_v2(Handle* handle, cudaStream_t stream) {
-    *handle = {stream};  // and its own workspace again
+    *handle = {stream};  // resets the workspace to cuBLAS's own
     return SUCCESS;
 }
 

@@ -1,4 +1,4 @@
-// What CuPy's own kernels need beside the emulator, in front of their sources.
+// Included before the sources of CuPy's own kernels: what they need besides the emulator.
 #pragma once
 
 #define __noinline__
@@ -35,7 +35,7 @@ int call(void (*kernel)(A...), void** arguments) {
 
 }  // namespace stand_in
 
-// As `EMULATE`, for kernels whose threads share the elements out by `CUPY_FOR`, however many threads there are: one does it soonest.
+// As `EMULATE`, for kernels whose threads divide the elements by `CUPY_FOR`, whatever their number: a single thread is fastest.
 #define RUN_BY_ONE_THREAD(name)                                                                                       \
     extern "C" int emulate_##name(const unsigned*, void** arguments) { return stand_in::call(name, arguments); } \
     extern "C" const int* parameters_of_##name() { return emulator::parameter_sizes(name); }

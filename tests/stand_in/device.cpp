@@ -1,4 +1,4 @@
-// What the device says of itself, an H200, and how mistakes are told.
+// The properties of the device, an H200, and the reporting of mistakes.
 #include "device.h"
 
 #include <cstdio>
@@ -11,7 +11,7 @@ namespace stand_in {
 namespace {
 std::string problems;
 cudaError_t last_error = cudaSuccess;
-std::map<cudaError_t, std::string> reasons;  // by error, the last one's
+std::map<cudaError_t, std::string> reasons;  // by error, the latest reason
 
 constexpr unsigned CUDA = 12090;
 }  // namespace
@@ -32,7 +32,7 @@ using namespace stand_in;
 
 extern "C" {
 
-// What has been found since the last call; the text lives until the next.
+// The problems found since the last call; the text is valid until the next.
 const char* stand_in_problems() {
     const Lock lock;
     static std::string told;
@@ -41,7 +41,7 @@ const char* stand_in_problems() {
     return told.c_str();
 }
 
-// Stands, under their names, in place of all functions that no file here defines.
+// Called, under their names, for all functions that no file here defines.
 int stand_in_unknown(const char* name) {
     const Lock lock;
     problem(std::string("the stand-in does not know ") + name);
@@ -73,7 +73,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
         case cudaDevAttrMaxGridDimX: *value = 2147483647; break;
         case cudaDevAttrMaxGridDimY:
         case cudaDevAttrMaxGridDimZ: *value = 65535; break;
-        default: *value = 1;  // of the others CuPy asks whether there is such a thing
+        default: *value = 1;  // CuPy asks whether the others are supported
     }
     return cudaSuccess;
 }

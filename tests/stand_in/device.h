@@ -1,6 +1,6 @@
-// What the files of the stand-in share: what work is, where it waits, and how a mistake is told.
+// Shared by the files of the stand-in: work, where it waits, and how mistakes are reported.
 //
-// Each file defines functions of CUDA under their own names, so that the compiler holds them to the headers' declarations.
+// Each file defines CUDA functions under their own names, so that the compiler checks them against the headers' declarations.
 #pragma once
 
 #include <cuda.h>
@@ -18,15 +18,15 @@ namespace stand_in {
 
 inline std::recursive_mutex mutex;
 
-// Every function of CUDA holds it while it runs.
+// Held by every CUDA function while it runs.
 struct Lock : std::lock_guard<std::recursive_mutex> {
     Lock() : lock_guard(mutex) {}
 };
 
-// A mistake that CUDA would let pass, or would not tell so.
+// Reports a mistake that CUDA would ignore, or report differently.
 void problem(const std::string& what);
 
-// An error of CUDA, and why.
+// Returns a CUDA error, and records the reason.
 cudaError_t refuse(cudaError_t error, const std::string& why);
 
 // ---------------------------------------------------------------- memory
@@ -40,59 +40,59 @@ using Ids = std::set<long>;
 struct Work {
     std::string name;
     std::function<void()> run;
-    std::vector<const void*> memory;  // a place in each allocation that it uses
+    std::vector<const void*> memory;  // an address in each allocation that it uses
 
-    void check(const char* when) const;  // that its memory is live
+    void check(const char* when) const;  // reports memory that is not live
 };
 
 struct Graph {
     std::vector<Work> works;
-    std::vector<Ids> after;  // for each work, the indices of those that it waits for
+    std::vector<Ids> after;  // for each work, the indices of those it waits for
 };
 
 struct Capture : Graph {
     CUstream_st* origin = nullptr;
     cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
     std::thread::id thread = std::this_thread::get_id();
-    std::string broken;  // why, if a call has broken it
+    std::string broken;  // the reason, if a call has invalidated it
     bool ended = false;
 
-    // The call that breaks it fails with `error`, and the capture at its end.
+    // Invalidates the capture: the current call fails with `error`, and so does ending the capture.
     cudaError_t break_by(cudaError_t error, const std::string& why);
 };
 
-// Puts work on a stream: into its capture, if it is captured.
+// Puts work on a stream, or into its capture if it is captured.
 cudaError_t put(cudaStream_t stream, Work work);
 
-// Appends work to what waits, and returns its number.
+// Appends work to the waiting work, and returns its number.
 long issue(Work work, const Ids& after);
 
-// Does what is wanted, with what it waits for and nothing else.
+// Executes the wanted work and what it waits for, nothing else.
 void settle(const Ids& wanted);
 void settle_all();
 
-// Takes all streams out of a capture.
+// Removes all streams from a capture.
 void end(Capture& capture);
 
-// Whether any capture forbids what may synchronize or cannot be part of a graph, by its mode.
+// Fails if a capture's mode forbids calls that may synchronise or cannot be part of a graph.
 cudaError_t forbidden(const char* call);
 
 CUstream_st* stream_of(cudaStream_t stream);
 
 }  // namespace stand_in
 
-// ---------------------------------------------------------------- what CUDA's handles stand for
+// ---------------------------------------------------------------- CUDA's handles
 struct CUstream_st {
     unsigned flags = 0;
     std::shared_ptr<stand_in::Capture> capture;
-    stand_in::Ids last;           // what was issued last
-    stand_in::Ids captured_last;  // the same in the capture
+    stand_in::Ids last;           // the work issued last
+    stand_in::Ids captured_last;  // the same within the capture
 
     bool blocking() const { return !(flags & cudaStreamNonBlocking); }
 };
 
 struct CUevent_st {
-    std::shared_ptr<stand_in::Capture> capture;  // in which it was recorded, if in one
+    std::shared_ptr<stand_in::Capture> capture;  // in which it was recorded, if any
     stand_in::Ids last;
     bool destroyed = false;
 };

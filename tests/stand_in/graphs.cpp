@@ -1,4 +1,4 @@
-// Captures and graphs: what is put on a captured stream becomes a work of a graph, to be issued with the others at each launch.
+// Captures and graphs: work put on a captured stream becomes a node of a graph, issued with the others at each launch.
 #include "device.h"
 
 struct CUgraph_st : stand_in::Graph {};

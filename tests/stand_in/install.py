@@ -1,4 +1,4 @@
-"""Puts the stand-in in place: CuPy's calls of CUDA go to it from then on, in this process."""
+"""Installs the stand-in: from then on CuPy's CUDA calls in this process go to it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from stand_in import build
 from stand_in.build import UnavailableError
 
 RUNTIME = r"[tTwW] (cuda[A-Z]\w*)"
-"""Functions of the runtime, in the listing of a library that it is linked into."""
+"""Pattern for the runtime's functions in the symbol list of a library that it is linked into."""
 
 
 @cache
 def install() -> ctypes.CDLL:
-    """The library in place of the driver. Raises: UnavailableError with a sentence why it cannot work here."""
+    """The library in place of the driver, installed once. Raises: UnavailableError with the reason if it cannot work here."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise UnavailableError(f"the stand-in for a GPU needs Linux on x86-64, and this is {platform.system()} on {platform.machine()}")
     for command in ("g++", "nm"):
@@ -33,7 +33,7 @@ def install() -> ctypes.CDLL:
             raise UnavailableError(f"the stand-in for a GPU needs {command}, which is not installed here")
     if find_spec("cupy") is None:
         raise UnavailableError("the stand-in for a GPU needs CuPy: `pip install cupy-cuda12x`")
-    os.environ["CUPY_ACCELERATORS"] = ""  # no kernels of CUB where CuPy has others
+    os.environ["CUPY_ACCELERATORS"] = ""  # no kernels of CUB if CuPy has others
     os.environ["CUPY_CACHE_DIR"] = str(build.cache_folder() / "cupy")
     from cupy_backends.cuda.api import runtime
 
@@ -56,12 +56,12 @@ def install() -> ctypes.CDLL:
 
 
 def problems() -> str:
-    """What has been found since this was last asked, besides the errors that calls got."""
+    """Problems found since the last call, other than the errors that calls returned."""
     return install().stand_in_problems().decode()
 
 
 def _redirect(library: str, driver: ctypes.CDLL) -> None:
-    """Write a jump to the driver's function of the same name over the beginning of each function of CUDA's runtime."""
+    """Overwrite the beginning of each function of CUDA's runtime with a jump to the driver's function of the same name."""
     with open("/proc/self/maps", encoding="utf-8") as file:
         base = next(int(line.split("-")[0], 16) for line in file if line.rstrip().endswith(library))
     protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -69,7 +69,7 @@ def _redirect(library: str, driver: ctypes.CDLL) -> None:
     for name, (at, size) in build.symbols(library, RUNTIME).items():
         target = getattr(driver, name, None)
         if target is None:
-            continue  # of a runtime with more functions, in CUB's or Thrust's module
+            continue  # CUB's or Thrust's module has a runtime with more functions
         jump = b"\x48\xb8" + struct.pack("<Q", ctypes.cast(target, ctypes.c_void_p).value or 0) + b"\xff\xe0"  # movabs rax, target; jmp rax
         start = base + at
         page = start & -mmap.PAGESIZE
@@ -79,15 +79,15 @@ def _redirect(library: str, driver: ctypes.CDLL) -> None:
 
 
 def _take_cublas(path: Path) -> None:
-    """Let that be the cuBLAS that CuPy and we are led to."""
+    """Make this the cuBLAS that CuPy and minigrad find."""
     ctypes.CDLL(str(path))
-    pathfinder = import_module("cuda.pathfinder")  # which comes with CuPy
+    pathfinder = import_module("cuda.pathfinder")  # comes with CuPy
     find = pathfinder.load_nvidia_dynamic_lib
     pathfinder.load_nvidia_dynamic_lib = lambda name: SimpleNamespace(abs_path=str(path)) if name == "cublas" else find(name)
 
 
 def _take_kernels() -> None:
-    """Let g++ compile kernels: CuPy's when it would by NVRTC, ours by the emulator."""
+    """Have g++ compile kernels: CuPy's in place of NVRTC, ours by the emulator."""
     from cupy.cuda import compiler, function
 
     from minigrad.backend import cupy as namespace

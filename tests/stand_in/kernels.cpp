@@ -1,4 +1,4 @@
-// Modules and launches. A module's code is a library that g++ has made, with kernels as `EMULATE` of the emulator leaves them.
+// Modules and launches. A module's code is a library made by g++, with kernels prepared by the emulator's `EMULATE`.
 #include "device.h"
 
 #include <dlfcn.h>
@@ -24,7 +24,7 @@ CUresult cuModuleLoad(CUmodule* module, const char* path) {
     return (CUresult)refuse(cudaErrorInvalidValue, dlerror());
 }
 
-// What CuPy is told to be a kernel's machine code is the path of its library.
+// CuPy is given the path of a library in place of a kernel's machine code.
 CUresult cuModuleLoadData(CUmodule* module, const void* path) { return cuModuleLoad(module, (const char*)path); }
 CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }
 CUresult cuModuleGetGlobal_v2(CUdeviceptr*, size_t*, CUmodule, const char*) { return CUDA_ERROR_NOT_FOUND; }
@@ -45,12 +45,12 @@ CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z,
     if (!x || !y || !z || x > 2147483647 || y > 65535 || z > 65535 || !threads || threads > 1024)
         return (CUresult)refuse(cudaErrorInvalidValue, function->name + ": no such grid of blocks can be launched");
     using Parameter = std::vector<uint64_t>;
-    std::vector<Parameter> held;  // as they are now: the caller's memory is the caller's again
+    std::vector<Parameter> held;  // copied, since the caller may reuse its memory
     std::vector<const void*> memory;
     for (const int* size = function->sizes; *size; ++size) {
         Parameter parameter((*size + 7) / 8);
         memcpy(parameter.data(), parameters[held.size()], *size);
-        const auto place = (const void*)parameter[0];  // with which an array of CuPy's begins, too
+        const auto place = (const void*)parameter[0];  // an array of CuPy's begins with its pointer, too
         if (*size >= 8 && on_device(place)) memory.push_back(place);
         held.push_back(parameter);
     }
@@ -70,7 +70,7 @@ CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfuncti
 
 CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) { return CUDA_SUCCESS; }
 
-// Kernels of CUB and Thrust are the runtime's: machine code, that no CPU runs.
+// Kernels of CUB and Thrust belong to the runtime: machine code that a CPU cannot run.
 static cudaError_t refuse_machine_code() {
     const Lock lock;
     problem("a kernel of CUB or Thrust is wanted, which the stand-in cannot run");

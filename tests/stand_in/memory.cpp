@@ -1,4 +1,4 @@
-// Memory of the device, which is the host's: an allocation never lies where another has lain, and is closed to everybody when it goes.
+// Device memory, which is host memory: no allocation reuses the addresses of an earlier one, and freed memory is made inaccessible.
 #include "device.h"
 
 #include <sys/mman.h>
@@ -13,12 +13,12 @@ namespace stand_in {
 
 namespace {
 constexpr size_t ADDRESSES = (size_t)1 << 40, TOTAL = (size_t)6 << 30, PAGE = 4096, GAP = (size_t)2 << 20;
-constexpr size_t FILLED = (size_t)64 << 20;  // bytes that are made NaN; of more, it would take long
+constexpr size_t FILLED = (size_t)64 << 20;  // at most this many bytes are filled with NaN; more would take long
 
 char* const addresses = (char*)mmap(nullptr, ADDRESSES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 size_t next = GAP, used = 0;
 
-using Places = std::map<const char*, size_t>;  // sizes by the place where they begin
+using Places = std::map<const char*, size_t>;  // sizes by address
 Places device, host;
 
 bool lies_in(const Places& places, const void* place, size_t bytes) {

@@ -1,4 +1,4 @@
-"""Programs for CuPy on the stand-in, most with a mistake: `python -m stand_in.planted NAME` runs one and prints what comes of it."""
+"""Programs for CuPy on the stand-in, most with a bug: `python -m stand_in.planted NAME` runs one and prints the outcome."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ first.synchronize()
 
 
 def attempt(work: Callable[[], Any]) -> Any:
-    """The result of something, whose error is printed."""
+    """The result of `work`; an error is printed."""
     try:
         return work()
     except runtime.CUDARuntimeError as error:
@@ -32,7 +32,7 @@ def attempt(work: Callable[[], Any]) -> Any:
 
 
 def captured(work: Callable[[], Any], *, stream: Stream = first, mode: int = runtime.streamCaptureModeRelaxed) -> Any:
-    """The graph of what is put on a stream."""
+    """The graph captured from `work` on a stream."""
     with stream:
         stream.begin_capture(mode)
         attempt(work)
@@ -47,7 +47,7 @@ def launched(graph: Any) -> None:
 
 # ---------------------------------------------------------------- captures
 def branch(*, waits: bool = True, joins: bool = True) -> None:
-    """out = 2 (x + 1) + 1, its product on the second stream."""
+    """out = 2 (x + 1) + 1, with the product on the second stream."""
     fork, join = Event(), Event()
     y = cupy.empty_like(x)
     if not waits:
@@ -88,7 +88,7 @@ def memory_during_a_capture(mode: int = runtime.streamCaptureModeGlobal) -> None
 
 
 def memory_during_a_relaxed_capture() -> None:
-    """As CUDA allows it, and CuPy captures."""
+    """Allowed by CUDA; the mode in which CuPy captures."""
     memory_during_a_capture(runtime.streamCaptureModeRelaxed)
 
 

@@ -1,4 +1,4 @@
-// Streams and events: who waits for whom, and what is done when. Nothing is done before somebody waits for it.
+// Streams and events: dependencies between work, and its execution. Nothing runs before somebody waits for it.
 #include "device.h"
 
 #include <cstdlib>
@@ -18,9 +18,9 @@ constexpr size_t MOST_WAITING = 20000;
 std::map<long, Node> waiting;
 long issued = 0;
 std::set<CUstream_st*> streams;
-CUstream_st legacy;  // the stream that CUDA calls so: it and the blocking ones wait for each other
+CUstream_st legacy;  // CUDA's legacy default stream: it and the blocking streams wait for each other
 
-// The next of what is ready: the latest, or with STAND_IN_ORDER any.
+// The next of the ready work: the latest, or with STAND_IN_ORDER a random one.
 long next_of(const Ids& ready) {
     static const char* const seed = getenv("STAND_IN_ORDER");
     static std::mt19937 random(seed ? atol(seed) : 0);
@@ -44,7 +44,7 @@ Ids with_what_it_waits_for(const Ids& wanted) {
     return found;
 }
 
-// Whether work on this stream would wait for a stream that is captured.
+// Refuses work on a stream that would wait for a captured stream.
 cudaError_t refuse_implicit(CUstream_st* stream, const std::string& call) {
     if (stream != &legacy) return cudaSuccess;
     const std::string why = call + " on the default stream would wait for a stream that is captured";
@@ -148,7 +148,7 @@ cudaError_t cudaDeviceSynchronize() {
 // ---------------------------------------------------------------- streams
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
     const Lock lock;
-    *stream = new CUstream_st;  // not deleted: so that no other has its address
+    *stream = new CUstream_st;  // never deleted, so that no other stream gets its address
     (*stream)->flags = flags;
     streams.insert(*stream);
     return cudaSuccess;
@@ -180,7 +180,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t given) {
     return cudaSuccess;
 }
 
-// Whoever asks a stream gets it done: asking it again and again must come to an end.
+// A query completes the stream's work: polling in a loop must end.
 cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t given, cudaStreamCaptureStatus* status) {
@@ -208,7 +208,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t given, cudaEvent_t event, unsigned)
     if (!its->broken.empty()) return refuse(cudaErrorStreamCaptureInvalidated, its->broken);
     if (mine && mine != its) return mine->break_by(cudaErrorStreamCaptureMerge, "a captured stream waits for an event of another capture");
     if (stream == &legacy) return its->break_by(cudaErrorStreamCaptureImplicit, "the default stream waits for an event of a capture");
-    if (!mine) stream->capture = event->capture, stream->captured_last.clear();  // it is captured from here on
+    if (!mine) stream->capture = event->capture, stream->captured_last.clear();  // from here on it is captured, too
     stream->captured_last.insert(event->last.begin(), event->last.end());
     return cudaSuccess;
 }

@@ -1,4 +1,4 @@
-"""What the stand-in for a GPU says of the mistakes in `planted.py`, each in a process of its own."""
+"""What the stand-in for a GPU reports for each program in `planted.py`, run in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TESTS = Path(__file__).parents[1]
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A module of Python's that has been run."""
+    """Run a Python module."""
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, **environment}
     return subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True, check=False)
 
 
 def found(name: str, **environment: str) -> list[str]:
-    """The lines that a program prints, and the last one of an error that ends it."""
+    """The lines that a program prints, and the last line of an error that ends it."""
     done = run("stand_in.planted", name, **environment)
     return [line for line in done.stdout.splitlines() if line] + done.stderr.splitlines()[-1:] * (done.returncode != 0)
 
@@ -39,13 +39,13 @@ def test_a_branch_that_is_not_joined() -> None:
 
 
 def test_a_branch_that_does_not_wait() -> None:
-    """The other stream's product is computed first, of memory in which nothing has been written yet."""
+    """The other stream's product is computed first, from memory in which nothing has been written yet."""
     assert found("branch_that_does_not_wait") == ["nan"]
 
 
 @pytest.mark.parametrize(("name", "calls"), [("memory_during_a_capture", 4), ("waiting_during_a_capture", 2)])
 def test_what_is_not_allowed_during_a_capture(name: str, calls: int) -> None:
-    """Each call fails, and so does the capture's end."""
+    """Each call fails, and so does ending the capture."""
     said = [line.split(":")[0] for line in found(name)]
     assert said == ["cudaErrorStreamCaptureUnsupported", "cudaErrorStreamCaptureInvalidated"] * calls
 

@@ -1,11 +1,11 @@
-"""BERT's two blocks on a GPU, each in one operation: what a single product or pass cannot do.
+"""BERT's two blocks on a GPU, each as one operation, which allows what a single product or pass cannot do.
 
-The gradient of the sum at a block's end becomes that of its input where it lies: products add to it. All sums over rows are finished by one
-launch. And where products have operands of bf16 or fp16, all that lies between them is stored as short, by products that read and write two
-bytes a number and add in float32: the block's input and its weights are shortened once (`shortening.py`), and the way back takes both as
-they are. What stays float32 then: the input that is added at the end, the output, the gradients of both, sums, parameters and their
-gradients. Every number that a kernel hands on is rounded once. In float32 and tf32 everything is float32. The contract is that of
-`layers.py`.
+The gradient of the sum at a block's end is turned into that of its input in place: products accumulate into it. All sums over rows are
+finished by one launch. With operands in bf16 or fp16, everything between the products is stored in that format too, by products that read
+and write two bytes a number and accumulate in float32: the block's input and its weights are shortened once (`shortening.py`), and the
+backward pass uses the same shortened arrays. Still float32 then are the input added at the end, the output, the gradients of both, sums,
+parameters and their gradients. Every number that a kernel passes on is rounded once. In float32 and tf32 everything is float32. The
+contract is that of `layers.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gemm import SHORT
-from minigrad.backend.layout import beside, neighbours
+from minigrad.backend.layout import neighbours, stacked
 from minigrad.backend.precision import gpu_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows, covers_weights
@@ -25,9 +25,9 @@ from minigrad.kernels.cuda.attention import attend
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.embedding import NO_ROW
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import note_short, noted_short, shortened
+from minigrad.kernels.cuda.shortening import register_short, short_outputs, shortened
 from minigrad.kernels.cuda.sums import Sums
-from minigrad.kernels.cuda.table import HEAD_SIZES, WIDEST
+from minigrad.kernels.cuda.table import HEAD_SIZES, MAX_WIDTH
 from minigrad.packing import Packing
 
 
@@ -67,35 +67,35 @@ def _attention_block(
     queries = packing.first if first_only else packing
     if not covers_weights(mixing, queries, packing, heads) or not covers_rows(draw, (queries.rows, width)):
         return NotImplemented
-    x, bias = xp.ascontiguousarray(x), beside(xp, biases)
-    stored_x, (stored_in, stored_out) = shortened(xp, x, precision), _shortened_weights(xp, (beside(xp, weights), wo), precision)
-    asking, q, start = x, None, 0  # of Q | K | V, what all rows are projected to begins at `start`
+    x, bias = xp.ascontiguousarray(x), stacked(xp, biases)
+    stored_x, (stored_in, stored_out) = shortened(xp, x, precision), _shortened_weights(xp, (stacked(xp, weights), wo), precision)
+    query_x, q, start = x, None, 0  # the part of Q | K | V that is computed for all rows begins at `start`
     if first_only:
         first_rows, start = xp.like(packing.first_rows, x), inner
-        asking = xp.empty((len(first_rows), width), x.dtype)
-        launch("gather_rows", first_rows.shape, x, first_rows, asking, *noted_short(xp, asking), None, len(asking), *x.shape, NO_ROW)
-        stored_asking = shortened(xp, asking, precision)
-        q, through_queries = _linears(xp, stored_asking, stored_in[:inner], bias[:inner], inner, storage)
+        query_x = xp.empty((len(first_rows), width), x.dtype)
+        launch("gather_rows", first_rows.shape, x, first_rows, query_x, *short_outputs(xp, query_x), None, len(query_x), *x.shape, NO_ROW)
+        stored_query_x = shortened(xp, query_x, precision)
+        q, through_queries = _linears(xp, stored_query_x, stored_in[:inner], bias[:inner], inner, storage)
     kv, through_inputs = _linears(xp, stored_x, stored_in[start:], bias[start:], inner, storage)
     mixed, mixed_pullback = attend(
         xp, q, kv, packing=packing, queries=queries, heads=heads, draw=mixing, causal=causal, size=size, precision=precision
     )
     if not keep:
-        del q, kv, mixed_pullback  # so that their memory is free again
-    out, end_pullback = _dense_add_norm(xp, mixed, stored_out, bo, asking, gamma, beta, draw, eps, storage, keep)
+        del q, kv, mixed_pullback  # frees their memory
+    out, end_pullback = _dense_add_norm(xp, mixed, stored_out, bo, query_x, gamma, beta, draw, eps, storage, keep)
 
     def pullback(g: Array) -> Any:
-        sums = Sums(xp, rows, 3 * inner + 3 * width, zeroed=first_only)  # first rows do not reach all of it
+        sums = Sums(xp, rows, 3 * inner + 3 * width, zeroed=first_only)  # the first rows do not fill all of it
         dx, dy = end_pullback(xp.ascontiguousarray(g), sums, 3 * inner)
         dq, dkv = mixed_pullback(xp.matmul_stored(dy, stored_out, alike=True))
         if first_only:
-            dasking, dweights = through_queries(dq, dx, sums, 0)
+            dquery_x, dweights = through_queries(dq, dx, sums, 0)
             dx, others = through_inputs(dkv, None, sums, start)
-            launch("scatter_rows", first_rows.shape, dasking, first_rows, dx, *dasking.shape)
+            launch("scatter_rows", first_rows.shape, dquery_x, first_rows, dx, *dquery_x.shape)
             dweights += others
         else:
             dx, dweights = through_inputs(dkv, dx, sums, start)
-        # In the order in which an optimizer lays vectors out, so that they go there at once.
+        # In the order of an optimizer's layout, so that one launch accumulates them all.
         dbq, dbk, dbv, dbo, dgamma, dbeta = sums.parts(*[inner] * 3, *[width] * 3)
         return dx, *dweights, dbq, dbk, dbv, xp.product_stored(dy.T, mixed), dbo, dgamma, dbeta
 
@@ -145,21 +145,21 @@ def _feed_forward(
     return out, pullback
 
 
-# ---------------------------------------------------------------- what both have
+# ---------------------------------------------------------------- shared by both
 def _fits(x: Array, weight: Array, bias: Array, gamma: Array, beta: Array) -> bool:
-    """Whether rows like those of x come out of a block's last product, and the kernels can normalise them."""
-    if x.ndim != 2 or weight.ndim != 2 or not 0 < x.shape[1] <= WIDEST:
+    """Whether a block's last product gives rows like those of x, narrow enough for the kernels to normalise."""
+    if x.ndim != 2 or weight.ndim != 2 or not 0 < x.shape[1] <= MAX_WIDTH:
         return False
     return bool(x.shape[1:] == weight.shape[:1] == bias.shape == gamma.shape == beta.shape)
 
 
 def _storage(precision: str) -> str:
-    """How what lies between products of this precision is stored: one of `table.STORAGES`."""
+    """The storage between products of this precision: one of `table.STORAGES`."""
     return precision if precision in SHORT else "float32"
 
 
 def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> list[Array]:
-    """Each weight as `shortened`; those that an optimizer has laid side by side, by one launch."""
+    """Each weight as `shortened`; weights that an optimizer laid out side by side take one launch."""
     flat = neighbours([w.reshape(-1) for w in weights])
     if flat is None:
         return [shortened(xp, w, precision) for w in weights]
@@ -170,10 +170,10 @@ def _shortened_weights(xp: Any, weights: Sequence[Array], precision: str) -> lis
 def _linears(
     xp: Any, x: Array, weight: Array, bias: Array, each: int, storage: str
 ) -> tuple[Array, Callable[[Array, Array | None, Sums, int], tuple[Array, list[Any]]]]:
-    """Linear layers of x, side by side, and their way back. weight, bias: of all of them; each: the width of one.
+    """Linear layers of x, side by side, and their pullback. weight, bias: those of all layers, stacked. each: the width of one layer.
 
-    The way back takes the gradient, an array to which that of x is added if there is one, and in which columns of the sums those for the
-    biases begin; it gives the gradients of x and of each layer's weight.
+    The pullback takes the output's gradient, an array to which x's gradient is added (or None), and the column of `sums` at which the bias
+    gradients begin; it returns the gradients of x and of each layer's weight.
     """
     y = xp.matmul_stored(x, weight.T, alike=True)
     launch(f"add_bias_{storage}", y.shape, y, bias, *y.shape)
@@ -199,11 +199,11 @@ def _dense_add_norm(
     storage: str,
     keep: bool,
 ) -> tuple[Array, Callable[[Array, Sums, int], tuple[Array, Array]]]:
-    """`ops.dense_add_norm` of x and weight that are stored alike, and its way back as far as the product.
+    """`ops.dense_add_norm` of x and weight in the same storage, and its pullback as far as the product.
 
-    That takes the gradient g, and in which columns of the sums those for the gradients of bias, gamma and beta begin; it gives the
-    gradients of the residual, in float32, and of the product. They are two arrays: the first is for the caller to add to, and the second is
-    read when gradients of weights are computed, which is later.
+    The pullback takes the gradient g and the column of `sums` at which those for bias, gamma and beta begin; it returns the gradients of
+    the residual, in float32, and of the product. These are separate arrays: the caller accumulates into the first, and the second is read
+    later, by the gradients of weights.
     """
     bias, gamma, beta = (xp.ascontiguousarray(a) for a in (bias, gamma, beta))
     y = xp.matmul_stored(x, weight.T, alike=True)
@@ -212,7 +212,7 @@ def _dense_add_norm(
     xhat, rstd, drawing = y if keep else None, xp.empty(len(y), "float32") if keep else None, row_draw(xp, draw)
     launch(f"add_norm_{storage}", y.shape[:1], y, bias, residual, gamma, beta, out, rounded, xhat, rstd, *y.shape, eps, *drawing)
     if rounded is not None:
-        note_short(out, rounded)
+        register_short(out, rounded)
 
     def pullback(g: Array, sums: Sums, place: int) -> tuple[Array, Array]:
         gx, dy = xp.empty_like(g), xp.empty_like(xhat)

@@ -1,8 +1,8 @@
-"""From CUDA C++ to machine code for one GPU architecture: by NVRTC, kept on disk, and found again as long as nothing has changed.
+"""Compiles CUDA C++ to machine code for one GPU architecture with NVRTC, and caches it on disk as long as nothing has changed.
 
-NVRTC is NVIDIA's compiler as a library; it needs no GPU and no driver. A file of machine code ("cubin") bears in its name what it was made
-from and a digest of what it holds, so that no other can be taken for it and a damaged one is noticed. Folders are looked through in this
-order: the one that the environment variable MINIGRAD_CUBINS names, for machines without a compiler, then the cache, which MINIGRAD_CACHE
+NVRTC is NVIDIA's compiler as a library; it needs no GPU and no driver. The name of a machine code file ("cubin") contains a hash of what it
+was made from and a digest of its content, so that no other file can be taken for it and damage is noticed. Folders are searched in this
+order: the one named by the environment variable MINIGRAD_CUBINS, for machines without a compiler, then the cache, which MINIGRAD_CACHE
 moves elsewhere.
 
 `python -m minigrad.kernels.cuda.build` lists the kernels, or with `--output` writes their machine code to a folder.
@@ -31,28 +31,28 @@ logger = logging.getLogger("minigrad")
 SOURCES = Path(__file__).parent / "sources"
 
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
-"""For the compiler, besides the architecture; the last makes it say what each kernel needs."""
+"""Compiler options besides the architecture; the last makes it report the resources of each kernel."""
 
 TUNED = (80, 90)
-"""The architectures that registers are shared out for: Ampere (A100) and Hopper (H100, H200)."""
+"""The architectures for which register use is tuned: Ampere (A100) and Hopper (H100, H200)."""
 
 
 # ---------------------------------------------------------------- compiling
 def headers(text: str) -> dict[str, str]:
-    """The files of `sources/` that a text includes, and those that they include: their texts by name."""
+    """The texts, by name, of the files in `sources/` that a text includes, directly or indirectly."""
     found: dict[str, str] = {}
     for name in re.findall(r'^#include "([^"]+)"', text, re.MULTILINE):
-        if (SOURCES / name).is_file():  # of any other the compiler complains
+        if (SOURCES / name).is_file():  # the compiler reports any other
             body = (SOURCES / name).read_text(encoding="utf-8")
             found.update({name: body, **headers(body)})
     return found
 
 
 def compile_source(name: str, text: str, architecture: int) -> tuple[bytes, str]:
-    """Machine code, and what the compiler says.
+    """Machine code, and the compiler's log.
 
-    name: for messages; text: CUDA C++; architecture: compute capability without its dot, 90 for 9.0.
-    Raises: MissingExtraError without CuPy or NVRTC; DeviceError (cuda-build) with the compiler's words if it refuses the text.
+    name: for messages. text: CUDA C++. architecture: compute capability without its dot, 90 for 9.0.
+    Raises: MissingExtraError without CuPy or NVRTC; DeviceError (cuda-build) with the compiler's message if it rejects the text.
     """
     nvrtc = _nvrtc()
     included = headers(text)
@@ -63,7 +63,7 @@ def compile_source(name: str, text: str, architecture: int) -> tuple[bytes, str]
         except nvrtc.NVRTCError as error:
             said = nvrtc.getProgramLog(program).strip() or str(error)
             raise DeviceError(f"{name} does not compile for sm_{architecture}:\n{said}", code="cuda-build") from error
-        # CuPy (14.2) takes the last byte, a zero, for the end of a text, and leaves it out
+        # CuPy (14.2) takes the last byte, a zero, for a string terminator and drops it
         return bytes(nvrtc.getCUBIN(program)) + b"\0", str(nvrtc.getProgramLog(program))
     finally:
         nvrtc.destroyProgram(program)
@@ -89,29 +89,29 @@ def architecture() -> int:
     return int(cupy.cuda.Device().compute_capability)
 
 
-# ---------------------------------------------------------------- finding and keeping
+# ---------------------------------------------------------------- cache
 def cubin(source: str, architecture: int) -> Path:
-    """The file of machine code of one source, made now if there is none yet.
+    """The machine code file for one source, compiled now if there is none yet.
 
-    source: a file in `sources/`; architecture: as for `compile_source`.
+    source: a file in `sources/`. architecture: as for `compile_source`.
     Raises: as `compile_source`; DeviceError (cuda-cache) if the cache cannot be written.
     """
     text = (SOURCES / source).read_text(encoding="utf-8")
     if prebuilt := os.environ.get("MINIGRAD_CUBINS"):
-        for lower in range(architecture, architecture // 10 * 10 - 1, -1):  # a GPU runs code for earlier ones of its generation
-            if found := _intact(Path(prebuilt), f"{_stem(source, text, lower)}-*.cubin"):
+        for lower in range(architecture, architecture // 10 * 10 - 1, -1):  # a GPU also runs code for lower versions of its generation
+            if found := _find_intact(Path(prebuilt), f"{_stem(source, text, lower)}-*.cubin"):
                 return found
         logger.warning("MINIGRAD_CUBINS: %s has no %s of this version for sm_%d, so it is compiled", prebuilt, source, architecture)
     folder = cache_folder()
     stem = f"{_stem(source, text, architecture)}-nvrtc{compiler_version()}"
-    if found := _intact(folder, f"{stem}-*.cubin"):
+    if found := _find_intact(folder, f"{stem}-*.cubin"):
         return found
     logger.info("%s is compiled for sm_%d: a second or two, once, since it is kept in %s", source, architecture, folder)
-    return _keep(folder, stem, compile_source(source, text, architecture)[0])
+    return _store(folder, stem, compile_source(source, text, architecture)[0])
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: MINIGRAD_CACHE, else ~/.cache/minigrad."""
+    """The folder of compiled kernels: MINIGRAD_CACHE, else ~/.cache/minigrad."""
     return Path(os.environ.get("MINIGRAD_CACHE") or Path.home() / ".cache" / "minigrad") / "kernels"
 
 
@@ -121,7 +121,7 @@ def compiler_version() -> str:
 
 
 def _stem(source: str, text: str, architecture: int) -> str:
-    """Names what goes into the machine code: nothing else may decide what a kernel does."""
+    """A file name stem that depends on everything that goes into the machine code."""
     material = "\0".join([*OPTIONS, text, *(part for header in headers(text).items() for part in header)])
     return f"{source.removesuffix('.cu')}-sm_{architecture}-{_digest(material.encode())}"
 
@@ -130,15 +130,15 @@ def _digest(content: bytes) -> str:
     return sha256(content).hexdigest()[:32]
 
 
-def _intact(folder: Path, pattern: str) -> Path | None:
-    """A file whose name ends in the digest of what it holds."""
+def _find_intact(folder: Path, pattern: str) -> Path | None:
+    """A file whose name ends in the digest of its content."""
     for path in sorted(folder.glob(pattern)):
         if path.stem.endswith("-" + _digest(path.read_bytes())):
             return path
     return None
 
 
-def _keep(folder: Path, stem: str, content: bytes) -> Path:
+def _store(folder: Path, stem: str, content: bytes) -> Path:
     path = folder / f"{stem}-{_digest(content)}.cubin"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,10 +152,10 @@ def _keep(folder: Path, stem: str, content: bytes) -> Path:
     return path
 
 
-# ---------------------------------------------------------------- what kernels need
+# ---------------------------------------------------------------- resources
 @dataclass(frozen=True)
 class Resources:
-    """What one kernel takes of a GPU's multiprocessor. stack, spills (stores + loads) and shared (static memory) in bytes."""
+    """What one kernel needs of a multiprocessor. stack, spills (stores + loads) and shared (static shared memory) in bytes."""
 
     kernel: str
     registers: int
@@ -165,7 +165,7 @@ class Resources:
 
 
 def resources(said: str) -> list[Resources]:
-    """Read from the words of the compiler (`ptxas -v`)."""
+    """Parsed from the compiler's log (`ptxas -v`)."""
     found = []
     for part in re.split(r"Compiling entry function '", said)[1:]:
 
@@ -185,13 +185,13 @@ def resources(said: str) -> list[Resources]:
 
 
 def sources(architecture: int | None = None) -> list[str]:
-    """The files that hold kernels, in the order of the launch table; those that such a GPU can run, if one is given."""
+    """The files that contain kernels, in the order of the launch table; only those this architecture can run, if one is given."""
     found = dict.fromkeys(entry.source for entry in TABLE.values())
-    return [source for source in found if architecture is None or takes(architecture, source.removesuffix(".cu").rpartition("_")[2])]
+    return [source for source in found if architecture is None or supports(architecture, source.removesuffix(".cu").rpartition("_")[2])]
 
 
-def takes(architecture: int, precision: str) -> bool:
-    """Whether such a GPU computes in a precision; whatever is none counts as float32."""
+def supports(architecture: int, precision: str) -> bool:
+    """Whether a GPU of this architecture computes in a precision; any word that is not a precision counts as float32."""
     return divmod(architecture, 10) >= PRECISIONS_SINCE.get(precision, (0, 0))
 
 
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"{needed.spills:>4} spilled {needed.shared:>6} shared"
                 )
             if options.output is not None:
-                _keep(options.output, f"{_stem(source, text, number)}-nvrtc{compiler_version()}", content)
+                _store(options.output, f"{_stem(source, text, number)}-nvrtc{compiler_version()}", content)
 
 
 if __name__ == "__main__":

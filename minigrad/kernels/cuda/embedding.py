@@ -1,4 +1,4 @@
-"""Rows of tables on a GPU: gathered by a kernel, and their gradient summed in an order that does not depend on how threads run."""
+"""Embedding tables on a GPU: rows are gathered by a kernel, and their gradients summed in a deterministic order."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.layers import norm_sums
-from minigrad.kernels.cuda.shortening import noted_short
-from minigrad.kernels.cuda.table import BUNDLE, MERGED, RUN, TABLES, WIDEST
+from minigrad.kernels.cuda.shortening import short_outputs
+from minigrad.kernels.cuda.table import BUNDLE, MAX_WIDTH, MERGED, RUN, TABLES
 
 NO_ROW = -1
-"""The id of a gradient that no row gets."""
+"""The id of a gradient that belongs to no row."""
 
-MOST_ROWS = 1 << 31
-"""Of a table: an id is half of a key by which it is sorted."""
+MAX_ROWS = 1 << 31
+"""The most rows of a table: an id is half of a sort key."""
 
 
-def readable(table: Array, ids: Array, untrained: int | None) -> bool:
-    """Whether kernels can read rows of the table by these ids."""
-    if table.ndim != 2 or not all_float32(table) or ids.dtype != "int64" or not table.flags.c_contiguous or len(table) > MOST_ROWS:
+def is_readable(table: Array, ids: Array, untrained: int | None) -> bool:
+    """Whether kernels can read the table's rows by these ids."""
+    if table.ndim != 2 or not all_float32(table) or ids.dtype != "int64" or not table.flags.c_contiguous or len(table) > MAX_ROWS:
         return False
     return untrained is None or 0 <= untrained < len(table)
 
 
 @ops.embedding.on("cupy")
 def _embedding(xp: Any, table: Array, ids: Array, *, padding_idx: int | None = None, keep: bool) -> Any:
-    if not readable(table, ids, padding_idx):
+    if not is_readable(table, ids, padding_idx):
         return NotImplemented
     ops.check_rows("embedding ids", ids, len(table))
     flat, width = xp.ascontiguousarray(ids).reshape(-1), table.shape[1]
@@ -62,13 +62,13 @@ def _embed_norm(
     eps: float = 1e-12,
     keep: bool,
 ) -> Any:
-    """The output is also written short, where products read it so."""
+    """The output is also written in bf16 or fp16 if products read it so."""
     count = len(untrained)
     tables, ids = parts[:count], [*parts[count:]]
-    if not 0 < count <= TABLES or len(ids) != count or not all(map(readable, tables, ids, untrained)) or not all_float32(gamma, beta):
+    if not 0 < count <= TABLES or len(ids) != count or not all(map(is_readable, tables, ids, untrained)) or not all_float32(gamma, beta):
         return NotImplemented
     shape = *ids[0].shape, *gamma.shape
-    if len(shape) != 2 or not 0 < shape[1] <= WIDEST or beta.shape != gamma.shape or not covers_rows(draw, shape):
+    if len(shape) != 2 or not 0 < shape[1] <= MAX_WIDTH or beta.shape != gamma.shape or not covers_rows(draw, shape):
         return NotImplemented
     if any(places.shape != shape[:1] for places in ids) or any(table.shape[1:] != shape[1:] for table in tables):
         return NotImplemented
@@ -88,11 +88,11 @@ def _embed_norm(
         *[*ids, *[None] * missing],
         *[*heights, *[0] * missing],
         *[*[NO_ROW if row is None else row for row in untrained], *[NO_ROW] * missing],
-        *(gamma, beta, out, *noted_short(xp, out), trained, xhat, rstd, *shape, eps, *drawing),
+        *(gamma, beta, out, *short_outputs(xp, out), trained, xhat, rstd, *shape, eps, *drawing),
     )
-    order, beside = Order(trained), branch.get()
-    if keep and beside is not None:
-        order.sort_beside(beside)
+    order, side = SortedIds(trained), branch.get()
+    if keep and side is not None:
+        order.sort_on(side)
 
     def pullback(g: Array) -> Any:
         gx, dropped = xp.empty_like(xhat), None if draw is None else xp.empty_like(xhat)
@@ -105,26 +105,28 @@ def _embed_norm(
     return out, pullback
 
 
-class Order:
-    """In which order rows are added to rows of tables. What it takes is made when it is first asked for, by as many launches as for one
-    table. Shapes: ids (tables, n) int64.
+class SortedIds:
+    """Ids of tables, sorted: the order in which gradients are added to the tables' rows. The sort runs at first use, with as many launches
+    for several tables as for one.
+
+    Shapes: ids (tables, n) int64.
     """
 
     def __init__(self, ids: Array) -> None:
         self.ids = ids
-        self._beside: Branch | None = None
+        self._side: Branch | None = None
 
-    def sort_beside(self, beside: Branch) -> None:
-        """Before anybody asks, on a branch; who waits for what is there already shall not wait for this, too."""
-        beside.join()
-        self._beside = beside
-        beside.run(lambda: self._sorted, self, self.ids.nbytes)
+    def sort_on(self, side: Branch) -> None:
+        """Start the sort now, on a side stream. Earlier work there is joined first, so that waiting for it does not include the sort."""
+        side.join()
+        self._side = side
+        side.run(lambda: self._sorted, self, self.ids.nbytes)
 
     @property
     def keys(self) -> Array:
-        """Every id · 2³² + its place, in ascending order. Shapes: (tables, n)."""
-        if self._beside is not None:
-            self._beside.finish(self)
+        """id · 2³² + position for every id, ascending. Shapes: (tables, n)."""
+        if self._side is not None:
+            self._side.finish(self)
         return self._sorted
 
     @cached_property
@@ -140,34 +142,34 @@ class Order:
 
 
 class TableRows(Divisible):
-    """The gradients of tables that were read side by side, one table's behind another's: `values[i]` belongs to a row of each.
+    """The gradients of tables that were read together, one table below another: `values[i]` belongs to one row of each.
 
-    first: which of the order's tables is the first of them. Shapes: values (n, width), heights (tables,).
+    first: the index in `order` of the first table. Shapes: values (n, width), heights (tables,).
     """
 
     __slots__ = ("_bundles", "first", "heights", "order", "values")
 
-    def __init__(self, order: Order, values: Array, heights: Sequence[int], first: int = 0) -> None:
+    def __init__(self, order: SortedIds, values: Array, heights: Sequence[int], first: int = 0) -> None:
         super().__init__((sum(heights), values.shape[1]), values.dtype)
         self.order, self.values, self.heights, self.first = order, values, heights, first
         self._bundles: Array | None = None
 
     def _cut(self, start: int, stop: int) -> Self:
-        """start, stop: where a table begins, and where one ends."""
+        """start, stop: the row at which one table begins, and the row at which one ends."""
         ends = [*accumulate(self.heights)]
         first, last = [0, *ends].index(start), ends.index(stop) + 1
         return type(self)(self.order, self.values, self.heights[first:last], self.first + first)
 
     @property
     def keys(self) -> Array:
-        """As `Order.keys`, of these tables."""
+        """As `SortedIds.keys`, for these tables."""
         return self.order.keys[self.first : self.first + len(self.heights)]
 
     @property
     def bundles(self) -> Array:
-        """The sum of each `BUNDLE` neighbours that have one id, in the order of the keys. Shapes: (tables, n // BUNDLE, width).
+        """The sum of each group of `BUNDLE` neighbours with one id, in the order of the keys. Shapes: (tables, n // BUNDLE, width).
 
-        For all tables of the whole at once, when they are first asked for.
+        Computed at first use, for all tables of the whole at once.
         """
         whole = self if self.whole is None else self.whole
         if whole._bundles is None:
@@ -177,17 +179,17 @@ class TableRows(Divisible):
         return whole._bundles[self.first :]
 
     def operands(self) -> None:
-        """They are summed where they are found, at the end of the way back."""
+        """None: they are summed on the main stream, at the end of the backward pass."""
 
     def dense(self) -> Array:
         return self.into(self._empty(self.shape), accumulate=False)
 
     def into(self, out: Array, accumulate: bool) -> Array:
-        """Without asking the GPU how many rows there are."""
+        """Needs no fetch of the number of distinct ids from the GPU."""
         return self.summed(self.keys, self.heights, out, accumulate)
 
     def summed(self, keys: Array, heights: Sequence[int], out: Array, accumulate: bool) -> Array:
-        """The sum of the values whose keys have its number, in place of each row of `out`, or added to it."""
+        """Set each row of `out` to the sum of the values whose keys have its number, or add that sum to it."""
         sizes = *heights, *[0] * (TABLES - len(heights)), out.shape[1]
         launch("sum_rows", sizes, self.values, keys, self.bundles, out, len(self.values), *sizes, int(accumulate))
         return out
@@ -197,10 +199,11 @@ class TableRows(Divisible):
 
 
 class SummedRows(RowSparse):
-    """`RowSparse` on a GPU: rows of one id are added up in an order that their places alone decide, so that two runs agree to the last bit.
+    """`RowSparse` on a GPU. Rows with one id are added in an order that depends only on their positions, so that two runs agree to the last
+    bit.
 
-    `NO_ROW` names none. whole: the gradients of several tables, of which this one begins at row `start`; by default it is that of these ids
-    alone.
+    `NO_ROW` is an id without a row. whole: the gradients of several tables, of which this one begins at row `start`; by default those of
+    this table alone.
     """
 
     __slots__ = ("_rows", "start", "whole")
@@ -217,13 +220,13 @@ class SummedRows(RowSparse):
     ) -> None:
         super().__init__(ids, values, shape, coalesced=coalesced)
         if whole is None:
-            whole = TableRows(Order(ids.reshape((1, len(ids)))), namespace_of(values).ascontiguousarray(values), shape[:1])
+            whole = TableRows(SortedIds(ids.reshape((1, len(ids)))), namespace_of(values).ascontiguousarray(values), shape[:1])
         self.whole, self.start = whole, start
         self._rows = whole.part(start, start + shape[0])
 
     @property
     def keys(self) -> Array:
-        """As `Order.keys`, of this table. Shapes: (n,)."""
+        """As `SortedIds.keys`, for this table. Shapes: (n,)."""
         return self._rows.keys[0]
 
     def into(self, out: Array, accumulate: bool) -> Array:
@@ -234,13 +237,13 @@ class SummedRows(RowSparse):
         ids = keys >> 32
         is_first = ids != NO_ROW
         is_first[1:] &= ids[1:] != ids[:-1]
-        with declared():  # how many ids are distinct
+        with declared():  # fetches the number of distinct ids
             firsts = xp.flatnonzero(is_first)
         out = xp.empty((len(firsts), self.shape[1]), self.dtype)
         return ids[firsts], self._rows.summed((xp.cumsum(is_first) - 1 << 32) + (keys & 0xFFFFFFFF), out.shape[:1], out, accumulate=False)
 
     def astype(self, dtype: Any) -> RowSparse:
-        """As the backend has it: the kernel knows float32 only."""
+        """The backend's `RowSparse`, since the kernel takes float32 only."""
         rows: RowSparse = namespace_of(self.values).rows(self.ids, self.values.astype(dtype), self.shape)
         return rows
 

@@ -1,7 +1,7 @@
-"""What kernels read of a packing, for batches of one size after another.
+"""The arrays that kernels read of a packing, for captured steps whose batches have one size but different sequences.
 
-A step that is captured in a CUDA graph finds it in arrays that are filled anew. Its grids are those of the most pieces of sequences that a
-batch of this size can have.
+A step captured in a CUDA graph finds them in arrays that are refilled before each replay. Its grids are sized for the most pieces of
+sequences that a batch of this size can have.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from minigrad.kernels.cuda.table import PIECE
 from minigrad.packing import IntArray, PackedTokens, Packing
 
 IDLE = {"queries": np.array([0, 0, 0, 1, 0, PIECE, 0, 0], np.int32), "keys": np.array([0, 1, 0, 0, 0, PIECE, 0, 0], np.int32)}
-"""A piece that begins behind its sequence: its block reads nothing but that row, and writes nothing."""
+"""A piece that begins past the end of its sequence: its block reads only that row, and writes nothing."""
 
 
 class Sequences(Protocol):
-    """The sequences of a packing, none of whose first rows is masked. Shapes: (n,) each."""
+    """The sequences of a packing with no masked first row. Shapes: (n,) each."""
 
     @property
     def lengths(self) -> IntArray:
-        """Rows of each."""
+        """Rows of each sequence."""
 
     @property
     def numbers(self) -> IntArray:
-        """Its number within the whole training step."""
+        """Each sequence's number within the whole training step."""
 
 
 def tokens_layout(tokens: PackedTokens) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shape and dtype of all that a model reads of tokens, none of whose first rows is masked."""
+    """Shape and dtype of every array that a model reads of tokens without masked first rows."""
     arrays = {name: (array.shape, array.dtype) for name, array in tokens.arrays().items()}
     return {**arrays, **packing_layout(tokens.packing.rows, len(tokens.packing))}
 
 
 def placed_tokens(tokens: PackedTokens, arrays: Mapping[str, Any]) -> PackedTokens:
-    """The tokens with all that a model reads in `arrays` on the GPU."""
+    """The tokens, with everything a model reads replaced by `arrays` on the GPU."""
     packing = PlacedPacking(tokens.packing, dict(arrays))
     return PackedTokens(arrays["input_ids"], packing, arrays["token_type_ids"], arrays["positions"])
 
 
 def packing_layout(rows: int, sequences: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of all that kernels read of a packing of this size and of its first rows."""
+    """Shape and dtype of every array that kernels read of a packing of this size, and of the packing of its first rows."""
     most = rows // PIECE + sequences
     found: dict[str, tuple[tuple[int, ...], str]] = {"first_rows": ((sequences,), "int64")}
     for name, places in (("all", rows), ("first", sequences)):
@@ -58,10 +58,10 @@ def packing_layout(rows: int, sequences: int) -> dict[str, tuple[tuple[int, ...]
 
 
 def write_packing(sequences: Sequences, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write what kernels read of sequences into arrays of the shapes of `packing_layout`.
+    """Write the arrays that kernels read, with the shapes of `packing_layout`.
 
-    The numbers are those of `draws.host_places` and `attention.pieces`, with idle pieces behind them. This is done before every replay,
-    while the GPU waits, so it is done by as few calls of NumPy as can be.
+    The values are those of `draws.host_places` and `attention.pieces`, followed by idle pieces. This runs before every replay, while the
+    GPU waits, so it makes as few NumPy calls as possible.
     """
     lengths, numbers = sequences.lengths, sequences.numbers
     first_rows, places = out["first_rows"], out["all_places"]
@@ -75,7 +75,7 @@ def write_packing(sequences: Sequences, out: Mapping[str, np.ndarray[Any, Any]])
 
     counts = (lengths + (PIECE - 1)) // PIECE
     ends = counts.cumsum()
-    whole = np.zeros((len(lengths), 8), np.int32)  # every sequence as one piece
+    whole = np.zeros((len(lengths), 8), np.int32)  # one piece per sequence
     whole[:, 0], whole[:, 1], whole[:, 4] = first_rows, lengths, numbers
     first = whole.copy()
     first[:, 2], first[:, 3] = np.arange(len(lengths)), 1
@@ -92,34 +92,34 @@ def write_packing(sequences: Sequences, out: Mapping[str, np.ndarray[Any, Any]])
 
 
 def _write_pieces(table: np.ndarray[Any, Any], cost: IntArray, owner: str, out: np.ndarray[Any, Any]) -> None:
-    """The dearest first."""
+    """Most expensive first."""
     order = (-cost).argsort(kind="stable")
-    table.take(order, axis=0, out=out[: len(table)], mode="clip")  # which writes at once, since no index can be wrong
+    table.take(order, axis=0, out=out[: len(table)], mode="clip")  # clip writes to `out` unbuffered, and no index is out of range
     out[len(table) :] = IDLE[owner]
 
 
 class PlacedPacking(Packing):
-    """A packing of which operations find `arrays`, named as those of `packing_layout`, on the GPU.
+    """A packing whose arrays, named as in `packing_layout`, are on the GPU.
 
-    At the next replay its sequences have other lengths: nobody may read them on the host, and whoever does is told so.
+    Its sequences have other lengths at the next replay, so reading the lengths on the host raises DeviceError (captured-lengths).
     """
 
     positions: Any
-    """Each row's place in its sequence, on the GPU. Shapes: (rows,) int32."""
+    """Each row's position in its sequence, on the GPU. Shapes: (rows,) int32."""
 
     def __init__(self, packing: Packing, arrays: dict[str, Any]) -> None:
         self._size, self._first_rows = (packing.rows, len(packing)), arrays["first_rows"]
         self.positions = arrays["all_places"][:, 1]
         super().__init__(packing.lengths, packing.numbers)
         for name, queries in (("all", self), ("first", self.first)):
-            draws.place(queries, arrays[f"{name}_places"])
-            attention.place(self, queries, Work(arrays[f"{name}_queries"], arrays[f"{name}_keys"]))
+            draws.register_places(queries, arrays[f"{name}_places"])
+            attention.register_work(self, queries, Work(arrays[f"{name}_queries"], arrays[f"{name}_keys"]))
         del self.lengths, self.offsets
 
     def __getattr__(self, name: str) -> Any:
         if name in ("lengths", "offsets"):
             raise DeviceError(
-                "a step that is recorded for a CUDA graph asks on the host how long its sequences are, which is different in every replay",
+                "a step captured in a CUDA graph reads the lengths of its sequences on the host, which are different in every replay",
                 code="captured-lengths",
             )
         raise AttributeError(name)
@@ -129,7 +129,7 @@ class PlacedPacking(Packing):
 
     @property
     def rows(self) -> int:
-        """Rows of all sequences together."""
+        """The number of rows of all sequences."""
         return self._size[0]
 
     @property
@@ -138,7 +138,7 @@ class PlacedPacking(Packing):
         return self._first_rows
 
     def counted(self, ids: Any, skipped: int, start: int) -> Any:
-        """As `Packing.counted`, of ids on the GPU."""
+        """As `Packing.counted`, for ids on the GPU."""
         found = count_ids(ids, self._first_rows, skipped, start)
         note_bound(found, self.positions, start + 1)
         return found

@@ -1,8 +1,8 @@
 """Layers on a GPU, from float32 to float32: the passes between matrix products, each one launch of a row kernel.
 
-The contract is that of `kernels/cpu.py`, whose bodies in `ops/` say what is computed: each function replaces the whole (output, pullback)
-pair of an operation and declines what it does not cover. Two things differ from the CPU: dropout units are drawn inside of the kernels, and
-GELU's slope is computed on the way back from what GELU was computed from, because memory is slower than arithmetic here.
+The contract is that of `kernels/cpu.py`; the bodies in `ops/` define what is computed. Each function replaces the whole (output, pullback)
+pair of an operation and declines what it does not cover. Two things differ from the CPU: dropout is drawn inside the kernels, and GELU's
+slope is recomputed from GELU's input in the backward pass, because memory is slower than arithmetic here.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 from minigrad import ops
 from minigrad.backend import Array
 from minigrad.backend.gradients import RowSum
-from minigrad.backend.layout import beside
+from minigrad.backend.layout import stacked
 from minigrad.backend.precision import gpu_precision
 from minigrad.backend.random import Draw
 from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import noted_short, shortened
+from minigrad.kernels.cuda.shortening import short_outputs, shortened
 from minigrad.kernels.cuda.sums import Sums, summed
-from minigrad.kernels.cuda.table import WIDEST
+from minigrad.kernels.cuda.table import MAX_WIDTH
 
 
 # ---------------------------------------------------------------- products
 def product(xp: Any, x: Array, weight: Array) -> tuple[Array, Callable[..., Any]]:
-    """x Wᵀ, and what makes of its gradient g that of x, and those of W's rows in pieces of some sizes: in one, if none are named. Where
-    operands are short, x, W and g are each shortened once."""
+    """x Wᵀ, and a pullback from its gradient g to that of x and those of W, split into parts with these numbers of rows if any are given.
+    In bf16 and fp16, x, W and g are each shortened once."""
     precision = gpu_precision()
     x, weight = shortened(xp, x, precision), shortened(xp, weight, precision)
 
@@ -66,7 +66,7 @@ def _dense_tanh(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
 
     def pullback(g: Array) -> Any:
         dh, sums = xp.empty_like(y), Sums(xp, *y.shape)
-        launch("bias_tanh_pullback", y.shape, xp.ascontiguousarray(g), y, dh, *noted_short(xp, dh), sums.partial, *y.shape)
+        launch("bias_tanh_pullback", y.shape, xp.ascontiguousarray(g), y, dh, *short_outputs(xp, dh), sums.partial, *y.shape)
         return *product_pullback(dh), *sums.parts(y.shape[1])
 
     return y, pullback
@@ -74,7 +74,7 @@ def _dense_tanh(xp: Any, x: Array, weight: Array, bias: Array) -> Any:
 
 @ops.layer_norm.on("cupy")
 def _layer_norm(xp: Any, x: Array, weight: Array, bias: Array, *, eps: float = 1e-12, keep: bool) -> Any:
-    if x.ndim != 2 or not 0 < x.shape[1] <= WIDEST or not all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
+    if x.ndim != 2 or not 0 < x.shape[1] <= MAX_WIDTH or not all_float32(x, weight, bias) or not weight.shape == bias.shape == x.shape[1:]:
         return NotImplemented
     x, gamma = xp.ascontiguousarray(x), xp.ascontiguousarray(weight)
     out, xhat, rstd = xp.empty_like(x), xp.empty_like(x) if keep else None, xp.empty(len(x), x.dtype) if keep else None
@@ -105,7 +105,7 @@ def _dense_add_norm(
 ) -> Any:
     if x.ndim != 2 or not all_float32(x, weight, bias, residual, gamma, beta) or residual.shape != (len(x), len(weight)):
         return NotImplemented
-    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not 0 < len(weight) <= WIDEST:
+    if not bias.shape == gamma.shape == beta.shape == weight.shape[:1] or not 0 < len(weight) <= MAX_WIDTH:
         return NotImplemented
     if not covers_rows(draw, residual.shape):
         return NotImplemented
@@ -128,7 +128,7 @@ def _dense_add_norm(
 
 
 def norm_sums(xp: Any, g: Array, xhat: Array, dy: Array | None) -> list[RowSum]:
-    """The gradients of the bias if there is dy, of gamma and of beta. Shapes: (width,) each."""
+    """The gradients of the bias (only with dy), of gamma and of beta. Shapes: (width,) each."""
     rows, width = g.shape
     kinds = 2 if dy is None else 3
     sums = Sums(xp, rows, kinds * width)
@@ -142,8 +142,8 @@ def _linears(xp: Any, x: Array, *parameters: Array) -> Any:
     weights, biases = parameters[:count], parameters[count:]
     if x.ndim != 2 or not all_float32(x, *parameters) or [b.shape for b in biases] != [w.shape[:1] for w in weights]:
         return NotImplemented
-    bias = beside(xp, biases)
-    y, product_pullback = product(xp, x, beside(xp, weights))
+    bias = stacked(xp, biases)
+    y, product_pullback = product(xp, x, stacked(xp, weights))
     launch("add_bias_float32", y.shape, y, bias, *y.shape)
     sizes = [len(w) for w in weights]
 
@@ -168,4 +168,4 @@ def _dropout(xp: Any, x: Array, *, draw: Draw) -> Any:
         launch("drop", v.shape[:1], xp.ascontiguousarray(v), out, *rounded, *v.shape, *drawing)
         return out
 
-    return run(x, out, *noted_short(xp, out)), lambda g: (run(g, xp.empty_like(out), None, None),)
+    return run(x, out, *short_outputs(xp, out)), lambda g: (run(g, xp.empty_like(out), None, None),)

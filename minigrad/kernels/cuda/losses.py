@@ -1,7 +1,7 @@
 """The classification loss on a GPU: two passes over each row of logits, and one for the gradient, whatever the number of classes.
 
-What a mean divides by, the weights of the labels' classes, is summed on the GPU and stays there. Whoever puts labels on a GPU has checked
-them (`ops.label_ids`); the loss of one that names no class is NaN.
+The divisor of a mean, the sum of the weights of the labels' classes, is computed on the GPU and stays there. Labels are checked when they
+are put on the GPU (`ops.label_ids`); the loss of a label outside the classes is NaN.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from minigrad import ops
 from minigrad.backend import Array
 from minigrad.kernels.coverage import all_float32
 from minigrad.kernels.cuda.launch import launch
-from minigrad.kernels.cuda.shortening import noted_short
+from minigrad.kernels.cuda.shortening import short_outputs
 from minigrad.ops.loss_arguments import REDUCTIONS
 
 
@@ -56,7 +56,7 @@ def _cross_entropy(
 
     def pullback(g: Array) -> Any:
         dlogits = xp.empty_like(logits)
-        arrays = (xp.ascontiguousarray(g), logits, labels, weights, saved, factor, dlogits, *noted_short(xp, dlogits))
+        arrays = (xp.ascontiguousarray(g), logits, labels, weights, saved, factor, dlogits, *short_outputs(xp, dlogits))
         launch("cross_entropy_pullback", (rows,), *arrays, rows, classes, int(each), ignore_index, label_smoothing)
         return dlogits, None
 

@@ -1,7 +1,7 @@
-"""Updates and norms over the flat arena on a GPU: each one pass over memory.
+"""Optimizer updates and norms over the flat arena on a GPU: one pass over memory each.
 
-Inside of a captured graph `begin_captured` and `adam_captured` make the same update, with the numbers that change from step to step read
-from device memory.
+In a captured graph `begin_captured` and `adam_captured` make the same update, reading the numbers that change from step to step from device
+memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def adam(
     decay: float,
     factor: float = 1.0,
 ) -> Any:
-    """One step of `optim.adam.adam`, which says what is computed, to the last bit."""
+    """One step of `optim.adam.adam`, with bit-identical results."""
     if not all_float32(p, g, *moments):
         return NotImplemented
     largest = moments[2] if len(moments) > 2 else None
@@ -46,9 +46,10 @@ def begin_captured(
     scale: Array | None,
     stopped: Array | None,
 ) -> None:
-    """What a captured step learns when its gradients are there, for the host and for `adam_captured`: see the source.
+    """What a captured step computes once its gradients are complete, for the host and for `adam_captured`: see the source.
 
-    loss: of the whole step, or else losses: the sum of its parts. squares: numbers whose sum is the squared norm of the gradient.
+    loss: that of the whole step; otherwise losses: the sum over its micro-batches. squares: numbers whose sum is the squared norm of the
+    gradient.
     Shapes: loss () float32, losses () float64, squares any float64, numbers (2,) float64, scale () float32, stopped () int32.
     """
     launch("begin_captured", (), loss, losses, squares, squares.size, max_norm, numbers, scale, stopped)
@@ -66,7 +67,7 @@ def adam_captured(
     beta2: float,
     l2: float,
 ) -> None:
-    """`adam` inside of a graph; nothing happens once `stopped` is set.
+    """`adam` in a captured graph; a no-op once `stopped` is set.
 
     Shapes: p, g, moments (n,) float32; changing (3,) float32: size, eps and decay; scale, stopped as in `begin_captured`.
     """
@@ -76,7 +77,7 @@ def adam_captured(
 
 
 def average_captured(weights: Array, average: Array, rate: float, stopped: Array) -> None:
-    """average ← average + rate · (weights - average) inside of a graph, as NumPy rounds it; nothing happens once `stopped` is set.
+    """average ← average + rate · (weights - average) in a captured graph, rounded as NumPy rounds it; a no-op once `stopped` is set.
 
     Shapes: weights, average (n,) float32; stopped as in `begin_captured`.
     """
@@ -84,7 +85,7 @@ def average_captured(weights: Array, average: Array, rate: float, stopped: Array
 
 
 def sum_of_squares(xp: Any, array: Array) -> Any:
-    """`optim.clip.squares`, always added up in the same order. Shapes: any → (), float64, on the GPU."""
+    """`optim.clip.squares`, always added in the same order. Shapes: any → (), float64, on the GPU."""
     if not all_float32(array) or not array.flags.c_contiguous:
         return NotImplemented
     partial, total = sums_of_squares(xp, array), xp.empty((), "float64")
@@ -93,7 +94,7 @@ def sum_of_squares(xp: Any, array: Array) -> Any:
 
 
 def sums_of_squares(xp: Any, array: Array) -> Array:
-    """Those of pieces of a contiguous float32 array, on the GPU. Shapes: any → (pieces,), float64."""
+    """The sum of squares of each piece of a contiguous float32 array, on the GPU. Shapes: any → (pieces,), float64."""
     partial = xp.empty(ceil_div(array.size, SQUARES), "float64")
     launch("sum_of_squares", (array.size,), array, partial, array.size)
     return partial

@@ -1,4 +1,4 @@
-"""Whole sequences on a GPU: their rows pooled into one, and the tokens counted that are not padding. Their lengths stay there."""
+"""Operations on whole sequences on a GPU: pooling, and counting tokens other than padding. Their lengths stay on the GPU."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _segment_max(xp: Any, x: Array, *, packing: Packing) -> Any:
 
 
 def count_ids(ids: Array, first_rows: Array, skipped: int, start: int) -> Array:
-    """As `Packing.counted`, of ids on the GPU. Shapes: ids (rows,), first_rows (sequences,), both int64 → (rows,)."""
+    """As `Packing.counted`, for ids on the GPU. Shapes: ids (rows,), first_rows (sequences,), both int64 → (rows,)."""
     out = namespace_of(ids).empty(ids.shape, "int64")
     launch("count_ids", (len(first_rows),), ids, first_rows, out, len(ids), len(first_rows), skipped, start)
     return out

@@ -1,7 +1,7 @@
-"""float32 arrays in two bytes a number, for products whose operands are bf16 or fp16: each is shortened once.
+"""float32 arrays in bf16 or fp16, for products with such operands: each array is shortened once.
 
-A kernel leaves its output short to whoever multiplies it next. The weights of an optimizer are shortened by few launches where a step
-begins, inside of `weights_at_once`, and elsewhere by one for each block in each forward pass.
+A kernel also writes its output in the short format if a product reads it next. An optimizer's weights are shortened by a few launches at
+the start of a step inside `weights_at_once`, and elsewhere by one launch per block and forward pass.
 """
 
 from __future__ import annotations
@@ -21,108 +21,108 @@ from minigrad.modes import Mode
 
 
 def shortened(xp: Any, x: Array, precision: str) -> Array:
-    """x as products of this precision take it: float32 as it is, or in two bytes a number."""
+    """x as products of this precision take it: unchanged in float32, or in bf16 or fp16."""
     if precision not in SHORT:
         return x
-    noted = _shorts.get(id(x))
+    noted = _short_copies.get(id(x))
     if noted is not None and noted[0]() is x and noted[1].dtype == DTYPES[precision]:
         return noted[1]
-    image = _image.get()
-    found = None if image is None or image.precision != precision else image.part(x)
+    weights = _short_weights.get()
+    found = None if weights is None or weights.precision != precision else weights.part(x)
     return xp.shortened(xp.ascontiguousarray(x), precision) if found is None else found
 
 
 # ---------------------------------------------------------------- outputs
-_shorts: dict[int, tuple[ref[Array], Array]] = {}
+_short_copies: dict[int, tuple[ref[Array], Array]] = {}
 
 
-def note_short(x: Array, short: Array) -> None:
-    """Have `shortened` find what a kernel has written in two bytes a number beside x, for as long as x lives. Nobody may change x."""
+def register_short(x: Array, short: Array) -> None:
+    """Register for `shortened` the short copy of x that a kernel has written, for as long as x lives. Nobody may change x."""
     key = id(x)
-    _shorts[key] = ref(x, lambda _: _shorts.pop(key, None)), short
+    _short_copies[key] = ref(x, lambda _: _short_copies.pop(key, None)), short
 
 
-def noted_short(xp: Any, x: Array) -> list[Array | None]:
-    """Where a kernel that writes x, which is new, is to leave it short: an array for the precision of products, noted as x's, in the place
-    that it has in `SHORT`; None for the others."""
+def short_outputs(xp: Any, x: Array) -> list[Array | None]:
+    """Output arrays for a kernel that writes x, a new array, to write it in the short formats too: for each of `SHORT` an array, registered
+    as x's short copy, if products have this precision, else None."""
     precision = gpu_precision()
     if precision in SHORT:
-        note_short(x, xp.empty(x.shape, DTYPES[precision]))
-    return [_shorts[id(x)][1] if name == precision else None for name in SHORT]
+        register_short(x, xp.empty(x.shape, DTYPES[precision]))
+    return [_short_copies[id(x)][1] if name == precision else None for name in SHORT]
 
 
 # ---------------------------------------------------------------- weights
 GAP = 1 << 17
-"""So many numbers between two weights are shortened along with them: a launch of its own would take longer."""
+"""Up to this many numbers between two weights are shortened along with them: a separate launch would take longer."""
 
-ALIGNED = 128
-"""Numbers to a multiple of which a weight begins in what is shortened with others: 256 bytes, as arrays of their own do. cuBLAS may choose
-its algorithm by where operands begin, and a recorded step is to be the plain one to the last bit."""
+ALIGNMENT = 128
+"""A weight shortened along with others begins at a multiple of this many numbers, 256 bytes as for separate arrays. cuBLAS may choose its
+algorithm by the operands' alignment, and a captured step must equal the eager one to the last bit."""
 
 
-class _Image:
-    """Stretches of a flat array, shortened. stretches: from where to where.
+class _ShortWeights:
+    """Short copies of some stretches of a flat array. stretches: the (start, stop) of each.
 
-    asked: all pieces of it that have been asked for.
+    requested: all pieces of the array that have been requested.
     """
 
     def __init__(self, xp: Any, flat: Array, precision: str, stretches: Iterable[tuple[int, int]]) -> None:
         self.flat, self.precision = flat, precision
         self._memory = flat if flat.base is None else flat.base
-        self.asked: set[tuple[int, int]] = set()
+        self.requested: set[tuple[int, int]] = set()
         self._parts: list[tuple[int, int, Array]] = []
-        self._beside = branch.get()
+        self._side = branch.get()
 
         def shorten() -> None:
             self._parts += [(start, stop, xp.shortened(flat[start:stop], precision)) for start, stop in stretches]
 
-        if self._beside is None:
+        if self._side is None:
             shorten()
         else:
-            self._beside.run(shorten, self, 0)  # nothing that would not stay without it
+            self._side.run(shorten, self, 0)  # size 0: it keeps nothing alive that would not live anyway
 
     def part(self, x: Array) -> Array | None:
-        """What x is, shortened. None if x is no piece of the flat array, or of none of its stretches."""
+        """The short copy of x; None if x is not a piece of the flat array, or lies in none of its stretches."""
         if x.base is not self._memory or not is_contiguous(x):
             return None
         start = (address(x) - address(self.flat)) // self.flat.itemsize
         stop = start + x.size
         if not 0 <= start <= stop <= self.flat.size:
             return None
-        self.asked.add((start, stop))
-        if self._beside is not None:
-            self._beside.finish(self)
+        self.requested.add((start, stop))
+        if self._side is not None:
+            self._side.finish(self)
         for first, last, short in self._parts:
-            if first <= start and stop <= last and (start - first) % ALIGNED == 0:
+            if first <= start and stop <= last and (start - first) % ALIGNMENT == 0:
                 return short[start - first : stop - first].reshape(x.shape)
         return None
 
 
-_image: ContextVar[_Image | None] = ContextVar("minigrad_short_weights", default=None)
+_short_weights: ContextVar[_ShortWeights | None] = ContextVar("minigrad_short_weights", default=None)
 
-_asked: WeakKeyDictionary[Any, set[tuple[int, int]]] = WeakKeyDictionary()
-"""By arena, the pieces that were asked for the last time."""
+_requested: WeakKeyDictionary[Any, set[tuple[int, int]]] = WeakKeyDictionary()
+"""By arena, the pieces requested the last time."""
 
 
 @contextmanager
 def weights_at_once(arena: Any) -> Iterator[None]:
-    """Inside, the weights of an optimizer's arena are shortened at the beginning, as many as were asked for the last time, and nobody may
-    change them: for steps that are recorded, whose first run finds out which they are."""
+    """Inside: the weights of an optimizer's arena that were requested the last time are shortened at the start, and nobody may change them.
+    For captured steps, whose first trial run finds out which they are."""
     precision = gpu_precision()
     if precision not in SHORT:
         yield
         return
-    image = _Image(arena.xp, arena.data, precision, stretches(_asked.get(arena, ())))
-    with Mode(_image, image):
+    weights = _ShortWeights(arena.xp, arena.data, precision, stretches(_requested.get(arena, ())))
+    with Mode(_short_weights, weights):
         yield
-    _asked[arena] = image.asked
+    _requested[arena] = weights.requested
 
 
 def stretches(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The pieces, those joined that are neighbours or nearly so. Where a weight would not begin as `ALIGNED` says, another stretch does."""
+    """The pieces, merged where they are neighbours or nearly so. A weight that would be misaligned (`ALIGNMENT`) starts a new stretch."""
     found: list[tuple[int, int]] = []
     for start, stop in sorted(pieces):
-        if found and start - found[-1][1] <= GAP and (start - found[-1][0]) % ALIGNED == 0:
+        if found and start - found[-1][1] <= GAP and (start - found[-1][0]) % ALIGNMENT == 0:
             found[-1] = found[-1][0], max(stop, found[-1][1])
         else:
             found.append((start, stop))

@@ -1,4 +1,4 @@
-"""Sums over rows on a GPU: the gradients of vectors, always added up in the same order."""
+"""Sums over rows on a GPU, as in the gradients of vectors, always added in the same order."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.table import ROWS, ceil_div
 
 AT_ONCE = 256
-"""Up to so many rows are added by one launch: a second one would take longer."""
+"""Up to this many rows are added by one launch: a second one would take longer."""
 
 
 class Sums:
-    """Sums of the columns of several arrays, side by side. Where a branch is open, what is launched for them alone waits until somebody
-    wants them, so that it is launched there. Elsewhere nothing waits: what it reads would be held.
+    """Column sums of several arrays, side by side. With a side stream open, the launches for these sums alone are deferred until somebody
+    needs the sums, and then run there. Otherwise they run at once, since deferring would keep their operands alive.
 
-    rows: of the longest of those arrays. zeroed: whether others have fewer. `partial` has room for the sums that each block of a kernel
-    leaves. Shapes: partial (blocks, width) float32.
+    rows: of the longest array. zeroed: whether other arrays have fewer, so that `partial` must be zeroed. `partial` holds the sums of each
+    block of a kernel. Shapes: partial (blocks, width) float32.
     """
 
     def __init__(self, xp: Any, rows: int, width: int, zeroed: bool = False) -> None:
@@ -28,18 +28,18 @@ class Sums:
         self._kernels: list[tuple[str, Sequence[Any], int]] = []
 
     def add(self, kernel: str, arrays: Sequence[Array | None], place: int) -> None:
-        """Have a kernel sum these arrays, which nobody may change before; its first sum is column `place`."""
+        """Have a kernel sum these arrays, which nobody may change before it runs; its first sum is column `place`."""
         self._kernels.append((kernel, arrays, place))
         if branch.get() is None:
             self._launch()
 
     def parts(self, *sizes: int) -> list[RowSum]:
-        """The sums, in pieces."""
+        """The sums, split into parts."""
         read = [x for _, arrays, _ in self._kernels for x in arrays if x is not None]
         return summed(self._xp, self.partial, self._launch, read).parts(*sizes)
 
     def _launch(self) -> None:
-        """All that waits."""
+        """Run the deferred launches."""
         if self._zeroed:
             self.partial.fill(0)
         kernels, self._kernels, self._zeroed = self._kernels, [], False
@@ -49,7 +49,7 @@ class Sums:
 
 
 def summed(xp: Any, x: Array, begin: Callable[[], None] = lambda: None, others: Sequence[Array] = ()) -> RowSum:
-    """The sum of the rows of x, which nobody may change before it is computed. begin: what writes x, from others."""
+    """The sum of the rows of x, which nobody may change before it is computed. begin: writes x, from `others`."""
 
     def total(x: Array, out: Array | None) -> Array:
         begin()

@@ -1,4 +1,4 @@
-"""Attention by the kernels, run on the CPU, beside the operation's body: what the tests of each precision share."""
+"""Attention by the kernels, run on the CPU, compared with the operation's body: shared by the tests of all precisions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ OVERRIDE = REGISTRY["attention"].overrides["cupy"]
 BODY = REGISTRY["attention"].body
 
 RAGGED = (1, 2, 15, 16, 17, 63, 64, 65, 130)
-"""Lengths on both sides of what a warp, a tile and a piece hold."""
+"""Lengths around the capacities of a warp, a tile and a piece."""
 
-FORMS = {  # heads, causal, rate of dropout, who asks, whether first tokens are masked
+FORMS = {  # heads, causal, dropout rate, which rows are queries, whether first tokens are masked
     "encoder": (1, False, None, "all rows", False),
     "training": (2, False, 0.1, "all rows", True),
     "decoder": (3, True, 0.1, "all rows", False),
@@ -41,7 +41,7 @@ Sample = tuple[list[np.ndarray | None], np.ndarray, dict[str, Any]]
 
 
 def sample(form: str, size: int, lengths: tuple[int, ...] = RAGGED, seed: int = 0, precision: str = "float32") -> Sample:
-    """precision: what all numbers are rounded to."""
+    """precision: the format that all numbers are rounded to."""
 
     def normal(shape: tuple[int, int]) -> np.ndarray:
         drawn = rng.standard_normal(shape).astype(np.float32)
@@ -54,7 +54,7 @@ def sample(form: str, size: int, lengths: tuple[int, ...] = RAGGED, seed: int = 
     asking = {"all rows": packing, "first rows": packing.first, "other rows": Packing(lengths[::-1], numbers)}[asked_by]
     widths = [(packing.rows, 3 * heads * size)] if asking is packing else [(asking.rows, heads * size), (packing.rows, 2 * heads * size)]
     arrays: list[np.ndarray | None] = [normal(shape) for shape in widths]
-    with random.at(seed, 0):  # whatever other tests have drawn
+    with random.at(seed, 0):  # independent of draws in other tests
         draw = None if rate is None else Draw("encoder.layer.0", rate, asking, heads, packing)
     constants = {"packing": packing, "queries": asking, "heads": heads, "causal": causal, "draw": draw}
     g = normal((asking.rows, heads * size))
@@ -62,10 +62,10 @@ def sample(form: str, size: int, lengths: tuple[int, ...] = RAGGED, seed: int = 
 
 
 def finer(form: str, size: int, lengths: tuple[int, ...], precision: str) -> tuple[Sample, Sample]:
-    """A sample of numbers that the precision has to round, and what it rounds them to.
+    """A sample whose numbers the precision must round, and the same sample rounded.
 
-    Scores of up to about 400 are known to 1e-4 in float32, but they, and with them the weights, change by some per cent if operands of two
-    bytes less are cut off, or rounded in another way.
+    Scores of up to about 400 are accurate to 1e-4 in float32, but they, and with them the weights, change by some per cent if operands are
+    truncated to two bytes less, or rounded differently.
     """
     arrays, g, constants = sample(form, size, lengths)
     large = [None if a is None else np.float32(8) * a for a in arrays]
@@ -77,8 +77,8 @@ def finer(form: str, size: int, lengths: tuple[int, ...], precision: str) -> tup
 
 
 def only_smallest(changed: Emulator, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave kernels for heads of 32 alone in changed sources: the others would only take a compiler's time."""
-    assert changed.sources != SOURCES  # they are written over
+    """Remove the kernels for all heads but those of 32 from changed sources, to save compile time."""
+    assert changed.sources != SOURCES  # the files are overwritten
     source = f"attention_{precision}.cu"
     for name, entry in list(TABLE.items()):
         if entry.source == source and not name.endswith("_32"):
@@ -88,7 +88,7 @@ def only_smallest(changed: Emulator, precision: str, monkeypatch: pytest.MonkeyP
 
 
 def kernels(given: Sample, emulator: Emulator, backwards: bool = False) -> list[np.ndarray]:
-    """The output and all gradients. Inputs and what is written to lie among poison."""
+    """The output and all gradients. Inputs and outputs are surrounded by poison."""
     emulator.backwards = backwards
     xp = Namespace()
     arrays, g, constants = [None if a is None else guarded(a) for a in given[0]], guarded(given[1]), given[2]
@@ -102,7 +102,7 @@ def kernels(given: Sample, emulator: Emulator, backwards: bool = False) -> list[
 
 
 def body(given: Sample, dtype: Any = np.float64) -> list[np.ndarray]:
-    """What the operation's body makes of the same numbers."""
+    """The result of the operation's body on the same numbers."""
     y, pullback = BODY(numpy_namespace, *[None if a is None else a.astype(dtype) for a in given[0]], **given[2])
     return [y, *[x for x in pullback(given[1].astype(dtype)) if x is not None]]
 

@@ -1,4 +1,4 @@
-"""BERT's blocks in every precision, beside their bodies in float64: the cases that run on the CPU and on a GPU."""
+"""BERT's blocks in every precision, compared with their bodies in float64: cases for the CPU and for a GPU."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
 STEP = {"float32": 2.0**-20, "tf32": 2.0**-10, "bf16": 2.0**-8, "fp16": 2.0**-11}
-"""The largest relative error of one number's rounding; of float32, whose sums add to it, sixteen of them. Of TF32, which cuBLAS may cut off
-and not round, a whole last digit: the errors of operands that are all too small add up."""
+"""The largest relative rounding error of one number; for float32, whose sums contribute too, sixteen times that. For TF32, which cuBLAS may
+truncate, a whole unit in the last place: the errors of operands that are all too small add up."""
 
 ROUNDINGS = {"attention_block": 10, "feed_forward": 4}
-"""A result may be off by so many roundings of its largest entry. On the way to it some eleven or seven numbers are rounded: x, the weights,
-and what lies between the products, there and back. They are independent and add up as the root of their number; the rest is for the worst
-among thousands of entries, and for the gradients of scores, which are differences."""
+"""Tolerance in roundings of a result's largest entry. On the way to it some eleven or seven numbers are rounded: x, the weights, and what
+passes between the products, forward and backward. The errors are independent and add up as the root of their number; the rest is for the
+worst of thousands of entries, and for the gradients of scores, which are differences."""
 
-BLOCKS = {  # hidden, heads, width of the middle (of the feed-forward block), rate of dropout, whether some first tokens are masked
+BLOCKS = {  # hidden, heads, inner width (of the feed-forward block), dropout rate, whether some first tokens are masked
     "small": (64, 2, 96, None, False),
     "training": (64, 2, 256, 0.1, True),
     "wide": (128, 2, 64, 0.3, False),
@@ -34,10 +34,10 @@ FORMS = [
     *[("attention_block", form) for form in ("small", "training", "wide", "first rows")],
     *[("feed_forward", form) for form in ("small", "training", "wide", "odd")],
 ]
-"""Those that are small enough for any test; the kernels of attention have no heads of 33."""
+"""Cases small enough for any test; attention has no kernels for heads of 33."""
 
 KEYS_BIAS = 6
-"""Its place among the results of the attention block."""
+"""Position of the keys' bias among the results of the attention block."""
 
 LENGTHS = (1, 17, 2, 40, 5)
 
@@ -70,7 +70,7 @@ def case(block: str, form: str, lengths: tuple[int, ...] = LENGTHS) -> Case:
 
 
 def dropping(block: str) -> Case:
-    """Its last product gives zeros and the bias ones: a row is above its mean where a unit survives."""
+    """A block whose last product gives zeros and whose bias is ones: an element is above its row's mean if its unit survives."""
     given = case(block, "wide")
     host = given[1]
     weight = len(host) - 4
@@ -87,13 +87,13 @@ def body(given: Case) -> list[np.ndarray]:
 
 
 def results(gradients: Any, arrays: list[np.ndarray]) -> list[Any]:
-    """Plain gradients; those of vectors summed over rows, as the engine does it."""
+    """Plain gradients; those of vectors summed over rows, as the engine sums them."""
     plain = [dense(gradient) for gradient in gradients]
     return [x.sum(axis=0) if x.ndim > a.ndim else x for x, a in zip(plain, arrays, strict=True)]
 
 
 def assert_close(ours: list[np.ndarray], truths: list[np.ndarray], block: str, precision: str) -> None:
-    """The gradient of the keys' bias is 0, a sum of numbers that are not: it is measured by that of the values' bias."""
+    """The gradient of the keys' bias is 0, a sum of nonzero numbers: its error is relative to the gradient of the values' bias."""
     for i, (mine, truth) in enumerate(zip(ours, truths, strict=True)):
         assert mine.shape == truth.shape and mine.dtype == np.float32
         measure = truths[i + 1] if block == "attention_block" and i == KEYS_BIAS else truth

@@ -1,4 +1,4 @@
-"""Kernels for NVIDIA GPUs, as far as they can be checked without one: compiled for real, run on the CPU."""
+"""Tests of the kernels for NVIDIA GPUs, as far as possible without one: they are compiled by NVRTC, and run on the CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigrad.kernels.cuda import launch
 
 @pytest.fixture(autouse=True)
 def passes_used() -> None:
-    """Once, not for each kind of passes on the CPU, as the other tests of kernels run."""
+    """Run each test once, not for each kind of CPU passes as the other tests of kernels."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a file of machine code says of the kernels in it, read from its ELF sections: their names, parameters and largest blocks."""
+"""Reads the names, parameters and block sizes of the kernels in a machine code file from its ELF sections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from math import prod
 
 PARAMETER = 0x17
-"""EIATTR_KPARAM_INFO: index, ordinal, offset, and in the last word from bit 18 on the size."""
+"""EIATTR_KPARAM_INFO: index, ordinal, offset, and the size in the last word from bit 18 on."""
 
 THREADS = 0x05
 """EIATTR_MAX_THREADS: along x, y and z."""
@@ -16,7 +16,7 @@ INFO = ".nv.info."
 
 
 def is_whole(cubin: bytes) -> bool:
-    """Whether its tables lie in it to the last byte. Drivers load a file that lacks one, the tools that take machine code apart do not."""
+    """Whether the file contains its ELF tables to the last byte. Drivers load a file that lacks one byte, disassemblers do not."""
     starts, sizes = struct.unpack_from("<QQ", cubin, 0x20), struct.unpack_from("<HHHH", cubin, 0x36)
     return all(start + size * count <= len(cubin) for start, size, count in zip(starts, sizes[::2], sizes[1::2], strict=True))
 
@@ -49,7 +49,7 @@ def parameter_sizes(cubin: bytes) -> dict[str, list[int]]:
 
 
 def most_threads(cubin: bytes) -> dict[str, int]:
-    """With how many threads in a block each kernel can be launched: what its registers are shared out for."""
+    """The most threads per block that each kernel can be launched with, for which its registers are allocated."""
     return {
         kernel: prod(struct.unpack("<III", content))
         for kernel, attributes in _attributes(cubin)
@@ -59,7 +59,7 @@ def most_threads(cubin: bytes) -> dict[str, int]:
 
 
 def _attributes(cubin: bytes) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
-    """Of each kernel its attributes that have a content, and that."""
+    """For each kernel, its attributes that have contents, with these."""
     for name, content in sections(cubin).items():
         if name.startswith(INFO):
             found, at = [], 0

@@ -1,4 +1,4 @@
-"""Runs the kernels on the CPU: compiles the sources with `emulator.h` in front, and stands in for CuPy's loaded kernels."""
+"""Runs the kernels on the CPU: compiles the sources with `emulator.h` included first, and replaces CuPy's loaded kernels."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ FLAGS = (
 )
 
 RACES = ("-DRACES", "-fsanitize=thread", "-fno-gnu-unique", "-g1")
-"""Flags with which a run ends at a race in a kernel: see races.cpp. It takes longer."""
+"""Flags with which a run stops at a race in a kernel: see races.cpp. They make it slower."""
 
 GUARD = 64
-"""Elements in front of and behind every array of `guarded`."""
+"""Elements before and after every array of `guarded`."""
 
 
 class EmulationError(AssertionError):
-    """What would hang or be undefined on a GPU."""
+    """An action that would hang or be undefined on a GPU."""
 
 
 def compiled(compiler: str, made: Path, *command: str) -> str:
@@ -58,10 +58,10 @@ def finder_of_races(compiler: str) -> str:
 
 
 class Emulator:
-    """Compiled sources, one library each, made when first wanted.
+    """Compiled sources, one library each, built at first use.
 
-    flags: more of the compiler's; "-DTURING" for a GPU before Ampere, `RACES`.
-    backwards: threads run in falling order. left_out: a barrier that no thread stops at, as "/strips.cuh:45".
+    flags: further compiler flags: "-DTURING" for a GPU before Ampere, `RACES`. backwards: threads run in descending order. left_out: a
+    barrier that is ignored, as "/strips.cuh:45".
     """
 
     def __init__(self, folder: Path, sources: Path = SOURCES, flags: Sequence[str] = ()) -> None:
@@ -69,17 +69,17 @@ class Emulator:
         self._libraries: dict[str, ctypes.CDLL] = {}
 
     def changed(self, source: str, right: str, wrong: str) -> Emulator:
-        """An emulator of sources in one of which `right` has been replaced by `wrong`."""
+        """An emulator of a copy of the sources in which `right` is replaced by `wrong` in one file."""
         folder = Path(mkdtemp(dir=self.folder))
         for path in SOURCES.iterdir():
             shutil.copy(path, folder)
         text = (folder / source).read_text(encoding="utf-8")
         assert right in text
         (folder / source).write_text(text.replace(right, wrong), encoding="utf-8")
-        return Emulator(folder, folder, self.flags or ["-O0"])  # better code would not make up for the time that compiling it takes
+        return Emulator(folder, folder, self.flags or ["-O0"])  # optimising would cost more time than it saves
 
     def library(self, source: str, names: list[str]) -> ctypes.CDLL:
-        """The library of one source, in which the kernels `names` can be called."""
+        """The library of one source, with the kernels `names` callable."""
         if source not in self._libraries:
             compiler = shutil.which("g++")
             if compiler is None:
@@ -90,14 +90,14 @@ class Emulator:
             objects = [compiled(compiler, self.folder / f"{source}.o", "-c", *FLAGS, *self.flags, *kernels)]
             if self.flags == RACES:
                 objects.append(finder_of_races(compiler))
-            made = compiled(compiler, self.folder / f"{source}.so", "-shared", *objects)  # without the libraries of -fsanitize
+            made = compiled(compiler, self.folder / f"{source}.so", "-shared", *objects)  # without the runtime libraries of -fsanitize
             library = ctypes.CDLL(made)
             library.emulator_failure.restype = ctypes.c_char_p
             self._libraries[source] = library
         return self._libraries[source]
 
     def kernel(self, name: str) -> Callable[..., None]:
-        """What `launch.kernel_of` returns on a GPU."""
+        """The equivalent of `launch.kernel_of` on a GPU."""
         source, kinds = TABLE[name].source, [kind for _, kind in TABLE[name].types]
         run = self.kernel_in(self.library(source, [other for other, entry in TABLE.items() if entry.source == source]), name)
 
@@ -119,7 +119,7 @@ class Emulator:
         return run
 
     def parameter_sizes(self, name: str) -> list[int]:
-        """Bytes of each parameter, as the C++ compiler sees them."""
+        """Bytes of each parameter according to the C++ compiler."""
         self.kernel(name)
         function = self._libraries[TABLE[name].source][f"parameters_of_{name}"]
         function.restype = ctypes.POINTER(ctypes.c_int)
@@ -131,13 +131,13 @@ class Emulator:
 
 
 def with_lines(message: str, library: str) -> str:
-    """A message in which places in a library's code (@0x…) are those in its sources."""
+    """The message with code addresses of a library (@0x…) translated to source lines."""
     command = ["addr2line", "--basenames", "--exe", library]
     return re.sub("@(0x[0-9a-f]+)", lambda found: subprocess.check_output([*command, found[1]], text=True).strip(), message)
 
 
 class Namespace:
-    """NumPy as overrides for the GPU see it; what they allocate is poisoned and guarded, and remembered until `check`."""
+    """NumPy as the GPU overrides see it. What they allocate is poisoned and guarded, and remembered until `check`."""
 
     NAME = "cupy"
     shortened, widened = staticmethod(short_arrays.shortened), staticmethod(short_arrays.widened)
@@ -157,11 +157,11 @@ class Namespace:
         return self.empty(x.shape, x.dtype)
 
     def check(self) -> None:
-        """Fails if a kernel has written outside of an array, or has left a part of one as it was."""
+        """Fails if a kernel wrote outside an array, or left part of one unwritten."""
         check_guards(*self._made)
 
 
-# ---------------------------------------------------------------- arrays that show what was written where
+# ---------------------------------------------------------------- poisoned and guarded arrays
 POISON = {
     "f2": 0x7EAD,
     "u2": 0x7FED,  # bf16
@@ -171,7 +171,7 @@ POISON = {
     "i8": 0x7EADDEAD7EADDEAD,
     "u8": 0x7EADDEAD7EADDEAD,
 }
-"""Bits that no computation gives by itself: for floats a NaN with a mark, which stays in whatever is computed from it."""
+"""Bits that no computation produces by itself: for floats a marked NaN, which propagates to everything computed from it."""
 
 
 def _bits(array: np.ndarray) -> np.ndarray:
@@ -185,7 +185,7 @@ def _poison(array: np.ndarray) -> int:
 def guarded(values: Any = None, *, shape: tuple[int, ...] = (), dtype: Any = np.float32, offset: int = 0) -> np.ndarray:
     """A copy of `values`, or an output full of poison, in memory with poison around it.
 
-    offset: elements by which the start is moved off an address that is a multiple of 256 bytes.
+    offset: elements by which the start is shifted from a multiple of 256 bytes.
     """
     source = None if values is None else np.asarray(values)
     shape, dtype = (shape, np.dtype(dtype)) if source is None else (source.shape, source.dtype)
@@ -200,7 +200,7 @@ def guarded(values: Any = None, *, shape: tuple[int, ...] = (), dtype: Any = np.
 
 
 def check_guards(*arrays: np.ndarray) -> None:
-    """Fails if anything around arrays of `guarded` has been written to, or if an output still holds poison."""
+    """Fails if memory around arrays of `guarded` was written, or if an output still contains poison."""
     for array in arrays:
         room = array.base
         start = (array.ctypes.data - room.ctypes.data) // array.itemsize

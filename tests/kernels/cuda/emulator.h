@@ -1,9 +1,9 @@
-// CUDA C++ on the CPU, so far as our kernels use it: a .cu file that is compiled with this header in front runs here, block after block.
+// CUDA C++ on the CPU, as far as our kernels use it: a .cu file compiled with this header included first runs here, block after block.
 //
-// The threads of a block are coroutines. One that reaches a barrier or a warp operation waits there for those it must meet; a warp runs as far
-// ahead of the others as barriers allow, and the order in which they run can be turned round: a missing barrier shows as another result.
-// Whatever would hang or be undefined on a GPU ends the run with a message: threads of a block at different barriers, a thread that has left
-// while others wait for it, a warp operation that not all lanes of its mask reach, a number that does not begin at a multiple of its size.
+// The threads of a block are coroutines. One that reaches a barrier or a warp operation waits there for the threads it must meet. A warp
+// runs as far ahead of the others as barriers allow, and the order in which warps and threads run can be reversed: a missing barrier shows
+// as a different result. Whatever would hang or be undefined on a GPU stops the run with a message: threads of a block at different
+// barriers, a thread that has left while others wait for it, a warp operation that not all lanes of its mask reach, a misaligned access.
 #pragma once
 
 #include <setjmp.h>
@@ -33,7 +33,7 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __restrict__
 #define EMULATED
-#define OWN __attribute__((section("emulator")))  // not where the kernels' shared memory lies, which is that of variables without a section
+#define OWN __attribute__((section("emulator")))  // apart from the kernels' shared memory, which is all variables without a section
 
 // ---------------------------------------------------------------- vector types
 struct dim3 {
@@ -63,7 +63,7 @@ constexpr size_t STACK = 256 << 10;
 
 enum class State { ready, at_barrier, at_warp, finished };
 
-// To shared memory; `from` is null where zeros are copied.
+// An asynchronous copy to shared memory; `from` is null for zeros.
 struct Copy {
     void* to;
     const void* from;
@@ -71,16 +71,16 @@ struct Copy {
 };
 
 struct Thread {
-    jmp_buf place;       // where it goes on
-    bool begun = false;  // whether there is such a place
+    jmp_buf place;       // where it resumes
+    bool begun = false;  // whether `place` is valid
     std::unique_ptr<char[]> stack{new char[STACK]};
     dim3 index;
     State state = State::ready;
-    int line = 0;                  // of the barrier or warp operation
+    int line = 0;                  // of the barrier or warp operation it waits at
     unsigned mask = 0;             // of the warp operation
-    bool orders = false;           // whether the operation orders what the lanes read and write
-    unsigned char value[64] = {};  // what this lane brings to it
-    std::vector<Copy> copies;      // that it has begun and not yet awaited
+    bool orders = false;           // whether the operation orders the lanes' memory accesses
+    unsigned char value[64] = {};  // this lane's argument to it
+    std::vector<Copy> copies;      // started and not yet awaited
 };
 
 OWN inline std::vector<Thread> threads;
@@ -89,7 +89,7 @@ OWN inline jmp_buf scheduler;
 OWN inline std::function<void()> body;
 OWN inline std::string failure;
 OWN inline bool backwards = false;
-OWN inline std::string left_out;  // a barrier that nobody stops at: the end of its file's path, ":" and its line
+OWN inline std::string left_out;  // a barrier to be ignored: the end of its file's path, ":" and its line
 
 inline void fail(const char* format, ...) {
     const races::Pause pause;
@@ -101,7 +101,7 @@ inline void fail(const char* format, ...) {
     if (failure.empty()) failure = text;
 }
 
-// Back to the scheduler, until it resumes this thread. Jumps, because `swapcontext` asks the system for the signals' mask every time.
+// Switches to the scheduler until it resumes this thread, by jumps, because `swapcontext` queries the signal mask every time.
 __attribute__((noinline)) inline void suspend() {
     if (!_setjmp(current->place)) _longjmp(scheduler, 1);
 }
@@ -122,7 +122,7 @@ inline void wait(State state, int line, bool orders) {
     threadIdx = current->index;
 }
 
-// What a thread does from block to block.
+// The main function of a thread, for block after block.
 inline void entry() {
     for (;;) {
         body();
@@ -132,7 +132,7 @@ inline void entry() {
     }
 }
 
-// Until it waits or has finished.
+// Runs a thread until it waits or has finished.
 __attribute__((noinline)) inline void resume(Thread& t) {
     if (_setjmp(scheduler)) {
         races::run(-1, nullptr, 0);
@@ -153,7 +153,7 @@ __attribute__((noinline)) inline void resume(Thread& t) {
     setcontext(&start);
 }
 
-// What every lane of the mask has brought, by lane, once all are there. The second wait keeps a fast lane from overwriting what others
+// The arguments of every lane of the mask, by lane, once all have arrived. The second wait keeps a fast lane from overwriting what others
 // still read.
 template <class T>
 std::array<T, WARP> collect(unsigned mask, T value, int line) {
@@ -178,7 +178,7 @@ T from_lane(unsigned mask, T value, unsigned source, int line) {
     return collect(mask, value, line)[source % WARP];
 }
 
-// Runs the threads of one warp that can run, in their order.
+// Runs the ready threads of one warp in order.
 inline void run_ready(size_t first, size_t past) {
     for (size_t i = first; i < past; ++i) {
         Thread& t = threads[backwards ? first + past - 1 - i : i];
@@ -211,7 +211,7 @@ inline bool wake_lanes(size_t first, size_t past) {
     return woken;
 }
 
-// Wakes all threads where all are at one barrier; anything else that is left is a mistake.
+// Wakes all threads if all are at one barrier; any other state is an error.
 inline void wake_block() {
     size_t waiting = 0, finished = 0;
     for (const Thread& t : threads) {
@@ -254,7 +254,7 @@ int call(void (*kernel)(A...), dim3 grid, dim3 block, void** arguments, std::ind
     failure.clear();
     races::begin_launch();
     gridDim = grid, blockDim = block;
-    threads.resize((size_t)block.x * block.y * block.z);  // stacks are kept from one launch to the next
+    threads.resize((size_t)block.x * block.y * block.z);  // stacks are reused by later launches
     body = [&] { kernel(*(A*)arguments[I]...); };
     for (unsigned z = 0; z < grid.z; ++z)
         for (unsigned y = 0; y < grid.y; ++y)
@@ -262,7 +262,7 @@ int call(void (*kernel)(A...), dim3 grid, dim3 block, void** arguments, std::ind
                 blockIdx = {x, y, z};
                 run_block();
             }
-    if (!failure.empty()) threads.clear();  // some stand in the middle of the kernel
+    if (!failure.empty()) threads.clear();  // some are in the middle of the kernel
     return !failure.empty();
 }
 
@@ -285,7 +285,7 @@ extern "C" inline __attribute__((used)) const char* emulator_failure() { return 
 extern "C" inline __attribute__((used)) void emulator_run_backwards(int yes) { emulator::backwards = yes; }
 extern "C" inline __attribute__((used)) void emulator_leave_out(const char* barrier) { emulator::left_out = barrier; }
 
-// Called before four numbers, or one, are read or written at a place that no GPU reads or writes them at (g++ -fsanitize=alignment).
+// Called by g++ -fsanitize=alignment before a misaligned access, which no GPU allows.
 struct SourceLine {
     const char* file;
     unsigned line;
@@ -297,7 +297,7 @@ extern "C" inline __attribute__((used)) void __ubsan_handle_type_mismatch_v1(con
     emulator::suspend();
 }
 
-// Behind a kernel's definition: makes it callable from Python.
+// After a kernel's definition: makes it callable from Python.
 #define EMULATE(name)                                                                                                       \
     extern "C" int emulate_##name(const unsigned* dims, void** arguments) { return emulator::call(name, dims, arguments); } \
     extern "C" const int* parameters_of_##name() { return emulator::parameter_sizes(name); }
@@ -349,14 +349,14 @@ inline float __int_as_float(int x) { float y; memcpy(&y, &x, 4); return y; }
 inline float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }
 inline int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
 inline unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
-// Beside the quotient by the two steps that are allowed, so that nobody counts on more.
+// Off by the two units in the last place that are permitted, so that nobody relies on more accuracy.
 inline float __fdividef(float a, float b) { return std::nextafter(std::nextafter(a / b, HUGE_VALF), HUGE_VALF); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 using std::max;
 using std::min;
 
-// What kernels say in PTX: each such function is left out of the sources where EMULATED is defined, and stands here in plain C++.
+// Functions written in PTX: the sources leave them out if EMULATED is defined, and plain C++ versions are here.
 #if __has_include("emulator_ptx.h")
 #include "emulator_ptx.h"
 #endif

@@ -1,4 +1,4 @@
-// The functions of `ptx.cuh` in plain C++, for the emulator; with TURING those that GPUs before Ampere have.
+// The functions of `ptx.cuh` in plain C++, for the emulator; with TURING those of GPUs before Ampere.
 //
 // Products are exact and are added in float32, one after another; a tensor core adds in an order of its own.
 #pragma once
@@ -17,7 +17,7 @@ inline float float_of(unsigned bits) {
     return x;
 }
 
-// Nearest with `dropped` bits fewer; of two that are equally near the even one, or with `away` the larger one.
+// Rounded to nearest with `dropped` bits fewer; ties go to even, or away from zero with `away`.
 inline unsigned shortened(float x, int dropped, bool away) {
     const unsigned bits = bits_of(x);
     if (x != x) return (bits | 0x400000u) >> dropped << dropped;
@@ -33,7 +33,7 @@ inline float from_fp16(unsigned half) {
     return (float)x;
 }
 
-inline float from_tf32(unsigned bits) { return float_of(bits >> 13 << 13); }  // the hardware reads no further
+inline float from_tf32(unsigned bits) { return float_of(bits >> 13 << 13); }  // the hardware ignores the other bits
 
 inline unsigned to_fp16(float x) {
     const _Float16 half = (_Float16)x;
@@ -46,12 +46,12 @@ struct Fragments {
     unsigned a[4], b[2];
 };
 
-// sums += a · b. Where element (row, k) of a and (k, column) of b lie: halves are two in a register.
+// sums += a · b, with element (row, k) of a and (k, column) of b in the lanes as ptx.cuh says; halves come two per register.
 template <int K, class Read>
 void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, Read read, int line) {
     const auto all = collect(~0u, Fragments{{a[0], a[1], a[2], a[3]}, {b0, b1}}, line);
-    constexpr int packed = K / 8;  // numbers in a register
-    const auto place = [](int k) { return k % (4 * packed) / packed; };  // the lane of a quad
+    constexpr int packed = K / 8;  // numbers per register
+    const auto place = [](int k) { return k % (4 * packed) / packed; };  // the lane within the quad
     const auto part = [&](unsigned bits, int k) { return read(packed == 2 ? bits >> (k % 2 * 16) & 0xFFFFu : bits); };
     for (int i = 0; i < 4; ++i) {
         const unsigned row = lane() / 4 + 8 * (i / 2), column = 2 * (lane() % 4) + i % 2;
@@ -63,13 +63,13 @@ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1
     }
 }
 
-// The beginnings of the rows of four matrices, by the lane that names each.
+// The row addresses of four matrices, by the lane that passes each.
 inline std::array<const char*, WARP> rows_of_matrices(const void* row, int line) {
     if ((size_t)row % 16) fail("line %d: the row of a matrix does not begin at a multiple of 16 bytes", line);
     return collect(~0u, (const char*)row, line);
 }
 
-// Nothing is copied before it is awaited: whoever does not wait reads what was there before.
+// Copies are made only when awaited, so that reading without waiting gives the old contents.
 template <int BYTES>
 void copy(void* to, const void* from, bool there, int line) {
     if ((size_t)to % BYTES || (there && (size_t)from % BYTES)) fail("line %d: a copy of %d bytes is not aligned", line, BYTES);
@@ -121,7 +121,7 @@ inline void load_across(unsigned (&pairs)[4], const void* row, int line = __buil
 
 #ifdef TURING
 inline void multiply_fp16_of_8(float (&sums)[4], unsigned a0, unsigned a1, unsigned b0, int line = __builtin_LINE()) {
-    emulator::multiply<16>(sums, {a0, a1, 0, 0}, b0, 0, emulator::from_fp16, line);  // what is not there is zero
+    emulator::multiply<16>(sums, {a0, a1, 0, 0}, b0, 0, emulator::from_fp16, line);  // the missing half is zero
 }
 
 #include "scalar.cuh"

@@ -1,7 +1,7 @@
-"""An operation's version for GPUs, run on the CPU, against its body in float64 on the same numbers.
+"""An operation's GPU version, run on the CPU, compared with its body in float64 on the same numbers.
 
-Every output is poisoned and guarded; each operation runs twice, the second time with its threads in the opposite order, and must give the
-same bits.
+Every output is poisoned and guarded; each operation runs twice, the second time with its threads in the opposite order, and must give
+identical bits.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from minigrad.op import REGISTRY
 register_cuda()
 
 TOLERANCE = 2e-6
-"""Relative to the largest entry (at least 1), times the root of the number of rows for sums over them: float32 has steps of 6e-8, and up to
-about a thousand of them are added in a tree."""
+"""Relative to the largest entry (at least 1), times the root of the number of rows for sums over them: float32 has a precision of 6e-8, and
+up to about a thousand such errors are added in a tree."""
 
 
 def normal(*shapes: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
@@ -30,7 +30,7 @@ def normal(*shapes: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
 
 
 def evaluate(name: str, arrays: list[np.ndarray], constants: dict[str, Any], backwards: bool, emulator: Emulator) -> list[np.ndarray]:
-    """The output and all gradients by the kernels; inputs lie among poison and are left alone."""
+    """The output and all gradients by the kernels; inputs are surrounded by poison and must stay unchanged."""
     emulator.backwards = backwards
     xp, override = Namespace(), REGISTRY[name].overrides["cupy"]
     given = [guarded(a) for a in arrays]
@@ -50,7 +50,7 @@ def _gradients(pullback: Any, g: np.ndarray) -> list[np.ndarray]:
 
 
 def declines(name: str, *arrays: np.ndarray, **constants: Any) -> bool:
-    """Whether the operation's version for GPUs leaves this call to the body."""
+    """Whether the operation's GPU version leaves this call to the body."""
     override = REGISTRY[name].overrides["cupy"]
     keep = {"keep": True} if REGISTRY[name]._asks_keep[override] else {}
     return override(Namespace(), *arrays, **constants, **keep) is NotImplemented

@@ -1,9 +1,10 @@
-// Finds races in kernels that the emulator runs: two threads that touch the same memory, one of them writing, with nothing that orders them.
+// Finds races in kernels that the emulator runs: two threads that access the same memory, one of them writing, with nothing that orders the
+// two accesses.
 //
-// Kernels are compiled with -fsanitize=thread, by which each access first calls a function `__tsan_…`; those stand here, in place of the
-// library's. Nothing is left to chance: that the threads run one after the other does not matter, but what lies between two accesses.
-// `__syncthreads` orders the threads of a block, `__syncwarp` the lanes of a warp, and nothing the blocks of a launch. Found is also who
-// reads shared memory that its block has not written.
+// Kernels are compiled with -fsanitize=thread, which calls a function `__tsan_…` before each access; those functions are defined here, in
+// place of the library's. Detection does not depend on the order in which the emulator runs threads, only on the synchronisation between
+// two accesses. `__syncthreads` orders the threads of a block, `__syncwarp` the lanes of a warp, and nothing orders the blocks of a launch.
+// Reads of shared memory that the block has not written are found, too.
 #include "races.h"
 
 #include <cstdint>
@@ -12,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-// The linker's: where this library begins, and where its variables lie, among them the kernels' shared memory.
+// Symbols of the linker: the start of this library and of its variables, which include the kernels' shared memory.
 extern char __ehdr_start __attribute__((visibility("hidden")));
 extern char __bss_start __attribute__((visibility("hidden")));
 extern char _end __attribute__((visibility("hidden")));
@@ -23,17 +24,17 @@ extern "C" const char* emulator_failure();
 namespace {
 
 constexpr unsigned WARP = 32, MOST_THREADS = 1024;
-constexpr size_t GRAIN = 2, PAGE = 4096;  // bytes that are told apart, and bytes that are found together
+constexpr size_t GRAIN = 2, PAGE = 4096;  // bytes tracked as one unit, and bytes looked up together
 
-unsigned moment = 0, launch_began = 0, block_began = 0;  // moments: launches, blocks and barriers, counted; 0 is before all
-uint16_t seen[MOST_THREADS][WARP];                       // by each thread of each lane of its warp: up to which of its `__syncwarp`s
+unsigned moment = 0, launch_began = 0, block_began = 0;  // moments count launches, blocks and barriers; 0 is before all
+uint16_t seen[MOST_THREADS][WARP];                       // per thread and lane of its warp: the last `__syncwarp` of that lane it has met
 bool paused[MOST_THREADS], without_thread = true;
 int runner = -1;
 const char *stack_begin = nullptr, *stack_end = nullptr;
 
 struct Access {
     unsigned moment = 0;
-    uint16_t thread = 0, clock = 0;  // clock: how many `__syncwarp`s its thread had come to
+    uint16_t thread = 0, clock = 0;  // clock: how many `__syncwarp`s its thread had passed
     unsigned code = 0;
 
     bool is_of_this_launch() const { return moment >= launch_began && moment; }
@@ -59,7 +60,7 @@ struct Page {
 std::unordered_map<uintptr_t, Page> pages;
 
 Page& page_of(const char* place) {
-    static std::pair<uintptr_t, Page*> found[64];  // looking them up takes most of the time
+    static std::pair<uintptr_t, Page*> found[64];  // a cache: the lookup takes most of the time
     const uintptr_t number = (uintptr_t)place / PAGE;
     auto& [last, page] = found[number % 64];
     if (!page || last != number) last = number, page = &pages[number];
@@ -102,7 +103,7 @@ void read(Memory& memory, const char* place, const Access& now) {
 }
 
 void write(Memory& memory, const char* place, const Access& now) {
-    if (is_shared(place) && !memory.write.is_of_this_block()) memory = {};  // another block has another shared memory
+    if (is_shared(place) && !memory.write.is_of_this_block()) memory = {};  // each block has its own shared memory
     for (const Access& before : {memory.write, memory.read, memory.read_by_another_block})
         if (!before.is_ordered()) report_race(place, before, now.code);
     for (const Access& before : memory.reads)
@@ -124,7 +125,7 @@ namespace races {
 
 void begin_launch() {
     launch_began = ++moment;
-    for (bool& yes : paused) yes = false;  // a thread of a run that failed may have been
+    for (bool& yes : paused) yes = false;  // a failed run may have left a thread paused
 }
 
 void begin_block() {
@@ -161,7 +162,7 @@ Pause::~Pause() { is_paused() = before_; }
 
 }  // namespace races
 
-// ---------------------------------------------------------------- what -fsanitize=thread calls
+// ---------------------------------------------------------------- functions called by -fsanitize=thread
 #define TOUCH(bytes)                                                                                         \
     extern "C" void __tsan_read##bytes(void* place) { touch(place, bytes, false, __builtin_return_address(0)); }    \
     extern "C" void __tsan_write##bytes(void* place) { touch(place, bytes, true, __builtin_return_address(0)); }    \

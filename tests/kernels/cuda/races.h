@@ -1,4 +1,4 @@
-// What the emulator tells about who runs and who has met whom, so that races are found: see races.cpp. Without RACES nothing is told.
+// The emulator reports which thread runs and which threads have met, so that races are found: see races.cpp. Nothing without RACES.
 #pragma once
 
 #include <cstddef>
@@ -10,17 +10,17 @@ void begin_launch();
 void begin_block();
 void meet_at_barrier();                                        // all threads of the block
 void meet_in_warp(unsigned warp, unsigned mask);               // lanes of a warp, at `__syncwarp`; shuffles order nothing
-void run(int thread, const void* stack, size_t stack_bytes);   // what is read and written from now on is this thread's doing; -1: nobody's
-void touch(const void* place, size_t bytes, bool writes);      // where the emulator copies for a kernel
+void run(int thread, const void* stack, size_t stack_bytes);   // accesses from now on are this thread's; -1: nobody's
+void touch(const void* place, size_t bytes, bool writes);      // an access that the emulator makes for a kernel
 
-// Inside: what is read and written is the emulator's own.
+// Inside: accesses are the emulator's own.
 class Pause {
 public:
     Pause();
     ~Pause();
 
 private:
-    bool before_;  // whether there was one already
+    bool before_;  // whether another pause was active
 };
 #else
 inline void begin_launch() {}
@@ -31,7 +31,7 @@ inline void run(int, const void*, size_t) {}
 inline void touch(const void*, size_t, bool) {}
 
 struct Pause {
-    ~Pause() {}  // or the compiler warns of what is made for nothing
+    ~Pause() {}  // or the compiler warns of an unused variable
 };
 #endif
 

@@ -1,10 +1,10 @@
-"""A GPU of NumPy arrays: what a step does there is computed at once, and can be recorded and done again without the step's Python.
+"""A GPU emulated on NumPy arrays: a step's operations are computed eagerly, and can be recorded and replayed without the step's Python.
 
-Arrays of the device are a class of their own. Every function of NumPy that makes or changes one is recorded with the arrays it read and the
-one it wrote, as CuPy's kernels are by a CUDA graph; kernels run in the emulator and products in NumPy, and are recorded too. Views share
-memory and are nothing to be recorded.
+Device arrays have a class of their own. Every NumPy function that creates or changes one is recorded with the arrays it read and the one it
+wrote, as a CUDA graph records CuPy's kernels; kernels run in the emulator and products in NumPy, and are recorded too. Views share memory
+and need no recording.
 
-When that is done, and in which memory: streams.py.
+When work is done, and in which memory: streams.py.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from minigrad.modes import Mode
 METHODS = ("copy", "astype", "sum", "max", "min", "mean", "argmax", "cumsum", "dot", "ravel", "flatten", "reshape", "any", "all")
 
 allocated: list[np.ndarray] = []
-"""The arrays that a recording, with the run before it, has made: other graphs write to their memory between its replays."""
+"""The arrays allocated by a recording and the trial run before it: between its replays other graphs write to their memory."""
 
 
 def plain(value: Any) -> Any:
-    """Device arrays, also in lists and tuples, as NumPy's, in the same memory. Raises: AssertionError for an array of the host."""
+    """Device arrays, also inside lists and tuples, as NumPy arrays of the same memory. Raises: AssertionError for a host array."""
     if isinstance(value, Device):
         return value.view(np.ndarray)
     if isinstance(value, list | tuple):
@@ -58,7 +58,7 @@ class Device(np.ndarray):
 
     @property
     def base(self) -> Device:
-        """One and the same array for all views of its memory, as in CuPy; NumPy would name the array that each was made of."""
+        """One array for all views of the same memory, as in CuPy; NumPy would return the array from which each view was made."""
         owned = owner(self)
         whole = self._wholes.get(id(owned))
         if whole is None:
@@ -128,7 +128,7 @@ for _name in METHODS:
 
 
 def taken(array: np.ndarray) -> Device:
-    """An array of the device in memory of its own; of a recording's, while there is one."""
+    """An array of the device with memory of its own; during a recording, it belongs to that."""
     memory = None
     if transfers.is_recording():
         allocated.append(array)
@@ -139,7 +139,7 @@ def taken(array: np.ndarray) -> Device:
 
 
 def made(name: str, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
-    """The result of a function as an array of the device; a view of an argument is one, and is not recorded."""
+    """The result of a function as a device array; a view of an argument is not recorded."""
     settle()
     result = function(*args, **options)
     if isinstance(result, list | tuple):
@@ -243,7 +243,7 @@ xp = Namespace()
 
 
 class Recorder:
-    """Takes the place of `graphs.Recorder`. lengths: how much each recording holds, by name."""
+    """Replaces `graphs.Recorder`. lengths: for each recording, how often it contains each name."""
 
     lengths: ClassVar[list[Counter[str]]] = []
 
@@ -283,11 +283,11 @@ class Recorder:
 
 
 GPU_MEMORY = 3 << 20
-"""Bytes that the emulated GPU says are kept."""
+"""Bytes that the emulated GPU reports as held."""
 
 
 def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
-    """Device "cuda" is the emulated GPU. emulated: what `launch.kernel_of` is to find. patch: pytest's monkeypatch."""
+    """Make the emulated GPU device "cuda". emulated: what `launch.kernel_of` returns. patch: pytest's monkeypatch."""
 
     def kernel_of(name: str) -> Callable[..., None]:
         kernel = emulated(name)

@@ -1,4 +1,4 @@
-"""What the namespace of GPU arrays does with arrays of two bytes a number, done by NumPy: bf16 as its bits in uint16, fp16 as float16."""
+"""The functions of the GPU namespace for bf16 and fp16 arrays, implemented in NumPy: bf16 as its bits in uint16, fp16 as float16."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from minigrad.backend.precision import rounded
 
 
 def shortened(x: np.ndarray, name: str) -> np.ndarray:
-    """float32 rounded to the nearest, of two equally near ones to the even one; NaN stays NaN."""
+    """float32 rounded to nearest, ties to even; NaN stays NaN."""
     assert x.dtype == np.float32 and x.flags.c_contiguous
     if name == "fp16":
         with np.errstate(over="ignore", under="ignore"):
             return x.astype(np.float16)
     bits = (rounded(x, "bf16").view(np.uint32) >> 16).astype(np.uint16)
-    return np.where(np.isnan(x), bits | np.uint16(0x40), bits)  # one whose marks are all in the lower half would become infinite
+    return np.where(np.isnan(x), bits | np.uint16(0x40), bits)  # a NaN with payload in the lower half only would become infinite
 
 
 def widened(x: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""The two streams of the emulated GPU: what is done when, what of it is recorded, and in which memory.
+"""The two streams of the emulated GPU: when work is done, which work is recorded, and in which memory.
 
-Replays, and copies that nobody waits for, stand in a queue until somebody does, or computes anything at once: a GPU that is as late as it
-can be. So whoever overwrites what has not been copied yet, or reads what has not been computed, is found out. So is who reads what is held
-no longer: a replay spoils an array where the recorded step let go of it, since a GPU's next array would lie there.
+Replays, and copies that nobody waits for, stay in a queue until somebody waits or computes anything eagerly: a GPU that is as late as it
+can be. This exposes code that overwrites what has not been copied yet, or reads what has not been computed. Uses after free are exposed
+too: a replay overwrites an array where the recorded step released it, since on a GPU the next array would be placed there.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 tape: list[Work] | None = None
-"""What is being recorded, in the order in which it is done again."""
+"""The recording in progress, in the order of its replay."""
 
 queue: list[Callable[[], object]] = []
-"""What the GPU has not done yet."""
+"""Work that the GPU has not done yet."""
 
 
 def settle(past: int | None = None) -> None:
-    """Do what stands in the queue; past: so many of them."""
+    """Do all work in the queue, or until `past` items have ever been done."""
     while queue and (past is None or Event.done < past):
         queue.pop(0)()
         Event.done += 1
 
 
 class Event:
-    """A place in the queue."""
+    """A position in the queue."""
 
     done: ClassVar[int] = 0
-    """Of all that ever stood in it."""
+    """How many items of the queue have been done so far."""
 
     of: SecondStream | None = None
-    """The stream that recorded it, if it was not the first."""
+    """The stream that recorded it, unless that was the first."""
 
     def __init__(self) -> None:
         self.again()
@@ -49,7 +49,7 @@ class Event:
 
 
 class Stream:
-    """The first one, on which all is done that is done on no other."""
+    """The first stream, for all work that is not put on the second."""
 
     def record(self, event: Event | None = None) -> Event:
         return Event() if event is None else event.again()
@@ -61,7 +61,7 @@ class Stream:
 
 @dataclass(eq=False)
 class Work:
-    """Something that is recorded. begun: how much the tape held by then, nothing of which is done beside it on a second stream."""
+    """A recorded operation. begun: the length of the tape when it was recorded; nothing before that is concurrent with it."""
 
     name: str
     again: Callable[[], object]
@@ -70,7 +70,7 @@ class Work:
     begun: int = 0
 
     def disturbs(self, other: Work) -> bool:
-        """Whether one of them writes what the other one reads or writes."""
+        """Whether one of the two writes what the other reads or writes."""
         return meet(self.writes, other.writes) or meet(self.writes, other.reads) or meet(self.reads, other.writes)
 
 
@@ -79,10 +79,10 @@ def meet(some: list[np.ndarray], others: list[np.ndarray]) -> bool:
 
 
 class SecondStream:
-    """In a recording all that was done on it is done when another stream waits for it, which is as late as it can be."""
+    """The second stream. In a recording, work on it is done when another stream waits for it, which is as late as possible."""
 
     disturbed: ClassVar[list[str]] = []
-    """What the two streams did side by side in the same memory, so that the result depends on who is first."""
+    """Conflicts: work that the two streams do concurrently in the same memory, so that the result depends on the order."""
 
     entered: ClassVar[SecondStream | None] = None
 
@@ -100,7 +100,7 @@ class SecondStream:
         return event
 
     def wait_event(self, event: Event) -> None:
-        """Whatever it waits for has been done."""
+        """Nothing to wait for: it has been done."""
 
     def settle(self) -> None:
         waiting = list(self.waiting)
@@ -113,29 +113,28 @@ class SecondStream:
 
 
 def note(name: str, again: Callable[[], object], reads: list[np.ndarray], writes: list[np.ndarray], stream: SecondStream | None) -> None:
-    """stream: the second one, or None for the first."""
+    """Record an operation. stream: the second one, or None for the first."""
     if tape is not None:
         (tape if stream is None else stream.waiting).append(Work(name, again, reads, writes, len(tape)))
 
 
 def noted(name: str, again: Callable[[], object], reads: Any, writes: Any) -> None:
-    """On the stream that is entered."""
+    """Record an operation on the entered stream."""
     note(name, again, arrays_in(reads), arrays_in(writes), SecondStream.entered)
 
 
 def arrays_in(value: Any) -> list[np.ndarray]:
-    """Those among arguments, also in lists."""
+    """The arrays among arguments, also inside lists."""
     if isinstance(value, list | tuple):
         return [array for part in value for array in arrays_in(part)]
     return [value] if isinstance(value, np.ndarray) else []
 
 
 class Memory:
-    """Of an array and its views. On a GPU the next array of the same stream takes it as soon as nobody holds any of them: so it is spoiled
-    then."""
+    """The memory of an array and its views. On a GPU the stream's next array may take it once all are gone: so it is overwritten then."""
 
     of: ClassVar[WeakValueDictionary[int, Memory]] = WeakValueDictionary()
-    """By the id of what owns it."""
+    """Memory by the id of the array that owns it."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array, self._stream = owner(array), SecondStream.entered
@@ -147,7 +146,7 @@ class Memory:
 
 
 def spoil(array: np.ndarray) -> None:
-    """Nobody may count on what is there."""
+    """Overwrite an array whose contents are no longer valid."""
     array.reshape(-1).view(np.uint8)[...] = 0xCD
 
 

@@ -15,7 +15,7 @@ from minigrad.backend.gemm import SHORT
 from minigrad.backend.random import Draw
 from minigrad.kernels import register_cuda
 from minigrad.kernels.cuda import launch, shortening
-from minigrad.kernels.cuda.table import ROWS, WIDEST, ceil_div
+from minigrad.kernels.cuda.table import MAX_WIDTH, ROWS, ceil_div
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -124,7 +124,7 @@ def test_a_block_leaves_its_output_short_to_the_next(emulator: Emulator) -> None
         y = REGISTRY["feed_forward"].overrides["cupy"](xp, x, *after, keep=False)[0]
         return np.array(y), x.shape in given
 
-    kept = len(shortening._shorts)
+    kept = len(shortening._short_copies)
     with mg.precision("bf16"):
         out = REGISTRY["attention_block"].overrides["cupy"](xp, *host, **constants, keep=False)[0]
         (ours, again), (expected, shortened) = following(out), following(out.copy())
@@ -134,7 +134,7 @@ def test_a_block_leaves_its_output_short_to_the_next(emulator: Emulator) -> None
         assert following(out)[1]
     xp._made.clear()
     del out
-    assert len(shortening._shorts) == kept
+    assert len(shortening._short_copies) == kept
 
 
 def test_weights_side_by_side_are_read_where_they_lie(emulator: Emulator) -> None:
@@ -172,7 +172,7 @@ def test_what_is_not_covered_is_declined(block: str) -> None:
     assert declined(given, arrays={1: given[1][1][1:]})
     assert declined(given, arrays={last: given[1][last][1:]})
     assert declined(given, draw=Draw("a", 0.5, Packing([3]), 64))
-    wide = {i: np.zeros([WIDEST + 32 if n == 64 else n for n in a.shape], np.float32) for i, a in enumerate(given[1])}
+    wide = {i: np.zeros([MAX_WIDTH + 32 if n == 64 else n for n in a.shape], np.float32) for i, a in enumerate(given[1])}
     assert declined(given, arrays=wide, draw=None)
 
 

@@ -15,7 +15,7 @@ from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.gradients import joined
 from minigrad.errors import IndexRangeError
 from minigrad.kernels.cuda import embedding, launch
-from minigrad.kernels.cuda.embedding import NO_ROW, Order, SummedRows, TableRows
+from minigrad.kernels.cuda.embedding import NO_ROW, SortedIds, SummedRows, TableRows
 from minigrad.kernels.cuda.table import BUNDLE, MERGED, RUN
 
 LONG = 64
@@ -121,7 +121,7 @@ def test_tables_that_are_read_side_by_side_share_one_order(n: int, emulator: Emu
     """Each gets the gradient that it would get alone, to the last bit, and all are sorted by one launch."""
     rng = np.random.default_rng(n)
     ids, values = np.stack([rng.integers(NO_ROW, height, n) for height in (40, 9, 1)]), normal((n, 6))[0]
-    whole, launches = TableRows(Order(ids), values, (40, 9, 1)), []
+    whole, launches = TableRows(SortedIds(ids), values, (40, 9, 1)), []
     monkeypatch.setattr(embedding, "launch", lambda name, *arguments: (launches.append(name), launch.launch(name, *arguments)))
     for i, (start, height) in enumerate(((0, 40), (40, 9), (49, 1))):
         alone = SummedRows(ids[i], values, (height, 6)).dense()
@@ -142,7 +142,7 @@ def test_tables_that_lie_side_by_side_are_summed_at_once(
     n = 5 * BUNDLE + LONG
     rng = np.random.default_rng(n)
     ids, values = np.stack([rng.integers(NO_ROW, height, n) for height in heights]), normal((n, width))[0]
-    whole, starts = TableRows(Order(ids), values, heights), np.cumsum([0, *heights])
+    whole, starts = TableRows(SortedIds(ids), values, heights), np.cumsum([0, *heights])
     start = normal((sum(heights), width), seed=1)[0]
     rows = [SummedRows(ids[i], values, (height, width), whole=whole, start=starts[i]) for i, height in enumerate(heights)]
     alone = [
@@ -193,9 +193,9 @@ def test_ids_that_the_table_does_not_have_are_nobodys(emulator: Emulator) -> Non
 def test_an_order_that_is_made_beside_is_waited_for_once(emulator: Emulator) -> None:
     """Also by whoever asks while the branch is open: a part that is computed anew on the way back."""
     main, side = MagicMock(), MagicMock()
-    beside, order = Branch(main, side, "forked", "joined"), Order(np.array([[2, 0, 1]]))
+    beside, order = Branch(main, side, "forked", "joined"), SortedIds(np.array([[2, 0, 1]]))
     with beside.open():
-        order.sort_beside(beside)
+        order.sort_on(beside)
         side.__enter__.assert_called_once()
         assert not main.wait_event.called
         for _ in range(2):

@@ -32,7 +32,7 @@ def test_idle_pieces_change_nothing(form: str, precision: str, emulator: Emulato
         tables = [
             np.concatenate([pieces(packing, queries, owner), np.full((3, 8), IDLE[owner], np.int32)]) for owner in ("queries", "keys")
         ]
-        attention.place(packing, queries, Work(*tables))
+        attention.register_work(packing, queries, Work(*tables))
         found = kernels(given, emulator)
     for mine, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)

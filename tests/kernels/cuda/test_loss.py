@@ -164,7 +164,7 @@ def test_what_is_not_covered_is_declined() -> None:
         ("loss.cu", "heavy += own[j]", "heavy += 1.0f"),
         ("loss.cu", "+ spread) * own[j]", "+ spread)"),
         ("loss.cu", "logf(total)", "total"),
-        ("warp.cuh", "__syncthreads();  // what was summed before has been read", ""),
+        ("warp.cuh", "__syncthreads();  // the previous sum has been read", ""),
     ],
 )
 def test_a_planted_error_is_caught(source: str, right: str, wrong: str, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from minigrad.backend.gemm import SHORT
 from minigrad.backend.gradients import dense
 from minigrad.backend.random import Draw
 from minigrad.kernels.cuda import draws, launch, layers, losses
-from minigrad.kernels.cuda.shortening import noted_short
-from minigrad.kernels.cuda.table import WIDEST
+from minigrad.kernels.cuda.shortening import short_outputs
+from minigrad.kernels.cuda.table import MAX_WIDTH
 from minigrad.op import REGISTRY
 from minigrad.packing import Packing
 
@@ -66,7 +66,7 @@ def test_what_is_multiplied_next_is_left_short_too(width: int, precision: str, e
     two operands instead of three."""
     noted: list[Any] = []
     for module in (layers, losses):
-        monkeypatch.setattr(module, "noted_short", lambda xp, x: noted.append((x, *noted_short(xp, x))) or noted[-1][1:])
+        monkeypatch.setattr(module, "short_outputs", lambda xp, x: noted.append((x, *short_outputs(xp, x))) or noted[-1][1:])
     xp, given = Namespace(), []
     xp.shortened = lambda x, how: given.append(x.shape) or Namespace.shortened(x, how)  # type: ignore[attr-defined]
     x, weight, bias = normal((9, width), (width, width), (width,))
@@ -187,7 +187,7 @@ def test_a_captured_step_is_read_from_the_clock(emulator: Emulator) -> None:
 def test_what_is_not_covered_is_declined() -> None:
     x, w, b = normal((4, 6), (5, 6), (5,))
     v = normal((6,))[0]
-    wide = normal((2, WIDEST + 1), (WIDEST + 1,))
+    wide = normal((2, MAX_WIDTH + 1), (MAX_WIDTH + 1,))
     assert declines("dense_gelu", x, w, b, approximate="tanh")
     assert declines("dense_gelu", x.astype(np.float64), w, b)
     assert declines("dense_gelu", x[None], w, b)
@@ -235,7 +235,7 @@ PLANTED: list[tuple[str, str, str, str, Callable[[], Any]]] = [
     ("layer_norm", "layer_norm.cuh", "(left + CHUNK - 1) / CHUNK", "left / CHUNK", lambda: normal((3, 416), (416,), (416,))),
     ("layer_norm", "layer_norm.cuh", "run<3>(true)", "run<2>(true)", lambda: normal((3, 384), (384,), (384,))),
     ("layer_norm", "layer_norm.cuh", "await_copies();", "", lambda: normal((3, 768), (768,), (768,))),
-    ("layer_norm", "strips.cuh", "__syncthreads();  // what was summed before has been read", "", lambda: normal((130, 33), (33,), (33,))),
+    ("layer_norm", "strips.cuh", "__syncthreads();  // the previous sum has been read", "", lambda: normal((130, 33), (33,), (33,))),
     ("linears", "rows_float32.cu", "__syncthreads();", "", lambda: normal((300, 3), (4, 3), (4,))),
     ("linears", "rows_float32.cu", "row < rows ? width : 0", "width", lambda: normal((300, 3), (4, 3), (4,))),
     ("linears", "rows_float32.cu", "half = GROUPS / 2", "half = GROUPS / 4", lambda: normal((20, 3), (4, 3), (4,))),

@@ -17,7 +17,7 @@ from minigrad.backend import random
 from minigrad.backend.gemm import SHORT
 from minigrad.kernels import register_cuda
 from minigrad.kernels.cuda import shortening
-from minigrad.kernels.cuda.shortening import ALIGNED, GAP, stretches, weights_at_once
+from minigrad.kernels.cuda.shortening import ALIGNMENT, GAP, stretches, weights_at_once
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.packing import Packing
 
@@ -131,11 +131,11 @@ def test_another_precision_is_another_step(precision: str, step: Step) -> None:
 def test_nothing_is_known_once_a_step_is_over(step: Step) -> None:
     for _ in range(2):
         step.gradients(True)
-    assert shortening._image.get() is None
+    assert shortening._short_weights.get() is None
     step.optimizer.zero_grad()
-    kept = len(shortening._asked)
+    kept = len(shortening._requested)
     step.model = step.optimizer = None  # type: ignore[assignment]
-    assert len(shortening._asked) == kept - 1
+    assert len(shortening._requested) == kept - 1
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_nothing_is_known_once_a_step_is_over(step: Step) -> None:
     ],
 )
 def test_neighbours_are_one_stretch(pieces: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
-    assert ALIGNED == 128 and stretches(pieces) == expected
+    assert ALIGNMENT == 128 and stretches(pieces) == expected

@@ -26,8 +26,8 @@ counts = st.integers(0, 1 << 40) | st.integers(0, 300)
 
 @given(counts, st.integers(1, 1 << 22))
 def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
-    assert covered(table.by_warp(rows)[0], table.WARPS, rows)
-    assert table.by_block(rows)[0] == rows
+    assert covered(table.warp_per_row(rows)[0], table.WARPS, rows)
+    assert table.block_per_row(rows)[0] == rows
     grid = table.strips(rows, width)
     assert covered(grid[0], table.ROWS, rows) and covered(grid[1], table.STRIP, width) and grid[2] == 1
     assert covered(table.by_columns(width)[0], table.COLUMNS, width)
@@ -35,8 +35,8 @@ def test_every_row_and_column_is_covered_once(rows: int, width: int) -> None:
     assert covered(table.thread_keys(rows, 3)[0], 256, rows) and covered(table.warp_keys(rows, 3)[0], 32, rows)
     assert table.thread_keys(rows, 3)[1:] == table.warp_keys(rows, 3)[1:] == (3, 1)
     assert covered(table.squares(rows)[0], table.SQUARES, rows)
-    assert table.bundle_strips(3, rows, width) == (table.by_warp(rows)[0], table.strips(rows, width)[1], 3)
-    assert table.table_strips(rows, 1, 0, width) == (table.by_warp(rows)[0] + 1, table.strips(rows, width)[1], 1)
+    assert table.bundle_strips(3, rows, width) == (table.warp_per_row(rows)[0], table.strips(rows, width)[1], 3)
+    assert table.table_strips(rows, 1, 0, width) == (table.warp_per_row(rows)[0] + 1, table.strips(rows, width)[1], 1)
     assert table.row_strips(rows, width)[0] == rows and covered(table.row_strips(rows, width)[1], table.STRIP, width)
 
 
@@ -60,7 +60,7 @@ def test_the_widest_row_and_the_strip_are_those_of_the_sources() -> None:
     text = "".join((SOURCES / name).read_text(encoding="utf-8") for name in ("warp.cuh", "layer_norm.cuh", "strips.cuh"))
     lanes, chunks, ahead = (int(re.findall(rf"constexpr int {name} = (\d+);", text)[0]) for name in ("LANES", "CHUNKS", "AHEAD"))
     assert lanes * 32 == table.STRIP
-    assert table.STRIP * chunks == table.WIDEST
+    assert table.STRIP * chunks == table.MAX_WIDTH
     assert table.WARPS * ahead == table.ROWS
 
 

@@ -1,16 +1,17 @@
-// Packed attention, forward and backward, without a matrix of weights in memory: softmax as one goes along, and weights computed again on
-// the way back from the saved logarithms of their sums (Dao et al., arXiv 2205.14135; Dao, arXiv 2307.08691).
+// Packed attention, forward and backward, without a matrix of weights in memory: online softmax, and weights recomputed in the backward
+// pass from the saved logarithms of their sums (Dao et al., arXiv 2205.14135; Dao, arXiv 2307.08691).
 //
-// `Products` says how the products are computed (float32, or tensor cores) and how queries, keys, values, outputs and their gradients are
-// stored; sums and everything else are float32. Each number is written by one lane that adds in a fixed order: results are the same bits
-// every time. A query without any key gives zeros, and its saved logarithm is +∞, which makes its weights 2^-∞ = 0 on the way back.
+// `Products` defines how the products are computed (float32, or tensor cores) and how queries, keys, values, outputs and their gradients
+// are stored; sums and everything else are float32. Each number is written by one lane that adds in a fixed order, so results are
+// bit-identical every time. A query without any key gives zeros, and its saved logarithm is +∞, which makes its weights 2^-∞ = 0 in the
+// backward pass.
 #pragma once
 #include "attention_tiles.cuh"
 
-// The two tiles of a stage: of keys and values, or of queries and gradients of the output.
+// The two tiles of a stage: keys and values, or queries and gradients of the output.
 enum { K, V, Q = 0, G };
 
-// What this block and this warp own where rows are queries. A causal query sees the keys up to its own place, the last query the last key.
+// The share of this block and warp if rows are queries. A causal query sees the keys up to its own position, the last query the last key.
 struct OwnQueries {
     int head;
     Item item;
@@ -22,18 +23,18 @@ struct OwnQueries {
         first = item.start + 16 * place.warp;
     }
 
-    // The first key that a query does not see, and that no query of this warp, or of the block, sees.
+    // The first key hidden from a query, from all queries of this warp, and from all queries of the block.
     DEVICE int end(int query) const { return min(item.keys, query + ahead); }
     DEVICE int warp_end() const { return first < item.queries ? end(min(first + 16, item.queries) - 1) : 0; }
     DEVICE int block_end() const { return end(min(item.start + PIECE, item.queries) - 1); }
 
-    // The number of this lane's query in the first or second half of the warp's.
+    // The index of this lane's query in the first or second half of the warp's rows.
     DEVICE int row(int half) const { return first + Place().row + 8 * half; }
 
     // scores ← `hidden` for the keys, from `key` on, that a query does not see.
     template <int N>
     DEVICE void hide(float (&scores)[N][4], int key, float hidden) const {
-        if (key + 8 * N <= end(first)) return;  // all of the warp see them
+        if (key + 8 * N <= end(first)) return;  // the whole warp sees them
 #pragma unroll
         for (int j = 0; j < N; ++j)
 #pragma unroll
@@ -42,15 +43,15 @@ struct OwnQueries {
     }
 };
 
-// The rows of an array that this lane reads, of its warp's from `first` on; past the end it is the last row again, whose results are not
-// stored.
+// The two rows of an array that this lane reads, of its warp's from `first` on. Past the end it reads the last row again, and stores no
+// result.
 template <class T, class Offset>
 DEVICE Rows<T> rows_of(const T* array, int first, int rows, Offset offset) {
     const int row = first + Place().row;
     return {{array + offset(min(row, rows - 1)), array + offset(min(row + 8, rows - 1))}};
 }
 
-// out ← attention; lse (heads, rows) ← per query the logarithm, base 2, of the sum of 2^score.
+// out ← attention; lse (heads, rows) ← for each query the base-2 logarithm of the sum of 2^score.
 template <class Products, int D, class T = typename Products::Storage>
 DEVICE void attention_forward(
     const T* q, const T* kv, const Item* items, T* out, float* lse, i64 rows, Layout<D> layout, bool causal, Draw draw
@@ -120,7 +121,7 @@ DEVICE void attention_forward(
     Products::write(tiles[0], out, sums, own.first, item.queries, offset);
 }
 
-// dq ← the gradient of the queries; delta (heads, rows) ← Σ over keys of weight · its gradient, which is g · out.
+// dq ← the gradient of the queries; delta (heads, rows) ← Σ over keys of weight · its gradient, which equals g · out.
 template <class Products, int D, class T = typename Products::Storage>
 DEVICE void attention_dq(
     const T* q, const T* kv, const Item* items, const T* out, const float* lse, const T* g, T* dq, float* delta, i64 rows,
@@ -184,7 +185,7 @@ DEVICE void attention_dq(
     Products::write(tiles[0], dq, sums, own.first, item.queries, q_offset);
 }
 
-// The keys' and values' parts of dkv ← their gradients. Here a row of scores is a key, and its columns are queries.
+// The keys' and values' parts of dkv ← their gradients. Here a row of scores is a key, and the columns are queries.
 template <class Products, int D, class T = typename Products::Storage>
 DEVICE void attention_dkv(
     const T* q, const T* kv, const Item* items, const float* lse, const float* delta, const T* g, T* dkv, i64 rows, Layout<D> layout,
@@ -199,7 +200,7 @@ DEVICE void attention_dkv(
     const int head = blockIdx.x % layout.heads;
     const Item item = items[blockIdx.x / layout.heads];
     const int first = item.start + 16 * place.warp;
-    const int ahead = item.queries - item.keys;  // a causal key is seen from this many queries after its own place on
+    const int ahead = item.queries - item.keys;  // a causal key is seen by queries from this many positions after its own on
     const auto k_offset = [&](int i) { return layout.k_at(item.key_first + i, head); };
     const auto v_offset = [&](int i) { return layout.v_at(item.key_first + i, head); };
     const float* const saved = (place.warp ? delta : lse) + (i64)head * rows + item.query_first + place.lane;
@@ -207,7 +208,7 @@ DEVICE void attention_dkv(
         const int count = item.queries - query;
         Products::bring(tiles[stage][Q], q + layout.q_at(item.query_first + query, head), layout.q_width(), count);
         Products::bring(tiles[stage][G], g + layout.at(item.query_first + query, head), layout.width(), count);
-        if (place.warp < 2)  // as many lanes as queries
+        if (place.warp < 2)  // a lane per query
             copy_4((float*)saved_of[stage] + threadIdx.x, saved + query, place.lane < count);
     };
     const int seeing = causal ? max(0, item.start + ahead) / TILE * TILE : 0;
@@ -218,10 +219,10 @@ DEVICE void attention_dkv(
     through_tiles<Products>(tiles, seeing, item.queries, load, [&](int stage, int query) {
         const int count = min(TILE, item.queries - query);
         if (first >= item.keys || (causal && query + count <= first + ahead)) return;
-        const int late = first + place.row + ahead - query - 2 * place.quad;  // a causal key is not seen before
+        const int late = first + place.row + ahead - query - 2 * place.quad;  // a causal key is not seen by earlier queries
         const u32 kept = kept_queries(draw, item, layout.heads, head, query, first);
 #pragma unroll
-        for (int begin = 0; begin < TILE; begin += 16) {  // there are no registers for more at a time
+        for (int begin = 0; begin < TILE; begin += 16) {  // registers do not suffice for more at a time
             if (begin > 0 && begin >= count) break;
             float weights[2][4], slopes[2][4], kept_weights[2][4];
             Products::by_rows(weights, keys, tiles[stage][Q], begin, count);
@@ -264,14 +265,14 @@ DEVICE void attention_dkv(
     Products::write(tiles[STAGES - 1], dkv, dv, first, item.keys, v_offset);
 }
 
-// Blocks that share a multiprocessor at least: what the sums and weights in registers leave room for, 65536 / 128 / blocks for each lane.
-// Said here because the compiler, left to itself, may rather spill a few bytes than go beyond a step of occupancy.
+// The least number of blocks per multiprocessor, as far as the sums and weights in registers permit: 65536 / 128 / blocks for each lane.
+// Stated explicitly because the compiler, left to itself, may spill a few bytes rather than give up one step of occupancy.
 template <int D>
 constexpr int FORWARD_BLOCKS = D == 128 ? 3 : 4;
 template <int D>
 constexpr int BACKWARD_BLOCKS = D == 128 ? 2 : 3;
 
-// The three kernels for one way of computing products and one head size.
+// The three kernels for one kind of products and one head size.
 #define READ(Products) const Products::Storage* __restrict__
 #define WRITTEN(Products) Products::Storage* __restrict__
 #define ITEMS const Item* __restrict__ items

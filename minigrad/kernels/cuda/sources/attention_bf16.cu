@@ -1,4 +1,4 @@
-// Packed attention whose products have operands in bf16.
+// Packed attention with product operands in bf16.
 #include "attention.cuh"
 #include "products_tensor.cuh"
 

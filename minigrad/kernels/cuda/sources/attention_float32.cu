@@ -1,4 +1,4 @@
-// Packed attention whose products are float32.
+// Packed attention with float32 products.
 #include "attention.cuh"
 #include "products_float32.cuh"
 

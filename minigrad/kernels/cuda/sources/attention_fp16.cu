@@ -1,4 +1,4 @@
-// Packed attention whose products have operands in fp16.
+// Packed attention with product operands in fp16.
 #include "attention.cuh"
 #include "products_tensor.cuh"
 

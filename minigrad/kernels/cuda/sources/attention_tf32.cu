@@ -1,4 +1,4 @@
-// Packed attention whose products have operands in tf32.
+// Packed attention with product operands in tf32.
 #include "attention.cuh"
 #include "products_tensor.cuh"
 

@@ -1,8 +1,9 @@
-// The start of an encoder in one launch: rows of up to three tables, their sum, layer normalisation and dropout; and the way back as far as
-// the gradient of that sum.
+// The start of an encoder in one launch: the sum of rows of up to three tables, layer normalisation and dropout; and the backward pass as
+// far as the gradient of that sum.
 //
-// Each step is one of rows.cuh and layer_norm.cuh, or like one. They hand rows on through memory, which is still in the cache. All of them
-// divide a row among the lanes of its warp in the same way, so that a lane reads what it has written itself, and nobody waits.
+// The steps are those of rows.cuh and layer_norm.cuh, or similar ones. They pass rows on through memory, which is still in the cache. All
+// of them divide a row among the lanes of its warp in the same way, so that a lane only reads what it wrote itself, and no synchronisation
+// is needed.
 #include "storage.cuh"
 
 using Storage = float;
@@ -12,17 +13,17 @@ using Storage = float;
 constexpr int TABLES = 3;
 
 struct Table {
-    const float* rows;  // null: there is no such table
+    const float* rows;  // null: no such table
     const i64* ids;
     i64 height, untrained;
 };
 
-// out = the sum of a row of each table, with NaN for an id outside of it. trained, if it is not null: the ids, but -1 in place of
-// `untrained`. Shapes: trained (tables, rows).
+// out = the sum of one row of each table, NaN for an id outside it. trained, unless null: the ids, with -1 in place of `untrained`. Shapes:
+// trained (tables, rows).
 DEVICE void add_tables(const Table (&tables)[TABLES], i64* trained, float* out, i64 rows, int width) {
     const i64 row = row_of_warp();
     if (row >= rows) return;
-    const float* start[TABLES];  // of the rows to be read
+    const float* start[TABLES];  // of the rows to read
     bool w = wide(out, width);
 #pragma unroll
     for (int i = 0; i < TABLES; ++i) {
@@ -42,8 +43,8 @@ DEVICE void add_tables(const Table (&tables)[TABLES], i64* trained, float* out, 
     }
 }
 
-// out = dropout(x̂ · gamma + beta), where x̂ are the normalised sums of a row of each table; the others' pointers are null. Kept for the way
-// back, unless they are null: trained, as `add_tables` has it, x̂, and rstd = 1/σ of each row. Nothing drops where places is null and `scale`
+// out = dropout(x̂ · gamma + beta), where x̂ are the normalised sums of one row of each table; missing tables are null. Saved for the
+// backward pass unless null: trained, as in `add_tables`, x̂, and rstd = 1/σ of each row. Nothing is dropped if places is null and `scale`
 // 1. Shapes: tables (height, width), ids (rows,), trained (tables, rows).
 extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm(const float* table1, const float* table2, const float* table3, const i64* ids1, const i64* ids2, const i64* ids3, i64 height1,
@@ -57,14 +58,14 @@ extern "C" __global__ void __launch_bounds__(256, 3)
     if (places || rounded_bf16 || rounded_fp16) drop_rows(out, out, ROUNDED_ROWS, rows, width, places, RECIPE_DRAW);
 }
 
-// gx = the gradient of the sums before normalisation, from that of dropout's result. dropped: the gradient of what was dropped from, where
-// anything was; null elsewhere.
+// gx = the gradient of the sums before normalisation, from that of dropout's result. dropped: that of dropout's input, or null without
+// dropout.
 extern "C" __global__ void __launch_bounds__(256, 3)
     embed_norm_pullback(const float* g, const float* gamma, const float* xhat, const float* rstd, float* gx, float* dropped, i64 rows,
                         int width, const int2* places, RECIPE) {
     if (dropped) {
         drop_rows(g, dropped, {nullptr, nullptr}, rows, width, places, RECIPE_DRAW);
-        __syncthreads();  // `add_norm_pullback` copies g, beside what this thread does otherwise
+        __syncthreads();  // `add_norm_pullback` copies g asynchronously, not ordered with this thread's own writes
         g = dropped;
     }
     add_norm_pullback(g, gamma, xhat, rstd, gx, nullptr, rows, width, nullptr, nullptr, 0, 0, 0, 0, 1.0f);

@@ -1,16 +1,16 @@
-// Rows of tables: gathered, and for the gradient summed by the row of the table that they came from, always in the same order.
+// Embedding tables: gathering rows, and summing their gradients by the row of the table, always in the same order.
 //
-// Ids are sorted as keys: the id in the upper half, its place in the lower. No two keys are equal, so that every way of sorting gives one
-// order, in which equal ids come as they came. Several tables that are read side by side have as many ids each, which are sorted together.
-// Nothing here waits for the GPU or asks how many ids differ: a captured graph could not.
+// Ids are sorted as keys: the id in the upper half, its position in the lower. No two keys are equal, so every sorting method gives the
+// same order, in which equal ids keep their original order. Several tables read together have equally many ids each, which are sorted
+// together. Nothing here waits for the GPU or asks how many ids are distinct: a captured graph could not.
 #include "rows.cuh"
 
-constexpr int RUN = 2048;   // keys that are sorted among themselves
-constexpr int MERGED = 8;   // sorted runs that become one
+constexpr int RUN = 2048;   // keys sorted by a block
+constexpr int MERGED = 8;   // sorted runs merged into one
 constexpr int BUNDLE = 16;  // neighbours of one id that are summed before their sums are
-constexpr int LONG = 64;    // of one id: up to so many keys are a warp's own, a block shares more
-constexpr int AT_ONCE = 8;  // rows that a thread reads at once
-constexpr int TABLES = 3;   // the most that are summed at once
+constexpr int LONG = 64;    // up to this many keys of one id are summed by one warp, more by a whole block
+constexpr int AT_ONCE = 8;  // rows that a thread loads at a time
+constexpr int TABLES = 3;   // tables summed at once, at most
 
 static_assert(RUN % WARP == 0, "the keys of a warp are of one run");
 
@@ -18,8 +18,8 @@ DEVICE i64 key_of(i64 id, i64 place) { return (0 <= id && id <= 0x7FFFFFFF ? id 
 DEVICE i64 id_of(i64 key) { return key >> 32; }
 DEVICE i64 place_of(i64 key) { return (u32)key; }
 
-// out = table[ids], with NaN for an id outside of the table. trained, if it is not null: the ids, but -1 in place of `untrained`. Shapes:
-// table (height, width).
+// out = table[ids], NaN for an id outside the table. trained, unless null: the ids, -1 in place of `untrained`. Shapes: table (height,
+// width).
 extern "C" __global__ void __launch_bounds__(256)
     gather_rows(const float* table, const i64* ids, float* out, ROUNDED, i64* trained, i64 rows, i64 height, int width,
                 i64 untrained) {
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// out[ids] += x. No two ids are equal. Shapes: x (rows, width), out (height, width).
+// out[ids] += x; the ids are distinct. Shapes: x (rows, width), out (height, width).
 extern "C" __global__ void __launch_bounds__(256) scatter_rows(const float* x, const i64* ids, float* out, i64 rows, int width) {
     const i64 row = row_of_warp();
     if (row >= rows) return;
@@ -50,8 +50,8 @@ extern "C" __global__ void __launch_bounds__(256) scatter_rows(const float* x, c
 }
 
 // ---------------------------------------------------------------- order
-// The keys of ids, each RUN of them in ascending order: a key's place is how many of its run are below it. Each of a block's warps counts for
-// the same WARP keys, in an eighth of the run. An id that no table has becomes -1. Shapes: ids, keys (tables, n).
+// The keys of ids, each run of RUN sorted: a key's place is the number of smaller keys in its run. All warps of a block count for the same
+// WARP keys, each in an eighth of the run. An id outside every table becomes -1. Shapes: ids, keys (tables, n).
 extern "C" __global__ void __launch_bounds__(256) sort_ids(const i64* ids, i64* keys, i64 n) {
     __shared__ i64 run[RUN];
     __shared__ int below[WARPS][WARP];
@@ -71,8 +71,9 @@ extern "C" __global__ void __launch_bounds__(256) sort_ids(const i64* ids, i64* 
     keys[first + place] = key;
 }
 
-// Each MERGED neighbouring runs of `run` ascending keys become one: a key's place is how many are below it in all of them. The searches in
-// these runs go on side by side, because each waits for memory at each step. run: a power of two. Shapes: keys, merged (tables, n).
+// Merges each MERGED neighbouring runs of `run` ascending keys: a key's place is the number of smaller keys in all of them. The binary
+// searches in these runs are interleaved, because each waits for memory at every step. run: a power of two. Shapes: keys, merged (tables,
+// n).
 extern "C" __global__ void __launch_bounds__(256) merge_runs(const i64* keys, i64* merged, i64 run, i64 n) {
     const i64 mine = (i64)blockIdx.x * 256 + threadIdx.x;
     if (mine >= n) return;
@@ -91,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_runs(const i64* keys, i6
     merged[place] = key;
 }
 
-// How many of n ascending keys are below `key`, which all lanes of a warp ask for together: each step leaves a part of WARP.
+// How many of n ascending keys are below `key`, searched by the lanes of a warp together: each step leaves one part of WARP.
 DEVICE i64 count_below(const i64* keys, i64 n, i64 key) {
     i64 first = 0, left = n;  // the answer lies in first .. first + left
     while (left > 0) {
@@ -103,13 +104,13 @@ DEVICE i64 count_below(const i64* keys, i64 n, i64 key) {
     return first;
 }
 
-// The keys of one id: those from `first` to before `end`.
+// The keys of one id: from `first` up to but excluding `end`.
 struct Run {
     i64 first, end;
 
     DEVICE i64 count() const { return end - first; }
 
-    // Bundles that lie wholly in it.
+    // Bundles wholly inside it.
     DEVICE i64 first_bundle() const { return (first + BUNDLE - 1) / BUNDLE; }
     DEVICE i64 end_bundle() const { return end / BUNDLE; }
 };
@@ -121,7 +122,7 @@ DEVICE Run run_of(const i64* keys, i64 n, i64 id) {
 }
 
 // ---------------------------------------------------------------- sums
-// Four columns of rows of `values`: those whose places the keys from `first` to before `end` hold, each `step`-th; without keys, those rows.
+// Adds four columns of rows of `values`: at the positions in keys first .. end - 1, every `step`-th; without keys, rows of these numbers.
 DEVICE void add_rows(float4& sum, const float* values, const i64* keys, i64 first, i64 end, int step, int at, int width, bool w) {
     for (i64 next = first; next < end; next += AT_ONCE * step) {
         float4 given[AT_ONCE];
@@ -136,7 +137,7 @@ DEVICE void add_rows(float4& sum, const float* values, const i64* keys, i64 firs
     }
 }
 
-// The sum of each bundle that is of one id. Bundles are each BUNDLE neighbouring keys. Each has a warp, for a strip of columns. Shapes: values
+// The sum of each bundle with a single id. A bundle is BUNDLE neighbouring keys; a warp handles one strip of its columns. Shapes: values
 // (n, width), keys (tables, n), bundles (tables, n / BUNDLE, width).
 extern "C" __global__ void __launch_bounds__(256)
     sum_bundles(const float* values, const i64* keys, float* bundles, i64 n, int width) {
@@ -152,7 +153,7 @@ extern "C" __global__ void __launch_bounds__(256)
     store4(bundles + bundle * width, at, width, w, sum);
 }
 
-// The share `mine` of `shares` in the sum of a run: what lies before its bundles, their sums, and what lies behind them.
+// Share `mine` of `shares` of a run's sum: the keys before its bundles, the bundles' sums, and the keys after them.
 DEVICE float4 share_of(const Run& run, const float* values, const i64* keys, const float* bundles, int mine, int shares, int at, int width,
                        bool w) {
     const i64 next = run.first_bundle(), last = run.end_bundle();
@@ -166,10 +167,10 @@ DEVICE float4 share_of(const Run& run, const float* values, const i64* keys, con
     return sum;
 }
 
-// out = or += the sum of the values of each row's id: where it has none, 0 or nothing. Ids that are no row of their table are nobody's. Each
-// row has a warp, for a strip of columns; the block's warps share long runs. There are up to three tables, the others' heights are 0. Their
-// rows lie one behind another in out, and a block has rows of one. Shapes: values (n, width), keys (tables, n), bundles (tables, n / BUNDLE,
-// width), out (all heights, width).
+// out = or += the sum of the values of each row's id; a row without values becomes 0 or stays. Ids outside their table are ignored. A warp
+// handles one strip of a row's columns; the warps of a block share long runs. There are up to three tables; the heights of missing ones are
+// 0. Their rows lie one table below another in out, and a block has rows of one table. Shapes: values (n, width), keys (tables, n), bundles
+// (tables, n / BUNDLE, width), out (all heights, width).
 extern "C" __global__ void __launch_bounds__(256, 4)
     sum_rows(const float* values, const i64* keys, const float* bundles, float* out, i64 n, i64 height1, i64 height2, i64 height3, int width,
              int accumulate) {
@@ -206,6 +207,6 @@ extern "C" __global__ void __launch_bounds__(256, 4)
             if (accumulate) sum = sum + load4(out + (top + i) * width, at, width, w);
             store4(out + (top + i) * width, at, width, w, sum);
         }
-        __syncthreads();  // before the shares of another run take their place
+        __syncthreads();  // before the next run's shares overwrite these
     }
 }

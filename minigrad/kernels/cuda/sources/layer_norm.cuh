@@ -1,10 +1,10 @@
-// Dropout, residual and layer normalisation, there and back: a warp for each row of up to 1024 numbers.
+// Dropout, residual and layer normalisation, forward and backward: one warp per row of up to 1024 numbers.
 //
-// Rows are contiguous. What lies between two products of a block of BERT is of type `Storage`, everything else float32; a source defines
-// `Storage` and `KERNEL(name, blocks)`, the name with the storage behind it and how many blocks are to fit a multiprocessor, and includes
-// this file and strips.cuh. What a thread reads is all on its way before any of it is used, or random words are drawn. A row of float32
-// goes to shared memory meanwhile: so there are registers for more warps. No result depends on the order in which blocks run, or on how
-// many a GPU has room for.
+// Rows are contiguous. What passes between two products of a block of BERT has type `Storage`, everything else is float32. A source defines
+// `Storage` and `KERNEL(name, blocks)`, the name with the storage as suffix and how many blocks should fit on a multiprocessor, and
+// includes this file and strips.cuh. All of a thread's loads are issued before any value is used or random words are drawn. A float32 row
+// is copied to shared memory meanwhile, which leaves registers for more warps. No result depends on the order in which blocks run, or on
+// how many run at once.
 #pragma once
 #include "rows.cuh"
 
@@ -14,18 +14,18 @@ constexpr bool SHORT = sizeof(Storage) == 2;
 
 DEVICE float total(float4 a) { return (a.x + a.y) + (a.z + a.w); }
 
-// Of a row of N chunks, or where N is 0 of any number of them, a lane keeps so many in registers: all, or where they are too many none.
+// How many of a row's N chunks (N is 0 for any number) a lane holds in registers: all, or none if they are too many.
 template <int N>
 constexpr int HELD = N <= 6 ? N : 0;
 
 template <int N>
 constexpr int UNROLLED = N == 0 ? 1 : N <= 6 ? N : 4;
 
-// Whether a loop over N chunks stops half-way at `__syncwarp`: the compiler would have more on its way than there are registers for.
+// Whether a loop over N chunks pauses half-way at `__syncwarp`: the compiler would issue more loads at once than registers can hold.
 template <int N>
 constexpr bool HALVED = SHORT && N > 4;
 
-// A lane's numbers of a row, four of each chunk: N in registers, or where N is 0 in shared memory.
+// A lane's numbers of a row, four per chunk: N in registers, or for N = 0 in shared memory.
 template <int N>
 struct Row {
     float4 part[N];
@@ -39,7 +39,7 @@ struct Row<0> {
     DEVICE float4& operator[](int i) { return lane[i * WARP]; }
 };
 
-// The same as they lie in memory, from x on: N are on their way from now on, and where N is 0 they are read where they are used.
+// The same as stored in memory, from x on: N loads are issued here; for N = 0 numbers are loaded where they are used.
 template <class T, int N>
 struct Given {
     Four<T> part[N];
@@ -62,23 +62,23 @@ DEVICE float4* lane_room() {
     return rows[threadIdx.x / WARP] + threadIdx.x % WARP;
 }
 
-// Where a lane is in a row of N chunks, or where N is 0 of any width.
+// A lane's position in a row of N chunks, or for N = 0 of any width.
 template <int N>
 struct Lane {
-    const int width, at, left;  // numbers of the row, the lane's first one, and how many the row has from there on
-    const i64 start;            // where that number lies in an array of rows
+    const int width, at, left;  // numbers in the row, the lane's first, and how many remain from there
+    const i64 start;            // offset of that number in an array of rows
     float4* const room;
 
     DEVICE Lane(i64 row, int all)
         : width(N ? N * CHUNK : all), at(threadIdx.x % WARP * LANES), left(width - at), start(row * width + at), room(lane_room()) {}
 
-    // In how many chunks it has numbers.
+    // The number of chunks in which it has numbers.
     DEVICE int chunks() const { return N ? N : (left + CHUNK - 1) / CHUNK; }
 
-    // Where the test ends whether numbers from chunk i on belong to the row.
+    // The bound for testing whether numbers from chunk i on belong to the row.
     DEVICE int end(int i) const { return N ? i * CHUNK + LANES : left; }
 
-    // Begins to copy its numbers of the row of x into its room, or zeros where x is null: they are there when copies have been awaited.
+    // Starts copying its numbers of the row of x into its room, or zeros if x is null; they are there once copies have been awaited.
     DEVICE void fetch(const float* x, bool is_wide) const {
 #pragma unroll(UNROLLED<N>)
         for (int i = 0; i < chunks(); ++i) {
@@ -90,8 +90,8 @@ struct Lane {
     }
 };
 
-// What `work` does with a row, in code for as many chunks as it has. Rows that do not fill their chunks, or that cannot be read four
-// numbers at a time, are rare: for them one code does.
+// Runs `work` on a row, compiled for the row's number of chunks. Rows that do not fill their chunks, or cannot be read four numbers at a
+// time, are rare: one generic version serves them all.
 template <class Work>
 DEVICE void by_width(const Work& work, int width, bool is_wide) {
     switch (is_wide ? width : 0) {
@@ -119,10 +119,10 @@ struct AddNorm {
     template <int N>
     DEVICE void run(bool w) const {
         const Lane<N> lane(row, width);
-        const float share = __frcp_rn((float)lane.width);  // of a row of one number exactly 1, so that nothing is left of it
+        const float share = __frcp_rn((float)lane.width);  // exactly 1 for a row of one number, so that nothing is left of it
         lane.fetch(residual, w);
         const Given<Storage, HELD<N>> given(y + lane.start);
-        __syncwarp();  // or the compiler would move what is read to where it is used
+        __syncwarp();  // or the compiler would move the loads to where they are used
         const u32 kept = draw_chunks<N ? N : CHUNKS>(drawing, 0);
         await_copies();
         Row<HELD<N>> v(lane.room);
@@ -133,7 +133,7 @@ struct AddNorm {
             if (bias) found = found + load4(bias + lane.at, i * CHUNK, lane.end(i), w);
             v[i] = lane.room[i * WARP] + found * factors(drawing, kept, i);
         }
-        // First one of the numbers is subtracted, then the mean of what is left: rows with a large mean keep their digits.
+        // First one of the numbers is subtracted, then the mean of the rest: rows with a large mean keep their digits.
         float less = __shfl_sync(ALL, lane.left > 0 ? v[0].x : 0.0f, 0);
 #pragma unroll
         for (int pass = 0; pass < 2; ++pass) {
@@ -144,7 +144,7 @@ struct AddNorm {
                 float* numbers = &found.x;
 #pragma unroll
                 for (int j = 0; j < LANES; ++j)
-                    if (!N && i * CHUNK + j >= lane.left) numbers[j] = 0.0f;  // beyond the row's end
+                    if (!N && i * CHUNK + j >= lane.left) numbers[j] = 0.0f;  // past the row's end
                 v[i] = found;
                 sum += total(pass ? found * found : found);
             }
@@ -169,9 +169,9 @@ struct AddNorm {
     }
 };
 
-// out = x̂ · gamma + beta, where x̂ are the normalised rows of dropout(y + bias) + residual. Kept for the way back: x̂, which may be y, and
-// rstd = 1/σ of each row. rounded: out once more, as `Storage`. Of float32, out may be y. Null pointers: bias and residual, where there is
-// none; rounded, where nobody wants it; xhat and rstd, where nothing is kept; places, where nothing is dropped.
+// out = x̂ · gamma + beta, where x̂ are the normalised rows of dropout(y + bias) + residual. Saved for the backward pass: x̂, which may be
+// y, and rstd = 1/σ of each row. rounded: out again, as `Storage`. With float32 storage out may be y. Null pointers: bias and residual if
+// there is none; rounded if not wanted; xhat and rstd if nothing is saved; places if nothing is dropped.
 KERNEL(add_norm, SHORT ? 4 : 3)
 (const Storage* y, const float* __restrict__ bias, const float* residual, const float* __restrict__ gamma, const float* __restrict__ beta,
  float* out, Storage* rounded, Storage* xhat, float* rstd, i64 rows, int width, float eps, const int2* places, RECIPE) {
@@ -179,7 +179,7 @@ KERNEL(add_norm, SHORT ? 4 : 3)
     if (row >= rows) return;
     const RowDraw drawing(places, RECIPE_DRAW, row, width);
     const bool w = wide(y, width) & wide(residual, width) & wide(out, width) & wide(rounded, width) & wide(xhat, width) &
-                   wide(bias, width) & wide(gamma, width) & wide(beta, width);  // & takes no branches
+                   wide(bias, width) & wide(gamma, width) & wide(beta, width);  // & avoids branches
     by_width(AddNorm{y, bias, residual, gamma, beta, out, rounded, xhat, rstd, row, width, eps, drawing}, width, w);
 }
 
@@ -196,10 +196,10 @@ struct AddNormPullback {
     template <int N>
     DEVICE void run(bool w) const {
         const Lane<N> lane(row, width);
-        const float share = __frcp_rn((float)lane.width);  // of a row of one number exactly 1, so that nothing is left of it
+        const float share = __frcp_rn((float)lane.width);  // exactly 1 for a row of one number, so that nothing is left of it
         lane.fetch(g, w);
         const Given<Storage, HELD<N>> along(xhat + lane.start);
-        __syncwarp();  // or the compiler would move what is read to where it is used
+        __syncwarp();  // or the compiler would move the loads to where they are used
         const u32 kept = draw_chunks<N ? N : CHUNKS>(drawing, 0);
         await_copies();
         const float inverse = rstd[row];
@@ -226,7 +226,7 @@ struct AddNormPullback {
     }
 };
 
-// gx = the gradient of the rows before normalisation; dy = dropout(gx), the gradient of y, where dy is not null.
+// gx = the gradient of the rows before normalisation; dy = dropout(gx), the gradient of y, unless dy is null.
 KERNEL(add_norm_pullback, SHORT ? 4 : 3)
 (const float* g, const float* __restrict__ gamma, const Storage* xhat, const float* rstd, float* gx, Storage* dy, i64 rows, int width,
  const int2* places, RECIPE) {

@@ -1,14 +1,14 @@
-// The cross-entropy of each row of logits with the class that its label names, and its gradient. A block works on a row, however wide.
+// The cross-entropy of each row of logits with the class named by its label, and its gradient. One block per row, however wide.
 #include "storage.cuh"
 
-// The weights of four classes, from the class `at` on; null: 1 for each.
+// The weights of four classes from class `at` on; all 1 for null.
 DEVICE float4 weights_of(const float* weights, int at, int classes, bool is_wide) {
     return weights ? load4(weights, at, classes, is_wide) : make_float4(1.0f);
 }
 
-// losses: of each row, 0 where its label does not count. counts, if it is not null: what each row adds to the divisor of a mean, the weight of
-// its class. weights: of the classes, null for all 1. saved: the largest logit of each row, and the sum of its target over the sum of
-// e^(logit - largest). smoothing: the share of the target that is spread over all classes. Shapes: weights (classes,), saved (rows, 2).
+// losses: of each row, 0 for an ignored label. counts, unless null: each row's contribution to the divisor of a mean, the weight of its
+// class. weights: of the classes, null for all 1. saved: each row's largest logit, and the sum of its target over the sum of e^(logit -
+// largest). smoothing: the share of the target that is spread over all classes. Shapes: weights (classes,), saved (rows, 2).
 extern "C" __global__ void __launch_bounds__(256)
     cross_entropy(const float* logits, const i64* labels, const float* weights, float* losses, float* counts, float* saved, i64 rows,
                   int classes, i64 ignored, float smoothing) {
@@ -17,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const float* mine = logits + row * classes;
     const i64 label = labels[row];
     const bool w = wide(logits, classes) && wide(weights, classes);
-    if (label == ignored) {  // whatever the row holds, it does not count
+    if (label == ignored) {  // it does not count, whatever the row contains
         if (threadIdx.x == 0) {
             losses[row] = 0.0f;
             if (counts) counts[row] = 0.0f;
@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(256)
         const bool known = label >= 0 && label < classes;
         const float own = !known ? not_a_number() : weights ? weights[label] : 1.0f, spread = smoothing / classes;
         const float mass = weights ? (1.0f - smoothing) * own + spread * heavy : 1.0f;  // the sum of the target
-        float wanted = known ? 0.0f : own;  // a class at -inf costs nothing where nobody asks for it
+        float wanted = known ? 0.0f : own;  // a class at -inf costs nothing if the target has none of it
         if (known && smoothing < 1.0f && own != 0.0f) wanted = (1.0f - smoothing) * own * (mine[label] - largest);
         if (smoothing > 0.0f) wanted += spread * shifted;
         losses[row] = mass * logf(total) - wanted;
@@ -63,9 +63,9 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// total = [loss, what the gradients of the rows are multiplied by]. The loss is the sum of those of the rows, over the counts of the rows for a
-// mean, else over what `denominator` points to or, where it is null, over `divisor`. Over 0 it is NaN and its gradient 0. One block adds up all
-// rows, each thread in strides and then the threads in pairs: a second launch would take longer than their few numbers do.
+// total = [loss, the factor of the rows' gradients]. The loss is the sum over rows divided by the sum of counts for a mean, otherwise by
+// what `denominator` points to or, if that is null, by `divisor`. Divided by 0 it is NaN and its gradient 0. One block adds all rows, each
+// thread in strides and then the threads in pairs: a second launch would take longer than these few numbers.
 extern "C" __global__ void __launch_bounds__(1024)
     total_loss(const float* losses, const float* counts, const float* denominator, float* total, i64 rows, float divisor, int mean) {
     float sum = 0.0f, count = 0.0f;
@@ -80,8 +80,8 @@ extern "C" __global__ void __launch_bounds__(1024)
     total[1] = divisor != 0.0f ? 1.0f / divisor : 0.0f;
 }
 
-// dlogits = (softmax(logits) · sum of the target - target) · share, with 0 in rows that do not count. The share is g, of the row or where `each`
-// is 0 of all, times what `factor` points to, 1 if it is null.
+// dlogits = (softmax(logits) · sum of the target - target) · share, 0 in rows that do not count. The share is g (of the row, or of all if
+// `each` is 0) times what `factor` points to, 1 if that is null.
 extern "C" __global__ void __launch_bounds__(256)
     cross_entropy_pullback(const float* g, const float* logits, const i64* labels, const float* weights, const float* saved,
                            const float* factor, float* dlogits, ROUNDED, i64 rows, int classes, int each, i64 ignored, float smoothing) {

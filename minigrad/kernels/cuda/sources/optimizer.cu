@@ -1,10 +1,10 @@
-// Adam and the average of the weights over a stretch of the arena, and the sum of squares that clipping needs. The numbers of an update are those of the optimizer on the
-// CPU to the last bit.
+// Adam and the average of the weights over a stretch of the arena, and the sum of squares for clipping. Updates equal those of the
+// optimizer on the CPU to the last bit.
 #include "warp.cuh"
 
 constexpr int THREADS = 256;
 
-// Four elements of this thread. largest: AMSGrad's, or null.
+// Updates this thread's four elements. largest: AMSGrad's, or null.
 DEVICE void adam_step(const AdamRule& rule, float factor, float* p, const float* g, float* m, float* v, float* largest, i64 n) {
     const i64 start = (i64)blockIdx.x * THREADS * LANES;
     const int at = threadIdx.x * LANES, width = n - start < THREADS * LANES ? n - start : THREADS * LANES;
@@ -35,10 +35,10 @@ DEVICE double sum_of(const double* numbers, i64 n) {
     return block_sum(sum);
 }
 
-// For a captured graph, one block: what only the GPU knows when an update is due, computed in float64 as `optim.clip.clipping` does.
-// loss, or else losses: the step's, or the sum of its parts'; the other one is null. squares: n numbers whose sum is the squared norm of the
-// gradient. numbers, for the host: the loss and that sum. scale: what the gradients are multiplied by. stopped: set by the first step whose
-// loss or norm is not finite, for all that come after it, until the host clears it. The last two are null without an update.
+// For a captured graph, one block: what only the GPU knows when an update is due, computed in float64 as `optim.clip.clipping` does. loss:
+// the step's; otherwise losses: the sum over its micro-batches; the other pointer is null. squares: n numbers whose sum is the squared norm
+// of the gradient. numbers, for the host: the loss and that sum. scale: the factor for the gradients. stopped: set by the first step whose
+// loss or norm is not finite, for all later ones, until the host clears it. The last two are null without an update.
 extern "C" __global__ void __launch_bounds__(THREADS)
     begin_captured(const float* loss, const double* losses, const double* squares, i64 n, double max_norm, double* numbers, float* scale,
                    int* stopped) {
@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (!(whole - whole == 0.0 && norm - norm == 0.0)) *stopped = 1;
 }
 
-// The same update. changing: size, eps and decay of this step. scale and stopped: what `begin_captured` has written.
+// The same update as `adam`. changing: size, eps and decay of this step. scale and stopped: as written by `begin_captured`.
 extern "C" __global__ void __launch_bounds__(THREADS)
     adam_captured(float* p, const float* g, float* m, float* v, float* largest, i64 n, float beta1, float rest1, float beta2, float rest2,
                   float l2, const float* changing, const float* scale, const int* stopped) {
@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     adam_step({beta1, rest1, beta2, rest2, changing[0], changing[1], l2, changing[2]}, *scale, p, g, m, v, largest, n);
 }
 
-// The moving average of the weights after it.
+// The moving average of the weights after the update.
 extern "C" __global__ void __launch_bounds__(THREADS)
     average_captured(const float* weights, float* average, i64 n, float rate, const int* stopped) {
     if (*stopped) return;
@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // ---------------------------------------------------------------- sums of squares
-constexpr int SQUARES = 16384;  // numbers of a block
+constexpr int SQUARES = 16384;  // numbers per block
 
 // partial = the sum of the squares of each block's numbers.
 extern "C" __global__ void __launch_bounds__(THREADS) sum_of_squares(const float* x, double* partial, i64 n) {

@@ -1,9 +1,9 @@
-// The products of attention in float32 by fused multiply-adds: as exact as float32 is, on every GPU.
+// The products of attention in float32 by fused multiply-adds: full float32 accuracy, on every GPU.
 #pragma once
 #include "attention_tiles.cuh"
 
 struct Float32 : FloatStorage, SumsByRow {
-    // A left operand stays in global memory: the first-level cache holds it between tiles, which a second stage would leave little of.
+    // A left operand stays in global memory: the first-level cache holds it between tiles. A second stage would leave little of that cache.
     template <int D>
     using Left = Rows<float>;
 
@@ -18,7 +18,7 @@ struct Float32 : FloatStorage, SumsByRow {
         DEVICE float* at(int r, int column) { return &row[r][column]; }
     };
 
-    // Weights on their way to being a left operand, 16 rows for each warp.
+    // Weights being converted to a left operand, 16 rows per warp.
     struct Staging {
         alignas(16) float row[WARPS][16][TILE + PAD];
     };
@@ -35,8 +35,8 @@ struct Float32 : FloatStorage, SumsByRow {
         sum = fmaf(a.w, b.w, sum);
     }
 
-    // out = left · rightᵀ: 16 rows by 8 N of the tile's, from `begin` to `count`. Every lane reads its own rows and columns; quads and
-    // columns share words.
+    // out = left · rightᵀ: 16 rows by 8 N rows of the tile, from `begin` to `count`. Every lane reads its own rows and columns; quads, and
+    // lanes with the same columns, share words.
     template <int D, int N>
     static DEVICE void by_rows(float (&out)[N][4], const Left<D>& left, const Tile<D>& right, int begin, int count) {
         const Place place;
@@ -67,7 +67,7 @@ struct Float32 : FloatStorage, SumsByRow {
     ) {
         const Place place;
         float(&staged)[16][TILE + PAD] = staging.row[place.warp];
-        __syncwarp();  // the product before has read what it staged
+        __syncwarp();  // the previous product has read its staged weights
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             *(float2*)&staged[place.row][8 * j + 2 * place.quad] = make_float2(weights[j][0], weights[j][1]);
@@ -92,10 +92,10 @@ struct Float32 : FloatStorage, SumsByRow {
         }
     }
 
-    // The first of the two columns that sums[j] holds: four neighbours for each lane, so that 16 bytes are read at a time.
+    // The first of the two columns that sums[j] holds. A lane has four neighbouring columns, so that it reads 16 bytes at a time.
     static DEVICE int pair_column(int j) { return 16 * (j / 2) + 4 * Place().quad + 2 * (j % 2); }
 
-    // array ← sums, for this warp's rows from `first` on, of which there are `rows` in all.
+    // array ← sums, for this warp's rows from `first` on; `rows` is the number of rows in all.
     template <int N, class Tiles, class Offset>
     static DEVICE void write(Tiles&, float* array, const float (&sums)[N][4], int first, int rows, Offset offset) {
 #pragma unroll

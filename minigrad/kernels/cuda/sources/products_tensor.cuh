@@ -1,24 +1,24 @@
 // The products of attention on tensor cores: operands in tf32, bfloat16 or float16, sums in float32.
 //
-// Weights are an operand where they lie: a lane holds in its sums the very rows. In tf32 it chooses which places of the common axis are
-// whose, as long as both operands agree: neighbours in memory.
+// Weights are used as an operand without moving between lanes: a lane's sums hold the very rows that it needs. In tf32 a lane chooses which
+// positions of the common axis are its own, as long as both operands agree: neighbours in memory.
 #pragma once
 #include "attention_tiles.cuh"
 #include "storage.cuh"
 
-// Tiles are copied as they are, and each thread rounds what it has brought: once, not whenever it is used.
+// Tiles are copied unrounded, and each thread rounds what it has loaded: once, not at every use.
 struct Tf32 : FloatStorage {
     struct Staging {};  // weights need not pass through shared memory
 
-    // Left operands take registers that others have for more columns at a time.
+    // Left operands take registers that other kinds use for more columns at a time.
     static constexpr bool SPARING = true;
 
-    // Two of a head of size 128 would go beyond 48 KiB.
+    // Two stages of a head of size 128 would exceed 48 KiB.
     template <int D>
     static constexpr int STAGES = D < 128 ? 2 : 1;
 
     // In `by_rows` eight lanes read 16 words of two rows at once; in `add_mixed` sixteen lanes read 8 words of every other of eight rows.
-    // That all of these are in different banks takes 12 words after each row, and odd rows that begin 4 words later.
+    // To put all of these in different banks takes 12 words after each row, and odd rows that begin 4 words later.
     template <int D>
     struct Tile {
         static constexpr int WIDTH = D + 12;
@@ -36,7 +36,7 @@ struct Tf32 : FloatStorage {
         return dot_of<D>(a, b, [](const float4& x) { return rounded(x); });
     }
 
-    // What this thread has brought is rounded where it lies.
+    // Rounds in place what this thread has loaded.
     template <int D>
     static DEVICE void round(Tile<D> (&tiles)[2]) {
         const auto in_place = [](int, float4& four) { four = rounded(four); };
@@ -44,8 +44,8 @@ struct Tf32 : FloatStorage {
         each_four(tiles[1], in_place);
     }
 
-    // Of each sixteen columns of its two rows a lane reads columns 4 quad … 4 quad + 3: they are rounded once and held in registers or,
-    // where there are too few of these, read and rounded whenever they are used.
+    // Of each sixteen columns of its two rows a lane reads columns 4 quad … 4 quad + 3. They are rounded once and held in registers or, if
+    // these do not suffice, read and rounded at every use.
     template <int D, bool HELD = D < 128>
     struct Left {
         float4 held[D / 16][2];
@@ -72,13 +72,13 @@ struct Tf32 : FloatStorage {
         multiply_tf32(sums, a, __float_as_uint(b0), __float_as_uint(b1));
     }
 
-    // out = left · rightᵀ: 16 rows by 8 N of the tile's, from `begin` on.
+    // out = left · rightᵀ: 16 rows by 8 N rows of the tile, from `begin` on.
     template <int D, int N>
     static DEVICE void by_rows(float (&out)[N][4], const Left<D>& left, const Tile<D>& right, int begin, int) {
         const float* const own = right.at(Place().row, 4 * Place().quad) + begin * Tile<D>::WIDTH;
 #pragma unroll
         for (int j = 0; j < N; ++j) out[j][0] = out[j][1] = out[j][2] = out[j][3] = 0.0f;
-#pragma unroll(D < 128 ? D / 16 : 1)  // what is held has no address
+#pragma unroll(D < 128 ? D / 16 : 1)  // registers have no addresses: the loop must be unrolled
         for (int k = 0; k < D / 16; ++k) {
             const float4 low = left.four(k, 0), high = left.four(k, 1);
 #pragma unroll
@@ -90,9 +90,9 @@ struct Tf32 : FloatStorage {
         }
     }
 
-    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`, which is behind. It is computed as rightᵀ · weightsᵀ, so
-    // that the left operand is read from rows of the tile, two neighbours at a time, and serves two products: sums[j][i] is of column
-    // 8 (j - j % 2) + 2 (lane / 4) + i / 2 and of the warp's row 8 (j % 2) + 2 quad + i % 2.
+    // sums += weights · right, over 8 N rows of the tile, from `begin` up to but excluding `count`. It is computed as rightᵀ · weightsᵀ, so
+    // that the left operand is read from rows of the tile, two neighbours at a time, and serves two products: sums[j][i] belongs to column
+    // 8 (j - j % 2) + 2 (lane / 4) + i / 2 and to the warp's row 8 (j % 2) + 2 quad + i % 2.
     template <int D, int N>
     static DEVICE void add_mixed(
         float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging&
@@ -128,7 +128,7 @@ struct Tf32 : FloatStorage {
             for (int i = 0; i < 4; ++i) sums[j][i] *= of_column[j % 2][i % 2];
     }
 
-    // array ← sums, for this warp's rows from `first` on, of which there are `rows` in all.
+    // array ← sums, for this warp's rows from `first` on; `rows` is the number of rows in all.
     template <int N, class Tiles, class Offset>
     static DEVICE void write(Tiles&, float* array, const float (&sums)[N][4], int first, int rows, Offset offset) {
         const Place place;
@@ -146,7 +146,7 @@ struct Tf32 : FloatStorage {
 DEVICE void multiply(bf16, float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_bf16(sums, a, b0, b1); }
 DEVICE void multiply(fp16, float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_fp16(sums, a, b0, b1); }
 
-// Two bytes a number, in global and in shared memory. A left operand is held in registers.
+// Operands of two bytes a number, in global and in shared memory. A left operand is held in registers.
 template <class Short>
 struct Halves : SumsByRow {
     typedef Short Storage;
@@ -154,7 +154,7 @@ struct Halves : SumsByRow {
     template <int D>
     static constexpr int STAGES = 2;
 
-    // Rows in shared memory begin four banks after one another: eight of them are read at once.
+    // Successive rows in shared memory begin four banks apart: eight of them are read at once.
     template <int D>
     struct Tile {
         alignas(16) u32 row[TILE][D / 2 + PAD];
@@ -181,7 +181,7 @@ struct Halves : SumsByRow {
         for (int i = 0; i < TILE; i += STEP) copy_16(&tile.row[row + i][column / 2], from + (i64)i * stride, row + i < count);
     }
 
-    // A lane's quarter of the product of two rows.
+    // A lane's quarter of the dot product of two rows.
     template <int D>
     static DEVICE float dot(const Short* a, const Short* b) {
         float sum = 0.0f;
@@ -198,7 +198,7 @@ struct Halves : SumsByRow {
         return fmaf(x.x, y.x, x.y * y.y);
     }
 
-    // array ← sums, for this warp's rows from `first` on, of which there are `rows` in all. They change places in the tiles, which
+    // array ← sums, for this warp's rows from `first` on; `rows` is the number of rows in all. They are transposed through the tiles, which
     // nobody uses any more and of which each warp takes sixteen rows, so that a lane writes 16 bytes at a time.
     template <int D, class Offset>
     static DEVICE void write(
@@ -220,7 +220,7 @@ struct Halves : SumsByRow {
         }
     }
 
-    // out = left · rightᵀ: 16 rows by 8 N of the tile's, from `begin` on.
+    // out = left · rightᵀ: 16 rows by 8 N rows of the tile, from `begin` on.
     template <int D, int N>
     static DEVICE void by_rows(float (&out)[N][4], const Left<D>& left, const Tile<D>& right, int begin, int) {
         const int lane = Place().lane;
@@ -237,7 +237,7 @@ struct Halves : SumsByRow {
             }
     }
 
-    // sums += weights · right, over 8 N rows of the tile, from `begin` to `count`, which is behind.
+    // sums += weights · right, over 8 N rows of the tile, from `begin` up to but excluding `count`.
     template <int D, int N>
     static DEVICE void add_mixed(
         float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging&

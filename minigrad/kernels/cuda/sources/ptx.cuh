@@ -1,15 +1,15 @@
-// The instructions that only PTX has: powers of two, to the short formats and back, products of small matrices by tensor cores, reading
-// their operands from shared memory, and copies to there that go on by themselves. Each is one function, which the tests replace where
-// they run kernels on a CPU. What GPUs have since Ampere alone (compute capability 8.0) stands in turing.cuh once more, for those before.
+// The instructions that only PTX offers: powers of two, conversion to the short formats and back, products of small matrices on tensor
+// cores, loads of their operands from shared memory, and asynchronous copies to there. Each is one function, which the tests replace to run
+// kernels on a CPU. Those that need Ampere (compute capability 8.0) have substitutes for earlier GPUs in turing.cuh.
 //
 // Lane l has g = l / 4 and c = l % 4. A product adds to 16 x 8 sums (rows g and g + 8, columns 2c and 2c + 1). Of the left operand a lane
-// holds rows g and g + 8, of the right one column g; of their common axis, tf32: c and c + 4 of 8, halves: 2c, 2c + 1, 2c + 8, 2c + 9 of
-// 16.
+// holds rows g and g + 8, of the right one column g; along their common axis, in tf32: c and c + 4 of 8; in halves: 2c, 2c + 1, 2c + 8, 2c
+// + 9 of 16.
 #pragma once
 #include "warp.cuh"
 
 #ifndef EMULATED
-// 2^x as exactly as exp2f gives it, in one instruction instead of four: results below 2^-126 are 0.
+// 2^x as accurately as exp2f, in one instruction instead of four: results below 2^-126 are 0.
 DEVICE float power_of_two(float x) {
     float power;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
@@ -22,7 +22,7 @@ DEVICE u32 tf32(float x) {
     return bits;
 }
 
-// Two numbers in one register, the first in its lower half. Since Ampere it is one instruction, in this form too.
+// Two numbers in one register, the first in its lower half. Since Ampere it is a single instruction, in this form too.
 DEVICE u32 fp16_pair(float x, float y) {
     u32 bits;
     asm("{.reg .f16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; mov.b32 %0, {low, high};}"
@@ -31,7 +31,7 @@ DEVICE u32 fp16_pair(float x, float y) {
     return bits;
 }
 
-// The way back.
+// The inverse of the pairs.
 DEVICE float2 bf16_numbers(u32 pair) { return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)); }
 
 DEVICE float2 fp16_numbers(u32 pair) {
@@ -40,7 +40,7 @@ DEVICE float2 fp16_numbers(u32 pair) {
     return x;
 }
 
-// volatile: all lanes must execute it together, so it may not be moved into a branch.
+// volatile: all lanes must execute it together, so it must not be moved into a branch.
 #define MULTIPLY(name, instruction)                                                                               \
     DEVICE void name(float(&sums)[4], const u32(&a)[4], u32 b0, u32 b1) {                                         \
         asm volatile(instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                        \
@@ -50,8 +50,8 @@ DEVICE float2 fp16_numbers(u32 pair) {
 MULTIPLY(multiply_tf32, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")
 MULTIPLY(multiply_bf16, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32")
 
-// Four matrices of 8 x 8 halves in shared memory; lane l names the beginning of row l % 8 of matrix l / 8. Of each matrix a lane gets
-// columns 2c and 2c + 1 of row g, or rows 2c and 2c + 1 of column g.
+// Loads four matrices of 8 x 8 halves from shared memory; lane l passes the address of row l % 8 of matrix l / 8. A lane gets of each
+// matrix columns 2c and 2c + 1 of row g, or rows 2c and 2c + 1 of column g.
 #define LOAD(name, instruction)                                                          \
     DEVICE void name(u32(&pairs)[4], const void* row) {                                  \
         asm volatile(instruction " {%0, %1, %2, %3}, [%4];"                              \
@@ -72,8 +72,8 @@ DEVICE u32 bf16_pair(float x, float y) {
 
 MULTIPLY(multiply_fp16, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32")
 
-// Copies 16 or 4 bytes from global to shared memory, zeros unless they are `there`; both places are multiples of that. The copy is made
-// when this thread has awaited it, and other threads see it after a barrier behind that.
+// Copies 16 or 4 bytes from global to shared memory, or zeros unless `there`; both addresses are multiples of that. The copy is complete
+// once this thread has awaited it, and visible to other threads after a barrier behind that.
 #define COPY(name, instruction, bytes)                                                                          \
     DEVICE void name(void* to, const void* from, bool there) {                                                  \
         asm volatile(instruction " [%0], [%1], " #bytes ", %2;"                                                 \
@@ -87,7 +87,7 @@ COPY(copy_4, "cp.async.ca.shared.global", 4)
 
 DEVICE void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 #else
-// As above, of 8 instead of 16 columns of the left operand.
+// As above, for 8 instead of 16 columns of the left operand.
 DEVICE void multiply_fp16_of_8(float (&sums)[4], u32 a0, u32 a1, u32 b0) {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])

@@ -1,19 +1,18 @@
-// What kernels share whose blocks have eight warps, most of them one for each row: which row that is, and which of its numbers dropout
-// leaves.
+// Shared by kernels with eight warps per block, mostly one per row: the row of a warp, and which of its numbers survive dropout.
 #pragma once
 #include "storage.cuh"
 
-constexpr int WARPS = 8;  // warps of a block
+constexpr int WARPS = 8;  // warps per block
 
 DEVICE i64 row_of_warp() { return (i64)blockIdx.x * WARPS + threadIdx.x / WARP; }
 
-// Where a row lies in its sequence, as dropout counts: row r of a sequence owns blocks r * ceil(width / 16) and on.
+// A row's position for dropout: row r of a sequence owns the blocks from r * ceil(width / 16) on.
 struct RowDraw {
     Draw draw;
     u64 sequence, first_block;
     bool drops;
 
-    // places: sequence number and place in the sequence of each row; null where there is no dropout.
+    // places: sequence number and position in the sequence of each row; null without dropout.
     DEVICE RowDraw(const int2* places, const Draw& draw, i64 row, int width) : draw(draw), sequence(0), first_block(0), drops(places) {
         if (drops) {
             sequence = places[row].x;
@@ -22,7 +21,7 @@ struct RowDraw {
     }
 };
 
-// Which of this lane's numbers survive in the N chunks of a row from `chunk` on, four bits for each: all, where nothing is dropped.
+// Which of this lane's numbers survive in N chunks of a row from `chunk` on, four bits each: all if nothing is dropped.
 template <int N>
 DEVICE u32 draw_chunks(const RowDraw& row, int chunk) {
     if (!row.drops) return ~0u;
@@ -48,7 +47,7 @@ DEVICE float4 factors(const RowDraw& row, u32 kept, int i) {
     return make_float4(bits & 1 ? scale : 0.0f, bits & 2 ? scale : 0.0f, bits & 4 ? scale : 0.0f, bits & 8 ? scale : 0.0f);
 }
 
-// out = dropout(x), or x where nothing drops, for which places is null and `scale` 1; out may be x.
+// out = dropout(x), or x if nothing is dropped (places null and `scale` 1); out may be x.
 DEVICE void drop_rows(const float* x, float* out, const Rounded& rounded, i64 rows, int width, const int2* places, const Draw& draw) {
     const i64 row = row_of_warp();
     if (row >= rows) return;

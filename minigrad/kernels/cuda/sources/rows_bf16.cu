@@ -1,4 +1,4 @@
-// The kernels of layer_norm.cuh and strips.cuh for rows that lie in memory as bf16.
+// The kernels of layer_norm.cuh and strips.cuh for rows stored as bf16.
 #include "storage.cuh"
 
 using Storage = bf16;

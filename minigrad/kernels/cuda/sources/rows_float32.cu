@@ -1,4 +1,4 @@
-// The kernels of layer_norm.cuh and strips.cuh for rows that lie in memory as float32, dropout by itself, tanh, and what adds up the sums of
+// The kernels of layer_norm.cuh and strips.cuh for rows stored as float32, dropout by itself, tanh, and the kernel that adds up the sums of
 // all blocks.
 #include "storage.cuh"
 
@@ -47,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(256)
     store_sum(partial, strip, width, over_rows(sum));
 }
 
-// out = the sum of all rows. Eight threads side by side have 32 columns; 32 of such groups take turns with the rows.
+// out = the sum of all rows. Eight neighbouring threads have 32 columns; 32 such groups take turns with the rows.
 extern "C" __global__ void __launch_bounds__(256) total_rows(const float* x, float* out, i64 rows, int width) {
     constexpr int GROUPS = 32, AT_ONCE = 8;
     const int at = (blockIdx.x * (WARP / LANES) + threadIdx.x) * LANES;

@@ -1,4 +1,4 @@
-// The kernels of layer_norm.cuh and strips.cuh for rows that lie in memory as fp16.
+// The kernels of layer_norm.cuh and strips.cuh for rows stored as fp16.
 #include "storage.cuh"
 
 using Storage = fp16;

@@ -1,5 +1,5 @@
-// What kernels compute of single numbers: random words, dropout, GELU and its slope, Adam's update of one element. Plain functions that
-// NVRTC, nvcc and a C++ compiler all take, so that they are compared with NumPy where no GPU is.
+// Scalar functions of the kernels: random words, dropout, GELU and its slope, Adam's update of one element. Plain functions accepted by
+// NVRTC, nvcc and a C++ compiler alike, so that they can be compared with NumPy without a GPU.
 #pragma once
 
 #ifdef __CUDACC__
@@ -48,19 +48,19 @@ HD Words philox(u64 key0, u64 key1, u64 counter0, u64 counter1, u64 counter2, u6
 constexpr u64 DROPOUT = 1;  // the purpose, second word of the key
 constexpr int UNITS = 16;   // units per Philox block
 
-// `minigrad.backend.random.Draw` without its rows: a unit survives when its 16 bits are at least `threshold`, and is multiplied by `scale`.
+// `minigrad.backend.random.Draw` without its rows: a unit survives if its 16 bits are at least `threshold`, and is multiplied by `scale`.
 struct Draw {
     u64 seed, site, step;
     u32 threshold;
     float scale;
 };
 
-// The parameters by which a kernel is told what to drop, and the draw that they make. A captured graph is replayed in later steps: there
-// `clock` is where the step stands in device memory, otherwise it is null.
+// The parameters that tell a kernel what to drop, and the draw they make. A captured graph is replayed in later steps: then `clock` points
+// to the step in device memory, otherwise it is null.
 #define RECIPE const u64* clock, u64 seed, u64 site, u64 step, u32 threshold, float scale
 #define RECIPE_DRAW Draw{seed, site, clock ? *clock : step, threshold, scale}
 
-// Bit j says whether unit j of a block survives: whether 65536 - threshold, added to its 16 bits, carries. block: counted from 0 within the
+// Bit j says whether unit j of a block survives: whether adding 65536 - threshold to its 16 bits carries. block: counted from 0 within the
 // sequence.
 HD u32 survivors(const Draw& draw, u64 sequence, u64 block) {
     const Words drawn = philox(draw.seed, DROPOUT, block + 1, sequence, draw.site, draw.step);  // NumPy's first block is number 1
@@ -69,7 +69,7 @@ HD u32 survivors(const Draw& draw, u64 sequence, u64 block) {
 #pragma unroll
     for (int j = UNITS - 1; j >= 0; --j) {
         const u64 word = drawn.word[j / 4];
-        const u32 unit = (u32)(j % 4 ? word >> (16 * (j % 4 - 1)) : word << 16);  // its upper half; what is below it is too little to carry
+        const u32 unit = (u32)(j % 4 ? word >> (16 * (j % 4 - 1)) : word << 16);  // in the upper half; the bits below cannot cause a carry
         bits += (u32)((((u64)bits << 32 | unit) + rest) >> 32);
     }
     return bits;
@@ -85,7 +85,7 @@ HD float gelu(float x) { return x * gelu_gate(x); }
 HD float gelu_slope(float x) { return gelu_gate(x) + x * 0.39894228040143268f * expf(-0.5f * x * x); }
 
 // ---------------------------------------------------------------- adam
-// Products and sums that are rounded one by one: a fused multiply-add would give other last bits than the optimizer on the CPU.
+// Products and sums that are rounded separately: a fused multiply-add would give other last bits than the optimizer on the CPU.
 HD float times(float a, float b) {
 #ifdef __CUDA_ARCH__
     return __fmul_rn(a, b);
@@ -107,7 +107,7 @@ struct AdamRule {
     float beta1, rest1, beta2, rest2, size, eps, l2, decay;
 };
 
-// One element. largest: AMSGrad's largest second moment, or null.
+// Updates one element. largest: AMSGrad's largest second moment, or null.
 HD void adam_element(const AdamRule& rule, float g, float& p, float& m, float& v, float* largest) {
     if (rule.l2 != 0.0f) g = plus(times(p, rule.l2), g);
     m = plus(times(m, rule.beta1), times(g, rule.rest1));

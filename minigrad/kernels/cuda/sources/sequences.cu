@@ -1,7 +1,7 @@
-// What is computed of whole sequences: the mean and the largest of their rows, and a number for each of their tokens.
+// Operations on whole sequences: the mean and the maximum of their rows, and position numbers for their tokens.
 //
-// Where sequences begin is read from device memory, so that a captured graph is of use for sequences of other lengths. Every sum runs in one
-// order. A sequence has one row or more. Shapes: first_rows (sequences,), x (rows, width).
+// The rows at which sequences begin are read from device memory, so that a captured graph serves sequences of other lengths. Every sum is
+// added in one order. A sequence has at least one row. Shapes: first_rows (sequences,), x (rows, width).
 #include "rows.cuh"
 
 struct Span {
@@ -23,7 +23,7 @@ struct Largest {
     static DEVICE float4 of(float4 a, float4 b) { return make_float4(larger(a.x, b.x), larger(a.y, b.y), larger(a.z, b.z), larger(a.w, b.w)); }
 };
 
-// What the eight threads of a block have that hold the same columns, put together: every one of them gets it.
+// Combines the values of the eight threads of a block with the same columns; each of them gets the result.
 template <class Together>
 DEVICE float4 over_warps(float4 mine) {
     __shared__ float4 all[WARPS][WARP];
@@ -35,7 +35,7 @@ DEVICE float4 over_warps(float4 mine) {
     return found;
 }
 
-// Of this thread's columns, what the rows of a span are together.
+// Combines the rows of a span, for this thread's columns.
 template <class Together>
 DEVICE float4 over_rows(const float* x, const Span& span, int at, int width, bool w) {
     float4 found = Together::nothing();
@@ -44,7 +44,7 @@ DEVICE float4 over_rows(const float* x, const Span& span, int at, int width, boo
     return over_warps<Together>(found);
 }
 
-// out = the mean of the rows of each sequence. A block for each, for a strip of columns; each of its warps reads every eighth row.
+// out = the mean of the rows of each sequence. One block per sequence and strip of columns; each of its warps reads every eighth row.
 extern "C" __global__ void __launch_bounds__(256, 4)
     segment_mean(const float* x, const i64* first_rows, float* out, i64 rows, i64 sequences, int width) {
     const Span span(first_rows, blockIdx.x, sequences, rows);
@@ -66,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(256)
     for (i64 row = span.first + threadIdx.y; row < span.end; row += WARPS) store4(dx + row * width, at, width, w, each);
 }
 
-// out = the largest of each column among the rows of each sequence.
+// out = the maximum of each column over the rows of each sequence.
 extern "C" __global__ void __launch_bounds__(256)
     segment_max(const float* x, const i64* first_rows, float* out, i64 rows, i64 sequences, int width) {
     const Span span(first_rows, blockIdx.x, sequences, rows);
@@ -80,7 +80,7 @@ DEVICE float4 hits(float4 x, float4 largest) {
     return make_float4(x.x == largest.x, x.y == largest.y, x.z == largest.z, x.w == largest.w);
 }
 
-// Equal ones share the gradient evenly. Where the largest is NaN no number equals it, and 0/0 makes the gradient NaN.
+// Equal maxima share the gradient evenly. If the maximum is NaN no number equals it, and 0/0 makes the gradient NaN.
 extern "C" __global__ void __launch_bounds__(256) segment_max_pullback(const float* g, const float* x, const float* out, const i64* first_rows,
                                                                        float* dx, i64 rows, i64 sequences, int width) {
     const Span span(first_rows, blockIdx.x, sequences, rows);
@@ -100,11 +100,11 @@ extern "C" __global__ void __launch_bounds__(256) segment_max_pullback(const flo
     }
 }
 
-// out = start + how many ids of the sequence there are up to each, itself among them, that are not `skipped`; start for one that is. A warp
-// for each sequence, 32 ids at a time.
+// out = start + the number of ids of the sequence, up to and including each, that are not `skipped`; start for a skipped one. One warp per
+// sequence, 32 ids at a time.
 extern "C" __global__ void __launch_bounds__(256)
     count_ids(const i64* ids, const i64* first_rows, i64* out, i64 rows, i64 sequences, i64 skipped, i64 start) {
-    const i64 sequence = row_of_warp();  // as if each were one
+    const i64 sequence = row_of_warp();  // one warp per sequence as if it were a row
     if (sequence >= sequences) return;
     const Span span(first_rows, sequence, sequences, rows);
     const int lane = threadIdx.x % WARP;

@@ -1,4 +1,4 @@
-// How rows lie in memory: in float32, or in one of the two-byte formats that tensor cores multiply. Arithmetic is float32 everywhere.
+// The storage of rows: float32, or one of the two-byte formats that tensor cores multiply. Arithmetic is float32 everywhere.
 #pragma once
 #include "ptx.cuh"
 
@@ -14,7 +14,7 @@ struct fp16 {
     static DEVICE float2 numbers(u32 pair) { return fp16_numbers(pair); }
 };
 
-// Four neighbours of a row as they lie in memory. They become float32 where they are used, so that many can be on their way before.
+// Four neighbours of a row as stored. They are converted to float32 where they are used, so that many loads can be in flight before.
 template <class Short>
 struct ShortFour {
     u32 low, high;
@@ -35,7 +35,7 @@ struct FourOf<float> {
 template <class T>
 using Four = typename FourOf<T>::type;
 
-// As for float32 in warp.cuh, eight bytes at once.
+// As for float32 in warp.cuh, eight bytes at a time.
 template <class Short>
 DEVICE ShortFour<Short> load4(const Short* row, int at, int width, bool is_wide) {
     ShortFour<Short> found = {0, 0};
@@ -66,7 +66,7 @@ DEVICE void store4(Short* row, int at, int width, bool is_wide, float4 x) {
     if (at + 3 < width) row[at + 3].bits = (unsigned short)(high >> 16);
 }
 
-// Where rows of float32 are written once more, for products: one of the pointers is not null, or none.
+// Outputs for a second copy of float32 rows, for products: at most one of the pointers is not null.
 #define ROUNDED bf16* rounded_bf16, fp16* rounded_fp16
 #define ROUNDED_ROWS Rounded{rounded_bf16, rounded_fp16}
 

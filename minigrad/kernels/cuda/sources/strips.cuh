@@ -3,12 +3,12 @@
 #include "layer_norm.cuh"
 
 constexpr int AHEAD = 4;             // rows that a thread reads at once
-constexpr int ROWS = WARPS * AHEAD;  // rows of a block
+constexpr int ROWS = WARPS * AHEAD;  // rows per block
 
-// The strip of a thread: four columns, and every eighth row of the block's.
+// A thread's strip: four columns, and every eighth of the block's rows.
 struct Strip {
-    int at, width, rows;  // rows: how many there are from the first one of the thread on, as far as the block's go
-    i64 start, step;      // where that row begins, and how far it is to the next
+    int at, width, rows;  // rows: how many remain from the thread's first one to the end of the block's
+    i64 start, step;      // offset of that row, and distance to the thread's next one
 
     DEVICE Strip(i64 all, int width) : at(blockIdx.y * CHUNK + threadIdx.x * LANES), width(width), step((i64)WARPS * width) {
         const i64 first = (i64)blockIdx.x * ROWS + threadIdx.y;
@@ -18,7 +18,7 @@ struct Strip {
 
     DEVICE bool has(int i) const { return i * WARPS < rows; }
 
-    // Zeros in rows that do not exist, and where x is null. There is one branch for all rows, so that they are on their way together.
+    // Loads zeros for missing rows, and if x is null. There is one branch for all rows, so that their loads are in flight together.
     template <class T>
     DEVICE void load(Four<T> (&found)[AHEAD], const T* x, bool is_wide) const {
         if (is_wide)
@@ -39,10 +39,10 @@ struct Strip {
     }
 };
 
-// The sum over the eight threads of a block that have the same columns, in those of the first row of threads.
+// The sum over the eight threads of a block with the same columns, valid in the first row of threads.
 DEVICE float4 over_rows(float4 mine) {
     __shared__ float4 all[WARPS][WARP];
-    __syncthreads();  // what was summed before has been read
+    __syncthreads();  // the previous sum has been read
     all[threadIdx.y][threadIdx.x] = mine;
     __syncthreads();
     float4 sum = all[0][threadIdx.x];
@@ -51,15 +51,15 @@ DEVICE float4 over_rows(float4 mine) {
     return sum;
 }
 
-// Writes what the first row of threads has got of a block's sums.
+// Writes a block's sums, held by the first row of threads.
 DEVICE void store_sum(float* partial, const Strip& strip, int stride, float4 sum) {
     const bool w = wide(partial, strip.width) && wide(partial, stride);
     if (threadIdx.y == 0) store4(partial + (i64)blockIdx.x * stride, strip.at, strip.width, w, sum);
 }
 
 // ---------------------------------------------------------------- bias and GELU
-// Φ(x) and e^(-x²/2) for rows that are rounded to two bytes, by a third of the instructions that float32's last digits take: Φ(-|x|) is
-// e^(-x²/2) times a polynomial of 1 / (1 + 0.31 |x|), fitted to relative errors below 5e-6, a hundredth of what rounding to fp16 loses.
+// Φ(x) and e^(-x²/2) for rows rounded to two bytes, in a third of the instructions that float32 accuracy takes: Φ(-|x|) is e^(-x²/2) times
+// a polynomial of 1 / (1 + 0.31 |x|), fitted to relative errors below 5e-6, a hundredth of the rounding error of fp16.
 struct Bell {
     float gate, height;
 
@@ -157,8 +157,7 @@ KERNEL(column_sums, 6)(const Storage* x, float* partial, i64 rows, int width, in
     store_sum(partial, strip, stride, over_rows(sum));
 }
 
-// partial = the sums over the rows of each block of dy unless that is null, of g · x̂ and of g, side by side; from block to block it is
-// `stride` numbers.
+// partial = the sums over the rows of each block of dy (unless null), of g · x̂ and of g, side by side; `stride` as above.
 KERNEL(norm_sums, 4)(const float* g, const Storage* xhat, const Storage* dy, float* partial, i64 rows, int width, int stride) {
     const Strip strip(rows, width);
     const bool w = wide(g, width) && wide(xhat, width) && wide(dy, width);

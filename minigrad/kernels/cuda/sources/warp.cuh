@@ -1,4 +1,4 @@
-// What kernels share beyond single numbers: sums over a warp or a block, and four neighbours of a row, which are read at once.
+// Shared by kernels beyond scalars: sums over a warp or a block, and groups of four neighbours of a row, which are read at once.
 #pragma once
 
 #include "scalar.cuh"
@@ -8,14 +8,14 @@
 constexpr u32 ALL = ~0u;
 constexpr int WARP = 32;
 constexpr int LANES = 4;             // neighbouring numbers that a lane reads at once
-constexpr int CHUNK = LANES * WARP;  // those of a warp
+constexpr int CHUNK = LANES * WARP;  // numbers that a warp reads at once
 
 #define INFINITE __int_as_float(0x7F800000)
 
-// What is computed for a row number or a class that does not exist: nothing is read there, and the mistake shows.
+// The result for a row number or a class that does not exist: nothing is read there, and the mistake shows.
 DEVICE float not_a_number() { return __int_as_float(0x7FFFFFFF); }
 
-// Every lane gets the sum; the same bits in each, because lanes add in pairs.
+// Every lane gets the sum, bit-identical because lanes add in pairs.
 DEVICE float warp_sum(float x) {
 #pragma unroll
     for (int far = WARP / 2; far; far /= 2) x += __shfl_xor_sync(ALL, x, far);
@@ -34,7 +34,7 @@ DEVICE T block_sum(T x) {
     __shared__ T of_warp[WARP];
 #pragma unroll
     for (int far = WARP / 2; far; far /= 2) x += __shfl_xor_sync(ALL, x, far);
-    __syncthreads();  // what was summed before has been read
+    __syncthreads();  // the previous sum has been read
     if (threadIdx.x % WARP == 0) of_warp[threadIdx.x / WARP] = x;
     __syncthreads();
     T sum = 0;
@@ -42,7 +42,7 @@ DEVICE T block_sum(T x) {
     return sum;
 }
 
-// Once in a kernel: nobody waits until what was there before has been read.
+// Only once per kernel: there is no barrier for an earlier result to have been read.
 DEVICE float block_max(float x) {
     __shared__ float of_warp[WARP];
     x = warp_max(x);
@@ -61,7 +61,7 @@ DEVICE float4 operator-(float4 a, float b) { return make_float4(a.x - b, a.y - b
 DEVICE float4 operator*(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
 DEVICE float4 operator*(float4 a, float b) { return make_float4(a.x * b, a.y * b, a.z * b, a.w * b); }
 
-// Whether rows of `width` numbers from `start` on can be read four numbers at a time. A null pointer can.
+// Whether rows of `width` numbers from `start` on can be read four numbers at a time. True for a null pointer.
 template <class T>
 DEVICE bool wide(const T* start, int width) { return ((u64)start & (4 * sizeof(T) - 1)) == 0 && width % 4 == 0; }
 

@@ -1,4 +1,4 @@
-// In place of the compiler's own header, which does not come with those of the runtime: its words mean nothing to g++.
+// Replaces the compiler's own header, which does not come with those of the runtime: its keywords mean nothing to g++.
 #pragma once
 
 #define __host__

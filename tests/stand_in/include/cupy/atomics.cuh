@@ -1,2 +1,2 @@
-// In place of CuPy's: those of `cupy_kernels.h` serve all types.
+// Replaces CuPy's header: the functions in `cupy_kernels.h` serve all types.
 #pragma once

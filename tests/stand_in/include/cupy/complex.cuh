@@ -1,2 +1,2 @@
-// In place of CuPy's: complex numbers are not needed.
+// Replaces CuPy's header: complex numbers are not needed.
 #pragma once

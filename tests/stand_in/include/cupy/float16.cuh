@@ -1,4 +1,4 @@
-// In place of CuPy's: the compiler's own numbers of two bytes, which are computed with in float32.
+// Replaces CuPy's header: the compiler's own 16-bit floats, computed in float32.
 #pragma once
 
 class float16 {
