@@ -1,4 +1,4 @@
-"""A forked worker knows what was true when it was forked, a CUDA graph does what was recorded: this tells when that is out of date."""
+"""Detects that forked workers or CUDA graphs are out of date: both know modules and parameters as they were at the fork or the capture."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PLAIN = (bool, int, float, str)
 """Types of the attributes of modules that are compared: the mode, a dropout's rate."""
 
 SEVERAL = (list, tuple, dict)
-"""Types of attributes in which modules and tensors are found."""
+"""Types of attributes that are searched for modules and tensors."""
 
 SIMPLE = (*PLAIN, type(None), Module, Tensor)
-"""Types whose comparison by `==` is what is meant: modules and tensors are only equal to themselves."""
+"""Types that `==` compares as needed: modules and tensors are only equal to themselves."""
 
 WATCHED = (Module, Parameter, Buffer)
 
@@ -28,17 +28,18 @@ _TRAINED = attrgetter("requires_grad")
 
 
 def _kinds(base: tuple[type, ...] = WATCHED) -> set[type]:
-    """Classes and all below them. An object refers to its class, so these lead to it. `gc.get_objects` would have every object there is for
-    a while, also tuples that other threads are still filling, which Python cannot make longer then (SystemError)."""
+    """The classes and all their subclasses. Every object refers to its class, so `gc.get_referrers` of these finds all instances.
+    `gc.get_objects` would hold a reference to every object for a while, also to tuples that other threads are still building, which Python
+    cannot resize then (SystemError)."""
     return {kind for one in base for kind in (one, *_kinds(tuple(type.__subclasses__(one))))}
 
 
 class Surroundings:
-    """What a function may read, as it was at a fork or a recording: all modules, parameters, buffers. A function does not say what it
-    calls, so all that exist are looked at.
+    """A snapshot, at a fork or a capture, of what a function may read: modules, parameters, buffers. Which ones it uses is unknown, so all
+    that exist are in it.
 
-    shared: parameters whose numbers the processes share, so that a change of these is no news. held: modules that whoever has this object
-    has anyway; they are compared faster. numbers: whether new numbers of the other parameters are news.
+    shared: parameters whose values are in shared memory, so that new values are no change. held: modules that the owner of this object
+    keeps alive anyway; they are compared faster. numbers: whether new values of the other parameters are a change.
     """
 
     def __init__(self, shared: Collection[Parameter] = (), held: Iterable[Module] = (), numbers: bool = True) -> None:
@@ -47,13 +48,13 @@ class Surroundings:
         simple = [module for module in held if all(isinstance(value, SIMPLE) for value in vars(module).values())]
         self._attributes, self._were = [vars(module) for module in simple], [dict(vars(module)) for module in simple]
         apart = set(map(id, simple))
-        found = [o for o in gc.get_referrers(*_kinds()) if issubclass(type(o), WATCHED)]  # type(): proxies may lie to isinstance
+        found = [o for o in gc.get_referrers(*_kinds()) if issubclass(type(o), WATCHED)]  # type(): proxies may deceive isinstance
         marked = [o for o in found if id(o) not in apart and not (isinstance(o, Parameter) and o in shared)]
-        self._before = [(ref(o), _mark(o, numbers)) for o in marked]  # weak: models that nobody else holds may go
+        self._before = [(ref(o), _mark(o, numbers)) for o in marked]  # weak references, so that unused models can be freed
         self._hooked = any(list(hooks or ()) for o in found if isinstance(o, Module) for hooks in (o._forward_hooks, o._forward_pre_hooks))
 
     def changed(self) -> bool:
-        """Whether a fork or a recording made now would know something else than one made when this object was."""
+        """Whether a fork or a capture made now would differ from one made when this snapshot was taken."""
         if self._attributes != self._were or list(map(_TRAINED, self._shared)) != self._trained:
             return True
         for known, mark in self._before:
@@ -63,22 +64,22 @@ class Surroundings:
         return False
 
     def hooked(self) -> bool:
-        """Whether modules had hooks, which what is recorded would not call."""
+        """Whether modules had hooks, which a replay would not call."""
         return self._hooked
 
     def put_back(self) -> None:
-        """Give buffers the arrays again that they had: others may lie in memory of a recording, in which nothing has been computed."""
+        """Give buffers their former arrays back: arrays set during a capture are in the graph's memory, and hold no values yet."""
         for known, mark in self._before:
             if isinstance(mark, _OfBuffer) and isinstance(buffer := known(), Buffer):
                 mark.put_back(buffer)
 
     def others(self) -> list[Parameter]:
-        """The parameters that are not shared, as far as they still are."""
+        """The parameters that are not shared and still exist."""
         return [p for known, _ in self._before if isinstance(p := known(), Parameter)]
 
     # ---------------------------------------------------------------- in a worker
     def strangers(self) -> list[Parameter]:
-        """`others`, without their gradients."""
+        """`others`, with their gradients cleared."""
         found = self.others()
         for p in found:
             p.zero_grad()
@@ -92,16 +93,16 @@ def _mark(thing: Module | Parameter | Buffer, numbers: bool) -> _Mark:
 
 
 class _Mark(Protocol):
-    """What is compared. It is asked in every step, of every module and parameter there is."""
+    """The recorded state of one object. It is compared in every step, for every module and parameter there is."""
 
     def fits(self, thing: Any) -> bool:
-        """Whether the thing is as it was."""
+        """Whether the object is unchanged."""
 
 
 class _OfModule:
-    """Its plain attributes, how many hooks it has, and which modules and tensors are the others or lie in them.
+    """A module's plain attributes, its number of hooks, and the modules and tensors in its other attributes.
 
-    Mostly they all are the very same objects, so that is looked at first, which is faster.
+    In most comparisons all of them are the identical objects, so identity is checked first, which is faster.
     """
 
     def __init__(self, module: Module) -> None:
@@ -125,7 +126,7 @@ class _OfModule:
                 return False
         for name, known in self._weak:
             part = known()
-            if part is None or attributes.get(name) is not part:  # one that is gone must not pass for an attribute that is None now
+            if part is None or attributes.get(name) is not part:  # a freed object must not match an attribute that is None now
                 return False
         for name, count, members in self._several:
             several = attributes.get(name)
@@ -152,7 +153,7 @@ def _kept(module: Module) -> dict[str, Any]:
 
 
 def _members(several: Any) -> list[ref[Any]]:
-    """The modules and tensors in a list, tuple or dict, also deeper down."""
+    """The modules and tensors in a list, tuple or dict, nested ones included."""
     found: list[ref[Any]] = []
     waiting, seen = [several], set()
     while waiting:
@@ -166,7 +167,7 @@ def _members(several: Any) -> list[ref[Any]]:
 
 
 class _OfParameter:
-    """Whether it is trained, and how often its numbers have changed if that is news."""
+    """Whether a parameter is trained, and its version if new values are a change."""
 
     def __init__(self, parameter: Parameter, numbers: bool) -> None:
         self._trained, self._version = parameter.requires_grad, parameter.leaf.version if numbers else None
@@ -176,7 +177,7 @@ class _OfParameter:
 
 
 class _OfBuffer:
-    """The array of a buffer. It is kept, so that no other array can take its place in memory and pass for it."""
+    """The array of a buffer. It is kept alive, so that no new array can have its identity."""
 
     def __init__(self, buffer: Buffer) -> None:
         self._array = buffer.array

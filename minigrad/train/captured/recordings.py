@@ -1,7 +1,7 @@
-"""The recordings of training steps: a CUDA graph for each bucket of batches or their parts, with what its replay needs, until it is old.
+"""The cache of captured training steps: a CUDA graph for each bucket of batches or parts, with what its replay needs.
 
-A recording is old when the model or the objective would compute another thing now. Where a step cannot be recorded, the log says why, once,
-and nothing is recorded any more; where only the memory does not suffice, other steps still are.
+Graphs are dropped when the model or the objective has changed since the capture. If a step cannot be captured, a log line says why, once,
+and no step is captured any more; if only memory runs out, other steps still are.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from minigrad.workers.surroundings import PLAIN, Surroundings
 logger = logging.getLogger("minigrad")
 
 Pieces: TypeAlias = Sequence[tuple[Batch | None, Key]]
-"""What is replayed for a step, one after the other: the batch, or its parts and the end, which has none. Empty where nothing can be."""
+"""The graphs to replay for a step, in order: one for the batch, or one for each part and one for the end (None). Empty if none can be."""
 
 DIFFERENT = "some parts of a step give other parameters a gradient than its first part"
 
 
 class Recordings:
-    """The recorded steps of one team. loss_of: a `LossOf`, whose objective can ignore items."""
+    """The captured steps of one team. loss_of: a `LossOf` whose objective can ignore items; for others nothing is captured."""
 
     def __init__(self, loss_of: Any, optimizer: Optimizer, average: Average | None) -> None:
         self.loss_of, self.optimizer, self.recorder = loss_of, optimizer, Recorder()
         self._steps: OrderedDict[Key, RecordedStep] = OrderedDict()
         self._too_large: set[Key] = set()
-        """Keys of steps whose graph had no room in the memory even when there was no other."""
+        """Keys of steps whose graph did not fit in memory even with no other graph kept."""
         self._around: Surroundings | None = None
         self._attributes: list[dict[str, Any]] = []
         self._recordable = Recordable(loss_of, optimizer, average, Control(optimizer))
         self._given_up = self._told = False
-        if type(loss_of) is not LossOf:  # what a subclass computes may be another loss
+        if type(loss_of) is not LossOf:  # a subclass may compute another loss
             self._give_up("the loss is not an objective's (mg.train.LossOf)")
             return
         objective, terms = loss_of.objective, loss_of.objective.terms()
@@ -63,7 +63,7 @@ class Recordings:
             self._give_up(f"{kind} cannot ignore an item, so batches cannot be filled up to one size", logging.INFO)
 
     def pieces(self, batch: Batch, parts: int, updates: bool, max_norm: float | None, scaled: bool) -> tuple[list[float], Pieces]:
-        """What the sums of the objective's terms are divided by, and what is replayed for a step. parts: as of `Team.backward`."""
+        """The divisors of the objective's terms, and the graphs to replay for a step. parts: as in `Team.backward`."""
         if self._given_up or detecting.get() or batch.tokens.packing.masked_first is not None:
             return [], []
         if any(p.leaf.hooks is not None and any(True for _ in p.leaf.hooks) for p in self.optimizer.steps):  # a replay would not call them
@@ -89,7 +89,7 @@ class Recordings:
         return counts, []
 
     def found(self, pieces: Pieces) -> list[RecordedStep]:
-        """What is replayed; empty if not all of it is recorded, or it is old."""
+        """The graphs of these pieces; empty if one is missing or the graphs are out of date."""
         if self._is_old() or not self._keep([key for _, key in pieces]):
             return []
         steps = [self._steps[key] for _, key in pieces]
@@ -99,24 +99,24 @@ class Recordings:
         return steps
 
     def forget(self, key: Key) -> None:
-        """It is to be recorded anew."""
+        """Drop a graph, so that it is captured again."""
         del self._steps[key]
 
     def restart(self) -> None:
-        """Replays update again, after one whose loss or gradient was not finite."""
+        """Let replays update again, after one whose loss or gradient was not finite."""
         with self.recorder.entered():
             self._recordable.control.stopped.fill(0)
 
-    # ---------------------------------------------------------------- when it is old
+    # ---------------------------------------------------------------- when graphs are out of date
     def _is_old(self) -> bool:
-        """Whether the model or the objective computes another thing now than was recorded."""
+        """Whether the model or the objective has changed since the capture."""
         return self._around is None or self._around.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
 
     def _attributes_now(self) -> list[dict[str, Any]]:
         return [vars(one) for one in self.loss_of.objective.made_of()]
 
     def _begin(self) -> Surroundings:
-        """Forget what is old, and note what is recorded from here on."""
+        """Drop all graphs, and take a snapshot of the model and the objective for those to come."""
         self._steps.clear()
         self._too_large.clear()
         model = self.loss_of.model
@@ -126,21 +126,22 @@ class Recordings:
         self._around, self._attributes = Surroundings(self.optimizer.steps, modules), list(map(dict, self._attributes_now()))
         return self._around
 
-    # ---------------------------------------------------------------- recording
+    # ---------------------------------------------------------------- capture
     def record(self, pieces: Pieces) -> bool:
-        """Record what is missing, while no step is on its way. False where that cannot be done, which the log says, and if nothing is."""
+        """Capture the missing graphs, while no step is in flight. False if that fails, which is logged, if
+        modules have hooks, and if none is missing."""
         around = self._begin() if self._around is None or self._is_old() else self._around
         keys = [key for _, key in pieces]
         missing = not self._keep(keys)
         if self._given_up or around.hooked() or not self._too_large.isdisjoint(keys):  # a replay would not call hooks
             return False
-        for _ in range(2 * missing):  # where memory is short, those recorded last may have driven the first ones out
+        for _ in range(2 * missing):  # if memory is short, the last captures may have evicted the first
             touched: list[Parameter] | None = None
             for part, key in pieces:
                 step = self._steps.get(key) or self._recorded(around, part, key, touched or [])
                 if step is None:
                     return False
-                if touched is not None and step.touched != touched:  # it would write where others are to be added
+                if touched is not None and step.touched != touched:  # a replay would overwrite a gradient where it should add to it
                     self._give_up(DIFFERENT)
                     return False
                 touched = step.touched
@@ -152,14 +153,17 @@ class Recordings:
         return False
 
     def _keep(self, keys: Sequence[Key]) -> bool:
-        """Others go before these. Whether all are there."""
+        """Mark these graphs as the most recently used. Returns whether all are there."""
         known = [key for key in keys if key in self._steps]
         for key in known:
             self._steps.move_to_end(key)
         return len(known) == len(keys)
 
     def _recorded(self, around: Surroundings, part: Batch | None, key: Key, touched: list[Parameter]) -> RecordedStep | None:
-        """touched: what the parts of the step before have touched."""
+        """Capture a graph, and if memory runs out, once more with all other graphs dropped. None if that fails, too.
+
+        touched: the parameters that have a gradient from earlier parts of the step.
+        """
         assert self._ignored is not None
         whole = None if part is None else filled(part, _bucket(part), self._ignored)
         with self.recorder.entered():
@@ -181,18 +185,18 @@ class Recordings:
         return step
 
     def _tried(self, around: Surroundings, whole: Batch | None, key: Key, touched: list[Parameter], ignored: float) -> RecordedStep | None:
-        """None if the memory does not suffice, or no step can be recorded, which is given up then."""
+        """Capture a graph. None if memory runs out, or if steps cannot be captured at all, which is given up then."""
         strangers, before, stopped = around.strangers(), Standing.of(self.optimizer), self._recordable.control.stopped
         try:
             if key.updates:
-                self.optimizer.arrays()  # moments that do not exist yet: not out of a recording's memory
+                self.optimizer.arrays()  # creates missing moments, outside of the graph's memory
             layout = layout_of(whole, len(key.counted))
             if key.extent in (Extent.WHOLE, Extent.END):
                 layout = {**layout, "changing": ((len(self.optimizer.arena.places), len(CHANGING)), np.float32)}
             feed = Feed(layout)
             write(whole, [1.0] * len(key.counted), 0, 1.0, feed.buffer(), ignored)
             feed.send()
-            stopped.fill(1)  # so that runs before the recording update nothing
+            stopped.fill(1)  # so that the warm-up runs before the capture update nothing
             part = None if whole is None else placed(whole, feed.arrays)
 
             def made() -> tuple[Any, dict[str, int], list[Update]]:
@@ -209,8 +213,8 @@ class Recordings:
             if self._is_old():
                 raise ArgumentError("a step changes a buffer of the model or an attribute of the objective")
         except MemoryError:
-            return None  # outside, where the error no longer holds what had been computed, it is tried again
-        except Exception as error:  # whatever it is: a plain step has it too, or does without graphs
+            return None  # the caller tries again, once the traceback no longer keeps arrays alive
+        except Exception as error:  # whatever it is: an eager step raises it too, or works without graphs
             self._give_up(f"{type(error).__name__}: {error}")
             return None
         finally:
@@ -218,13 +222,13 @@ class Recordings:
             after = [p for p in self.optimizer.steps if p.leaf.grad is not None]
             before.set_counts(self.optimizer)
             self.optimizer.zero_grad()
-            for p in strangers:  # whose gradient may lie in memory of the recording
+            for p in strangers:  # their gradients may be in the graph's memory
                 p.zero_grad()
             stopped.fill(0)
         return RecordedStep(feed, replay, numbers, rows, ignored, after, list(map(unchanging, updates)), dict(self.optimizer.moments))
 
     def _give_up(self, reason: str, level: int = logging.WARNING) -> None:
-        """level: of the log's line; INFO for what lies in the objective, since trainings capture without being asked."""
+        """Stop capturing. level: of the log line; INFO for reasons in the objective, since training captures by default."""
         self._given_up = True
         self._steps.clear()
         logger.log(level, "steps are not captured in CUDA graphs: %s", reason)
@@ -235,7 +239,7 @@ def _bucket(part: Batch) -> Bucket:
 
 
 def _are_same(attributes: dict[str, Any], were: dict[str, Any]) -> bool:
-    """Whether they are the same objects, or equal where they are plain values."""
+    """Whether the attributes are the same objects, or equal values of plain types."""
     return attributes.keys() == were.keys() and all(
         value is were[name] or (isinstance(value, PLAIN) and type(value) is type(were[name]) and value == were[name])
         for name, value in attributes.items()

@@ -1,6 +1,6 @@
-"""What the workers of a team do: compute a share of a step, add up everybody's gradients, make a part of the update.
+"""The workers' side of a team: compute a share of a step, add up the gradients of all processes, make a part of the update.
 
-A worker is a fork (`workers/process.py`), so it knows the model and the loss function without being told.
+A worker is a fork (`workers/process.py`), so it already has the model and the loss function.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ LossFunction: TypeAlias = Callable[[Batch, Batch], Tensor]
 
 
 def share_of(loss_of: LossFunction, pieces: Sequence[Batch], whole: Batch, scale: float) -> float:
-    """The loss of some pieces of a step, one after the other, so that the memory of one is free before the next; adds to the gradients.
+    """Compute some pieces of a step, one after the other, so that the memory of one is free before the next. Adds to the gradients, and
+    returns the sum of the pieces' losses.
 
-    scale: what the loss is multiplied by for the backward pass only.
+    scale: the loss scale, for the backward pass only.
     Raises: ArgumentError if `loss_of` returns no Tensor, and whatever it raises itself.
     """
     total = 0.0
@@ -44,19 +45,19 @@ def share_of(loss_of: LossFunction, pieces: Sequence[Batch], whole: Batch, scale
 
 # ---------------------------------------------------------------- batches
 def batch_arrays(batch: Batch) -> Arrays:
-    """A batch as arrays by name; what it lacks is left out."""
+    """A batch as arrays by name, without fields that are None."""
     known = {"labels": batch.labels, "token_labels": batch.token_labels, "rows": batch.rows}
     return {**token_arrays(batch.tokens), **{name: array for name, array in known.items() if array is not None}}
 
 
 def batch_of(arrays: Arrays) -> Batch:
-    """The batch that `batch_arrays` took apart."""
+    """The inverse of `batch_arrays`."""
     return Batch(tokens_of(arrays), arrays.get("labels"), arrays.get("token_labels"), arrays["rows"])
 
 
 # ---------------------------------------------------------------- in the child
 class Desk:
-    """What a worker works with, and what it does when it is asked; made in the worker."""
+    """Handles the messages of a worker; made in the worker."""
 
     def __init__(self, loss_of: LossFunction, shared: Shared, around: Surroundings, outbox: Outbox) -> None:
         outbox.attach()
@@ -81,7 +82,7 @@ def _share(desk: Desk, step: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
 
 
 def _add_up(desk: Desk, content: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
-    """Add up everybody's gradients in some stretches of the arena."""
+    """Add up the gradients of all processes in some ranges of the arena."""
     desk.shared.add_up(desk.shared.stretches(content["touched"]), content["first"], content["past"], content["measure"])
     return {}
 
@@ -99,7 +100,7 @@ TASKS: dict[str, Callable[[Desk, dict[str, Any], Arrays], dict[str, Any]]] = {"s
 
 
 def _check_without_gradient(strangers: Sequence[Parameter]) -> None:
-    """Raises: ArgumentError if one of these, which are not the optimizer's, has a gradient: the parent would never see it."""
+    """Raises: ArgumentError if a parameter that is not the optimizer's has a gradient: the parent would never see it."""
     for p in strangers:
         if p.leaf.grad is not None:
             raise ArgumentError(

@@ -1,6 +1,5 @@
-"""The processes of a team with several: each computes a share of a step, adds up a part of all gradients, and updates a part of the arrays.
-
-Here is what this process knows of its workers and asks of them.
+"""The parent's side of a team with several processes: each computes a share of a step, adds up a part of all gradients, and updates a part
+of the arrays.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from minigrad.workers.surroundings import Surroundings
 
 
 class Together:
-    """This process and its workers, which are forked when the first step is computed, and again when what they know has become old.
+    """This process and its workers, which are forked at the first step, and again when their copy of the model is out of date.
 
-    workers: processes that compute, this one among them.
+    workers: processes that compute, including this one.
     """
 
     def __init__(self, loss_of: LossFunction, optimizer: Optimizer, workers: int) -> None:
@@ -43,7 +42,7 @@ class Together:
         finalize(self, stop_all, self.others)
 
     def stop(self) -> None:
-        """End the workers; the next step has new ones."""
+        """End the workers; the next step starts new ones."""
         stop_all(self.others)
 
     def close(self) -> None:
@@ -54,9 +53,9 @@ class Together:
             self._shared = None
 
     def backward(self, batch: Batch, parts: int, loss_scale: float, measure: bool) -> tuple[float, float | None]:
-        """(loss, norm of the gradient of loss_scale times the loss, or None unless it is to be measured).
+        """(loss, norm of the gradient of loss_scale times the loss, or None without `measure`).
 
-        Again from the beginning if a worker met a row that still owed weight decay, which happens once for each table read whole.
+        The step starts again if a worker read a row that still owed weight decay, which happens once for each table that is read whole.
         """
         self.optimizer.arena.check_ownership()
         with blas_threads(1):
@@ -91,7 +90,7 @@ class Together:
         return loss, self._add_up(shared, touched, measure)
 
     def _add_up(self, shared: Shared, touched: list[list[bool]], measure: bool) -> float | None:
-        """Add the workers' gradients to those of this process, everybody a stretch of them; the norm of the sum if it is measured."""
+        """Add the workers' gradients to those of this process, each process a range of them. Returns the norm of the sum if measured."""
         stretches = shared.stretches(touched)
         edges = [len(stretches) * number // self.workers for number in range(self.workers + 1)]
         for worker in self.others:
@@ -108,7 +107,7 @@ class Together:
         return sqrt(float(shared.squares[: len(stretches)].sum() + rows))
 
     def update(self, updates: list[Update], scale: float) -> None:
-        """Work off the stretches of a step, everybody some of them."""
+        """Apply the updates of a step, each process some of them."""
         if self._shared is not None and self._shared.has_other_arrays():
             self.stop()
         mine, *shares = divide(updates, 1 + len(self.others), self.optimizer.arena.block)
@@ -118,7 +117,7 @@ class Together:
             try:
                 worker.ask({"task": "update", "updates": [astuple(update) for update in share], "scale": scale, "due": due})
                 asked.append(worker)
-            except MinigradError:  # it died before it could begin, so its share can be made here
+            except MinigradError:  # it died before it began, so its share can be done here
                 mine += share
         for update in mine:
             self.optimizer.apply(update, scale)
@@ -128,7 +127,7 @@ class Together:
             self.stop()
 
     def _start(self) -> Shared:
-        """See to it that there are workers, and that they know the model and the optimizer as they are now."""
+        """Start workers if there are none, or if the model or the optimizer has changed since they were forked."""
         if self._shared is None:
             self._shared = Shared(self.optimizer, self.workers - 1)
         elif self._shared.has_other_arrays():
@@ -145,7 +144,7 @@ class Together:
         return self._shared
 
     def _settle(self, batch: Batch) -> list[int]:
-        """Pay what the rows owe that the batch will read, which workers cannot; returns how many factors each table counts."""
+        """Apply the decay owed by the rows that the batch will read, which workers cannot. Returns the number of factors of each table."""
         for p in self.optimizer.tables:
             if p in self._read_whole:
                 p.array  # noqa: B018

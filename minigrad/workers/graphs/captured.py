@@ -1,7 +1,7 @@
-"""Inference by CUDA graphs: what a function of tokens launches is recorded for each size of batches, and made again by one call.
+"""Inference by CUDA graphs: the kernel launches of a function of tokens are captured once per batch size, and replayed by one call.
 
-A batch is filled up to one of few sizes by sequences of which nobody asks the result. A size is recorded when it comes for the second time:
-a recording costs as much as some batches, and many sizes come only once.
+Batches are padded to one of a few sizes with sequences whose results are dropped. A size is captured the second time it occurs: a capture
+costs as much as several batches, and many sizes occur only once.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class _Recording:
     replay: Callable[[], None]
     output: Any
     rows: dict[str, int]
-    """How many there are for which ids."""
+    """The number of rows that each kind of id may index."""
 
 
 class CapturedFunction:
-    """Computes function(tokens) by graphs, or function(tokens, rows).
+    """Computes function(tokens), or function(tokens, rows), by CUDA graphs.
 
-    function: gives a tensor on the GPU with a row for each sequence, or one for each token, or one for each of the rows.
+    function: returns a tensor on the GPU with a row for each sequence, or for each token, or for each of the rows.
     """
 
     def __init__(self, function: Function) -> None:
@@ -56,11 +56,11 @@ class CapturedFunction:
         self._given_up = False
 
     def __call__(self, tokens: PackedTokens, rows: IntArray | None = None) -> np.ndarray[Any, Any] | None:
-        """What the function gives, on the host. None if it must be computed without a graph: a size is new or cannot be recorded, a module
-        has hooks, or an id is none that the model has, which a plain run says.
+        """The function's result, on the host. None if it must run eagerly: the size is new or cannot be captured, a module has hooks, or an
+        id is out of range, which the eager run reports.
 
-        rows: which of the tokens are asked for, if the function takes that; filled up by the first one, of which nobody asks the result.
-        Called where no gradients are recorded.
+        rows: the tokens that are asked for, if the function takes them; padded with token 0, whose results are dropped.
+        Must be called without gradient recording.
         """
         bucket = None if self._given_up or detecting.get() else bucket_for(tokens.packing.lengths)
         if bucket is None or tokens.packing.masked_first is not None:
@@ -93,12 +93,12 @@ class CapturedFunction:
             return to_numpy(recording.output[:count])
 
     def forget(self) -> None:
-        """Give the graphs' memory back."""
+        """Drop all graphs and free their memory."""
         self._recordings.clear()
         self._seen.clear()
 
     def _moved(self) -> bool:
-        """Whether parameters are gone or lie in other arrays than when the graphs were recorded, which read them where they lay."""
+        """Whether a parameter is gone or has another array than at the capture, whose memory address the graphs read."""
         return any((p := known()) is None or p.array is not array() for known, array in self._places)
 
     def _keep(self, key: Hashable, recording: _Recording) -> None:
@@ -108,7 +108,7 @@ class CapturedFunction:
             self._seen.discard(self._recordings.popitem(last=False)[0])
 
     def _recorded(self, recorder: Recorder, around: Surroundings, whole: PackedTokens, size: int | None) -> _Recording | None:
-        """None where it cannot be done, which the log says. size: of the rows that are asked for."""
+        """Capture a graph. None if that fails, which is logged. size: how many rows are asked for, with padding."""
         from minigrad.kernels.cuda.graph_inputs import placed_tokens, tokens_layout
 
         layout = tokens_layout(whole) if size is None else {**tokens_layout(whole), "rows": ((size,), np.int64)}
@@ -129,24 +129,24 @@ class CapturedFunction:
                 raise ArgumentError("the function reads rows by ids that it computes, which nobody would check in a replay")
             if len(output) not in lengths:
                 raise ArgumentError(f"the function gives {len(output)} rows, and not {' or '.join(map(str, lengths))}")
-        except Exception as error:  # whatever it is: a plain run has it too, or does without graphs
+        except Exception as error:  # whatever it is: an eager run raises it too, or works without graphs
             self.forget()
             self._given_up = True
-            logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, str(error))  # not itself, and what it holds
+            logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, str(error))  # as text: a record would keep it alive
             return None
         finally:
             around.put_back()
         return _Recording(feed, replay, output, rows)
 
     def _computed(self, given: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:
-        """What is recorded; and how many rows there are for the ids, and whether rows are read by other ids."""
+        """The computation that is captured: its output; the number of rows that ids may index; whether rows are read by other ids."""
         with transfers.noting_ids() as noted:
-            output = self.function(*given).array.copy()  # alone, without what it is a view of or what is noted of it
+            output = self.function(*given).array.copy()  # a copy, which keeps neither a base array nor a cached short copy alive
         return output, rows_by_name(arrays, noted)
 
 
 def _written(recording: _Recording, tokens: PackedTokens, rows: IntArray | None) -> bool:
-    """Write what the replay reads, where it is sent from. False if an id is none that the model has, or a row none of the tokens."""
+    """Write the replay's inputs into the feed's buffer. False if an id is out of range, or a row is none of the tokens."""
     buffer = recording.feed.buffer()
     write_filled(tokens, buffer)
     if rows is not None:
