@@ -1,7 +1,7 @@
-"""Nested state as a checkpoint stores it: arrays apart, the rest as JSON that comes back with every value as it was.
+"""Nested state as a checkpoint stores it: arrays separately, the rest as JSON that restores every value exactly.
 
-JSON has no NaN and no infinity, and nothing in it points to an array. So an object whose only key starts with "$" has a meaning of
-its own: {"$float": "nan"} (or "inf", "-inf") is that number, and {"$array": NAME} stands where the array of that name was. Keys of the
+JSON has no NaN, no infinity and no references to arrays. So an object whose only key starts with "$" has a special meaning:
+{"$float": "nan"} (or "inf", "-inf") is that number, and {"$array": NAME} stands for the array of that name. Keys of the
 caller that start with "$" are refused. Tuples come back as lists, and a NumPy number as the Python number of the same value.
 """
 
@@ -30,7 +30,7 @@ _NOT_FINITE = ("nan", "inf", "-inf")
 
 
 def flatten(tree: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """The tree of dicts and lists with a reference in the place of each NumPy array, and the arrays by name (not copied).
+    """The tree of dicts and lists with each NumPy array replaced by a reference, and the arrays by name (not copied).
 
     A name is the array's place as a JSON pointer (RFC 6901): "/state/0/exp_avg".
     Raises: ArgumentError for a key that is not a string or starts with "$", and for too deep a tree.
@@ -40,9 +40,9 @@ def flatten(tree: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
 
 
 def unflatten(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    """What `flatten` was given, from what it returned: every reference replaced by its array.
+    """The inverse of `flatten`: every reference replaced by its array.
 
-    Raises: StateDictError if an array is missing, or one is there that nothing refers to.
+    Raises: StateDictError if an array is missing, or nothing refers to one.
     """
     used: set[str] = set()
     whole = _put_back(tree, arrays, used)
@@ -86,7 +86,7 @@ def _put_back(value: Any, arrays: Mapping[str, NDArray[Any]], used: set[str]) ->
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
-    """The text of a JSON file that `decode` reads back to equal values: integers of any size, floats to the last bit.
+    """The content of a JSON file that `decode` reads back to equal values: large integers, and floats to the last bit.
 
     Raises: ArgumentError, naming the place, for what JSON cannot hold: other types, arrays (see `flatten`), keys that are not strings or
     start with "$", an integer beyond MAX_INT_BITS, more than MAX_JSON_DEPTH levels.
@@ -95,7 +95,7 @@ def encode(state: Mapping[str, Any]) -> bytes:
 
 
 def decode(text: str) -> dict[str, Any]:
-    """What `encode` was given. Raises: ValueError, whose message completes "not a saved state: "."""
+    """The inverse of `encode`. Raises: ValueError, whose message completes "not a saved state: "."""
     state = _decoded(parse_json(text))
     if not isinstance(state, dict):
         raise ValueError("it is not a JSON object")

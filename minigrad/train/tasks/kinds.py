@@ -1,4 +1,4 @@
-"""The kinds of task by the names that configurations have for them; how a task is made from records, or of what a model is for."""
+"""The kinds of task by their names in configurations; makes a task from records, or the task that a model was trained for."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def task_of(
     label_smoothing: float = 0.0,
     stride: int | None = None,
 ) -> Task:
-    """The task of a kind of `KINDS`, its labels numbered from training records, or as given (those of a trained model).
+    """A task of a kind of `KINDS`, with labels numbered from training records, or as given (those of a trained model).
 
-    label_separator: of several labels at once; class_weights, label_smoothing: of one class for each text or word; stride: of words.
+    label_separator: for multi-label-classification. class_weights, label_smoothing: for one class per text or word. stride: for
+    token-classification.
 
-    Raises: ArgumentError; DataError for records that have no labels, or all the same one.
+    Raises: ArgumentError; DataError for records without labels, or all with the same one.
     """
     if kind not in KINDS:
         raise ArgumentError(f"the kind of task must be one of {listing(KINDS)}, got {quoted(kind)}")
@@ -50,7 +51,7 @@ def task_of(
         return MultiLabelClassification(labels or LabelMap.of_several(records or (), label_separator), label_separator)
     tagging = kind == "token-classification"
     if labels is None:
-        assert records  # without both, the error above was raised
+        assert records  # with neither, the error above was raised
         labels = LabelMap.of_tags(records) if tagging else LabelMap.from_records(records)
         if len(labels) < 2:
             message = f"every record has the label {quoted(labels.names[0])}: there is nothing to learn"

@@ -21,8 +21,8 @@ from minigrad.train.tasks.task import Examples, Task, check_parts, texts_of
 class SequenceClassification(Task):
     """One class for each text or pair of texts.
 
-    class_weights: "balanced" (n / (classes · n of the class), as scikit-learn has it), or one number for each label in the order of the
-    names; label_smoothing: see SequenceClasses.
+    class_weights: "balanced" (n / (classes · n of the class), as in scikit-learn), or one number for each label in the order of the
+    names. label_smoothing: see SequenceClasses.
     """
 
     head = "sequence-classification"
@@ -64,7 +64,7 @@ class SequenceClassification(Task):
 
 
 class MultiLabelClassification(Task):
-    """Several classes at once, or none, for each text or pair of texts: those whose probability is above one half."""
+    """Any number of classes for each text or pair of texts: those whose probability is above one half."""
 
     head = "sequence-classification"
     problem_type = "multi_label_classification"
@@ -83,7 +83,7 @@ class MultiLabelClassification(Task):
         return _texts(tokenizer, records, max_length, flags, dealing)
 
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
-        """As in every task. A row's loss is the mean over its classes."""
+        """As `Task.predict`. A row's loss is the mean over its classes."""
         names, rows, gold = self.labels.names, [], examples.loader.labels
         for i, (record, scores) in enumerate(zip(examples.records, self._scores(model, examples), strict=True)):
             row = texts_of(i, record)
@@ -138,7 +138,7 @@ def _labelled(records: Sequence[Record]) -> bool:
 
 
 def _texts(tokenizer: Tokenizer, records: Sequence[Record], max_length: int, labels: Any, dealing: Mapping[str, Any]) -> Examples:
-    """Texts or pairs, cut at max_length."""
+    """Encode texts or pairs, cut at max_length."""
     pairs = [record.text_b for record in records]
     for record in records:
         if (record.text_b is None) != (pairs[0] is None):

@@ -22,7 +22,7 @@ from minigrad.train.tasks.task import Examples, Task, check_parts, texts_of
 
 
 class TokenClassification(Task):
-    """A tag for each word, IOB2: the first piece of a word speaks for it. Long texts are read in windows that share `stride` tokens."""
+    """A tag for each word, IOB2, predicted at the word's first piece. Long texts are split into windows that share `stride` tokens."""
 
     head = "token-classification"
     labels: LabelMap
@@ -40,7 +40,7 @@ class TokenClassification(Task):
         self.objective = TokenClasses(class_weights, label_smoothing)
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        """As in every task. Raises: DataError for a record with a second text, which has no place here."""
+        """As `Task.examples`. Raises: DataError for a record with a second text."""
         check_parts(tokenizer, records)
         for record in records:
             if record.text_b is not None:
@@ -83,5 +83,5 @@ class TokenClassification(Task):
         return {"loss": loss} | ner_metrics([row["tags"] for row in predictions], [row["predicted"] for row in predictions])
 
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
-        """Of entities by type."""
+        """The number of entities of each type."""
         return Counter(entity.type for record in records for entity in record.entities or ())
