@@ -26,7 +26,7 @@ from minigrad.tensor import Tensor
 from minigrad.workers.graphs.captured import CapturedFunction
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of
 from minigrad.workers.process import Reply, Worker, number_of_workers, stop_all
-from minigrad.workers.surroundings import Surroundings
+from minigrad.workers.snapshot import ModelSnapshot
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Function: TypeAlias = Callable[..., Tensor | Numbers]
@@ -54,7 +54,7 @@ class Replicas:
         self.function = function
         self.workers = number_of_workers(workers, "a GPU is in use, which a fork cannot share" if cuda_in_use() else None)
         self._others: list[Worker] = []
-        self._around: Surroundings | None = None
+        self._snapshot: ModelSnapshot | None = None
         self._captured: CapturedFunction | None = None
         self._lock = RLock()  # one call at a time, from any thread; a signal handler may call `close` during one
         finalize(self, stop_all, self._others)
@@ -91,12 +91,12 @@ class Replicas:
         return _numbers(result)
 
     def _together(self, tokens: PackedTokens, parts: list[IntArray]) -> Numbers:
-        if self._around is not None and self._around.changed():
+        if self._snapshot is not None and self._snapshot.changed():
             stop_all(self._others)
         if not self._others:
             kernels.prepare(training=False)
-            self._around = Surroundings()
-            for p in self._around.others():
+            self._snapshot = ModelSnapshot()
+            for p in self._snapshot.parameters():
                 if p.ledger is not None:  # in shared memory, two processes that read a row might both apply the decay it owes
                     p.ledger.settle()
             for number in range(1, self.workers):

@@ -30,7 +30,7 @@ from minigrad.train.captured.standing import Standing
 from minigrad.train.objectives import LossOf, fill_label, has_own_loss
 from minigrad.workers.graphs.buckets import Bucket, bucket_for
 from minigrad.workers.replicas import forget_graphs
-from minigrad.workers.surroundings import PLAIN, Surroundings
+from minigrad.workers.snapshot import PLAIN, ModelSnapshot
 
 logger = logging.getLogger("minigrad")
 
@@ -48,7 +48,7 @@ class Recordings:
         self._steps: OrderedDict[Key, RecordedStep] = OrderedDict()
         self._too_large: set[Key] = set()
         """Keys of steps whose graph did not fit in memory even with no other graph kept."""
-        self._around: Surroundings | None = None
+        self._snapshot: ModelSnapshot | None = None
         self._attributes: list[dict[str, Any]] = []
         self._recordable = Recordable(loss_of, optimizer, average, Control(optimizer))
         self._given_up = self._told = False
@@ -110,12 +110,12 @@ class Recordings:
     # ---------------------------------------------------------------- when graphs are out of date
     def _is_old(self) -> bool:
         """Whether the model or the objective has changed since the capture."""
-        return self._around is None or self._around.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
+        return self._snapshot is None or self._snapshot.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
 
     def _attributes_now(self) -> list[dict[str, Any]]:
         return [vars(one) for one in self.loss_of.objective.made_of()]
 
-    def _begin(self) -> Surroundings:
+    def _begin(self) -> ModelSnapshot:
         """Drop all graphs, and take a snapshot of the model and the objective for those to come."""
         self._steps.clear()
         self._too_large.clear()
@@ -123,22 +123,22 @@ class Recordings:
         modules = [module for _, module in model.named_modules()] if isinstance(model, Module) else []
         for objective in self.loss_of.objective.made_of():
             objective.place(device_of(self.optimizer.arena.data))
-        self._around, self._attributes = Surroundings(self.optimizer.steps, modules), list(map(dict, self._attributes_now()))
-        return self._around
+        self._snapshot, self._attributes = ModelSnapshot(self.optimizer.steps, modules), list(map(dict, self._attributes_now()))
+        return self._snapshot
 
     # ---------------------------------------------------------------- capture
     def record(self, pieces: Pieces) -> bool:
         """Capture the missing graphs, while no step is in flight. False if that fails, which is logged, if
         modules have hooks, and if none is missing."""
-        around = self._begin() if self._around is None or self._is_old() else self._around
+        snapshot = self._begin() if self._snapshot is None or self._is_old() else self._snapshot
         keys = [key for _, key in pieces]
         missing = not self._keep(keys)
-        if self._given_up or around.hooked() or not self._too_large.isdisjoint(keys):  # a replay would not call hooks
+        if self._given_up or snapshot.hooked or not self._too_large.isdisjoint(keys):  # a replay would not call hooks
             return False
         for _ in range(2 * missing):  # if memory is short, the last captures may have evicted the first
             touched: list[Parameter] | None = None
             for part, key in pieces:
-                step = self._steps.get(key) or self._recorded(around, part, key, touched or [])
+                step = self._steps.get(key) or self._recorded(snapshot, part, key, touched or [])
                 if step is None:
                     return False
                 if touched is not None and step.touched != touched:  # a replay would overwrite a gradient where it should add to it
@@ -159,7 +159,7 @@ class Recordings:
             self._steps.move_to_end(key)
         return len(known) == len(keys)
 
-    def _recorded(self, around: Surroundings, part: Batch | None, key: Key, touched: list[Parameter]) -> RecordedStep | None:
+    def _recorded(self, snapshot: ModelSnapshot, part: Batch | None, key: Key, touched: list[Parameter]) -> RecordedStep | None:
         """Capture a graph, and if memory runs out, once more with all other graphs dropped. None if that fails, too.
 
         touched: the parameters that have a gradient from earlier parts of the step.
@@ -167,12 +167,12 @@ class Recordings:
         assert self._ignored is not None
         whole = None if part is None else filled(part, _bucket(part), self._ignored)
         with self.recorder.entered():
-            step = self._tried(around, whole, key, touched, self._ignored)
+            step = self._tried(snapshot, whole, key, touched, self._ignored)
             if step is None and not self._given_up:
                 self._steps.clear()
                 forget_graphs()
                 self.recorder.free_unused()
-                step = self._tried(around, whole, key, touched, self._ignored)
+                step = self._tried(snapshot, whole, key, touched, self._ignored)
         if step is not None:
             self._steps[key] = step
             while len(self._steps) > KEPT:
@@ -184,9 +184,11 @@ class Recordings:
             logger.warning("%s is not captured: the memory does not suffice for its graph", what)
         return step
 
-    def _tried(self, around: Surroundings, whole: Batch | None, key: Key, touched: list[Parameter], ignored: float) -> RecordedStep | None:
+    def _tried(
+        self, snapshot: ModelSnapshot, whole: Batch | None, key: Key, touched: list[Parameter], ignored: float
+    ) -> RecordedStep | None:
         """Capture a graph. None if memory runs out, or if steps cannot be captured at all, which is given up then."""
-        strangers, before, stopped = around.strangers(), Standing.of(self.optimizer), self._recordable.control.stopped
+        foreign, before, stopped = snapshot.cleared_parameters(), Standing.of(self.optimizer), self._recordable.control.stopped
         try:
             if key.updates:
                 self.optimizer.arrays()  # creates missing moments, outside of the graph's memory
@@ -204,7 +206,7 @@ class Recordings:
                 for p in touched:
                     p.leaf.grad = p.leaf.view
                 found = self._recordable.computed(part, feed.arrays, key, self.recorder.branch)
-                for p in strangers:
+                for p in foreign:
                     if p.leaf.grad is not None:
                         raise ArgumentError(f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's")
                 return found
@@ -218,11 +220,11 @@ class Recordings:
             self._give_up(f"{type(error).__name__}: {error}")
             return None
         finally:
-            around.put_back()
+            snapshot.restore_buffers()
             after = [p for p in self.optimizer.steps if p.leaf.grad is not None]
             before.set_counts(self.optimizer)
             self.optimizer.zero_grad()
-            for p in strangers:  # their gradients may be in the graph's memory
+            for p in foreign:  # their gradients may be in the graph's memory
                 p.zero_grad()
             stopped.fill(0)
         return RecordedStep(feed, replay, numbers, rows, ignored, after, list(map(unchanging, updates)), dict(self.optimizer.moments))

@@ -20,7 +20,7 @@ from minigrad.tensor import Tensor
 from minigrad.train.processes.shared import Outbox, Shared
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of
 from minigrad.workers.process import Reply
-from minigrad.workers.surroundings import Surroundings
+from minigrad.workers.snapshot import ModelSnapshot
 
 LossFunction: TypeAlias = Callable[[Batch, Batch], Tensor]
 """(part, whole) → the part's share of the loss of the whole step. Shapes: → ()."""
@@ -59,10 +59,10 @@ def batch_of(arrays: Arrays) -> Batch:
 class Desk:
     """Handles the messages of a worker; made in the worker."""
 
-    def __init__(self, loss_of: LossFunction, shared: Shared, around: Surroundings, outbox: Outbox) -> None:
+    def __init__(self, loss_of: LossFunction, shared: Shared, snapshot: ModelSnapshot, outbox: Outbox) -> None:
         outbox.attach()
         self.loss_of, self.shared, self.outbox = loss_of, shared, outbox
-        self.ledgers, self.strangers = shared.watch_tables(), around.strangers()
+        self.ledgers, self.foreign = shared.watch_tables(), snapshot.cleared_parameters()
 
     def __call__(self, content: dict[str, Any], arrays: Arrays) -> Reply:
         return TASKS[content["task"]](self, content, arrays), {}
@@ -77,7 +77,7 @@ def _share(desk: Desk, step: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     pieces = whole.split(step["pieces"])[step["first"] :: step["stride"]]
     with Mode(detecting, step["anomaly"]), precision(step["precision"]), random.at(step["seed"], step["step"]):
         loss = share_of(desk.loss_of, pieces, whole, step["loss_scale"])
-    _check_without_gradient(desk.strangers)
+    _check_without_gradient(desk.foreign)
     return {"loss": loss, "gradients": desk.outbox.publish(), "missed": [ledger.missed for ledger in desk.ledgers]}
 
 
@@ -99,9 +99,9 @@ def _update(desk: Desk, content: dict[str, Any], arrays: Arrays) -> dict[str, An
 TASKS: dict[str, Callable[[Desk, dict[str, Any], Arrays], dict[str, Any]]] = {"share": _share, "add up": _add_up, "update": _update}
 
 
-def _check_without_gradient(strangers: Sequence[Parameter]) -> None:
+def _check_without_gradient(foreign: Sequence[Parameter]) -> None:
     """Raises: ArgumentError if a parameter that is not the optimizer's has a gradient: the parent would never see it."""
-    for p in strangers:
+    for p in foreign:
         if p.leaf.grad is not None:
             raise ArgumentError(
                 f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's, whose gradients alone several workers carry: "

@@ -2,7 +2,7 @@
 
 It holds everything that an optimizer's step touches: parameters, gradients, moments. Each worker writes its gradients to an outbox of its
 own, so no locks are needed. They are added up in a fixed order, each process summing one range over all outboxes, and the update is divided
-in the same way. Everything else in a worker is a copy made by the fork (`workers/surroundings.py`).
+in the same way. Everything else in a worker is a copy made by the fork (`workers/snapshot.py`).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from minigrad.parameter import Parameter
 from minigrad.train.processes.desk import Desk, LossFunction, batch_arrays, share_of
 from minigrad.train.processes.shared import Shared
 from minigrad.workers.process import Worker, stop_all
-from minigrad.workers.surroundings import Surroundings
+from minigrad.workers.snapshot import ModelSnapshot
 
 
 class Together:
@@ -37,7 +37,7 @@ class Together:
         self.loss_of, self.optimizer, self.workers = loss_of, optimizer, workers
         self.others: list[Worker] = []
         self._shared: Shared | None = None
-        self._around: Surroundings | None = None
+        self._snapshot: ModelSnapshot | None = None
         self._read_whole: set[Parameter] = set()
         finalize(self, stop_all, self.others)
 
@@ -133,14 +133,14 @@ class Together:
         elif self._shared.has_other_arrays():
             self.stop()
             self._shared.note_arrays()
-        if self._around is not None and self._around.changed():
+        if self._snapshot is not None and self._snapshot.changed():
             self.stop()
         if not self.others:
             if self.optimizer.arena.data.dtype == "float32":  # the kernels' only dtype
                 kernels.prepare(training=True)
-            self._around = Surroundings(self.optimizer.steps)
+            self._snapshot = ModelSnapshot(self.optimizer.steps)
             for number, outbox in enumerate(self._shared.outboxes, 1):
-                self.others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._around, outbox)))
+                self.others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._snapshot, outbox)))
         return self._shared
 
     def _settle(self, batch: Batch) -> list[int]:

@@ -24,7 +24,7 @@ from minigrad.packing import IntArray, PackedTokens
 from minigrad.parameter import Parameter
 from minigrad.workers.graphs.buckets import bucket_for, filled_tokens, size_above, write_extended, write_filled
 from minigrad.workers.graphs.ids import all_below, are_below, rows_by_name
-from minigrad.workers.surroundings import Surroundings
+from minigrad.workers.snapshot import ModelSnapshot
 
 logger = logging.getLogger("minigrad")
 
@@ -50,7 +50,7 @@ class CapturedFunction:
         self.function = function
         self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
         self._seen: set[Hashable] = set()
-        self._around: Surroundings | None = None
+        self._snapshot: ModelSnapshot | None = None
         self._places: list[tuple[ref[Parameter], ref[Any]]] = []
         self._recorder: Recorder | None = None
         self._given_up = False
@@ -65,11 +65,11 @@ class CapturedFunction:
         bucket = None if self._given_up or detecting.get() else bucket_for(tokens.packing.lengths)
         if bucket is None or tokens.packing.masked_first is not None:
             return None
-        if self._around is None or self._around.changed() or self._moved():
+        if self._snapshot is None or self._snapshot.changed() or self._moved():
             self.forget()
-            self._around = Surroundings(numbers=False)
-            self._places = [(ref(p), ref(p.array)) for p in self._around.others() if p.device != "cpu"]
-        if self._around.hooked():
+            self._snapshot = ModelSnapshot(values=False)
+            self._places = [(ref(p), ref(p.array)) for p in self._snapshot.parameters() if p.device != "cpu"]
+        if self._snapshot.hooked:
             return None
         size = None if rows is None else size_above(max(len(rows), 1))
         key = bucket, size, product_precision.get()
@@ -79,7 +79,7 @@ class CapturedFunction:
         if self._recorder is None:
             self._recorder = Recorder()
         with self._recorder.entered():
-            recording = self._recordings.get(key) or self._recorded(self._recorder, self._around, filled_tokens(tokens, bucket), size)
+            recording = self._recordings.get(key) or self._recorded(self._recorder, self._snapshot, filled_tokens(tokens, bucket), size)
             if recording is None:
                 return None
             self._keep(key, recording)
@@ -107,7 +107,7 @@ class CapturedFunction:
         while len(self._recordings) > KEPT:
             self._seen.discard(self._recordings.popitem(last=False)[0])
 
-    def _recorded(self, recorder: Recorder, around: Surroundings, whole: PackedTokens, size: int | None) -> _Recording | None:
+    def _recorded(self, recorder: Recorder, snapshot: ModelSnapshot, whole: PackedTokens, size: int | None) -> _Recording | None:
         """Capture a graph. None if that fails, which is logged. size: how many rows are asked for, with padding."""
         from minigrad.kernels.cuda.graph_inputs import placed_tokens, tokens_layout
 
@@ -123,7 +123,7 @@ class CapturedFunction:
                 (output, (rows, others)), replay = recorder.recorded(lambda: self._computed(given, feed.arrays))
                 if random.current().ordinals:
                     raise ArgumentError("the function draws random numbers, which would be the same in every replay")
-            if around.changed():
+            if snapshot.changed():
                 raise ArgumentError("the function changes a buffer or an attribute of a module, which a replay would not do again")
             if others:
                 raise ArgumentError("the function reads rows by ids that it computes, which nobody would check in a replay")
@@ -135,7 +135,7 @@ class CapturedFunction:
             logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, str(error))  # as text: a record would keep it alive
             return None
         finally:
-            around.put_back()
+            snapshot.restore_buffers()
         return _Recording(feed, replay, output, rows)
 
     def _computed(self, given: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:

@@ -16,10 +16,10 @@ from minigrad.tensor import Tensor
 PLAIN = (bool, int, float, str)
 """Types of the attributes of modules that are compared: the mode, a dropout's rate."""
 
-SEVERAL = (list, tuple, dict)
+CONTAINERS = (list, tuple, dict)
 """Types of attributes that are searched for modules and tensors."""
 
-SIMPLE = (*PLAIN, type(None), Module, Tensor)
+COMPARABLE = (*PLAIN, type(None), Module, Tensor)
 """Types that `==` compares as needed: modules and tensors are only equal to themselves."""
 
 WATCHED = (Module, Parameter, Buffer)
@@ -27,110 +27,106 @@ WATCHED = (Module, Parameter, Buffer)
 _TRAINED = attrgetter("requires_grad")
 
 
-def _kinds(base: tuple[type, ...] = WATCHED) -> set[type]:
+def _with_subclasses(base: tuple[type, ...] = WATCHED) -> set[type]:
     """The classes and all their subclasses. Every object refers to its class, so `gc.get_referrers` of these finds all instances.
     `gc.get_objects` would hold a reference to every object for a while, also to tuples that other threads are still building, which Python
     cannot resize then (SystemError)."""
-    return {kind for one in base for kind in (one, *_kinds(tuple(type.__subclasses__(one))))}
+    return {kind for one in base for kind in (one, *_with_subclasses(tuple(type.__subclasses__(one))))}
 
 
-class Surroundings:
+class ModelSnapshot:
     """A snapshot, at a fork or a capture, of what a function may read: modules, parameters, buffers. Which ones it uses is unknown, so all
     that exist are in it.
 
     shared: parameters whose values are in shared memory, so that new values are no change. held: modules that the owner of this object
-    keeps alive anyway; they are compared faster. numbers: whether new values of the other parameters are a change.
+    keeps alive anyway; they are compared faster. values: whether new values of the other parameters are a change.
     """
 
-    def __init__(self, shared: Collection[Parameter] = (), held: Iterable[Module] = (), numbers: bool = True) -> None:
+    def __init__(self, shared: Collection[Parameter] = (), held: Iterable[Module] = (), values: bool = True) -> None:
         self._shared = shared
         self._trained = list(map(_TRAINED, shared))
-        simple = [module for module in held if all(isinstance(value, SIMPLE) for value in vars(module).values())]
-        self._attributes, self._were = [vars(module) for module in simple], [dict(vars(module)) for module in simple]
+        simple = [module for module in held if all(isinstance(value, COMPARABLE) for value in vars(module).values())]
+        self._attributes, self._attributes_before = [vars(module) for module in simple], [dict(vars(module)) for module in simple]
         apart = set(map(id, simple))
-        found = [o for o in gc.get_referrers(*_kinds()) if issubclass(type(o), WATCHED)]  # type(): proxies may deceive isinstance
-        marked = [o for o in found if id(o) not in apart and not (isinstance(o, Parameter) and o in shared)]
-        self._before = [(ref(o), _mark(o, numbers)) for o in marked]  # weak references, so that unused models can be freed
-        self._hooked = any(list(hooks or ()) for o in found if isinstance(o, Module) for hooks in (o._forward_hooks, o._forward_pre_hooks))
+        found = [o for o in gc.get_referrers(*_with_subclasses()) if issubclass(type(o), WATCHED)]  # type(): proxies may deceive isinstance
+        watched = [o for o in found if id(o) not in apart and not (isinstance(o, Parameter) and o in shared)]
+        self._before = [(ref(o), _fingerprint(o, values)) for o in watched]  # weak references, so that unused models can be freed
+        self.hooked = any(list(hooks or ()) for o in found if isinstance(o, Module) for hooks in (o._forward_hooks, o._forward_pre_hooks))
+        """Whether modules had hooks, which a replay would not call."""
 
     def changed(self) -> bool:
         """Whether a fork or a capture made now would differ from one made when this snapshot was taken."""
-        if self._attributes != self._were or list(map(_TRAINED, self._shared)) != self._trained:
+        if self._attributes != self._attributes_before or list(map(_TRAINED, self._shared)) != self._trained:
             return True
-        for known, mark in self._before:
+        for known, fingerprint in self._before:
             thing = known()
-            if thing is not None and not mark.fits(thing):
+            if thing is not None and not fingerprint.matches(thing):
                 return True
         return False
 
-    def hooked(self) -> bool:
-        """Whether modules had hooks, which a replay would not call."""
-        return self._hooked
-
-    def put_back(self) -> None:
+    def restore_buffers(self) -> None:
         """Give buffers their former arrays back: arrays set during a capture are in the graph's memory, and hold no values yet."""
-        for known, mark in self._before:
-            if isinstance(mark, _OfBuffer) and isinstance(buffer := known(), Buffer):
-                mark.put_back(buffer)
+        for known, fingerprint in self._before:
+            if isinstance(fingerprint, _BufferFingerprint) and isinstance(buffer := known(), Buffer):
+                fingerprint.restore(buffer)
 
-    def others(self) -> list[Parameter]:
+    def parameters(self) -> list[Parameter]:
         """The parameters that are not shared and still exist."""
         return [p for known, _ in self._before if isinstance(p := known(), Parameter)]
 
-    # ---------------------------------------------------------------- in a worker
-    def strangers(self) -> list[Parameter]:
-        """`others`, with their gradients cleared."""
-        found = self.others()
+    def cleared_parameters(self) -> list[Parameter]:
+        """`parameters`, with their gradients cleared."""
+        found = self.parameters()
         for p in found:
             p.zero_grad()
         return found
 
 
-def _mark(thing: Module | Parameter | Buffer, numbers: bool) -> _Mark:
+def _fingerprint(thing: Module | Parameter | Buffer, values: bool) -> _Fingerprint:
     if isinstance(thing, Module):
-        return _OfModule(thing)
-    return _OfParameter(thing, numbers) if isinstance(thing, Parameter) else _OfBuffer(thing)
+        return _ModuleFingerprint(thing)
+    return _ParameterFingerprint(thing, values) if isinstance(thing, Parameter) else _BufferFingerprint(thing)
 
 
-class _Mark(Protocol):
+class _Fingerprint(Protocol):
     """The recorded state of one object. It is compared in every step, for every module and parameter there is."""
 
-    def fits(self, thing: Any) -> bool:
+    def matches(self, thing: Any) -> bool:
         """Whether the object is unchanged."""
 
 
-class _OfModule:
+class _ModuleFingerprint:
     """A module's plain attributes, its number of hooks, and the modules and tensors in its other attributes.
 
     In most comparisons all of them are the identical objects, so identity is checked first, which is faster.
     """
 
     def __init__(self, module: Module) -> None:
-        self._kept = _kept(module)
+        self._comparable = _comparable(module)
         attributes = vars(module)
         self._count = len(attributes)
         self._plain = [(name, value) for name, value in attributes.items() if isinstance(value, PLAIN)]
-        self._weak = [(name, mark) for name, mark in self._kept.items() if isinstance(mark, ref)]
-        self._several = [(name, len(attributes[name]), mark) for name, mark in self._kept.items() if isinstance(mark, list)]
+        self._parts = [(name, known) for name, known in self._comparable.items() if isinstance(known, ref)]
+        self._containers = [(name, len(attributes[name]), known) for name, known in self._comparable.items() if isinstance(known, list)]
         self._hooks = [(name, len(list(value))) for name, value in attributes.items() if isinstance(value, Hooks)]
-        self._others = [(name, type(value)) for name, value in attributes.items() if name not in self._kept]
+        self._others = [(name, type(value)) for name, value in attributes.items() if name not in self._comparable]
 
-    def fits(self, module: Module) -> bool:
-        return self._is_untouched(vars(module)) or self._kept == _kept(module)
+    def matches(self, module: Module) -> bool:
+        return self._is_identical(vars(module)) or self._comparable == _comparable(module)
 
-    def _is_untouched(self, attributes: dict[str, Any]) -> bool:
+    def _is_identical(self, attributes: dict[str, Any]) -> bool:
         if len(attributes) != self._count:
             return False
         for name, value in self._plain:
             if attributes.get(name) is not value:
                 return False
-        for name, known in self._weak:
+        for name, known in self._parts:
             part = known()
             if part is None or attributes.get(name) is not part:  # a freed object must not match an attribute that is None now
                 return False
-        for name, count, members in self._several:
-            several = attributes.get(name)
-            if not isinstance(several, SEVERAL) or len(several) != count or (members and members != _members(several)):
+        for name, count, members in self._containers:
+            container = attributes.get(name)
+            if not isinstance(container, CONTAINERS) or len(container) != count or (members and members != _members(container)):
                 return False
         for name, count in self._hooks:
             if len(list(attributes.get(name) or ())) != count:
@@ -138,53 +134,53 @@ class _OfModule:
         return not self._others or all(type(attributes.get(name)) is kind for name, kind in self._others)  # there are rarely any
 
 
-def _kept(module: Module) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
+def _comparable(module: Module) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for name, value in vars(module).items():
         if isinstance(value, PLAIN):
-            kept[name] = value
+            values[name] = value
         elif isinstance(value, Module | Tensor):
-            kept[name] = ref(value)
-        elif isinstance(value, SEVERAL):
-            kept[name] = _members(value)
+            values[name] = ref(value)
+        elif isinstance(value, CONTAINERS):
+            values[name] = _members(value)
         elif isinstance(value, Hooks) and (count := len(list(value))):
-            kept[name] = count
-    return kept
+            values[name] = count
+    return values
 
 
-def _members(several: Any) -> list[ref[Any]]:
+def _members(container: Any) -> list[ref[Any]]:
     """The modules and tensors in a list, tuple or dict, nested ones included."""
     found: list[ref[Any]] = []
-    waiting, seen = [several], set()
+    waiting, seen = [container], set()
     while waiting:
         value = waiting.pop()
         if isinstance(value, Module | Tensor):
             found.append(ref(value))
-        elif isinstance(value, SEVERAL) and id(value) not in seen:  # a list may hold itself
+        elif isinstance(value, CONTAINERS) and id(value) not in seen:  # a list may hold itself
             seen.add(id(value))
             waiting.extend(value.values() if isinstance(value, dict) else value)
     return found
 
 
-class _OfParameter:
+class _ParameterFingerprint:
     """Whether a parameter is trained, and its version if new values are a change."""
 
-    def __init__(self, parameter: Parameter, numbers: bool) -> None:
-        self._trained, self._version = parameter.requires_grad, parameter.leaf.version if numbers else None
+    def __init__(self, parameter: Parameter, values: bool) -> None:
+        self._trained, self._version = parameter.requires_grad, parameter.leaf.version if values else None
 
-    def fits(self, parameter: Parameter) -> bool:
+    def matches(self, parameter: Parameter) -> bool:
         return parameter.requires_grad is self._trained and self._version in (None, parameter.leaf.version)
 
 
-class _OfBuffer:
+class _BufferFingerprint:
     """The array of a buffer. It is kept alive, so that no new array can have its identity."""
 
     def __init__(self, buffer: Buffer) -> None:
         self._array = buffer.array
 
-    def fits(self, buffer: Buffer) -> bool:
+    def matches(self, buffer: Buffer) -> bool:
         return buffer.array is self._array
 
-    def put_back(self, buffer: Buffer) -> None:
-        if not self.fits(buffer):
+    def restore(self, buffer: Buffer) -> None:
+        if not self.matches(buffer):
             buffer.replace_storage(self._array)
