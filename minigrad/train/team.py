@@ -27,7 +27,7 @@ from minigrad.files import quoted
 from minigrad.optim import Optimizer
 from minigrad.optim.clip import check_max_norm, clipping, gradient_norm
 from minigrad.train.average import Average
-from minigrad.train.captured.ahead import Ahead, StepResult
+from minigrad.train.captured.ahead import RunAhead, StepResult
 from minigrad.train.captured.steps import CapturedSteps
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.processes.desk import LossFunction, share_of
@@ -189,13 +189,15 @@ class Team:
     ) -> Generator[StepResult, None, None]:
         self._check_usable()
         if self._captured is not None and self._captured.can_update:
-            plain = partial(self._made, captured=None, parts=parts, check=check)
-            yield from Ahead(self._captured, parts, self.max_norm, self.scaler, plain).results(batches)
+            eager = partial(self._make_step, captured=None, parts=parts, check=check)
+            yield from RunAhead(self._captured, parts, self.max_norm, self.scaler, eager).results(batches)
         else:
             for batch in batches:
-                yield self._made(batch, self._captured, parts, check)
+                yield self._make_step(batch, self._captured, parts, check)
 
-    def _made(self, batch: Batch, captured: CapturedSteps | None, parts: int, check: Callable[[Batch, float], bool] | None) -> StepResult:
+    def _make_step(
+        self, batch: Batch, captured: CapturedSteps | None, parts: int, check: Callable[[Batch, float], bool] | None
+    ) -> StepResult:
         loss = self._backward(batch, parts, captured)
         norm, applied = self.grad_norm, False
         if check is None or check(batch, loss):

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from minigrad.data.loader import Batch
-from minigrad.train.captured.standing import Standing
-from minigrad.train.captured.steps import AHEAD, CapturedSteps, Launched
+from minigrad.train.captured.host_state import HostState
+from minigrad.train.captured.steps import AHEAD, CapturedSteps, LaunchedStep
 from minigrad.train.loss_scale import LossScaler
 
 
@@ -30,16 +30,16 @@ class StepResult:
     loss_scale: float | None = None
 
 
-class Ahead:
-    """Runs the steps of some batches ahead. plain: runs one step eagerly. parts: as in `Team.steps`. max_norm, scaler: as in `Team`."""
+class RunAhead:
+    """Runs the steps of some batches ahead. eager: runs one step eagerly. parts: as in `Team.steps`. max_norm, scaler: as in `Team`."""
 
     def __init__(
-        self, captured: CapturedSteps, parts: int, max_norm: float | None, scaler: LossScaler | None, plain: Callable[[Batch], StepResult]
+        self, captured: CapturedSteps, parts: int, max_norm: float | None, scaler: LossScaler | None, eager: Callable[[Batch], StepResult]
     ) -> None:
-        self.captured, self.optimizer, self.plain = captured, captured.optimizer, plain
+        self.captured, self.optimizer, self.eager = captured, captured.optimizer, eager
         self.parts, self.max_norm, self.scaler = parts, max_norm, scaler
-        self._launched: deque[Launched] = deque()
-        self._waiting: deque[tuple[Batch, Standing]] = deque()
+        self._launched: deque[LaunchedStep] = deque()
+        self._waiting: deque[tuple[Batch, HostState]] = deque()
         """Batches whose step is not launched, or was rolled back, with the host's state when they were pulled."""
 
     def results(self, batches: Iterable[Batch]) -> Iterator[StepResult]:
@@ -53,38 +53,38 @@ class Ahead:
             while True:
                 if not self._waiting and not over:
                     try:
-                        self._waiting.append((next(source), Standing.of(self.optimizer)))
+                        self._waiting.append((next(source), HostState.of(self.optimizer)))
                     except StopIteration:
                         over = True
                     except Exception as raised:
                         over, error = True, raised
                 if self._waiting and self._launch_next():
                     if len(self._launched) > AHEAD:
-                        yield self._delivered()
+                        yield self._oldest_result()
                 elif self._launched:
-                    yield self._delivered()
+                    yield self._oldest_result()
                 elif self._waiting:
-                    batch, came = self._waiting[0]
-                    with self._options_of(came):
+                    batch, state = self._waiting[0]
+                    with self._options_of(state):
                         recorded = self.captured.record(batch, self.parts, self.max_norm, self.scaler)
                     if not (recorded and self._launch_next()):
                         self._waiting.popleft()
-                        with self._options_of(came):
-                            result = self.plain(batch)
+                        with self._options_of(state):
+                            result = self.eager(batch)
                         yield result
                 elif error is not None:
                     raise error
                 else:
                     return
         finally:
-            self._settle()
+            self._drain()
 
     def _launch_next(self) -> bool:
         """Launch the step of the first waiting batch. Returns whether it was captured and could be launched."""
-        batch, came = self._waiting[0]
-        came.set_random()
+        batch, state = self._waiting[0]
+        state.restore_random()
         try:
-            with self._options_of(came):
+            with self._options_of(state):
                 step = self.captured.launch(batch, self.parts, self.max_norm, self.scaler)
         except Exception:
             if self._launched:  # their results come first; the next try raises this again
@@ -96,40 +96,40 @@ class Ahead:
         self._launched.append(step)
         return True
 
-    def _delivered(self) -> StepResult:
+    def _oldest_result(self) -> StepResult:
         """The result of the oldest step in flight. If the GPU skipped it, it runs eagerly now, and those behind it wait again."""
         first = self._launched[0]
         loss, norm = first.result()
         if first.is_finite():
             self._launched.popleft()
             return StepResult(first.batch, loss, None if self.max_norm is None else norm, True, first.loss_scale)
-        self._take_back(first)
+        self._roll_back(first)
         self._waiting.extendleft((step.batch, step.before) for step in reversed(self._launched) if step is not first)
         self._launched.clear()
         with self._options_of(first.before):
-            return self.plain(first.batch)
+            return self.eager(first.batch)
 
     @contextmanager
-    def _options_of(self, came: Standing) -> Iterator[None]:
+    def _options_of(self, state: HostState) -> Iterator[None]:
         """Use the optimizer options that were set when a batch was pulled. On leaving, the newest options are back."""
-        now = Standing.of(self.optimizer)
-        came.set_options(self.optimizer)
+        newest = HostState.of(self.optimizer)
+        state.restore_options(self.optimizer)
         try:
             yield
         finally:
-            now.set_options(self.optimizer)
+            newest.restore_options(self.optimizer)
 
-    def _take_back(self, failed: Launched) -> None:
+    def _roll_back(self, failed: LaunchedStep) -> None:
         """Roll the host's counts back to before a step that was not finite. The GPU has skipped its update and all those behind it."""
         self._launched[-1].result()  # waits for it, and so for all before it
         self.captured.resume()
-        failed.before.set_counts(self.optimizer)
-        failed.before.set_scaling(self.scaler)
-        failed.before.set_random()
+        failed.before.restore_counts(self.optimizer)
+        failed.before.restore_scaling(self.scaler)
+        failed.before.restore_random()
 
-    def _settle(self) -> None:
+    def _drain(self) -> None:
         """Wait for the steps in flight and drop their results."""
         failed = next((step for step in self._launched if not step.is_finite()), None)
         if failed is not None:
-            self._take_back(failed)
+            self._roll_back(failed)
         self._launched.clear()

@@ -25,8 +25,8 @@ from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.train.average import Average
 from minigrad.train.captured.feeding import filled, kind_of, layout_of, placed, write
+from minigrad.train.captured.host_state import HostState
 from minigrad.train.captured.recorded_step import CHANGING, Control, Extent, Key, Recordable, RecordedStep, unchanging
-from minigrad.train.captured.standing import Standing
 from minigrad.train.objectives import LossOf, fill_label, has_own_loss
 from minigrad.workers.graphs.buckets import Bucket, bucket_for
 from minigrad.workers.replicas import forget_graphs
@@ -188,7 +188,7 @@ class Recordings:
         self, snapshot: ModelSnapshot, whole: Batch | None, key: Key, touched: list[Parameter], ignored: float
     ) -> RecordedStep | None:
         """Capture a graph. None if memory runs out, or if steps cannot be captured at all, which is given up then."""
-        foreign, before, stopped = snapshot.cleared_parameters(), Standing.of(self.optimizer), self._recordable.control.stopped
+        foreign, before, stopped = snapshot.cleared_parameters(), HostState.of(self.optimizer), self._recordable.control.stopped
         try:
             if key.updates:
                 self.optimizer.arrays()  # creates missing moments, outside of the graph's memory
@@ -222,7 +222,7 @@ class Recordings:
         finally:
             snapshot.restore_buffers()
             after = [p for p in self.optimizer.steps if p.leaf.grad is not None]
-            before.set_counts(self.optimizer)
+            before.restore_counts(self.optimizer)
             self.optimizer.zero_grad()
             for p in foreign:  # their gradients may be in the graph's memory
                 p.zero_grad()

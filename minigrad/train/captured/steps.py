@@ -30,9 +30,9 @@ from minigrad.optim import Optimizer
 from minigrad.optim.adam import adam
 from minigrad.train.average import Average
 from minigrad.train.captured.feeding import write
+from minigrad.train.captured.host_state import HostState
 from minigrad.train.captured.recorded_step import CHANGING, RecordedStep, unchanging
 from minigrad.train.captured.recordings import Pieces, Recordings
-from minigrad.train.captured.standing import Standing
 from minigrad.train.loss_scale import LossScaler
 from minigrad.workers.graphs.ids import all_below
 
@@ -49,11 +49,11 @@ class _Slot:
 
 
 @dataclass(frozen=True)
-class Launched:
+class LaunchedStep:
     """A step in flight. before: the host's state before its launch."""
 
     batch: Batch
-    before: Standing
+    before: HostState
     loss_scale: float | None
     """The scale with which the next step is launched."""
     result: Callable[[], tuple[float, float]]
@@ -98,7 +98,7 @@ class CapturedSteps:
             p.leaf.grad = p.leaf.view
         return loss, norm
 
-    def launch(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> Launched | None:
+    def launch(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> LaunchedStep | None:
         """Launch a whole step. The host, and the scaler, count it as made at once.
 
         None if the step is not captured, or an id is out of range: nothing has changed then, except that there are no gradients.
@@ -108,7 +108,7 @@ class CapturedSteps:
         steps = self._recordings.found(pieces)
         if not steps:
             return None
-        last, before = steps[-1], Standing.of(self.optimizer, scaler)
+        last, before = steps[-1], HostState.of(self.optimizer, scaler)
         try:
             for p in last.touched:
                 p.leaf.grad = p.leaf.view
@@ -117,7 +117,7 @@ class CapturedSteps:
             self.optimizer.zero_grad()
         same = list(map(id, last.moments.values())) == list(map(id, self.optimizer.moments.values()))  # loading a state replaces them
         if not same or last.stretches != list(map(unchanging, updates)):
-            before.set_counts(self.optimizer)
+            before.restore_counts(self.optimizer)
             self._recordings.forget(pieces[-1][1])
             return None
         changing, result = [[update.constants[name] for name in CHANGING] for update in updates], None
@@ -125,13 +125,13 @@ class CapturedSteps:
             result = self._replayed(pieces, steps, counts, 1.0 if scaler is None else scaler.scale, changing)
         finally:
             if result is None:  # an id out of range, or an interrupt between two parts
-                before.set_counts(self.optimizer)
+                before.restore_counts(self.optimizer)
         if result is None:
             return None
         self.optimizer.end_step()
         if scaler is not None:
             scaler.update(overflowed=False)
-        return Launched(batch, before, None if scaler is None else scaler.scale, result)
+        return LaunchedStep(batch, before, None if scaler is None else scaler.scale, result)
 
     def record(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> bool:
         """Capture the step of a batch, while no step is in flight. False if that fails, which is logged, or if it is captured already."""

@@ -12,7 +12,7 @@ from minigrad.train.loss_scale import LossScaler
 
 
 @dataclass(frozen=True)
-class Standing:
+class HostState:
     """The state at one moment. counts: of each parameter's updates. options: of every parameter group. seed, step: of the random stream.
     scaling: the loss scaler's state."""
 
@@ -28,21 +28,21 @@ class Standing:
         stream, options = random.current(), [dict(group) for group in optimizer.param_groups]
         return cls(dict(optimizer.steps), options, stream.seed, stream.step, None if scaler is None else scaler.state_dict())
 
-    def set_counts(self, optimizer: Optimizer) -> None:
+    def restore_counts(self, optimizer: Optimizer) -> None:
         """Restore the update counts."""
         optimizer.steps.update(self.counts)
 
-    def set_scaling(self, scaler: LossScaler | None) -> None:
+    def restore_scaling(self, scaler: LossScaler | None) -> None:
         """Restore the loss scale."""
         if scaler is not None and self.scaling is not None:
             scaler.load_state_dict(self.scaling)
 
-    def set_options(self, optimizer: Optimizer) -> None:
+    def restore_options(self, optimizer: Optimizer) -> None:
         """Restore the options of the parameter groups."""
         for group, options in zip(optimizer.param_groups, self.options, strict=True):
             group.update(options)
 
-    def set_random(self) -> None:
+    def restore_random(self) -> None:
         """Restore the random stream."""
         stream = random.current()
         stream.seed, stream.step = self.seed, self.step
