@@ -97,7 +97,7 @@ class Stepping:
                 f"({error}); choose a smaller batch or more parts. The last checkpoint is untouched"
             ) from error
         at.parts *= 2
-        self.trainer.tell("notice", message=f"the memory did not suffice: steps are computed in {at.parts} parts from here on")
+        self.trainer.tell("notice", message=f"out of memory: steps are computed in {at.parts} parts from here on")
 
     def _stretch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The next batches, up to the next evaluation, checkpoint or end, or to a batch without labels, which stays in `_pulled`.

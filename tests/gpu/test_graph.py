@@ -24,7 +24,7 @@ from minigrad.models import DistilBertForSequenceClassification, ElectraForSeque
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
 from minigrad.train.average import Average
-from minigrad.train.captured.feeding import filled
+from minigrad.train.captured.inputs import filled
 from minigrad.train.captured.steps import AHEAD
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, fill_label

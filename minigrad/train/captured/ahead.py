@@ -66,8 +66,8 @@ class RunAhead:
                 elif self._waiting:
                     batch, state = self._waiting[0]
                     with self._options_of(state):
-                        recorded = self.captured.record(batch, self.parts, self.max_norm, self.scaler)
-                    if not (recorded and self._launch_next()):
+                        captured = self.captured.capture(batch, self.parts, self.max_norm, self.scaler)
+                    if not (captured and self._launch_next()):
                         self._waiting.popleft()
                         with self._options_of(state):
                             result = self.eager(batch)

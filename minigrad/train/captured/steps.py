@@ -1,8 +1,8 @@
 """Captured steps: training steps as CUDA graphs, one for each bucket of batches, replayed without running their Python code.
 
 A small model's step is hundreds of kernel launches, each of which takes Python longer than the GPU takes to compute it. A graph launches
-them all by one call. `recorded_step` says what a graph computes, `recordings` how long it is kept. Inputs that change from step to step are
-arrays that are written before each replay (`feeding`): tokens and labels, the packing as kernels read it, the step number for dropout, the
+them all by one call. `step_graph` says what a graph computes, `graph_cache` how long it is kept. Inputs that change from step to step are
+arrays that are written before each replay (`inputs`): tokens and labels, the packing as kernels read it, the step number for dropout, the
 divisors of the loss sums, the update's step-dependent constants.
 
 A step in parts replays one graph for each part and one for its end, which clips and updates once all gradients are added up. There the norm
@@ -29,10 +29,10 @@ from minigrad.data.loader import Batch
 from minigrad.optim import Optimizer
 from minigrad.optim.adam import adam
 from minigrad.train.average import Average
-from minigrad.train.captured.feeding import write
+from minigrad.train.captured.graph_cache import GraphCache, Pieces
 from minigrad.train.captured.host_state import HostState
-from minigrad.train.captured.recorded_step import CHANGING, RecordedStep, unchanging
-from minigrad.train.captured.recordings import Pieces, Recordings
+from minigrad.train.captured.inputs import write
+from minigrad.train.captured.step_graph import CHANGING, StepGraph, fixed_part
 from minigrad.train.loss_scale import LossScaler
 from minigrad.workers.graphs.ids import all_below
 
@@ -72,7 +72,7 @@ class CapturedSteps:
         self.optimizer = optimizer
         self.can_update = optimizer.kernel is adam
         """Whether the update can be captured: only Adam's has a kernel for that."""
-        self._recordings = Recordings(loss_of, optimizer, average)
+        self._cache = GraphCache(loss_of, optimizer, average)
         self._results = deque(_Slot(transfers.pinned((2,), np.float64)) for _ in range(AHEAD + 1))
 
     def backward(self, batch: Batch, parts: int, scale: float) -> tuple[float, float] | None:
@@ -81,20 +81,20 @@ class CapturedSteps:
         None if this step must run eagerly: there are no gradients then.
         Raises: GraphError (graph-owner) as the optimizer's step.
         """
-        counts, pieces = self._recordings.pieces(batch, parts, False, inf, False)
+        counts, pieces = self._cache.plan(batch, parts, False, inf, False)
         if not pieces:
             return None
         self.optimizer.arena.check_ownership()
-        steps = self._recordings.found(pieces)
-        if not steps and self._recordings.record(pieces):
-            steps = self._recordings.found(pieces)
-        result = self._replayed(pieces, steps, counts, scale, [])
+        graphs = self._cache.find(pieces)
+        if not graphs and self._cache.capture(pieces):
+            graphs = self._cache.find(pieces)
+        result = self._replay(pieces, graphs, counts, scale, [])
         if result is None:
             return None
         loss, norm = result()
         if not isfinite(loss) or not (isfinite(norm) or scale > 1):
             return None  # an id out of range may be the reason, which an eager step reports
-        for p in steps[-1].touched:
+        for p in graphs[-1].touched:
             p.leaf.grad = p.leaf.view
         return loss, norm
 
@@ -104,11 +104,11 @@ class CapturedSteps:
         None if the step is not captured, or an id is out of range: nothing has changed then, except that there are no gradients.
         Raises: as `Optimizer.begin_step`, before anything changes.
         """
-        counts, pieces = self._recordings.pieces(batch, parts, True, max_norm, scaler is not None)
-        steps = self._recordings.found(pieces)
-        if not steps:
+        counts, pieces = self._cache.plan(batch, parts, True, max_norm, scaler is not None)
+        graphs = self._cache.find(pieces)
+        if not graphs:
             return None
-        last, before = steps[-1], HostState.of(self.optimizer, scaler)
+        last, before = graphs[-1], HostState.of(self.optimizer, scaler)
         try:
             for p in last.touched:
                 p.leaf.grad = p.leaf.view
@@ -116,13 +116,13 @@ class CapturedSteps:
         finally:
             self.optimizer.zero_grad()
         same = list(map(id, last.moments.values())) == list(map(id, self.optimizer.moments.values()))  # loading a state replaces them
-        if not same or last.stretches != list(map(unchanging, updates)):
+        if not same or last.stretches != list(map(fixed_part, updates)):
             before.restore_counts(self.optimizer)
-            self._recordings.forget(pieces[-1][1])
+            self._cache.drop(pieces[-1][1])
             return None
         changing, result = [[update.constants[name] for name in CHANGING] for update in updates], None
         try:
-            result = self._replayed(pieces, steps, counts, 1.0 if scaler is None else scaler.scale, changing)
+            result = self._replay(pieces, graphs, counts, 1.0 if scaler is None else scaler.scale, changing)
         finally:
             if result is None:  # an id out of range, or an interrupt between two parts
                 before.restore_counts(self.optimizer)
@@ -133,37 +133,37 @@ class CapturedSteps:
             scaler.update(overflowed=False)
         return LaunchedStep(batch, before, None if scaler is None else scaler.scale, result)
 
-    def record(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> bool:
+    def capture(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> bool:
         """Capture the step of a batch, while no step is in flight. False if that fails, which is logged, or if it is captured already."""
-        _, pieces = self._recordings.pieces(batch, parts, True, max_norm, scaler is not None)
-        return bool(pieces) and self._recordings.record(pieces)
+        _, pieces = self._cache.plan(batch, parts, True, max_norm, scaler is not None)
+        return bool(pieces) and self._cache.capture(pieces)
 
     def resume(self) -> None:
         """Let launched steps update again, once one that was not finite and all those behind it have finished."""
-        self._recordings.restart()
+        self._cache.clear_stop()
 
-    def _replayed(
-        self, pieces: Pieces, steps: Sequence[RecordedStep], counts: Sequence[float], factor: float, changing: Sequence[Sequence[float]]
+    def _replay(
+        self, pieces: Pieces, graphs: Sequence[StepGraph], counts: Sequence[float], factor: float, changing: Sequence[Sequence[float]]
     ) -> Callable[[], tuple[float, float]] | None:
         """Launch a step; returns a function that waits for its loss and norm.
 
         counts: the divisors of the loss sums. factor: the loss scale for the backward pass. changing: the update's constants of this step.
-        None without steps, and if an id is out of range: the end of the step is not launched then.
+        None without graphs, and if an id is out of range: the end of the step is not launched then.
         """
-        if not steps:
+        if not graphs:
             return None
-        with self._recordings.recorder.entered():
-            for (part, _), step in zip(pieces, steps, strict=True):
-                buffer = _written(step, part, counts, factor)
+        with self._cache.recorder.entered():
+            for (part, _), graph in zip(pieces, graphs, strict=True):
+                buffer = _write_inputs(graph, part, counts, factor)
                 if buffer is None:
                     return None
-                if changing and step is steps[-1]:
+                if changing and graph is graphs[-1]:
                     buffer["changing"][: len(changing)] = changing
-                step.feed.send()
-                step.replay()
+                graph.feed.send()
+                graph.replay()
             self._results.rotate()
             slot = self._results[0]
-            slot.arrived = transfers.fetch(steps[-1].numbers, slot.numbers, slot.arrived)
+            slot.arrived = transfers.fetch(graphs[-1].numbers, slot.numbers, slot.arrived)
 
         def result() -> tuple[float, float]:
             slot.arrived.synchronize()
@@ -172,8 +172,8 @@ class CapturedSteps:
         return result
 
 
-def _written(step: RecordedStep, part: Batch | None, counts: Sequence[float], factor: float) -> dict[str, np.ndarray[Any, Any]] | None:
+def _write_inputs(graph: StepGraph, part: Batch | None, counts: Sequence[float], factor: float) -> dict[str, np.ndarray[Any, Any]] | None:
     """Write the inputs of the next replay into the feed's buffer, and return it. None if an id is out of range."""
-    buffer = step.feed.buffer()
-    write(part, counts, random.current().step, factor, buffer, step.ignored)
-    return buffer if part is None or all_below(buffer, step.rows) else None
+    buffer = graph.feed.buffer()
+    write(part, counts, random.current().step, factor, buffer, graph.ignored)
+    return buffer if part is None or all_below(buffer, graph.rows) else None

@@ -24,9 +24,9 @@ from minigrad.optim import Optimizer
 from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.train.average import Average
-from minigrad.train.captured.feeding import filled, kind_of, layout_of, placed, write
 from minigrad.train.captured.host_state import HostState
-from minigrad.train.captured.recorded_step import CHANGING, Control, Extent, Key, Recordable, RecordedStep, unchanging
+from minigrad.train.captured.inputs import filled, kind_of, layout_of, placed, write
+from minigrad.train.captured.step_graph import CHANGING, Control, Extent, GraphKey, StepComputation, StepGraph, fixed_part
 from minigrad.train.objectives import LossOf, fill_label, has_own_loss
 from minigrad.workers.graphs.buckets import Bucket, bucket_for
 from minigrad.workers.replicas import forget_graphs
@@ -34,37 +34,37 @@ from minigrad.workers.snapshot import PLAIN, ModelSnapshot
 
 logger = logging.getLogger("minigrad")
 
-Pieces: TypeAlias = Sequence[tuple[Batch | None, Key]]
+Pieces: TypeAlias = Sequence[tuple[Batch | None, GraphKey]]
 """The graphs to replay for a step, in order: one for the batch, or one for each part and one for the end (None). Empty if none can be."""
 
 DIFFERENT = "some parts of a step give other parameters a gradient than its first part"
 
 
-class Recordings:
+class GraphCache:
     """The captured steps of one team. loss_of: a `LossOf` whose objective can ignore items; for others nothing is captured."""
 
     def __init__(self, loss_of: Any, optimizer: Optimizer, average: Average | None) -> None:
         self.loss_of, self.optimizer, self.recorder = loss_of, optimizer, Recorder()
-        self._steps: OrderedDict[Key, RecordedStep] = OrderedDict()
-        self._too_large: set[Key] = set()
+        self._graphs: OrderedDict[GraphKey, StepGraph] = OrderedDict()
+        self._too_large: set[GraphKey] = set()
         """Keys of steps whose graph did not fit in memory even with no other graph kept."""
         self._snapshot: ModelSnapshot | None = None
         self._attributes: list[dict[str, Any]] = []
-        self._recordable = Recordable(loss_of, optimizer, average, Control(optimizer))
-        self._given_up = self._told = False
+        self._computation = StepComputation(loss_of, optimizer, average, Control(optimizer))
+        self._disabled = self._warned = False
         if type(loss_of) is not LossOf:  # a subclass may compute another loss
-            self._give_up("the loss is not an objective's (mg.train.LossOf)")
+            self._disable("the loss is not an objective's (mg.train.LossOf)")
             return
         objective, terms = loss_of.objective, loss_of.objective.terms()
         self._ignored, kind = fill_label(terms), type(objective).__name__
         if any(map(has_own_loss, [objective, *(term for _, term in terms)])):
-            self._give_up(f"{kind} has a `loss` of its own, and what is recorded is `share`", logging.INFO)
+            self._disable(f"{kind} has a `loss` of its own, and only `share` can be captured", logging.INFO)
         elif self._ignored is None:
-            self._give_up(f"{kind} cannot ignore an item, so batches cannot be filled up to one size", logging.INFO)
+            self._disable(f"{kind} cannot ignore an item, so batches cannot be padded to one size", logging.INFO)
 
-    def pieces(self, batch: Batch, parts: int, updates: bool, max_norm: float | None, scaled: bool) -> tuple[list[float], Pieces]:
+    def plan(self, batch: Batch, parts: int, updates: bool, max_norm: float | None, scaled: bool) -> tuple[list[float], Pieces]:
         """The divisors of the objective's terms, and the graphs to replay for a step. parts: as in `Team.backward`."""
-        if self._given_up or detecting.get() or batch.tokens.packing.masked_first is not None:
+        if self._disabled or detecting.get() or batch.tokens.packing.masked_first is not None:
             return [], []
         if any(p.leaf.hooks is not None and any(True for _ in p.leaf.hooks) for p in self.optimizer.steps):  # a replay would not call them
             return [], []
@@ -72,52 +72,52 @@ class Recordings:
         counted = tuple([count > 0 for count in counts])
         if not any(counted):
             return counts, []
-        end = Key(Extent.END, None, None, updates, max_norm, scaled, counted, product_precision.get(), random.current().seed)
+        end = GraphKey(Extent.END, None, None, updates, max_norm, scaled, counted, product_precision.get(), random.current().seed)
         divided = batch.split(parts)
         if len(divided) == 1:
             return counts, [(batch, end._replace(extent=Extent.WHOLE, bucket=_bucket(batch), kind=kind_of(batch)))]
-        passes, pieces = end._replace(updates=False, max_norm=None, scaled=False), list[tuple[Batch | None, Key]]()
+        passes, pieces = end._replace(updates=False, max_norm=None, scaled=False), list[tuple[Batch | None, GraphKey]]()
         for part in divided:
             extent = Extent.FURTHER if pieces else Extent.FIRST
             pieces.append((part, passes._replace(extent=extent, bucket=_bucket(part), kind=kind_of(part))))
         pieces.append((None, end))
         if len({key for _, key in pieces}) <= KEPT:
             return counts, pieces
-        if not self._told:
-            logger.warning("steps are not captured whose parts have more than %d sizes", KEPT - 1)
-            self._told = True
+        if not self._warned:
+            logger.warning("steps whose parts have more than %d sizes are not captured", KEPT - 1)
+            self._warned = True
         return counts, []
 
-    def found(self, pieces: Pieces) -> list[RecordedStep]:
+    def find(self, pieces: Pieces) -> list[StepGraph]:
         """The graphs of these pieces; empty if one is missing or the graphs are out of date."""
-        if self._is_old() or not self._keep([key for _, key in pieces]):
+        if self._is_stale() or not self._mark_used([key for _, key in pieces]):
             return []
-        steps = [self._steps[key] for _, key in pieces]
-        if any(step.touched != steps[0].touched for step in steps):
-            self._give_up(DIFFERENT)
+        graphs = [self._graphs[key] for _, key in pieces]
+        if any(graph.touched != graphs[0].touched for graph in graphs):
+            self._disable(DIFFERENT)
             return []
-        return steps
+        return graphs
 
-    def forget(self, key: Key) -> None:
+    def drop(self, key: GraphKey) -> None:
         """Drop a graph, so that it is captured again."""
-        del self._steps[key]
+        del self._graphs[key]
 
-    def restart(self) -> None:
+    def clear_stop(self) -> None:
         """Let replays update again, after one whose loss or gradient was not finite."""
         with self.recorder.entered():
-            self._recordable.control.stopped.fill(0)
+            self._computation.control.stopped.fill(0)
 
     # ---------------------------------------------------------------- when graphs are out of date
-    def _is_old(self) -> bool:
+    def _is_stale(self) -> bool:
         """Whether the model or the objective has changed since the capture."""
         return self._snapshot is None or self._snapshot.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
 
     def _attributes_now(self) -> list[dict[str, Any]]:
         return [vars(one) for one in self.loss_of.objective.made_of()]
 
-    def _begin(self) -> ModelSnapshot:
+    def _reset(self) -> ModelSnapshot:
         """Drop all graphs, and take a snapshot of the model and the objective for those to come."""
-        self._steps.clear()
+        self._graphs.clear()
         self._too_large.clear()
         model = self.loss_of.model
         modules = [module for _, module in model.named_modules()] if isinstance(model, Module) else []
@@ -127,39 +127,41 @@ class Recordings:
         return self._snapshot
 
     # ---------------------------------------------------------------- capture
-    def record(self, pieces: Pieces) -> bool:
-        """Capture the missing graphs, while no step is in flight. False if that fails, which is logged, if
-        modules have hooks, and if none is missing."""
-        snapshot = self._begin() if self._snapshot is None or self._is_old() else self._snapshot
+    def capture(self, pieces: Pieces) -> bool:
+        """Capture the missing graphs, while no step is in flight. Returns whether it did.
+
+        False if that fails, which is logged, if modules have hooks, and if no graph is missing.
+        """
+        snapshot = self._reset() if self._snapshot is None or self._is_stale() else self._snapshot
         keys = [key for _, key in pieces]
-        missing = not self._keep(keys)
-        if self._given_up or snapshot.hooked or not self._too_large.isdisjoint(keys):  # a replay would not call hooks
+        missing = not self._mark_used(keys)
+        if self._disabled or snapshot.hooked or not self._too_large.isdisjoint(keys):  # a replay would not call hooks
             return False
         for _ in range(2 * missing):  # if memory is short, the last captures may have evicted the first
             touched: list[Parameter] | None = None
             for part, key in pieces:
-                step = self._steps.get(key) or self._recorded(snapshot, part, key, touched or [])
-                if step is None:
+                graph = self._graphs.get(key) or self._capture(snapshot, part, key, touched or [])
+                if graph is None:
                     return False
-                if touched is not None and step.touched != touched:  # a replay would overwrite a gradient where it should add to it
-                    self._give_up(DIFFERENT)
+                if touched is not None and graph.touched != touched:  # a replay would overwrite a gradient where it should add to it
+                    self._disable(DIFFERENT)
                     return False
-                touched = step.touched
-            if self._keep(keys):
+                touched = graph.touched
+            if self._mark_used(keys):
                 return True
         if missing:
             self._too_large.update(keys)
-            logger.warning("a step in %d parts is not captured: the memory does not suffice for its graphs", len(pieces) - 1)
+            logger.warning("a step in %d parts is not captured: its graphs do not fit in memory", len(pieces) - 1)
         return False
 
-    def _keep(self, keys: Sequence[Key]) -> bool:
+    def _mark_used(self, keys: Sequence[GraphKey]) -> bool:
         """Mark these graphs as the most recently used. Returns whether all are there."""
-        known = [key for key in keys if key in self._steps]
+        known = [key for key in keys if key in self._graphs]
         for key in known:
-            self._steps.move_to_end(key)
+            self._graphs.move_to_end(key)
         return len(known) == len(keys)
 
-    def _recorded(self, snapshot: ModelSnapshot, part: Batch | None, key: Key, touched: list[Parameter]) -> RecordedStep | None:
+    def _capture(self, snapshot: ModelSnapshot, part: Batch | None, key: GraphKey, touched: list[Parameter]) -> StepGraph | None:
         """Capture a graph, and if memory runs out, once more with all other graphs dropped. None if that fails, too.
 
         touched: the parameters that have a gradient from earlier parts of the step.
@@ -167,28 +169,28 @@ class Recordings:
         assert self._ignored is not None
         whole = None if part is None else filled(part, _bucket(part), self._ignored)
         with self.recorder.entered():
-            step = self._tried(snapshot, whole, key, touched, self._ignored)
-            if step is None and not self._given_up:
-                self._steps.clear()
+            graph = self._try_capture(snapshot, whole, key, touched, self._ignored)
+            if graph is None and not self._disabled:
+                self._graphs.clear()
                 forget_graphs()
                 self.recorder.free_unused()
-                step = self._tried(snapshot, whole, key, touched, self._ignored)
-        if step is not None:
-            self._steps[key] = step
-            while len(self._steps) > KEPT:
-                self._steps.popitem(last=False)
-        elif not self._given_up:
+                graph = self._try_capture(snapshot, whole, key, touched, self._ignored)
+        if graph is not None:
+            self._graphs[key] = graph
+            while len(self._graphs) > KEPT:
+                self._graphs.popitem(last=False)
+        elif not self._disabled:
             self._too_large.add(key)
             what = "a step" if key.extent is Extent.WHOLE else "a part of a step"
             what = "the end of a step" if whole is None else f"{what} of {whole.tokens.packing.rows} tokens"
-            logger.warning("%s is not captured: the memory does not suffice for its graph", what)
-        return step
+            logger.warning("%s is not captured: its graph does not fit in memory", what)
+        return graph
 
-    def _tried(
-        self, snapshot: ModelSnapshot, whole: Batch | None, key: Key, touched: list[Parameter], ignored: float
-    ) -> RecordedStep | None:
+    def _try_capture(
+        self, snapshot: ModelSnapshot, whole: Batch | None, key: GraphKey, touched: list[Parameter], ignored: float
+    ) -> StepGraph | None:
         """Capture a graph. None if memory runs out, or if steps cannot be captured at all, which is given up then."""
-        foreign, before, stopped = snapshot.cleared_parameters(), HostState.of(self.optimizer), self._recordable.control.stopped
+        foreign, before, stopped = snapshot.cleared_parameters(), HostState.of(self.optimizer), self._computation.control.stopped
         try:
             if key.updates:
                 self.optimizer.arrays()  # creates missing moments, outside of the graph's memory
@@ -201,23 +203,23 @@ class Recordings:
             stopped.fill(1)  # so that the warm-up runs before the capture update nothing
             part = None if whole is None else placed(whole, feed.arrays)
 
-            def made() -> tuple[Any, dict[str, int], list[Update]]:
+            def computation() -> tuple[Any, dict[str, int], list[Update]]:
                 self.optimizer.zero_grad()
                 for p in touched:
                     p.leaf.grad = p.leaf.view
-                found = self._recordable.computed(part, feed.arrays, key, self.recorder.branch)
+                found = self._computation.run(part, feed.arrays, key, self.recorder.branch)
                 for p in foreign:
                     if p.leaf.grad is not None:
                         raise ArgumentError(f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's")
                 return found
 
-            (numbers, rows, updates), replay = self.recorder.recorded(made)
-            if self._is_old():
+            (numbers, rows, updates), replay = self.recorder.recorded(computation)
+            if self._is_stale():
                 raise ArgumentError("a step changes a buffer of the model or an attribute of the objective")
         except MemoryError:
             return None  # the caller tries again, once the traceback no longer keeps arrays alive
         except Exception as error:  # whatever it is: an eager step raises it too, or works without graphs
-            self._give_up(f"{type(error).__name__}: {error}")
+            self._disable(f"{type(error).__name__}: {error}")
             return None
         finally:
             snapshot.restore_buffers()
@@ -227,12 +229,12 @@ class Recordings:
             for p in foreign:  # their gradients may be in the graph's memory
                 p.zero_grad()
             stopped.fill(0)
-        return RecordedStep(feed, replay, numbers, rows, ignored, after, list(map(unchanging, updates)), dict(self.optimizer.moments))
+        return StepGraph(feed, replay, numbers, rows, ignored, after, list(map(fixed_part, updates)), dict(self.optimizer.moments))
 
-    def _give_up(self, reason: str, level: int = logging.WARNING) -> None:
+    def _disable(self, reason: str, level: int = logging.WARNING) -> None:
         """Stop capturing. level: of the log line; INFO for reasons in the objective, since training captures by default."""
-        self._given_up = True
-        self._steps.clear()
+        self._disabled = True
+        self._graphs.clear()
         logger.log(level, "steps are not captured in CUDA graphs: %s", reason)
 
 

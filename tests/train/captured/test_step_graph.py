@@ -21,7 +21,7 @@ from minigrad.data.loader import Batch
 from minigrad.kernels.cuda.table import TABLE
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
-from minigrad.train.captured.feeding import filled
+from minigrad.train.captured.inputs import filled
 from minigrad.train.objectives import (
     Count,
     LossOf,

@@ -45,7 +45,7 @@ class Extent(Enum):
     """What follows the last part: norm, clipping and update."""
 
 
-class Key(NamedTuple):
+class GraphKey(NamedTuple):
     """Identifies a graph: steps with equal keys replay the same one.
 
     bucket, kind: of the batch or the part, None for the end of a step. updates: whether the update is in the graph. max_norm: None if the
@@ -64,7 +64,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RecordedStep:
+class StepGraph:
     """The graph of a step, or of the part of it that its key names.
 
     numbers: loss and squared norm (0 if not computed), on the GPU, in the graph that ends the step. rows: the number of rows that each kind
@@ -86,16 +86,16 @@ class Control:
     """Scalars on the GPU that control captured steps. Shapes: () each.
 
     loss: the sum over the parts of a step. scale: the factor that the update applies to the gradients. stopped: 1 once a loss or a norm was
-    not finite. nothing: 0, in place of a squared norm that is not measured.
+    not finite. zero: 0, in place of a squared norm that is not measured.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         dtypes = "float64", "float32", "int32", "float64"
-        self.loss, self.scale, self.stopped, self.nothing = map(optimizer.arena.allocate, [()] * 4, dtypes)
+        self.loss, self.scale, self.stopped, self.zero = map(optimizer.arena.allocate, [()] * 4, dtypes)
 
 
 @dataclass(frozen=True)
-class Recordable:
+class StepComputation:
     """The computation of a team's step, as it is captured. average: updated with the weights after each step."""
 
     loss_of: LossOf
@@ -103,11 +103,11 @@ class Recordable:
     average: Average | None
     control: Control
 
-    def computed(self, part: Batch | None, arrays: dict[str, Any], key: Key, branch: Branch) -> tuple[Any, dict[str, int], list[Update]]:
+    def run(self, part: Batch | None, arrays: dict[str, Any], key: GraphKey, branch: Branch) -> tuple[Any, dict[str, int], list[Update]]:
         """Run the computation that a graph captures.
 
-        Returns an array allocated in it (`RecordedStep.numbers` if the step ends here; the recorder needs one in any case), the rows that
-        ids may index (`RecordedStep.rows`), and the updates, if there are any.
+        Returns an array allocated in it (`StepGraph.numbers` if the step ends here; the recorder needs one in any case), the rows that
+        ids may index (`StepGraph.rows`), and the updates, if there are any.
 
         Gradients are in the optimizer's arrays, and are added to existing ones. part: None at the end of a step in parts. branch: the side
         stream.
@@ -126,7 +126,7 @@ class Recordable:
             self.control.loss += loss
         return loss, rows, []
 
-    def _passes(self, part: Batch, arrays: dict[str, Any], key: Key, branch: Branch) -> tuple[Any, transfers.Noted]:
+    def _passes(self, part: Batch, arrays: dict[str, Any], key: GraphKey, branch: Branch) -> tuple[Any, transfers.Noted]:
         """Forward and backward pass. Returns the loss, and the ids by which rows were read."""
         from minigrad.kernels.cuda.draws import clock
         from minigrad.kernels.cuda.shortening import weights_at_once
@@ -145,12 +145,12 @@ class Recordable:
             raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")
         return total.array, noted
 
-    def _end(self, loss: Any, arrays: dict[str, Any], key: Key, measured: bool) -> tuple[Any, list[Update]]:
+    def _end(self, loss: Any, arrays: dict[str, Any], key: GraphKey, measured: bool) -> tuple[Any, list[Update]]:
         """Measure the gradient of a step if `measured`, and update if the key says so. loss: None for the sum over its parts."""
         from minigrad.kernels.cuda.optimizer import adam_captured, average_captured, begin_captured
 
         control, arena = self.control, self.optimizer.arena
-        numbers, squares = arena.xp.empty(2, "float64"), _squares(self.optimizer) if measured else control.nothing
+        numbers, squares = arena.xp.empty(2, "float64"), _squares(self.optimizer) if measured else control.zero
         losses = control.loss if loss is None else None
         if not key.updates:
             begin_captured(loss, losses, squares, inf, numbers, None, None)
@@ -180,7 +180,7 @@ def _squares(optimizer: Optimizer) -> Any:
     return sums_of_squares(optimizer.arena.xp, *runs) if runs is not None and len(runs) == 1 else gradient_squares(optimizer)
 
 
-def _loss(loss_of: LossOf, part: Batch, counts: Any, key: Key) -> Tensor:
+def _loss(loss_of: LossOf, part: Batch, counts: Any, key: GraphKey) -> Tensor:
     """The objective's loss. A term without items is left out, as in an eager step: it gives no parameter a gradient."""
     shares = []
     for place, (weight, objective) in enumerate(loss_of.objective.terms()):
@@ -190,7 +190,7 @@ def _loss(loss_of: LossOf, part: Batch, counts: Any, key: Key) -> Tensor:
     return weighted(shares)
 
 
-def unchanging(update: Update) -> Hashable:
+def fixed_part(update: Update) -> Hashable:
     """The part of an update that a graph fixes."""
     same = [value for name, value in update.constants.items() if name not in CHANGING]
     return update.start, update.stop, update.moments, *same

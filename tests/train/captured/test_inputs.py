@@ -20,7 +20,7 @@ from minigrad.kernels.cuda.draws import host_places
 from minigrad.kernels.cuda.graph_inputs import IDLE
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
-from minigrad.train.captured.feeding import filled, layout_of, write
+from minigrad.train.captured.inputs import filled, layout_of, write
 from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses, fill_label
 from minigrad.workers.graphs.buckets import Bucket, bucket_for, size_above
 
