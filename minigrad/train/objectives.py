@@ -83,7 +83,7 @@ def has_own_loss(objective: Objective) -> bool:
     return getattr(objective.loss, "__func__", None) not in (Objective.loss, Mixed.loss)
 
 
-def fill_label(terms: Sequence[tuple[float, Objective]]) -> float | None:
+def padding_label(terms: Sequence[tuple[float, Objective]]) -> float | None:
     """The label, in `Batch.labels`, that none of the terms counts. None if a term ignores neither -100 nor NaN."""
     labels = [objective.ignored for _, objective in terms]
     known = [label for label in labels if label is not None and (label == IGNORED or isnan(label))]

@@ -25,7 +25,7 @@ from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 from minigrad.workers import Replicas
 from minigrad.workers.graphs import captured
-from minigrad.workers.graphs.buckets import bucket_for, filled_tokens
+from minigrad.workers.graphs.buckets import bucket_for, padded_tokens
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 2}  # heads that there are kernels for
 
@@ -125,7 +125,7 @@ def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: st
             bucket = bucket_for(tokens.packing.lengths)
             found = logits_of(tokens)
             with mg.no_grad():
-                whole = tokens if number < 2 or device == "cpu" else filled_tokens(tokens, bucket)
+                whole = tokens if number < 2 or device == "cpu" else padded_tokens(tokens, bucket)
                 expected = model(whole).logits.numpy()[: len(found)]
             np.testing.assert_array_equal(found, expected)
             held = mg.ones((1 + 50 * number, 64)).to(device)

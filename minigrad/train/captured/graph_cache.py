@@ -25,9 +25,9 @@ from minigrad.optim.updates import Update
 from minigrad.parameter import Parameter
 from minigrad.train.average import Average
 from minigrad.train.captured.host_state import HostState
-from minigrad.train.captured.inputs import filled, kind_of, layout_of, placed, write
+from minigrad.train.captured.inputs import kind_of, layout_of, padded, placed, write
 from minigrad.train.captured.step_graph import CHANGING, Control, Extent, GraphKey, StepComputation, StepGraph, fixed_part
-from minigrad.train.objectives import LossOf, fill_label, has_own_loss
+from minigrad.train.objectives import LossOf, has_own_loss, padding_label
 from minigrad.workers.graphs.buckets import Bucket, bucket_for
 from minigrad.workers.replicas import forget_graphs
 from minigrad.workers.snapshot import PLAIN, ModelSnapshot
@@ -56,7 +56,7 @@ class GraphCache:
             self._disable("the loss is not an objective's (mg.train.LossOf)")
             return
         objective, terms = loss_of.objective, loss_of.objective.terms()
-        self._ignored, kind = fill_label(terms), type(objective).__name__
+        self._ignored, kind = padding_label(terms), type(objective).__name__
         if any(map(has_own_loss, [objective, *(term for _, term in terms)])):
             self._disable(f"{kind} has a `loss` of its own, and only `share` can be captured", logging.INFO)
         elif self._ignored is None:
@@ -167,7 +167,7 @@ class GraphCache:
         touched: the parameters that have a gradient from earlier parts of the step.
         """
         assert self._ignored is not None
-        whole = None if part is None else filled(part, _bucket(part), self._ignored)
+        whole = None if part is None else padded(part, _bucket(part), self._ignored)
         with self.recorder.entered():
             graph = self._try_capture(snapshot, whole, key, touched, self._ignored)
             if graph is None and not self._disabled:

@@ -16,10 +16,10 @@ import numpy as np
 from minigrad.backend.graphs import Layout
 from minigrad.data.loader import Batch
 from minigrad.models.losses import IGNORED
-from minigrad.workers.graphs.buckets import Bucket, extended, filled_tokens, write_extended, write_filled
+from minigrad.workers.graphs.buckets import Bucket, padded_array, padded_tokens, write_padded, write_padded_array
 
 
-def filled(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
+def padded(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
     """The batch, padded at its end to the bucket's size. ignored: the label of padding sequences; for NaN all labels become floats."""
     if batch.labels is not None and isnan(ignored) and batch.labels.dtype.kind != "f":
         batch = replace(batch, labels=batch.labels.astype(np.float32))
@@ -28,10 +28,10 @@ def filled(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
         return batch
     return replace(
         batch,
-        tokens=filled_tokens(batch.tokens, bucket),
-        labels=None if batch.labels is None else extended(batch.labels, count, ignored),
-        token_labels=None if batch.token_labels is None else extended(batch.token_labels, missing, IGNORED),
-        rows=extended(batch.rows, count, -1),
+        tokens=padded_tokens(batch.tokens, bucket),
+        labels=None if batch.labels is None else padded_array(batch.labels, count, ignored),
+        token_labels=None if batch.token_labels is None else padded_array(batch.token_labels, missing, IGNORED),
+        rows=padded_array(batch.rows, count, -1),
     )
 
 
@@ -60,15 +60,15 @@ def write(
     out: Mapping[str, np.ndarray[Any, Any]],
     ignored: float = IGNORED,
 ) -> None:
-    """Write the batch, padded to the size of the arrays (as `filled`); None at the end of a step in parts.
+    """Write the batch, padded to the size of the arrays (as `padded`); None at the end of a step in parts.
 
     counts: the divisors of the loss sums. step: the step number of the random stream. factor: the loss scale for the backward pass.
     """
     out["factor"][...] = factor
     if batch is not None:
-        write_filled(batch.tokens, out)
+        write_padded(batch.tokens, out)
         for name, array in _labels(batch).items():
-            write_extended(array, ignored if name == "labels" else IGNORED, out[name])
+            write_padded_array(array, ignored if name == "labels" else IGNORED, out[name])
         out["clock"][...], out["counts"][...] = step, counts
 
 

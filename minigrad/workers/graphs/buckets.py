@@ -41,7 +41,7 @@ def bucket_for(lengths: IntArray) -> Bucket:
         tokens = size_above(tokens + 1)  # there would be more padding sequences than padding tokens
 
 
-class Filled(NamedTuple):
+class PaddedSequences(NamedTuple):
     """Lengths and numbers of a batch's sequences and of the padding sequences behind them. Shapes: (n,) each."""
 
     lengths: IntArray
@@ -61,39 +61,39 @@ class Filled(NamedTuple):
         return cls(lengths, numbers)
 
 
-def filled_tokens(tokens: PackedTokens, bucket: Bucket) -> PackedTokens:
+def padded_tokens(tokens: PackedTokens, bucket: Bucket) -> PackedTokens:
     """The tokens, padded at their end to the bucket's size."""
     packing = tokens.packing
     missing, count = bucket.tokens - packing.rows, bucket.sequences - len(packing)
     if count == 0:
         return tokens
     none_masked = None if packing.masked_first is None else [*packing.masked_first, *[False] * count]
-    together = Packing(*Filled.of(packing, bucket), none_masked)
+    together = Packing(*PaddedSequences.of(packing, bucket), none_masked)
     positions = np.concatenate([tokens.positions, together.positions[packing.rows :]])
-    ids, types = (extended(given, missing, int(given[0])) for given in (tokens.input_ids, tokens.token_type_ids))
+    ids, types = (padded_array(given, missing, int(given[0])) for given in (tokens.input_ids, tokens.token_type_ids))
     return PackedTokens(ids, together, types, positions)
 
 
-def extended(given: np.ndarray[Any, Any], count: int, value: float) -> np.ndarray[Any, Any]:
+def padded_array(given: np.ndarray[Any, Any], count: int, value: float) -> np.ndarray[Any, Any]:
     """An array with `count` copies of a value appended. Shapes: (n, …) → (n + count, …)."""
     out = np.empty((len(given) + count, *given.shape[1:]), given.dtype)
-    write_extended(given, value, out)
+    write_padded_array(given, value, out)
     return out
 
 
-def write_extended(given: np.ndarray[Any, Any], value: Any, out: np.ndarray[Any, Any]) -> None:
-    """As `extended`, into `out`. value: one for all appended elements, or an array of them. Shapes: given (n, …), out (n + count, …)."""
+def write_padded_array(given: np.ndarray[Any, Any], value: Any, out: np.ndarray[Any, Any]) -> None:
+    """As `padded_array`, into `out`. value: for all appended elements, or an array of them. Shapes: given (n, …), out (n + count, …)."""
     out[: len(given)], out[len(given) :] = given, value
 
 
-def write_filled(tokens: PackedTokens, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write everything that a model reads of `filled_tokens` into arrays of `tokens_layout`, whose size is the bucket's.
+def write_padded(tokens: PackedTokens, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write everything that a model reads of `padded_tokens` into arrays of `tokens_layout`, whose size is the bucket's.
 
     The packing must have no masked first rows.
     """
     from minigrad.kernels.cuda.graph_inputs import write_packing
 
-    write_packing(Filled.of(tokens.packing, Bucket(len(out["input_ids"]), len(out["first_rows"]))), out)
-    write_extended(tokens.input_ids, tokens.input_ids[0], out["input_ids"])
-    write_extended(tokens.token_type_ids, tokens.token_type_ids[0], out["token_type_ids"])
-    write_extended(tokens.positions, out["all_places"][tokens.packing.rows :, 1], out["positions"])
+    write_packing(PaddedSequences.of(tokens.packing, Bucket(len(out["input_ids"]), len(out["first_rows"]))), out)
+    write_padded_array(tokens.input_ids, tokens.input_ids[0], out["input_ids"])
+    write_padded_array(tokens.token_type_ids, tokens.token_type_ids[0], out["token_type_ids"])
+    write_padded_array(tokens.positions, out["all_places"][tokens.packing.rows :, 1], out["positions"])

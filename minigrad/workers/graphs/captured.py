@@ -22,7 +22,7 @@ from minigrad.backend.precision import product_precision
 from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, PackedTokens
 from minigrad.parameter import Parameter
-from minigrad.workers.graphs.buckets import bucket_for, filled_tokens, size_above, write_extended, write_filled
+from minigrad.workers.graphs.buckets import bucket_for, padded_tokens, size_above, write_padded, write_padded_array
 from minigrad.workers.graphs.ids import all_below, are_below, rows_by_name
 from minigrad.workers.snapshot import ModelSnapshot
 
@@ -79,7 +79,7 @@ class CapturedFunction:
         if self._recorder is None:
             self._recorder = Recorder()
         with self._recorder.entered():
-            recording = self._recordings.get(key) or self._recorded(self._recorder, self._snapshot, filled_tokens(tokens, bucket), size)
+            recording = self._recordings.get(key) or self._recorded(self._recorder, self._snapshot, padded_tokens(tokens, bucket), size)
             if recording is None:
                 return None
             self._keep(key, recording)
@@ -115,7 +115,7 @@ class CapturedFunction:
         lengths = (len(whole.packing), whole.packing.rows) if size is None else (size,)
         try:
             feed = Feed(layout)
-            write_filled(whole, feed.buffer())
+            write_padded(whole, feed.buffer())
             feed.send()
             part = placed_tokens(whole, feed.arrays)
             given = (part,) if size is None else (part, feed.arrays["rows"])
@@ -148,9 +148,9 @@ class CapturedFunction:
 def _written(recording: _Recording, tokens: PackedTokens, rows: IntArray | None) -> bool:
     """Write the replay's inputs into the feed's buffer. False if an id is out of range, or a row is none of the tokens."""
     buffer = recording.feed.buffer()
-    write_filled(tokens, buffer)
+    write_padded(tokens, buffer)
     if rows is not None:
-        write_extended(rows, 0, buffer["rows"])
+        write_padded_array(rows, 0, buffer["rows"])
         if not are_below(buffer["rows"], tokens.packing.rows):
             return False
     return all_below(buffer, recording.rows)

@@ -32,7 +32,7 @@ from minigrad.train import loss_scale
 from minigrad.train.average import Average
 from minigrad.train.captured import graph_cache
 from minigrad.train.captured.ahead import StepResult
-from minigrad.train.captured.inputs import filled
+from minigrad.train.captured.inputs import padded
 from minigrad.train.captured.steps import AHEAD
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, SequenceClasses
@@ -87,7 +87,7 @@ class Run:
             self.pulled += 1
             bucket = bucket_for(batch.tokens.packing.lengths)
             plain = batch.tokens.packing.masked_first is not None or (batch.tokens.input_ids >= HUGE).any()
-            yield batch if self.capture or plain or not filling else filled(batch, bucket)
+            yield batch if self.capture or plain or not filling else padded(batch, bucket)
 
     def make(self, given: Any, most: int | None = None, check: Any = None) -> Run:
         mg.manual_seed(3)

@@ -24,7 +24,7 @@ from minigrad.models.losses import IGNORED
 from minigrad.packing import Packing
 from minigrad.train.average import Average
 from minigrad.train.captured import graph_cache
-from minigrad.train.captured.inputs import filled
+from minigrad.train.captured.inputs import padded
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import Count, LossOf, Mixed, Objective, SequenceClasses
 from minigrad.train.team import Team
@@ -38,7 +38,7 @@ def filled_part(part: Batch) -> Batch:
     """As captured parts are, by sequences whose numbers no other part has: their draws would be told apart from those of this one."""
     if (part.tokens.input_ids >= HUGE).any():
         return part
-    whole = filled(part, bucket_for(part.tokens.packing.lengths))
+    whole = padded(part, bucket_for(part.tokens.packing.lengths))
     numbers = whole.tokens.packing.numbers + 1000 * (whole.rows < 0)
     return replace(whole, tokens=replace(whole.tokens, packing=Packing(whole.tokens.packing.lengths, numbers)))
 

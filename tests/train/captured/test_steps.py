@@ -30,7 +30,7 @@ from minigrad.models.losses import IGNORED
 from minigrad.models.outputs import LogitsOutput
 from minigrad.packing import PackedTokens
 from minigrad.train.captured import graph_cache, steps
-from minigrad.train.captured.inputs import filled
+from minigrad.train.captured.inputs import padded
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import Count, LossOf, SequenceClasses, TokenClasses
 from minigrad.train.team import Team
@@ -63,7 +63,7 @@ def trained(kind: Any, objective: Any, given: list[Batch], capture: bool, precis
     for batch in given:
         bucket = bucket_for(batch.tokens.packing.lengths)
         with mg.precision(precision):
-            losses.append(team.backward(batch if capture else filled(batch, bucket)))
+            losses.append(team.backward(batch if capture else padded(batch, bucket)))
         norms.append(team.grad_norm)
         updated.append(team.step())
         schedule.step()
