@@ -77,8 +77,8 @@ def test_evaluations_of_a_run_share_their_graphs(
 ) -> None:
     """One after each of twelve steps, all in one batch of the same size; with class weights, which keep no step from being captured."""
     gc.collect()  # a parameter of an earlier test that died later would let graphs be recorded anew
-    made, recorded = [], captured.CapturedFunction._recorded
-    monkeypatch.setattr(captured.CapturedFunction, "_recorded", lambda self, *args: made.append(1) or recorded(self, *args))
+    made, recorded = [], captured.CapturedFunction._capture
+    monkeypatch.setattr(captured.CapturedFunction, "_capture", lambda self, *args: made.append(1) or recorded(self, *args))
     config = prepared(tmp_path / "run", device=device, evaluate_every=1)
     caplog.set_level(logging.INFO, "minigrad")
     Run(replace(config, task=replace(config.task, class_weights="balanced"))).fit()

@@ -32,7 +32,7 @@ Function: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class _Recording:
+class _Graph:
     feed: Feed
     replay: Callable[[], None]
     output: Any
@@ -48,12 +48,12 @@ class CapturedFunction:
 
     def __init__(self, function: Function) -> None:
         self.function = function
-        self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._seen: set[Hashable] = set()
         self._snapshot: ModelSnapshot | None = None
-        self._places: list[tuple[ref[Parameter], ref[Any]]] = []
+        self._arrays: list[tuple[ref[Parameter], ref[Any]]] = []
         self._recorder: Recorder | None = None
-        self._given_up = False
+        self._disabled = False
 
     def __call__(self, tokens: PackedTokens, rows: IntArray | None = None) -> np.ndarray[Any, Any] | None:
         """The function's result, on the host. None if it must run eagerly: the size is new or cannot be captured, a module has hooks, or an
@@ -62,13 +62,13 @@ class CapturedFunction:
         rows: the tokens that are asked for, if the function takes them; padded with token 0, whose results are dropped.
         Must be called without gradient recording.
         """
-        bucket = None if self._given_up or detecting.get() else bucket_for(tokens.packing.lengths)
+        bucket = None if self._disabled or detecting.get() else bucket_for(tokens.packing.lengths)
         if bucket is None or tokens.packing.masked_first is not None:
             return None
         if self._snapshot is None or self._snapshot.changed() or self._moved():
             self.forget()
             self._snapshot = ModelSnapshot(values=False)
-            self._places = [(ref(p), ref(p.array)) for p in self._snapshot.parameters() if p.device != "cpu"]
+            self._arrays = [(ref(p), ref(p.array)) for p in self._snapshot.parameters() if p.device != "cpu"]
         if self._snapshot.hooked:
             return None
         size = None if rows is None else size_above(max(len(rows), 1))
@@ -79,35 +79,35 @@ class CapturedFunction:
         if self._recorder is None:
             self._recorder = Recorder()
         with self._recorder.entered():
-            recording = self._recordings.get(key) or self._recorded(self._recorder, self._snapshot, padded_tokens(tokens, bucket), size)
-            if recording is None:
+            graph = self._graphs.get(key) or self._capture(self._recorder, self._snapshot, padded_tokens(tokens, bucket), size)
+            if graph is None:
                 return None
-            self._keep(key, recording)
-            if not _written(recording, tokens, rows):
+            self._store(key, graph)
+            if not _write_inputs(graph, tokens, rows):
                 return None
-            recording.feed.send()
-            recording.replay()
+            graph.feed.send()
+            graph.replay()
             if rows is not None:
-                return to_numpy(recording.output[: len(rows)])
-            count = len(tokens.packing) if len(recording.output) == bucket.sequences else tokens.packing.rows
-            return to_numpy(recording.output[:count])
+                return to_numpy(graph.output[: len(rows)])
+            count = len(tokens.packing) if len(graph.output) == bucket.sequences else tokens.packing.rows
+            return to_numpy(graph.output[:count])
 
     def forget(self) -> None:
         """Drop all graphs and free their memory."""
-        self._recordings.clear()
+        self._graphs.clear()
         self._seen.clear()
 
     def _moved(self) -> bool:
         """Whether a parameter is gone or has another array than at the capture, whose memory address the graphs read."""
-        return any((p := known()) is None or p.array is not array() for known, array in self._places)
+        return any((p := known()) is None or p.array is not array() for known, array in self._arrays)
 
-    def _keep(self, key: Hashable, recording: _Recording) -> None:
-        self._recordings[key] = recording
-        self._recordings.move_to_end(key)
-        while len(self._recordings) > KEPT:
-            self._seen.discard(self._recordings.popitem(last=False)[0])
+    def _store(self, key: Hashable, graph: _Graph) -> None:
+        self._graphs[key] = graph
+        self._graphs.move_to_end(key)
+        while len(self._graphs) > KEPT:
+            self._seen.discard(self._graphs.popitem(last=False)[0])
 
-    def _recorded(self, recorder: Recorder, snapshot: ModelSnapshot, whole: PackedTokens, size: int | None) -> _Recording | None:
+    def _capture(self, recorder: Recorder, snapshot: ModelSnapshot, whole: PackedTokens, size: int | None) -> _Graph | None:
         """Capture a graph. None if that fails, which is logged. size: how many rows are asked for, with padding."""
         from minigrad.kernels.cuda.graph_inputs import placed_tokens, tokens_layout
 
@@ -120,7 +120,7 @@ class CapturedFunction:
             part = placed_tokens(whole, feed.arrays)
             given = (part,) if size is None else (part, feed.arrays["rows"])
             with random.at(0, 0):
-                (output, (rows, others)), replay = recorder.recorded(lambda: self._computed(given, feed.arrays))
+                (output, (rows, others)), replay = recorder.recorded(lambda: self._compute(given, feed.arrays))
                 if random.current().ordinals:
                     raise ArgumentError("the function draws random numbers, which would be the same in every replay")
             if snapshot.changed():
@@ -131,26 +131,26 @@ class CapturedFunction:
                 raise ArgumentError(f"the function gives {len(output)} rows, and not {' or '.join(map(str, lengths))}")
         except Exception as error:  # whatever it is: an eager run raises it too, or works without graphs
             self.forget()
-            self._given_up = True
+            self._disabled = True
             logger.info("inference without CUDA graphs: %s: %s", type(error).__name__, str(error))  # as text: a record would keep it alive
             return None
         finally:
             snapshot.restore_buffers()
-        return _Recording(feed, replay, output, rows)
+        return _Graph(feed, replay, output, rows)
 
-    def _computed(self, given: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:
+    def _compute(self, given: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:
         """The computation that is captured: its output; the number of rows that ids may index; whether rows are read by other ids."""
         with transfers.noting_ids() as noted:
             output = self.function(*given).array.copy()  # a copy, which keeps neither a base array nor a cached short copy alive
         return output, rows_by_name(arrays, noted)
 
 
-def _written(recording: _Recording, tokens: PackedTokens, rows: IntArray | None) -> bool:
+def _write_inputs(graph: _Graph, tokens: PackedTokens, rows: IntArray | None) -> bool:
     """Write the replay's inputs into the feed's buffer. False if an id is out of range, or a row is none of the tokens."""
-    buffer = recording.feed.buffer()
+    buffer = graph.feed.buffer()
     write_padded(tokens, buffer)
     if rows is not None:
         write_padded_array(rows, 0, buffer["rows"])
         if not are_below(buffer["rows"], tokens.packing.rows):
             return False
-    return all_below(buffer, recording.rows)
+    return all_below(buffer, graph.rows)
