@@ -30,8 +30,8 @@ from minigrad.train.average import Average
 from minigrad.train.captured.ahead import RunAhead, StepResult
 from minigrad.train.captured.steps import CapturedSteps
 from minigrad.train.loss_scale import LossScaler
-from minigrad.train.processes.desk import LossFunction, share_of
-from minigrad.train.processes.together import Together
+from minigrad.train.processes.handler import LossFunction, share_of
+from minigrad.train.processes.pool import WorkerPool
 from minigrad.workers.process import number_of_workers
 
 
@@ -88,7 +88,7 @@ class Team:
         self.max_norm = inf if max_norm is None and scaler is not None else max_norm  # a scaler needs to know if it is finite
         self.grad_norm: float | None = None
         self._closed = self._broken = False
-        self._together = Together(loss_of, optimizer, self.workers) if self.workers > 1 else None
+        self._pool = WorkerPool(loss_of, optimizer, self.workers) if self.workers > 1 else None
         self._captured: CapturedSteps | None = None
         if capture:
             if not on_gpu:
@@ -115,10 +115,10 @@ class Team:
         self.grad_norm = None
         try:
             with nullcontext() if self.scaler is None else np.errstate(over="ignore", invalid="ignore"):  # `step` notices overflow
-                if self._together is None:
+                if self._pool is None:
                     loss = self._backward_alone(batch, parts, captured)
                 else:
-                    loss, self.grad_norm = self._together.backward(batch, parts, self._loss_scale, self.max_norm is not None)
+                    loss, self.grad_norm = self._pool.backward(batch, parts, self._loss_scale, self.max_norm is not None)
         except BaseException:
             self._stop()  # some processes may still be computing
             self.optimizer.zero_grad()
@@ -147,11 +147,11 @@ class Team:
         scale = (clipping(self.grad_norm, self.max_norm) if clips else 1.0) / self._loss_scale  # type: ignore[arg-type]
         updates = self.optimizer.begin_step()
         try:
-            if self._together is None:
+            if self._pool is None:
                 for update in updates:
                     self.optimizer.apply(update, scale)
             else:
-                self._together.update(updates, scale)
+                self._pool.update(updates, scale)
         except BaseException:
             self._broken = True
             self._stop()
@@ -216,8 +216,8 @@ class Team:
     def close(self) -> None:
         """End the workers and take the parameters out of shared memory."""
         self._closed = True
-        if self._together is not None:
-            self._together.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -226,8 +226,8 @@ class Team:
         self.close()
 
     def _stop(self) -> None:
-        if self._together is not None:
-            self._together.stop()
+        if self._pool is not None:
+            self._pool.stop()
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -69,16 +69,16 @@ class Replicas:
         parts = tokens.dealt(self.workers if rows is None else 1)
         if len(parts) == 1:
             with no_grad():
-                return self._alone(tokens, rows)
+                return self._in_process(tokens, rows)
         with self._lock:
             try:
                 with blas_threads(1):
-                    return self._together(tokens, parts)
+                    return self._in_parallel(tokens, parts)
             except BaseException:
                 stop_all(self._others)  # some may still be computing
                 raise
 
-    def _alone(self, tokens: PackedTokens, rows: IntArray | None) -> Numbers:
+    def _in_process(self, tokens: PackedTokens, rows: IntArray | None) -> Numbers:
         with self._lock:
             found = None if self._captured is None else self._captured(tokens, rows)
         if found is not None:
@@ -90,7 +90,7 @@ class Replicas:
             self._captured = CapturedFunction(self.function)
         return _numbers(result)
 
-    def _together(self, tokens: PackedTokens, parts: list[IntArray]) -> Numbers:
+    def _in_parallel(self, tokens: PackedTokens, parts: list[IntArray]) -> Numbers:
         if self._snapshot is not None and self._snapshot.changed():
             stop_all(self._others)
         if not self._others:

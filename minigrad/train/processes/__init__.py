@@ -1,1 +1,1 @@
-"""Training steps by several processes: `together` is the parent's side, `desk` the workers', `shared` the memory that all of them use."""
+"""Training steps by several processes: `pool` is the parent's side, `handler` the workers', `shared` the memory that all of them use."""

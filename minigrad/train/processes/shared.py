@@ -96,7 +96,7 @@ class WorkersLedger:
             self.missed |= bool((self.paid.take(ids, mode="clip") < self.factors).any())
 
 
-class Shared:
+class SharedOptimizer:
     """An optimizer whose parameters, gradients and moments are in shared memory, with one outbox for each worker.
 
     The record of which rows of a table owe decay is shared too, so that a worker sees what the parent has paid.

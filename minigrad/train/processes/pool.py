@@ -21,13 +21,13 @@ from minigrad.optim import Optimizer
 from minigrad.optim.clip import squared_norm
 from minigrad.optim.updates import Update, divide
 from minigrad.parameter import Parameter
-from minigrad.train.processes.desk import Desk, LossFunction, batch_arrays, share_of
-from minigrad.train.processes.shared import Shared
+from minigrad.train.processes.handler import LossFunction, StepHandler, batch_arrays, share_of
+from minigrad.train.processes.shared import SharedOptimizer
 from minigrad.workers.process import Worker, stop_all
 from minigrad.workers.snapshot import ModelSnapshot
 
 
-class Together:
+class WorkerPool:
     """This process and its workers, which are forked at the first step, and again when their copy of the model is out of date.
 
     workers: processes that compute, including this one.
@@ -36,7 +36,7 @@ class Together:
     def __init__(self, loss_of: LossFunction, optimizer: Optimizer, workers: int) -> None:
         self.loss_of, self.optimizer, self.workers = loss_of, optimizer, workers
         self.others: list[Worker] = []
-        self._shared: Shared | None = None
+        self._shared: SharedOptimizer | None = None
         self._snapshot: ModelSnapshot | None = None
         self._read_whole: set[Parameter] = set()
         finalize(self, stop_all, self.others)
@@ -89,7 +89,7 @@ class Together:
             return None
         return loss, self._add_up(shared, touched, measure)
 
-    def _add_up(self, shared: Shared, touched: list[list[bool]], measure: bool) -> float | None:
+    def _add_up(self, shared: SharedOptimizer, touched: list[list[bool]], measure: bool) -> float | None:
         """Add the workers' gradients to those of this process, each process a range of them. Returns the norm of the sum if measured."""
         stretches = shared.stretches(touched)
         edges = [len(stretches) * number // self.workers for number in range(self.workers + 1)]
@@ -126,10 +126,10 @@ class Together:
         if len(asked) < len(self.others):
             self.stop()
 
-    def _start(self) -> Shared:
+    def _start(self) -> SharedOptimizer:
         """Start workers if there are none, or if the model or the optimizer has changed since they were forked."""
         if self._shared is None:
-            self._shared = Shared(self.optimizer, self.workers - 1)
+            self._shared = SharedOptimizer(self.optimizer, self.workers - 1)
         elif self._shared.has_other_arrays():
             self.stop()
             self._shared.note_arrays()
@@ -140,7 +140,7 @@ class Together:
                 kernels.prepare(training=True)
             self._snapshot = ModelSnapshot(self.optimizer.steps)
             for number, outbox in enumerate(self._shared.outboxes, 1):
-                self.others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._snapshot, outbox)))
+                self.others.append(Worker(number, partial(StepHandler, self.loss_of, self._shared, self._snapshot, outbox)))
         return self._shared
 
     def _settle(self, batch: Batch) -> list[int]:

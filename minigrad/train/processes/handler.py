@@ -15,9 +15,8 @@ from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.modes import Mode
 from minigrad.optim.updates import Update
-from minigrad.parameter import Parameter
 from minigrad.tensor import Tensor
-from minigrad.train.processes.shared import Outbox, Shared
+from minigrad.train.processes.shared import Outbox, SharedOptimizer
 from minigrad.workers.messages import Arrays, token_arrays, tokens_of
 from minigrad.workers.process import Reply
 from minigrad.workers.snapshot import ModelSnapshot
@@ -56,54 +55,48 @@ def batch_of(arrays: Arrays) -> Batch:
 
 
 # ---------------------------------------------------------------- in the child
-class Desk:
+class StepHandler:
     """Handles the messages of a worker; made in the worker."""
 
-    def __init__(self, loss_of: LossFunction, shared: Shared, snapshot: ModelSnapshot, outbox: Outbox) -> None:
+    def __init__(self, loss_of: LossFunction, shared: SharedOptimizer, snapshot: ModelSnapshot, outbox: Outbox) -> None:
         outbox.attach()
         self.loss_of, self.shared, self.outbox = loss_of, shared, outbox
         self.ledgers, self.foreign = shared.watch_tables(), snapshot.cleared_parameters()
+        self.tasks = {"share": self._share, "add up": self._add_up, "update": self._update}
 
     def __call__(self, content: dict[str, Any], arrays: Arrays) -> Reply:
-        return TASKS[content["task"]](self, content, arrays), {}
+        return self.tasks[content["task"]](content, arrays), {}
 
+    def _share(self, step: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+        """Compute a share of the loss and of the gradient."""
+        self.shared.optimizer.zero_grad()
+        for ledger, factors in zip(self.ledgers, step["factors"], strict=True):
+            ledger.begin(factors)
+        whole = batch_of(arrays)
+        pieces = whole.split(step["pieces"])[step["first"] :: step["stride"]]
+        with Mode(detecting, step["anomaly"]), precision(step["precision"]), random.at(step["seed"], step["step"]):
+            loss = share_of(self.loss_of, pieces, whole, step["loss_scale"])
+        self._check_foreign()
+        return {"loss": loss, "gradients": self.outbox.publish(), "missed": [ledger.missed for ledger in self.ledgers]}
 
-def _share(desk: Desk, step: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
-    """Compute a share of the loss and of the gradient."""
-    desk.shared.optimizer.zero_grad()
-    for ledger, factors in zip(desk.ledgers, step["factors"], strict=True):
-        ledger.begin(factors)
-    whole = batch_of(arrays)
-    pieces = whole.split(step["pieces"])[step["first"] :: step["stride"]]
-    with Mode(detecting, step["anomaly"]), precision(step["precision"]), random.at(step["seed"], step["step"]):
-        loss = share_of(desk.loss_of, pieces, whole, step["loss_scale"])
-    _check_without_gradient(desk.foreign)
-    return {"loss": loss, "gradients": desk.outbox.publish(), "missed": [ledger.missed for ledger in desk.ledgers]}
+    def _add_up(self, content: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+        """Add up the gradients of all processes in some ranges of the arena."""
+        self.shared.add_up(self.shared.stretches(content["touched"]), content["first"], content["past"], content["measure"])
+        return {}
 
+    def _update(self, content: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+        """Make a part of the optimizer's step."""
+        for table, count in zip(self.shared.optimizer.tables.values(), content["due"], strict=True):
+            table.count = count
+        for fields in content["updates"]:
+            self.shared.optimizer.apply(Update(*fields), content["scale"])
+        return {}
 
-def _add_up(desk: Desk, content: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
-    """Add up the gradients of all processes in some ranges of the arena."""
-    desk.shared.add_up(desk.shared.stretches(content["touched"]), content["first"], content["past"], content["measure"])
-    return {}
-
-
-def _update(desk: Desk, content: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
-    """Make a part of the optimizer's step."""
-    for table, count in zip(desk.shared.optimizer.tables.values(), content["due"], strict=True):
-        table.count = count
-    for fields in content["updates"]:
-        desk.shared.optimizer.apply(Update(*fields), content["scale"])
-    return {}
-
-
-TASKS: dict[str, Callable[[Desk, dict[str, Any], Arrays], dict[str, Any]]] = {"share": _share, "add up": _add_up, "update": _update}
-
-
-def _check_without_gradient(foreign: Sequence[Parameter]) -> None:
-    """Raises: ArgumentError if a parameter that is not the optimizer's has a gradient: the parent would never see it."""
-    for p in foreign:
-        if p.leaf.grad is not None:
-            raise ArgumentError(
-                f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's, whose gradients alone several workers carry: "
-                "freeze it, or give it to the optimizer"
-            )
+    def _check_foreign(self) -> None:
+        """Raises: ArgumentError if a parameter that is not the optimizer's has a gradient: the parent would never see it."""
+        for p in self.foreign:
+            if p.leaf.grad is not None:
+                raise ArgumentError(
+                    f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's, whose gradients alone "
+                    "several workers carry: freeze it, or give it to the optimizer"
+                )
