@@ -27,16 +27,16 @@ class Average:
         self._arena = arena = optimizer.arena
         self._parameters = {name: p for p, name in arena.names.items()}
         self._flat: Array = arena.data.copy()
-        self._apart = {arena.names[p]: p.array.copy() for p in arena.tables}
-        lying = {arena.names[place.parameter]: place.of(self._flat) for place in arena.places}
-        self.arrays: dict[str, Array] = {name: self._apart[name] if name in self._apart else lying[name] for name in self._parameters}
+        self._tables = {arena.names[p]: p.array.copy() for p in arena.tables}
+        averages = self._tables | {arena.names[place.parameter]: place.of(self._flat) for place in arena.places}
+        self.arrays: dict[str, Array] = {name: averages[name] for name in self._parameters}
 
     def blocks(self) -> Iterator[tuple[Array, Array]]:
         """Weights and their average, in blocks as the optimizer updates them."""
         for start in range(0, len(self._flat), self._arena.block):
             block = slice(start, start + self._arena.block)
             yield self._arena.data[block], self._flat[block]
-        for name, average in self._apart.items():
+        for name, average in self._tables.items():
             yield self._parameters[name].array, average
 
     def update(self) -> None:

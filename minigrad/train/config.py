@@ -38,7 +38,7 @@ from minigrad.train.tasks import KINDS
 
 MAX_CONFIG_BYTES = 1 << 20
 CONFIG_NAME = "config.toml"
-STRONGER = {("training", "epochs"): "steps", ("data", "batch_size"): "batch_tokens"}
+OVERRIDDEN_BY = {("training", "epochs"): "steps", ("data", "batch_size"): "batch_tokens"}
 """For a setting, the one that takes precedence if a file has both. Files written by runs do: they hold the defaults, too."""
 
 T = TypeVar("T")
@@ -192,7 +192,7 @@ class RunConfig:
                 raise ConfigError(path, f"{name} must be a section, [{name}], got {quoted(section)}", code="config-type")
             if part is TrainingSettings:
                 section = {"workers": "auto", **section}  # safe: a run from a file has no hooks or closures that workers would miss
-            built[name] = _part(path, name, part, section)
+            built[name] = _parse_section(path, name, part, section)
         try:
             return cls(**built, chosen_metric="metric" in values.get("training", {}))
         except ArgumentError as error:  # each section is valid by itself, but they contradict each other
@@ -233,13 +233,13 @@ def _override(path: Path, values: dict[str, Any], overrides: Sequence[str]) -> N
             value = text.strip()
         if not isinstance(values.setdefault(section, {}), dict):
             raise ConfigError(path, f"{section} must be a section, [{section}]", code="config-type")
-        values[section].pop(STRONGER.get((section, name)), None)
+        values[section].pop(OVERRIDDEN_BY.get((section, name)), None)
         given.append((section, name, value))
     for section, name, value in given:
         values[section][name] = value
 
 
-def _part(path: str | Path, section: str, kind: type[T], values: Mapping[str, Any]) -> T:
+def _parse_section(path: str | Path, section: str, kind: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass from a section. Raises: ConfigError for an unknown or missing name, a value of the wrong type, or one it refuses."""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := [name for name in values if name not in known]:
@@ -247,9 +247,9 @@ def _part(path: str | Path, section: str, kind: type[T], values: Mapping[str, An
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
     for name, value in values.items():
-        given[name] = _converted(value, hints[name])
+        given[name] = _convert(value, hints[name])
         if given[name] is None:
-            raise ConfigError(path, f"{section}.{name} = {quoted(value)} must be {_words(hints[name])}", code="config-type")
+            raise ConfigError(path, f"{section}.{name} = {quoted(value)} must be {_type_name(hints[name])}", code="config-type")
     if missing := [name for name, f in known.items() if name not in given and f.default is MISSING]:
         raise ConfigError(path, f"[{section}] needs {listing(missing)}", code="missing-key")
     try:
@@ -258,24 +258,24 @@ def _part(path: str | Path, section: str, kind: type[T], values: Mapping[str, An
         raise ConfigError(path, f"[{section}] {error}", code="config-value") from error
 
 
-def _converted(value: Any, hint: Any) -> Any:
+def _convert(value: Any, hint: Any) -> Any:
     """The value converted to its field's type (an integer to a float, a list to a tuple), or None if it has another type."""
     if isinstance(hint, UnionType):
-        found = [_converted(value, option) for option in get_args(hint) if option is not type(None)]
+        found = [_convert(value, option) for option in get_args(hint) if option is not type(None)]
         return next((one for one in found if one is not None), None)
     if get_origin(hint) is tuple:
-        inner = [_converted(item, get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [None]
+        inner = [_convert(item, get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [None]
         return None if None in inner else tuple(inner)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) <= MAX_FLOAT else None
     return value if type(value) is hint else None
 
 
-def _words(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
     if isinstance(hint, UnionType):
-        return " or ".join(_words(option) for option in get_args(hint) if option is not type(None))
-    return f"a list, each {_words(get_args(hint)[0])}" if get_origin(hint) is tuple else names[hint]
+        return " or ".join(_type_name(option) for option in get_args(hint) if option is not type(None))
+    return f"a list, each {_type_name(get_args(hint)[0])}" if get_origin(hint) is tuple else names[hint]
 
 
 def _toml(value: Any) -> str:

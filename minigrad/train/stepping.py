@@ -37,7 +37,7 @@ MAX_SKIPPED = 3
 """The number of updates that `on_nonfinite="skip"` leaves out; at the next one the training stops."""
 
 
-class Stepping:
+class StepRunner:
     """Runs the steps of a trainer with its team, counts them, and sends an event for each."""
 
     def __init__(self, trainer: Trainer, team: Team, interruption: Interruption) -> None:
@@ -47,9 +47,9 @@ class Stepping:
         self._rates: deque[float] = deque()
         """The learning rates of the batches that the team has pulled."""
 
-    def make(self, batches: Iterator[Batch]) -> None:
+    def run(self, batches: Iterator[Batch]) -> None:
         """Make steps up to the next evaluation, checkpoint, or the end."""
-        while not self._try_to_make(self._stretch(batches)):
+        while not self._try(self._batches_to_run(batches)):
             pass
         if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # any other batch here waits because of a signal
             message = f"no sequence of this batch has a label, so nothing is learned from rows {_rows(self._pulled[0])}"
@@ -61,20 +61,20 @@ class Stepping:
                 self.trainer.average.update()
             self._count(self._pulled[0], None, 0.0, None if self.trainer.scaler is None else self.trainer.scaler.scale)
 
-    def _try_to_make(self, stretch: Iterator[Batch]) -> bool:
+    def _try(self, batches: Iterator[Batch]) -> bool:
         """Make the steps of some batches. False if memory ran out during a step, which is then to be repeated."""
-        with closing(self.team.steps(stretch, self.at.parts, self._may_update)) as steps:
+        with closing(self.team.steps(batches, self.at.parts, self._may_update)) as steps:
             while True:
                 try:
                     result = self._next(steps)
                 except MemoryError as error:
-                    self._make_room(error)
+                    self._free_memory(error)
                     return False
                 if result is None:
                     return True
                 self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0, result.loss_scale)
 
-    def _make_room(self, error: MemoryError) -> None:
+    def _free_memory(self, error: MemoryError) -> None:
         """Before a step is repeated: drop the CUDA graphs of evaluations, or if there are none, compute it in more parts.
 
         Raises: MemoryError.
@@ -82,12 +82,12 @@ class Stepping:
         if not self._pulled:  # the error was not raised by a step
             raise error
         if not forget_graphs():
-            self._divide_further(error)
+            self._split_further(error)
         schedule = self.trainer.schedule
         schedule.load_state_dict({**schedule.state_dict(), "steps": self.at.step})  # back to where the step began
         self._rates.clear()
 
-    def _divide_further(self, error: MemoryError) -> None:
+    def _split_further(self, error: MemoryError) -> None:
         """Compute steps in twice as many parts from here on. Raises: MemoryError the second time, and if there are not enough sequences."""
         at = self.at
         packing = self._pulled[0].tokens.packing
@@ -99,7 +99,7 @@ class Stepping:
         at.parts *= 2
         self.trainer.tell("notice", message=f"out of memory: steps are computed in {at.parts} parts from here on")
 
-    def _stretch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _batches_to_run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The next batches, up to the next evaluation, checkpoint or end, or to a batch without labels, which stays in `_pulled`.
 
         The schedule is stepped here, because a team that runs ahead pulls batches before earlier steps are made.
@@ -163,16 +163,16 @@ class Stepping:
         """Whether loss and gradient of a batch are finite. Raises: NonFiniteError if not, and no update may be skipped (any more)."""
         try:
             if not isfinite(loss):
-                raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
+                raise NonFiniteError(f"the loss is {loss}{self._first_not_finite()}")
             assert self.team.grad_norm is not None  # computed, because the team has a max_norm
             if not isfinite(self.team.grad_norm) and (self.trainer.scaler is None or self.trainer.scaler.is_least):
                 clip_grad_norm(self.trainer.named, inf, error_if_nonfinite=True)  # raises, and says which gradient it is
         except NonFiniteError as error:
-            self._refuse(error, batch)
+            self._skip_update(error, batch)
             return False
         return True
 
-    def _refuse(self, error: NonFiniteError, batch: Batch) -> None:
+    def _skip_update(self, error: NonFiniteError, batch: Batch) -> None:
         """Skip an update that would ruin the weights. Raises: NonFiniteError if the settings do not allow that (any more)."""
         message = f"step {self.at.step + 1}: {error}, in rows {_rows(batch)} of the training data"
         self.trainer.optimizer.zero_grad()
@@ -181,7 +181,7 @@ class Stepping:
         self.at.skipped += 1
         self.trainer.tell("notice", message=f"{message}; the update was left out ({self.at.skipped} of {MAX_SKIPPED})")
 
-    def _first_bad(self) -> str:
+    def _first_not_finite(self) -> str:
         """The first parameter that is not finite, or else the first such gradient, for a message."""
         for name, parameter in self.trainer.model.named_parameters():
             if not np.isfinite(to_numpy(parameter.array)).all():

@@ -33,7 +33,7 @@ from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.objectives import LossOf, Objective
 from minigrad.train.settings import TrainingSettings
 from minigrad.train.signals import Interruption
-from minigrad.train.stepping import Clock, Stepping, is_due
+from minigrad.train.stepping import Clock, StepRunner, is_due
 from minigrad.train.team import Team
 
 
@@ -74,7 +74,7 @@ class Trainer:
         about: Mapping[str, Any] | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> None:
-        _check_parts(model, objective, loader, settings, evaluate, output, callbacks)
+        _check_arguments(model, objective, loader, settings, evaluate, output, callbacks)
         self.model, self.objective, self.loader, self.settings = model, objective, loader, settings
         self.evaluate, self.output, self.save_model, self.callbacks = evaluate, output, save_model, list(callbacks)
         self.about, self.identity = dict(about or {}), dict(identity or {})
@@ -164,11 +164,11 @@ class Trainer:
         at, settings = self.at, self.settings
         self.model.train()
         self.clock = Clock(at.seconds)
-        steps = Stepping(self, team, interruption)
-        while at.step < self.total and not self._is_enough():
+        runner = StepRunner(self, team, interruption)
+        while at.step < self.total and not self._stops_early():
             epoch, batches = at.epoch, self.loader.epoch(at.epoch, start=at.batch)
             while at.epoch == epoch:
-                steps.make(batches)
+                runner.run(batches)
                 over = at.batch == self.loader.batches_in(epoch)
                 if over:
                     at.epoch, at.batch = at.epoch + 1, 0
@@ -176,15 +176,15 @@ class Trainer:
                 evaluated = self.is_evaluation_due(at.step, over)
                 if evaluated:
                     self._evaluate()
-                if last or interruption.signal or self._is_enough() or is_due(settings.save_every, at.step, evaluated or over):
+                if last or interruption.signal or self._stops_early() or is_due(settings.save_every, at.step, evaluated or over):
                     self._save()
                 if interruption.signal:
                     return "interrupted"
-                if last or self._is_enough():
+                if last or self._stops_early():
                     break
         return "early stopping" if at.step < self.total else "finished"
 
-    def _is_enough(self) -> bool:
+    def _stops_early(self) -> bool:
         return self.settings.patience is not None and self.at.worse >= self.settings.patience
 
     def is_evaluation_due(self, step: int, over: bool) -> bool:
@@ -251,7 +251,7 @@ class Trainer:
             callback(event)
 
 
-def _check_parts(model: Any, objective: Any, loader: Any, settings: Any, evaluate: Any, output: Any, callbacks: Any) -> None:
+def _check_arguments(model: Any, objective: Any, loader: Any, settings: Any, evaluate: Any, output: Any, callbacks: Any) -> None:
     """Raises: ArgumentError naming the first argument of a Trainer that has the wrong type."""
     expected: tuple[tuple[str, Any, Any, str], ...] = (
         ("model", model, Module, "a model, as `mg.models.load` gives it"),

@@ -76,7 +76,7 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
     """
     state = saved.state
     try:
-        _check_parts(state)
+        _check_sections(state)
         changed = list(differences(state["identity"], identity_of(trainer)))
         if changed and not force:
             shown = "; ".join(changed[:MAX_SHOWN]) + (f" and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else "")
@@ -95,7 +95,7 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         if not changed:
             trainer.schedule.load_state_dict(state["schedule"])
         else:
-            _change(trainer, asked, before["parts"])
+            _use_current_settings(trainer, asked, before["parts"])
         stream = current()
         stream.seed, stream.step = (check_count(name, state["random"][name], least=0) for name in ("seed", "step"))
         _check_generator(tree["init"], stream.init.bit_generator.state)
@@ -107,16 +107,16 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         trainer.notices.append(f"resumed on another machine, so not to the last bit ({entry})")
 
 
-def _check_parts(state: Mapping[str, Any]) -> None:
+def _check_sections(state: Mapping[str, Any]) -> None:
     for name in ("position", "random", "identity", "machine"):
         if not isinstance(state.get(name), Mapping):
             raise StateDictError(f"{name} must be an object, found {quoted(state.get(name))}")
 
 
-def _position(told: Mapping[str, Any], step: int) -> Position:
-    if unknown := told.keys() - {field.name for field in fields(Position)}:
+def _position(saved: Mapping[str, Any], step: int) -> Position:
+    if unknown := saved.keys() - {field.name for field in fields(Position)}:
         raise StateDictError(f"position has no {listing(sorted(unknown))}")
-    at = Position(**told)
+    at = Position(**saved)
     for name in ("step", "epoch", "batch", "skipped", "worse"):
         check_count(name, getattr(at, name), least=0)
     check_count("parts", at.parts)
@@ -132,23 +132,23 @@ def _position(told: Mapping[str, Any], step: int) -> Position:
     return at
 
 
-def _check_generator(told: Any, own: Mapping[str, Any]) -> None:
+def _check_generator(saved: Any, own: Mapping[str, Any]) -> None:
     """Raises: StateDictError for invalid state that NumPy would accept unchecked, such as a position outside of its buffer."""
-    fits = _alike(told, own) and told["bit_generator"] == own["bit_generator"] and told["has_uint32"] in (0, 1)
-    if not fits or not 0 <= told["buffer_pos"] <= len(own["buffer"]) or not 0 <= told["uinteger"] < 2**32:
+    fits = _same_structure(saved, own) and saved["bit_generator"] == own["bit_generator"] and saved["has_uint32"] in (0, 1)
+    if not fits or not 0 <= saved["buffer_pos"] <= len(own["buffer"]) or not 0 <= saved["uinteger"] < 2**32:
         raise StateDictError(f"init is no state of a generator {own['bit_generator']}")
 
 
-def _alike(told: Any, own: Any) -> bool:
+def _same_structure(saved: Any, own: Any) -> bool:
     """Whether two nested values have equal keys and types, and arrays of equal dtypes and shapes."""
     if isinstance(own, Mapping):
-        return isinstance(told, Mapping) and told.keys() == own.keys() and all(_alike(told[key], own[key]) for key in own)
+        return isinstance(saved, Mapping) and saved.keys() == own.keys() and all(_same_structure(saved[key], own[key]) for key in own)
     if isinstance(own, np.ndarray):
-        return isinstance(told, np.ndarray) and (told.dtype, told.shape) == (own.dtype, own.shape)
-    return type(told) is type(own)
+        return isinstance(saved, np.ndarray) and (saved.dtype, saved.shape) == (own.dtype, own.shape)
+    return type(saved) is type(own)
 
 
-def _change(trainer: Trainer, asked: Sequence[Mapping[str, Any]], parts: int) -> None:
+def _use_current_settings(trainer: Trainer, asked: Sequence[Mapping[str, Any]], parts: int) -> None:
     """Continue with the current settings instead of those that a checkpoint was saved with."""
     for group, options in zip(trainer.optimizer.param_groups, asked, strict=True):
         group.update(options)

@@ -36,7 +36,7 @@ def flatten(tree: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
     Raises: ArgumentError for a key that is not a string or starts with "$", and for too deep a tree.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    return _taken_out(tree, "", 0, arrays), arrays
+    return _extract_arrays(tree, "", 0, arrays), arrays
 
 
 def unflatten(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
@@ -45,13 +45,13 @@ def unflatten(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     Raises: StateDictError if an array is missing, or nothing refers to one.
     """
     used: set[str] = set()
-    whole = _put_back(tree, arrays, used)
+    whole = _insert_arrays(tree, arrays, used)
     if unused := arrays.keys() - used:
         raise StateDictError(f"nothing in the saved tree refers to the arrays {listing(sorted(unused))}")
     return whole
 
 
-def _taken_out(value: Any, place: str, depth: int, arrays: dict[str, NDArray[Any]]) -> Any:
+def _extract_arrays(value: Any, place: str, depth: int, arrays: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, np.ndarray):
         name = place or "/"
         arrays[name] = value
@@ -59,10 +59,10 @@ def _taken_out(value: Any, place: str, depth: int, arrays: dict[str, NDArray[Any
     if isinstance(value, Mapping):
         _check_depth(place, depth)
         _check_keys(value, place)
-        return {key: _taken_out(inner, f"{place}/{_escaped(key)}", depth + 1, arrays) for key, inner in value.items()}
+        return {key: _extract_arrays(inner, f"{place}/{_escaped(key)}", depth + 1, arrays) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         _check_depth(place, depth)
-        return [_taken_out(inner, f"{place}/{i}", depth + 1, arrays) for i, inner in enumerate(value)]
+        return [_extract_arrays(inner, f"{place}/{i}", depth + 1, arrays) for i, inner in enumerate(value)]
     return value
 
 
@@ -70,7 +70,7 @@ def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def _put_back(value: Any, arrays: Mapping[str, NDArray[Any]], used: set[str]) -> Any:
+def _insert_arrays(value: Any, arrays: Mapping[str, NDArray[Any]], used: set[str]) -> Any:
     if isinstance(value, Mapping):
         if value.keys() == {_ARRAY}:
             name = value[_ARRAY]
@@ -78,8 +78,8 @@ def _put_back(value: Any, arrays: Mapping[str, NDArray[Any]], used: set[str]) ->
                 raise StateDictError(f"the saved tree refers to the array {quoted(name)}, which is not among the {len(arrays)} arrays")
             used.add(name)
             return arrays[name]
-        return {key: _put_back(inner, arrays, used) for key, inner in value.items()}
-    return [_put_back(inner, arrays, used) for inner in value] if isinstance(value, list) else value
+        return {key: _insert_arrays(inner, arrays, used) for key, inner in value.items()}
+    return [_insert_arrays(inner, arrays, used) for inner in value] if isinstance(value, list) else value
 
 
 # ---- JSON

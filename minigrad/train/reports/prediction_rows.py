@@ -41,10 +41,10 @@ def read_predictions(path: Path) -> Iterator[tuple[TaskName, PredictionRow]]:
     task: TaskName | None = None
     for row in read_rows(path):
         task = task or row.task()
-        yield task, _whole(row, task)
+        yield task, _prediction_row(row, task)
 
 
-def _whole(row: Row, task: TaskName) -> PredictionRow:
+def _prediction_row(row: Row, task: TaskName) -> PredictionRow:
     place = row.fields.get("row")
     if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < 2**53:
         raise row.error(f"row must be a whole number, found {quoted(place)}")

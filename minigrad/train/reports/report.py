@@ -69,7 +69,7 @@ def write_report(run_directory: str | Path) -> Report:
     charts = dict(curves)
     for summary in reversed(summaries):  # if several have a chart of the same name, the file is that of the first
         charts |= summary.charts
-    data = _gathered(directory, config, events, summaries)
+    data = _gather(directory, config, events, summaries)
     files = {f"{name}.svg": chart for name, chart in charts.items()}
     files["report.json"] = json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     files["report.html"] = page(data, curves, [summary.charts for summary in summaries])
@@ -92,7 +92,7 @@ def _config(path: Path) -> dict[str, Any]:
 # ---- the figures
 
 
-def _gathered(directory: Path, config: Mapping[str, Any] | None, events: Sequence[Event], summaries: Sequence[Summary]) -> dict[str, Any]:
+def _gather(directory: Path, config: Mapping[str, Any] | None, events: Sequence[Event], summaries: Sequence[Summary]) -> dict[str, Any]:
     starts = _of_kind(events, "start")
     about = _mapping(starts[0].get("run")) if starts else {}
     command = about.get("command")

@@ -140,7 +140,7 @@ class Task(ABC):
         return {**names, "problem_type": self.problem_type}
 
 
-def check_parts(tokenizer: Any, records: Any) -> None:
+def check_arguments(tokenizer: Any, records: Any) -> None:
     """Raises: ArgumentError for a tokenizer or records that a task cannot make examples from."""
     if not isinstance(tokenizer, Tokenizer):
         raise ArgumentError(f"examples are made by a tokenizer, as `Tokenizer.from_pretrained` gives it; got {quoted(tokenizer)}")

@@ -15,7 +15,7 @@ from minigrad.errors import DataError
 from minigrad.train.metrics import classification_metrics, multi_label_metrics, regression_metrics
 from minigrad.train.objectives import SequenceChoices, SequenceClasses, SequenceNumbers
 from minigrad.train.scores import log_softmax
-from minigrad.train.tasks.task import Examples, Task, check_parts, texts_of
+from minigrad.train.tasks.task import Examples, Task, check_arguments, texts_of
 
 
 class SequenceClassification(Task):
@@ -36,7 +36,7 @@ class SequenceClassification(Task):
         self.objective = SequenceClasses(class_weights, label_smoothing)
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        check_parts(tokenizer, records)
+        check_arguments(tokenizer, records)
         ids = self.labels.ids(records) if _labelled(records) else None
         return _texts(tokenizer, records, max_length, ids, dealing)
 
@@ -78,7 +78,7 @@ class MultiLabelClassification(Task):
         self.objective = SequenceChoices()
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        check_parts(tokenizer, records)
+        check_arguments(tokenizer, records)
         flags = self.labels.flags(records, self.label_separator) if _labelled(records) else None
         return _texts(tokenizer, records, max_length, flags, dealing)
 
@@ -116,7 +116,7 @@ class Regression(Task):
         self.objective = SequenceNumbers()
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        check_parts(tokenizer, records)
+        check_arguments(tokenizer, records)
         return _texts(tokenizer, records, max_length, numbers(records) if _labelled(records) else None, dealing)
 
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:

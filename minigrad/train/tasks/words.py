@@ -18,7 +18,7 @@ from minigrad.files import listing, quoted
 from minigrad.train.metrics import ner_metrics
 from minigrad.train.objectives import TokenClasses
 from minigrad.train.scores import log_softmax
-from minigrad.train.tasks.task import Examples, Task, check_parts, texts_of
+from minigrad.train.tasks.task import Examples, Task, check_arguments, texts_of
 
 
 class TokenClassification(Task):
@@ -41,7 +41,7 @@ class TokenClassification(Task):
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
         """As `Task.examples`. Raises: DataError for a record with a second text."""
-        check_parts(tokenizer, records)
+        check_arguments(tokenizer, records)
         for record in records:
             if record.text_b is not None:
                 message = "has a second text, but the words of one text are tagged: leave the column of the second out"
