@@ -11,7 +11,7 @@ import pytest
 from kernels.cuda import recording
 from train.captured import test_ahead
 from train.captured.test_ahead import HUGE, OVERFLOWING, batches
-from train.captured.test_recorded_step import Tags
+from train.captured.test_step_graph import Tags
 from train.captured.test_steps import CONFIG
 
 import minigrad as mg
