@@ -17,7 +17,7 @@ from minigrad.errors import ArgumentError
 from minigrad.optim.checks import check_count
 
 GROW_AFTER = 2000
-"""Good steps after which the factor is doubled."""
+"""The number of good steps after which the factor is doubled."""
 
 
 class LossScaler:

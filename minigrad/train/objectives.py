@@ -44,7 +44,7 @@ class Objective(ABC):
         """The sum over the items of `part`, divided by `count`. Shapes: → ().
 
         Items with the label `ignored` must add nothing, and the result may depend only on the model, the part and the objective's
-        attributes: a captured step runs this once, on a batch padded with such items, and replays it for other batches and counts, until an
+        attributes: it is captured once, on a batch padded with such items, and replayed for other batches and counts, until an
         attribute is another object. So replace lists and arrays, and do not change them. A class with its own `loss` is not captured.
         """
 

@@ -28,7 +28,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What the program should exit with: 128 + the signal's number (143 for SIGTERM, 130 for SIGINT), or 0 without one."""
+        """The exit status for the program: 128 + the signal's number (143 for SIGTERM, 130 for SIGINT), or 0 without one."""
         return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> Self:

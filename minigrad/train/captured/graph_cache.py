@@ -107,7 +107,7 @@ class GraphCache:
         with self.recorder.entered():
             self._computation.control.stopped.fill(0)
 
-    # ---------------------------------------------------------------- when graphs are out of date
+    # ---------------------------------------------------------------- staleness
     def _is_stale(self) -> bool:
         """Whether the model or the objective has changed since the capture."""
         return self._snapshot is None or self._snapshot.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
@@ -128,9 +128,9 @@ class GraphCache:
 
     # ---------------------------------------------------------------- capture
     def capture(self, pieces: Pieces) -> bool:
-        """Capture the missing graphs, while no step is in flight. Returns whether it did.
+        """Capture the missing graphs, while no step is in flight.
 
-        False if that fails, which is logged, if modules have hooks, and if no graph is missing.
+        Returns False if that fails, which is logged, if modules have hooks, and if no graph is missing.
         """
         snapshot = self._reset() if self._snapshot is None or self._is_stale() else self._snapshot
         keys = [key for _, key in pieces]

@@ -22,7 +22,7 @@ from minigrad.optim.debt import Debt
 
 
 def shared_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Zeros in memory that this process and its later forks write to together.
+    """Zeros in memory that is shared by this process and its later forks.
 
     The memory has no name and is freed with the last process. Pages take up memory only once written, so room for the worst case is free.
     """
