@@ -137,9 +137,8 @@ class TensorBoard:
         else:
             figures = {}
         for name, value in figures.items():
-            if value is None:  # a step without labels has no loss
-                continue
-            self._writer.add_scalar(name, value, event["step"])
+            if value is not None:  # a step without labels has no loss
+                self._writer.add_scalar(name, value, event["step"])
         if event["event"] == "end" or event.get("split") == "test":  # the test evaluation comes after the end, and has reopened a file
             self._writer.close()
             self._writer = None

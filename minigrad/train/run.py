@@ -114,11 +114,11 @@ class Run:
         self.tokenizer.save_pretrained(directory)
 
     def _examples(self, split: str, records: Sequence[Record]) -> Examples:
-        data, training = self.config.data, split == "train"
-        dealing: dict[str, Any] = {"batch_size": data.batch_size, "batch_tokens": data.batch_tokens} if training else {}
-        if training:
-            dealing |= {"shuffle": True, "by_length": data.by_length, "seed": self.config.training.seed}
-        examples = self.task.examples(self.tokenizer, records, data.max_length, **dealing)
+        data, batching = self.config.data, dict[str, Any]()
+        if split == "train":
+            batching = {"batch_size": data.batch_size, "batch_tokens": data.batch_tokens, "by_length": data.by_length}
+            batching |= {"shuffle": True, "seed": self.config.training.seed}
+        examples = self.task.examples(self.tokenizer, records, data.max_length, **batching)
         if examples.truncated:
             message = "%s: %d of %d texts have more than %d tokens and are cut (data.max_length)"
             logger.warning(message, split, examples.truncated, len(records), data.max_length)
