@@ -262,7 +262,7 @@ def _convert(value: Any, hint: Any) -> Any:
     """The value converted to its field's type (an integer to a float, a list to a tuple), or None if it has another type."""
     if isinstance(hint, UnionType):
         found = [_convert(value, option) for option in get_args(hint) if option is not type(None)]
-        return next((one for one in found if one is not None), None)
+        return next((option for option in found if option is not None), None)
     if get_origin(hint) is tuple:
         inner = [_convert(item, get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [None]
         return None if None in inner else tuple(inner)

@@ -59,9 +59,9 @@ class Objective(ABC):
     def made_of(self) -> list[Objective]:
         """This objective and all objectives nested in it, as parts or attributes; each once."""
         found: list[Objective] = [self]
-        for one in found:  # the list grows during the loop
-            parts = [part for _, part in one.parts] if isinstance(one, Mixed) else []
-            for held in (*parts, *vars(one).values()):
+        for objective in found:  # the list grows during the loop
+            parts = [part for _, part in objective.parts] if isinstance(objective, Mixed) else []
+            for held in (*parts, *vars(objective).values()):
                 if isinstance(held, Objective) and all(held is not known for known in found):
                     found.append(held)
         return found

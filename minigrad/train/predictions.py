@@ -75,8 +75,8 @@ class Row:
         if "prediction" not in self.fields:
             raise self.error(f"a row of predictions has prediction, predictions or predicted; there are {listing(self.fields)}")
         # The string "nan" is a number, unless a class has that name: a class comes with its probability.
-        said = self.fields["prediction"]
-        return "classification" if isinstance(said, str) and ("score" in self.fields or number(said) is None) else "regression"
+        prediction = self.fields["prediction"]
+        return "classification" if isinstance(prediction, str) and ("score" in self.fields or number(prediction) is None) else "regression"
 
     def answer(self, name: str, task: TaskName) -> Any:
         """A gold label or prediction: a class name, the sorted names of several, a number or a list of tags."""

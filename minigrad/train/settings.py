@@ -112,8 +112,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
             yield from differences(old, new, where)
         elif old != new and name not in UNIMPORTANT:
             if isinstance(old, list) and isinstance(new, list):
-                gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
-                old, new = (gone, come) if gone or come else (old, new)
+                removed, added = [item for item in old if item not in new], [item for item in new if item not in old]
+                old, new = (removed, added) if removed or added else (old, new)
             yield f"{where:.200}: {quoted(old)} then, {quoted(new)} now"
 
 

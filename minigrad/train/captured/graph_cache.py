@@ -113,7 +113,7 @@ class GraphCache:
         return self._snapshot is None or self._snapshot.changed() or not all(map(_are_same, self._attributes_now(), self._attributes))
 
     def _attributes_now(self) -> list[dict[str, Any]]:
-        return [vars(one) for one in self.loss_of.objective.made_of()]
+        return [vars(objective) for objective in self.loss_of.objective.made_of()]
 
     def _reset(self) -> ModelSnapshot:
         """Drop all graphs, and take a snapshot of the model and the objective for those to come."""

@@ -84,7 +84,7 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
             raise CheckpointError(saved.path, message, code="changed")
         tree = unflatten(state["tree"], saved.arrays("optimizer"))
         trainer.model.load_state_dict(saved.arrays("model"))
-        asked = [dict(group) for group in trainer.optimizer.param_groups]
+        chosen = [dict(group) for group in trainer.optimizer.param_groups]
         trainer.optimizer.load_state_dict(tree["optimizer"])
         trainer.at = _position(state["position"], saved.step)
         before = state["identity"]["training"]
@@ -95,7 +95,7 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         if not changed:
             trainer.schedule.load_state_dict(state["schedule"])
         else:
-            _use_current_settings(trainer, asked, before["parts"])
+            _use_current_settings(trainer, chosen, before["parts"])
         stream = current()
         stream.seed, stream.step = (check_count(name, state["random"][name], least=0) for name in ("seed", "step"))
         _check_generator(tree["init"], stream.init.bit_generator.state)
@@ -148,9 +148,9 @@ def _same_structure(saved: Any, own: Any) -> bool:
     return type(saved) is type(own)
 
 
-def _use_current_settings(trainer: Trainer, asked: Sequence[Mapping[str, Any]], parts: int) -> None:
+def _use_current_settings(trainer: Trainer, chosen: Sequence[Mapping[str, Any]], parts: int) -> None:
     """Continue with the current settings instead of those that a checkpoint was saved with."""
-    for group, options in zip(trainer.optimizer.param_groups, asked, strict=True):
+    for group, options in zip(trainer.optimizer.param_groups, chosen, strict=True):
         group.update(options)
     trainer.schedule.load_state_dict(trainer.schedule.state_dict() | {"steps": trainer.at.step})
     if parts != trainer.settings.parts:

@@ -46,14 +46,14 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike) -> McNemar:
     Raises:
         DTypeError, ShapeError, ArgumentError: the arguments are not two equally long, non-empty rows of booleans.
     """
-    one, other = as_array("right_a", right_a), as_array("right_b", right_b)
-    for what, row in (("right_a", one), ("right_b", other)):
+    a, b = as_array("right_a", right_a), as_array("right_b", right_b)
+    for what, row in (("right_a", a), ("right_b", b)):
         if row.size == 0:
             raise ArgumentError(f"{what} is empty: nothing can be compared")
         if row.dtype != bool or row.ndim != 1:
             raise DTypeError(f"{what} must be a row of booleans, such as predictions == labels, got {row.dtype} of the shape {row.shape}")
-    require_equal_lengths("right_a", one, "right_b", other)
-    only_a, only_b = int((one & ~other).sum()), int((other & ~one).sum())
+    require_equal_lengths("right_a", a, "right_b", b)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     n = only_a + only_b
     if n < EXACT_BELOW:
         tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1))

@@ -42,10 +42,10 @@ class NerReport:
         left, right = str(self.entity).split("\n"), str(self.token).split("\n")
         # The averages are in the same rows, whichever side has more classes.
         split = max(len(self.entity.classes), len(self.token.classes)) + 1
-        left, right = (_stretched(lines, split) for lines in (left, right))
+        left, right = (_pad_classes(lines, split) for lines in (left, right))
         width = max(len(line) for line in left)
         rows = zip(["entities", *left], ["tags", *right], strict=True)
-        return "\n".join(f"{one:<{width}} | {other}".rstrip() for one, other in rows)
+        return "\n".join(f"{entity:<{width}} | {tag}".rstrip() for entity, tag in rows)
 
 
 def ner_report(gold: Tags, predicted: Tags, *, mode: str = "default") -> NerReport:
@@ -75,12 +75,12 @@ def entity_counts(gold: Tags, predicted: Tags, *, mode: str = "default") -> tupl
 
     Raises: as `ner_report`.
     """
-    return _counts([(set(_spans(one, mode)), set(_spans(other, mode))) for one, other in _sentences(gold, predicted, mode)])
+    return _counts([(set(_spans(true, mode)), set(_spans(claimed, mode))) for true, claimed in _sentences(gold, predicted, mode)])
 
 
 def tag_counts(gold: Tags, predicted: Tags, *, mode: str = "default") -> tuple[list[str], NDArray[np.int64]]:
     """As `entity_counts`, for single tags: those that occur, and the numbers of words with each tag: right, predicted and gold."""
-    return _counts([(_words(one), _words(other)) for one, other in _sentences(gold, predicted, mode)])
+    return _counts([(_words(true), _words(claimed)) for true, claimed in _sentences(gold, predicted, mode)])
 
 
 def entity_f1(counts: NDArray[np.int64]) -> float:
@@ -171,7 +171,7 @@ def _words(tags: Sequence[str]) -> set[Span]:
     return {(place, place + 1, tag) for place, tag in enumerate(tags)}
 
 
-def _stretched(lines: list[str], split: int) -> list[str]:
+def _pad_classes(lines: list[str], split: int) -> list[str]:
     """A table padded with empty lines after its classes, so that its averages begin at line `split`."""
     classes = lines.index("")
     return lines[:classes] + [""] * (split - classes) + lines[classes:]

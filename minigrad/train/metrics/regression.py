@@ -71,11 +71,11 @@ def _numbers(labels: ArrayLike, predictions: ArrayLike) -> tuple[NDArray[np.floa
     return true, predicted
 
 
-def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     # Compare elements instead of testing for zero variance: the mean of n equal numbers may differ from them in the last digit.
-    if (one == one[0]).all() or (other == other[0]).all():
+    if (x == x[0]).all() or (y == y[0]).all():
         return float("nan")
-    return float(np.clip(_direction(one) @ _direction(other), -1, 1))
+    return float(np.clip(_direction(x) @ _direction(y), -1, 1))
 
 
 def _direction(row: NDArray[np.float64]) -> NDArray[np.float64]:

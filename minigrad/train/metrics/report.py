@@ -92,7 +92,7 @@ def averaged(classes: Sequence[ClassScores], average: str) -> ClassScores:
     """The plain mean of the classes ("macro"), or the mean weighted by support ("weighted"); 0 without classes or support."""
     supports = np.array([scores.support for scores in classes], dtype=np.int64)
     weights = supports if average == "weighted" else np.ones(len(classes), dtype=np.int64)
-    scores = np.array([(one.precision, one.recall, one.f1) for one in classes]).reshape(-1, 3)
+    scores = np.array([(c.precision, c.recall, c.f1) for c in classes]).reshape(-1, 3)
     precision, recall, f1 = ratio(weights @ scores, np.full(3, weights.sum()))
     return ClassScores(float(precision), float(recall), float(f1), int(supports.sum()))
 

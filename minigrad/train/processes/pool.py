@@ -30,20 +30,20 @@ from minigrad.workers.snapshot import ModelSnapshot
 class WorkerPool:
     """This process and its workers, which are forked at the first step, and again when their copy of the model is out of date.
 
-    workers: processes that compute, including this one.
+    processes: how many compute, including this one.
     """
 
-    def __init__(self, loss_of: LossFunction, optimizer: Optimizer, workers: int) -> None:
-        self.loss_of, self.optimizer, self.workers = loss_of, optimizer, workers
-        self.others: list[Worker] = []
+    def __init__(self, loss_of: LossFunction, optimizer: Optimizer, processes: int) -> None:
+        self.loss_of, self.optimizer, self.processes = loss_of, optimizer, processes
+        self.workers: list[Worker] = []
         self._shared: SharedOptimizer | None = None
         self._snapshot: ModelSnapshot | None = None
         self._read_whole: set[Parameter] = set()
-        finalize(self, stop_all, self.others)
+        finalize(self, stop_all, self.workers)
 
     def stop(self) -> None:
         """End the workers; the next step starts new ones."""
-        stop_all(self.others)
+        stop_all(self.workers)
 
     def close(self) -> None:
         """End the workers and take the parameters out of shared memory."""
@@ -65,17 +65,17 @@ class WorkerPool:
 
     def _tried(self, batch: Batch, parts: int, loss_scale: float, measure: bool) -> tuple[float, float | None] | None:
         shared = self._start()
-        pieces = batch.split(self.workers * parts)
+        pieces = batch.split(self.processes * parts)
         stream = random.current()
         step: dict[str, Any] = {"seed": stream.seed, "step": stream.step, "factors": self._settle(batch)}
-        step |= {"pieces": self.workers * parts, "stride": self.workers}
+        step |= {"pieces": self.processes * parts, "stride": self.processes}
         step |= {"anomaly": detecting.get(), "precision": product_precision.get(), "loss_scale": loss_scale}
         arrays = batch_arrays(batch)
-        busy = self.others[: len(pieces) - 1]
+        busy = self.workers[: len(pieces) - 1]
         for worker in busy:
             worker.ask({"task": "share", **step, "first": worker.number}, arrays)
         with random.at(stream.seed, stream.step):
-            loss = share_of(self.loss_of, pieces[:: self.workers], batch, loss_scale)
+            loss = share_of(self.loss_of, pieces[:: self.processes], batch, loss_scale)
         missed: set[Parameter] = set()
         touched = [[place.parameter.leaf.grad is not None for place in self.optimizer.arena.places]]
         for worker, outbox in zip(busy, shared.outboxes, strict=False):
@@ -92,12 +92,12 @@ class WorkerPool:
     def _add_up(self, shared: SharedOptimizer, touched: list[list[bool]], measure: bool) -> float | None:
         """Add the workers' gradients to those of this process, each process a range of them. Returns the norm of the sum if measured."""
         stretches = shared.stretches(touched)
-        edges = [len(stretches) * number // self.workers for number in range(self.workers + 1)]
-        for worker in self.others:
+        edges = [len(stretches) * number // self.processes for number in range(self.processes + 1)]
+        for worker in self.workers:
             stretch = {"first": edges[worker.number], "past": edges[worker.number + 1]}
             worker.ask({"task": "add up", "touched": touched, "measure": measure, **stretch})
         shared.add_up(stretches, 0, edges[1], measure)
-        for worker in self.others:
+        for worker in self.workers:
             worker.answer()
         for place, flags in zip(self.optimizer.arena.places, zip(*touched, strict=True), strict=True):
             place.parameter.leaf.grad = place.parameter.leaf.view if any(flags) else None
@@ -110,10 +110,10 @@ class WorkerPool:
         """Apply the updates of a step, each process some of them."""
         if self._shared is not None and self._shared.has_other_arrays():
             self.stop()
-        mine, *shares = divide(updates, 1 + len(self.others), self.optimizer.arena.block)
+        mine, *shares = divide(updates, 1 + len(self.workers), self.optimizer.arena.block)
         due = [table.count for table in self.optimizer.tables.values()]
         asked = []
-        for worker, share in zip(self.others, shares, strict=True):
+        for worker, share in zip(self.workers, shares, strict=True):
             try:
                 worker.ask({"task": "update", "updates": [astuple(update) for update in share], "scale": scale, "due": due})
                 asked.append(worker)
@@ -123,24 +123,24 @@ class WorkerPool:
             self.optimizer.apply(update, scale)
         for worker in asked:
             worker.answer()
-        if len(asked) < len(self.others):
+        if len(asked) < len(self.workers):
             self.stop()
 
     def _start(self) -> SharedOptimizer:
         """Start workers if there are none, or if the model or the optimizer has changed since they were forked."""
         if self._shared is None:
-            self._shared = SharedOptimizer(self.optimizer, self.workers - 1)
+            self._shared = SharedOptimizer(self.optimizer, self.processes - 1)
         elif self._shared.has_other_arrays():
             self.stop()
             self._shared.note_arrays()
         if self._snapshot is not None and self._snapshot.changed():
             self.stop()
-        if not self.others:
+        if not self.workers:
             if self.optimizer.arena.data.dtype == "float32":  # the kernels' only dtype
                 kernels.prepare(training=True)
             self._snapshot = ModelSnapshot(self.optimizer.steps)
             for number, outbox in enumerate(self._shared.outboxes, 1):
-                self.others.append(Worker(number, partial(StepHandler, self.loss_of, self._shared, self._snapshot, outbox)))
+                self.workers.append(Worker(number, partial(StepHandler, self.loss_of, self._shared, self._snapshot, outbox)))
         return self._shared
 
     def _settle(self, batch: Batch) -> list[int]:

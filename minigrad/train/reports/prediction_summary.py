@@ -81,11 +81,11 @@ class _Choices(Tally):
         self.right = array("b")
 
     def count(self, row: PredictionRow) -> Mistake | None:
-        gold, said = set(row.gold), set(row.prediction)
-        for i, names in enumerate((gold & said, said, gold)):
-            self.counts.update({(name, i): int(name in names) for name in gold | said | set(row.classes)})
-        self.right.append(gold == said)
-        return None if gold == said else mistake_of(row, ", ".join(row.gold), ", ".join(row.prediction), None)
+        gold, predicted = set(row.gold), set(row.prediction)
+        for i, names in enumerate((gold & predicted, predicted, gold)):
+            self.counts.update({(name, i): int(name in names) for name in gold | predicted | set(row.classes)})
+        self.right.append(gold == predicted)
+        return None if gold == predicted else mistake_of(row, ", ".join(row.gold), ", ".join(row.prediction), None)
 
     def report(self) -> tuple[dict[str, Any], dict[str, str]]:
         names, counts = _table(self.counts)
@@ -138,7 +138,7 @@ class _Tags(Tally):
         self._count_waiting()
         types, counts = _table(self.entities)
         report = NerReport(EntityReport.of(types, counts), ClassificationReport.of(*_table(self.tags)))
-        chart = plots.bars(f"F1 of entities, {self.split}", types, [one.f1 for one in report.entity.classes.values()], "F1", "type")
+        chart = plots.bars(f"F1 of entities, {self.split}", types, [scores.f1 for scores in report.entity.classes.values()], "F1", "type")
         return {"report": report.to_dict()}, {"entities": chart} if types else {}
 
     def by_group(self) -> dict[str, object]:

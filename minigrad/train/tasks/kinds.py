@@ -79,14 +79,14 @@ def _kind_of(model: Any) -> str:
     raise ArgumentError(f"there is no evaluation for this {name}: it takes heads for labels of each text, or of each token")
 
 
-def _weights(asked: str | Sequence[float] | None, labels: LabelMap, records: Sequence[Record], tagging: bool) -> list[float] | None:
-    if asked is None:
+def _weights(chosen: str | Sequence[float] | None, labels: LabelMap, records: Sequence[Record], tagging: bool) -> list[float] | None:
+    if chosen is None:
         return None
-    if asked == "balanced":
+    if chosen == "balanced":
         if tagging:
             raise ArgumentError('class_weights = "balanced" counts labels of texts; for tags give a list of numbers')
         counts = np.bincount(labels.ids(records), minlength=len(labels))
         return [float(w) for w in len(records) / (len(labels) * np.maximum(counts, 1))]
-    if isinstance(asked, str) or len(asked) != len(labels):
-        raise ArgumentError(f'class_weights must be "balanced" or a number for each of {listing(labels.names)}, got {quoted(asked)}')
-    return [float(weight) for weight in asked]
+    if isinstance(chosen, str) or len(chosen) != len(labels):
+        raise ArgumentError(f'class_weights must be "balanced" or a number for each of {listing(labels.names)}, got {quoted(chosen)}')
+    return [float(weight) for weight in chosen]

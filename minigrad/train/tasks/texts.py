@@ -55,9 +55,9 @@ class SequenceClassification(Task):
 
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         number = {name: i for i, name in enumerate(self.labels.names)}
-        true, said = ([number[row[key]] for row in predictions] for key in ("label", "prediction"))
+        true, predicted = ([number[row[key]] for row in predictions] for key in ("label", "prediction"))
         probabilities = [list(row["probabilities"].values()) for row in predictions]
-        return {"loss": _mean_loss(predictions)} | classification_metrics(true, said, probabilities, names=self.labels.names)
+        return {"loss": _mean_loss(predictions)} | classification_metrics(true, predicted, probabilities, names=self.labels.names)
 
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
         return Counter(str(record.label) for record in records)
@@ -91,13 +91,13 @@ class MultiLabelClassification(Task):
                 row |= {"labels": [name for name, flag in zip(names, gold[i], strict=True) if flag]}
                 row |= {"loss": float((np.logaddexp(0, scores) - gold[i] * scores).mean())}  # binary cross-entropy
             probabilities = {name: float(p) for name, p in zip(names, np.exp(-np.logaddexp(0, -scores)), strict=True)}
-            said = [name for name, score in zip(names, scores, strict=True) if score > 0]
-            rows.append(row | {"predictions": said, "probabilities": probabilities})
+            predicted = [name for name, score in zip(names, scores, strict=True) if score > 0]
+            rows.append(row | {"predictions": predicted, "probabilities": probabilities})
         return rows
 
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        true, said = ([[name in row[key] for name in self.labels.names] for row in predictions] for key in ("labels", "predictions"))
-        return {"loss": _mean_loss(predictions)} | multi_label_metrics(true, said)
+        true, predicted = ([[name in row[key] for name in self.labels.names] for row in predictions] for key in ("labels", "predictions"))
+        return {"loss": _mean_loss(predictions)} | multi_label_metrics(true, predicted)
 
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
         return Counter(label for record in records for label in labels_of(record, self.label_separator))
@@ -129,8 +129,8 @@ class Regression(Task):
         return rows
 
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        true, said = ([row[key] for row in predictions] for key in ("label", "prediction"))
-        return {"loss": _mean_loss(predictions)} | regression_metrics(true, said)
+        true, predicted = ([row[key] for row in predictions] for key in ("label", "prediction"))
+        return {"loss": _mean_loss(predictions)} | regression_metrics(true, predicted)
 
 
 def _labelled(records: Sequence[Record]) -> bool:

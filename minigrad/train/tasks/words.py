@@ -72,9 +72,9 @@ class TokenClassification(Task):
             row: dict[str, Any] = texts_of(i, record) | {"words": [list(place) for place in words]}
             if gold is not None:
                 row |= {"tags": [names[t] for t in gold[i]], "loss": float(-logs[np.arange(len(words)), gold[i]].sum())}
-            said = logs.argmax(axis=1)
-            sure = np.exp(logs.max(axis=1, initial=-np.inf))
-            rows.append(row | {"predicted": [names[t] for t in said], "scores": [float(p) for p in sure]})
+            predicted = logs.argmax(axis=1)
+            confidence = np.exp(logs.max(axis=1, initial=-np.inf))
+            rows.append(row | {"predicted": [names[t] for t in predicted], "scores": [float(p) for p in confidence]})
         return rows
 
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
