@@ -93,7 +93,7 @@ class Run:
         mg.manual_seed(3)
         mg.backend.random.current().step = self.step  # where this run's random numbers stand
         try:
-            return self._make_step(given, most, check)
+            return self._made(given, most, check)
         finally:
             self.step = mg.backend.random.current().step
 
