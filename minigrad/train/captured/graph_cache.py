@@ -37,7 +37,7 @@ logger = logging.getLogger("minigrad")
 Pieces: TypeAlias = Sequence[tuple[Batch | None, GraphKey]]
 """The graphs to replay for a step, in order: one for the batch, or one for each part and one for the end (None). Empty if none can be."""
 
-DIFFERENT = "some parts of a step give other parameters a gradient than its first part"
+DIFFERENT = "the parts of a step do not all give gradients to the same parameters"
 
 
 class GraphCache:
