@@ -1,4 +1,4 @@
-"""The whole life of a fine-tune: settings, objectives, tasks, the trainer, its checkpoints and events, metrics and reports."""
+"""Fine-tuning from start to finish: settings, objectives, tasks, the trainer, its checkpoints and events, metrics and reports."""
 
 from minigrad.train.average import Average
 from minigrad.train.captured.ahead import StepResult

@@ -14,7 +14,7 @@ class Average:
     """average ← decay · average + (1 - decay) · weight after each step, for the parameters of an optimizer.
 
     Source: Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992, with the exponential weights of Tarvainen &
-    Valpola, "Mean teachers are better role models", 2017. Kept in the parameters' dtype, where they are, and laid out as they are.
+    Valpola, "Mean teachers are better role models", 2017. It has the parameters' dtype, device and memory layout.
     Raises: ArgumentError for what is no optimizer, and a decay that is not above 0 and below 1.
     """
 
@@ -27,27 +27,27 @@ class Average:
         self._arena = arena = optimizer.arena
         self._parameters = {name: p for p, name in arena.names.items()}
         self._flat: Array = arena.data.copy()
-        self._apart = {arena.names[p]: p.array.copy() for p in arena.tables}
-        lying = {arena.names[place.parameter]: place.of(self._flat) for place in arena.places}
-        self.arrays: dict[str, Array] = {name: self._apart[name] if name in self._apart else lying[name] for name in self._parameters}
+        self._tables = {arena.names[p]: p.array.copy() for p in arena.tables}
+        averages = self._tables | {arena.names[place.parameter]: place.of(self._flat) for place in arena.places}
+        self.arrays: dict[str, Array] = {name: averages[name] for name in self._parameters}
 
     def blocks(self) -> Iterator[tuple[Array, Array]]:
-        """Weights and their average, in stretches as the optimizer updates them."""
+        """Weights and their average, in blocks as the optimizer updates them."""
         for start in range(0, len(self._flat), self._arena.block):
             block = slice(start, start + self._arena.block)
             yield self._arena.data[block], self._flat[block]
-        for name, average in self._apart.items():
+        for name, average in self._tables.items():
             yield self._parameters[name].array, average
 
     def update(self) -> None:
-        """Take the weights as they are now into the average."""
+        """Update the average with the current weights."""
         for weights, average in self.blocks():
             step = weights - average
             step *= self.rate
             average += step
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        """Go on from saved averages of the same parameters. Raises: StateDictError for one that is missing or has another shape."""
+        """Load saved averages of the same parameters. Raises: StateDictError for one that is missing or has another shape."""
         for name, average in self.arrays.items():
             saved = arrays.get(name)
             if saved is None or saved.shape != average.shape or saved.dtype.kind != "f":
@@ -57,7 +57,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside: the model has the average for its weights. On leaving it has its own again, to the last bit."""
+        """Use the average as the model's weights. On leaving it has its own weights again, to the last bit."""
         own = {name: parameter.array.copy() for name, parameter in self._parameters.items()}
         try:
             for name, parameter in self._parameters.items():

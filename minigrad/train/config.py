@@ -1,4 +1,4 @@
-"""The file that describes a run: config.toml, read strictly, written back as it was understood.
+"""config.toml, the file that describes a run: read strictly, and written back as understood.
 
     [model]
     name = "minilm-l6"
@@ -17,7 +17,7 @@
     [output]
     directory = "runs/first"
 
-Paths are taken from where the command runs. What is left out has a default; a name that is none of these is an error.
+Paths are relative to the current directory. Missing settings have defaults; unknown names are errors.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from minigrad.train.tasks import KINDS
 
 MAX_CONFIG_BYTES = 1 << 20
 CONFIG_NAME = "config.toml"
-STRONGER = {("training", "epochs"): "steps", ("data", "batch_size"): "batch_tokens"}
-"""By a setting, the one that counts in its place where a file gives both, as files that runs write do: they hold the defaults too."""
+OVERRIDDEN_BY = {("training", "epochs"): "steps", ("data", "batch_size"): "batch_tokens"}
+"""For a setting, the one that takes precedence if a file has both. Files written by runs do: they hold the defaults, too."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPart:
-    """Where the training starts. name: a directory, a named checkpoint or a Hugging Face id; layers: keep the first so many."""
+    """The model that training starts from. name: a directory, a named checkpoint or a Hugging Face id. layers: keep the first so many."""
 
     name: str
     layers: int | None = None
@@ -58,13 +58,13 @@ class ModelPart:
 
 @dataclass(frozen=True, kw_only=True)
 class DataPart:
-    """Files and how they are read and dealt out.
+    """The data files, and how they are read and batched.
 
-    train, dev, test: files; dev decides what is best, test is looked at once, at the end. format, text, label, text_b, label_separator,
-    columns, encoding: as `read_records` takes them (format, text_column, …); label_separator is a comma where several classes are learned
-    at once. group: a column by which the results are reported too. on_bad_row: "raise" or "skip", of which at most max_skipped.
-    max_length: in tokens; stride: tokens that windows of a long text share (token classification). batch_size: texts of a step;
-    batch_tokens: tokens of a step, in its place; by_length: texts of about equal length together.
+    train, dev, test: files; dev selects the best model, test is evaluated once, at the end. format, text, label, text_b, label_separator,
+    columns, encoding: as `read_records` takes them (format, text_column, …); label_separator is a comma by default in multi-label
+    classification. group: a column by which results are also reported. on_bad_row: "raise" or "skip", at most max_skipped rows.
+    max_length: in tokens. stride: how many tokens the windows of a long text share (token classification). batch_size: texts in a step;
+    batch_tokens: tokens in a step, instead. by_length: batch texts of about equal length together.
     """
 
     train: str
@@ -101,8 +101,8 @@ class DataPart:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPart:
-    """What is learned. kind: sequence-classification, multi-label-classification, regression or token-classification; class_weights:
-    "balanced", or a number for each label in the order of their names; label_smoothing: from 0 to 1."""
+    """The task. kind: sequence-classification, multi-label-classification, regression or token-classification. class_weights: "balanced",
+    or a number for each label in the order of their names. label_smoothing: from 0 to 1."""
 
     kind: str
     class_weights: str | tuple[float, ...] | None = None
@@ -122,7 +122,8 @@ class TaskPart:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputPart:
-    """directory: where everything of the run goes; tensorboard: write its files there too; report: write report.html at the end."""
+    """The output of a run. directory: for all its files. tensorboard: write TensorBoard files there, too. report: write report.html at the
+    end."""
 
     directory: str
     tensorboard: bool = False
@@ -135,7 +136,7 @@ class OutputPart:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A run, as config.toml describes it. Raises: ArgumentError for parts that do not go together."""
+    """The configuration of a run, as in config.toml. Raises: ArgumentError for settings that contradict each other."""
 
     model: ModelPart
     data: DataPart
@@ -143,7 +144,7 @@ class RunConfig:
     output: OutputPart
     training: TrainingSettings = field(default_factory=TrainingSettings)
     chosen_metric: bool = True
-    """Whether the file names the metric; else the task's own decides."""
+    """Whether the file names the metric; otherwise the task's default decides."""
 
     def __post_init__(self) -> None:
         figures = KINDS[self.task.kind].figures
@@ -160,14 +161,14 @@ class RunConfig:
 
     @property
     def label_separator(self) -> str | None:
-        """What stands between the labels of a record; None where it has one."""
+        """The separator between the labels of a record; None if a record has one label."""
         return (self.data.label_separator or ",") if self.task.kind == "multi-label-classification" else None
 
     @classmethod
     def from_toml(cls, path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-        """Read a file. overrides: texts such as "training.lr=1e-4", whose values are TOML, or else taken as strings.
+        """Read a file. overrides: texts such as "training.lr=1e-4", whose values are TOML, or strings if they are not valid TOML.
 
-        One counts even where the file has what would count in its place: "training.epochs=2" takes a `steps` out of the file.
+        An override also wins over a setting in the file that would take precedence: "training.epochs=2" removes the file's `steps`.
         Raises: ConfigError naming the file and the key.
         """
         content = read_bounded(path, MAX_CONFIG_BYTES, ConfigError, "config-limit")
@@ -190,15 +191,15 @@ class RunConfig:
             if not isinstance(section, Mapping):
                 raise ConfigError(path, f"{name} must be a section, [{name}], got {quoted(section)}", code="config-type")
             if part is TrainingSettings:
-                section = {"workers": "auto", **section}  # safe: no run from a file has hooks or closures that other processes would lack
-            built[name] = _part(path, name, part, section)
+                section = {"workers": "auto", **section}  # safe: a run from a file has no hooks or closures that workers would miss
+            built[name] = _parse_section(path, name, part, section)
         try:
             return cls(**built, chosen_metric="metric" in values.get("training", {}))
-        except ArgumentError as error:  # each section is right by itself, but they do not go together
+        except ArgumentError as error:  # each section is valid by itself, but they contradict each other
             raise ConfigError(path, str(error), code="config-value") from error
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Every setting by section, without those that are None, and without a metric that nobody chose."""
+        """Every setting by section, without those that are None, and without a metric that the file did not name."""
         sections = {name: asdict(getattr(self, name)) for name in ("model", "data", "task", "training", "output")}
         if not self.chosen_metric:
             del sections["training"]["metric"]
@@ -208,7 +209,7 @@ class RunConfig:
         }
 
     def to_toml(self) -> str:
-        """The text of a file that `from_toml` reads back to the same."""
+        """The text of a file that `from_toml` reads back as an equal configuration."""
         sections = [
             "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())])
             for name, section in self.to_dict().items()
@@ -217,7 +218,7 @@ class RunConfig:
 
 
 def _override(path: Path, values: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Change the values of a file. Raises: ConfigError."""
+    """Apply the overrides to the values of a file. Raises: ConfigError."""
     given = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -232,23 +233,23 @@ def _override(path: Path, values: dict[str, Any], overrides: Sequence[str]) -> N
             value = text.strip()
         if not isinstance(values.setdefault(section, {}), dict):
             raise ConfigError(path, f"{section} must be a section, [{section}]", code="config-type")
-        values[section].pop(STRONGER.get((section, name)), None)
+        values[section].pop(OVERRIDDEN_BY.get((section, name)), None)
         given.append((section, name, value))
     for section, name, value in given:
         values[section][name] = value
 
 
-def _part(path: str | Path, section: str, kind: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass from a section. Raises: ConfigError for an unknown or missing name, a value of another type, or one it refuses."""
+def _parse_section(path: str | Path, section: str, kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass from a section. Raises: ConfigError for an unknown or missing name, a value of the wrong type, or one it refuses."""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := [name for name in values if name not in known]:
         raise ConfigError(path, f"[{section}] has no {listing(unknown)}; it has {', '.join(known)}", code="unknown-key")
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
     for name, value in values.items():
-        given[name] = _converted(value, hints[name])
+        given[name] = _convert(value, hints[name])
         if given[name] is None:
-            raise ConfigError(path, f"{section}.{name} = {quoted(value)} must be {_words(hints[name])}", code="config-type")
+            raise ConfigError(path, f"{section}.{name} = {quoted(value)} must be {_type_name(hints[name])}", code="config-type")
     if missing := [name for name, f in known.items() if name not in given and f.default is MISSING]:
         raise ConfigError(path, f"[{section}] needs {listing(missing)}", code="missing-key")
     try:
@@ -257,24 +258,24 @@ def _part(path: str | Path, section: str, kind: type[T], values: Mapping[str, An
         raise ConfigError(path, f"[{section}] {error}", code="config-value") from error
 
 
-def _converted(value: Any, hint: Any) -> Any:
-    """The value as its field's type has it (an integer where a float stands is one, a list is a tuple), or None if it is of another."""
+def _convert(value: Any, hint: Any) -> Any:
+    """The value converted to its field's type (an integer to a float, a list to a tuple), or None if it has another type."""
     if isinstance(hint, UnionType):
-        found = [_converted(value, option) for option in get_args(hint) if option is not type(None)]
-        return next((one for one in found if one is not None), None)
+        found = [_convert(value, option) for option in get_args(hint) if option is not type(None)]
+        return next((option for option in found if option is not None), None)
     if get_origin(hint) is tuple:
-        inner = [_converted(item, get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [None]
+        inner = [_convert(item, get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [None]
         return None if None in inner else tuple(inner)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) <= MAX_FLOAT else None
     return value if type(value) is hint else None
 
 
-def _words(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
     if isinstance(hint, UnionType):
-        return " or ".join(_words(option) for option in get_args(hint) if option is not type(None))
-    return f"a list, each {_words(get_args(hint)[0])}" if get_origin(hint) is tuple else names[hint]
+        return " or ".join(_type_name(option) for option in get_args(hint) if option is not type(None))
+    return f"a list, each {_type_name(get_args(hint)[0])}" if get_origin(hint) is tuple else names[hint]
 
 
 def _toml(value: Any) -> str:

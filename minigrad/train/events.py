@@ -1,8 +1,8 @@
-"""What a run tells about itself: events, and the callbacks that write them down or show them.
+"""The events of a run, and the callbacks that log or show them.
 
 An event is a dict with "event" (start, step, evaluation, notice or end) and "step". A callback is any function of an event. Those here
-write log.jsonl, draw a bar or plain lines, and feed TensorBoard. Output that nobody can read any more (a closed terminal, a full pipe) is
-given up quietly: it must not end a training.
+write log.jsonl, draw a progress bar or print plain lines, and feed TensorBoard. A closed terminal or a broken pipe silences the output: it
+must not end a training.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ LOG_NAME = "log.jsonl"
 
 
 class JsonLog:
-    """Adds every event as one line to a .jsonl file, at once: what has happened can be read while the run goes on."""
+    """Appends every event to a .jsonl file at once, as one line, so that the log can be read while the run goes on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __call__(self, event: Event) -> None:
         line = json.dumps(named(dict(event)), ensure_ascii=False) + "\n"
-        with open(self.path, "ab") as file:  # a text file takes twice as long to open, and there are short steps
+        with open(self.path, "ab") as file:  # opening in text mode takes twice as long, which short steps would notice
             file.write(line.encode())
 
 
 def rewind(path: Path, step: int) -> None:
-    """Take out of a log what happened after `step`, which a resumed run does again. The file changes as a whole or not at all."""
+    """Remove the events after `step` from a log: a resumed run repeats them. The file is replaced atomically."""
     if not path.exists():
         return
     with open(path, "rb") as old, replacing(path) as new:
@@ -59,7 +59,7 @@ def rewind(path: Path, step: int) -> None:
 
 
 class Progress:
-    """A bar on standard error; without a terminal a line every half minute. Evaluations and notices are lines of their own.
+    """A progress bar on standard error; without a terminal, a line every half minute. Evaluations and notices are lines of their own.
 
     Raises: as `bar_class`.
     """
@@ -112,7 +112,7 @@ def _shown(loss: float | None) -> str:
 class TensorBoard:
     """Feeds losses, learning rates, speeds and metrics to TensorBoard, through the tensorboardX package (extra `tensorboard`).
 
-    Its file begins with the run, and what a resumed run does again takes the place of what it did before.
+    A file is opened when the run starts, and the steps that a resumed run repeats replace the old ones.
     Raises: MissingExtraError.
     """
 
@@ -128,7 +128,7 @@ class TensorBoard:
         self._writer: Any = None
 
     def __call__(self, event: Event) -> None:
-        if self._writer is None:  # a name of its own: tensorboardX overwrites files that were begun in the same second
+        if self._writer is None:  # a unique name: tensorboardX overwrites files that were opened in the same second
             self._writer = self._open(purge_step=event["step"] + 1, filename_suffix=f".{event['event']}-{event['step']}")
         if event["event"] == "step":
             figures = {f"train/{name}": event[name] for name in ("loss", "lr", "grad_norm", "tokens_per_second")}
@@ -137,16 +137,15 @@ class TensorBoard:
         else:
             figures = {}
         for name, value in figures.items():
-            if value is None:  # a step without labels has no loss
-                continue
-            self._writer.add_scalar(name, value, event["step"])
-        if event["event"] == "end" or event.get("split") == "test":  # comes after the end, and has opened a file again
+            if value is not None:  # a step without labels has no loss
+                self._writer.add_scalar(name, value, event["step"])
+        if event["event"] == "end" or event.get("split") == "test":  # the test evaluation comes after the end, and has reopened a file
             self._writer.close()
             self._writer = None
 
 
 def memory_mb() -> float:
-    """Resident memory of this process in MiB; 0 where the system does not tell."""
+    """Resident memory of this process in MiB; 0 if the system does not report it."""
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", "rb", buffering=0) as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     return 0.0

@@ -1,8 +1,8 @@
-"""Loss scaling: gradients in fp16 that would be too small to exist, because a larger loss was differentiated.
+"""Loss scaling: keeps small gradients from underflowing in fp16, by differentiating a larger loss.
 
-Below 6e-8 a number rounds to zero in fp16, and many gradients are smaller. The loss is multiplied by a large power of two, so all of its
-gradients are; the update divides by it, exactly. Where the factor was too large a gradient is infinite or NaN: that update is left out and
-the factor halved; after many good steps it is tried with twice as much.
+In fp16 a number below 6e-8 rounds to zero, and many gradients are smaller. The loss is multiplied by a large power of two, and with it all
+of its gradients; the update divides by it, exactly. If the factor was too large, a gradient is infinite or NaN: that update is skipped and
+the factor halved; after many good steps it is doubled.
 
 Source: Micikevicius et al., "Mixed Precision Training", 2018 (arXiv 1710.03740), as torch.amp.GradScaler does it.
 """
@@ -17,11 +17,11 @@ from minigrad.errors import ArgumentError
 from minigrad.optim.checks import check_count
 
 GROW_AFTER = 2000
-"""Good steps after which the factor is doubled."""
+"""The number of good steps after which the factor is doubled."""
 
 
 class LossScaler:
-    """The factor of the loss, and how many good steps it has lasted. A `Team` works with it by itself; a loop of your own:
+    """The factor of the loss, and the number of good steps since it last changed. A `Team` uses it by itself; in a loop of your own:
 
         (loss * scaler.scale).backward()
         norm = mg.optim.clip_grad_norm(parameters, math.inf)
@@ -42,11 +42,11 @@ class LossScaler:
 
     @property
     def is_least(self) -> bool:
-        """Whether the factor is 1: what is not finite then was not made by scaling."""
+        """Whether the factor is 1: a gradient that is not finite is then not due to scaling."""
         return self.scale == 1
 
     def update(self, *, overflowed: bool) -> None:
-        """Count a step, whose gradient was not finite if it `overflowed`."""
+        """Count a step. overflowed: its gradient was not finite."""
         self.good = 0 if overflowed else self.good + 1
         if overflowed:
             self.scale = max(self.scale / 2, 1.0)
@@ -54,11 +54,11 @@ class LossScaler:
             self.scale, self.good = self.scale * 2, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on exactly."""
+        """Everything needed to continue exactly."""
         return {"scale": self.scale, "good": self.good}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned. Raises: ArgumentError for a factor that is no power of two from 1, and no count."""
+        """Continue from what `state_dict` returned. Raises: ArgumentError for a factor that is no power of two from 1, and a bad count."""
         scale, good = state["scale"], state["good"]
         if not isinstance(scale, int | float) or not 1 <= scale <= 2.0**1023 or frexp(scale)[0] != 0.5:
             raise ArgumentError(f"scale must be a power of two from 1, got {scale!r:.80}")

@@ -1,4 +1,4 @@
-"""Numbers that are not finite, which JSON does not have: by name where a program reads them back, null where people look."""
+"""Numbers that are not finite, which JSON lacks: written by name where a program reads them back, as null where people read them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ NAMES = ("nan", "inf", "-inf")
 
 
 def named(value: Any) -> Any:
-    """The same with the name of each number that is not finite, in dicts and lists too: for logs and files of predictions."""
+    """The value with each number that is not finite replaced by its name, nested ones too: for logs and files of predictions."""
     return _replaced(value, lambda number: str(float(number)))
 
 
 def number(value: object) -> float | None:
-    """What `named` made a number of; None for anything else, also for a whole number that no float holds."""
+    """The number that `named` wrote; None for anything else, also for an integer too large for a float."""
     if isinstance(value, bool) or not (isinstance(value, int | float) or value in NAMES):
         return None
     try:
@@ -25,7 +25,7 @@ def number(value: object) -> float | None:
 
 
 def nulled(value: Any) -> Any:
-    """The same with null for each number that is not finite, in dicts and lists too: for reports."""
+    """The value with each number that is not finite replaced by null, nested ones too: for reports."""
     return _replaced(value, lambda number: None)
 
 

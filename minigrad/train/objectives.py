@@ -1,9 +1,9 @@
-"""What a training step minimises: losses over the items of a whole step, computed part by part.
+"""Objectives, the losses that a training step minimises: means over the items of a whole step, computed part by part.
 
-The loss of a step is the sum over its items divided by how many there are. A part of the step contributes its own sum, divided by the
+The loss of a step is the sum over its items divided by their number. A part of the step contributes its own sum, divided by the
 count of the whole, so the parts' losses and gradients add up to those of the step, however unequal the parts are.
 
-An item without a label counts nowhere: its label is -100 where labels are classes, and NaN where they are numbers.
+An item without a label is ignored: its label is -100 if labels are classes, and NaN if they are numbers.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from minigrad.models.losses import IGNORED
 from minigrad.tensor import Tensor
 
 Count: TypeAlias = float | Tensor
-"""What a sum is divided by: a number, or in a captured step a tensor () on the GPU."""
+"""The divisor of a sum: a number, or in a captured step a tensor () on the GPU."""
 
 
 class Objective(ABC):
     """A loss that is a mean over items."""
 
     ignored: ClassVar[float | None] = None
-    """The label of an item that adds nothing and is not counted, with which batches can be filled up: -100 (integers) or NaN (floats), None
-    where neither is."""
+    """The label of items that add nothing and are not counted, so that batches can be padded with them: -100 (integers) or NaN (floats),
+    None if there is no such label."""
 
     @abstractmethod
     def count(self, batch: Batch) -> float:
-        """What the sum over the items of `batch` is divided by; 0 if it has none."""
+        """The divisor of the sum over the items of `batch`; 0 if it has none."""
 
     @abstractmethod
     def share(self, model: Any, part: Batch, count: Count) -> Tensor:
         """The sum over the items of `part`, divided by `count`. Shapes: → ().
 
-        It adds nothing for an item with the label `ignored`, and depends on the model, the part and the objective's attributes alone: a
-        captured step records it once, on a batch filled up with such items, and replays that with other batches and other counts, until
-        an attribute is another object: lists and arrays must be replaced, not changed. A class with a `loss` of its own is not captured.
+        Items with the label `ignored` must add nothing, and the result may depend only on the model, the part and the objective's
+        attributes: it is captured once, on a batch padded with such items, and replayed for other batches and counts, until an
+        attribute is another object. So replace lists and arrays, and do not change them. A class with its own `loss` is not captured.
         """
 
     def loss(self, model: Any, part: Batch, whole: Batch) -> Tensor:
@@ -53,25 +53,25 @@ class Objective(ABC):
         return self.share(model, part, self.count(whole))
 
     def terms(self) -> Sequence[tuple[float, Objective]]:
-        """(weight, objective) pairs whose weighted sum it is: itself alone, but for a mixture. None of them is a sum of terms itself."""
+        """The (weight, objective) pairs of a weighted sum: just this objective, except for a mixture. No term is itself a sum of terms."""
         return [(1.0, self)]
 
     def made_of(self) -> list[Objective]:
-        """This objective and every one that it holds, as a part or an attribute, also deeper down; each once."""
+        """This objective and all objectives nested in it, as parts or attributes; each once."""
         found: list[Objective] = [self]
-        for one in found:  # the list grows on the way
-            parts = [part for _, part in one.parts] if isinstance(one, Mixed) else []
-            for held in (*parts, *vars(one).values()):
+        for objective in found:  # the list grows during the loop
+            parts = [part for _, part in objective.parts] if isinstance(objective, Mixed) else []
+            for held in (*parts, *vars(objective).values()):
                 if isinstance(held, Objective) and all(held is not known for known in found):
                     found.append(held)
         return found
 
     def place(self, device: str) -> None:  # noqa: B027 - most have no arrays
-        """Put the arrays that `share` reads where the model is; nothing can be copied there while a step is recorded."""
+        """Copy the arrays that `share` reads to the model's device, before a capture: nothing can be copied there during one."""
 
 
 def weighted(shares: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """The sum of weights times shares, added one after the other. Shapes: () each → (). Raises: ArgumentError without any."""
+    """The sum of weights times shares, added in order. Shapes: () each → (). Raises: ArgumentError for no shares."""
     if not shares:
         raise ArgumentError("no part of this mixture has an item in the batch, so there is no loss")
     first, *others = (share if weight == 1 else share * weight for weight, share in shares)
@@ -79,12 +79,12 @@ def weighted(shares: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 
 def has_own_loss(objective: Objective) -> bool:
-    """Whether its class has a `loss` of its own, which need not be its share (nor, of a mixture, the weighted sum of its terms)."""
+    """Whether its class overrides `loss`, which then need not be its share (or, for a mixture, the weighted sum of its terms)."""
     return getattr(objective.loss, "__func__", None) not in (Objective.loss, Mixed.loss)
 
 
-def fill_label(terms: Sequence[tuple[float, Objective]]) -> float | None:
-    """The label, in `Batch.labels`, that none of the terms counts. None if one of them counts both -100 and NaN."""
+def padding_label(terms: Sequence[tuple[float, Objective]]) -> float | None:
+    """The label, in `Batch.labels`, that none of the terms counts. None if a term ignores neither -100 nor NaN."""
     labels = [objective.ignored for _, objective in terms]
     known = [label for label in labels if label is not None and (label == IGNORED or isnan(label))]
     return None if len(known) < len(labels) else next(filter(isnan, known), IGNORED)
@@ -92,7 +92,7 @@ def fill_label(terms: Sequence[tuple[float, Objective]]) -> float | None:
 
 @dataclass(frozen=True)
 class LossOf:
-    """What a team makes smaller: the objective's loss of a model."""
+    """The loss function of a team: the objective's loss of a model."""
 
     model: Any
     objective: Objective
@@ -102,9 +102,9 @@ class LossOf:
 
 
 class _Classes(Objective):
-    """Cross-entropy, with weights of the classes and label smoothing.
+    """Cross-entropy with class weights and label smoothing.
 
-    class_weights: (classes,), None for all 1; the mean divides by the sum of the labels' weights. label_smoothing ε makes the target
+    class_weights: (classes,), None for all 1; the mean divides by the sum of the labels' weights. label_smoothing: ε makes the target
     (1 - ε) · one-hot + ε / classes (Szegedy et al., arXiv 1512.00567).
     Raises: ArgumentError for weights that are negative, not finite or all 0, and a smoothing outside 0 … 1.
     """
@@ -112,7 +112,7 @@ class _Classes(Objective):
     ignored = IGNORED
 
     def __init__(self, class_weights: ArrayLike | None = None, label_smoothing: float = 0.0) -> None:
-        self.class_weights = None if class_weights is None else np.array(class_weights, np.float32)  # a copy that stays as it is
+        self.class_weights = None if class_weights is None else np.array(class_weights, np.float32)  # a private copy
         if self.class_weights is not None and not (
             self.class_weights.ndim == 1
             and np.isfinite(self.class_weights).all()
@@ -149,8 +149,8 @@ class _Classes(Objective):
         return self.rows(model(part.tokens).logits, part, denominator=count)
 
     def rows(self, logits: Tensor, part: Batch, **how: Any) -> Tensor:
-        """The loss of the labels of `part`; how: as `functional.cross_entropy`."""
-        labels = Tensor.wrap(self._labels(part))  # a batch stays as it is while its step is made
+        """The loss of logits against the labels of `part`. how: options of `functional.cross_entropy`."""
+        labels = Tensor.wrap(self._labels(part))  # without a copy: a batch does not change during its step
         weights: Any = self.class_weights
         if self._placed is not None and self._placed[0] is weights and logits.device != "cpu":
             weights = self._placed[1]
@@ -176,7 +176,7 @@ class TokenClasses(_Classes):
 
 
 def _sum_of_known(loss: Callable[..., Tensor], logits: Tensor, labels: NDArray[Any]) -> Tensor:
-    """The sum of the losses of logits whose label is not NaN, whatever the others are. Shapes: (*s), (*s) → ()."""
+    """The sum of the losses of the logits whose label is not NaN; other logits may be anything. Shapes: (*s), (*s) → ()."""
     given = Tensor(labels, dtype=logits.dtype, device=logits.device)
     if logits.device == "cpu" and not np.isnan(labels).any():
         return loss(logits, given, reduction="sum")
@@ -186,7 +186,7 @@ def _sum_of_known(loss: Callable[..., Tensor], logits: Tensor, labels: NDArray[A
 
 
 class SequenceNumbers(Objective):
-    """The squared difference from one number for each sequence: Batch.labels (sequences,), NaN for none. The model gives logits
+    """Mean squared error against one number for each sequence: Batch.labels (sequences,), NaN for none. The model gives logits
     (sequences, 1)."""
 
     ignored = nan
@@ -205,7 +205,7 @@ _CHOICES = "this objective needs a batch with labels, zeros and ones for each se
 
 
 class SequenceChoices(Objective):
-    """Several classes at once, yes or no for each: Batch.labels (sequences, classes) of zeros and ones, NaN for neither. Binary
+    """Multi-label classification, yes or no for each class: Batch.labels (sequences, classes) of zeros and ones, NaN for neither. Binary
     cross-entropy."""
 
     ignored = nan
@@ -230,8 +230,8 @@ class SequenceChoices(Objective):
 class Mixed(Objective):
     """A weighted sum of several objectives over the same batches, each a mean over its own items.
 
-    parts: (weight, objective) pairs; a mixture among them counts as its own parts, with both weights multiplied. Parts without items in a
-    batch are left out. A model of several heads is told apart by objectives that call it differently.
+    parts: (weight, objective) pairs; a nested mixture is replaced by its own parts, with both weights multiplied. Parts without items in a
+    batch are left out. For a model with several heads, use objectives that call it differently.
     Raises: ArgumentError for no parts, and weights that are not above 0.
     """
 

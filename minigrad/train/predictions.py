@@ -1,6 +1,6 @@
-"""Files of predictions: a JSON object a line for each record, which a run and `evaluate` write, and the report and `compare` read.
+"""Files of predictions, one JSON object per line for each record: a run and `evaluate` write them, the report and `compare` read them.
 
-A row says what the model makes of a record, and beside it what is right, if that is known. The first row tells the kind of task.
+A row has the model's prediction for a record, and the gold label if it is known. The first row determines the kind of task.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ PREDICTION: Mapping[TaskName, str] = {
     "classification": "prediction", "multi-label classification": "predictions", "regression": "prediction",
     "token classification": "predicted",
 }  # fmt: skip
-"""The fields that hold what is right, and what the model says."""
+"""The fields with the gold label and with the prediction."""
 
 
 # ---------------------------------------------------------------- writing
 def check_column(records: Sequence[Record], column: str | None) -> None:
-    """Raises: DataError for a record that has no such column to group by."""
+    """Raises: DataError for a record without this column to group by."""
     for record in records:
         if column is not None and column not in record.fields:
             raise DataError(record.path, f"no column {quoted(column)} to group by", line=record.line, code="unknown-column")
 
 
 def grouped(evaluation: Evaluation, examples: Examples, column: str | None) -> Iterator[dict[str, Any]]:
-    """The rows of a file, with what a column of the data (see `check_column`) says of each."""
+    """The rows of a file, each with its group: the value of a column of the data (see `check_column`)."""
     for row, record in zip(evaluation.predictions, examples.records, strict=True):
         yield row if column is None else row | {"group": str(record.fields[column])}
 
 
 def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a row a line; the file appears whole or not at all."""
+    """Write one row per line; the file is written atomically."""
     with replacing(path) as file:
         for row in rows:
             file.write(json.dumps(named(row), ensure_ascii=False).encode("utf-8") + b"\n")
@@ -55,31 +55,31 @@ def write_predictions(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 # ---------------------------------------------------------------- reading
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a file, whose fields are checked when they are asked for. Raises: DataError (code bad-prediction), naming file and line."""
+    """A line of a file, whose fields are checked when they are read. Raises: DataError (code bad-prediction), naming file and line."""
 
     path: Path
     line: int
     fields: Mapping[str, Any]
     known_tags: set[str]
-    """Of the file so far: tags repeat, and each is read once."""
+    """The valid tags of the file so far: tags repeat, and each is checked once."""
 
     def error(self, message: str) -> DataError:
         return DataError(self.path, message, line=self.line, code="bad-prediction")
 
     def task(self) -> TaskName:
-        """The kind of task, by what the model says."""
+        """The kind of task, by the prediction."""
         if "predicted" in self.fields:
             return "token classification"
         if "predictions" in self.fields:
             return "multi-label classification"
         if "prediction" not in self.fields:
             raise self.error(f"a row of predictions has prediction, predictions or predicted; there are {listing(self.fields)}")
-        # The string "nan" is a number, unless there is a class of that name: a class comes with its probability.
-        said = self.fields["prediction"]
-        return "classification" if isinstance(said, str) and ("score" in self.fields or number(said) is None) else "regression"
+        # The string "nan" is a number, unless a class has that name: a class comes with its probability.
+        prediction = self.fields["prediction"]
+        return "classification" if isinstance(prediction, str) and ("score" in self.fields or number(prediction) is None) else "regression"
 
     def answer(self, name: str, task: TaskName) -> Any:
-        """A class name, the sorted names of several, a number or a list of tags: what is right, or what the model says."""
+        """A gold label or prediction: a class name, the sorted names of several, a number or a list of tags."""
         match task:
             case "classification":
                 return self.string(name)
@@ -101,14 +101,14 @@ class Row:
         return tags
 
     def probabilities(self) -> dict[str, Any]:
-        """Of class names, in the model's order, as they stand there; empty if there are none."""
+        """The probabilities by class name, in the model's order, unchecked; empty if there are none."""
         found = self.fields.get("probabilities")
         if not isinstance(found, dict | None):
             raise self.error(f"probabilities must be an object of class names and numbers, found {quoted(found)}")
         return found or {}
 
     def group(self, column: str = "group") -> str | None:
-        """The record's group by a column, if it has one."""
+        """The record's group by a column, or None."""
         value = self.fields.get(column)
         if not isinstance(value, str | int | None):
             raise self.error(f"{column} must be a string, a whole number or a boolean to group by, found {quoted(value)}")
@@ -138,7 +138,7 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, one at a time: it may be larger than the memory. Raises: DataError for a line that is no JSON object."""
+    """The rows of a file, one at a time, since it may not fit in memory. Raises: DataError for a line that is no JSON object."""
     known_tags = {"O"}
     for line, fields in json_objects(path, "utf-8"):
         if isinstance(fields, DataError):

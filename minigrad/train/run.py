@@ -38,7 +38,7 @@ SPLITS = ("train", "dev", "test")
 class Run:
     """One run: data, model and trainer built from a configuration.
 
-    Raises: ConfigError, DataError, and whatever else the files give reason for.
+    Raises: ConfigError, DataError, and other errors of reading the files.
     """
 
     def __init__(self, config: RunConfig, command: Sequence[str] = ()) -> None:
@@ -65,7 +65,7 @@ class Run:
         self.model = load(source, self.task.head, num_hidden_layers=config.model.layers, **self.task.options())
         check_length(self.model, config.data.max_length)
         self.examples = {split: self._examples(split, rows) for split, rows in records.items()}
-        for examples in self.examples.values():  # now, and not at the end of the training
+        for examples in self.examples.values():  # fail now, and not at the end of the training
             require_labels(examples)
             check_column(examples.records, config.data.group)
         self.trainer = Trainer(
@@ -95,7 +95,7 @@ class Run:
         self.trainer.notices += [*column_notices(records["train"][:1], labels, config.data.format), *label_notices(labels)]
 
     def fit(self, *, resume: bool = False, force: bool = False) -> TrainingResult:
-        """Train; then, if that came to its end, evaluate the best model, write predictions and the report. Raises: as Trainer.fit."""
+        """Train; then, unless interrupted, evaluate the best model, write predictions and the report. Raises: as Trainer.fit."""
         if not resume and ((self.directory / "best").exists() or any((self.directory / "checkpoints").glob("step-*"))):
             raise ConfigError(self.directory, "holds a run already: resume it, or name another directory", code="exists")
         if not resume and (self.directory / CONFIG_NAME).exists() and not (self.directory / LOG_NAME).exists():
@@ -109,23 +109,23 @@ class Run:
         return result
 
     def save_model(self, directory: Path) -> None:
-        """The model with its tokenizer, as `minigrad.models.load` and transformers read them."""
+        """Save the model with its tokenizer, as `minigrad.models.load` and transformers read them."""
         self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
 
     def _examples(self, split: str, records: Sequence[Record]) -> Examples:
-        data, training = self.config.data, split == "train"
-        dealing: dict[str, Any] = {"batch_size": data.batch_size, "batch_tokens": data.batch_tokens} if training else {}
-        if training:
-            dealing |= {"shuffle": True, "by_length": data.by_length, "seed": self.config.training.seed}
-        examples = self.task.examples(self.tokenizer, records, data.max_length, **dealing)
+        data, batching = self.config.data, dict[str, Any]()
+        if split == "train":
+            batching = {"batch_size": data.batch_size, "batch_tokens": data.batch_tokens, "by_length": data.by_length}
+            batching |= {"shuffle": True, "seed": self.config.training.seed}
+        examples = self.task.examples(self.tokenizer, records, data.max_length, **batching)
         if examples.truncated:
             message = "%s: %d of %d texts have more than %d tokens and are cut (data.max_length)"
             logger.warning(message, split, examples.truncated, len(records), data.max_length)
         return examples
 
     def _keep_config(self, event: Event) -> None:
-        """When a run has begun, and not before: what is refused must not change what an earlier one left."""
+        """Write config.toml once a run has started, so that a run that is refused does not overwrite an earlier one's."""
         if event["event"] == "start":
             write_text(self.directory / CONFIG_NAME, self.config.to_toml())
 
@@ -136,9 +136,9 @@ class Run:
         return [TensorBoard(self.directory / "tensorboard")] if self.config.output.tensorboard else []
 
     def _finish(self) -> None:
-        """The best model's predictions on dev and test, and the report."""
+        """Write the best model's predictions on dev and test, and the report."""
         best, metric = self.directory / "best", self.config.training.metric
-        if self.trainer.at.best is None:  # without an evaluation the last weights are the ones to keep
+        if self.trainer.at.best is None:  # without an evaluation the last weights are kept
             with self.trainer.averaged():
                 self.save_model(best)
         self.model = load(best, self.task.head).to(self.trainer.device)
@@ -181,7 +181,7 @@ def _read(config: RunConfig, path: str, skipped: list[DataError]) -> list[Record
 
 
 def _summary(task: Task, examples: Examples) -> dict[str, Any]:
-    """What the report says of a split."""
+    """The facts of a split for the report."""
     return {
         "records": len(examples.records),
         "tokens": examples.tokens,
@@ -191,7 +191,7 @@ def _summary(task: Task, examples: Examples) -> dict[str, Any]:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions and machine, for the log and the report. device: the one that computes."""
+    """Versions and machine, for the log and the report. device: "cpu" or "cuda"."""
     return {
         "minigrad": __version__,
         "python": platform.python_version(),

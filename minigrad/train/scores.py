@@ -1,4 +1,4 @@
-"""Scores: what a model makes of the sequences of a data set, in the data's order and in float64."""
+"""A model's scores for the sequences of a data set, in the data's order and in float64."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Numbers = NDArray[np.floating[Any]]
 def scores_of(
     function: Callable[[PackedTokens], Numbers], loader: PackedLoader, of_sequences: bool = True, progress: bool = False
 ) -> Iterator[Numbers]:
-    """What the function gives for each sequence. Shapes: per sequence (labels,), of a head on tokens (tokens, labels).
+    """The function's result for each sequence. Shapes: per sequence (labels,), of a head on tokens (tokens, labels).
 
-    progress: show how far it is on standard error, as `progress_bar` does.
-    Raises: NonFiniteError, which no figure and no prediction should be made of.
+    of_sequences: the head scores sequences, not tokens. progress: show progress on standard error, as `progress_bar` does.
+    Raises: NonFiniteError for scores that are not finite: no metric or prediction should be made of them.
     """
     lengths = np.cumsum([len(sequence) for sequence in loader.sequences])
     start = 0
@@ -41,7 +41,7 @@ def scores_of(
 
 
 def log_softmax(scores: Numbers) -> Numbers:
-    """Their logarithms as probabilities. Shapes: (*b, labels) → (*b, labels)."""
+    """The logarithm of the softmax. Shapes: (*b, labels) → (*b, labels)."""
     if not scores.size:
         return scores
     shifted = scores - scores.max(axis=-1, keepdims=True)

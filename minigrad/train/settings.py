@@ -1,4 +1,4 @@
-"""The settings of a training run: what the loop does, as numbers and names that a file can hold and a resumed run can compare."""
+"""The settings of the training loop, as plain values that a file can hold and a resumed run can compare."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MAX_FLOAT = sys.float_info.max
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How a model is trained. Every field has a default that fine-tunes a BERT.
+    """How a model is trained. The defaults are suited to fine-tuning BERT.
 
-    epochs: passes over the data; steps: updates in all, which takes the place of epochs. parts: compute each step in so many parts
-    (gradient accumulation: less memory, the same gradient); workers: processes that share a step, or "auto".
-    lr: the peak of the learning rate; weight_decay: of AdamW, not on biases and normalisation; layer_decay: each layer's rate is so many
-    times that of the layer above it; schedule: "linear", "cosine" or "constant", after a rise over the first `warmup` of all steps;
-    clip: the largest norm of the gradient, None for no limit; freeze: paths or shell patterns of parameters that are not trained;
-    ema: decay of the average of the weights that is evaluated and kept as the best model, None for none.
-    evaluate_every: steps between evaluations, None for once an epoch; save_every: steps between checkpoints, None for at each evaluation;
-    keep: checkpoints that stay. metric: which figure of the evaluation decides what is best; patience: stop after so many evaluations
-    without a better one. on_nonfinite: "stop" at a loss or gradient that is no number, or "skip" the update, at most three times.
-    precision: how the matrix products of a step are computed (`mg.precision`): "float32", "tf32", "bf16", or "fp16", whose loss is scaled;
+    epochs: passes over the data. steps: the total number of updates, instead of epochs. parts: compute each step in this many parts
+    (gradient accumulation: less memory, the same gradient). workers: processes that share a step, or "auto".
+    lr: the peak learning rate. weight_decay: of AdamW, not on biases and normalisation. layer_decay: each layer's rate is this times the
+    rate of the layer above it. schedule: "linear", "cosine" or "constant", after a linear rise over the fraction `warmup` of all steps.
+    clip: the largest norm of the gradient, None for no limit. freeze: paths or shell patterns of parameters that are not trained.
+    ema: decay of the moving average of the weights that is evaluated and kept as the best model, None for none.
+    evaluate_every: steps between evaluations, None for once an epoch. save_every: steps between checkpoints, None for at each evaluation.
+    keep: how many checkpoints are kept. metric: the figure of the evaluation that selects the best model. patience: stop after this many
+    evaluations without a better one. on_nonfinite: "stop" at a loss or gradient that is not finite, or "skip" the update, at most 3 times.
+    precision: how the matrix products of a step are computed (`mg.precision`): "float32", "tf32", "bf16", or "fp16" with loss scaling;
     weights, sums and evaluations are float32 in any case. device: where the model is moved and trained, "cpu", "cuda" or "auto" (the GPU if
-    it can be used); None leaves it where it is. On a GPU one process computes. capture: there, replay steps as CUDA graphs (`Team`).
+    it can be used); None leaves it where it is. On a GPU one process computes. capture: on a GPU, replay steps as CUDA graphs (`Team`).
     seed: of dropout, new heads and the order of the data.
 
     Raises: ArgumentError naming the setting.
@@ -97,13 +97,13 @@ class TrainingSettings:
 
 
 UNIMPORTANT = ("keep", "save_every", "device", "capture")
-"""Settings that change no number that is computed, or its last digits alone."""
+"""Settings that change no computed number, or only its last digits."""
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    """What differs between two nested dicts, an entry for each value: "training.lr: 5e-05 then, 0.0001 now".
+    """The differences between two nested dicts, one entry for each value: "training.lr: 5e-05 then, 0.0001 now".
 
-    Of long lists only what one has and the other has not; where nothing but the order differs, both are shown.
+    Of two lists only the elements that the other lacks are shown; if just the order differs, the whole lists.
     """
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
@@ -112,8 +112,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], place: str = 
             yield from differences(old, new, where)
         elif old != new and name not in UNIMPORTANT:
             if isinstance(old, list) and isinstance(new, list):
-                gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
-                old, new = (gone, come) if gone or come else (old, new)
+                removed, added = [item for item in old if item not in new], [item for item in new if item not in old]
+                old, new = (removed, added) if removed or added else (old, new)
             yield f"{where:.200}: {quoted(old)} then, {quoted(new)} now"
 
 

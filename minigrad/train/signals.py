@@ -1,6 +1,6 @@
-"""Being stopped politely: a training loop learns of SIGTERM or Ctrl-C between two steps, when it can still save.
+"""Graceful shutdown: a training loop checks for SIGTERM or Ctrl-C between two steps, when it can still save.
 
-Source: POSIX signals; the exit status 128 + number is the shell's own for a program that a signal ended.
+Source: POSIX signals; 128 + number is the exit status that a shell reports for a program ended by a signal.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 class Interruption:
     """Inside its `with` block, the first SIGTERM or SIGINT (Ctrl-C) only sets `signal`; the loop finishes its step, saves and leaves.
 
-    A SIGINT after that raises KeyboardInterrupt at once, for somebody who does not want to wait; a further SIGTERM changes nothing, so that
-    it cannot break a save. On leaving, the former handlers are back. A signal that was ignored stays ignored (as SIGINT is for a
-    job in the background). Outside the main thread, where Python has no handlers, nothing is changed. SIGSTOP and SIGCONT work as ever.
+    A SIGINT after that raises KeyboardInterrupt at once, for users who do not want to wait; a further SIGTERM does nothing, so that
+    it cannot break a save. On leaving, the former handlers are restored. A signal that was ignored stays ignored (as SIGINT is for a
+    job in the background). Outside the main thread, where Python allows no handlers, nothing changes. SIGSTOP and SIGCONT work as usual.
     """
 
     def __init__(self) -> None:
@@ -28,14 +28,14 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What the program should exit with: 128 + the signal's number (143 for SIGTERM, 130 for SIGINT), or 0 without one."""
+        """The exit status for the program: 128 + the signal's number (143 for SIGTERM, 130 for SIGINT), or 0 without one."""
         return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _NUMBERS:
                 former = signal.getsignal(number)
-                if former not in (signal.SIG_IGN, None):  # None: a handler that is not Python's could not be put back
+                if former not in (signal.SIG_IGN, None):  # None: a handler that is not Python's cannot be restored
                     self._former[number] = former
                     signal.signal(number, self._receive)
         return self

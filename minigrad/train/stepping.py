@@ -1,7 +1,7 @@
 """The steps of a trainer, from one evaluation or checkpoint to the next.
 
-A team that runs ahead asks for batches before it has made the steps of earlier ones. So the batches it was given are kept here, the
-schedule is stepped when a batch is given, and everything else is counted when its result comes.
+A team that runs ahead pulls batches before the steps of earlier ones are made. So pulled batches are queued here, the schedule is stepped
+when a batch is pulled, and everything else is counted when its result arrives.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
     from minigrad.train.trainer import Trainer
 
 RECENT = 100
-"""Steps by whose speed the log says how fast a training is, and how long it will go on."""
+"""The number of recent steps over which the log measures speed and estimates the remaining time."""
 
 MAX_SKIPPED = 3
-"""Updates that `on_nonfinite="skip"` leaves out before it stops after all."""
+"""The number of updates that `on_nonfinite="skip"` leaves out; at the next one the training stops."""
 
 
-class Stepping:
-    """Makes the steps of a trainer by its team, counts them, and tells of each."""
+class StepRunner:
+    """Runs the steps of a trainer with its team, counts them, and sends an event for each."""
 
     def __init__(self, trainer: Trainer, team: Team, interruption: Interruption) -> None:
         self.trainer, self.team, self.interruption, self.at = trainer, team, interruption, trainer.at
         self._pulled: deque[Batch] = deque()
-        """Batches that the team has been given, or will be next, and whose step is not made."""
+        """Batches whose step is not made yet: those that the team has pulled, and perhaps the next one."""
         self._rates: deque[float] = deque()
-        """The learning rates of those that it has been given."""
+        """The learning rates of the batches that the team has pulled."""
 
-    def make(self, batches: Iterator[Batch]) -> None:
-        """Make steps up to the next one after which there is something else to do: an evaluation, a checkpoint, the end."""
-        while not self._try_to_make(self._stretch(batches)):
+    def run(self, batches: Iterator[Batch]) -> None:
+        """Make steps up to the next evaluation, checkpoint, or the end."""
+        while not self._try(self._batches_to_run(batches)):
             pass
-        if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # any other batch here was put off by a signal
+        if self._pulled and self.trainer.objective.count(self._pulled[0]) == 0:  # any other batch here waits because of a signal
             message = f"no sequence of this batch has a label, so nothing is learned from rows {_rows(self._pulled[0])}"
             self.trainer.tell("notice", message=message)
             current().advance()
@@ -61,34 +61,34 @@ class Stepping:
                 self.trainer.average.update()
             self._count(self._pulled[0], None, 0.0, None if self.trainer.scaler is None else self.trainer.scaler.scale)
 
-    def _try_to_make(self, stretch: Iterator[Batch]) -> bool:
-        """False if the memory did not suffice for one of the steps, which is then to be made again, in more parts."""
-        with closing(self.team.steps(stretch, self.at.parts, self._may_update)) as steps:
+    def _try(self, batches: Iterator[Batch]) -> bool:
+        """Make the steps of some batches. False if memory ran out during a step, which is then to be repeated."""
+        with closing(self.team.steps(batches, self.at.parts, self._may_update)) as steps:
             while True:
                 try:
                     result = self._next(steps)
                 except MemoryError as error:
-                    self._make_room(error)
+                    self._free_memory(error)
                     return False
                 if result is None:
                     return True
                 self._count(result.batch, result.loss, result.grad_norm if isfinite(result.loss) else 0.0, result.loss_scale)
 
-    def _make_room(self, error: MemoryError) -> None:
-        """Before a step is made again: give up the graphs that evaluations keep, or if there are none, divide the step further.
+    def _free_memory(self, error: MemoryError) -> None:
+        """Before a step is repeated: drop the CUDA graphs of evaluations, or if there are none, compute it in more parts.
 
         Raises: MemoryError.
         """
-        if not self._pulled:  # no step was under way
+        if not self._pulled:  # the error was not raised by a step
             raise error
         if not forget_graphs():
-            self._divide_further(error)
+            self._split_further(error)
         schedule = self.trainer.schedule
         schedule.load_state_dict({**schedule.state_dict(), "steps": self.at.step})  # back to where the step began
         self._rates.clear()
 
-    def _divide_further(self, error: MemoryError) -> None:
-        """Compute steps in twice as many parts from here on. Raises: MemoryError the second time, and where nothing is left to divide."""
+    def _split_further(self, error: MemoryError) -> None:
+        """Compute steps in twice as many parts from here on. Raises: MemoryError the second time, and if there are not enough sequences."""
         at = self.at
         packing = self._pulled[0].tokens.packing
         if at.parts > self.trainer.settings.parts or len(packing) <= at.parts:
@@ -97,12 +97,12 @@ class Stepping:
                 f"({error}); choose a smaller batch or more parts. The last checkpoint is untouched"
             ) from error
         at.parts *= 2
-        self.trainer.tell("notice", message=f"the memory did not suffice: steps are computed in {at.parts} parts from here on")
+        self.trainer.tell("notice", message=f"out of memory: steps are computed in {at.parts} parts from here on")
 
-    def _stretch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The next batches, up to the one after which all steps must have been made, or to one that has no label and stays in `_pulled`.
+    def _batches_to_run(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The next batches, up to the next evaluation, checkpoint or end, or to a batch without labels, which stays in `_pulled`.
 
-        A team that runs ahead asks for a batch before the steps of those before it are made. So the schedule is stepped here.
+        The schedule is stepped here, because a team that runs ahead pulls batches before earlier steps are made.
         """
         step, first = self.at.step, self.at.step - self.at.batch
         length = self.trainer.loader.batches_in(self.at.epoch)
@@ -137,7 +137,7 @@ class Stepping:
         return result
 
     def _count(self, batch: Batch, loss: float | None, norm: float | None, loss_scale: float | None) -> None:
-        """Count a step and tell of it, also if it changed nothing. loss: None if no sequence of the batch has a label."""
+        """Count a step and send its event, also if it changed nothing. loss: None if no sequence of the batch has a label."""
         at, tokens, packing = self.at, batch.tokens.packing.rows, batch.tokens.packing
         self._pulled.popleft()
         at.step += 1
@@ -160,20 +160,20 @@ class Stepping:
         at.batch += 1
 
     def _may_update(self, batch: Batch, loss: float) -> bool:
-        """Whether loss and gradient of a batch are numbers. Raises: NonFiniteError if they were not once too often."""
+        """Whether loss and gradient of a batch are finite. Raises: NonFiniteError if not, and no update may be skipped (any more)."""
         try:
             if not isfinite(loss):
-                raise NonFiniteError(f"the loss is {loss}{self._first_bad()}")
+                raise NonFiniteError(f"the loss is {loss}{self._first_not_finite()}")
             assert self.team.grad_norm is not None  # computed, because the team has a max_norm
             if not isfinite(self.team.grad_norm) and (self.trainer.scaler is None or self.trainer.scaler.is_least):
                 clip_grad_norm(self.trainer.named, inf, error_if_nonfinite=True)  # raises, and says which gradient it is
         except NonFiniteError as error:
-            self._refuse(error, batch)
+            self._skip_update(error, batch)
             return False
         return True
 
-    def _refuse(self, error: NonFiniteError, batch: Batch) -> None:
-        """Leave an update out that would ruin the weights. Raises: NonFiniteError if it was one too many."""
+    def _skip_update(self, error: NonFiniteError, batch: Batch) -> None:
+        """Skip an update that would ruin the weights. Raises: NonFiniteError if the settings do not allow that (any more)."""
         message = f"step {self.at.step + 1}: {error}, in rows {_rows(batch)} of the training data"
         self.trainer.optimizer.zero_grad()
         if self.trainer.settings.on_nonfinite == "stop" or self.at.skipped == MAX_SKIPPED:
@@ -181,8 +181,8 @@ class Stepping:
         self.at.skipped += 1
         self.trainer.tell("notice", message=f"{message}; the update was left out ({self.at.skipped} of {MAX_SKIPPED})")
 
-    def _first_bad(self) -> str:
-        """What is not finite first: a parameter, or else a gradient."""
+    def _first_not_finite(self) -> str:
+        """The first parameter that is not finite, or else the first such gradient, for a message."""
         for name, parameter in self.trainer.model.named_parameters():
             if not np.isfinite(to_numpy(parameter.array)).all():
                 return f"; the parameter {name} is not finite"
@@ -194,24 +194,24 @@ class Stepping:
 
 
 class Clock:
-    """Seconds of training, without evaluations, and the speed of this process over its last steps.
+    """Measures the seconds of training, without evaluations, and the speed of this process over its last steps.
 
-    The very first step does not count once there are others: kernels may have been compiled in it.
+    The very first step is ignored once there are others: it may have compiled kernels.
     """
 
     def __init__(self, before: float) -> None:
         self._before, self._started = before, time.perf_counter()
         self._ends = deque([(0.0, 0)], maxlen=RECENT + 1)
-        """Seconds and tokens from the beginning to the end of each of the last steps, and of the one before them."""
+        """Seconds and tokens since the start, at the end of each of the last steps and of the one before them."""
 
     def count(self, tokens: int) -> None:
-        """A step has ended."""
+        """Count a finished step."""
         if len(self._ends) == 2 and self._ends[0] == (0.0, 0):
             self._ends.popleft()
         self._ends.append((self._elapsed, self._ends[-1][1] + tokens))
 
     def pause(self, seconds: float) -> None:
-        """Do not count the last `seconds`."""
+        """Leave the last `seconds` out."""
         self._started += seconds
 
     @property

@@ -1,11 +1,11 @@
-"""Team: a training step, computed in parts, by one process or by several.
+"""Team: training steps, computed in parts, by one process or several.
 
-A backward pass cannot be divided after the forward pass, so the batch is: its sequences are dealt out, every part contributes its share of
-the loss and of the gradient, and the shares add up to what one pass over the whole batch gives. Dropout takes part in this because units
-are drawn by a sequence's number in the step, which the parts keep. The optimizer's update is divided as well, by stretches of its arrays.
+The batch is divided: its sequences are dealt out to the parts, each part contributes its share of the loss and of the gradient, and the
+shares add up to the result of one pass over the whole batch. That holds with dropout, too, because its random numbers depend on a
+sequence's number in the step, which the parts keep. The optimizer's update is divided as well, into contiguous ranges of its arrays.
 
-Processes and not threads, because between two matrix products Python holds its global lock. The workers are forks of this process
-around parameters in shared memory: see `processes`.
+Processes and not threads, because between two matrix products Python holds its global lock. The workers are forks of this process, with
+the parameters in shared memory: see `processes`.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from minigrad.files import quoted
 from minigrad.optim import Optimizer
 from minigrad.optim.clip import check_max_norm, clipping, gradient_norm
 from minigrad.train.average import Average
-from minigrad.train.captured.ahead import Ahead, StepResult
+from minigrad.train.captured.ahead import RunAhead, StepResult
 from minigrad.train.captured.steps import CapturedSteps
 from minigrad.train.loss_scale import LossScaler
-from minigrad.train.processes.desk import LossFunction, share_of
-from minigrad.train.processes.together import Together
+from minigrad.train.processes.handler import LossFunction, share_of
+from minigrad.train.processes.pool import WorkerPool
 from minigrad.workers.process import number_of_workers
 
 
 class Team:
-    """Computes and makes the steps of training, in this process alone or together with forked workers.
+    """Computes training steps, in this process alone or together with forked workers.
 
     loss_of(part, whole): the part's share of the loss of the whole step: the sum over the part's items, divided by how many the WHOLE has.
-    workers: processes that compute, this one among them; "auto": as many as there are processors to use.
-    max_norm: clip the gradient: shorten it to this global 2-norm where it is longer, as `clip_grad_norm` does; infinity only measures it.
-    The norm before is `grad_norm` after each `backward`; with None it is not computed.
-    scaler: multiply the loss for its backward pass, as fp16 needs it; `step` divides the gradients by the factor again, or leaves an update
-    out whose gradients are not finite and makes the factor smaller. Between the two, gradients are so many times too large.
-    average: takes in the weights after every step of `steps`.
+    workers: processes that compute, including this one; "auto": one per usable processor.
+    max_norm: clip the gradient to this global 2-norm, as `clip_grad_norm` does; infinity only measures it. The norm before clipping is
+    `grad_norm` after each `backward`; with None it is not computed.
+    scaler: scale the loss for its backward pass, as fp16 needs it; `step` unscales the gradients, or skips an update whose gradients are
+    not finite and lowers the scale. Between `backward` and `step` the gradients are scaled.
+    average: updated with the weights after every step of `steps`.
 
-    capture: on a GPU, record a step once for every size of batches and replay it: see `captured`. Where that cannot be done, steps are
-    made as without it, and the log says why.
+    capture: on a GPU, capture a step once for every batch size as a CUDA graph and replay it: see `captured`. Steps that cannot be captured
+    run eagerly, and the log says why.
 
         with mg.train.Team(loss_of, optimizer, workers="auto", max_norm=1.0) as team:
             for step in team.steps(loader.epoch()):
                 print(step.loss, step.grad_norm)
 
-    With several workers all that a step touches lies in shared memory from the first step until `close` (views taken earlier do not
-    follow), each process computes with one BLAS thread, and the same program gives the same numbers to the last bit every time. Workers
-    are forked again when a module's mode (or another plain attribute), `requires_grad`, a parameter of somebody else or a buffer has
-    changed; other changes after the first step (to hooks, to variables that `loss_of` closes over) they do not see.
+    With several workers all arrays of a step are in shared memory from the first step until `close` (views taken earlier keep the old
+    memory), each process computes with one BLAS thread, and the same program gives the same numbers to the last bit every time. Workers
+    are forked again when a module's mode (or another plain attribute), `requires_grad`, a parameter outside of the optimizer or a buffer
+    has changed; they do not see other changes after the first step (to hooks, to variables that `loss_of` closes over).
 
     Raises: ArgumentError for what is no function or no optimizer, for an impossible number of workers, for several with parameters on a
     GPU or without `os.fork`, for a max_norm that is no number >= 0, and for capture with parameters on the CPU.
@@ -88,7 +88,7 @@ class Team:
         self.max_norm = inf if max_norm is None and scaler is not None else max_norm  # a scaler needs to know if it is finite
         self.grad_norm: float | None = None
         self._closed = self._broken = False
-        self._together = Together(loss_of, optimizer, self.workers) if self.workers > 1 else None
+        self._pool = WorkerPool(loss_of, optimizer, self.workers) if self.workers > 1 else None
         self._captured: CapturedSteps | None = None
         if capture:
             if not on_gpu:
@@ -96,14 +96,14 @@ class Team:
             self._captured = CapturedSteps(loss_of, optimizer, average)
 
     def backward(self, batch: Batch, parts: int = 1) -> float:
-        """The loss of the whole step, whose gradient afterwards lies in every parameter's `grad`, where nothing older is left.
+        """Compute the gradient of a whole step into every parameter's `grad`, replacing older gradients, and return the loss.
 
-        parts: how many pieces each worker computes one after the other, so that only one piece's activations are in its memory at a time.
-        A loss or gradient that is no number is no error here: it is in what is returned, and in `grad_norm`. See `step`.
+        parts: how many parts each worker computes one after the other, so that only one part's activations are in its memory at a time.
+        A loss or gradient that is not finite is no error here: it is in the returned loss, and in `grad_norm`. See `step`.
 
-        Raises: what `loss_of` raises; an error of a worker is of the same kind (MinigradError for kinds that are not minigrad's) and has
-        the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are as before, there
-        are no gradients, and the next call begins anew, with new workers. ArgumentError for parts below 1 and for a team that is closed;
+        Raises: what `loss_of` raises; an error of a worker has the same class (MinigradError for classes that are not minigrad's) and
+        the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are unchanged, there
+        are no gradients, and the next call starts new workers. ArgumentError for parts below 1 and for a team that is closed;
         MinigradError (half-step) after a step that was not finished.
         """
         return self._backward(batch, parts, self._captured)
@@ -115,10 +115,10 @@ class Team:
         self.grad_norm = None
         try:
             with nullcontext() if self.scaler is None else np.errstate(over="ignore", invalid="ignore"):  # `step` notices overflow
-                if self._together is None:
+                if self._pool is None:
                     loss = self._backward_alone(batch, parts, captured)
                 else:
-                    loss, self.grad_norm = self._together.backward(batch, parts, self._loss_scale, self.max_norm is not None)
+                    loss, self.grad_norm = self._pool.backward(batch, parts, self._loss_scale, self.max_norm is not None)
         except BaseException:
             self._stop()  # some processes may still be computing
             self.optimizer.zero_grad()
@@ -128,14 +128,14 @@ class Team:
         return loss
 
     def step(self) -> bool:
-        """Update the parameters, by the clipped gradient if there is a max_norm, and forget the gradients.
+        """Update the parameters, with the clipped gradient if there is a max_norm, and clear the gradients.
 
-        A gradient that is no number makes parameters that are none, as an optimizer alone would: whether a step is to be made is asked
-        before it. With a max_norm, `if isfinite(loss) and isfinite(team.grad_norm)` guards it, or the same as `check` of `steps`; a
-        gradient that no step was made of is dropped by the next `backward`. The Trainer does so (`on_nonfinite`).
+        As with an optimizer alone, a gradient that is not finite ruins the parameters, so check before calling this. With a max_norm,
+        `if isfinite(loss) and isfinite(team.grad_norm)` is enough, or the same as `check` of `steps`; the next `backward` drops gradients
+        that were not used. The Trainer does so (`on_nonfinite`).
         Returns False if there is a scaler and the gradient was not finite: then parameters and optimizer stay as they are.
         Raises: what `optimizer.step` raises, before anything changes. MinigradError (worker-died) if a worker was killed in the middle: the
-        parameters are then neither the old nor the new ones, and whatever is asked of this team next raises MinigradError (half-step).
+        parameters are then partly updated, and every further call of this team raises MinigradError (half-step).
         """
         self._check_usable()
         if self.scaler is not None and self.grad_norm is not None and not isfinite(self.grad_norm):
@@ -147,11 +147,11 @@ class Team:
         scale = (clipping(self.grad_norm, self.max_norm) if clips else 1.0) / self._loss_scale  # type: ignore[arg-type]
         updates = self.optimizer.begin_step()
         try:
-            if self._together is None:
+            if self._pool is None:
                 for update in updates:
                     self.optimizer.apply(update, scale)
             else:
-                self._together.update(updates, scale)
+                self._pool.update(updates, scale)
         except BaseException:
             self._broken = True
             self._stop()
@@ -167,17 +167,17 @@ class Team:
     ) -> Generator[StepResult, None, None]:
         """Make a step for each batch, `backward` and `step`; yields the results in order.
 
-        With `capture` the update is part of the CUDA graph, and the next steps are launched before the results of this one are there: up
-        to `AHEAD` batches are pulled early, and parameters may have seen as many. Learning rates are read when a batch has been pulled, so
-        set them where batches come from, not where results go: options that are set there count from the next batch that is pulled. Rules
-        without a captured kernel (all but Adam and AdamW) do not run ahead.
+        With `capture` the update is part of the CUDA graph, and the next steps are launched before the results of this one have arrived: up
+        to `AHEAD` batches are pulled early, and parameters may already include their updates. Learning rates are read when a batch has been
+        pulled, so set them in the iterator of batches, not where results are received: options that are set there count from the next batch
+        that is pulled. Optimizers without a captured kernel (all but Adam and AdamW) do not run ahead.
 
-        parts: as in `backward`. check(batch, loss): asked before an update whether to make it, when the gradient is there. Of steps that
-        run ahead only those are asked whose loss is not finite or, with a max_norm or in parts, whose gradient is not: the GPU leaves their
-        update out, and they are made again.
+        parts: as in `backward`. check(batch, loss): decides before an update whether to make it, when the gradient is computed. For steps
+        that run ahead it is called only if the loss is not finite or, with a max_norm or in parts, the gradient is not: the GPU skips their
+        update, and they are computed again.
         Raises: at once ArgumentError for parts below 1, and for what gives no batches. Later as `backward` and `step`, and whatever
-        `batches` raises, after the results of the steps before. Whichever way it ends, closing the generator among them, steps on their way
-        are finished first, and the optimizer counts the updates that were made.
+        `batches` raises, after the results of earlier steps. However it ends, also when the generator is closed, steps in flight are
+        finished first, and the optimizer counts the updates that were made.
         """
         check_count("parts", parts)
         if not isinstance(batches, Iterable):
@@ -189,13 +189,15 @@ class Team:
     ) -> Generator[StepResult, None, None]:
         self._check_usable()
         if self._captured is not None and self._captured.can_update:
-            plain = partial(self._made, captured=None, parts=parts, check=check)
-            yield from Ahead(self._captured, parts, self.max_norm, self.scaler, plain).results(batches)
+            eager = partial(self._make_step, captured=None, parts=parts, check=check)
+            yield from RunAhead(self._captured, parts, self.max_norm, self.scaler, eager).results(batches)
         else:
             for batch in batches:
-                yield self._made(batch, self._captured, parts, check)
+                yield self._make_step(batch, self._captured, parts, check)
 
-    def _made(self, batch: Batch, captured: CapturedSteps | None, parts: int, check: Callable[[Batch, float], bool] | None) -> StepResult:
+    def _make_step(
+        self, batch: Batch, captured: CapturedSteps | None, parts: int, check: Callable[[Batch, float], bool] | None
+    ) -> StepResult:
         loss = self._backward(batch, parts, captured)
         norm, applied = self.grad_norm, False
         if check is None or check(batch, loss):
@@ -214,8 +216,8 @@ class Team:
     def close(self) -> None:
         """End the workers and take the parameters out of shared memory."""
         self._closed = True
-        if self._together is not None:
-            self._together.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -224,8 +226,8 @@ class Team:
         self.close()
 
     def _stop(self) -> None:
-        if self._together is not None:
-            self._together.stop()
+        if self._pool is not None:
+            self._pool.stop()
 
     def _check_usable(self) -> None:
         if self._closed:

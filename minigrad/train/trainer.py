@@ -1,7 +1,7 @@
-"""The training loop: steps, evaluations, checkpoints, and what happens when something goes wrong. Read `fit` first.
+"""The training loop: steps, evaluations, checkpoints, and error handling. Read `fit` first.
 
-All that changes from step to step is the weights, the optimizer and `Position`; a checkpoint holds them. The order of the data and the
-dropped units follow from (seed, epoch) and (seed, step), so a run that is killed anywhere and resumed computes the same numbers.
+Only the weights, the optimizer and `Position` change from step to step; a checkpoint holds them. The order of the data and the dropout
+follow from (seed, epoch) and (seed, step), so a run that is killed anywhere and resumed computes the same numbers.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from minigrad.train.metrics import HIGHER_IS_BETTER
 from minigrad.train.objectives import LossOf, Objective
 from minigrad.train.settings import TrainingSettings
 from minigrad.train.signals import Interruption
-from minigrad.train.stepping import Clock, Stepping, is_due
+from minigrad.train.stepping import Clock, StepRunner, is_due
 from minigrad.train.team import Team
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended. reason: "finished", "early stopping" or "interrupted"; best: the step and the metrics of the best evaluation."""
+    """How a run ended. reason: "finished", "early stopping" or "interrupted". best: the step and the metrics of the best evaluation."""
 
     step: int
     reason: str
     best: dict[str, Any] | None
     exit_code: int = 0
-    """0, or 128 + the number of the signal that interrupted."""
+    """0, or 128 + the number of the signal that interrupted the run."""
 
 
 class Trainer:
-    """Trains a model on the batches of a loader, evaluates it, keeps the best one and can go on after any interruption.
+    """Trains a model on the batches of a loader, evaluates it, keeps the best one and can resume after any interruption.
 
-    objective: what a step minimises. evaluate: called without arguments, the model in evaluation mode; gives figures by name ("loss",
-    "accuracy", …). output: the run's directory, for checkpoints and log.jsonl; None keeps nothing. save_model: called with the directory
-    for the best model whenever an evaluation was the best so far. callbacks: functions of events (`events.py`). about: what the "start"
-    event says of the run. identity: what must be the same when the run is resumed, beside settings, model and data.
+    objective: the loss that a step minimises. evaluate: called without arguments, with the model in evaluation mode; returns figures by
+    name ("loss", "accuracy", …). output: the run's directory, for checkpoints and log.jsonl; None keeps nothing. save_model: called with
+    the directory for the best model whenever an evaluation is the best so far. callbacks: functions of events (`events.py`). about: the
+    description of the run in its "start" event. identity: what must be the same when the run is resumed, besides settings, model and data.
 
-    Raises: ArgumentError for arguments of another kind, if nothing is left to train, and for patience without evaluations; DeviceError for
-    a device or a precision that is not to be had.
+    Raises: ArgumentError for arguments of the wrong type, if nothing is left to train, and for patience without evaluations; DeviceError
+    for a device or a precision that is not available.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Trainer:
         about: Mapping[str, Any] | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> None:
-        _check_parts(model, objective, loader, settings, evaluate, output, callbacks)
+        _check_arguments(model, objective, loader, settings, evaluate, output, callbacks)
         self.model, self.objective, self.loader, self.settings = model, objective, loader, settings
         self.evaluate, self.output, self.save_model, self.callbacks = evaluate, output, save_model, list(callbacks)
         self.about, self.identity = dict(about or {}), dict(identity or {})
@@ -99,7 +99,7 @@ class Trainer:
         self.scaler = LossScaler() if settings.precision == "fp16" else None
         self.at = Position(parts=settings.parts)
         self.notices: list[str] = []
-        """Told when the run begins."""
+        """Messages that become "notice" events when the run starts."""
 
     @property
     def device(self) -> str:
@@ -124,19 +124,19 @@ class Trainer:
     def fit(self, *, resume: bool = False, force: bool = False) -> TrainingResult:
         """Train to the end, or until a signal or early stopping.
 
-        resume: go on from the newest valid checkpoint in `output`, if there is one yet. force: also with other settings, another model or
-        other data than it was saved with, which are then named in a notice. SIGTERM and Ctrl-C let the step be finished and saved; the
+        resume: continue from the newest valid checkpoint in `output`, if there is one yet. force: also if settings, model or data differ
+        from those it was saved with; a notice names the differences. After SIGTERM or Ctrl-C the current step is finished and saved; the
         result says so.
-        Raises: CheckpointError (code exists) if `output` holds checkpoints and resume is False, (code changed) if they are of something
-        else; ArgumentError for resume without `output`; NonFiniteError for a loss or gradient that is no number, the optimizer untouched by
-        it; DataError and others from the data.
+        Raises: CheckpointError (code exists) if `output` holds checkpoints and resume is False, (code changed) if they are of another run;
+        ArgumentError for resume without `output`; NonFiniteError for a loss or gradient that is not finite, which has not reached the
+        optimizer; DataError and others from the data.
         """
         with ExitStack() as stack:
             if self.store is not None:
                 stack.enter_context(self.store.lock())
             saved = self._begin(resume, force)
             interruption = stack.enter_context(Interruption())
-            stack.enter_context(np.errstate(all="ignore"))  # no warnings of NumPy: what is not finite is found later, and told in one line
+            stack.enter_context(np.errstate(all="ignore"))  # instead of NumPy's warnings, one line later names what is not finite
             team = Team(
                 LossOf(self.model, self.objective),
                 self.optimizer,
@@ -164,11 +164,11 @@ class Trainer:
         at, settings = self.at, self.settings
         self.model.train()
         self.clock = Clock(at.seconds)
-        steps = Stepping(self, team, interruption)
-        while at.step < self.total and not self._is_enough():
+        runner = StepRunner(self, team, interruption)
+        while at.step < self.total and not self._stops_early():
             epoch, batches = at.epoch, self.loader.epoch(at.epoch, start=at.batch)
             while at.epoch == epoch:
-                steps.make(batches)
+                runner.run(batches)
                 over = at.batch == self.loader.batches_in(epoch)
                 if over:
                     at.epoch, at.batch = at.epoch + 1, 0
@@ -176,19 +176,19 @@ class Trainer:
                 evaluated = self.is_evaluation_due(at.step, over)
                 if evaluated:
                     self._evaluate()
-                if last or interruption.signal or self._is_enough() or is_due(settings.save_every, at.step, evaluated or over):
+                if last or interruption.signal or self._stops_early() or is_due(settings.save_every, at.step, evaluated or over):
                     self._save()
                 if interruption.signal:
                     return "interrupted"
-                if last or self._is_enough():
+                if last or self._stops_early():
                     break
         return "early stopping" if at.step < self.total else "finished"
 
-    def _is_enough(self) -> bool:
+    def _stops_early(self) -> bool:
         return self.settings.patience is not None and self.at.worse >= self.settings.patience
 
     def is_evaluation_due(self, step: int, over: bool) -> bool:
-        """Whether to evaluate after step number `step`. over: the epoch ends with it."""
+        """Whether to evaluate after step number `step`. over: whether the epoch ends with it."""
         return self.evaluate is not None and (step == self.total or is_due(self.settings.evaluate_every, step, over))
 
     # ---------------------------------------------------------------- evaluation
@@ -210,11 +210,11 @@ class Trainer:
         self.tell("evaluation", split="dev", metrics=metrics, metric=metric, best=best, seconds=time.perf_counter() - started)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Inside: the model has the weights that are evaluated and kept, their moving average if the settings ask for one."""
+        """Use the weights that are evaluated and kept: their moving average if the settings ask for one."""
         return nullcontext() if self.average is None else self.average.applied()
 
     def _is_better(self, value: float, best: float) -> bool:
-        """Strictly: of equal ones the first is kept."""
+        """Whether a value is strictly better: of equal ones the first is kept."""
         return value > best if HIGHER_IS_BETTER.get(self.settings.metric, True) else value < best
 
     # ---------------------------------------------------------------- saving and resuming
@@ -223,7 +223,7 @@ class Trainer:
             self.store.save(self.at.step, *saved_state(self))
 
     def _begin(self, resume: bool, force: bool) -> Checkpoint | None:
-        """Start at step 0, or where the newest checkpoint is; the log goes on from there."""
+        """Start at step 0, or at the newest checkpoint; the log continues from there."""
         if resume and self.output is None:
             raise ArgumentError("a Trainer without an output keeps no checkpoints, so there is nothing to resume: name the run's directory")
         manual_seed(self.settings.seed)
@@ -245,14 +245,14 @@ class Trainer:
         return saved
 
     def tell(self, kind: str, **fields: Any) -> None:
-        """Give an event to the log and the callbacks."""
+        """Send an event to the log and the callbacks."""
         event = {"event": kind, "step": self.at.step, **fields}
         for callback in self.callbacks:
             callback(event)
 
 
-def _check_parts(model: Any, objective: Any, loader: Any, settings: Any, evaluate: Any, output: Any, callbacks: Any) -> None:
-    """Raises: ArgumentError naming the first argument of a Trainer that is of another kind."""
+def _check_arguments(model: Any, objective: Any, loader: Any, settings: Any, evaluate: Any, output: Any, callbacks: Any) -> None:
+    """Raises: ArgumentError naming the first argument of a Trainer that has the wrong type."""
     expected: tuple[tuple[str, Any, Any, str], ...] = (
         ("model", model, Module, "a model, as `mg.models.load` gives it"),
         ("objective", objective, Objective, "an Objective, such as SequenceClasses() or a task's `objective`"),
@@ -272,7 +272,7 @@ def _check_parts(model: Any, objective: Any, loader: Any, settings: Any, evaluat
 
 
 def _figures(given: Any) -> dict[str, float]:
-    """What an evaluation gave, as floats. Raises: ArgumentError unless it is numbers by name."""
+    """The figures of an evaluation as floats. Raises: ArgumentError unless they are numbers by name."""
     try:
         return {name: float(value) for name, value in given.items()}
     except (AttributeError, TypeError, ValueError) as error:

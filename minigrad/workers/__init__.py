@@ -1,7 +1,7 @@
-"""Inference by other means than one call in this process: forked workers on a CPU, CUDA graphs on a GPU. `replicas` chooses.
+"""Faster inference: forked workers on a CPU, CUDA graphs on a GPU. `replicas` chooses between them.
 
-A worker is a `process` that is told and answers `messages`; graphs have a room of their own, `graphs`. Workers and graphs both know what
-was true when they were made: `surroundings` sees when that has become old. Training (`train`) rests on all but `replicas`.
+A worker is a `process` that exchanges `messages` with its parent; `graphs` captures and replays CUDA graphs. Workers and graphs know the
+model as it was when they were made; `snapshot` detects when that is out of date. Training (`train`) uses all of these but `Replicas`.
 """
 
 from minigrad.workers.replicas import Replicas

@@ -1,7 +1,7 @@
-"""What a process and its workers say to each other: JSON and the bytes of arrays, through a socket that both inherited.
+"""Messages between a process and its workers: JSON and the bytes of arrays, over a socket pair made before the fork.
 
-Both ends are one program, forked; nothing is unpickled all the same, so that no byte that arrives here can run code. A message is two
-lengths, a JSON object, and the arrays it announces, one after another.
+Both ends are the same program, but nothing is unpickled, so no received byte can run code. A message is two lengths, a JSON object, and the
+bytes of the arrays that the object lists, one after another.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Arrays: TypeAlias = dict[str, np.ndarray[Any, Any]]
 LENGTHS = struct.Struct("<QQ")
 
 PATIENCE = 1.0
-"""Seconds of silence after which a reader asks whether the other side still lives. That a socket ends is no certain sign: any process that
-was forked at the wrong moment has a copy of the end that should have closed."""
+"""Seconds of silence after which a reader checks whether the other side is still alive. Waiting for end of file is not reliable: a process
+that was forked at the wrong moment holds a copy of the socket that should have closed."""
 
 
 def send(link: socket.socket, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Raises: OSError if nobody reads any more."""
+    """Send a message. Raises: OSError if the other side is gone."""
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     announced = [(name, array.dtype.str, array.shape) for name, array in whole.items()]
     text = json.dumps({"content": content, "arrays": announced}).encode()
@@ -51,7 +51,7 @@ def receive(link: socket.socket, other_lives: Callable[[], bool]) -> tuple[dict[
 
 
 def _read(link: socket.socket, size: int, other_lives: Callable[[], bool]) -> bytearray:
-    """Exactly `size` bytes. Raises: EOFError."""
+    """Read exactly `size` bytes. Raises: EOFError."""
     data, poll = bytearray(size), select.poll()
     poll.register(link, select.POLLIN)
     at = 0
@@ -72,7 +72,7 @@ def _read(link: socket.socket, size: int, other_lives: Callable[[], bool]) -> by
 
 # ---------------------------------------------------------------- tokens
 def token_arrays(tokens: PackedTokens) -> Arrays:
-    """Packed tokens as arrays by name; what they lack is left out."""
+    """Packed tokens as arrays by name, without fields that are None."""
     packing = tokens.packing
     found = {
         "input_ids": tokens.input_ids,
@@ -87,7 +87,7 @@ def token_arrays(tokens: PackedTokens) -> Arrays:
 
 
 def tokens_of(arrays: Arrays) -> PackedTokens:
-    """The tokens that `token_arrays` took apart."""
+    """The inverse of `token_arrays`."""
     masked, padded = arrays.get("masked_first"), arrays.get("padded_shape")
     packing = Packing(arrays["lengths"], arrays["numbers"], None if masked is None else masked.tolist())
     shape = None if padded is None else (int(padded[0]), int(padded[1]))
@@ -103,13 +103,13 @@ def described(error: BaseException) -> dict[str, Any]:
 
 
 def rebuilt(description: Mapping[str, Any], where: str) -> MinigradError | MemoryError:
-    """The exception of a worker (`where`) as one of this process: of its own kind if that is in our family or a MemoryError."""
+    """The exception of a worker (`where`), rebuilt here: a MinigradError or MemoryError keeps its class, others become MinigradError."""
     kind, message = getattr(errors, description["kind"], None), description["message"]
     error: MinigradError | MemoryError
     if description["kind"] == "MemoryError":
         error = MemoryError(message)
     elif isinstance(kind, type) and issubclass(kind, MinigradError):
-        error = kind.__new__(kind, message)  # not by the constructor, which would write a message: this one is finished
+        error = kind.__new__(kind, message)  # not by the constructor, which would compose the message again
         vars(error).update(description["known"])
     else:
         error = MinigradError(f"{description['kind']} in {where}: {message}", code="worker")

@@ -1,7 +1,7 @@
-"""One worker process: how it begins, how it is asked and answers, how its end is noticed.
+"""A worker process: how it starts, answers messages, and ends, and how its death is noticed.
 
-A worker is a fork, so it knows what its parent knew without being told. It ignores Ctrl-C and SIGTERM, which a terminal or a supervisor
-sends to the parent as well: the parent decides, and ends it. It ends by itself when its parent is gone.
+A worker is a fork, so it has everything that its parent had in memory. It ignores Ctrl-C and SIGTERM, which a terminal or a supervisor
+sends to the parent as well: the parent decides, and ends it. It exits by itself when its parent is gone.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from minigrad.workers.messages import Arrays, described, rebuilt, receive, send
 Reply: TypeAlias = tuple[Mapping[str, Any], Arrays]
 
 Handler: TypeAlias = Callable[[dict[str, Any], Arrays], Reply]
-"""What a worker makes of a message: a reply."""
+"""Answers a message in a worker: (content, arrays) → reply."""
 
 logger = logging.getLogger("minigrad")
 
 TOKENIZERS_THREADS = "TOKENIZERS_PARALLELISM"
-"""The variable by which the package `tokenizers` is told whether to use threads."""
+"""The environment variable that tells the package `tokenizers` whether to use threads."""
 
 PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def number_of_workers(workers: Any, obstacle: str | None = None) -> int:
-    """How many processes are meant by a number, or by "auto": as many as there are processors to use, or one (and a line in the log) if
-    there is an obstacle.
+    """The number of processes, "auto" resolved: one per usable processor, or just one (and a log line) if there is an obstacle to forking.
 
-    Raises: ArgumentError for what is no such number, and for several where there is an obstacle.
+    Raises: ArgumentError unless it is an integer from 1 or "auto", and for more than 1 with an obstacle.
     """
     if not hasattr(os, "fork"):
         obstacle = "this system has no os.fork"
@@ -53,16 +52,16 @@ def number_of_workers(workers: Any, obstacle: str | None = None) -> int:
 
 
 class Worker:
-    """The parent's end of one worker process, which is started here.
+    """A worker process, seen from its parent; the constructor forks it.
 
-    number: its place among the workers, from 1. prepare: called in the worker, gives what answers each message.
-    Raises: MinigradError (worker-fork) if the system starts no process.
+    number: its place among the workers, from 1. prepare: called in the worker, returns the handler of its messages.
+    Raises: MinigradError (worker-fork) if the system cannot start a process.
     """
 
     def __init__(self, number: int, prepare: Callable[[], Handler]) -> None:
         self.number, self.parent = number, os.getpid()
         self.link, theirs = socket.socketpair()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child has set itself to ignore them
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTS_SIGNALS)  # until the child ignores them
         try:
             self.pid = _fork()
             if self.pid == 0:
@@ -81,14 +80,14 @@ class Worker:
             theirs.close()
 
     def ask(self, content: Mapping[str, Any], arrays: Arrays | None = None) -> None:
-        """Give it a message. Raises: MinigradError (worker-died)."""
+        """Send a message. Raises: MinigradError (worker-died)."""
         try:
             send(self.link, content, arrays or {})
         except OSError:
             raise self._died() from None
 
     def answer(self) -> tuple[dict[str, Any], Arrays]:
-        """What it makes of the message. Raises: MinigradError (worker-died); the worker's own error."""
+        """Wait for the reply. Raises: MinigradError (worker-died); the worker's own error."""
         try:
             reply, arrays = receive(self.link, self._lives)
         except EOFError:
@@ -98,11 +97,11 @@ class Worker:
         return reply, arrays
 
     def stop(self) -> int | None:
-        """End it, whatever it is doing; returns its exit code if that is known. It holds nothing that could be left half done."""
+        """Kill the worker, whatever it is doing, and return its exit code if known. It has no work that could be left half done."""
         if os.getpid() != self.parent:
-            return None  # a fork of the parent has inherited this object, not the worker
+            return None  # a fork of the parent inherits this object, but the worker is not its child
         self.link.close()
-        with suppress(ProcessLookupError, ChildProcessError):  # somebody else has waited for it
+        with suppress(ProcessLookupError, ChildProcessError):  # other code has waited for it already
             os.kill(self.pid, signal.SIGKILL)
             return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return None
@@ -121,15 +120,15 @@ class Worker:
 
 
 def _fork() -> int:
-    """os.fork without its warnings. The child tokenizes in one thread, unless the user has chosen: threads of `tokenizers` are not forked
-    (and up to 0.22.1 it prints five lines about that for each worker).
+    """os.fork without its warnings. The child tokenizes in one thread, unless the user has set the variable: threads of `tokenizers` do not
+    survive a fork (and up to 0.22.1 it prints five lines about that for each worker).
     """
     chosen, pid = TOKENIZERS_THREADS in os.environ, -1
     if not chosen:
         os.environ[TOKENIZERS_THREADS] = "false"
     try:
         with warnings.catch_warnings():
-            # Python 3.12 warns of any thread beside a fork: the child uses nothing that a thread of ours could have locked
+            # Python 3.12 warns if a process with threads forks; the child uses nothing that a thread of ours could have locked
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
     finally:
@@ -139,14 +138,14 @@ def _fork() -> int:
 
 
 def stop_all(workers: list[Worker]) -> None:
-    """End all of them and empty the list."""
+    """Kill all workers and empty the list."""
     while workers:
         workers.pop().stop()
 
 
 def _serve(link: socket.socket, parent: int, prepare: Callable[[], Handler]) -> None:
-    """In the worker: answer for as long as the parent lives."""
-    gc.freeze()  # a collection would write to, and so copy, every page of objects that is still shared with the parent
+    """In the worker: answer messages for as long as the parent lives."""
+    gc.freeze()  # a collection would write to every page that is shared with the parent, and so copy it
     handle = prepare()
     with suppress(EOFError, OSError):
         while True:

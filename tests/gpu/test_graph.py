@@ -24,10 +24,10 @@ from minigrad.models import DistilBertForSequenceClassification, ElectraForSeque
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
 from minigrad.train.average import Average
-from minigrad.train.captured.feeding import filled
+from minigrad.train.captured.inputs import padded
 from minigrad.train.captured.steps import AHEAD
 from minigrad.train.loss_scale import LossScaler
-from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, fill_label
+from minigrad.train.objectives import LossOf, Mixed, Objective, SequenceChoices, SequenceClasses, SequenceNumbers, padding_label
 from minigrad.train.team import Team
 from minigrad.workers.graphs.buckets import bucket_for
 
@@ -68,7 +68,7 @@ def trained(folder: Path, given: list[Batch], capture: bool, precision: str = "f
     for batch in given:
         bucket = bucket_for(batch.tokens.packing.lengths)
         with mg.precision(precision):
-            losses.append(team.backward(batch if capture else filled(batch, bucket)))
+            losses.append(team.backward(batch if capture else padded(batch, bucket)))
         norms.append(team.grad_norm)
         if between is not None:
             between()
@@ -81,7 +81,7 @@ def filled_part(part: Batch) -> Batch:
     """A micro-batch filled as for a capture, by sequences whose numbers are used by no other part of the step."""
     if HUGE in part.tokens.input_ids:
         return part
-    whole = filled(part, bucket_for(part.tokens.packing.lengths))
+    whole = padded(part, bucket_for(part.tokens.packing.lengths))
     numbers = whole.tokens.packing.numbers + 1000 * (whole.rows < 0)
     return replace(whole, tokens=replace(whole.tokens, packing=Packing(whole.tokens.packing.lengths, numbers)))
 
@@ -168,9 +168,9 @@ def test_steps_of_every_objective(case: str, objective: Objective, caplog: pytes
     for capture in (False, True):
         model = head("BertForSequenceClassification", "float32", 0.1, **sizes, id2label=names).to("cuda")
         team = Team(LossOf(model, objective), mg.optim.AdamW(model.named_parameters(), lr=1e-3), max_norm=1.0, capture=capture)
-        label = fill_label(objective.terms())
+        label = padding_label(objective.terms())
         assert label is not None
-        full = [filled(one, bucket_for(one.tokens.packing.lengths), label) for one in given]
+        full = [padded(one, bucket_for(one.tokens.packing.lengths), label) for one in given]
         with caplog.at_level(logging.INFO, "minigrad"):
             steps = [(step.loss, step.grad_norm) for step in team.steps(given if capture else full)]
         runs.append((*zip(*steps, strict=True), {name: p.numpy() for name, p in model.named_parameters()}))
@@ -193,7 +193,7 @@ def test_fifty_steps_that_run_ahead(folder: Path, precision: str, max_norm: floa
 @pytest.mark.parametrize("precision", ["float32", "fp16"])
 def test_fifty_steps_with_an_average_and_a_scaler(folder: Path, precision: str, caplog: pytest.LogCaptureFixture) -> None:
     given, runs = batches(50), []
-    full = [filled(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
+    full = [padded(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
     for capture in (False, True):
         mg.manual_seed(0)
         model = model_from(folder, "cuda").train()
@@ -222,7 +222,7 @@ def test_steps_of_other_models(kind: Any, caplog: pytest.LogCaptureFixture) -> N
         mg.manual_seed(0)
         model = kind(kind.config_class(**sizes)).train().to("cuda")
         team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-3), max_norm=1.0, capture=capture)
-        full = [filled(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
+        full = [padded(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
         with caplog.at_level(logging.WARNING, "minigrad"):
             results = list(team.steps(given if capture else full))
         weights = {name: p.numpy() for name, p in model.named_parameters()}
@@ -278,7 +278,7 @@ def made_plainly(folder: Path, given: list[Batch]) -> Any:
     mg.manual_seed(0)
     model = model_from(folder, "cuda").train()
     team = Team(LossOf(model, SequenceClasses()), mg.optim.AdamW(model.named_parameters(), lr=1e-3))
-    full = [filled(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
+    full = [padded(batch, bucket_for(batch.tokens.packing.lengths)) for batch in given]
     return [result.loss for result in team.steps(full)], {name: p.numpy() for name, p in model.named_parameters()}
 
 

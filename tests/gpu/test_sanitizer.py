@@ -33,8 +33,8 @@ SHARING = " or ".join(
         "(are_pooled and 770)",
     ]
 )
-"""Every kernel whose threads share memory, at sizes that the slow tools can handle in a minute; except attention with heads of 128, which is
-compiled from the same lines as the other sizes."""
+"""Every kernel whose threads share memory, at sizes that the slow tools can handle in a minute; except attention with heads of 128, which
+is compiled from the same lines as the other sizes."""
 
 SMALL = "not many_sequences and not every_kernel and not 4097 and not 70000 and not base"
 

@@ -25,7 +25,7 @@ from minigrad.train.config import RunConfig
 from minigrad.train.run import Run
 from minigrad.workers import Replicas
 from minigrad.workers.graphs import captured
-from minigrad.workers.graphs.buckets import bucket_for, filled_tokens
+from minigrad.workers.graphs.buckets import bucket_for, padded_tokens
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 2}  # a head size with kernels
 
@@ -77,8 +77,8 @@ def test_evaluations_of_a_run_share_their_graphs(
 ) -> None:
     """Evaluations after each of twelve steps, all in one batch of the same size; with class weights, which do not prevent capture."""
     gc.collect()  # a parameter of an earlier test that is freed later would cause graphs to be captured again
-    made, recorded = [], captured.CapturedFunction._recorded
-    monkeypatch.setattr(captured.CapturedFunction, "_recorded", lambda self, *args: made.append(1) or recorded(self, *args))
+    made, recorded = [], captured.CapturedFunction._capture
+    monkeypatch.setattr(captured.CapturedFunction, "_capture", lambda self, *args: made.append(1) or recorded(self, *args))
     config = prepared(tmp_path / "run", device=device, evaluate_every=1)
     caplog.set_level(logging.INFO, "minigrad")
     Run(replace(config, task=replace(config.task, class_weights="balanced"))).fit()
@@ -125,7 +125,7 @@ def test_replayed_inference_is_that_of_the_filled_batch(kind: Any, precision: st
             bucket = bucket_for(tokens.packing.lengths)
             found = logits_of(tokens)
             with mg.no_grad():
-                whole = tokens if number < 2 or device == "cpu" else filled_tokens(tokens, bucket)
+                whole = tokens if number < 2 or device == "cpu" else padded_tokens(tokens, bucket)
                 expected = model(whole).logits.numpy()[: len(found)]
             np.testing.assert_array_equal(found, expected)
             held = mg.ones((1 + 50 * number, 64)).to(device)

@@ -9,7 +9,7 @@ from kernels.cuda import recording, streams
 from kernels.cuda.emulation import Emulator
 
 from minigrad.kernels import register_cuda
-from minigrad.train.captured import recordings
+from minigrad.train.captured import graph_cache
 from minigrad.workers.graphs import captured
 
 register_cuda()
@@ -18,7 +18,7 @@ register_cuda()
 @pytest.fixture
 def gpu(compiled: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[recording.Recorder]]:
     recording.install(compiled.kernel, monkeypatch)
-    for module in (recordings, captured):
+    for module in (graph_cache, captured):
         monkeypatch.setattr(module, "Recorder", recording.Recorder)
     yield recording.Recorder
     assert not streams.SecondStream.disturbed

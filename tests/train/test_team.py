@@ -24,7 +24,7 @@ from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, GraphError, MinigradError, NonFiniteError, ShapeError
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, pack
-from minigrad.train.processes.desk import batch_arrays, batch_of
+from minigrad.train.processes.handler import batch_arrays, batch_of
 from minigrad.train.processes.shared import shared_zeros
 from minigrad.train.team import Team
 
@@ -270,8 +270,8 @@ def test_a_worker_that_dies_before_the_update_is_not_missed() -> None:
             for step in range(2):
                 team.backward(token_batch(step))
                 if killed:
-                    os.kill(team._together.others[0].pid, signal.SIGKILL)
-                    os.waitid(os.P_PID, team._together.others[0].pid, os.WEXITED | os.WNOWAIT)
+                    os.kill(team._pool.workers[0].pid, signal.SIGKILL)
+                    os.waitid(os.P_PID, team._pool.workers[0].pid, os.WEXITED | os.WNOWAIT)
                 team.step()
         states.append(one.state_dict())
     assert states_equal(*states)
@@ -421,13 +421,13 @@ def test_workers_stay_the_same_where_nothing_changes() -> None:
     model, batch = tagger(), token_batch()
     with Team(token_loss(model), adamw(model), workers=2) as team:
         team.backward(batch)
-        before = [worker.pid for worker in team._together.others]
+        before = [worker.pid for worker in team._pool.workers]
         team.step()
         with model.evaluating(), mg.no_grad():
             model(batch.tokens)
         model.load_state_dict(model.state_dict())
         team.backward(batch)
-        assert [worker.pid for worker in team._together.others] == before
+        assert [worker.pid for worker in team._pool.workers] == before
 
 
 def test_anomaly_mode_holds_in_the_workers() -> None:
@@ -543,7 +543,7 @@ def test_a_worker_that_is_killed_at_work() -> None:
             team.backward(batch)
         assert caught.value.code == "worker-died"
         assert states_equal(before, model.state_dict())
-        assert not team._together.others
+        assert not team._pool.workers
         switch[0] = 0
         assert team.backward(batch) == right
 
@@ -552,7 +552,7 @@ def test_a_worker_that_is_killed_between_steps() -> None:
     model, batch = tagger(), token_batch()
     with Team(token_loss(model), adamw(model), workers=2) as team:
         right = team.backward(batch)
-        os.kill(team._together.others[0].pid, signal.SIGKILL)
+        os.kill(team._pool.workers[0].pid, signal.SIGKILL)
         with deadline(5), pytest.raises(MinigradError, match="SIGKILL"):
             team.backward(batch)
         assert team.backward(batch) == right
@@ -594,7 +594,7 @@ def test_close_and_forgetting_end_the_workers() -> None:
     for forget in (False, True):
         team = Team(token_loss(model), adamw(model), workers=3)
         team.backward(batch)
-        pids = [worker.pid for worker in team._together.others]
+        pids = [worker.pid for worker in team._pool.workers]
         assert not any(map(ended, pids))
         if forget:
             del team
@@ -673,7 +673,7 @@ def test_workers_leave_sigterm_to_the_parent() -> None:
     model, batch = tagger(), token_batch()
     with Team(token_loss(model), adamw(model), workers=2) as team, deadline():
         right = team.backward(batch)
-        os.kill(team._together.others[0].pid, signal.SIGTERM)
+        os.kill(team._pool.workers[0].pid, signal.SIGTERM)
         assert team.backward(batch) == right
 
 

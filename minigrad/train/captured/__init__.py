@@ -1,2 +1,2 @@
-"""Training steps as CUDA graphs: `recorded_step` says what is in one, `recordings` keeps them, `feeding` writes what is new in a step,
-`steps` replays, `ahead` does so before the last results are there, and `standing` takes back what was launched in vain."""
+"""Training steps as CUDA graphs: `step_graph` is what a graph computes, `graph_cache` the cache of graphs, `inputs` writes a step's
+inputs, `steps` replays graphs, `ahead` launches steps before earlier results have arrived, and `host_state` rolls back skipped updates."""

@@ -1,17 +1,17 @@
-"""Captured steps: a step of training as a CUDA graph, one for each bucket of batches, replayed without its Python.
+"""Captured steps: training steps as CUDA graphs, one for each bucket of batches, replayed without running their Python code.
 
-A small model's step is hundreds of launches, each of which Python takes longer to make than the GPU to compute. A graph makes them by one
-call. What is recorded stands in `recorded_step`, how long it is kept in `recordings`. What changes from step to step lies in arrays
-that are filled before each replay (`feeding`): tokens and labels, the packing as kernels read it, the number of the step for dropout,
-what the sums of losses are divided by, the rates of the update.
+A small model's step is hundreds of kernel launches, each of which takes Python longer than the GPU takes to compute it. A graph launches
+them all by one call. `step_graph` says what a graph computes, `graph_cache` how long it is kept. Inputs that change from step to step are
+arrays that are written before each replay (`inputs`): tokens and labels, the packing as kernels read it, the step number for dropout, the
+divisors of the loss sums, the update's step-dependent constants.
 
-A step in parts is as many replays, and one more for its end: what is done when the gradients of all parts are added up. There the norm is
-always asked for.
+A step in parts replays one graph for each part and one for its end, which clips and updates once all gradients are added up. There the norm
+is always measured.
 
-There are two kinds. `backward` replays forward and backward pass, and whoever called it makes the update. `launch` replays the update too,
-and does not wait: its clipping is computed on the GPU, and so is whether there is to be an update at all. When a loss is not finite, or the
-norm of a gradient where it is asked for, a flag is set, and no step launched after it changes anything until `resume`. An id that the model
-does not have would show in neither if nobody asks for the norm and its sequence has no label, so the host looks at ids.
+Steps run in one of two ways. `backward` replays forward and backward pass, and the caller makes the update. `launch` replays the update
+too, and does not wait: the GPU clips, and decides whether to update at all. If a loss is not finite, or the norm of a gradient where it is
+measured, the GPU sets a flag, and no step launched after it changes anything until `resume`. An id out of range would show in neither if
+the norm is not measured and its sequence has no label, so the host checks the ids.
 """
 
 from __future__ import annotations
@@ -29,144 +29,141 @@ from minigrad.data.loader import Batch
 from minigrad.optim import Optimizer
 from minigrad.optim.adam import adam
 from minigrad.train.average import Average
-from minigrad.train.captured.feeding import write
-from minigrad.train.captured.recorded_step import CHANGING, RecordedStep, unchanging
-from minigrad.train.captured.recordings import Pieces, Recordings
-from minigrad.train.captured.standing import Standing
+from minigrad.train.captured.graph_cache import GraphCache, Pieces
+from minigrad.train.captured.host_state import HostState
+from minigrad.train.captured.inputs import write
+from minigrad.train.captured.step_graph import CHANGING, StepGraph, fixed_part
 from minigrad.train.loss_scale import LossScaler
 from minigrad.workers.graphs.ids import all_below
 
 AHEAD = 2
-"""Launched steps whose results nobody has waited for, at most."""
+"""At most this many steps are in flight besides the one whose result is waited for."""
 
 
 @dataclass
 class _Slot:
-    """Where the numbers of a step arrive."""
+    """Pinned host memory for a step's loss and squared norm, and the event of their copy."""
 
     numbers: np.ndarray[Any, Any]
     arrived: Any = None
 
 
 @dataclass(frozen=True)
-class Launched:
-    """A step on its way. before: the standing from which it was launched."""
+class LaunchedStep:
+    """A step in flight. before: the host's state before its launch."""
 
     batch: Batch
-    before: Standing
+    before: HostState
     loss_scale: float | None
-    """With which the next one is launched."""
+    """The scale with which the next step is launched."""
     result: Callable[[], tuple[float, float]]
     """(loss, norm of the gradient), once the GPU has computed them."""
 
     def is_finite(self) -> bool:
-        """Whether the step was made."""
+        """Whether the GPU made the update: loss and norm are finite. Waits for them."""
         return all(map(isfinite, self.result()))
 
 
 class CapturedSteps:
-    """The steps of one team. loss_of: a `LossOf`, whose objective can ignore items. average: takes in the weights after each update that is
-    replayed."""
+    """The captured steps of one team. loss_of: a `LossOf` whose objective can ignore items; for others nothing is captured. average: takes
+    in the weights after each replayed update."""
 
     def __init__(self, loss_of: Any, optimizer: Optimizer, average: Average | None = None) -> None:
         self.optimizer = optimizer
         self.can_update = optimizer.kernel is adam
-        """Whether there is a kernel for the update inside of a graph."""
-        self._recordings = Recordings(loss_of, optimizer, average)
+        """Whether the update can be captured: only Adam's has a kernel for that."""
+        self._cache = GraphCache(loss_of, optimizer, average)
         self._results = deque(_Slot(transfers.pinned((2,), np.float64)) for _ in range(AHEAD + 1))
 
     def backward(self, batch: Batch, parts: int, scale: float) -> tuple[float, float] | None:
-        """(loss, norm of the gradient of scale times the loss), the gradient lying where `Team.backward` leaves it.
+        """(loss, norm of the gradient of scale times the loss); the gradients are where `Team.backward` leaves them.
 
-        None if this step must be made without a graph: it has no gradient then.
+        None if this step must run eagerly: there are no gradients then.
         Raises: GraphError (graph-owner) as the optimizer's step.
         """
-        counts, pieces = self._recordings.pieces(batch, parts, False, inf, False)
+        counts, pieces = self._cache.plan(batch, parts, False, inf, False)
         if not pieces:
             return None
         self.optimizer.arena.check_ownership()
-        steps = self._recordings.found(pieces)
-        if not steps and self._recordings.record(pieces):
-            steps = self._recordings.found(pieces)
-        result = self._replayed(pieces, steps, counts, scale, [])
+        graphs = self._cache.find(pieces)
+        if not graphs and self._cache.capture(pieces):
+            graphs = self._cache.find(pieces)
+        result = self._replay(pieces, graphs, counts, scale, [])
         if result is None:
             return None
         loss, norm = result()
         if not isfinite(loss) or not (isfinite(norm) or scale > 1):
-            return None  # an id that the model does not have may be the reason: a plain step says so
-        for p in steps[-1].touched:
+            return None  # an id out of range may be the reason, which an eager step reports
+        for p in graphs[-1].touched:
             p.leaf.grad = p.leaf.view
         return loss, norm
 
-    def launch(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> Launched | None:
-        """Have the GPU make a whole step, once it has made those before; the host's counts, and the scaler's, say at once that it is made.
+    def launch(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> LaunchedStep | None:
+        """Launch a whole step. The host, and the scaler, count it as made at once.
 
-        None if that step is not recorded, or an id is none that the model has: nothing has changed then but gradients, which nobody has.
+        None if the step is not captured, or an id is out of range: nothing has changed then, except that there are no gradients.
         Raises: as `Optimizer.begin_step`, before anything changes.
         """
-        counts, pieces = self._recordings.pieces(batch, parts, True, max_norm, scaler is not None)
-        steps = self._recordings.found(pieces)
-        if not steps:
+        counts, pieces = self._cache.plan(batch, parts, True, max_norm, scaler is not None)
+        graphs = self._cache.find(pieces)
+        if not graphs:
             return None
-        last, before = steps[-1], Standing.of(self.optimizer, scaler)
+        last, before = graphs[-1], HostState.of(self.optimizer, scaler)
         try:
             for p in last.touched:
                 p.leaf.grad = p.leaf.view
             updates = self.optimizer.begin_step()
         finally:
             self.optimizer.zero_grad()
-        same = list(map(id, last.moments.values())) == list(map(id, self.optimizer.moments.values()))  # loading a state makes new ones
-        if not same or last.stretches != list(map(unchanging, updates)):
-            before.set_counts(self.optimizer)
-            self._recordings.forget(pieces[-1][1])
+        same = list(map(id, last.moments.values())) == list(map(id, self.optimizer.moments.values()))  # loading a state replaces them
+        if not same or last.stretches != list(map(fixed_part, updates)):
+            before.restore_counts(self.optimizer)
+            self._cache.drop(pieces[-1][1])
             return None
         changing, result = [[update.constants[name] for name in CHANGING] for update in updates], None
         try:
-            result = self._replayed(pieces, steps, counts, 1.0 if scaler is None else scaler.scale, changing)
+            result = self._replay(pieces, graphs, counts, 1.0 if scaler is None else scaler.scale, changing)
         finally:
-            if result is None:  # an id that the model does not have, or an interrupt between two parts
-                before.set_counts(self.optimizer)
+            if result is None:  # an id out of range, or an interrupt between two parts
+                before.restore_counts(self.optimizer)
         if result is None:
             return None
         self.optimizer.end_step()
         if scaler is not None:
             scaler.update(overflowed=False)
-        return Launched(batch, before, None if scaler is None else scaler.scale, result)
+        return LaunchedStep(batch, before, None if scaler is None else scaler.scale, result)
 
-    def record(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> bool:
-        """Record the step of a batch, when no step is on its way.
-
-        False where it cannot be done, which the log says, or is of no use, since it has been done.
-        """
-        _, pieces = self._recordings.pieces(batch, parts, True, max_norm, scaler is not None)
-        return bool(pieces) and self._recordings.record(pieces)
+    def capture(self, batch: Batch, parts: int, max_norm: float | None, scaler: LossScaler | None) -> bool:
+        """Capture the step of a batch, while no step is in flight. False if that fails, which is logged, or if it is captured already."""
+        _, pieces = self._cache.plan(batch, parts, True, max_norm, scaler is not None)
+        return bool(pieces) and self._cache.capture(pieces)
 
     def resume(self) -> None:
-        """Launched steps count again, after one that was not finite and those behind it, which are over."""
-        self._recordings.restart()
+        """Let launched steps update again, once one that was not finite and all those behind it have finished."""
+        self._cache.clear_stop()
 
-    def _replayed(
-        self, pieces: Pieces, steps: Sequence[RecordedStep], counts: Sequence[float], factor: float, changing: Sequence[Sequence[float]]
+    def _replay(
+        self, pieces: Pieces, graphs: Sequence[StepGraph], counts: Sequence[float], factor: float, changing: Sequence[Sequence[float]]
     ) -> Callable[[], tuple[float, float]] | None:
-        """Launches a step; returns what waits for its loss and norm.
+        """Launch a step; returns a function that waits for its loss and norm.
 
-        counts: what the sums of losses are divided by. factor: what the loss is multiplied by for its backward pass. changing: of the
-        update. None without steps, and if an id is none that the model has: the step is not ended then.
+        counts: the divisors of the loss sums. factor: the loss scale for the backward pass. changing: the update's constants of this step.
+        None without graphs, and if an id is out of range: the end of the step is not launched then.
         """
-        if not steps:
+        if not graphs:
             return None
-        with self._recordings.recorder.entered():
-            for (part, _), step in zip(pieces, steps, strict=True):
-                buffer = _written(step, part, counts, factor)
+        with self._cache.recorder.entered():
+            for (part, _), graph in zip(pieces, graphs, strict=True):
+                buffer = _write_inputs(graph, part, counts, factor)
                 if buffer is None:
                     return None
-                if changing and step is steps[-1]:
+                if changing and graph is graphs[-1]:
                     buffer["changing"][: len(changing)] = changing
-                step.feed.send()
-                step.replay()
+                graph.feed.send()
+                graph.replay()
             self._results.rotate()
             slot = self._results[0]
-            slot.arrived = transfers.fetch(steps[-1].numbers, slot.numbers, slot.arrived)
+            slot.arrived = transfers.fetch(graphs[-1].numbers, slot.numbers, slot.arrived)
 
         def result() -> tuple[float, float]:
             slot.arrived.synchronize()
@@ -175,8 +172,8 @@ class CapturedSteps:
         return result
 
 
-def _written(step: RecordedStep, part: Batch | None, counts: Sequence[float], factor: float) -> dict[str, np.ndarray[Any, Any]] | None:
-    """What is read next, written where it is sent from. None if an id is none that the model has."""
-    buffer = step.feed.buffer()
-    write(part, counts, random.current().step, factor, buffer, step.ignored)
-    return buffer if part is None or all_below(buffer, step.rows) else None
+def _write_inputs(graph: StepGraph, part: Batch | None, counts: Sequence[float], factor: float) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Write the inputs of the next replay into the feed's buffer, and return it. None if an id is out of range."""
+    buffer = graph.feed.buffer()
+    write(part, counts, random.current().step, factor, buffer, graph.ignored)
+    return buffer if part is None or all_below(buffer, graph.rows) else None

@@ -1,2 +1,2 @@
-"""Checkpoints: `store` keeps a directory of them, which one process writes at a time (`lock`). One of them is `contents` with a `manifest`,
-its state JSON and arrays (`trees`), which `saved` makes of a trainer; `disk` makes every change, one system call each."""
+"""Checkpoints: `store` manages a directory of them, which one process writes at a time (`lock`). `contents` reads and writes one, whose
+files a `manifest` lists; `trees` splits state into JSON and arrays, `saved` takes it from a trainer, `disk` wraps the system calls."""

@@ -1,4 +1,4 @@
-"""What stands in the directory of one checkpoint: written whole and onto the disk, and opened only when every byte has been verified."""
+"""The files of one checkpoint: written completely and synced to disk, and opened only after every byte has been verified."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from minigrad.train.checkpoints.manifest import (
 from minigrad.train.checkpoints.trees import decode
 
 MAX_STATE_BYTES = 64_000_000
-"""The largest state.json; arrays do not belong in it."""
+"""The maximum size of state.json; arrays do not belong in it."""
 
-_HALVES = "float16"  # the key in a file's metadata under which it names its arrays of that dtype: a reader would widen them
+_HALVES = "float16"  # the key in a file's metadata that lists its arrays of that dtype, which a reader would widen
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint whose bytes have been verified. `state` is what was saved as such, except that tuples are lists."""
+    """One checkpoint whose bytes have been verified. `state` is the saved state, except that tuples are lists."""
 
     path: Path
     step: int
     state: dict[str, Any]
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """The arrays saved under `name`, to the last bit and in their dtypes.
+        """The arrays saved under `name`, exact to the last bit and in their dtypes.
 
-        Raises: CheckpointError with the code missing-file if there are none of that name; WeightFileError if the file cannot be read.
+        Raises: CheckpointError (missing-file) if there are none of that name; WeightFileError if the file cannot be read.
         """
         path = self.path / f"{name}{ARRAYS_SUFFIX}"
         if not is_arrays_name(name) or not path.exists():
@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, step: int) -> Checkpoint:
-    """The checkpoint at `path`: its files are those of the manifest, and their formats are sound. Raises: CheckpointError."""
+    """Open the checkpoint at `path`: check its files against the manifest, and their formats. Raises: CheckpointError."""
     files = check_directory(path, step)
     content = read_bounded(path / STATE_NAME, MAX_STATE_BYTES, CheckpointError, "bad-state")
     try:
@@ -74,7 +74,7 @@ def open_checkpoint(path: Path, step: int) -> Checkpoint:
 
 
 def write_checkpoint(path: Path, step: int, arrays: Mapping[str, Mapping[str, NDArray[Any]]], state: bytes) -> dict[str, FileRecord]:
-    """Write a checkpoint into the empty directory `path`, down to the disk, and return what its manifest says. Raises: OSError."""
+    """Write a checkpoint into the empty directory `path`, synced to disk, and return the manifest's records. Raises: OSError."""
     files: dict[str, FileRecord] = {}
     for name, group in arrays.items():
         with _NewFile(path / f"{name}{ARRAYS_SUFFIX}") as file:
@@ -91,7 +91,7 @@ def write_checkpoint(path: Path, step: int, arrays: Mapping[str, Mapping[str, ND
 
 
 class _NewFile:
-    """A file being written, and what the manifest will say of it. At the end of its block it is on disk."""
+    """A file being written, with its size and digest for the manifest. At the end of its `with` block it is synced to disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -119,7 +119,7 @@ class _NewFile:
 
 
 def _halves(file: SafetensorsFile) -> frozenset[str]:
-    """The arrays of a file that were float16 when they were saved. Raises: WeightFileError for a list of them that is none."""
+    """The arrays of a file that were float16 when they were saved. Raises: WeightFileError for an invalid list of them."""
     try:
         names = parse_json(file.metadata.get(_HALVES, "[]"))
     except ValueError:

@@ -1,6 +1,6 @@
-"""Every change that saving a checkpoint makes on the disk, each as one small function over one system call.
+"""All disk operations of saving a checkpoint, each as a small function around one system call.
 
-Nothing else in the package writes checkpoints. So the tests can stop a save before, after and in the middle of each of these calls,
+Nothing else in the package writes checkpoints, so the tests can interrupt a save before, after and in the middle of each of these calls,
 or make any of them fail.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def make_directories(path: Path) -> None:
-    """Make `path` and the directories above it where they are missing, each on disk before the next."""
+    """Make `path` and its missing parent directories, each synced to disk before the next."""
     if path.is_dir():
         return
     make_directories(path.parent)
@@ -27,12 +27,12 @@ def make_directories(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory that must be new."""
+    """Make a directory, which must not exist yet."""
     os.mkdir(path)
 
 
 def create(path: Path) -> int:
-    """A descriptor to write a file that must be new."""
+    """Create a file, which must not exist yet, and return its descriptor for writing."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
 
@@ -49,7 +49,7 @@ def sync(descriptor: int) -> None:
 
 
 def close(descriptor: int) -> None:
-    """Close a file that was written."""
+    """Close a file descriptor."""
     os.close(descriptor)
 
 
@@ -63,12 +63,12 @@ def sync_directory(path: Path) -> None:
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a directory another name beside its own."""
+    """Rename a directory within its parent."""
     os.rename(old, new)
 
 
 def remove(path: Path) -> None:
-    """Remove a directory and the files in it. It never follows a link, and stops at a directory inside."""
+    """Remove a directory and the files in it. Never follows a link, and fails at a nested directory."""
     if not stat.S_ISDIR(os.lstat(path).st_mode):
         os.unlink(path)
         return
@@ -82,6 +82,6 @@ def remove(path: Path) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """What an ordinary user may still write where `path` is."""
+    """The free space for unprivileged users on the file system of `path`."""
     usage = os.statvfs(path)
-    return usage.f_bavail * usage.f_frsize if usage.f_blocks else sys.maxsize  # a tmpfs without a limit counts no blocks
+    return usage.f_bavail * usage.f_frsize if usage.f_blocks else sys.maxsize  # a tmpfs without a limit reports no blocks

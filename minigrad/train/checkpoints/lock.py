@@ -1,6 +1,6 @@
-"""One process at a time writes into a directory of checkpoints.
+"""A lock, so that one process at a time writes into a directory of checkpoints.
 
-The lock is the kernel's (`flock` on a file that stays), so it ends with its owner however that dies, and nothing has to be cleaned up.
+It is a kernel lock (`flock` on a lock file that stays), so it is released however its owner dies, and nothing has to be cleaned up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _descriptors: set[int] = set()
 
 
 def _close_in_child() -> None:
-    """A forked worker must not keep the lock of a trainer that dies; closing its copy does not take the lock from a living one."""
+    """A forked worker must not keep the lock of a trainer that died. Closing its copy does not release the lock of a living one."""
     for descriptor in _descriptors:
         os.close(descriptor)
     _descriptors.clear()
@@ -43,7 +43,7 @@ class DirectoryLock:
         return self._owner == os.getpid()
 
     def acquire(self) -> None:
-        """Raises: CheckpointError with the code `locked`, naming the owner, or `not-a-regular-file`; OSError."""
+        """Take the lock. Raises: CheckpointError with the code `locked`, naming the owner, or `not-a-regular-file`; OSError."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -73,9 +73,9 @@ class DirectoryLock:
             raise CheckpointError(self._path.parent, message, code="directory-lost")
 
     def release(self) -> None:
-        """Let others in. In a process forked since, which does not have the lock, this does nothing."""
+        """Release the lock. Does nothing in a process that was forked since, which does not hold it."""
         if not self.held:
             return
-        self._owner = 0  # first: if Ctrl-C ends this early, a second call must not close a file that has taken the number since
+        self._owner = 0  # first: if Ctrl-C interrupts this, a second call must not close a new file with the same descriptor
         _descriptors.discard(self._descriptor)
         os.close(self._descriptor)

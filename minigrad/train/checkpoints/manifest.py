@@ -1,7 +1,7 @@
-"""What a checkpoint's directory must look like before anything in it is used: exactly the files of its manifest, and every byte of them.
+"""Manifests, against which a checkpoint's directory is verified before use: it must hold exactly the listed files, with the listed bytes.
 
-The manifest is written last, so a directory without one was never finished. A checkpoint may come from somebody else: a file that the
-manifest does not name, a link and a name with a path in it are refused.
+The manifest is written last, so a directory without one was never finished. A checkpoint may come from an untrusted source: files that the
+manifest does not name, links, and names that contain a path are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minigrad.errors import CheckpointError
 from minigrad.files import listing, open_regular, parse_json, quoted, read_bounded, sha256_of
 
 FORMAT = 1
-"""The version of the layout. A reader refuses any other."""
+"""The version of the layout. Others are refused."""
 
 MANIFEST_NAME = "manifest.json"
 STATE_NAME = "state.json"
@@ -31,14 +31,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What the manifest says of one file."""
+    """The manifest's entry for one file."""
 
     size: int
     sha256: str
 
 
 def is_arrays_name(name: Any) -> bool:
-    """Whether arrays may be saved under `name`: lower case, so that no two names meet on a disk that does not tell cases apart."""
+    """Whether arrays may be saved under `name`: lower case, so that names do not collide on a case-insensitive file system."""
     return isinstance(name, str) and _ARRAYS_NAME.fullmatch(name) is not None
 
 
@@ -49,7 +49,7 @@ def encode_manifest(step: int, files: Mapping[str, FileRecord]) -> bytes:
 
 
 def check_directory(path: Path, step: int) -> dict[str, FileRecord]:
-    """The files of the checkpoint at `path`, after reading every byte of them.
+    """The manifest's entries for the checkpoint at `path`, after verifying every byte of its files.
 
     Raises: CheckpointError with the code missing-file, unknown-file, not-a-directory, not-a-regular-file, unreadable-file, bad-manifest,
     size-mismatch or digest-mismatch.
@@ -96,7 +96,7 @@ def _read_manifest(path: Path, step: int) -> dict[str, FileRecord]:
 
 
 def _file_record(value: Any) -> FileRecord | None:
-    """What the manifest says of one file; None where it says something else."""
+    """The manifest's entry for one file; None if it is invalid."""
     if not isinstance(value, dict) or value.keys() != {"size", "sha256"} or type(value["size"]) is not int:
         return None
     digest = value["sha256"]

@@ -1,4 +1,4 @@
-"""The state of a run as checkpoints hold it: what is saved of a trainer, and how one is set to where a checkpoint stands."""
+"""The state of a run in checkpoints: saves it from a trainer, and restores it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 MAX_SHOWN = 8
-"""Differences that one message tells of a run that is resumed with something else."""
+"""At most this many differences are listed when a run is resumed with other settings, model or data."""
 
 
 @dataclass
 class Position:
-    """Where a run stands: `step` updates are done, and batch number `batch` of epoch `epoch` is next."""
+    """The progress of a run: `step` updates are done, and batch number `batch` of epoch `epoch` is next."""
 
     step: int = 0
     epoch: int = 0
@@ -44,11 +44,11 @@ class Position:
     best: dict[str, Any] | None = None
     """The step and the metrics of the best evaluation."""
     seconds: float = 0.0
-    """Of training, in all processes that worked on this run."""
+    """Seconds of training, over all processes that worked on this run."""
 
 
 def saved_state(trainer: Trainer) -> tuple[dict[str, Mapping[str, NDArray[Any]]], dict[str, Any]]:
-    """Arrays by file, and the rest, as CheckpointStore.save takes them."""
+    """Arrays by file, and the other state, as CheckpointStore.save takes them."""
     stream = current()
     tree, moments = flatten({"optimizer": trainer.optimizer.state_dict(), "init": stream.init.bit_generator.state})
     state = {
@@ -70,13 +70,13 @@ def saved_state(trainer: Trainer) -> tuple[dict[str, Mapping[str, NDArray[Any]]]
 
 
 def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
-    """Set a trainer to where a checkpoint stands.
+    """Restore a trainer's state from a checkpoint.
 
-    force: also if data, model or settings have changed since, which its notices then say. Raises: CheckpointError (code changed).
+    force: also if data, model or settings have changed since; notices then list the changes. Raises: CheckpointError (code changed).
     """
     state = saved.state
     try:
-        _check_parts(state)
+        _check_sections(state)
         changed = list(differences(state["identity"], identity_of(trainer)))
         if changed and not force:
             shown = "; ".join(changed[:MAX_SHOWN]) + (f" and {len(changed) - MAX_SHOWN} more" if len(changed) > MAX_SHOWN else "")
@@ -84,18 +84,18 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
             raise CheckpointError(saved.path, message, code="changed")
         tree = unflatten(state["tree"], saved.arrays("optimizer"))
         trainer.model.load_state_dict(saved.arrays("model"))
-        asked = [dict(group) for group in trainer.optimizer.param_groups]
+        chosen = [dict(group) for group in trainer.optimizer.param_groups]
         trainer.optimizer.load_state_dict(tree["optimizer"])
         trainer.at = _position(state["position"], saved.step)
         before = state["identity"]["training"]
-        if trainer.average is not None:  # switched on since that was saved, it begins with the weights
+        if trainer.average is not None:  # if it was switched on since the save, it starts from the weights
             trainer.average.load(trainer.model.state_dict() if before["ema"] is None else saved.arrays("average"))
-        if trainer.scaler is not None and state.get("loss_scale") is not None:  # else it begins anew
+        if trainer.scaler is not None and state.get("loss_scale") is not None:  # else the scaler starts afresh
             trainer.scaler.load_state_dict(state["loss_scale"])
         if not changed:
             trainer.schedule.load_state_dict(state["schedule"])
         else:
-            _change(trainer, asked, before["parts"])
+            _use_current_settings(trainer, chosen, before["parts"])
         stream = current()
         stream.seed, stream.step = (check_count(name, state["random"][name], least=0) for name in ("seed", "step"))
         _check_generator(tree["init"], stream.init.bit_generator.state)
@@ -107,16 +107,16 @@ def restore(trainer: Trainer, saved: Checkpoint, force: bool) -> None:
         trainer.notices.append(f"resumed on another machine, so not to the last bit ({entry})")
 
 
-def _check_parts(state: Mapping[str, Any]) -> None:
+def _check_sections(state: Mapping[str, Any]) -> None:
     for name in ("position", "random", "identity", "machine"):
         if not isinstance(state.get(name), Mapping):
             raise StateDictError(f"{name} must be an object, found {quoted(state.get(name))}")
 
 
-def _position(told: Mapping[str, Any], step: int) -> Position:
-    if unknown := told.keys() - {field.name for field in fields(Position)}:
+def _position(saved: Mapping[str, Any], step: int) -> Position:
+    if unknown := saved.keys() - {field.name for field in fields(Position)}:
         raise StateDictError(f"position has no {listing(sorted(unknown))}")
-    at = Position(**told)
+    at = Position(**saved)
     for name in ("step", "epoch", "batch", "skipped", "worse"):
         check_count(name, getattr(at, name), least=0)
     check_count("parts", at.parts)
@@ -132,42 +132,42 @@ def _position(told: Mapping[str, Any], step: int) -> Position:
     return at
 
 
-def _check_generator(told: Any, own: Mapping[str, Any]) -> None:
-    """Raises: StateDictError for what NumPy would take unchecked: a place outside of its buffer, too."""
-    fits = _alike(told, own) and told["bit_generator"] == own["bit_generator"] and told["has_uint32"] in (0, 1)
-    if not fits or not 0 <= told["buffer_pos"] <= len(own["buffer"]) or not 0 <= told["uinteger"] < 2**32:
+def _check_generator(saved: Any, own: Mapping[str, Any]) -> None:
+    """Raises: StateDictError for invalid state that NumPy would accept unchecked, such as a position outside of its buffer."""
+    fits = _same_structure(saved, own) and saved["bit_generator"] == own["bit_generator"] and saved["has_uint32"] in (0, 1)
+    if not fits or not 0 <= saved["buffer_pos"] <= len(own["buffer"]) or not 0 <= saved["uinteger"] < 2**32:
         raise StateDictError(f"init is no state of a generator {own['bit_generator']}")
 
 
-def _alike(told: Any, own: Any) -> bool:
-    """Whether two nested values have the same keys, types, and dtypes and shapes of arrays."""
+def _same_structure(saved: Any, own: Any) -> bool:
+    """Whether two nested values have equal keys and types, and arrays of equal dtypes and shapes."""
     if isinstance(own, Mapping):
-        return isinstance(told, Mapping) and told.keys() == own.keys() and all(_alike(told[key], own[key]) for key in own)
+        return isinstance(saved, Mapping) and saved.keys() == own.keys() and all(_same_structure(saved[key], own[key]) for key in own)
     if isinstance(own, np.ndarray):
-        return isinstance(told, np.ndarray) and (told.dtype, told.shape) == (own.dtype, own.shape)
-    return type(told) is type(own)
+        return isinstance(saved, np.ndarray) and (saved.dtype, saved.shape) == (own.dtype, own.shape)
+    return type(saved) is type(own)
 
 
-def _change(trainer: Trainer, asked: Sequence[Mapping[str, Any]], parts: int) -> None:
-    """Go on with the settings of now in place of those that a checkpoint was saved with."""
-    for group, options in zip(trainer.optimizer.param_groups, asked, strict=True):
+def _use_current_settings(trainer: Trainer, chosen: Sequence[Mapping[str, Any]], parts: int) -> None:
+    """Continue with the current settings instead of those that a checkpoint was saved with."""
+    for group, options in zip(trainer.optimizer.param_groups, chosen, strict=True):
         group.update(options)
     trainer.schedule.load_state_dict(trainer.schedule.state_dict() | {"steps": trainer.at.step})
     if parts != trainer.settings.parts:
         trainer.at.parts = trainer.settings.parts
-    if trainer.at.batch >= trainer.loader.batches_in(trainer.at.epoch):  # with other data the epoch may be shorter, and over by now
+    if trainer.at.batch >= trainer.loader.batches_in(trainer.at.epoch):  # with other data the epoch may be shorter, and over already
         trainer.at.epoch, trainer.at.batch = trainer.at.epoch + 1, 0
 
 
 def identity_of(trainer: Trainer) -> dict[str, Any]:
-    """What the numbers of a run follow from."""
+    """Everything that determines the numbers of a run."""
     shapes = {name: list(p.shape) for name, p in trainer.model.named_parameters()}
     model = {"class": type(trainer.model).__name__, "parameters": shapes, "trained": [name for name, _ in trainer.named]}
     return {"training": trainer.settings.to_dict(), "model": model, "data": trainer.loader.digest(), **trainer.identity}
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the last bit of a result may depend on. device: the one that computes."""
+    """Everything that the last bit of a result may depend on. device: "cpu" or "cuda"."""
     return {
         "cpus": usable_cpus(),
         "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", ""),

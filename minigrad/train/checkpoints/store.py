@@ -1,9 +1,9 @@
-"""Checkpoints of a training run: a crash at any moment leaves the old one or the new one, never a broken one that counts.
+"""Checkpoints of a training run: a crash at any moment leaves the old one or the new one, never a broken one that is used.
 
 A checkpoint is a directory `step-00001234` that holds NAME.safetensors files, state.json and manifest.json. It is built under a temporary
-name beside its place, each file is on disk before the manifest names it, and all of it is on disk before it takes its name. Then
-it is read back, and only when every byte has been found are older ones removed. A step that is saved again gets a directory of its
-own, `step-00001234-2`, so that there is no moment between the old and the new.
+name in the same parent; each file is synced to disk before the manifest lists it, and everything before the directory gets its final name.
+Then it is read back, and older ones are removed only after every byte has been verified. A step that is saved again gets a directory of its
+own, `step-00001234-2`, so that there is no moment without one.
 
 Source: the order of writes, fsyncs and renames that survives a crash is that of T. S. Pillai et al., "All File Systems Are Not
 Created Equal", OSDI 2014.
@@ -46,7 +46,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class CheckpointStore:
     """The checkpoints of one run in one directory.
 
-    directory: made when the first checkpoint is saved. keep: how many of the newest valid checkpoints stay, at least 2.
+    directory: made when the first checkpoint is saved. keep: how many of the newest valid checkpoints are kept, at least 2.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2) -> None:
@@ -59,7 +59,7 @@ class CheckpointStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the directory, so that no other process saves into it; inside it may be asked for again.
+        """Lock the directory, so that no other process saves into it; reentrant.
 
         Raises: CheckpointError with the code `locked`, naming the process and host that hold it, or `write-failed`.
         """
@@ -79,10 +79,10 @@ class CheckpointStore:
 
     # ---------------------------------------------------------------- writing
     def save(self, step: int, arrays: Mapping[str, Mapping[str, NDArray[Any]]], state: Mapping[str, Any]) -> Path:
-        """Saves a checkpoint that is complete, verified and on disk when this returns, removes those beyond `keep`, and returns its path.
+        """Save a checkpoint that is complete, verified and on disk when this returns, remove those beyond `keep`, and return its path.
 
-        arrays: for each NAME (such as "model") the arrays by name; state: what `trees.encode` takes. Where an identical valid checkpoint of
-        the step exists, that one stays. Checkpoints of higher steps are left alone.
+        arrays: for each NAME (such as "model") the arrays by name. state: as `trees.encode` takes it. If an identical valid checkpoint of
+        the step exists, that one is kept instead. Checkpoints of higher steps are left alone.
 
         Raises: ArgumentError or DTypeError for what cannot be stored; CheckpointError with the code disk-full, write-failed, locked,
         directory-lost, or why the new one could not be verified. After any error the older checkpoints are as they were.
@@ -107,7 +107,7 @@ class CheckpointStore:
         return path
 
     def _build(self, step: int, arrays: Mapping[str, Mapping[str, NDArray[Any]]], state: bytes) -> Path:
-        """Write a checkpoint, give it its name and verify it; the path of the valid one, which is an older one if that is identical."""
+        """Write a checkpoint, rename it to its final name and verify it. Returns its path, or that of an identical older one."""
         temporary = self._temporary()
         path = self._free_place(step)
         try:
@@ -130,20 +130,20 @@ class CheckpointStore:
         return path
 
     def _free_place(self, step: int) -> Path:
-        """The name of the next checkpoint of `step`."""
+        """The path of the next checkpoint of `step`."""
         name = f"step-{step:08d}"
         generation = max((generation for number, generation, _ in self._found() if number == step), default=0) + 1
         return self.directory / (name if generation == 1 else f"{name}-{generation}")
 
     def _identical(self, step: int, files: Mapping[str, FileRecord]) -> Path | None:
-        """A valid checkpoint of `step` with just these files."""
+        """A valid checkpoint of `step` with exactly these files, or None."""
         for number, _, path in self._found():
             if number == step and self._verified_files(step, path) == files:
                 return path
         return None
 
     def _prune(self, step: int, saved: Path) -> None:
-        """Remove what `keep` valid checkpoints up to `step`, counting the one just saved, make superfluous."""
+        """Remove checkpoints up to `step` beyond the `keep` newest valid ones, counting the one just saved."""
         valid = 1
         for number, _, path in self._found():
             if path == saved or number > step:
@@ -164,7 +164,7 @@ class CheckpointStore:
         return files
 
     def _discard(self, path: Path) -> None:
-        """Remove a directory of ours. It loses its name first, on disk, so that a crash does not leave half a checkpoint under it."""
+        """Remove a directory of the store. It is renamed first, on disk, so that a crash leaves no half checkpoint under its name."""
         self._verified.discard(path)
         try:
             if not _TEMPORARY.fullmatch(path.name):
@@ -173,7 +173,7 @@ class CheckpointStore:
                 path = temporary
                 disk.sync_directory(self.directory)
             disk.remove(path)
-        except FileNotFoundError:  # gone already
+        except FileNotFoundError:  # removed already
             pass
         except OSError as error:
             logger.warning("%s could not be removed: %s", path, error.strerror or error)
@@ -182,7 +182,7 @@ class CheckpointStore:
         return self.directory / f".tmp-{os.getpid()}-{_host_mark()}{secrets.token_hex(4)}"
 
     def _remove_stale(self) -> None:
-        """Remove what saves that never ended left behind. Called with the lock just taken, when no save of this process is under way."""
+        """Remove the leftovers of interrupted saves. Called with the lock just taken, while this process is not saving."""
         for name in self._entries():
             if match := _TEMPORARY.fullmatch(name):
                 pid = int(match[1])
@@ -201,11 +201,11 @@ class CheckpointStore:
 
     # ---------------------------------------------------------------- reading
     def steps(self) -> list[int]:
-        """The steps of which there are checkpoints, rising; whether they are valid is for `at` and `latest` to find out."""
+        """The steps that have checkpoints, in ascending order; only `at` and `latest` verify them."""
         return sorted({step for step, _, _ in self._found()})
 
     def latest(self) -> Checkpoint | None:
-        """The newest valid checkpoint, or None; for each broken one above it a warning says what is wrong."""
+        """The newest valid checkpoint, or None; for each newer broken one a warning says what is wrong."""
         for step, _, path in self._found():
             try:
                 return self._opened(step, path)
@@ -216,7 +216,7 @@ class CheckpointStore:
     def at(self, step: int) -> Checkpoint:
         """The checkpoint of one step.
 
-        Raises: CheckpointError with the code `no-checkpoint`, or that of what is wrong with it.
+        Raises: CheckpointError with the code `no-checkpoint`, or the code of what is wrong with it.
         """
         problem: CheckpointError | None = None
         for number, _, path in self._found():
@@ -237,7 +237,7 @@ class CheckpointStore:
         return checkpoint
 
     def _found(self) -> list[tuple[int, int, Path]]:
-        """Step, generation and path of everything that is named as a checkpoint, newest first."""
+        """Step, generation and path of every directory entry named like a checkpoint, newest first."""
         matches = [match for name in self._entries() if (match := _PLACE.fullmatch(name))]
         return sorted(((int(match[1]), int(match[2] or 1), self.directory / match[0]) for match in matches), reverse=True)
 
@@ -251,7 +251,7 @@ class CheckpointStore:
 
 
 def _host_mark() -> str:
-    """A short mark of this host for names on a disk that several may share: process numbers mean something on one host only."""
+    """A short hash of this host's name, for names on a shared file system: process numbers are only meaningful on one host."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
@@ -260,6 +260,6 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # it belongs to another user
         pass
     return True

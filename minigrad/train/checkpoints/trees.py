@@ -1,7 +1,7 @@
-"""Nested state as a checkpoint stores it: arrays apart, the rest as JSON that comes back with every value as it was.
+"""Nested state as a checkpoint stores it: arrays separately, the rest as JSON that restores every value exactly.
 
-JSON has no NaN and no infinity, and nothing in it points to an array. So an object whose only key starts with "$" has a meaning of
-its own: {"$float": "nan"} (or "inf", "-inf") is that number, and {"$array": NAME} stands where the array of that name was. Keys of the
+JSON has no NaN, no infinity and no references to arrays. So an object whose only key starts with "$" has a special meaning:
+{"$float": "nan"} (or "inf", "-inf") is that number, and {"$array": NAME} stands for the array of that name. Keys of the
 caller that start with "$" are refused. Tuples come back as lists, and a NumPy number as the Python number of the same value.
 """
 
@@ -30,28 +30,28 @@ _NOT_FINITE = ("nan", "inf", "-inf")
 
 
 def flatten(tree: Any) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """The tree of dicts and lists with a reference in the place of each NumPy array, and the arrays by name (not copied).
+    """The tree of dicts and lists with each NumPy array replaced by a reference, and the arrays by name (not copied).
 
     A name is the array's place as a JSON pointer (RFC 6901): "/state/0/exp_avg".
     Raises: ArgumentError for a key that is not a string or starts with "$", and for too deep a tree.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    return _taken_out(tree, "", 0, arrays), arrays
+    return _extract_arrays(tree, "", 0, arrays), arrays
 
 
 def unflatten(tree: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    """What `flatten` was given, from what it returned: every reference replaced by its array.
+    """The inverse of `flatten`: every reference replaced by its array.
 
-    Raises: StateDictError if an array is missing, or one is there that nothing refers to.
+    Raises: StateDictError if an array is missing, or nothing refers to one.
     """
     used: set[str] = set()
-    whole = _put_back(tree, arrays, used)
+    whole = _insert_arrays(tree, arrays, used)
     if unused := arrays.keys() - used:
         raise StateDictError(f"nothing in the saved tree refers to the arrays {listing(sorted(unused))}")
     return whole
 
 
-def _taken_out(value: Any, place: str, depth: int, arrays: dict[str, NDArray[Any]]) -> Any:
+def _extract_arrays(value: Any, place: str, depth: int, arrays: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, np.ndarray):
         name = place or "/"
         arrays[name] = value
@@ -59,10 +59,10 @@ def _taken_out(value: Any, place: str, depth: int, arrays: dict[str, NDArray[Any
     if isinstance(value, Mapping):
         _check_depth(place, depth)
         _check_keys(value, place)
-        return {key: _taken_out(inner, f"{place}/{_escaped(key)}", depth + 1, arrays) for key, inner in value.items()}
+        return {key: _extract_arrays(inner, f"{place}/{_escaped(key)}", depth + 1, arrays) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         _check_depth(place, depth)
-        return [_taken_out(inner, f"{place}/{i}", depth + 1, arrays) for i, inner in enumerate(value)]
+        return [_extract_arrays(inner, f"{place}/{i}", depth + 1, arrays) for i, inner in enumerate(value)]
     return value
 
 
@@ -70,7 +70,7 @@ def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def _put_back(value: Any, arrays: Mapping[str, NDArray[Any]], used: set[str]) -> Any:
+def _insert_arrays(value: Any, arrays: Mapping[str, NDArray[Any]], used: set[str]) -> Any:
     if isinstance(value, Mapping):
         if value.keys() == {_ARRAY}:
             name = value[_ARRAY]
@@ -78,15 +78,15 @@ def _put_back(value: Any, arrays: Mapping[str, NDArray[Any]], used: set[str]) ->
                 raise StateDictError(f"the saved tree refers to the array {quoted(name)}, which is not among the {len(arrays)} arrays")
             used.add(name)
             return arrays[name]
-        return {key: _put_back(inner, arrays, used) for key, inner in value.items()}
-    return [_put_back(inner, arrays, used) for inner in value] if isinstance(value, list) else value
+        return {key: _insert_arrays(inner, arrays, used) for key, inner in value.items()}
+    return [_insert_arrays(inner, arrays, used) for inner in value] if isinstance(value, list) else value
 
 
 # ---- JSON
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
-    """The text of a JSON file that `decode` reads back to equal values: integers of any size, floats to the last bit.
+    """The content of a JSON file that `decode` reads back to equal values: large integers, and floats to the last bit.
 
     Raises: ArgumentError, naming the place, for what JSON cannot hold: other types, arrays (see `flatten`), keys that are not strings or
     start with "$", an integer beyond MAX_INT_BITS, more than MAX_JSON_DEPTH levels.
@@ -95,7 +95,7 @@ def encode(state: Mapping[str, Any]) -> bytes:
 
 
 def decode(text: str) -> dict[str, Any]:
-    """What `encode` was given. Raises: ValueError, whose message completes "not a saved state: "."""
+    """The inverse of `encode`. Raises: ValueError, whose message completes "not a saved state: "."""
     state = _decoded(parse_json(text))
     if not isinstance(state, dict):
         raise ValueError("it is not a JSON object")

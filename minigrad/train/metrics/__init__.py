@@ -1,4 +1,4 @@
-"""How good predictions are, how sure that is, and whether two models differ: one module for each kind of score."""
+"""Metrics of predictions, their confidence intervals, and tests of whether two models differ: one module for each kind of score."""
 
 from minigrad.train.metrics.answers import AnswerScores, answer_f1, answer_scores, exact_match, normalised_answer
 from minigrad.train.metrics.bootstrap import Comparison, Interval, bootstrap, paired_bootstrap

@@ -1,4 +1,4 @@
-"""What all metrics share: the checks of the rows they are given, quotients whose divisor may be zero, ranks with ties."""
+"""Helpers of all metrics: argument checks, quotients whose divisor may be zero, ranks with ties."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minigrad.errors import ArgumentError, DTypeError, IndexRangeError, ShapeErr
 from minigrad.files import listing, quoted
 
 AVERAGES = ("micro", "macro", "weighted")
-"""How scores of classes become one: over pooled counts, the plain mean, the mean weighted by support."""
+"""How scores of classes are averaged: over pooled counts, the plain mean, the mean weighted by support."""
 
 
 def class_ids(labels: ArrayLike, predictions: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -76,7 +76,7 @@ def require_ids_below(what: str, ids: NDArray[np.int64], count: int) -> None:
 
 
 def require_names(names: Sequence[str]) -> None:
-    """Raises: DTypeError, ArgumentError: they are not distinct strings."""
+    """Raises: DTypeError, ArgumentError, if they are not distinct strings."""
     if isinstance(names, str) or not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
         raise DTypeError(f"names must be a sequence of strings, one per class, got {quoted(names)}")
     if len(set(names)) != len(names):
@@ -90,7 +90,7 @@ def require_average(average: str, allowed: Sequence[str] = AVERAGES) -> None:
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """part / whole, and 0 where `whole` is 0."""
+    """part / whole, or 0 where `whole` is 0."""
     quotient: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
     return quotient
 

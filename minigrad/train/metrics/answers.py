@@ -1,7 +1,7 @@
-"""How good answers in words are, as SQuAD counts: exact match, and F1 of the words that an answer shares with a gold one.
+"""The metrics of SQuAD for text answers: exact match, and F1 of the words that an answer shares with a gold one.
 
-Rajpurkar et al. 2016 ("SQuAD", section 6.1) and 2018 ("Know What You Don't Know") define them. Answers are compared after normalisation,
-against several gold answers the best counts, and "no answer" is the empty text, which only the empty text matches.
+Rajpurkar et al. 2016 ("SQuAD", section 6.1) and 2018 ("Know What You Don't Know") define them. Answers are compared after normalisation;
+of several gold answers the best match counts; "no answer" is the empty text, which matches only the empty text.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def normalised_answer(text: str) -> str:
 def exact_match(answer: str, gold: Sequence[str]) -> float:
     """1.0 if the normalised answer equals one of the normalised gold answers, else 0.0.
 
-    gold: one or more answers; none, or only such as normalise to nothing, mean that there is no answer, which the answer "" matches.
+    gold: one or more answers. If there are none, or all normalise to nothing, there is no answer, and "" matches.
     """
     return float(normalised_answer(answer) in _normalised_gold(gold))
 
 
 def answer_f1(answer: str, gold: Sequence[str]) -> float:
-    """The best F1, over the gold answers, of the words in common, each counted as often as it stands in both.
+    """The best F1, over the gold answers, of the words in common, counted with multiplicity.
 
     F1 = 2 common / (words of the answer + words of the gold answer); if either has no words: 1.0 if neither has, else 0.0.
     gold: as for `exact_match`.
@@ -52,7 +52,7 @@ def answer_f1(answer: str, gold: Sequence[str]) -> float:
 
 
 def answer_scores(answers: Sequence[str], gold: Sequence[Sequence[str]]) -> AnswerScores:
-    """Exact match and F1 over all questions: their means.
+    """The means of exact match and F1 over all questions.
 
     answers: one text per question, "" for no answer. gold: the gold answers of each question; [] for none.
 

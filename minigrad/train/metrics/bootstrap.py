@@ -1,7 +1,7 @@
-"""How far a score could be off by chance: percentile intervals from resampled records (Efron & Tibshirani 1993, chapters 13 and 16).
+"""Bootstrap confidence intervals of scores: percentile intervals from resampled records (Efron & Tibshirani 1993, chapters 13 and 16).
 
 A score on a few thousand records is an estimate. Drawing as many records again, with replacement, and scoring those shows how much it
-moves; scoring two models on the same draws shows how much their difference does.
+varies; scoring two models on the same draws shows how much their difference varies.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from minigrad.files import quoted
 from minigrad.train.metrics._rows import as_array
 
 Metric = Callable[..., float]
-"""A function of arrays that share their first axis, the records: `accuracy`, say, of labels and predictions."""
+"""A function of arrays whose first axis is the records, such as `accuracy` of labels and predictions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A score, and the bounds between which it lies at the level asked for."""
+    """A score, and the bounds of its confidence interval at the requested level."""
 
     value: float
     low: float
@@ -47,8 +47,8 @@ class Comparison:
 def bootstrap(metric: Metric, *arrays: Any, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
     """The metric of the arrays, with its percentile bootstrap interval.
 
-    The same seed gives the same interval. Resamples on which the metric is not defined (NaN: an AUC, where a class was not drawn) are
-    left out; without any the bounds are NaN. For scores of entities the records are sentences: give `entity_f1` the counts of
+    The same seed gives the same interval. Resamples on which the metric is undefined (NaN, such as an AUC if a class was not drawn) are
+    left out; if none remains, the bounds are NaN. For scores of entities the records are sentences: give `entity_f1` the counts of
     `entity_counts`.
 
     Shapes: each array (n, ...), a row for each record
@@ -66,9 +66,9 @@ def paired_bootstrap(
 ) -> Comparison:
     """The metric of two models and its difference, metric(*b) - metric(*a), with their intervals, both scored on the same draws.
 
-    a, b: the arguments of the metric for each model, usually (labels, predictions). The p value is twice the smaller share of
-    resamples on which the difference is not above, or not below, zero, where one more is counted so that it is never 0
-    (Davison & Hinkley 1997, section 4.2). Undefined resamples are left out, as by `bootstrap`.
+    a, b: the arguments of the metric for each model, usually (labels, predictions). The p value is twice the smaller of two shares:
+    of resamples on which the difference is at most zero, and at least zero; one is added to the counts so that it is never 0
+    (Davison & Hinkley 1997, section 4.2). Undefined resamples are left out, as in `bootstrap`.
 
     Shapes: each array (n, ...), a row for each record
 

@@ -1,7 +1,7 @@
-"""How good predicted classes are, one class per record.
+"""Metrics of predicted classes, one class per record.
 
-These are the numbers of scikit-learn's functions of the same names, here without needing it. What probabilities are worth stands in
-`probabilities`, several labels per record in `multi_label`; whole entities in text are another matter (`entities`): they count spans.
+They equal scikit-learn's functions of the same names, without needing it. Metrics of probabilities are in `probabilities`, of several
+labels per record in `multi_label`, and of whole entities in text, which are spans, in `entities`.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) ->
 
 
 def precision(labels: ArrayLike, predictions: ArrayLike, *, average: str = "macro", classes: int | None = None) -> float:
-    """The share of the predictions of a class that are right, as one number over the classes; the arguments are those of `f1`."""
+    """The share of the predictions of a class that are right, averaged over the classes; the arguments are those of `f1`."""
     return _average(labels, predictions, average, classes).precision
 
 
 def recall(labels: ArrayLike, predictions: ArrayLike, *, average: str = "macro", classes: int | None = None) -> float:
-    """The share of the labels of a class that were found, as one number over the classes; the arguments are those of `f1`."""
+    """The share of the labels of a class that were found, averaged over the classes; the arguments are those of `f1`."""
     return _average(labels, predictions, average, classes).recall
 
 
 def f1(labels: ArrayLike, predictions: ArrayLike, *, average: str = "macro", classes: int | None = None) -> float:
-    """The harmonic mean of precision and recall, as one number over the classes.
+    """The harmonic mean of precision and recall, averaged over the classes.
 
-    average: "macro" is the plain mean over the classes, "weighted" the mean weighted by support, "micro" takes the pooled counts of
-    all classes, which for one label per record is the accuracy. classes: the mean is over so many, ids 0 to classes - 1; None: over
-    those that occur as a label or a prediction.
+    average: "macro" is the plain mean over the classes, "weighted" the mean weighted by support, "micro" uses the pooled counts of
+    all classes, which for one label per record is the accuracy. classes: how many to average over, ids 0 to classes - 1; None: those
+    that occur as a label or a prediction.
 
     Shapes: labels (n,), predictions (n,), integers
 
@@ -72,9 +72,9 @@ def f1(labels: ArrayLike, predictions: ArrayLike, *, average: str = "macro", cla
 
 
 def matthews_correlation(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Matthews' correlation of labels and predictions, in [-1, 1], of any number of classes (Gorodkin 2004, R_K).
+    """The Matthews correlation of labels and predictions, in [-1, 1], for any number of classes (Gorodkin 2004, R_K).
 
-    0.0 if the labels or the predictions are all of one class, where it is not defined.
+    0.0 if the labels or the predictions are all of one class, where it is undefined.
 
     Shapes: labels (n,), predictions (n,), integers
 
@@ -84,7 +84,7 @@ def matthews_correlation(labels: ArrayLike, predictions: ArrayLike) -> float:
     true, predicted = class_ids(labels, predictions)
     hits, claimed, support = _counts(true, predicted, None)
     n = len(true)
-    # In whole numbers up to the one quotient: the differences cancel.
+    # Integers up to the quotient: in floats the differences would cancel.
     covariance = n * int(hits.sum()) - int(claimed @ support)
     spread = (n * n - int(claimed @ claimed)) * (n * n - int(support @ support))
     return covariance / spread**0.5 if spread else 0.0
@@ -113,7 +113,7 @@ def classification_report(labels: ArrayLike, predictions: ArrayLike, names: Sequ
 def _counts(
     true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """True positives, predictions and labels of each class; with None of those that occur."""
+    """The numbers of true positives, predictions and labels of each class. classes: None for those that occur."""
     if classes is None:
         occurring, ids = np.unique(np.concatenate([true, predicted]), return_inverse=True)
         classes, true, predicted = len(occurring), ids[: len(true)], ids[len(true) :]

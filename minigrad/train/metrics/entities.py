@@ -1,8 +1,8 @@
-"""How good tags of words are: by whole entities and by single tags, side by side.
+"""Metrics of word tags: by whole entities and by single tags, side by side.
 
 The two tell different stories. Most words lie outside of every entity and are easily right, so scores of tags look far better than
 scores of entities, where a span counts only if its first word, its last word and its type are all right. Printing one without the
-other misleads. Only tags of words come in here: padding and the further pieces of a word must have been left out before.
+other misleads. The input is one tag per word: remove padding and the further pieces of a word first.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from minigrad.files import listing, quoted
 from minigrad.train.metrics.report import ClassificationReport, EntityReport, averaged, pooled, scores_of_counts
 
 MODES = ("default", "strict")
-"""What an entity is: "default" reads a broken sequence as conlleval and seqeval do, so that an I- that nothing precedes begins an entity;
-"strict" is seqeval's strict IOB2: only B- begins one, an I- without it belongs to none, and B-, I- and O are all the tags there are."""
+"""How entities are read from tags: "default" treats invalid sequences as conlleval and seqeval do, so that an I- without a B- before it
+begins an entity; "strict" is seqeval's strict IOB2: only B- begins one, an I- without it belongs to none, other tags are errors."""
 
 Tags = Sequence[Sequence[str]]
 """The tags of the words of each sentence."""
@@ -29,7 +29,7 @@ Tags = Sequence[Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class NerReport:
-    """Scores of whole entities, and of single tags. `print` shows them in one table, side by side."""
+    """Scores of whole entities and of single tags. `print` shows them in one table, side by side."""
 
     entity: EntityReport
     token: ClassificationReport
@@ -40,26 +40,26 @@ class NerReport:
 
     def __str__(self) -> str:
         left, right = str(self.entity).split("\n"), str(self.token).split("\n")
-        # The averages stand in the same rows, whichever side has more classes.
+        # The averages are in the same rows, whichever side has more classes.
         split = max(len(self.entity.classes), len(self.token.classes)) + 1
-        left, right = (_stretched(lines, split) for lines in (left, right))
+        left, right = (_pad_classes(lines, split) for lines in (left, right))
         width = max(len(line) for line in left)
         rows = zip(["entities", *left], ["tags", *right], strict=True)
-        return "\n".join(f"{one:<{width}} | {other}".rstrip() for one, other in rows)
+        return "\n".join(f"{entity:<{width}} | {tag}".rstrip() for entity, tag in rows)
 
 
 def ner_report(gold: Tags, predicted: Tags, *, mode: str = "default") -> NerReport:
     """Precision, recall and F1 of the entities of each type, and of each tag.
 
     An entity is right if a gold one of the same sentence has the same first word, last word and type. A score whose denominator is
-    zero is 0. With mode "default" the entities equal seqeval's in its default mode, with "strict" those of its strict mode with IOB2;
-    the tags equal scikit-learn's report over all words. Types and tags are those that occur, sorted.
+    zero is 0. With mode "default" the scores of entities equal seqeval's in its default mode, with "strict" in its strict mode with IOB2;
+    those of tags equal scikit-learn's report over all words. Types and tags are those that occur, sorted.
 
     gold, predicted: the tags of the words of each sentence, such as [["B-PER", "I-PER", "O"], ["O"]].
 
     Raises:
-        ShapeError: numbers of sentences, or of the words of a sentence, differ.
-        DTypeError, ArgumentError: a tag is no tag; there is no word at all, or no such mode.
+        ShapeError: the numbers of sentences, or of a sentence's words, differ.
+        DTypeError, ArgumentError: a tag is invalid, there are no words, or there is no such mode.
     """
     types, entities = entity_counts(gold, predicted, mode=mode)
     tags, words = tag_counts(gold, predicted, mode=mode)
@@ -67,49 +67,49 @@ def ner_report(gold: Tags, predicted: Tags, *, mode: str = "default") -> NerRepo
 
 
 def entity_counts(gold: Tags, predicted: Tags, *, mode: str = "default") -> tuple[list[str], NDArray[np.int64]]:
-    """The types of entities that occur, sorted, and for each sentence and type how many are right, predicted, and in the gold tags.
+    """The entity types that occur, sorted, and for each sentence and type the numbers of right, predicted and gold entities.
 
-    All that scores of entities need, and small: the bootstrap resamples its rows, with `entity_f1` as the metric.
+    Entity scores need only these counts: a bootstrap can resample their rows, with `entity_f1` as the metric.
 
     Shapes: (sentences, types, 3)
 
     Raises: as `ner_report`.
     """
-    return _counts([(set(_spans(one, mode)), set(_spans(other, mode))) for one, other in _sentences(gold, predicted, mode)])
+    return _counts([(set(_spans(true, mode)), set(_spans(claimed, mode))) for true, claimed in _sentences(gold, predicted, mode)])
 
 
 def tag_counts(gold: Tags, predicted: Tags, *, mode: str = "default") -> tuple[list[str], NDArray[np.int64]]:
-    """As `entity_counts` for single tags: those that occur, and how many words have each rightly, by prediction, and by the gold tags."""
-    return _counts([(_words(one), _words(other)) for one, other in _sentences(gold, predicted, mode)])
+    """As `entity_counts`, for single tags: those that occur, and the numbers of words with each tag: right, predicted and gold."""
+    return _counts([(_words(true), _words(claimed)) for true, claimed in _sentences(gold, predicted, mode)])
 
 
 def entity_f1(counts: NDArray[np.int64]) -> float:
-    """The micro F1 of the entities of some rows of `entity_counts`; 0 where there is no entity at all."""
+    """The micro F1 of some rows of `entity_counts`; 0 if there is no entity at all."""
     return pooled(counts).f1
 
 
 def entity_precision(counts: NDArray[np.int64]) -> float:
-    """The micro precision of the entities of some rows of `entity_counts`; 0 where none is predicted."""
+    """The micro precision of some rows of `entity_counts`; 0 if no entity is predicted."""
     return pooled(counts).precision
 
 
 def entity_recall(counts: NDArray[np.int64]) -> float:
-    """The micro recall of the entities of some rows of `entity_counts`; 0 where there is none."""
+    """The micro recall of some rows of `entity_counts`; 0 if there is no gold entity."""
     return pooled(counts).recall
 
 
 def tag_accuracy(counts: NDArray[np.int64]) -> float:
-    """The share of the words of some rows of `tag_counts` that have the right tag: every word has one, so this is the micro recall."""
+    """The share of words with the right tag in some rows of `tag_counts`: every word has one tag, so this is the micro recall."""
     return pooled(counts).recall
 
 
 def tag_f1_macro(counts: NDArray[np.int64]) -> float:
-    """The plain mean of the F1 of all tags over some rows of `tag_counts`."""
+    """The macro F1 of the tags in some rows of `tag_counts`: the plain mean over all tags."""
     return averaged(scores_of_counts(*counts.sum(axis=0).T), "macro").f1
 
 
 def _counts(sentences: Sequence[tuple[set[Span], set[Span]]]) -> tuple[list[str], NDArray[np.int64]]:
-    """For gold and predicted spans by sentence: the types that occur, and the hits, predictions and gold spans of each."""
+    """The types that occur, and for each sentence and type the numbers of hits, predicted spans and gold spans."""
     types = sorted({kind for pair in sentences for spans in pair for _, _, kind in spans})
     number = {kind: i for i, kind in enumerate(types)}
     counts = np.zeros((len(sentences), len(types), 3), dtype=np.int64)
@@ -121,7 +121,7 @@ def _counts(sentences: Sequence[tuple[set[Span], set[Span]]]) -> tuple[list[str]
 
 
 def _sentences(gold: Tags, predicted: Tags, mode: str) -> list[tuple[Sequence[str], Sequence[str]]]:
-    """Both sides sentence by sentence, once all of it is checked."""
+    """(gold, predicted) tags of each sentence, checked."""
     if mode not in MODES:
         raise ArgumentError(f"mode must be one of {listing(MODES)}, got {quoted(mode)}")
     for what, sentences in (("gold", gold), ("predicted", predicted)):
@@ -130,7 +130,7 @@ def _sentences(gold: Tags, predicted: Tags, mode: str) -> list[tuple[Sequence[st
     if len(gold) != len(predicted):
         raise ShapeError(f"gold and predicted must have equally many sentences, got {len(gold)} and {len(predicted)}")
     pairs = list(zip(gold, predicted, strict=True))
-    known: set[str] = set()  # tags repeat: each is read once
+    known: set[str] = set()  # tags repeat: each is checked once
     for number, pair in enumerate(pairs):
         for what, tags in zip(("gold", "predicted"), pair, strict=True):
             _require_tags(f"sentence {number} of the {what} tags", tags, mode, known)
@@ -167,11 +167,11 @@ def _spans(tags: Sequence[str], mode: str) -> list[Span]:
 
 
 def _words(tags: Sequence[str]) -> set[Span]:
-    """Each word as a span of its own, called by its tag."""
+    """Each word as a span of its own, with its tag as the type."""
     return {(place, place + 1, tag) for place, tag in enumerate(tags)}
 
 
-def _stretched(lines: list[str], split: int) -> list[str]:
-    """A table whose averages begin at line `split`, by empty lines after its classes."""
+def _pad_classes(lines: list[str], split: int) -> list[str]:
+    """A table padded with empty lines after its classes, so that its averages begin at line `split`."""
     classes = lines.index("")
     return lines[:classes] + [""] * (split - classes) + lines[classes:]

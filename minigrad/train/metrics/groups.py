@@ -1,7 +1,7 @@
-"""How a score differs between groups of records: by language, by source, by whom a text is about.
+"""A score by groups of records: by language, by source, by the person a text is about.
 
 A good average can hide a group that the model serves badly. So every group is shown with its support, and so is the gap between the best
-and the worst one; a group too small to tell is marked, not dropped.
+and the worst one; a group too small to judge is marked, not dropped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class GroupScore:
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
-    """A score by group (sorted by name). `best` and `worst` are names, `gap` is the distance of their scores, never negative.
+    """A score by group (sorted by name). `best` and `worst` are names, `gap` is the absolute difference of their scores.
 
-    Groups without a defined score (NaN) take no part in these; where none has one, `best` and `worst` are None and `gap` is NaN.
+    Groups whose score is undefined (NaN) are ignored for these; if all are, `best` and `worst` are None and `gap` is NaN.
     `notes` are sentences about groups of little support.
     """
 
@@ -61,7 +61,7 @@ class GroupReport:
 def by_group(metric: Metric, groups: Sequence[str], *arrays: Any, minimum_support: int = 30, higher_is_better: bool = True) -> GroupReport:
     """The metric of the records of each group, and the gap between the best and the worst one.
 
-    groups: the group of each record. minimum_support: a group of fewer records gets a note; it counts in the gap all the same.
+    groups: the group of each record. minimum_support: a group of fewer records gets a note, but still counts for the gap.
 
     Shapes: each array (len(groups), ...), a row for each record
 

@@ -1,4 +1,4 @@
-"""How good predictions are where a record may have several labels, or none: tables of 0 and 1, a column for each label."""
+"""Multi-label metrics, where a record may have several labels or none: tables of 0 and 1, with a column for each label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minigrad.train.metrics.report import averaged, pooled, scores_of_counts
 
 
 def multi_label_f1(labels: ArrayLike, predictions: ArrayLike, *, average: str = "macro") -> float:
-    """F1 of each label, as one number: "micro" takes the pooled counts, "macro" the plain mean, "weighted" the mean by support.
+    """F1 averaged over the labels: "micro" uses the pooled counts, "macro" is the plain mean, "weighted" the mean weighted by support.
 
     A label that is neither given nor predicted counts as 0.
 

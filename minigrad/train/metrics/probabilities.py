@@ -1,4 +1,4 @@
-"""How good the probabilities behind a classification are: whether they rank (ROC-AUC), and what they cost (log-loss)."""
+"""Metrics of the probabilities of a classification: how well they rank (ROC-AUC), and their log-loss."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from minigrad.train.metrics._rows import (
 )
 
 SUM_TOLERANCE = 1e-2
-"""How far the sum of a record's probabilities may be from 1: enough for four decimal places of 200 classes, not for a forgotten softmax."""
+"""How far a record's probabilities may be from summing to 1: enough for 200 classes with four decimals, not for a forgotten softmax."""
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike, *, average: str = "macro") -> float:
     """The area under the ROC curve: how often a record of the class scores higher than another record, ties counting half.
 
-    With one score per record the labels are 0 and 1, and 1 should score high. With a score per class it is one class against the
-    rest, then the mean over the classes: "macro" is the plain mean, "weighted" that by support. NaN where a class has no record, or
-    all of them: there is nothing to compare. Computed from ranks (Hanley & McNeil 1982).
+    With one score per record the labels are 0 and 1, and 1 should score high. With a score per class it is the one-vs-rest area, averaged
+    over the classes: "macro" is the plain mean, "weighted" the mean weighted by support. NaN if a class has no record, or all of them:
+    there is nothing to compare. Computed from ranks (Hanley & McNeil 1982).
 
     Shapes: labels (n,), integers; scores (n,) or (n, classes), finite numbers
 

@@ -1,6 +1,6 @@
-"""How good predicted numbers are: errors in the labels' own units, the share of their spread that is explained, and correlations.
+"""Metrics of predicted numbers: errors in the labels' own units, the share of explained variance, and correlations.
 
-These are the numbers of scikit-learn and SciPy. Where those warn, a correlation with something constant, there is NaN and no warning.
+They equal those of scikit-learn and SciPy, except that a correlation with a constant is NaN without a warning.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def mean_absolute_error(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def r2(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """The coefficient of determination, 1 - Σ(prediction - label)² / Σ(label - mean)²: 1 is perfect, 0 as good as always saying the mean.
+    """The coefficient of determination, 1 - Σ(prediction - label)² / Σ(label - mean)²: 1 is perfect, 0 is always predicting the mean.
 
     As in scikit-learn, constant labels give 1.0 if every prediction is exact and otherwise 0.0, and a single record gives NaN.
     Shapes and errors as `mean_squared_error`.
@@ -52,12 +52,12 @@ def r2(labels: ArrayLike, predictions: ArrayLike) -> float:
 
 
 def pearson(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Pearson's correlation, in [-1, 1]; NaN where either side is constant. Shapes and errors as `mean_squared_error`."""
+    """Pearson's correlation, in [-1, 1]; NaN if either side is constant. Shapes and errors as `mean_squared_error`."""
     return _correlation(*_numbers(labels, predictions))
 
 
 def spearman(labels: ArrayLike, predictions: ArrayLike) -> float:
-    """Spearman's rank correlation, in [-1, 1]: Pearson's of the ranks, where ties share their mean rank; NaN where either side is constant.
+    """Spearman's rank correlation, in [-1, 1]: Pearson's of the ranks, with ties at their mean rank; NaN if either side is constant.
 
     Shapes and errors as `mean_squared_error`.
     """
@@ -71,18 +71,18 @@ def _numbers(labels: ArrayLike, predictions: ArrayLike) -> tuple[NDArray[np.floa
     return true, predicted
 
 
-def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    # Equality, not a spread of zero: the mean of n equal numbers may differ from them in the last digit.
-    if (one == one[0]).all() or (other == other[0]).all():
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    # Compare elements instead of testing for zero variance: the mean of n equal numbers may differ from them in the last digit.
+    if (x == x[0]).all() or (y == y[0]).all():
         return float("nan")
-    return float(np.clip(_direction(one) @ _direction(other), -1, 1))
+    return float(np.clip(_direction(x) @ _direction(y), -1, 1))
 
 
 def _direction(row: NDArray[np.float64]) -> NDArray[np.float64]:
     """The deviations from the mean, with the length 1."""
-    # Brought to a size of about 1 by a power of two, which rounds nothing, so that no sum overflows and no square vanishes.
+    # Scaled to about 1 by a power of two, which rounds nothing, so that no sum overflows and no square underflows.
     scaled = np.ldexp(row, -np.frexp(np.abs(row).max())[1])
     deviations = scaled - scaled.mean()
-    deviations -= deviations.mean()  # the mean was rounded, which counts where the spread is small beside it
+    deviations -= deviations.mean()  # the first mean was rounded, which matters if the deviations are small compared to it
     direction: NDArray[np.float64] = deviations / np.linalg.norm(deviations)
     return direction

@@ -1,6 +1,6 @@
-"""Tables of precision, recall and F1: what a report is, however its hits were counted.
+"""Tables of precision, recall and F1, computed from counts of hits, predictions and labels.
 
-Single labels, labels of tokens and whole entities differ in what counts as a hit. From the counts on they are the same.
+Single labels, token labels and whole entities only differ in what counts as a hit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minigrad.train.metrics._rows import ratio
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """Scores of one class, or an average over classes. All are in [0, 1]; `support` is the number of labels they rest on."""
+    """Scores of one class, or an average over classes. All are in [0, 1]; `support` is the number of labels."""
 
     precision: float
     recall: float
@@ -27,7 +27,7 @@ class ClassScores:
 
 @dataclass(frozen=True, slots=True)
 class ClassificationReport:
-    """Scores per class (in the order of the class ids), and over all. `print` shows a table."""
+    """Scores per class (in the order of the class ids) and overall. `print` shows a table."""
 
     classes: dict[str, ClassScores]
     accuracy: float
@@ -36,7 +36,7 @@ class ClassificationReport:
 
     @classmethod
     def of(cls, names: Sequence[str], counts: NDArray[np.int64]) -> ClassificationReport:
-        """Every label is of one class, so accuracy is the pooled recall. Shape: counts (classes, 3), of hits, predictions and labels."""
+        """Every record has one class, so accuracy is the pooled recall. Shapes: counts (classes, 3), of hits, predictions and labels."""
         return cls(accuracy=pooled(counts).recall, **_by_class(names, counts))
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class ClassificationReport:
 
 @dataclass(frozen=True, slots=True)
 class EntityReport:
-    """Scores per type of entity (sorted by name), and over all. `print` shows a table."""
+    """Scores per entity type (sorted by name) and overall. `print` shows a table."""
 
     classes: dict[str, ClassScores]
     micro: ClassScores
@@ -89,16 +89,16 @@ def pooled(counts: NDArray[np.int64]) -> ClassScores:
 
 
 def averaged(classes: Sequence[ClassScores], average: str) -> ClassScores:
-    """The plain mean of the classes ("macro"), or the mean weighted by support ("weighted"); 0 of no classes or no support."""
+    """The plain mean of the classes ("macro"), or the mean weighted by support ("weighted"); 0 without classes or support."""
     supports = np.array([scores.support for scores in classes], dtype=np.int64)
     weights = supports if average == "weighted" else np.ones(len(classes), dtype=np.int64)
-    scores = np.array([(one.precision, one.recall, one.f1) for one in classes]).reshape(-1, 3)
+    scores = np.array([(c.precision, c.recall, c.f1) for c in classes]).reshape(-1, 3)
     precision, recall, f1 = ratio(weights @ scores, np.full(3, weights.sum()))
     return ClassScores(float(precision), float(recall), float(f1), int(supports.sum()))
 
 
 def table(classes: Mapping[str, ClassScores], totals: Mapping[str, ClassScores | tuple[float, int]]) -> str:
-    """A table with a row for each class and, below an empty line, for each total. A total of one number stands in the column f1."""
+    """A table with a row for each class and, below an empty line, for each total. A total of a single number is in the column f1."""
     width = max(len(name) for name in [*classes, *totals])
     lines = [f"{'':>{width}}  {'precision':>9}  {'recall':>9}  {'f1':>9}  {'support':>9}"]
     lines += [_row(f"{name:>{width}}", scores) for name, scores in classes.items()]
@@ -114,7 +114,7 @@ def _row(name: str, scores: ClassScores | tuple[float, int]) -> str:
 
 
 def _by_class(names: Sequence[str], counts: NDArray[np.int64]) -> dict[str, Any]:
-    """The fields that both kinds of report have. Shape: counts (classes, 3), of hits, predictions and labels."""
+    """The fields that both kinds of report have. Shapes: counts (classes, 3), of hits, predictions and labels."""
     scores = scores_of_counts(*counts.T)
     return {"classes": dict(zip(names, scores, strict=True)), "macro": averaged(scores, "macro"), "weighted": averaged(scores, "weighted")}
 

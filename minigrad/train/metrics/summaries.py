@@ -1,6 +1,6 @@
-"""All the scores of a task as one flat dict of numbers: what a training run writes down after each evaluation.
+"""All the scores of a task as one flat dict of numbers, as a training run logs them after each evaluation.
 
-The keys are stable: a configuration names one of them to choose the best model by.
+The keys are stable: a configuration names one of them to select the best model.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HIGHER_IS_BETTER: Mapping[str, bool] = MappingProxyType(
         "token_f1_macro": True,
     }
 )
-"""Every key of the functions below, and "loss": whether more of it is better."""
+"""For every key of the functions below, and for "loss": whether higher is better."""
 
 
 def classification_metrics(
@@ -59,8 +59,8 @@ def classification_metrics(
 ) -> dict[str, float]:
     """accuracy, f1_macro, f1_micro, f1_weighted, precision_macro, recall_macro and mcc; with probabilities log_loss and roc_auc.
 
-    Averages are over all names, as in `classification_report`. roc_auc is that of class 1 for two classes, else one class against
-    the rest, the plain mean; NaN where a class has no record.
+    Averages are over all names, as in `classification_report`. roc_auc is that of class 1 for two classes, else the plain mean of one
+    class against the rest; NaN if a class has no record.
 
     Shapes: labels (n,), predictions (n,), integers in [0, len(names)); probabilities (n, len(names))
 
@@ -71,7 +71,7 @@ def classification_metrics(
     found = {
         "accuracy": report.accuracy,
         "f1_macro": report.macro.f1,
-        "f1_micro": report.accuracy,  # one label per record: what is a false positive of one class is a false negative of another
+        "f1_micro": report.accuracy,  # one label per record: a false positive of one class is a false negative of another
         "f1_weighted": report.weighted.f1,
         "precision_macro": report.macro.precision,
         "recall_macro": report.macro.recall,

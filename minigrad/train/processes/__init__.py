@@ -1,2 +1,1 @@
-"""Training steps by several processes: `together` is what this process knows of its workers, `desk` what each of them does, `shared` the
-memory in which all of them work."""
+"""Training steps by several processes: `pool` is the parent's side, `handler` the workers', `shared` the memory that all of them use."""

@@ -1,8 +1,8 @@
 """The memory that a team's processes share.
 
-Everything an optimizer's step touches lies there once: parameters, gradients, moments. Each worker has an outbox of its own for the
-gradients it computes; so nobody ever waits for a lock. They are added up in a fixed order, each process taking a stretch of all of them,
-and updated in the same way. What else a worker knows is a copy made by the fork (`workers/surroundings.py`).
+It holds everything that an optimizer's step touches: parameters, gradients, moments. Each worker writes its gradients to an outbox of its
+own, so no locks are needed. They are added up in a fixed order, each process summing one range over all outboxes, and the update is divided
+in the same way. Everything else in a worker is a copy made by the fork (`workers/snapshot.py`).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from minigrad.optim.debt import Debt
 
 
 def shared_zeros(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Zeros in memory that this process and its later forks write to together.
+    """Zeros in memory that is shared by this process and its later forks.
 
-    It has no name and ends with the last process. Pages are occupied when they are first written, so room for the rarest case is free.
+    The memory has no name and is freed with the last process. Pages take up memory only once written, so room for the worst case is free.
     """
     size = prod(shape)
     return np.frombuffer(mmap.mmap(-1, max(1, size * np.dtype(dtype).itemsize)), dtype, size).reshape(shape)
 
 
 Stretch: TypeAlias = tuple[int, int, list[int]]
-"""Elements of the arena's gradients, and the numbers of the processes (0: the parent) that have computed a share of them."""
+"""A range of the arena's gradients (start, stop), and the numbers of the processes (0: the parent) that have computed a share of it."""
 
 
 class Outbox:
-    """Where one worker leaves its gradients: a copy of the arena's gradients, and for each table room for all its rows."""
+    """Shared memory for one worker's gradients: a flat buffer like the arena's, and for each table room for all its rows."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.places = optimizer.arena.places
@@ -43,12 +43,13 @@ class Outbox:
         self.tables = [(p, shared_zeros(p.shape[:1], np.int64), shared_zeros(p.shape, p.dtype)) for p in optimizer.tables]
 
     def attach(self) -> None:
-        """In the worker: gradients of the arena are computed straight into this memory."""
+        """In the worker: have the arena's gradients computed straight into this memory."""
         for place in self.places:
             place.parameter.leaf.view = place.of(self.gradients)
 
     def publish(self) -> dict[str, list[Any]]:
-        """In the worker: leave the tables' gradients here; returns what has a gradient, and by how many rows (null: none, -1: all)."""
+        """In the worker: copy the tables' gradients here. Returns which arena parameters have a gradient, and of each table how many rows
+        (null: no gradient, -1: a dense one)."""
         rows: list[int | None] = []
         for p, ids, values in self.tables:
             gradient = p.leaf.grad
@@ -65,39 +66,40 @@ class Outbox:
         return {"touched": [place.parameter.leaf.grad is not None for place in self.places], "rows": rows}
 
     def collect_rows(self, counts: list[int | None]) -> None:
-        """In the parent: add what `publish` left of the tables to their gradients."""
+        """In the parent: add the rows that `publish` left to the tables' gradients."""
         for (p, ids, values), count in zip(self.tables, counts, strict=True):
             if count is not None:
                 p.leaf.accumulate(values if count < 0 else RowSparse(ids[:count], values[:count], (len(ids), p.shape[1]), coalesced=True))
 
 
 class WorkersLedger:
-    """A worker's stand-in for the debts of a table. Only the parent pays; this notes, in `missed`, whether a row that owes was read."""
+    """A worker's stand-in for a table's ledger of owed decay. Only the parent applies decay; this notes in `missed` whether a row was read
+    that owes some."""
 
     def __init__(self, debt: Debt) -> None:
         self.paid = debt.paid
         self.begin(0)
 
     def begin(self, factors: int) -> None:
-        """Begin a step, in which every row that has paid fewer than so many factors is in debt."""
+        """Begin a step, in which a row owes decay if it has paid fewer factors than this."""
         self.factors, self.missed = factors, False
 
     def settle(self) -> None:
-        """Somebody reads the whole table."""
+        """The whole table is read."""
         if self.factors:
             self.missed |= bool((self.paid < self.factors).any())
 
     def settle_rows(self, ids: Any) -> None:
-        """Somebody reads the rows `ids`; ids that no table can have are left to the operation that reads them."""
+        """The rows `ids` are read. Invalid ids are left to the operation that reads them."""
         ids = np.asarray(ids)
         if self.factors and ids.dtype.kind in "iu":
             self.missed |= bool((self.paid.take(ids, mode="clip") < self.factors).any())
 
 
-class Shared:
-    """An optimizer whose parameters, gradients and moments lie in shared memory, with one outbox for each worker.
+class SharedOptimizer:
+    """An optimizer whose parameters, gradients and moments are in shared memory, with one outbox for each worker.
 
-    What tells which rows of a table owe decay is shared too, so that a worker sees what the parent has paid.
+    The record of which rows of a table owe decay is shared too, so that a worker sees what the parent has paid.
     """
 
     def __init__(self, optimizer: Optimizer, workers: int) -> None:
@@ -109,7 +111,7 @@ class Shared:
         self.note_arrays()
 
     def undo(self) -> None:
-        """Move everything back into memory of this process alone: a process forked later gets a copy again."""
+        """Move everything back into private memory, of which processes forked later get a copy."""
         self._move(np.zeros)
 
     def _move(self, allocate: Allocate) -> None:
@@ -120,16 +122,16 @@ class Shared:
             table.move(allocate)
 
     def note_arrays(self) -> None:
-        """A fork made now knows these arrays."""
+        """Note the arrays that a fork made now would have."""
         self._known = self.optimizer.arrays()
 
     def has_other_arrays(self) -> bool:
-        """Whether the optimizer works on arrays that a fork made earlier does not know: after loading its state, with new options."""
+        """Whether the optimizer has arrays that earlier forks do not have: after loading its state, or with new options."""
         return [id(array) for array in self._known] != [id(array) for array in self.optimizer.arrays()]
 
-    # ---------------------------------------------------------------- the sum of everybody's gradients
+    # ---------------------------------------------------------------- the sum of all gradients
     def stretches(self, touched: list[list[bool]]) -> list[Stretch]:
-        """What is to be added up, at most a block at a time, from who has a gradient of which parameter (touched[0]: the parent)."""
+        """The ranges to add up, of at most a block each. touched: for each process (0: the parent), which parameters have a gradient."""
         joined: list[Stretch] = []
         for place, flags in zip(self.optimizer.arena.places, zip(*touched, strict=True), strict=True):
             sources = [number for number, flag in enumerate(flags) if flag]
@@ -141,7 +143,7 @@ class Shared:
         return [(start, min(start + block, stop), sources) for first, stop, sources in joined for start in range(first, stop, block)]
 
     def add_up(self, stretches: list[Stretch], first: int, past: int, measure: bool) -> None:
-        """Add up stretches first to past of all, into the arena's gradients; with `measure`, note the sum of each one's squares."""
+        """Add up the stretches first to past (exclusive) into the arena's gradients; with `measure`, note each one's sum of squares."""
         ours = self.optimizer.arena.gradients
         theirs = [ours, *(outbox.gradients for outbox in self.outboxes)]
         for number in range(first, past):
@@ -156,7 +158,7 @@ class Shared:
 
     # ---------------------------------------------------------------- in a worker
     def watch_tables(self) -> list[WorkersLedger]:
-        """Put a `WorkersLedger` in the place of every table's debts."""
+        """Replace every table's ledger by a `WorkersLedger`."""
         ledgers = [WorkersLedger(table.debt) for table in self.optimizer.tables.values()]
         for p, ledger in zip(self.optimizer.tables, ledgers, strict=True):
             p.ledger = ledger

@@ -1,2 +1,2 @@
-"""Reports: `report` puts together what a run left behind. `log_reader` reads its log, `prediction_rows` its predictions, of which
-`prediction_summary` keeps a `tally`; `html` shows it all."""
+"""Reports: `report` assembles one from the files of a run. `log_reader` reads its log, `prediction_rows` its predictions, which
+`prediction_summary` summarises with a `tally`; `html` renders the page."""

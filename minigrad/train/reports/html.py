@@ -1,7 +1,7 @@
-"""report.html: one page that shows the figures of report.json and the charts, in any browser, without scripts and without a network.
+"""report.html: one page with the figures of report.json and the charts, for any browser, without scripts or network access.
 
-All that a run says is text of strangers: records, labels, file names, messages. Everything passes through `escaped`, each piece is set
-apart from its surroundings for right-to-left script, and the page forbids itself to load or run anything.
+All text of a run is untrusted: records, labels, file names, messages. All of it passes through `escaped`, each piece is isolated for
+right-to-left script, and the page's content security policy forbids loading or running anything.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from minigrad.plots import escaped
 
 MAX_ROWS = 200
-"""Rows of a table; what comes after is counted."""
+"""The maximum number of rows in a table; further rows are only counted."""
 MAX_CELL = 2000
-"""Characters of a cell."""
+"""The maximum number of characters in a cell."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --pale: #5b6770; --line: #d8dee4; --ground: #ffffff; --band: #f3f5f7; --mark: #0068b5; }
@@ -40,7 +40,7 @@ pre { background: var(--band); padding: .7rem 1rem; overflow-x: auto; border-rad
 
 
 def page(data: Mapping[str, Any], curves: Mapping[str, str], charts: Sequence[Mapping[str, str]]) -> str:
-    """The whole page. data: as report.json has it; curves: SVG by name; charts: of each split in `data["splits"]`, SVG by name."""
+    """The whole page. data: the content of report.json. curves: SVG by name. charts: for each split in `data["splits"]`, SVG by name."""
     title = f"Training run {data['run']}"
     sections = {
         "Overview": [_facts(data["overview"]), *map(_paragraph, data["absent"])],
@@ -79,7 +79,7 @@ def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _split(split: Mapping[str, Any], charts: Mapping[str, str]) -> Iterator[str]:
-    """What a file of predictions shows."""
+    """The section of a file of predictions."""
     yield _paragraph(f"{_count(split['records'], 'record')}, {split['labelled']:,} of them with a label; {split['task']}.")
     if not split["labelled"]:
         yield _paragraph("Without labels nothing can be scored.")
@@ -158,7 +158,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
 
 
 def _table(caption: str, titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table whose first column names its rows; nothing for no rows."""
+    """A table whose first column names its rows; empty without rows."""
     listed = list(rows)
     if not listed:
         return ""
@@ -192,7 +192,7 @@ def _text(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value of JSON for people."""
+    """A JSON value as readable text."""
     match value:
         case None:
             return "–"
@@ -216,7 +216,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Nested tables as one, with names such as training.lr."""
+    """Nested dicts as a flat one, with names such as training.lr."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         where = f"{place}.{name}" if place else name

@@ -1,7 +1,7 @@
-"""Reads back the log of a run, one JSON object per line, also one whose writer was killed in the middle of a line.
+"""Reads the log of a run, one JSON object per line, even if its writer was killed in the middle of a line.
 
-The last line is the only one that a crash can tear; it is left out and its place taken by a notice. Any other line that is no event means
-that the file is not what it should be, and reading it half would mislead.
+A crash can only truncate the last line, which is replaced by a notice. Any other line that is no event means that the file is not a log,
+and reading only part of it would mislead.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from minigrad.files import quoted
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The events of a log in their order, each with "event" (a string) and "step" (a whole number).
 
-    A torn last line becomes {"event": "notice", "step": that of the event before, "message": ...}.
-    Raises: DataError naming the file and, but for one that cannot be opened, the line (code bad-event: it is JSON, but no event).
+    A truncated last line becomes {"event": "notice", "step": that of the previous event, "message": ...}.
+    Raises: DataError naming the file and, unless it cannot be opened, the line (code bad-event: it is JSON, but no event).
     """
     events: list[dict[str, Any]] = []
     for line, text, error in lines(path, "utf-8"):

@@ -1,4 +1,4 @@
-"""Reads a file of predictions strictly, every field of every row: what a report says must not rest on a row that was half understood."""
+"""Reads a file of predictions strictly, every field of every row: a report must not be based on rows that were only partly understood."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from minigrad.train.predictions import GOLD, PREDICTION, Row, TaskName, read_row
 
 @dataclass(frozen=True, slots=True)
 class PredictionRow:
-    """One prediction. `gold` is None where the record has no label; `loss` then is 0.
+    """One prediction. `gold` is None if the record has no label; `loss` then is 0.
 
-    gold, prediction: a class name, the names of several, a number, or a tag for each of `words` (character places). scores: the
-    probability of the prediction, or of each predicted tag; none for a number or several classes. classes: all names, in the model's
+    gold, prediction: a class name, the names of several, a number, or a tag for each of `words` (character ranges). scores: the
+    probability of the prediction, or of each predicted tag; empty for a number or several classes. classes: all names, in the model's
     order, if the row has probabilities.
     """
 
@@ -34,17 +34,17 @@ class PredictionRow:
 
 
 def read_predictions(path: Path) -> Iterator[tuple[TaskName, PredictionRow]]:
-    """The kind of task and the prediction of each row, in order; all are of the kind of the first.
+    """The kind of task and the prediction of each row, in order; the first row determines the kind.
 
-    Raises: DataError naming file and line, code bad-prediction for a row that is not as written above.
+    Raises: DataError naming file and line, code bad-prediction for a row that is not as described in PredictionRow.
     """
     task: TaskName | None = None
     for row in read_rows(path):
         task = task or row.task()
-        yield task, _whole(row, task)
+        yield task, _prediction_row(row, task)
 
 
-def _whole(row: Row, task: TaskName) -> PredictionRow:
+def _prediction_row(row: Row, task: TaskName) -> PredictionRow:
     place = row.fields.get("row")
     if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < 2**53:
         raise row.error(f"row must be a whole number, found {quoted(place)}")

@@ -1,4 +1,4 @@
-"""What a report shows of a file of predictions. One pass, and memory for what is shown only: each kind of task has a tally of its own."""
+"""Summarises a file of predictions for a report, in one pass; memory holds only what is shown. Each kind of task has its own tally."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from minigrad.train.reports.prediction_rows import PredictionRow, read_predictio
 from minigrad.train.reports.tally import Mistake, Summary, Tally, mistake_of
 
 LARGEST = 1e100
-"""Numbers beyond are left out of the scores of a regression as NaN is: their squares are beyond any float."""
+"""Larger numbers are left out of regression scores, like NaN: their squares could overflow."""
 _CHUNK = 256
-"""Sentences whose entities are counted at a time."""
+"""The number of sentences whose entities are counted at a time."""
 
 
 def summarise(path: Path, split: str) -> Summary:
@@ -82,11 +82,11 @@ class _Choices(Tally):
         self.right = array("b")
 
     def count(self, row: PredictionRow) -> Mistake | None:
-        gold, said = set(row.gold), set(row.prediction)
-        for i, names in enumerate((gold & said, said, gold)):
-            self.counts.update({(name, i): int(name in names) for name in gold | said | set(row.classes)})
-        self.right.append(gold == said)
-        return None if gold == said else mistake_of(row, ", ".join(row.gold), ", ".join(row.prediction), None)
+        gold, predicted = set(row.gold), set(row.prediction)
+        for i, names in enumerate((gold & predicted, predicted, gold)):
+            self.counts.update({(name, i): int(name in names) for name in gold | predicted | set(row.classes)})
+        self.right.append(gold == predicted)
+        return None if gold == predicted else mistake_of(row, ", ".join(row.gold), ", ".join(row.prediction), None)
 
     def report(self) -> tuple[dict[str, Any], dict[str, str]]:
         names, counts = _table(self.counts)
@@ -122,9 +122,9 @@ class _Tags(Tally):
         return mistake_of(row, gold, predicted, max(row.scores[i] for i in different))
 
     def _count_waiting(self) -> None:
-        """Add the rows that wait to the counts of right, predicted and gold ones, of each type of entity and of each tag."""
+        """Add the waiting rows to the counts (right, predicted, gold) of each entity type and each tag."""
         waiting, self._waiting = self._waiting, []
-        if not any(row.gold for row in waiting):  # not a word in any of the sentences
+        if not any(row.gold for row in waiting):  # no sentence has a word
             self.by_sentence.extend([0, 0, 0] * len(waiting))
             return
         gold, predicted = [row.gold for row in waiting], [row.prediction for row in waiting]
@@ -139,7 +139,7 @@ class _Tags(Tally):
         self._count_waiting()
         types, counts = _table(self.entities)
         report = NerReport(EntityReport.of(types, counts), ClassificationReport.of(*_table(self.tags)))
-        chart = plots.bars(f"F1 of entities, {self.split}", types, [one.f1 for one in report.entity.classes.values()], "F1", "type")
+        chart = plots.bars(f"F1 of entities, {self.split}", types, [scores.f1 for scores in report.entity.classes.values()], "F1", "type")
         return {"report": report.to_dict()}, {"entities": chart} if types else {}
 
     def by_group(self) -> dict[str, object]:
@@ -174,7 +174,7 @@ class _Numbers(Tally):
         return figures | {"scores": scores}, {"regression": self._chart(gold, predicted)}
 
     def _chart(self, gold: NDArray[np.float64], predicted: NDArray[np.float64]) -> str:
-        """The predictions of twenty stretches of labels: their mean and the middle 80%."""
+        """A chart of the predictions in twenty intervals of the label: their mean and the middle 80%."""
         edges = np.linspace(gold.min(), gold.max(), 21)
         stretch = np.clip(np.searchsorted(edges, gold, side="right") - 1, 0, 19)
         curves: dict[str, list[tuple[float, float]]] = {"mean prediction": [], "10%": [], "90%": []}

@@ -1,7 +1,7 @@
-"""The report of a training run: what went in, how it went, what came out and where the model is wrong, from the files of the run alone.
+"""The report of a training run: its inputs, progress, results, and the model's mistakes, from the files of the run alone.
 
-It can be written while the run goes on, after it was killed, or years later: what is not there is left out and named. The figures are
-gathered into plain values first, which are report.json; report.html is a view of them (`html`).
+It can be written while the run goes on, after it was killed, or years later: missing parts are left out and named. The figures are
+first gathered as plain values, which become report.json; report.html displays them (`html`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from minigrad.train.reports.tally import Summary
 
 PREDICTIONS = "predictions-*.jsonl"
 SMOOTHED_FROM = 50
-"""Steps from which on a smoothed curve of the loss is drawn at all. It averages over about a thirtieth of the run."""
+"""The number of steps from which on a smoothed loss curve is drawn, too. It averages over about a thirtieth of the run."""
 
 Event = dict[str, Any]
 Point = tuple[float, float]
@@ -40,7 +40,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Report:
-    """The files of a report, and sentences about what the run does not have."""
+    """The files of a report, and sentences about what is missing from the run."""
 
     html: Path
     json: Path
@@ -49,10 +49,10 @@ class Report:
 
 
 def write_report(run_directory: str | Path) -> Report:
-    """Write report.html, report.json and the charts as .svg files into a run's directory, each whole.
+    """Write report.html, report.json and the charts as .svg files into a run's directory, each atomically.
 
-    Reads config.toml, log.jsonl and predictions-*.jsonl, as far as they are there.
-    Raises: DataError, if there is none of them (code no-run), or one is not what it should be; OSError, if nothing can be written there.
+    Reads config.toml, log.jsonl and predictions-*.jsonl, as far as they exist.
+    Raises: DataError if none of them exists (code no-run), or one is invalid; OSError if the directory cannot be written to.
     """
     directory = Path(run_directory)
     found = [(path.stem.removeprefix("predictions-"), path) for path in directory.glob(PREDICTIONS)]
@@ -67,9 +67,9 @@ def write_report(run_directory: str | Path) -> Report:
 
     curves = _curves(events)
     charts = dict(curves)
-    for summary in reversed(summaries):  # where several have a chart of one name, the file shows the first
+    for summary in reversed(summaries):  # if several have a chart of the same name, the file is that of the first
         charts |= summary.charts
-    data = _gathered(directory, config, events, summaries)
+    data = _gather(directory, config, events, summaries)
     files = {f"{name}.svg": chart for name, chart in charts.items()}
     files["report.json"] = json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     files["report.html"] = page(data, curves, [summary.charts for summary in summaries])
@@ -92,7 +92,7 @@ def _config(path: Path) -> dict[str, Any]:
 # ---- the figures
 
 
-def _gathered(directory: Path, config: Mapping[str, Any] | None, events: Sequence[Event], summaries: Sequence[Summary]) -> dict[str, Any]:
+def _gather(directory: Path, config: Mapping[str, Any] | None, events: Sequence[Event], summaries: Sequence[Summary]) -> dict[str, Any]:
     starts = _of_kind(events, "start")
     about = _mapping(starts[0].get("run")) if starts else {}
     command = about.get("command")
@@ -117,7 +117,7 @@ def _gathered(directory: Path, config: Mapping[str, Any] | None, events: Sequenc
 
 
 def _overview(events: Sequence[Event], about: Mapping[str, Any]) -> dict[str, Any]:
-    """The run in a few figures, those that are known."""
+    """The known key figures of the run."""
     steps = _of_kind(events, "step")
     end = _end(events) or {}
     facts: dict[str, Any] = {
@@ -157,7 +157,7 @@ def _notices(events: Sequence[Event]) -> list[dict[str, Any]]:
 
 
 def _absent(data: Mapping[str, Any], events: Sequence[Event], *, has_config: bool) -> list[str]:
-    """A sentence for each part that the report must do without."""
+    """A sentence for each missing part of the report."""
     missing = {
         f"There is no {CONFIG_NAME}" + ("; the configuration is that of the log." if data["config"] else "."): has_config,
         f"There is no {LOG_NAME}, or no event in it: no curves, notices, data summary or environment.": bool(events),
@@ -170,12 +170,12 @@ def _absent(data: Mapping[str, Any], events: Sequence[Event], *, has_config: boo
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    """A JSON object where there should be one; empty where there is something else."""
+    """The value if it is a JSON object; else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def _end(events: Sequence[Event]) -> Event | None:
-    """The event that ended the run, unless it was taken up again; an evaluation may follow it."""
+    """The event that ended the run, unless the run was resumed since; an evaluation may follow it."""
     last = next((event for event in reversed(events) if event["event"] in ("start", "step", "end")), None)
     return last if last is not None and last["event"] == "end" else None
 
@@ -219,13 +219,13 @@ def _curves(events: Sequence[Event]) -> dict[str, str]:
 
 
 def _points(steps: Sequence[Event], key: str) -> list[Point]:
-    """A value of each step; NaN, which leaves a gap, where it is none."""
+    """A value for each step; NaN, which leaves a gap, if it is not a number."""
     values = [(float(event["step"]), number(event.get(key))) for event in steps]
     return [(step, nan if value is None else value) for step, value in values]
 
 
 def _smoothed(points: Sequence[Point]) -> list[Point]:
-    """The exponential average so far, corrected for its beginning as in Adam (Kingma and Ba 2015); NaN is passed over."""
+    """The exponential moving average, with bias correction as in Adam (Kingma and Ba 2015); NaN is skipped."""
     share = 30 / len(points)
     mean, weight, smooth = 0.0, 0.0, []
     for step, value in points:

@@ -1,4 +1,4 @@
-"""What is kept of the rows of a file of predictions, whatever the task: counts, the worst mistakes, the group of each record."""
+"""The tally of a file of predictions, for any task: counts, the worst mistakes, the group of each record."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from minigrad.train.reports.prediction_rows import PredictionRow
 
 MAX_MISTAKES = 50
 MAX_TEXT = 600
-"""Characters of a text that are kept."""
+"""The number of characters of a text that are kept."""
 NO_GROUP = "(no group)"
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A wrong prediction as it is shown. Of tags, `gold` and `prediction` name the words that differ; `probability` is their highest."""
+    """A wrong prediction as it is shown. For tags, `gold` and `prediction` name the words that differ; `probability` is their highest."""
 
     row: int
     text: str
@@ -32,14 +32,14 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Summary:
-    """A file of predictions in figures (plain values, fit for JSON but for NaN) and charts (SVG text by name)."""
+    """A file of predictions in figures (plain values, fit for JSON except for NaN) and charts (SVG text by name)."""
 
     figures: dict[str, Any]
     charts: dict[str, str]
 
 
 class Tally(ABC):
-    """Takes one row at a time and, of a row that is wrong, what the list of mistakes shows. split: of the data, for titles."""
+    """Counts rows one at a time, and keeps the worst mistakes. split: the name of the data split, for titles."""
 
     task: ClassVar[str]
     group_metric: ClassVar[str]
@@ -68,11 +68,11 @@ class Tally(ABC):
 
     @abstractmethod
     def count(self, row: PredictionRow) -> Mistake | None:
-        """Take a row with a label into the counts; what it got wrong."""
+        """Count a row with a label. Returns its mistake, if it has one."""
 
     @abstractmethod
     def report(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Figures and charts of all rows with a label, of which there is at least one."""
+        """Figures and charts of all rows with a label; there is at least one."""
 
     @abstractmethod
     def by_group(self) -> dict[str, object]:
@@ -91,7 +91,7 @@ class Tally(ABC):
 
 
 def mistake_of(row: PredictionRow, gold: str | float, prediction: str | float, probability: float | None) -> Mistake:
-    """A row that is wrong, as it is shown."""
+    """The mistake of a wrong row, with long texts cut."""
     text_b = None if row.text_b is None else _cut(row.text_b)
     gold, prediction = (_cut(value) if isinstance(value, str) else value for value in (gold, prediction))
     return Mistake(row.row, _cut(row.text), text_b, gold, prediction, probability, row.loss, row.group)

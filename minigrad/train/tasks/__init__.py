@@ -1,6 +1,6 @@
-"""What is learned, from records to figures: how a kind of task encodes its records, what it minimises, and how its results are judged.
+"""Tasks: how each kind encodes its records, which objective it minimises, and which metrics judge its results.
 
-`task` is what all have in common, `texts` and `words` are those there are, `kinds` knows them by name.
+`task` is the base class, `texts` and `words` are the tasks, `kinds` finds them by name.
 """
 
 from minigrad.train.tasks.kinds import KINDS, task_of, task_of_model

@@ -1,4 +1,4 @@
-"""The kinds of task by the names that configurations have for them; how a task is made from records, or of what a model is for."""
+"""The kinds of task by their names in configurations; makes a task from records, or the task that a model was trained for."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def task_of(
     label_smoothing: float = 0.0,
     stride: int | None = None,
 ) -> Task:
-    """The task of a kind of `KINDS`, its labels numbered from training records, or as given (those of a trained model).
+    """A task of a kind of `KINDS`, with labels numbered from training records, or as given (those of a trained model).
 
-    label_separator: of several labels at once; class_weights, label_smoothing: of one class for each text or word; stride: of words.
+    label_separator: for multi-label-classification. class_weights, label_smoothing: for one class per text or word. stride: for
+    token-classification.
 
-    Raises: ArgumentError; DataError for records that have no labels, or all the same one.
+    Raises: ArgumentError; DataError for records without labels, or all with the same one.
     """
     if kind not in KINDS:
         raise ArgumentError(f"the kind of task must be one of {listing(KINDS)}, got {quoted(kind)}")
@@ -50,7 +51,7 @@ def task_of(
         return MultiLabelClassification(labels or LabelMap.of_several(records or (), label_separator), label_separator)
     tagging = kind == "token-classification"
     if labels is None:
-        assert records  # without both, the error above was raised
+        assert records  # with neither, the error above was raised
         labels = LabelMap.of_tags(records) if tagging else LabelMap.from_records(records)
         if len(labels) < 2:
             message = f"every record has the label {quoted(labels.names[0])}: there is nothing to learn"
@@ -78,14 +79,14 @@ def _kind_of(model: Any) -> str:
     raise ArgumentError(f"there is no evaluation for this {name}: it takes heads for labels of each text, or of each token")
 
 
-def _weights(asked: str | Sequence[float] | None, labels: LabelMap, records: Sequence[Record], tagging: bool) -> list[float] | None:
-    if asked is None:
+def _weights(chosen: str | Sequence[float] | None, labels: LabelMap, records: Sequence[Record], tagging: bool) -> list[float] | None:
+    if chosen is None:
         return None
-    if asked == "balanced":
+    if chosen == "balanced":
         if tagging:
             raise ArgumentError('class_weights = "balanced" counts labels of texts; for tags give a list of numbers')
         counts = np.bincount(labels.ids(records), minlength=len(labels))
         return [float(w) for w in len(records) / (len(labels) * np.maximum(counts, 1))]
-    if isinstance(asked, str) or len(asked) != len(labels):
-        raise ArgumentError(f'class_weights must be "balanced" or a number for each of {listing(labels.names)}, got {quoted(asked)}')
-    return [float(weight) for weight in asked]
+    if isinstance(chosen, str) or len(chosen) != len(labels):
+        raise ArgumentError(f'class_weights must be "balanced" or a number for each of {listing(labels.names)}, got {quoted(chosen)}')
+    return [float(weight) for weight in chosen]

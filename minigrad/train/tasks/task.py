@@ -1,6 +1,6 @@
-"""What all tasks share: encoded records, an evaluation, and how a model's scores are come by.
+"""The base class of tasks: encoded records, evaluations, and how a model's scores are computed.
 
-A task is the same for training, evaluation and the predictions file. It knows names of labels, the model knows numbers.
+The same task is used for training, evaluation and the file of predictions. A task has label names, the model only label numbers.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from minigrad.workers import Replicas
 
 @dataclass(frozen=True)
 class Examples:
-    """Records of one split, encoded. `loader` deals them out; `truncated` counts texts that were cut."""
+    """Records of one split, encoded. `loader` batches them; `truncated` counts texts that were cut."""
 
     records: Sequence[Record]
     loader: PackedLoader
     truncated: int = 0
     windows: list[Window] = field(default_factory=list)
-    """Of token classification: the loader's sequences."""
+    """For token classification: the loader's sequences."""
     places: list[list[Place]] = field(default_factory=list)
-    """Of token classification: each record's words."""
+    """For token classification: each record's words."""
 
     @property
     def tokens(self) -> int:
@@ -43,7 +43,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures by name, and a row for each record as the predictions file has them."""
+    """Figures by name, and for each record its row in the file of predictions."""
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]]
@@ -56,52 +56,52 @@ class Task(ABC):
     """The head of the model, as `minigrad.models.load` takes it."""
 
     problem_type: ClassVar[str | None] = None
-    """What labels of sequences are, so that a model says what it was trained for; None of tokens."""
+    """The `problem_type` of the model's configuration, which tells what it was trained for; None for labels of tokens."""
 
     metric: ClassVar[str]
-    """The figure that decides what is best, if nobody says otherwise."""
+    """The figure that selects the best model by default."""
 
     figures: ClassVar[tuple[str, ...]]
-    """The names of what `metrics` gives."""
+    """The names of the figures in `metrics`."""
 
     objective: Objective
     labels: LabelMap | None
 
     label_separator: str | None = None
-    """What stands between the labels of a record, as `read_records` takes it; None where it has one."""
+    """The separator between the labels of a record, as `read_records` takes it; None if a record has one label."""
 
     workers: int | str = 1
     """Processes that compute predictions, as `Replicas` takes it."""
 
     progress: bool = False
-    """Whether predictions show how far they are on standard error: a bar, without a terminal a line now and then."""
+    """Whether predictions show their progress on standard error: a bar, or without a terminal a line now and then."""
 
     _kept: tuple[Any, Replicas] | None = None
-    """The model of `keeping_graphs`, and what computes its scores."""
+    """The model of `keeping_graphs`, and the Replicas that compute its scores."""
 
     @abstractmethod
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        """The records in the form that the model takes. max_length: in tokens; dealing: as PackedLoader takes it.
+        """Encode the records for the model. max_length: in tokens. dealing: options of PackedLoader.
 
         Raises: ArgumentError for what is no tokenizer, no list of records, or an empty one.
         """
 
     @abstractmethod
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
-        """A row for each record: text, label, prediction, how sure it is, and its loss. The model is called as it is (see `evaluate`)."""
+        """A row for each record: text, label, prediction, its probability, and its loss. The model keeps its mode (see `evaluate`)."""
 
     @abstractmethod
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Figures by name of what `predict` gave."""
+        """Figures by name, from the rows of `predict`."""
 
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
-        """How often each label occurs, for the log and the report; nothing where labels are numbers."""
+        """How often each label occurs, for the log and the report; empty if labels are numbers."""
         return {}
 
     def evaluate(self, model: Any, examples: Examples) -> Evaluation:
-        """What the model makes of the examples, without dropout.
+        """Evaluate the model on the examples, without dropout.
 
-        Raises: DataError for records without labels; NonFiniteError if the model's scores are no numbers.
+        Raises: DataError for records without labels; NonFiniteError if the model's scores are not finite.
         """
         require_labels(examples)
         with model.evaluating(), no_grad():
@@ -110,9 +110,9 @@ class Task(ABC):
 
     @contextmanager
     def keeping_graphs(self, model: Any) -> Iterator[None]:
-        """Inside: on a GPU, evaluations of this model replay the CUDA graphs of those before, and weights may change in between.
+        """On a GPU, let evaluations of this model inside the block share their CUDA graphs; weights may change in between.
 
-        On a CPU the workers end with each evaluation, as ever: they know the weights of the moment when they were forked.
+        On a CPU the workers still end with each evaluation: they have the weights from when they were forked.
         """
         if all(p.device == "cpu" for p in model.parameters()):
             yield
@@ -129,19 +129,19 @@ class Task(ABC):
         return Replicas(lambda tokens: model(tokens).logits, self.workers)
 
     def _scores(self, model: Any, examples: Examples, of_sequences: bool = True) -> Iterator[Numbers]:
-        """What the model gives for each sequence, or for the tokens of each: see `scores_of`."""
+        """The model's scores for each sequence, or for the tokens of each: see `scores_of`."""
         kept = self._kept[1] if self._kept is not None and self._kept[0] is model else None
         with self._replicas(model) if kept is None else nullcontext(kept) as replicas:
             yield from scores_of(replicas, examples.loader, of_sequences, self.progress)
 
     def options(self) -> dict[str, Any]:
-        """What `minigrad.models.load` is told of the labels."""
+        """The options about labels for `minigrad.models.load`."""
         names = {"num_labels": 1} if self.labels is None else {"id2label": dict(enumerate(self.labels.names))}
         return {**names, "problem_type": self.problem_type}
 
 
-def check_parts(tokenizer: Any, records: Any) -> None:
-    """Raises: ArgumentError for what a task cannot make examples of."""
+def check_arguments(tokenizer: Any, records: Any) -> None:
+    """Raises: ArgumentError for a tokenizer or records that a task cannot make examples from."""
     if not isinstance(tokenizer, Tokenizer):
         raise ArgumentError(f"examples are made by a tokenizer, as `Tokenizer.from_pretrained` gives it; got {quoted(tokenizer)}")
     check_records(records)
@@ -159,12 +159,12 @@ def check_records(records: Any) -> None:
 
 
 def require_labels(examples: Examples) -> None:
-    """Raises: DataError for examples that nothing can be learned from, nor compared with."""
+    """Raises: DataError for examples without labels."""
     if examples.loader.labels is None and examples.loader.token_labels is None:
         first = examples.records[0]
         raise DataError(first.path, f"has no {'entities' if examples.windows else 'labels'} to compare with", code="missing-label")
 
 
 def texts_of(number: int, record: Record) -> dict[str, Any]:
-    """What the row of a record in the predictions file begins with."""
+    """The first fields of a record's row in the file of predictions."""
     return {"row": number, "text": record.text} | ({} if record.text_b is None else {"text_b": record.text_b})

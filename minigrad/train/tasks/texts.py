@@ -15,14 +15,14 @@ from minigrad.errors import DataError
 from minigrad.train.metrics import classification_metrics, multi_label_metrics, regression_metrics
 from minigrad.train.objectives import SequenceChoices, SequenceClasses, SequenceNumbers
 from minigrad.train.scores import log_softmax
-from minigrad.train.tasks.task import Examples, Task, check_parts, texts_of
+from minigrad.train.tasks.task import Examples, Task, check_arguments, texts_of
 
 
 class SequenceClassification(Task):
     """One class for each text or pair of texts.
 
-    class_weights: "balanced" (n / (classes · n of the class), as scikit-learn has it), or one number for each label in the order of the
-    names; label_smoothing: see SequenceClasses.
+    class_weights: "balanced" (n / (classes · n of the class), as in scikit-learn), or one number for each label in the order of the
+    names. label_smoothing: see SequenceClasses.
     """
 
     head = "sequence-classification"
@@ -36,7 +36,7 @@ class SequenceClassification(Task):
         self.objective = SequenceClasses(class_weights, label_smoothing)
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        check_parts(tokenizer, records)
+        check_arguments(tokenizer, records)
         ids = self.labels.ids(records) if _labelled(records) else None
         return _texts(tokenizer, records, max_length, ids, dealing)
 
@@ -55,16 +55,16 @@ class SequenceClassification(Task):
 
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         number = {name: i for i, name in enumerate(self.labels.names)}
-        true, said = ([number[row[key]] for row in predictions] for key in ("label", "prediction"))
+        true, predicted = ([number[row[key]] for row in predictions] for key in ("label", "prediction"))
         probabilities = [list(row["probabilities"].values()) for row in predictions]
-        return {"loss": _mean_loss(predictions)} | classification_metrics(true, said, probabilities, names=self.labels.names)
+        return {"loss": _mean_loss(predictions)} | classification_metrics(true, predicted, probabilities, names=self.labels.names)
 
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
         return Counter(str(record.label) for record in records)
 
 
 class MultiLabelClassification(Task):
-    """Several classes at once, or none, for each text or pair of texts: those whose probability is above one half."""
+    """Any number of classes for each text or pair of texts: those whose probability is above one half."""
 
     head = "sequence-classification"
     problem_type = "multi_label_classification"
@@ -78,12 +78,12 @@ class MultiLabelClassification(Task):
         self.objective = SequenceChoices()
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        check_parts(tokenizer, records)
+        check_arguments(tokenizer, records)
         flags = self.labels.flags(records, self.label_separator) if _labelled(records) else None
         return _texts(tokenizer, records, max_length, flags, dealing)
 
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
-        """As in every task. A row's loss is the mean over its classes."""
+        """As `Task.predict`. A row's loss is the mean over its classes."""
         names, rows, gold = self.labels.names, [], examples.loader.labels
         for i, (record, scores) in enumerate(zip(examples.records, self._scores(model, examples), strict=True)):
             row = texts_of(i, record)
@@ -91,13 +91,13 @@ class MultiLabelClassification(Task):
                 row |= {"labels": [name for name, flag in zip(names, gold[i], strict=True) if flag]}
                 row |= {"loss": float((np.logaddexp(0, scores) - gold[i] * scores).mean())}  # binary cross-entropy
             probabilities = {name: float(p) for name, p in zip(names, np.exp(-np.logaddexp(0, -scores)), strict=True)}
-            said = [name for name, score in zip(names, scores, strict=True) if score > 0]
-            rows.append(row | {"predictions": said, "probabilities": probabilities})
+            predicted = [name for name, score in zip(names, scores, strict=True) if score > 0]
+            rows.append(row | {"predictions": predicted, "probabilities": probabilities})
         return rows
 
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        true, said = ([[name in row[key] for name in self.labels.names] for row in predictions] for key in ("labels", "predictions"))
-        return {"loss": _mean_loss(predictions)} | multi_label_metrics(true, said)
+        true, predicted = ([[name in row[key] for name in self.labels.names] for row in predictions] for key in ("labels", "predictions"))
+        return {"loss": _mean_loss(predictions)} | multi_label_metrics(true, predicted)
 
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
         return Counter(label for record in records for label in labels_of(record, self.label_separator))
@@ -116,7 +116,7 @@ class Regression(Task):
         self.objective = SequenceNumbers()
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        check_parts(tokenizer, records)
+        check_arguments(tokenizer, records)
         return _texts(tokenizer, records, max_length, numbers(records) if _labelled(records) else None, dealing)
 
     def predict(self, model: Any, examples: Examples) -> list[dict[str, Any]]:
@@ -129,8 +129,8 @@ class Regression(Task):
         return rows
 
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        true, said = ([row[key] for row in predictions] for key in ("label", "prediction"))
-        return {"loss": _mean_loss(predictions)} | regression_metrics(true, said)
+        true, predicted = ([row[key] for row in predictions] for key in ("label", "prediction"))
+        return {"loss": _mean_loss(predictions)} | regression_metrics(true, predicted)
 
 
 def _labelled(records: Sequence[Record]) -> bool:
@@ -138,7 +138,7 @@ def _labelled(records: Sequence[Record]) -> bool:
 
 
 def _texts(tokenizer: Tokenizer, records: Sequence[Record], max_length: int, labels: Any, dealing: Mapping[str, Any]) -> Examples:
-    """Texts or pairs, cut at max_length."""
+    """Encode texts or pairs, cut at max_length."""
     pairs = [record.text_b for record in records]
     for record in records:
         if (record.text_b is None) != (pairs[0] is None):

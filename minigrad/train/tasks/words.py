@@ -18,11 +18,11 @@ from minigrad.files import listing, quoted
 from minigrad.train.metrics import ner_metrics
 from minigrad.train.objectives import TokenClasses
 from minigrad.train.scores import log_softmax
-from minigrad.train.tasks.task import Examples, Task, check_parts, texts_of
+from minigrad.train.tasks.task import Examples, Task, check_arguments, texts_of
 
 
 class TokenClassification(Task):
-    """A tag for each word, IOB2: the first piece of a word speaks for it. Long texts are read in windows that share `stride` tokens."""
+    """A tag for each word, IOB2, predicted at the word's first piece. Long texts are split into windows that share `stride` tokens."""
 
     head = "token-classification"
     labels: LabelMap
@@ -40,8 +40,8 @@ class TokenClassification(Task):
         self.objective = TokenClasses(class_weights, label_smoothing)
 
     def examples(self, tokenizer: Tokenizer, records: Sequence[Record], max_length: int, **dealing: Any) -> Examples:
-        """As in every task. Raises: DataError for a record with a second text, which has no place here."""
-        check_parts(tokenizer, records)
+        """As `Task.examples`. Raises: DataError for a record with a second text."""
+        check_arguments(tokenizer, records)
         for record in records:
             if record.text_b is not None:
                 message = "has a second text, but the words of one text are tagged: leave the column of the second out"
@@ -72,9 +72,9 @@ class TokenClassification(Task):
             row: dict[str, Any] = texts_of(i, record) | {"words": [list(place) for place in words]}
             if gold is not None:
                 row |= {"tags": [names[t] for t in gold[i]], "loss": float(-logs[np.arange(len(words)), gold[i]].sum())}
-            said = logs.argmax(axis=1)
-            sure = np.exp(logs.max(axis=1, initial=-np.inf))
-            rows.append(row | {"predicted": [names[t] for t in said], "scores": [float(p) for p in sure]})
+            predicted = logs.argmax(axis=1)
+            confidence = np.exp(logs.max(axis=1, initial=-np.inf))
+            rows.append(row | {"predicted": [names[t] for t in predicted], "scores": [float(p) for p in confidence]})
         return rows
 
     def metrics(self, predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -83,5 +83,5 @@ class TokenClassification(Task):
         return {"loss": loss} | ner_metrics([row["tags"] for row in predictions], [row["predicted"] for row in predictions])
 
     def label_counts(self, records: Sequence[Record]) -> Mapping[str, int]:
-        """Of entities by type."""
+        """The number of entities of each type."""
         return Counter(entity.type for record in records for entity in record.entities or ())

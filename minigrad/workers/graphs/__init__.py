@@ -1,2 +1,2 @@
-"""Functions of tokens as CUDA graphs: `captured` records and replays them, on batches that `buckets` fills up to one of few sizes, when
-`ids` has seen that the model has a row for each. Captured steps of training (`train/captured`) rest on the same two."""
+"""Inference by CUDA graphs: `captured` captures and replays a function of tokens on batches that `buckets` pads to one of a few sizes, once
+`ids` has checked that all ids are in range. Captured training steps (`train/captured`) use `buckets` and `ids`, too."""

@@ -1,7 +1,7 @@
-"""Buckets: batches filled up to one of few sizes, so that what is captured in a CUDA graph has the same shapes.
+"""Buckets: batches are padded to one of a few sizes, so that a CUDA graph, whose shapes are fixed, fits many of them.
 
-A batch is filled with sequences of its own first token. Packed sequences never see each other, so those of the batch stay what they were:
-exactly, but for the order in which a matrix product adds up its rows.
+A batch is padded with sequences that repeat its first token. Packed sequences never see each other, so the results of the real sequences do
+not change, except for the order in which a matrix product adds up its rows.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ import numpy as np
 from minigrad.packing import IntArray, PackedTokens, Packing
 
 STEPS = 8
-"""Sizes from one power of two to the next: a size is at most an eighth above the one before it."""
+"""Sizes from one power of two to the next: a size is at most an eighth larger than the one below."""
 
 
 class Bucket(NamedTuple):
-    """The size of filled batches: rows of tokens, and sequences."""
+    """The size of padded batches: rows of tokens, and sequences."""
 
     tokens: int
     sequences: int
 
 
 def size_above(n: int) -> int:
-    """The least size that holds n: 1, 2, …, 16, 18, 20, …, 32, 36, …"""
+    """The smallest size of at least n: 1, 2, …, 16, 18, 20, …, 32, 36, …"""
     unit = 1 << max(0, (n - 1).bit_length() - STEPS.bit_length())
     return -(-n // unit) * unit
 
 
 def bucket_for(lengths: IntArray) -> Bucket:
-    """The bucket of sequences of these lengths, such that what is missing is made up by sequences no longer than the longest."""
+    """The bucket for sequences of these lengths, such that no padding sequence is longer than the longest of them, and none is empty."""
     rows, count, longest = int(lengths.sum()), len(lengths), int(lengths.max())
     tokens = size_above(rows)
     while True:
         sequences = size_above(count + -(-(tokens - rows) // longest))
         if sequences - count <= tokens - rows:
             return Bucket(tokens, sequences)
-        tokens = size_above(tokens + 1)  # more sequences are missing than tokens
+        tokens = size_above(tokens + 1)  # there would be more padding sequences than padding tokens
 
 
-class Filled(NamedTuple):
-    """The sequences of a batch and those that fill it up. Shapes: (n,) each."""
+class PaddedSequences(NamedTuple):
+    """Lengths and numbers of a batch's sequences and of the padding sequences behind them. Shapes: (n,) each."""
 
     lengths: IntArray
     numbers: IntArray
 
     @classmethod
     def of(cls, packing: Packing, bucket: Bucket) -> Self:
-        """Those behind the batch's own are as equal as they can be: none is longer than needed."""
+        """Pad to the bucket, with padding sequences of lengths as equal as possible."""
         count, missing = len(packing), bucket.tokens - packing.rows
         if count == bucket.sequences:
             return cls(packing.lengths, packing.numbers)
@@ -61,39 +61,39 @@ class Filled(NamedTuple):
         return cls(lengths, numbers)
 
 
-def filled_tokens(tokens: PackedTokens, bucket: Bucket) -> PackedTokens:
-    """The tokens with sequences behind them that make them the bucket's size."""
+def padded_tokens(tokens: PackedTokens, bucket: Bucket) -> PackedTokens:
+    """The tokens, padded at their end to the bucket's size."""
     packing = tokens.packing
     missing, count = bucket.tokens - packing.rows, bucket.sequences - len(packing)
     if count == 0:
         return tokens
     none_masked = None if packing.masked_first is None else [*packing.masked_first, *[False] * count]
-    together = Packing(*Filled.of(packing, bucket), none_masked)
+    together = Packing(*PaddedSequences.of(packing, bucket), none_masked)
     positions = np.concatenate([tokens.positions, together.positions[packing.rows :]])
-    ids, types = (extended(given, missing, int(given[0])) for given in (tokens.input_ids, tokens.token_type_ids))
+    ids, types = (padded_array(given, missing, int(given[0])) for given in (tokens.input_ids, tokens.token_type_ids))
     return PackedTokens(ids, together, types, positions)
 
 
-def extended(given: np.ndarray[Any, Any], count: int, value: float) -> np.ndarray[Any, Any]:
-    """An array with a number so many times behind it. Shapes: (n, …) → (n + count, …)."""
+def padded_array(given: np.ndarray[Any, Any], count: int, value: float) -> np.ndarray[Any, Any]:
+    """An array with `count` copies of a value appended. Shapes: (n, …) → (n + count, …)."""
     out = np.empty((len(given) + count, *given.shape[1:]), given.dtype)
-    write_extended(given, value, out)
+    write_padded_array(given, value, out)
     return out
 
 
-def write_extended(given: np.ndarray[Any, Any], value: Any, out: np.ndarray[Any, Any]) -> None:
-    """As `extended`, into an array; value: one, or all that stand behind. Shapes: given (n, …), out (n + count, …)."""
+def write_padded_array(given: np.ndarray[Any, Any], value: Any, out: np.ndarray[Any, Any]) -> None:
+    """As `padded_array`, into `out`. value: for all appended elements, or an array of them. Shapes: given (n, …), out (n + count, …)."""
     out[: len(given)], out[len(given) :] = given, value
 
 
-def write_filled(tokens: PackedTokens, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write all that a model reads of `filled_tokens` into arrays of `tokens_layout`, whose size is that of the bucket.
+def write_padded(tokens: PackedTokens, out: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write everything that a model reads of `padded_tokens` into arrays of `tokens_layout`, whose size is the bucket's.
 
-    No first row is masked.
+    The packing must have no masked first rows.
     """
     from minigrad.kernels.cuda.graph_inputs import write_packing
 
-    write_packing(Filled.of(tokens.packing, Bucket(len(out["input_ids"]), len(out["first_rows"]))), out)
-    write_extended(tokens.input_ids, tokens.input_ids[0], out["input_ids"])
-    write_extended(tokens.token_type_ids, tokens.token_type_ids[0], out["token_type_ids"])
-    write_extended(tokens.positions, out["all_places"][tokens.packing.rows :, 1], out["positions"])
+    write_packing(PaddedSequences.of(tokens.packing, Bucket(len(out["input_ids"]), len(out["first_rows"]))), out)
+    write_padded_array(tokens.input_ids, tokens.input_ids[0], out["input_ids"])
+    write_padded_array(tokens.token_type_ids, tokens.token_type_ids[0], out["token_type_ids"])
+    write_padded_array(tokens.positions, out["all_places"][tokens.packing.rows :, 1], out["positions"])

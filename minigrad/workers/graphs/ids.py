@@ -1,6 +1,6 @@
-"""Ids of which some may be none that the model has: a graph reads by them unchecked, so the host looks at them before each replay.
+"""Range checks of ids: kernels in a graph index by them unchecked, so the host checks them before each replay.
 
-Ids that the GPU computes are none that the host can look at. Of some it is known how large they are at most, from others that it can.
+The host cannot see ids that the GPU computes. For some of these an upper bound is known from ids that the host can see.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from minigrad.backend.layout import address
 from minigrad.backend.transfers import Noted
 
 IDS = ("input_ids", "token_type_ids", "positions")
-"""The arrays of ids that tokens have."""
+"""The id arrays of packed tokens."""
 
 
 def ids_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the arrays that a graph reads, those that the host looks at: ids of tokens, and each row's place in its sequence."""
+    """The ids among a graph's inputs, which the host can check: those of the tokens, and each row's place in its sequence."""
     return {"places": arrays["all_places"][:, 1], **{name: arrays[name] for name in IDS}}
 
 
 def rows_by_name(arrays: Mapping[str, Any], noted: Noted) -> tuple[dict[str, int], bool]:
-    """How many rows there are to read by which of `ids_of`, and whether rows are read by ids of which nothing is known."""
+    """The number of rows that each of `ids_of` may index, and whether rows are read by ids without a known bound."""
     known = {address(ids): (name, 0) for name, ids in ids_of(arrays).items()}
     for ids, by, above in noted.bounds:
         if address(by) in known:
@@ -41,11 +41,11 @@ def rows_by_name(arrays: Mapping[str, Any], noted: Noted) -> tuple[dict[str, int
 
 
 def all_below(arrays: Mapping[str, Any], rows: Mapping[str, int]) -> bool:
-    """Whether all ids lie below what `rows_by_name` has found for them."""
+    """Whether all ids are below the limits that `rows_by_name` found."""
     ids = ids_of(arrays)
     return all(are_below(ids[name], count) for name, count in rows.items())
 
 
 def are_below(ids: np.ndarray[Any, Any], rows: int) -> bool:
-    """Whether all ids lie in 0..rows-1. Seen as unsigned, a negative number is larger than any table has rows."""
+    """Whether all ids are in 0..rows-1. Viewed as unsigned, a negative number is larger than any table has rows."""
     return bool(np.maximum.reduce(ids.view(f"u{ids.itemsize}")) < rows)

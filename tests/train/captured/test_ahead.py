@@ -30,9 +30,9 @@ from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
 from minigrad.train import loss_scale
 from minigrad.train.average import Average
-from minigrad.train.captured import recordings
+from minigrad.train.captured import graph_cache
 from minigrad.train.captured.ahead import StepResult
-from minigrad.train.captured.feeding import filled
+from minigrad.train.captured.inputs import padded
 from minigrad.train.captured.steps import AHEAD
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import LossOf, SequenceClasses
@@ -87,7 +87,7 @@ class Run:
             self.pulled += 1
             bucket = bucket_for(batch.tokens.packing.lengths)
             plain = batch.tokens.packing.masked_first is not None or (batch.tokens.input_ids >= HUGE).any()
-            yield batch if self.capture or plain or not filling else filled(batch, bucket)
+            yield batch if self.capture or plain or not filling else padded(batch, bucket)
 
     def make(self, given: Any, most: int | None = None, check: Any = None) -> Run:
         mg.manual_seed(3)
@@ -190,7 +190,7 @@ def test_a_model_that_is_frozen_in_part_is_measured_and_updated_by_runs(gpu: typ
 
 
 def test_other_buckets_evicted_graphs_and_batches_without_one(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "KEPT", 2)
+    monkeypatch.setattr(graph_cache, "KEPT", 2)
     given = batches([(5, 9, 3), (6, 9, 2), (1, 6), (9, 9, 9, 9), (2, 5), (7, 9, 1), (7, 9, 1)])
     tokens = given[1].tokens
     given[1] = Batch(
@@ -395,7 +395,7 @@ def test_no_gradient_of_a_recording_that_is_given_up_stays(gpu: type[recording.R
     run = Run(True)
     head = mg.optim.AdamW(run.model.classifier.named_parameters(), lr=1e-2)
     team = Team(LossOf(run.model, SequenceClasses()), head, capture=True)
-    assert team._captured is not None and not team._captured.record(batches(SAME_BUCKET)[0], 1, None, None)
+    assert team._captured is not None and not team._captured.capture(batches(SAME_BUCKET)[0], 1, None, None)
     assert "gets a gradient but is none of the optimizer's" in caplog.text
     assert all(p.leaf.grad is None for p in run.model.parameters())
 

@@ -11,7 +11,7 @@ import pytest
 from kernels.cuda import recording
 from train.captured import test_ahead
 from train.captured.test_ahead import HUGE, OVERFLOWING, batches
-from train.captured.test_recorded_step import Tags
+from train.captured.test_step_graph import Tags
 from train.captured.test_steps import CONFIG
 
 import minigrad as mg
@@ -23,8 +23,8 @@ from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
 from minigrad.packing import Packing
 from minigrad.train.average import Average
-from minigrad.train.captured import recordings
-from minigrad.train.captured.feeding import filled
+from minigrad.train.captured import graph_cache
+from minigrad.train.captured.inputs import padded
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import Count, LossOf, Mixed, Objective, SequenceClasses
 from minigrad.train.team import Team
@@ -38,7 +38,7 @@ def filled_part(part: Batch) -> Batch:
     """As captured parts are, by sequences whose numbers no other part has: their draws would be told apart from those of this one."""
     if (part.tokens.input_ids >= HUGE).any():
         return part
-    whole = filled(part, bucket_for(part.tokens.packing.lengths))
+    whole = padded(part, bucket_for(part.tokens.packing.lengths))
     numbers = whole.tokens.packing.numbers + 1000 * (whole.rows < 0)
     return replace(whole, tokens=replace(whole.tokens, packing=Packing(whole.tokens.packing.lengths, numbers)))
 
@@ -274,7 +274,7 @@ def test_parts_that_give_different_parameters_a_gradient(gpu: type[recording.Rec
         run.make(given, 2)
     check_equal(*runs)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "some parts of a step give other parameters a gradient" in caplog.text
+    assert graph_cache.DIFFERENT in caplog.text
 
 
 def test_parts_of_more_sizes_than_graphs_are_kept(
@@ -282,10 +282,10 @@ def test_parts_of_more_sizes_than_graphs_are_kept(
 ) -> None:
     given = batches([(13, 4, 5)])
     for kept, recorded in ((2, 0), (3, 3)):
-        monkeypatch.setattr(recordings, "KEPT", kept)
+        monkeypatch.setattr(graph_cache, "KEPT", kept)
         assert np.isfinite([step[0] for step in Run(True).make(given * 3, 2).numbers]).all()
         assert len(gpu.lengths) == recorded
-        assert caplog.messages == ["steps are not captured whose parts have more than 1 sizes"]
+        assert caplog.messages == ["steps whose parts have more than 1 sizes are not captured"]
 
 
 def test_a_mismatch_is_found_when_it_is_recorded(
@@ -307,12 +307,12 @@ def test_a_mismatch_is_found_when_it_is_recorded(
         run.team.loss_of = LossOf(run.model, Sized())
         run.make(given, 2)
     check_equal(*runs)
-    assert len(caplog.messages) == 1 and recordings.DIFFERENT in caplog.text
+    assert len(caplog.messages) == 1 and graph_cache.DIFFERENT in caplog.text
 
 
 def test_a_step_does_not_drive_its_own_graphs_out(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps in turn that have the end in common, and room for one of them: each is launched at once when it comes again."""
-    monkeypatch.setattr(recordings, "KEPT", 3)
+    monkeypatch.setattr(graph_cache, "KEPT", 3)
     one, other = batches([LENGTHS[0], (20, 14, 9)])
     run, recorded = Run(True), []
     for batch in (one, one, other, other, one, one, other, other):
@@ -331,7 +331,7 @@ def test_memory_for_some_graphs_of_a_step_and_not_for_all(
     whole, run = recording.Recorder.recorded, Run(True)
 
     def recorded(self: Any, function: Any) -> Any:
-        if len(run.team._captured._recordings._steps) == 2:  # type: ignore[union-attr]
+        if len(run.team._captured._cache._graphs) == 2:  # type: ignore[union-attr]
             raise MemoryError("no room for a third")
         return whole(self, function)
 
@@ -342,7 +342,7 @@ def test_memory_for_some_graphs_of_a_step_and_not_for_all(
         made.append(len(gpu.lengths))
     assert np.isfinite([step[0] for step in run.numbers]).all()
     assert made[0] == made[-1] <= 6
-    assert caplog.messages == ["a step in 2 parts is not captured: the memory does not suffice for its graphs"]
+    assert caplog.messages == ["a step in 2 parts is not captured: its graphs do not fit in memory"]
 
 
 def test_memory_that_does_not_suffice_for_the_graph_of_a_part(
@@ -362,4 +362,4 @@ def test_memory_that_does_not_suffice_for_the_graph_of_a_part(
     expected.team.loss_of = LossOf(expected.model, SequenceClasses())
     check_equal(Run(True).make(given, 2), expected.make(given, 2))
     assert len(gpu.lengths) == 1
-    assert caplog.messages == ["a part of a step of 20 tokens is not captured: the memory does not suffice for its graph"]
+    assert caplog.messages == ["a part of a step of 20 tokens is not captured: its graph does not fit in memory"]

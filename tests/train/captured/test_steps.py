@@ -29,8 +29,8 @@ from minigrad.models import (
 from minigrad.models.losses import IGNORED
 from minigrad.models.outputs import LogitsOutput
 from minigrad.packing import PackedTokens
-from minigrad.train.captured import recordings, steps
-from minigrad.train.captured.feeding import filled
+from minigrad.train.captured import graph_cache, steps
+from minigrad.train.captured.inputs import padded
 from minigrad.train.loss_scale import LossScaler
 from minigrad.train.objectives import Count, LossOf, SequenceClasses, TokenClasses
 from minigrad.train.team import Team
@@ -63,7 +63,7 @@ def trained(kind: Any, objective: Any, given: list[Batch], capture: bool, precis
     for batch in given:
         bucket = bucket_for(batch.tokens.packing.lengths)
         with mg.precision(precision):
-            losses.append(team.backward(batch if capture else filled(batch, bucket)))
+            losses.append(team.backward(batch if capture else padded(batch, bucket)))
         norms.append(team.grad_norm)
         updated.append(team.step())
         schedule.step()
@@ -145,7 +145,7 @@ def test_precision_and_an_overflow(precision: str, gpu: type[recording.Recorder]
 
 
 def test_every_bucket_has_its_recording_and_the_oldest_goes(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "KEPT", 2)
+    monkeypatch.setattr(graph_cache, "KEPT", 2)
     sizes = [(5, 9, 3), (1, 6), (6, 9, 2), (9, 9, 9, 9), (2, 5), (7, 9, 1)]
     given = batches(sizes)
     expected = trained(BertForTokenClassification, TokenClasses(), given, False)
@@ -163,7 +163,7 @@ def test_every_bucket_has_its_recording_and_the_oldest_goes(gpu: type[recording.
 def test_whatever_is_not_filled_would_be_seen(forgotten: str, gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     given, layers = batches(SAME_BUCKET[:2]), 2 if forgotten == "all_keys" else 1  # the last layer computes first rows alone
     expected = trained(BertForSequenceClassification, SequenceClasses(), given, False, layers=layers)
-    whole, first = steps._written, {}
+    whole, first = steps._write_inputs, {}
 
     def stale(*given: Any) -> dict[str, np.ndarray]:
         out = whole(*given)
@@ -171,7 +171,7 @@ def test_whatever_is_not_filled_would_be_seen(forgotten: str, gpu: type[recordin
         out[forgotten][...] = first.setdefault(forgotten, out[forgotten].copy())
         return out
 
-    monkeypatch.setattr(steps, "_written", stale)
+    monkeypatch.setattr(steps, "_write_inputs", stale)
     ours = trained(BertForSequenceClassification, SequenceClasses(), given, True, layers=layers)
     assert ours[0][0] == expected[0][0] and any((ours[3][name] != weight).any() for name, weight in expected[3].items())
 

@@ -37,7 +37,7 @@ from minigrad.models.sentence import POOLINGS, SentenceSettings
 from minigrad.packing import PackedTokens
 from minigrad.workers import Replicas
 from minigrad.workers.graphs import captured
-from minigrad.workers.graphs.buckets import bucket_for, filled_tokens
+from minigrad.workers.graphs.buckets import bucket_for, padded_tokens
 
 CONFIG = {
     "vocab_size": 40, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
@@ -59,7 +59,7 @@ def plain(model: Any, tokens: PackedTokens, rows: int) -> np.ndarray:
     """What the model gives for the batch filled up, without a graph."""
     bucket = bucket_for(tokens.packing.lengths)
     with mg.no_grad():
-        return np.array(model(filled_tokens(tokens, bucket)).logits.numpy())[:rows]
+        return np.array(model(padded_tokens(tokens, bucket)).logits.numpy())[:rows]
 
 
 def check_replays(function: Callable[[PackedTokens], mg.Tensor], gpu: type[recording.Recorder]) -> None:
@@ -82,7 +82,7 @@ def check_replays(function: Callable[[PackedTokens], mg.Tensor], gpu: type[recor
                 assert not called
             if number:
                 with mg.no_grad():
-                    np.testing.assert_array_equal(found, function(filled_tokens(tokens, bucket)).numpy()[: len(found)])
+                    np.testing.assert_array_equal(found, function(padded_tokens(tokens, bucket)).numpy()[: len(found)])
 
 
 def logits(model: Any, tokens: PackedTokens) -> mg.Tensor:
@@ -135,7 +135,7 @@ def test_rows_that_are_asked_for(kind: Any, precision: str, gpu: type[recording.
             if number:
                 filled_up = [*rows, 0][:18]
                 with mg.no_grad():
-                    expected = model(filled_tokens(tokens, bucket), rows=filled_up).logits.numpy()[: len(rows)]
+                    expected = model(padded_tokens(tokens, bucket), rows=filled_up).logits.numpy()[: len(rows)]
                 np.testing.assert_array_equal(found, expected)
     assert len(gpu.lengths) == 1
 

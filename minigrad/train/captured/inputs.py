@@ -1,7 +1,7 @@
-"""What a captured step reads: all that changes from one step to the next, as arrays that are filled before each replay.
+"""The inputs of a captured step: everything that changes from one step to the next, as arrays that are written before each replay.
 
-A batch is filled up to its bucket's size by sequences whose labels are ignored. An item without a label adds nothing to the loss, so loss,
-gradient and dropped units of the others stay what they were.
+A batch is padded to its bucket's size with sequences whose labels are ignored. Items without a label add nothing to the loss, so the loss,
+the gradient and the dropout of the real sequences do not change.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import numpy as np
 from minigrad.backend.graphs import Layout
 from minigrad.data.loader import Batch
 from minigrad.models.losses import IGNORED
-from minigrad.workers.graphs.buckets import Bucket, extended, filled_tokens, write_extended, write_filled
+from minigrad.workers.graphs.buckets import Bucket, padded_array, padded_tokens, write_padded, write_padded_array
 
 
-def filled(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
-    """The batch with sequences behind its own that make it the bucket's size. ignored: the labels of the others; for NaN all labels are
-    floats."""
+def padded(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
+    """The batch, padded at its end to the bucket's size. ignored: the label of padding sequences; for NaN all labels become floats."""
     if batch.labels is not None and isnan(ignored) and batch.labels.dtype.kind != "f":
         batch = replace(batch, labels=batch.labels.astype(np.float32))
     missing, count = bucket.tokens - batch.tokens.packing.rows, bucket.sequences - len(batch.tokens.packing)
@@ -29,15 +28,15 @@ def filled(batch: Batch, bucket: Bucket, ignored: float = IGNORED) -> Batch:
         return batch
     return replace(
         batch,
-        tokens=filled_tokens(batch.tokens, bucket),
-        labels=None if batch.labels is None else extended(batch.labels, count, ignored),
-        token_labels=None if batch.token_labels is None else extended(batch.token_labels, missing, IGNORED),
-        rows=extended(batch.rows, count, -1),
+        tokens=padded_tokens(batch.tokens, bucket),
+        labels=None if batch.labels is None else padded_array(batch.labels, count, ignored),
+        token_labels=None if batch.token_labels is None else padded_array(batch.token_labels, missing, IGNORED),
+        rows=padded_array(batch.rows, count, -1),
     )
 
 
 def layout_of(whole: Batch | None, terms: int) -> Layout:
-    """Shapes and dtypes of what `write` writes for a batch that is filled up, or for None. terms: of the objective."""
+    """Shapes and dtypes of the arrays that `write` fills for a padded batch, or for None. terms: how many the objective has."""
     from minigrad.kernels.cuda.graph_inputs import tokens_layout
 
     factor: Layout = {"factor": ((), np.float32)}
@@ -48,7 +47,7 @@ def layout_of(whole: Batch | None, terms: int) -> Layout:
 
 
 def kind_of(batch: Batch) -> Hashable:
-    """Equal for batches that have the same layout in the same bucket."""
+    """A key that is equal for batches with the same layout in the same bucket."""
     arrays = {**batch.tokens.arrays(), **_labels(batch)}
     return tuple([(name, array.shape[1:], array.dtype.char) for name, array in arrays.items()])
 
@@ -61,21 +60,20 @@ def write(
     out: Mapping[str, np.ndarray[Any, Any]],
     ignored: float = IGNORED,
 ) -> None:
-    """Write the batch, `filled` up to the size of the arrays; None at the end of a step in parts.
+    """Write the batch, padded to the size of the arrays (as `padded`); None at the end of a step in parts.
 
-    counts: what the sums of the losses are divided by. step: of the random numbers. factor: what the loss is multiplied by for its backward
-    pass.
+    counts: the divisors of the loss sums. step: the step number of the random stream. factor: the loss scale for the backward pass.
     """
     out["factor"][...] = factor
     if batch is not None:
-        write_filled(batch.tokens, out)
+        write_padded(batch.tokens, out)
         for name, array in _labels(batch).items():
-            write_extended(array, ignored if name == "labels" else IGNORED, out[name])
+            write_padded_array(array, ignored if name == "labels" else IGNORED, out[name])
         out["clock"][...], out["counts"][...] = step, counts
 
 
 def placed(whole: Batch, arrays: Mapping[str, Any]) -> Batch:
-    """The batch with its numbers on the GPU."""
+    """The batch with its arrays on the GPU."""
     from minigrad.kernels.cuda.graph_inputs import placed_tokens
 
     return Batch(placed_tokens(whole.tokens, arrays), arrays.get("labels"), arrays.get("token_labels"), whole.rows)

@@ -21,7 +21,7 @@ from minigrad.data.loader import Batch
 from minigrad.kernels.cuda.table import TABLE
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.models.losses import IGNORED
-from minigrad.train.captured.feeding import filled
+from minigrad.train.captured.inputs import padded
 from minigrad.train.objectives import (
     Count,
     LossOf,
@@ -31,7 +31,7 @@ from minigrad.train.objectives import (
     SequenceClasses,
     SequenceNumbers,
     TokenClasses,
-    fill_label,
+    padding_label,
 )
 from minigrad.train.team import Team
 from minigrad.workers.graphs.buckets import bucket_for
@@ -68,10 +68,10 @@ def made(objective: Objective, given: list[Batch], capture: bool, ahead: bool) -
     model = model_of(1 if isinstance(objective, SequenceNumbers) else 3)
     optimizer = mg.optim.AdamW(model.named_parameters(), lr=1e-2)
     team = Team(LossOf(model, objective), optimizer, max_norm=0.5, capture=capture)
-    label = fill_label(objective.terms())
+    label = padding_label(objective.terms())
     assert label is not None
     if not capture:
-        given = [filled(batch, bucket_for(batch.tokens.packing.lengths), label) for batch in given]
+        given = [padded(batch, bucket_for(batch.tokens.packing.lengths), label) for batch in given]
     if ahead:
         numbers = [(step.loss, step.grad_norm) for step in team.steps(given)]
     else:

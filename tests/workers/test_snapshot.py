@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from minigrad import nn
-from minigrad.workers import surroundings
-from minigrad.workers.surroundings import Surroundings
+from minigrad.workers import snapshot
+from minigrad.workers.snapshot import ModelSnapshot
 
 
 class Net(nn.Module):
@@ -24,8 +24,8 @@ class Net(nn.Module):
         self.mean = nn.Buffer(np.zeros(3, np.float32))
 
 
-def around(model: Net, held: bool) -> Surroundings:
-    return Surroundings(dict.fromkeys(model.parameters()), [module for _, module in model.named_modules()] if held else ())
+def snapshot_of(model: Net, held: bool) -> ModelSnapshot:
+    return ModelSnapshot(dict.fromkeys(model.parameters()), [module for _, module in model.named_modules()] if held else ())
 
 
 CHANGES: dict[str, Callable[[Any], object]] = {
@@ -55,7 +55,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_seen(change: str, held: bool) -> None:
     model = Net().train()
-    seen = around(model, held)
+    seen = snapshot_of(model, held)
     assert not seen.changed()
     CHANGES[change](model)
     assert seen.changed()
@@ -65,7 +65,7 @@ def test_a_change_is_seen(change: str, held: bool) -> None:
 def test_what_is_no_change(held: bool) -> None:
     """Numbers of shared parameters, values that are equal, modules that came later."""
     model = Net().train()
-    seen = around(model, held)
+    seen = snapshot_of(model, held)
     model.dense.bias.assign(np.ones(3))
     model.train().dropout.p = float("0.1")
     model.freeze("dense*")
@@ -76,13 +76,13 @@ def test_what_is_no_change(held: bool) -> None:
 
 def test_hooks_are_counted() -> None:
     model = Net()
-    assert not around(model, True).hooked()
+    assert not snapshot_of(model, True).hooked
     handle = model.dense.register_forward_pre_hook(lambda module, args: None)
-    seen = around(model, True)
-    assert seen.hooked() and not seen.changed()
+    seen = snapshot_of(model, True)
+    assert seen.hooked and not seen.changed()
     handle.remove()
-    assert seen.changed() and not around(model, True).hooked()
-    seen = around(model, False)
+    assert seen.changed() and not snapshot_of(model, True).hooked
+    seen = snapshot_of(model, False)
     with model.dense.register_forward_pre_hook(lambda module, args: None):
         assert seen.changed()
     assert not seen.changed()
@@ -90,7 +90,7 @@ def test_hooks_are_counted() -> None:
 
 def test_new_numbers_may_be_no_news() -> None:
     model = Net()
-    seen = Surroundings(numbers=False)
+    seen = ModelSnapshot(values=False)
     model.dense.bias.assign(np.ones(3))
     assert not seen.changed()
     model.freeze("dense*")
@@ -99,16 +99,16 @@ def test_new_numbers_may_be_no_news() -> None:
 
 def test_parameters_of_others() -> None:
     model, other = Net(), Net()
-    seen = around(model, True)
-    assert {id(p) for p in other.parameters()} <= {id(p) for p in seen.others()}
-    assert not {id(p) for p in model.parameters()} & {id(p) for p in seen.others()}
+    seen = snapshot_of(model, True)
+    assert {id(p) for p in other.parameters()} <= {id(p) for p in seen.parameters()}
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in seen.parameters()}
     other.dense.bias.assign(np.ones(3))
     assert seen.changed()
 
 
 def test_models_that_nobody_else_holds_may_go() -> None:
     model, other = Net(), Net()
-    seen, gone = around(model, True), ref(other)
+    seen, gone = snapshot_of(model, True), ref(other)
     del other
     gc.collect()
     assert gone() is None and not seen.changed()
@@ -123,9 +123,9 @@ def test_other_threads_may_make_tuples_meanwhile(monkeypatch: pytest.MonkeyPatch
         over.wait(60)
         return issubclass(kind, kinds)
 
-    monkeypatch.setattr(surroundings, "issubclass", slowly, raising=False)
+    monkeypatch.setattr(snapshot, "issubclass", slowly, raising=False)
     model = nn.Linear(2, 3)
-    thread = Thread(target=Surroundings)
+    thread = Thread(target=ModelSnapshot)
 
     def numbers() -> Iterator[int]:
         yield from range(100)
@@ -138,4 +138,4 @@ def test_other_threads_may_make_tuples_meanwhile(monkeypatch: pytest.MonkeyPatch
     finally:
         over.set()
         thread.join()
-    assert model.weight in Surroundings().others()
+    assert model.weight in ModelSnapshot().parameters()

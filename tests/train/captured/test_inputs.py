@@ -20,8 +20,8 @@ from minigrad.kernels.cuda.draws import host_places
 from minigrad.kernels.cuda.graph_inputs import IDLE
 from minigrad.models.losses import IGNORED
 from minigrad.packing import PackedTokens, Packing
-from minigrad.train.captured.feeding import filled, layout_of, write
-from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses, fill_label
+from minigrad.train.captured.inputs import layout_of, padded, write
+from minigrad.train.objectives import Mixed, SequenceChoices, SequenceClasses, SequenceNumbers, TokenClasses, padding_label
 from minigrad.workers.graphs.buckets import Bucket, bucket_for, size_above
 
 LENGTHS = (5, 9, 1, 3, 7, 2, 9)
@@ -52,7 +52,7 @@ def test_a_batch_fits_its_bucket(lengths: list[int]) -> None:
     if bucket is None:
         assert max(lengths) < 4
         return
-    batch = filled(batch_of(lengths), bucket)
+    batch = padded(batch_of(lengths), bucket)
     packing = batch.tokens.packing
     assert (packing.rows, len(packing)) == bucket
     assert packing.lengths.max() == max(lengths)
@@ -66,7 +66,7 @@ def test_a_batch_is_written_as_it_is_filled(lengths: list[int], random: Any) -> 
     numbers = random.sample(range(100), len(lengths))
     tokens = replace(batch.tokens, packing=Packing(lengths, numbers), positions=batch.tokens.positions + 2)
     batch = replace(batch, tokens=tokens)
-    whole = filled(batch, bucket)
+    whole = padded(batch, bucket)
     out = {name: np.full(shape, 77, dtype) for name, (shape, dtype) in layout_of(whole, 2).items()}
     write(batch, [3.0, 0.5], 5, 0.25, out)
     expected = {**whole.tokens.arrays(), "labels": whole.labels, "token_labels": whole.token_labels, "clock": 5, "factor": 0.25}
@@ -94,7 +94,7 @@ def test_typical_batches_waste_little_and_share_their_buckets() -> None:
 def test_a_batch_of_its_buckets_size_is_left_alone() -> None:
     batch = batch_of([4, 4])
     assert bucket_for(batch.tokens.packing.lengths) == (8, 2)
-    assert filled(batch, Bucket(8, 2)) is batch
+    assert padded(batch, Bucket(8, 2)) is batch
 
 
 @pytest.mark.parametrize("name", ["BertForTokenClassification", "BertForSequenceClassification", "RobertaForSequenceClassification"])
@@ -104,7 +104,7 @@ def test_loss_and_gradient_are_those_of_the_batch_itself(name: str) -> None:
     objective: Any = TokenClasses() if "Token" in name else SequenceClasses(label_smoothing=0.1)
     batch = batch_of(LENGTHS)
     found = []
-    for one in (batch, filled(batch, Bucket(48, 12))):
+    for one in (batch, padded(batch, Bucket(48, 12))):
         assert objective.count(one) == objective.count(batch)
         mg.manual_seed(3)
         model.zero_grad()
@@ -121,7 +121,7 @@ def test_loss_and_gradient_are_those_of_the_batch_itself(name: str) -> None:
 def test_the_same_units_drop() -> None:
     batch = batch_of(LENGTHS)
     masks = []
-    for packing in (batch.tokens.packing, filled(batch, Bucket(48, 12)).tokens.packing):
+    for packing in (batch.tokens.packing, padded(batch, Bucket(48, 12)).tokens.packing):
         mg.manual_seed(1)
         masks.append(Draw("somewhere", 0.4, packing, 20).mask())
     np.testing.assert_array_equal(masks[1][: len(masks[0])], masks[0])
@@ -130,18 +130,18 @@ def test_the_same_units_drop() -> None:
 @pytest.mark.parametrize("labels", [np.array([0.5, np.nan, -100.0]), np.array([3, -100, 7])], ids=["floats", "whole numbers"])
 def test_labels_that_are_numbers_are_filled_up_with_nan(labels: np.ndarray) -> None:
     batch = replace(batch_of([4, 4, 9]), labels=labels)
-    whole = filled(batch, Bucket(20, 4), np.nan)
+    whole = padded(batch, Bucket(20, 4), np.nan)
     assert whole.labels is not None and whole.labels.dtype.kind == "f"
     np.testing.assert_array_equal(whole.labels, [*labels, np.nan])
     out = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout_of(whole, 1).items()}
     write(batch, [1.0], 0, 1.0, out, np.nan)
     np.testing.assert_array_equal(out["labels"], whole.labels)
-    assert filled(replace(batch, labels=np.array([1, 2, 3])), Bucket(17, 3), np.nan).labels.dtype == np.float32  # of its size already
+    assert padded(replace(batch, labels=np.array([1, 2, 3])), Bucket(17, 3), np.nan).labels.dtype == np.float32  # of its size already
 
 
 def test_the_labels_that_fill_batches_up() -> None:
     classes, numbers = SequenceClasses(), SequenceNumbers()
     mixtures = Mixed([(1.0, classes)]), Mixed([(1.0, Mixed([(1.0, classes)]))])
-    assert {fill_label(objective.terms()) for objective in (classes, TokenClasses(), *mixtures)} == {IGNORED}
+    assert {padding_label(objective.terms()) for objective in (classes, TokenClasses(), *mixtures)} == {IGNORED}
     for objective in (numbers, SequenceChoices(), Mixed([(1.0, TokenClasses()), (1.0, numbers)])):
-        assert np.isnan(fill_label(objective.terms()) or 0)
+        assert np.isnan(padding_label(objective.terms()) or 0)

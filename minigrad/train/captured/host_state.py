@@ -1,4 +1,4 @@
-"""Where a training stands on the host between two steps, so that steps which a GPU has not made can be taken back."""
+"""A snapshot of the training state on the host between two steps, to roll back steps whose update the GPU skipped."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from minigrad.train.loss_scale import LossScaler
 
 
 @dataclass(frozen=True)
-class Standing:
-    """counts: the updates that each parameter has had. options: of every parameter group. seed, step: of the random numbers. scaling: the
-    state of the loss scaler."""
+class HostState:
+    """The state at one moment. counts: of each parameter's updates. options: of every parameter group. seed, step: of the random stream.
+    scaling: the loss scaler's state."""
 
     counts: dict[Parameter, int]
     options: list[dict[str, Any]]
@@ -24,26 +24,26 @@ class Standing:
 
     @classmethod
     def of(cls, optimizer: Optimizer, scaler: LossScaler | None = None) -> Self:
-        """As it is now."""
+        """The current state."""
         stream, options = random.current(), [dict(group) for group in optimizer.param_groups]
         return cls(dict(optimizer.steps), options, stream.seed, stream.step, None if scaler is None else scaler.state_dict())
 
-    def set_counts(self, optimizer: Optimizer) -> None:
-        """The updates made since then count as not made."""
+    def restore_counts(self, optimizer: Optimizer) -> None:
+        """Restore the update counts."""
         optimizer.steps.update(self.counts)
 
-    def set_scaling(self, scaler: LossScaler | None) -> None:
-        """The factor of the loss is that of then."""
+    def restore_scaling(self, scaler: LossScaler | None) -> None:
+        """Restore the loss scale."""
         if scaler is not None and self.scaling is not None:
             scaler.load_state_dict(self.scaling)
 
-    def set_options(self, optimizer: Optimizer) -> None:
-        """The groups' options are those of then."""
+    def restore_options(self, optimizer: Optimizer) -> None:
+        """Restore the options of the parameter groups."""
         for group, options in zip(optimizer.param_groups, self.options, strict=True):
             group.update(options)
 
-    def set_random(self) -> None:
-        """The random numbers are those of then."""
+    def restore_random(self) -> None:
+        """Restore the random stream."""
         stream = random.current()
         stream.seed, stream.step = self.seed, self.step
         stream.ordinals.clear()

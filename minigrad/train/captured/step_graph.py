@@ -1,7 +1,8 @@
-"""What is recorded of a step of training: forward and backward pass, what clipping and the host want to know, and Adam's update.
+"""What a CUDA graph of a training step computes: forward and backward pass, loss and gradient norm, clipping, and Adam's update.
 
-All that is another in the next step lies in arrays of a feed, and parameters, gradients and moments lie where they are. A step that is
-computed in parts is several recordings: of its first part, of the others, which add to that, and of what comes when all are added up.
+Everything that changes between steps is in the arrays of a `Feed`; parameters, gradients and moments stay where they are in memory. A step
+in parts (gradient accumulation) takes several graphs: one for its first part, one for the others, which add to the gradients of the first,
+and one for its end, once all gradients are added up.
 """
 
 from __future__ import annotations
@@ -29,27 +30,26 @@ from minigrad.workers.graphs.buckets import Bucket
 from minigrad.workers.graphs.ids import rows_by_name
 
 CHANGING = ("size", "eps", "decay")
-"""The constants of Adam that are others in every step, in the order in which its kernel reads them."""
+"""The constants of Adam that change in every step, in the order in which its kernel reads them."""
 
 
 class Extent(Enum):
-    """How much of a step is recorded."""
+    """How much of a step a graph computes."""
 
     WHOLE = auto()
     FIRST = auto()
-    """Both passes of its first part."""
+    """Forward and backward pass of the first part."""
     FURTHER = auto()
-    """Those of another part, whose loss and gradient are added to what is there."""
+    """Forward and backward pass of a later part, which adds to the loss and the gradients."""
     END = auto()
-    """What is done with the gradient of all parts."""
+    """What follows the last part: norm, clipping and update."""
 
 
-class Key(NamedTuple):
-    """Equal for what one recording makes.
+class GraphKey(NamedTuple):
+    """Identifies a graph: steps with equal keys replay the same one.
 
-    bucket, kind: of the batch or the part, None for the end of a step. updates: whether the update is part of it. max_norm: None if no norm
-    is asked for. scaled: whether the update divides by the factor that the loss is multiplied by. counted: which terms of the objective
-    have items.
+    bucket, kind: of the batch or the part, None for the end of a step. updates: whether the update is in the graph. max_norm: None if the
+    norm is not measured. scaled: whether the update divides by the loss scale. counted: which terms of the objective have items.
     """
 
     extent: Extent
@@ -64,12 +64,12 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RecordedStep:
-    """A step, or what of it its key says.
+class StepGraph:
+    """The graph of a step, or of the part of it that its key names.
 
-    numbers: loss and squared norm (0 where it is not computed), on the GPU, where the step ends. rows: how many there are for which
-    ids. ignored: the label that fills batches up. touched: the parameters that have a gradient then. stretches, moments: of its update,
-    empty where there is none.
+    numbers: loss and squared norm (0 if not computed), on the GPU, in the graph that ends the step. rows: the number of rows that each kind
+    of id may index. ignored: the label of padding. touched: the parameters that have a gradient afterwards. stretches, moments: of its
+    update, empty without one.
     """
 
     feed: Feed
@@ -83,35 +83,37 @@ class RecordedStep:
 
 
 class Control:
-    """Numbers on the GPU by which its steps are controlled. Shapes: () each.
+    """Scalars on the GPU that control captured steps. Shapes: () each.
 
-    loss: the sum over the parts of a step. scale: what the gradients of a step are multiplied by. stopped: 1 once a loss or a norm was
-    not finite. nothing: a squared norm that nobody asks for.
+    loss: the sum over the parts of a step. scale: the factor that the update applies to the gradients. stopped: 1 once a loss or a norm was
+    not finite. zero: 0, in place of a squared norm that is not measured.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         dtypes = "float64", "float32", "int32", "float64"
-        self.loss, self.scale, self.stopped, self.nothing = map(optimizer.arena.allocate, [()] * 4, dtypes)
+        self.loss, self.scale, self.stopped, self.zero = map(optimizer.arena.allocate, [()] * 4, dtypes)
 
 
 @dataclass(frozen=True)
-class Recordable:
-    """The steps of a team. average: takes in the weights after each update."""
+class StepComputation:
+    """The computation of a team's step, as it is captured. average: updated with the weights after each step."""
 
     loss_of: LossOf
     optimizer: Optimizer
     average: Average | None
     control: Control
 
-    def computed(self, part: Batch | None, arrays: dict[str, Any], key: Key, branch: Branch) -> tuple[Any, dict[str, int], list[Update]]:
-        """What is recorded: an array that is made in it, which is `RecordedStep.numbers` where a step ends (a recording gives one anyway);
-        how many rows there are for the ids; the update, if there is to be one.
+    def run(self, part: Batch | None, arrays: dict[str, Any], key: GraphKey, branch: Branch) -> tuple[Any, dict[str, int], list[Update]]:
+        """Run the computation that a graph captures.
 
-        The gradient lies in the optimizer's arrays, and is added to what is a gradient before. part: None at the end of a step in parts.
-        branch: for what can be computed beside the rest.
+        Returns an array allocated in it (`StepGraph.numbers` if the step ends here; the recorder needs one in any case), the rows that
+        ids may index (`StepGraph.rows`), and the updates, if there are any.
+
+        Gradients are in the optimizer's arrays, and are added to existing ones. part: None at the end of a step in parts. branch: the side
+        stream.
         """
         if part is None:
-            numbers, updates = self._end(None, arrays, key, True)  # whether its parts read rows by unknown ids is not known here
+            numbers, updates = self._end(None, arrays, key, True)  # its parts may read rows by ids computed on the GPU
             return numbers, {}, updates
         loss, noted = self._passes(part, arrays, key, branch)
         rows, others = rows_by_name(arrays, noted)
@@ -124,8 +126,8 @@ class Recordable:
             self.control.loss += loss
         return loss, rows, []
 
-    def _passes(self, part: Batch, arrays: dict[str, Any], key: Key, branch: Branch) -> tuple[Any, transfers.Noted]:
-        """Forward and back; the loss, and the ids that were read."""
+    def _passes(self, part: Batch, arrays: dict[str, Any], key: GraphKey, branch: Branch) -> tuple[Any, transfers.Noted]:
+        """Forward and backward pass. Returns the loss, and the ids by which rows were read."""
         from minigrad.kernels.cuda.draws import clock
         from minigrad.kernels.cuda.shortening import weights_at_once
 
@@ -137,25 +139,24 @@ class Recordable:
             transfers.noting_ids() as noted,
         ):
             total = _loss(self.loss_of, part, arrays["counts"], key)
-            branch.join()  # what the way back reads was computed beside the forward pass
+            branch.join()  # the backward pass reads results of the side stream
             total.backward(Tensor.wrap(arrays["factor"]))
         if total.dtype != "float32":
             raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")
         return total.array, noted
 
-    def _end(self, loss: Any, arrays: dict[str, Any], key: Key, measured: bool) -> tuple[Any, list[Update]]:
-        """What is done with the gradient of a step: it is measured, if it is to be, and the update is made. loss: None for the sum of its
-        parts."""
+    def _end(self, loss: Any, arrays: dict[str, Any], key: GraphKey, measured: bool) -> tuple[Any, list[Update]]:
+        """Measure the gradient of a step if `measured`, and update if the key says so. loss: None for the sum over its parts."""
         from minigrad.kernels.cuda.optimizer import adam_captured, average_captured, begin_captured
 
         control, arena = self.control, self.optimizer.arena
-        numbers, squares = arena.xp.empty(2, "float64"), _squares(self.optimizer) if measured else control.nothing
+        numbers, squares = arena.xp.empty(2, "float64"), _squares(self.optimizer) if measured else control.zero
         losses = control.loss if loss is None else None
         if not key.updates:
             begin_captured(loss, losses, squares, inf, numbers, None, None)
             return numbers, []
         flags = control.scale, control.stopped
-        if key.scaled:  # by a power of two, so that nothing is rounded
+        if key.scaled:  # the scale is a power of two, so nothing is rounded
             squares = squares / arrays["factor"].astype("float64") ** 2
         begin_captured(loss, losses, squares, inf if key.max_norm is None else key.max_norm, numbers, *flags)
         if key.scaled:
@@ -172,15 +173,15 @@ class Recordable:
 
 
 def _squares(optimizer: Optimizer) -> Any:
-    """Numbers whose sum is the squared norm of the gradient, on the GPU."""
+    """An array on the GPU whose sum is the squared norm of the gradient."""
     from minigrad.kernels.cuda.optimizer import sums_of_squares
 
     runs = optimizer.arena.gradient_runs()
     return sums_of_squares(optimizer.arena.xp, *runs) if runs is not None and len(runs) == 1 else gradient_squares(optimizer)
 
 
-def _loss(loss_of: LossOf, part: Batch, counts: Any, key: Key) -> Tensor:
-    """The objective's loss. A term without items is left out, as in a plain step: it gives no parameter a gradient."""
+def _loss(loss_of: LossOf, part: Batch, counts: Any, key: GraphKey) -> Tensor:
+    """The objective's loss. A term without items is left out, as in an eager step: it gives no parameter a gradient."""
     shares = []
     for place, (weight, objective) in enumerate(loss_of.objective.terms()):
         if key.counted[place]:
@@ -189,7 +190,7 @@ def _loss(loss_of: LossOf, part: Batch, counts: Any, key: Key) -> Tensor:
     return weighted(shares)
 
 
-def unchanging(update: Update) -> Hashable:
-    """What a recorded stretch of an update has for good."""
+def fixed_part(update: Update) -> Hashable:
+    """The part of an update that a graph fixes."""
     same = [value for name, value in update.constants.items() if name not in CHANGING]
     return update.start, update.stop, update.moments, *same

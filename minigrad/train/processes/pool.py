@@ -1,6 +1,5 @@
-"""The processes of a team with several: each computes a share of a step, adds up a part of all gradients, and updates a part of the arrays.
-
-Here is what this process knows of its workers and asks of them.
+"""The parent's side of a team with several processes: each computes a share of a step, adds up a part of all gradients, and updates a part
+of the arrays.
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ from minigrad.optim import Optimizer
 from minigrad.optim.clip import squared_norm
 from minigrad.optim.updates import Update, divide
 from minigrad.parameter import Parameter
-from minigrad.train.processes.desk import Desk, LossFunction, batch_arrays, share_of
-from minigrad.train.processes.shared import Shared
+from minigrad.train.processes.handler import LossFunction, StepHandler, batch_arrays, share_of
+from minigrad.train.processes.shared import SharedOptimizer
 from minigrad.workers.process import Worker, stop_all
-from minigrad.workers.surroundings import Surroundings
+from minigrad.workers.snapshot import ModelSnapshot
 
 
-class Together:
-    """This process and its workers, which are forked when the first step is computed, and again when what they know has become old.
+class WorkerPool:
+    """This process and its workers, which are forked at the first step, and again when their copy of the model is out of date.
 
-    workers: processes that compute, this one among them.
+    processes: how many compute, including this one.
     """
 
-    def __init__(self, loss_of: LossFunction, optimizer: Optimizer, workers: int) -> None:
-        self.loss_of, self.optimizer, self.workers = loss_of, optimizer, workers
-        self.others: list[Worker] = []
-        self._shared: Shared | None = None
-        self._around: Surroundings | None = None
+    def __init__(self, loss_of: LossFunction, optimizer: Optimizer, processes: int) -> None:
+        self.loss_of, self.optimizer, self.processes = loss_of, optimizer, processes
+        self.workers: list[Worker] = []
+        self._shared: SharedOptimizer | None = None
+        self._snapshot: ModelSnapshot | None = None
         self._read_whole: set[Parameter] = set()
-        finalize(self, stop_all, self.others)
+        finalize(self, stop_all, self.workers)
 
     def stop(self) -> None:
-        """End the workers; the next step has new ones."""
-        stop_all(self.others)
+        """End the workers; the next step starts new ones."""
+        stop_all(self.workers)
 
     def close(self) -> None:
         """End the workers and take the parameters out of shared memory."""
@@ -54,9 +53,9 @@ class Together:
             self._shared = None
 
     def backward(self, batch: Batch, parts: int, loss_scale: float, measure: bool) -> tuple[float, float | None]:
-        """(loss, norm of the gradient of loss_scale times the loss, or None unless it is to be measured).
+        """(loss, norm of the gradient of loss_scale times the loss, or None without `measure`).
 
-        Again from the beginning if a worker met a row that still owed weight decay, which happens once for each table read whole.
+        The step starts again if a worker read a row that still owed weight decay, which happens once for each table that is read whole.
         """
         self.optimizer.arena.check_ownership()
         with blas_threads(1):
@@ -66,17 +65,17 @@ class Together:
 
     def _tried(self, batch: Batch, parts: int, loss_scale: float, measure: bool) -> tuple[float, float | None] | None:
         shared = self._start()
-        pieces = batch.split(self.workers * parts)
+        pieces = batch.split(self.processes * parts)
         stream = random.current()
         step: dict[str, Any] = {"seed": stream.seed, "step": stream.step, "factors": self._settle(batch)}
-        step |= {"pieces": self.workers * parts, "stride": self.workers}
+        step |= {"pieces": self.processes * parts, "stride": self.processes}
         step |= {"anomaly": detecting.get(), "precision": product_precision.get(), "loss_scale": loss_scale}
         arrays = batch_arrays(batch)
-        busy = self.others[: len(pieces) - 1]
+        busy = self.workers[: len(pieces) - 1]
         for worker in busy:
             worker.ask({"task": "share", **step, "first": worker.number}, arrays)
         with random.at(stream.seed, stream.step):
-            loss = share_of(self.loss_of, pieces[:: self.workers], batch, loss_scale)
+            loss = share_of(self.loss_of, pieces[:: self.processes], batch, loss_scale)
         missed: set[Parameter] = set()
         touched = [[place.parameter.leaf.grad is not None for place in self.optimizer.arena.places]]
         for worker, outbox in zip(busy, shared.outboxes, strict=False):
@@ -90,15 +89,15 @@ class Together:
             return None
         return loss, self._add_up(shared, touched, measure)
 
-    def _add_up(self, shared: Shared, touched: list[list[bool]], measure: bool) -> float | None:
-        """Add the workers' gradients to those of this process, everybody a stretch of them; the norm of the sum if it is measured."""
+    def _add_up(self, shared: SharedOptimizer, touched: list[list[bool]], measure: bool) -> float | None:
+        """Add the workers' gradients to those of this process, each process a range of them. Returns the norm of the sum if measured."""
         stretches = shared.stretches(touched)
-        edges = [len(stretches) * number // self.workers for number in range(self.workers + 1)]
-        for worker in self.others:
+        edges = [len(stretches) * number // self.processes for number in range(self.processes + 1)]
+        for worker in self.workers:
             stretch = {"first": edges[worker.number], "past": edges[worker.number + 1]}
             worker.ask({"task": "add up", "touched": touched, "measure": measure, **stretch})
         shared.add_up(stretches, 0, edges[1], measure)
-        for worker in self.others:
+        for worker in self.workers:
             worker.answer()
         for place, flags in zip(self.optimizer.arena.places, zip(*touched, strict=True), strict=True):
             place.parameter.leaf.grad = place.parameter.leaf.view if any(flags) else None
@@ -108,44 +107,44 @@ class Together:
         return sqrt(float(shared.squares[: len(stretches)].sum() + rows))
 
     def update(self, updates: list[Update], scale: float) -> None:
-        """Work off the stretches of a step, everybody some of them."""
+        """Apply the updates of a step, each process some of them."""
         if self._shared is not None and self._shared.has_other_arrays():
             self.stop()
-        mine, *shares = divide(updates, 1 + len(self.others), self.optimizer.arena.block)
+        mine, *shares = divide(updates, 1 + len(self.workers), self.optimizer.arena.block)
         due = [table.count for table in self.optimizer.tables.values()]
         asked = []
-        for worker, share in zip(self.others, shares, strict=True):
+        for worker, share in zip(self.workers, shares, strict=True):
             try:
                 worker.ask({"task": "update", "updates": [astuple(update) for update in share], "scale": scale, "due": due})
                 asked.append(worker)
-            except MinigradError:  # it died before it could begin, so its share can be made here
+            except MinigradError:  # it died before it began, so its share can be done here
                 mine += share
         for update in mine:
             self.optimizer.apply(update, scale)
         for worker in asked:
             worker.answer()
-        if len(asked) < len(self.others):
+        if len(asked) < len(self.workers):
             self.stop()
 
-    def _start(self) -> Shared:
-        """See to it that there are workers, and that they know the model and the optimizer as they are now."""
+    def _start(self) -> SharedOptimizer:
+        """Start workers if there are none, or if the model or the optimizer has changed since they were forked."""
         if self._shared is None:
-            self._shared = Shared(self.optimizer, self.workers - 1)
+            self._shared = SharedOptimizer(self.optimizer, self.processes - 1)
         elif self._shared.has_other_arrays():
             self.stop()
             self._shared.note_arrays()
-        if self._around is not None and self._around.changed():
+        if self._snapshot is not None and self._snapshot.changed():
             self.stop()
-        if not self.others:
+        if not self.workers:
             if self.optimizer.arena.data.dtype == "float32":  # the kernels' only dtype
                 kernels.prepare(training=True)
-            self._around = Surroundings(self.optimizer.steps)
+            self._snapshot = ModelSnapshot(self.optimizer.steps)
             for number, outbox in enumerate(self._shared.outboxes, 1):
-                self.others.append(Worker(number, partial(Desk, self.loss_of, self._shared, self._around, outbox)))
+                self.workers.append(Worker(number, partial(StepHandler, self.loss_of, self._shared, self._snapshot, outbox)))
         return self._shared
 
     def _settle(self, batch: Batch) -> list[int]:
-        """Pay what the rows owe that the batch will read, which workers cannot; returns how many factors each table counts."""
+        """Apply the decay owed by the rows that the batch will read, which workers cannot. Returns the number of factors of each table."""
         for p in self.optimizer.tables:
             if p in self._read_whole:
                 p.array  # noqa: B018
