@@ -8,11 +8,8 @@ import pytest
 from kernels.cuda import recording, streams
 from kernels.cuda.emulation import Emulator
 
-from minigrad.kernels import register_cuda
 from minigrad.train.captured import graph_cache
 from minigrad.workers.graphs import captured
-
-register_cuda()
 
 
 @pytest.fixture

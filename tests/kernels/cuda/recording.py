@@ -28,6 +28,7 @@ from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.branch import Branch
 from minigrad.backend.gradients import Product
 from minigrad.backend.precision import product_precision
+from minigrad.kernels import register_cuda
 from minigrad.kernels.cuda import launch
 from minigrad.modes import Mode
 
@@ -303,6 +304,7 @@ def install(emulated: Callable[[str], Callable[..., None]], patch: Any) -> None:
 
         return run
 
+    register_cuda()
     patch.setattr(launch, "kernel_of", kernel_of)
     patch.setattr(graphs, "Recorder", Recorder)
     patch.setattr(graph_memory, "gpu_memory", lambda: GPU_MEMORY)

@@ -16,11 +16,8 @@ from kernels.cuda import recording
 from kernels.cuda.emulation import Emulator
 
 import minigrad as mg
-from minigrad.kernels import register_cuda
 from minigrad.models import BertConfig, blocks
 from minigrad.packing import Packing
-
-register_cuda()
 
 HIDDEN, LENGTHS = 128, (60, 21, 47)
 

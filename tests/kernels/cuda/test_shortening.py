@@ -15,13 +15,10 @@ from kernels.cuda.emulation import Emulator
 import minigrad as mg
 from minigrad.backend import random
 from minigrad.backend.gemm import SHORT
-from minigrad.kernels import register_cuda
 from minigrad.kernels.cuda import shortening
 from minigrad.kernels.cuda.shortening import ALIGNMENT, GAP, stretches, weights_at_once
 from minigrad.models import BertConfig, BertForSequenceClassification
 from minigrad.packing import Packing
-
-register_cuda()
 
 CONFIG = {
     "vocab_size": 24, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 72,
