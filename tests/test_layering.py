@@ -176,6 +176,47 @@ def test_what_is_forbidden_would_be_found(code: str, tmp_path: Path) -> None:
     assert not FORBIDDEN & named(path)
 
 
+FETCHING = {"item", "tolist", "to_number", "to_numpy", "to_host", "asnumpy"}
+
+FETCHES = {
+    "nn/normalisation.py": {"_observe"},  # the count of batches, for a momentum of None
+    "ops/index.py": {"_refuse_outside"},  # indices that are on the GPU already
+    "ops/losses.py": {"cross_entropy", "nll_loss"},  # the sum of the weights, for a mean
+    "ops/padding.py": {"_widths", "_with_constants"},  # paddings that are tensors
+    "ops/recurrent.py": {"__init__"},  # lengths, which are on the host
+    "optim/clip.py": {"_as_float"},  # the norm, which is returned
+    "optim/debt.py": {"_pay"},  # tables exist only on a CPU
+    "optim/table.py": {"blocks"},
+    "optim/optimizer.py": {"_update", "state_dict"},  # options, which are on the host; saving
+}
+"""The functions of operations, layers, optimizers and GPU kernels that make Python numbers of elements, which waits for a GPU."""
+
+
+def fetches(path: Path) -> set[str]:
+    """The innermost functions that do."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST, function: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Call) and getattr(child.func, "attr", getattr(child.func, "id", "")) in FETCHING:
+                found.add(function)
+            visit(child, child.name if isinstance(child, ast.FunctionDef) else function)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), "")
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in inside if p.id.startswith(("ops/", "nn/", "optim/", "kernels/cuda/"))])
+def test_only_these_functions_fetch_numbers(path: Path) -> None:
+    assert fetches(path) == FETCHES.get(path.relative_to(PACKAGE).as_posix(), set())
+
+
+def test_a_fetch_would_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("def f(x):\n    return x.sum().item()\n\nclass A:\n    def g(self, x):\n        return to_numpy(x)\n", encoding="utf-8")
+    assert fetches(path) == {"f", "g"}
+
+
 def fresh(code: str) -> str:
     """The output of a new interpreter, in which warnings are errors, too."""
     done = subprocess.run(

@@ -230,8 +230,9 @@ class Module:
         """Convert every parameter to a dtype ("float32", "float64") or move it to a device ("cpu", "cuda", "auto"), in place; returns self.
 
         Floating buffers are converted too, and all buffers are moved. A parameter that is converted or moved loses its gradient.
-        Raises: GraphError once an optimizer holds the parameters: convert first, then build the optimizer. DTypeError for another dtype;
-        ArgumentError for anything else; DeviceError for an absent device.
+        Raises: GraphError if an optimizer holds a parameter that would have to change: convert first, then build the optimizer; to another
+        device, move the optimizer first (`Optimizer.to`). DTypeError for another dtype; ArgumentError for anything else; DeviceError for
+        an absent device.
         """
         if target is None:
             raise ArgumentError("to(None): pass a dtype (float32, float64) or a device (cpu, cuda, auto)")
@@ -239,13 +240,13 @@ class Module:
             target = check_device(target)
         elif as_dtype(target).name not in FLOAT_DTYPES:
             raise DTypeError(f"parameters are {' or '.join(FLOAT_DTYPES)}, they cannot become {as_dtype(target)}")
-        named = self.named_parameters()
-        for name, parameter in named:
-            if parameter.owner is not None:
-                raise GraphError(
-                    f"{name} belongs to an optimizer: move or convert the module before building the optimizer", code="graph-owner"
-                )
-        parameters = [parameter for _, parameter in named]
+        parameters = []
+        for name, parameter in self.named_parameters():
+            if parameter.owner is None:
+                parameters.append(parameter)
+            elif target not in (parameter.device, parameter.dtype):
+                way = f"move that first (optimizer.to({target!r}))" if names_device(target) else "convert before you build it"
+                raise GraphError(f"{name} belongs to an optimizer: {way}", code="graph-owner")
         for run in runs([p.array for p in parameters]):  # neighbours in memory stay neighbours, so that they can still be read as one
             together = [parameters[i] for i in run]
             flat = neighbours([p.array.reshape(-1) for p in together]) if len(run) > 1 else together[0].array.reshape(-1)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from minigrad.backend import Array, to_device, to_numpy
+from minigrad.backend import Array, check_device, to_device, to_numpy
 from minigrad.backend.random import current
-from minigrad.errors import ArgumentError, StateDictError
+from minigrad.errors import ArgumentError, GraphError, StateDictError
 from minigrad.op import Kernel
 from minigrad.optim.arena import Arena, is_table
 from minigrad.optim.checks import check_number
@@ -56,11 +56,15 @@ class Optimizer(ABC):
         self._check_options(self.param_groups, ArgumentError)
         self._options = tuple(self.param_groups[0])  # "params", then the options
         self._members = [list(group["params"]) for group in self.param_groups]
+        self.steps: dict[Parameter, int] = dict.fromkeys(names, 0)
+        self._group_of = {p: number for number, members in enumerate(self._members) for p in members}
+        self._allocate(names)
+
+    def _allocate(self, names: Mapping[Parameter, str]) -> None:
+        """Move the parameters into an arena on their device; moments are allocated when they are first needed."""
         self.arena = Arena(self._members, names)
         self.tables = {p: Table(p, self.arena) for p in self.arena.tables}
         self.moments: dict[str, Array] = {}
-        self.steps: dict[Parameter, int] = dict.fromkeys(names, 0)
-        self._group_of = {p: number for number, members in enumerate(self._members) for p in members}
         most = max([min(self.arena.block, self.arena.data.size), *(min(max(self.arena.block, p.shape[1]), p.size) for p in self.tables)])
         self._scratch = [self.arena.xp.empty(most, self.arena.data.dtype) for _ in range(3)]  # as long as the longest block of an update
 
@@ -205,7 +209,27 @@ class Optimizer(ABC):
         found = [self.arena.data, self.arena.gradients, *self.moments.values()]
         return found + [array for table in self.tables.values() for array in table.arrays()]
 
-    # ---------------------------------------------------------------- saving and resuming
+    # ---------------------------------------------------------------- moving, saving and resuming
+    def to(self, device: str) -> Self:
+        """Move the parameters and moments to a device ("cpu", "cuda" or "auto"), in place; returns self. Gradients are discarded.
+
+        Afterwards `module.to(device)` moves the rest of the model: buffers and parameters that no optimizer holds.
+        Raises: ArgumentError for anything but a device; DeviceError or MissingExtraError for an absent one; GraphError (graph-owner) if a
+        later optimizer has taken parameters over, or while the worker processes of a team share the parameters.
+        """
+        device = check_device(device)
+        if device == self.arena.xp.DEVICE:
+            return self
+        self.arena.check_ownership()
+        if self.arena.allocate != self.arena.xp.zeros:
+            raise GraphError("the processes of a team share the parameters: close the team before moving the optimizer", code="graph-owner")
+        state = self.state_dict()
+        for p, moved in [(p, to_device(p.array, device)) for p in self.steps]:
+            p.replace_storage(moved)
+        self._allocate(self.arena.names)
+        self.load_state_dict(state)
+        return self
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to resume bit for bit: options, step counts and moments. NumPy arrays, numbers, strings and lists only.
 

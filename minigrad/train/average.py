@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from minigrad.backend import Array, device_of, to_device
-from minigrad.errors import ArgumentError, StateDictError
+from minigrad.errors import ArgumentError, GraphError, StateDictError
 from minigrad.optim import Optimizer
 
 
@@ -24,7 +24,8 @@ class Average:
         if not 0 < decay < 1:
             raise ArgumentError(f"the average of weights takes a decay above 0 and below 1, got {decay!r:.80}")
         self.rate = 1 - decay
-        self._arena = arena = optimizer.arena
+        self._optimizer, self._arena = optimizer, optimizer.arena
+        arena = self._arena
         self._parameters = {name: p for p, name in arena.names.items()}
         self._flat: Array = arena.data.copy()
         self._tables = {arena.names[p]: p.array.copy() for p in arena.tables}
@@ -32,7 +33,9 @@ class Average:
         self.arrays: dict[str, Array] = {name: averages[name] for name in self._parameters}
 
     def blocks(self) -> Iterator[tuple[Array, Array]]:
-        """Weights and their average, in blocks as the optimizer updates them."""
+        """Weights and their average, in blocks as the optimizer updates them. Raises: GraphError if the optimizer has been moved."""
+        if self._optimizer.arena is not self._arena:
+            raise GraphError("the optimizer has moved to another device since its average was made: make the average afterwards")
         for start in range(0, len(self._flat), self._arena.block):
             block = slice(start, start + self._arena.block)
             yield self._arena.data[block], self._flat[block]

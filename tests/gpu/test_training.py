@@ -43,6 +43,11 @@ def trained(folder: Path, device: str, optimizer: str = "AdamW") -> tuple[list[f
     mg.manual_seed(0)
     model = model_from(folder, device)
     update = getattr(mg.optim, optimizer)(model.named_parameters(), lr=1e-4)
+    return train(model, update), model, update
+
+
+def train(model: Any, update: Any) -> list[float]:
+    """The losses of twenty steps."""
     losses = []
     for tokens, labels in batches(model.config.vocab_size):
         loss = model(tokens, labels=labels).loss
@@ -51,7 +56,7 @@ def trained(folder: Path, device: str, optimizer: str = "AdamW") -> tuple[list[f
         update.step()
         update.zero_grad()
         losses.append(loss.item())
-    return losses, model, update
+    return losses
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +93,19 @@ def test_twenty_steps_are_those_of_the_cpu(folder: Path, device: str, optimizer:
     for name, value in on_cpu.state_dict().items():
         if not name.endswith("key.bias"):  # its gradient is rounding noise, amplified by the division by its size
             np.testing.assert_allclose(to_numpy(other[name]), value, atol=10 * CLOSE, err_msg=name)
+
+
+def test_an_optimizer_moves_in_the_middle_of_a_training(folder: Path, device: str) -> None:
+    _, stayed, theirs = trained(folder, "cpu")
+    expected = train(stayed, theirs)
+    _, model, optimizer = trained(folder, "cpu")
+    optimizer.to(device)
+    found = train(model.to(device), optimizer)
+    assert {p.device for p in model.parameters()} == {device}
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    optimizer.to("cpu")
+    for (name, array), other in zip(model.to("cpu").state_dict().items(), stayed.state_dict().values(), strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_a_second_run_has_the_same_bits(folder: Path, device: str) -> None:

@@ -424,7 +424,7 @@ def test_to_keeps_together_what_lies_side_by_side() -> None:
 def test_to_refuses_parameters_of_an_optimizer() -> None:
     tree = Tree()
     optimizer = SGD([tree.first.bias], lr=0.1)
-    with pytest.raises(GraphError, match=r"first\.bias belongs to an optimizer: move or convert the module before") as caught:
+    with pytest.raises(GraphError, match=r"first\.bias belongs to an optimizer: convert before you build it") as caught:
         tree.to("float64")
     assert caught.value.code == "graph-owner"
     assert tree.first.weight.dtype == np.float32
