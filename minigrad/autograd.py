@@ -17,7 +17,7 @@ from minigrad.backend import namespace_of
 from minigrad.backend.gradients import LAZY, RowSparse, dense, read_only
 from minigrad.errors import ContractError, GraphError, MinigradError
 from minigrad.modes import Mode
-from minigrad.tape import Gradient, Leaf, Node, Pullback, accumulate_side_by_side
+from minigrad.tape import Gradient, Leaf, Node, Pullback, accumulate_neighbours
 
 
 def sum_to(gradient: Gradient, shape: tuple[int, ...]) -> Gradient:
@@ -156,7 +156,7 @@ def propagate(
                 )
             accumulated: Collection[int] = ()  # indices of gradients that were accumulated together, to save launches
             if not (type(g) is np.ndarray or separate or checking or create_graph or targets is not None):
-                accumulated = accumulate_side_by_side(node.parents, gradients)
+                accumulated = accumulate_neighbours(node.parents, gradients)
             for i, parent in enumerate(node.parents):
                 if parent is None or parent not in wanted or i in accumulated:
                     continue

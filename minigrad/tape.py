@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 
 from minigrad.anomaly import Call
 from minigrad.backend import Array
-from minigrad.backend.branch import branch
-from minigrad.backend.gradients import LAZY, Divisible, RowSparse, dense, joined
+from minigrad.backend.gradients import LAZY, LazyGradient, RowSparse, dense, joined
 from minigrad.backend.layout import neighbours
+from minigrad.backend.side_stream import current_side_stream
 from minigrad.hooks import HookHandle, Hooks
 from minigrad.modes import Mode
 
@@ -137,8 +137,8 @@ class Leaf(Node):
 
 def _store(gradient: Gradient, view: Array, accumulate: bool) -> None:
     """Write a gradient to its part of an optimizer's buffer, or add it there; on the side stream, if one is open and takes it."""
-    side_stream = branch.get()
-    if side_stream is not None and side_stream.takes(gradient, view, accumulate):
+    side_stream = current_side_stream.get()
+    if side_stream is not None and side_stream.offload(gradient, view, accumulate):
         return
     if isinstance(gradient, LAZY):
         gradient.into(view, accumulate=accumulate)
@@ -148,13 +148,13 @@ def _store(gradient: Gradient, view: Array, accumulate: bool) -> None:
         view[...] = gradient
 
 
-def accumulate_side_by_side(parents: Sequence[Node | None], gradients: Sequence[Gradient]) -> Collection[int]:
+def accumulate_neighbours(parents: Sequence[Node | None], gradients: Sequence[Gradient]) -> Collection[int]:
     """Accumulate several gradients in one operation, if they are neighbours in memory and so are their destinations.
 
     It is tried for all vectors together, and for the parts of each lazy gradient. Returns the indices of the gradients that were
     accumulated; the others are left to the caller.
     """
-    groups: dict[Divisible | None, list[int]] = {}  # indices of gradients, by the lazy gradient that they are parts of, or None
+    groups: dict[LazyGradient | None, list[int]] = {}  # indices of gradients, by the lazy gradient that they are parts of, or None
     for i, (parent, gradient) in enumerate(zip(parents, gradients, strict=True)):
         if type(parent) is Leaf and parent.hooks is None and parent.view is not None:
             whole = gradient.whole if isinstance(gradient, LAZY) else None

@@ -16,7 +16,7 @@ import minigrad as mg
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend.gradients import Product
 from minigrad.errors import ArgumentError
-from minigrad.tape import Leaf, Node, accumulate_side_by_side, recording, replayable
+from minigrad.tape import Leaf, Node, accumulate_neighbours, recording, replayable
 
 
 # ---------------------------------------------------------------- modes
@@ -143,14 +143,14 @@ def laid_out(*sizes: int) -> tuple[list[Leaf], np.ndarray, list[np.ndarray]]:
 def test_gradients_side_by_side_are_copied_at_once() -> None:
     leaves, memory, gradients = laid_out(3, 1, 2)
     matrix, inner = Leaf("w", (2, 2), np.dtype(float)), Node("n", (3,), np.dtype(float), (), None)
-    found = accumulate_side_by_side(
+    found = accumulate_neighbours(
         [matrix, leaves[0], None, leaves[1], inner, leaves[2]], [memory, gradients[0], None, gradients[1], None, gradients[2]]
     )
     assert sorted(found) == [1, 3, 5]
     assert memory.tolist() == [1, 2, 3, 4, 5, 6]
     assert all(leaf_.grad is leaf_.view for leaf_ in leaves) and matrix.grad is None
     assert not any(np.shares_memory(leaf_.grad, gradient) for leaf_, gradient in zip(leaves, gradients, strict=True))
-    assert sorted(accumulate_side_by_side(leaves, gradients)) == [0, 1, 2]  # added to what is there
+    assert sorted(accumulate_neighbours(leaves, gradients)) == [0, 1, 2]  # added to what is there
     assert memory.tolist() == [2, 4, 6, 8, 10, 12]
 
 
@@ -172,7 +172,7 @@ IN_THE_WAY: dict[str, Any] = {
 @pytest.mark.parametrize("how", IN_THE_WAY)
 def test_otherwise_each_is_left_to_be_accumulated(how: str) -> None:
     leaves, memory, gradients = laid_out(2, 2, 2)
-    assert not accumulate_side_by_side(*IN_THE_WAY[how](leaves, gradients))
+    assert not accumulate_neighbours(*IN_THE_WAY[how](leaves, gradients))
     assert not memory.any()
 
 
@@ -194,7 +194,7 @@ def parts_of_a_product() -> tuple[list[Leaf], np.ndarray, list[Product], np.ndar
 def test_parts_of_a_product_go_side_by_side_by_one_product() -> None:
     leaves, memory, gradients, expected, computed = parts_of_a_product()
     for times in (1, 2):
-        assert sorted(accumulate_side_by_side(leaves, gradients)) == [0, 1, 2]
+        assert sorted(accumulate_neighbours(leaves, gradients)) == [0, 1, 2]
         assert computed == times * [6] and all(leaf_.grad is leaf_.view for leaf_ in leaves)
         np.testing.assert_allclose(memory, times * expected, rtol=1e-12)
 
@@ -219,7 +219,7 @@ def test_parts_that_are_no_neighbours_are_left_to_be_accumulated(how: str) -> No
     leaves, memory, gradients, expected, computed = parts_of_a_product()
     at_once, change = APART[how]
     parents, given = change(leaves, gradients)
-    assert sorted(accumulate_side_by_side(parents, given)) == at_once
+    assert sorted(accumulate_neighbours(parents, given)) == at_once
     assert len(computed) == bool(at_once)
     done = np.concatenate(
         [np.full(len(g.a), leaf_ is not None and i in at_once) for i, (leaf_, g) in enumerate(zip(parents, given, strict=True))]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad import __version__
-from minigrad.backend.probe import Probe, shown
+from minigrad.backend.probe import Probe, version_text
 from minigrad.backend.threads import usable_cpus
 
 PACKAGES = ("numba", "tokenizers", "torch", "transformers")
@@ -41,7 +41,9 @@ def machine() -> dict[str, Any]:
 
 def gpu_of(found: Probe) -> dict[str, Any]:
     """The GPU, and the versions of what serves it."""
-    versions = {name: f"CUDA {shown(version)}" for name, version in (("driver", found.driver), ("runtime", found.runtime)) if version}
+    versions = {
+        name: f"CUDA {version_text(version)}" for name, version in (("driver", found.driver), ("runtime", found.runtime)) if version
+    }
     return {"GPU": found.gpus[0].name, "CuPy": found.cupy, **versions}
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 from minigrad.backend.gemm import Gemm
-from minigrad.backend.probe import INSTALL, told
+from minigrad.backend.probe import INSTALL, error_text
 from minigrad.errors import DeviceError
 
 WORKSPACE = 32 << 20
@@ -71,7 +71,7 @@ def library() -> Library:
         loaded = ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
     except Exception as error:  # the loader's own exceptions, and the system's
         raise DeviceError(
-            f"CUDA's library cuBLAS, which multiplies matrices, cannot be loaded ({told(error)}): {INSTALL} brings it along"
+            f"CUDA's library cuBLAS, which multiplies matrices, cannot be loaded ({error_text(error)}): {INSTALL} brings it along"
         ) from error
     for name, arguments in SIGNATURES.items():
         function = getattr(loaded, name)

@@ -26,8 +26,8 @@ class RowSparse:
 
     __slots__ = ("coalesced", "ids", "shape", "values")
 
-    whole: Divisible | None = None
-    """The `Divisible` that this gradient is a part of, beginning at its row `start`."""
+    whole: LazyGradient | None = None
+    """The `LazyGradient` that this gradient is a part of, beginning at its row `start`."""
     start = 0
 
     def __init__(self, ids: Any, values: Any, shape: tuple[int, int], *, coalesced: bool = False) -> None:
@@ -84,7 +84,7 @@ class RowSparse:
         return out
 
 
-class Divisible:
+class LazyGradient:
     """A gradient not yet computed. It may be a part of a larger one, `whole`, beginning at `start` along the first axis.
 
     Not an ABC, because every gradient is tested for being one of these, and `isinstance` takes twice as long with an ABC.
@@ -123,7 +123,7 @@ class Divisible:
         raise NotImplementedError  # each kind has its own
 
 
-class Product(Divisible):
+class Product(LazyGradient):
     """The matrix product a @ b. matmul: the namespace's function that will compute it. dtype: that of the result, if it is not a's.
 
     Shapes: a (m, k), b (k, n).
@@ -148,7 +148,7 @@ class Product(Divisible):
         return self.matmul(self.a, self.b, out=out, accumulate=accumulate)
 
 
-class RowSum(Divisible):
+class RowSum(LazyGradient):
     """The sum of the rows of x. total(x, out): writes the sum to `out`, or returns a new vector if `out` is None. others: further arrays
     that `total` reads, because x is computed from them.
 
@@ -190,7 +190,7 @@ class RowSum(Divisible):
         return out
 
 
-LAZY = (RowSparse, Divisible)
+LAZY = (RowSparse, LazyGradient)
 
 
 def joined(gradients: Sequence[Any]) -> Any | None:

@@ -18,15 +18,15 @@ from weakref import finalize, ref
 import numpy as np
 
 from minigrad.backend import transfers
-from minigrad.backend.branch import Branch
 from minigrad.backend.graph_memory import GraphMemory, give_back
+from minigrad.backend.side_stream import SideStream
 
 T = TypeVar("T", bound="tuple[Any, ...]")
 
 Layout = Mapping[str, tuple[tuple[int, ...], Any]]
 """Shape and dtype of arrays, by name."""
 
-KEPT = 32
+MAX_GRAPHS = 32
 """At most this many graphs are kept; the least recently used goes first. From one number of tokens to twice as many there are eight bucket
 sizes, and batches of long and short texts differ by more. Steps computed in parts have two graphs for a size."""
 
@@ -114,9 +114,9 @@ class Recorder:
         """The memory of the graphs that still exist, or None."""
 
     @cached_property
-    def branch(self) -> Branch:
+    def side_stream(self) -> SideStream:
         """The side stream for gradients; the captured function opens it."""
-        return Branch(self._stream, _reserved_stream(self), _new_event(), _new_event())
+        return SideStream(self._stream, _reserved_stream(self), _new_event(), _new_event())
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -138,7 +138,7 @@ class Recorder:
 
         cupy.get_default_memory_pool().free_all_blocks()
 
-    def recorded(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+    def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         """Capture `function`. Returns its result and a function that replays its launches; nothing is computed before the first replay.
 
         It runs twice before the capture: kernels are compiled then, cuBLAS is initialised, and the graph's memory is allocated.

@@ -79,7 +79,7 @@ def _probe() -> Probe:
     except _Obstacle as obstacle:
         found["reason"] = str(obstacle)
     except Exception as error:  # a broken installation fails in its own ways
-        found["reason"] = f"looking for a GPU failed ({told(error)}): `python -m minigrad doctor` says what is installed"
+        found["reason"] = f"looking for a GPU failed ({error_text(error)}): `python -m minigrad doctor` says what is installed"
     return Probe(**found)
 
 
@@ -89,13 +89,13 @@ class _Obstacle(Exception):
 
 def _look(found: dict[str, Any]) -> None:
     """Fill in a Probe's fields, from the bottom up. Raises: _Obstacle at the first thing missing."""
-    packages = Asked.packages()
+    packages = Queries.packages()
     if len(packages) > 1:
         raise _Obstacle(
             f"several CuPy packages are installed ({', '.join(packages)}), of which only one may be: uninstall them all, then {INSTALL}"
         )
     try:
-        found["cupy"] = Asked.cupy()
+        found["cupy"] = Queries.cupy()
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             found["installed"] = False
@@ -103,67 +103,67 @@ def _look(found: dict[str, Any]) -> None:
         again = f"uninstall {' and '.join(packages) or 'it'}, then {INSTALL}"
         if isinstance(error, OSError):  # CuPy 14.2 creates its kernel cache folder on import
             again = f"let the environment variable CUPY_CACHE_DIR name a folder that CuPy can write to. If it does, {again}"
-        raise _Obstacle(f"CuPy is installed but cannot be imported ({told(error)}): {again}") from error
+        raise _Obstacle(f"CuPy is installed but cannot be imported ({error_text(error)}): {again}") from error
     if (numbers := re.match(r"(\d+)\.(\d+)", found["cupy"])) and tuple(map(int, numbers.groups())) < OLDEST_CUPY:
         oldest = ".".join(map(str, OLDEST_CUPY))
         raise _Obstacle(f"CuPy {found['cupy']} is too old, {oldest} is the first that serves: uninstall it, then {INSTALL}")
-    found["driver"] = _asked("CuPy does not reach CUDA", Asked.driver)
-    found["runtime"] = _asked("CuPy does not reach CUDA", Asked.runtime)
+    found["driver"] = _asked("CuPy does not reach CUDA", Queries.driver)
+    found["runtime"] = _asked("CuPy does not reach CUDA", Queries.runtime)
     if found["driver"] == 0:
         raise _Obstacle("no NVIDIA driver was found: install it, or start the container with the machine's GPUs (`--gpus all`)")
     try:
-        count = Asked.gpus()
+        count = Queries.gpus()
     except Exception as error:
         if found["driver"] < found["runtime"]:
             raise _Obstacle(
-                f"the NVIDIA driver serves CUDA up to {shown(found['driver'])} and CuPy was built for {shown(found['runtime'])}: "
-                f"update the driver, or install a CuPy for an older CUDA"
+                f"the NVIDIA driver serves CUDA up to {version_text(found['driver'])} and CuPy was built for "
+                f"{version_text(found['runtime'])}: update the driver, or install a CuPy for an older CUDA"
             ) from error
-        raise _Obstacle(f"the NVIDIA driver does not answer ({told(error)}): see what `nvidia-smi` says") from error
+        raise _Obstacle(f"the NVIDIA driver does not answer ({error_text(error)}): see what `nvidia-smi` says") from error
     if count == 0:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         stated = "is not set" if hidden is None else f"is {hidden[:80]!r}"
         raise _Obstacle(
             f"there is an NVIDIA driver, but no GPU is visible: see what `nvidia-smi` lists; CUDA_VISIBLE_DEVICES, which chooses, {stated}"
         )
-    found["gpus"] = _asked("a GPU is visible but tells nothing about itself", lambda: tuple(map(Asked.gpu, range(count))))
-    gpu, known = found["gpus"][0], _library("NVRTC, which compiles kernels,", Asked.architectures)
+    found["gpus"] = _asked("a GPU is visible but tells nothing about itself", lambda: tuple(map(Queries.gpu, range(count))))
+    gpu, known = found["gpus"][0], _library("NVRTC, which compiles kernels,", Queries.architectures)
     if (asked := gpu.compute_capability) not in known:
         first, last = (".".join(map(str, end)) for end in (min(known), max(known)))
         raise _Obstacle(
             f"the installed CUDA compiles for compute capability {first} to {last}, and the GPU ({gpu.name}) has {asked[0]}.{asked[1]}: "
             f"install the other one of {INSTALL}, or a newer CuPy"
         )
-    _library("cuBLAS, which multiplies matrices,", Asked.cublas)
-    _asked(f"the GPU ({found['gpus'][0].name}) is present but cannot be used", Asked.compute)
+    _library("cuBLAS, which multiplies matrices,", Queries.cublas)
+    _asked(f"the GPU ({found['gpus'][0].name}) is present but cannot be used", Queries.compute)
 
 
 def _asked(failure: str, question: Callable[[], Any]) -> Any:
     try:
         return question()
     except Exception as error:
-        raise _Obstacle(f"{failure} ({told(error)}): see what `nvidia-smi` says, and who else computes there") from error
+        raise _Obstacle(f"{failure} ({error_text(error)}): see what `nvidia-smi` says, and who else computes there") from error
 
 
 def _library(name: str, question: Callable[[], Any]) -> Any:
     try:
         return question()
     except Exception as error:
-        raise _Obstacle(f"CUDA's library {name} cannot be loaded ({told(error)}): {INSTALL} brings it along") from error
+        raise _Obstacle(f"CUDA's library {name} cannot be loaded ({error_text(error)}): {INSTALL} brings it along") from error
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Type and message of an error, on one line of bounded length."""
     text = " ".join(str(error).replace("=" * 8, " ").split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
-def shown(version: int) -> str:
+def version_text(version: int) -> str:
     """CUDA's version as people write it: 12.9 for 12090."""
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-class Asked:
+class Queries:
     """All queries to CuPy, in one place, where tests substitute other answers."""
 
     @staticmethod

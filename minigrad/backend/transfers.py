@@ -28,7 +28,7 @@ _recording: ContextVar[bool] = ContextVar("recording_launches", default=False)
 
 
 @dataclass
-class Noted:
+class UncheckedIds:
     """Ids on the GPU by which operations read tables unchecked. read: the ids, each with the number of rows to read from. bounds: (ids, by,
     above) says that no id is negative or larger than the maximum of `by` plus `above`."""
 
@@ -36,7 +36,7 @@ class Noted:
     bounds: list[tuple[Any, Any, int]] = field(default_factory=list)
 
 
-_noting: ContextVar[Noted | None] = ContextVar("noting_ids", default=None)
+_noting: ContextVar[UncheckedIds | None] = ContextVar("collecting_ids", default=None)
 """Where unchecked ids are noted, if anywhere."""
 
 
@@ -163,9 +163,9 @@ def recording() -> Iterator[None]:
 
 
 @contextmanager
-def noting_ids() -> Iterator[Noted]:
+def collecting_ids() -> Iterator[UncheckedIds]:
     """Inside: ids on the GPU by which operations read unchecked are noted in the object it yields."""
-    found = Noted()
+    found = UncheckedIds()
     token = _noting.set(found)
     try:
         yield found

@@ -18,7 +18,7 @@ import numpy as np
 
 from minigrad import __version__, kernels
 from minigrad.backend.precision import PRECISIONS, precision
-from minigrad.backend.probe import Asked, Probe, probe, shown, told
+from minigrad.backend.probe import Probe, Queries, error_text, probe, version_text
 from minigrad.backend.threads import openblas_libraries, usable_cpus
 from minigrad.creation import ones
 
@@ -61,8 +61,8 @@ def examination() -> dict[str, Any]:
         "cupy": _answer(lambda: _cupy(found)),
         "driver": _cuda(found.driver, "none"),
         "runtime": _cuda(found.runtime, "unknown"),
-        "nvrtc": _answer(lambda: _library(found, lambda: ".".join(map(str, Asked.nvrtc())))),
-        "cublas": _answer(lambda: _library(found, lambda: Asked.cublas() or "found")),
+        "nvrtc": _answer(lambda: _library(found, lambda: ".".join(map(str, Queries.nvrtc())))),
+        "cublas": _answer(lambda: _library(found, lambda: Queries.cublas() or "found")),
         "gpu": "usable" if found.usable else found.reason,
         "gpus": [
             {
@@ -81,7 +81,7 @@ def _answer(question: Callable[[], Any]) -> Any:
     try:
         return question()
     except Exception as error:  # whatever is broken is what the user wants to see
-        return f"failed: {told(error)}"
+        return f"failed: {error_text(error)}"
 
 
 def _installed(package: str) -> str:
@@ -102,7 +102,7 @@ def _blas() -> str:
 def _cupy(found: Probe) -> str:
     if not found.installed:
         return "not installed"
-    return f"{found.cupy or 'cannot be used'} ({', '.join(Asked.packages()) or 'of no known package'})"
+    return f"{found.cupy or 'cannot be used'} ({', '.join(Queries.packages()) or 'of no known package'})"
 
 
 def _library(found: Probe, question: Callable[[], str]) -> str:
@@ -110,7 +110,7 @@ def _library(found: Probe, question: Callable[[], str]) -> str:
 
 
 def _cuda(version: int | None, absent: str) -> str:
-    return f"CUDA {shown(version)}" if version else absent
+    return f"CUDA {version_text(version)}" if version else absent
 
 
 def _multiplies(name: str, found: Probe) -> str:

@@ -17,7 +17,7 @@ from minigrad.models.config import PretrainedConfig
 from minigrad.nn import Dropout, LayerNorm, Linear, Module
 from minigrad.nn.activation import GELU_FORMS, activation
 from minigrad.op import Op
-from minigrad.ops.attention import seen_keys
+from minigrad.ops.attention import causal_mask
 from minigrad.packing import Packing
 from minigrad.parameter import lay_out
 from minigrad.tensor import Tensor
@@ -63,7 +63,7 @@ def attention_weights(queries: Tensor, keys: Tensor, packing: Packing, heads: in
     queries, keys = (y.reshape((packing.rows, heads, -1)).transpose((1, 0, 2)) for y in (queries, keys))
     for (first, last), (a, b) in zip(packing.spans, packing.key_spans, strict=True):
         scores = (queries[:, first:last] @ keys[:, a:b].swapaxes(-1, -2)) * queries.shape[2] ** -0.5
-        weights = F.softmax(scores, mask=seen_keys(scores.array, last - first, b - a) if causal else None)
+        weights = F.softmax(scores, mask=causal_mask(scores.array, last - first, b - a) if causal else None)
         found.append(weights if a == first else F.pad(weights, ((0, 0), (0, 0), (1, 0))))
     return tuple(found)
 
@@ -117,7 +117,7 @@ class Intermediate(Module):
 def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
     """activation(dense(x)), fused where there is an operation for it."""
     form = GELU_FORMS.get(hidden_act)
-    if hidden_act == "tanh" and dense.bias is not None and in_one(F.dense_tanh, x, (dense, Linear)):
+    if hidden_act == "tanh" and dense.bias is not None and can_fuse(F.dense_tanh, x, (dense, Linear)):
         return F.dense_tanh(x, dense.weight, dense.bias)
     if form is None:
         return activation(hidden_act)(dense(x))
@@ -125,7 +125,7 @@ def activated(x: Tensor, dense: Linear, hidden_act: str) -> Tensor:
 
 
 # ---------------------------------------------------------------- fused blocks
-def in_one(block: Op[Any], x: Tensor, *parts: tuple[Module, type[Module]]) -> bool:
+def can_fuse(block: Op[Any], x: Tensor, *parts: tuple[Module, type[Module]]) -> bool:
     """Whether a layer computes a block as one fused operation, without calling the block's modules.
 
     It does if x's device has a kernel for the block and no part has a hook or was replaced or redefined. parts: each module with the
@@ -173,7 +173,7 @@ class Layer(Module):
 
     def _attended(self, x: Tensor, packing: Packing, first_only: bool) -> Tensor:
         inner, end, queries = self.attention.self, self.attention.output, packing.first if first_only else packing
-        if in_one(F.attention_block, x, (inner, SelfAttention), (end, DenseAddNorm)):
+        if can_fuse(F.attention_block, x, (inner, SelfAttention), (end, DenseAddNorm)):
             draws = inner.dropout.draw(queries, inner.heads, packing), end.dropout.draw(queries, x.shape[1])
             qkv, options = (inner.query, inner.key, inner.value), {"first_only": first_only, "heads": inner.heads, "causal": inner.causal}
             return attention_block(x, packing, qkv, end.dense, end.LayerNorm, draws, **options)
@@ -185,7 +185,7 @@ class Layer(Module):
     def _fed_forward(self, x: Tensor, packing: Packing) -> Tensor:
         wide, end = self.intermediate, self.output
         form = GELU_FORMS.get(wide.hidden_act)
-        if form is None or not in_one(F.feed_forward, x, (wide, Intermediate), (end, DenseAddNorm)):
+        if form is None or not can_fuse(F.feed_forward, x, (wide, Intermediate), (end, DenseAddNorm)):
             return end(wide(x), x, packing)  # type: ignore[no-any-return]
         return feed_forward(x, wide.dense, end.dense, end.LayerNorm, form, end.dropout.draw(packing, x.shape[1]))
 

@@ -17,8 +17,8 @@ from minigrad.models.blocks import (
     activated,
     attention_block,
     attention_weights,
+    can_fuse,
     feed_forward,
-    in_one,
     joint_linear,
     make_adjacent,
     run_layers,
@@ -139,14 +139,14 @@ class DistilBertLayer(Module):
     def forward(self, x: Tensor, packing: Packing, first_only: bool = False) -> Tensor:
         x, ffn, queries = self._attended(x, packing, first_only), self.ffn, packing.first if first_only else packing
         norm, draw, form = self.output_layer_norm, ffn.dropout.draw(queries, x.shape[1]), GELU_FORMS.get(ffn.hidden_act)
-        if form is not None and in_one(F.feed_forward, x):
+        if form is not None and can_fuse(F.feed_forward, x):
             return feed_forward(x, ffn.lin1, ffn.lin2, norm, form, draw)
         wide = activated(x, ffn.lin1, ffn.hidden_act)
         return F.dense_add_norm(wide, ffn.lin2.weight, ffn.lin2.bias, x, norm.weight, norm.bias, draw=draw, eps=norm.eps)
 
     def _attended(self, x: Tensor, packing: Packing, first_only: bool) -> Tensor:
         inner, dense, norm, queries = self.attention, self.attention.out_lin, self.sa_layer_norm, packing.first if first_only else packing
-        if in_one(F.attention_block, x, (inner, DistilBertAttention)):
+        if can_fuse(F.attention_block, x, (inner, DistilBertAttention)):
             draws, qkv = (inner.dropout.draw(queries, inner.heads, packing), None), (inner.q_lin, inner.k_lin, inner.v_lin)
             return attention_block(x, packing, qkv, dense, norm, draws, first_only=first_only, heads=inner.heads)
         if first_only:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from minigrad import functional as F
 from minigrad.backend import device_of, to_device
 from minigrad.errors import IndexRangeError, ShapeError
-from minigrad.models.blocks import in_one
+from minigrad.models.blocks import can_fuse
 from minigrad.models.config import PretrainedConfig
 from minigrad.nn import Dropout, Embedding, LayerNorm, Module
 from minigrad.packing import IntArray, PackedTokens, Packing
@@ -58,7 +58,7 @@ def embed(words: Tensor | None, packing: Packing, norm: LayerNorm, dropout: Drop
     """
     parts = (norm, LayerNorm), (dropout, Dropout), *((lookup.table, Embedding) for lookup in lookups)
     # The device is taken from the norm, because accessing a table's array would apply the updates that an optimizer deferred.
-    if words is None and isinstance(norm, LayerNorm) and in_one(F.embed_norm, norm.weight, *parts):
+    if words is None and isinstance(norm, LayerNorm) and can_fuse(F.embed_norm, norm.weight, *parts):
         for lookup in lookups:
             lookup.check()
         tables, device = [lookup.table.weight for lookup in lookups], norm.weight.device

@@ -51,7 +51,7 @@ def attention(
         k, v = keys_values[:heads], keys_values[heads:]
         query = q_heads[first:last, :heads].swapaxes(0, 1)
         scores = xp.matmul(query, k.swapaxes(-1, -2)) * scale
-        visible = seen_keys(xp.constant(kv), last - first, b - a) if causal else None
+        visible = causal_mask(xp.constant(kv), last - first, b - a) if causal else None
         weights = softmax.body(xp, scores, visible)[0] if a < b else scores
         mask = None if draw is None else xp.like(draw.pairs(i), kv).astype(kv.dtype) * draw.scale
         mixed = xp.matmul(weights if mask is None else weights * mask, v)
@@ -82,7 +82,7 @@ def attention(
     return xp.concatenate(outputs, axis=0), pullback
 
 
-def seen_keys(x: Array, queries: int, keys: int) -> Array:
+def causal_mask(x: Array, queries: int, keys: int) -> Array:
     """The causal mask on x's device: a query attends to keys up to its own position, and the last query to the last key.
 
     Shapes: → (queries, keys) booleans.
@@ -117,6 +117,6 @@ def scaled_dot_product_attention(
         return scores @ v
     visible = None if mask is None else allowed(mask, scores)
     if causal:
-        earlier = seen_keys(scores.array, q.shape[-2], k.shape[-2])
+        earlier = causal_mask(scores.array, q.shape[-2], k.shape[-2])
         visible = earlier if visible is None else visible & earlier
     return softmax(scores, visible) @ v

@@ -2,7 +2,7 @@
 
 Their bodies run the operations that they consist of, one after the other. They exist for backends that can optimise a whole block: on a
 GPU the activations between its matrix products need never become float32, and fewer kernel launches suffice. Elsewhere a model calls the
-single operations (`models.blocks.in_one`), which takes less memory, because in the backward pass each frees its activations before the
+single operations (`models.blocks.can_fuse`), which takes less memory, because in the backward pass each frees its activations before the
 next one runs.
 """
 

@@ -42,7 +42,7 @@ def clip_grad_norm(parameters: Iterable[Parameter | tuple[str, Parameter]], max_
     norm = sqrt(_as_float(sum(squared_norm(leaf) for leaf in leaves)))
     if error_if_nonfinite and not isfinite(norm):
         raise NonFiniteError(_first_nonfinite([(members[p], p) for p in reversed(members)], norm))
-    coefficient = clipping(norm, max_norm)
+    coefficient = clip_coefficient(norm, max_norm)
     if coefficient != 1:  # also for NaN
         with np.errstate(invalid="ignore"):  # inf · 0, announced above
             for leaf in leaves:
@@ -61,7 +61,7 @@ def check_max_norm(max_norm: Any) -> None:
         raise ArgumentError(f"max_norm must be a number >= 0, got {max_norm!r}")
 
 
-def clipping(norm: float, max_norm: float) -> float:
+def clip_coefficient(norm: float, max_norm: float) -> float:
     """The factor by which gradients of this norm are clipped: 1 or less."""
     coefficient = max_norm / (norm + 1e-6)
     return 1.0 if coefficient >= 1 else coefficient  # NaN stays NaN

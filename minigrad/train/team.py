@@ -25,7 +25,7 @@ from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError, MinigradError
 from minigrad.files import quoted
 from minigrad.optim import Optimizer
-from minigrad.optim.clip import check_max_norm, clipping, gradient_norm
+from minigrad.optim.clip import check_max_norm, clip_coefficient, gradient_norm
 from minigrad.train.average import Average
 from minigrad.train.captured.ahead import RunAhead, StepResult
 from minigrad.train.captured.steps import CapturedSteps
@@ -144,7 +144,7 @@ class Team:
             random.current().advance()
             return False
         clips = self.max_norm is not None and self.grad_norm is not None
-        scale = (clipping(self.grad_norm, self.max_norm) if clips else 1.0) / self._loss_scale  # type: ignore[arg-type]
+        scale = (clip_coefficient(self.grad_norm, self.max_norm) if clips else 1.0) / self._loss_scale  # type: ignore[arg-type]
         updates = self.optimizer.begin_step()
         try:
             if self._pool is None:

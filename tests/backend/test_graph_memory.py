@@ -213,7 +213,7 @@ def recorded(recorder: graphs.Recorder, size: int) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["cupy.cuda"], "MemoryPool", allocate)
-        return recorder.recorded(lambda: (array,))[1]
+        return recorder.capture(lambda: (array,))[1]
 
 
 def test_graphs_of_a_recorder_share_memory_until_none_is_left(recorder: graphs.Recorder) -> None:
@@ -250,9 +250,9 @@ def test_what_is_made_once_is_made_in_cupys_own_memory(recorder: graphs.Recorder
             raise MemoryError
         return (SimpleNamespace(data=SimpleNamespace(mem=SimpleNamespace(size=512))),)
 
-    recorder.recorded(function)
+    recorder.capture(function)
     assert runs == [False, True, True]
-    recorder.recorded(function)
+    recorder.capture(function)
     assert len(runs) == 6
 
 
@@ -290,7 +290,7 @@ def test_a_recording_that_fails_leaves_nothing(run: int, recorder: graphs.Record
 
     with recorder.entered():
         with pytest.raises(MemoryError):
-            recorder.recorded(function)
-        recorder.recorded(function)  # the stream is of use still
+            recorder.capture(function)
+        recorder.capture(function)  # the stream is of use still
     gc.collect()
     assert not Block.alive

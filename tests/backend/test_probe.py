@@ -20,7 +20,7 @@ import pytest
 import minigrad as mg
 from minigrad import backend
 from minigrad.backend.precision import PRECISIONS, gpu_precision
-from minigrad.backend.probe import OLDEST_CUPY, Asked, Gpu, Probe, probe
+from minigrad.backend.probe import OLDEST_CUPY, Gpu, Probe, Queries, probe
 from minigrad.errors import DeviceError, MissingExtraError
 from minigrad.tensor import Tensor
 
@@ -137,7 +137,7 @@ def answered(**answers: Callable[..., Any]) -> Probe:
     """What is found where CuPy answers like this, and well otherwise. The caller's fixture takes the answers back."""
     with pytest.MonkeyPatch.context() as patch:
         for name, answer in {**GOOD, **answers}.items():
-            patch.setattr(Asked, name, staticmethod(answer))
+            patch.setattr(Queries, name, staticmethod(answer))
         return probe(refresh=True)
 
 
@@ -217,7 +217,7 @@ needs_cupy = pytest.mark.skipif(find_spec("cupy") is None, reason="CuPy is not i
 
 
 def without_driver() -> None:
-    if Asked.driver() != 0:
+    if Queries.driver() != 0:
         pytest.skip("this machine has an NVIDIA driver")
 
 
@@ -235,7 +235,7 @@ def test_an_installed_cupy_without_a_driver() -> None:
 def test_questions_about_gpus_fail_without_a_driver() -> None:
     """Each raises, so none can be mistaken for an answer."""
     without_driver()
-    for question in (Asked.gpus, lambda: Asked.gpu(0), Asked.compute):
+    for question in (Queries.gpus, lambda: Queries.gpu(0), Queries.compute):
         with pytest.raises(Exception, match=r"cudaErrorInsufficientDriver|libcublas"):
             question()
 
@@ -252,7 +252,7 @@ def run(program: str, *paths: Path) -> str:
 
 def test_an_absent_cupy_names_the_extras() -> None:
     program = (
-        "import sys; sys.modules['cupy'] = None; from minigrad.backend.probe import Asked, probe; Asked.packages = list; print(probe())"
+        "import sys; sys.modules['cupy'] = None; from minigrad.backend.probe import Queries, probe; Queries.packages = list; print(probe())"
     )
     assert 'reason=\'CuPy is not installed: `pip install "minigrad-nn[gpu]"`' in run(program)
 

@@ -19,14 +19,14 @@ from minigrad import backend, ops
 from minigrad import functional as F
 from minigrad.backend import numpy as numpy_namespace
 from minigrad.backend import transfers
-from minigrad.backend.probe import Asked
+from minigrad.backend.probe import Queries
 from minigrad.errors import DeviceError, DTypeError, IndexRangeError
 
 needs_cupy = pytest.mark.skipif(find_spec("cupy") is None, reason="CuPy is not installed (the `gpu` extra)")
 
 
 def without_driver() -> None:
-    if Asked.driver() != 0:
+    if Queries.driver() != 0:
         pytest.skip("this machine has an NVIDIA driver: tests/gpu asks a real GPU")
 
 

@@ -23,7 +23,7 @@ from gpu_step import Pair
 from harness.ours_gpu import NotCaptured
 from harness.processes import ContenderFailed
 
-from minigrad.backend.graphs import KEPT
+from minigrad.backend.graphs import MAX_GRAPHS
 from minigrad.backend.probe import probe
 from minigrad.workers.graphs.buckets import bucket_for
 
@@ -187,7 +187,7 @@ def test_what_has_no_room_beside_others_is_measured_apart() -> None:
 def test_all_graphs_of_a_pass_are_kept(case: str) -> None:
     """Else what is timed is how they are recorded, again and again."""
     buckets = {bucket_for(np.array(lengths)) for lengths in gpu_step.work_of(case, 16).lengths}
-    assert None not in buckets and len(buckets) <= KEPT
+    assert None not in buckets and len(buckets) <= MAX_GRAPHS
 
 
 def test_steps_that_are_not_captured_are_not_timed_as_if_they_were() -> None:

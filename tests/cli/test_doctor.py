@@ -14,7 +14,7 @@ import pytest
 import minigrad as mg
 from minigrad import backend
 from minigrad.backend.precision import PRECISIONS
-from minigrad.backend.probe import Asked, Gpu, Probe, probe
+from minigrad.backend.probe import Gpu, Probe, Queries, probe
 from minigrad.backend.threads import usable_cpus
 from minigrad.cli import doctor, main
 
@@ -113,8 +113,8 @@ def broken(*_: Any, **__: Any) -> Any:
         (doctor, "openblas_libraries", "blas"),
         (doctor, "_installed", "numba"),
         (mg.kernels, "in_use", "kernels"),
-        (Asked, "nvrtc", "nvrtc"),
-        (Asked, "cublas", "cublas"),
+        (Queries, "nvrtc", "nvrtc"),
+        (Queries, "cublas", "cublas"),
     ],
 )
 def test_what_is_broken_is_said_and_the_rest_is_answered(
@@ -135,7 +135,7 @@ def test_a_gpu_that_breaks_in_the_middle_is_said_for_each_precision(
     assert found(capsys)["precisions"] == dict.fromkeys(PRECISIONS, "failed: RuntimeError: broken in two lines")
 
 
-@pytest.mark.parametrize("question", [name for name in vars(Asked) if not name.startswith("_")])
+@pytest.mark.parametrize("question", [name for name in vars(Queries) if not name.startswith("_")])
 def test_whatever_cupy_fails_with_there_is_an_answer(
     question: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,7 +148,7 @@ def test_whatever_cupy_fails_with_there_is_an_answer(
         "compute": str,
         question: broken,
     }.items():
-        monkeypatch.setattr(Asked, name, staticmethod(answer))
+        monkeypatch.setattr(Queries, name, staticmethod(answer))
     probe(refresh=True)
     answers = found(capsys)
     assert "RuntimeError: broken in two lines" in str(answers)

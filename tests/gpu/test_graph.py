@@ -308,8 +308,8 @@ def test_batches_are_prepared_while_the_gpu_computes() -> None:
 
 
 def test_each_bucket_is_captured_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, recorded = [], graphs.Recorder.recorded
-    monkeypatch.setattr(graphs.Recorder, "recorded", lambda self, function: made.append(1) or recorded(self, function))
+    made, recorded = [], graphs.Recorder.capture
+    monkeypatch.setattr(graphs.Recorder, "capture", lambda self, function: made.append(1) or recorded(self, function))
     given = batches(12)
     trained(folder, given, True)
     assert len(made) == len({bucket_for(batch.tokens.packing.lengths) for batch in given}) == 2
@@ -337,10 +337,10 @@ def test_copies_inside_of_a_recording_are_named(copy: str) -> None:
         return ((x + mg.Tensor(np.ones(4, np.float32), device="cuda")).array if copy == "to the GPU" else x.sum().item(),)
 
     with recorder.entered(), pytest.raises(DeviceError) as caught:
-        recorder.recorded(function)
+        recorder.capture(function)
     assert caught.value.code == "captured-copy"
     with recorder.entered():  # the stream is still usable
-        (result,), replay = recorder.recorded(lambda: ((x * 2).array,))
+        (result,), replay = recorder.capture(lambda: ((x * 2).array,))
         replay()
         assert transfers.to_host(result).tolist() == [2, 2, 2, 2]
 
@@ -354,7 +354,7 @@ def test_streams_are_used_again() -> None:
         found.add(recorder._stream.ptr)
         x = mg.ones((8, 8)).to("cuda")
         with recorder.entered():
-            _, replay = recorder.recorded(lambda x=x: ((x @ x).array,))
+            _, replay = recorder.capture(lambda x=x: ((x @ x).array,))
             replay()
         del recorder, replay, _
     assert len(found) == 1
@@ -378,7 +378,7 @@ def test_the_memory_of_recordings_that_are_gone_is_given_back(monkeypatch: pytes
     x, recorder = mg.ones(1 << 24).to("cuda"), graphs.Recorder()
     for _ in range(3):
         with recorder.entered():
-            _, replay = recorder.recorded(lambda: ((x * 2 + 1).sum().array,))
+            _, replay = recorder.capture(lambda: ((x * 2 + 1).sum().array,))
             replay()
         assert Counted.held >= x.array.nbytes
         del replay, _
@@ -394,7 +394,7 @@ def test_graphs_of_one_recorder_share_memory() -> None:
     lengths, made, held = (1 << 22, 1 << 20, 3 << 20, 1 << 21), {}, []
     for n in lengths:
         with recorder.entered():
-            made[n] = recorder.recorded(lambda part=x[:n]: (((part * 2 + 1) * (part - 3)).sum().array,))
+            made[n] = recorder.capture(lambda part=x[:n]: (((part * 2 + 1) * (part - 3)).sum().array,))
         held.append(graph_memory.gpu_memory())
     assert len(set(held)) == 1
     for n in (*lengths, *lengths[::-1]):

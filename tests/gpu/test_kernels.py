@@ -32,7 +32,7 @@ from minigrad.kernels.cuda.sequences import count_ids
 from minigrad.kernels.cuda.table import HEAD_SIZES, TABLE
 from minigrad.op import REGISTRY
 from minigrad.optim.adam import adam
-from minigrad.optim.clip import clipping
+from minigrad.optim.clip import clip_coefficient
 from minigrad.packing import Packing
 
 ATTENTION = {"float32": 1e-5} | {name: MANY * step for name, step in SHORT.items()}
@@ -337,7 +337,7 @@ def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float) -> None:
     for squares in np.random.default_rng(0).random(100) * 10.0 ** np.arange(-50, 50):
         optimizer.begin_captured(xp.asarray(np.float32(0.5)), None, xp.asarray(squares), max_norm, numbers, scale, stopped)
         assert numbers.tolist() == [0.5, squares] and int(stopped) == 0
-        assert float(scale) == np.float32(clipping(float(np.sqrt(squares)), max_norm))
+        assert float(scale) == np.float32(clip_coefficient(float(np.sqrt(squares)), max_norm))
     for loss, squares in ((np.nan, 1.0), (0.5, 1.0)):
         optimizer.begin_captured(None, xp.asarray(np.float64(loss)), xp.asarray(squares), max_norm, numbers, scale, stopped)
         assert int(stopped) == 1

@@ -18,7 +18,7 @@ from minigrad.backend.random import Draw
 from minigrad.backend.transfers import to_gpu
 from minigrad.data import PackedTokens
 from minigrad.packing import Packing
-from minigrad.tape import accumulate_side_by_side
+from minigrad.tape import accumulate_neighbours
 
 STEPS = 20
 CLOSE = 1e-4
@@ -80,7 +80,7 @@ def test_what_is_read_or_written_at_once_lies_side_by_side(folder: Path, device:
     sizes = np.cumsum([0, *[leaf.shape[0] for leaf in vectors]])
     sums = to_gpu(np.arange(sizes[-1], dtype=np.float32).reshape(1, -1))[0]
     pieces = [sums[start:stop] for start, stop in pairwise(sizes.tolist())]
-    assert sorted(accumulate_side_by_side(vectors, pieces)) == list(range(6))
+    assert sorted(accumulate_neighbours(vectors, pieces)) == list(range(6))
     np.testing.assert_array_equal(np.concatenate([to_numpy(leaf.grad) for leaf in vectors]), np.arange(sizes[-1]))
     optimizer.zero_grad()
 

@@ -143,8 +143,8 @@ def test_sentence_embeddings_are_those_of_the_cpu_and_replayed(
 ) -> None:
     """The same texts five times: computed eagerly, then captured, then replayed."""
     gc.collect()  # a parameter of an earlier test that is freed later would cause graphs to be captured again
-    made, recorded = [], graphs.Recorder.recorded
-    monkeypatch.setattr(graphs.Recorder, "recorded", lambda self, function: made.append(1) or recorded(self, function))
+    made, recorded = [], graphs.Recorder.capture
+    monkeypatch.setattr(graphs.Recorder, "capture", lambda self, function: made.append(1) or recorded(self, function))
     encoder = SentenceEncoder.from_pretrained(directory(tmp_path, "BertModel", **SIZES), pooling=pooling, normalise=True)
     expected = encoder.encode(TEXTS)
     encoder.to(device)

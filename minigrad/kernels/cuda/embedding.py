@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from minigrad import ops
 from minigrad.backend import Array, namespace_of
-from minigrad.backend.branch import Branch, branch
-from minigrad.backend.gradients import Divisible, RowSparse
+from minigrad.backend.gradients import LazyGradient, RowSparse
 from minigrad.backend.random import Draw
+from minigrad.backend.side_stream import SideStream, current_side_stream
 from minigrad.backend.transfers import declared
 from minigrad.kernels.coverage import all_float32, covers_rows
 from minigrad.kernels.cuda.draws import row_draw
@@ -90,7 +90,7 @@ def _embed_norm(
         *[*[NO_ROW if row is None else row for row in untrained], *[NO_ROW] * missing],
         *(gamma, beta, out, *short_outputs(xp, out), trained, xhat, rstd, *shape, eps, *drawing),
     )
-    order, side = SortedIds(trained), branch.get()
+    order, side = SortedIds(trained), current_side_stream.get()
     if keep and side is not None:
         order.sort_on(side)
 
@@ -114,9 +114,9 @@ class SortedIds:
 
     def __init__(self, ids: Array) -> None:
         self.ids = ids
-        self._side: Branch | None = None
+        self._side: SideStream | None = None
 
-    def sort_on(self, side: Branch) -> None:
+    def sort_on(self, side: SideStream) -> None:
         """Start the sort now, on a side stream. Earlier work there is joined first, so that waiting for it does not include the sort."""
         side.join()
         self._side = side
@@ -141,7 +141,7 @@ class SortedIds:
         return keys
 
 
-class TableRows(Divisible):
+class TableRows(LazyGradient):
     """The gradients of tables that were read together, one table below another: `values[i]` belongs to one row of each.
 
     first: the index in `order` of the first table. Shapes: values (n, width), heights (tables,).

@@ -13,10 +13,10 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from minigrad.backend import Array
-from minigrad.backend.branch import branch
 from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.layout import address, is_contiguous
 from minigrad.backend.precision import gpu_precision
+from minigrad.backend.side_stream import current_side_stream
 from minigrad.modes import Mode
 
 
@@ -71,7 +71,7 @@ class _ShortWeights:
         self._memory = flat if flat.base is None else flat.base
         self.requested: set[tuple[int, int]] = set()
         self._parts: list[tuple[int, int, Array]] = []
-        self._side = branch.get()
+        self._side = current_side_stream.get()
 
         def shorten() -> None:
             self._parts += [(start, stop, xp.shortened(flat[start:stop], precision)) for start, stop in stretches]

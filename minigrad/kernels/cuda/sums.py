@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minigrad.backend import Array
-from minigrad.backend.branch import branch
 from minigrad.backend.gradients import RowSum
+from minigrad.backend.side_stream import current_side_stream
 from minigrad.kernels.cuda.launch import launch
 from minigrad.kernels.cuda.table import ROWS, ceil_div
 
@@ -30,7 +30,7 @@ class Sums:
     def add(self, kernel: str, arrays: Sequence[Array | None], place: int) -> None:
         """Have a kernel sum these arrays, which nobody may change before it runs; its first sum is column `place`."""
         self._kernels.append((kernel, arrays, place))
-        if branch.get() is None:
+        if current_side_stream.get() is None:
             self._launch()
 
     def parts(self, *sizes: int) -> list[RowSum]:

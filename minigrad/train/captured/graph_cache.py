@@ -15,7 +15,7 @@ import numpy as np
 
 from minigrad.anomaly import detecting
 from minigrad.backend import device_of, random
-from minigrad.backend.graphs import KEPT, Feed, Recorder
+from minigrad.backend.graphs import MAX_GRAPHS, Feed, Recorder
 from minigrad.backend.precision import product_precision
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
@@ -81,10 +81,10 @@ class GraphCache:
             extent = Extent.FURTHER if pieces else Extent.FIRST
             pieces.append((part, passes._replace(extent=extent, bucket=_bucket(part), kind=kind_of(part))))
         pieces.append((None, end))
-        if len({key for _, key in pieces}) <= KEPT:
+        if len({key for _, key in pieces}) <= MAX_GRAPHS:
             return counts, pieces
         if not self._warned:
-            logger.warning("steps whose parts have more than %d sizes are not captured", KEPT - 1)
+            logger.warning("steps whose parts have more than %d sizes are not captured", MAX_GRAPHS - 1)
             self._warned = True
         return counts, []
 
@@ -177,7 +177,7 @@ class GraphCache:
                 graph = self._try_capture(snapshot, whole, key, touched, self._ignored)
         if graph is not None:
             self._graphs[key] = graph
-            while len(self._graphs) > KEPT:
+            while len(self._graphs) > MAX_GRAPHS:
                 self._graphs.popitem(last=False)
         elif not self._disabled:
             self._too_large.add(key)
@@ -207,13 +207,13 @@ class GraphCache:
                 self.optimizer.zero_grad()
                 for p in touched:
                     p.leaf.grad = p.leaf.view
-                found = self._computation.run(part, feed.arrays, key, self.recorder.branch)
+                found = self._computation.run(part, feed.arrays, key, self.recorder.side_stream)
                 for p in foreign:
                     if p.leaf.grad is not None:
                         raise ArgumentError(f"{p.name or 'a parameter'} gets a gradient but is none of the optimizer's")
                 return found
 
-            (numbers, rows, updates), replay = self.recorder.recorded(computation)
+            (numbers, rows, updates), replay = self.recorder.capture(computation)
             if self._is_stale():
                 raise ArgumentError("a step changes a buffer of the model or an attribute of the objective")
         except MemoryError:

@@ -14,8 +14,8 @@ from math import inf
 from typing import Any, NamedTuple
 
 from minigrad.backend import random, transfers
-from minigrad.backend.branch import Branch
 from minigrad.backend.graphs import Feed
+from minigrad.backend.side_stream import SideStream
 from minigrad.data.loader import Batch
 from minigrad.errors import ArgumentError
 from minigrad.modes import Mode
@@ -103,19 +103,20 @@ class StepComputation:
     average: Average | None
     control: Control
 
-    def run(self, part: Batch | None, arrays: dict[str, Any], key: GraphKey, branch: Branch) -> tuple[Any, dict[str, int], list[Update]]:
+    def run(
+        self, part: Batch | None, arrays: dict[str, Any], key: GraphKey, side_stream: SideStream
+    ) -> tuple[Any, dict[str, int], list[Update]]:
         """Run the computation that a graph captures.
 
         Returns an array allocated in it (`StepGraph.numbers` if the step ends here; the recorder needs one in any case), the rows that
         ids may index (`StepGraph.rows`), and the updates, if there are any.
 
-        Gradients are in the optimizer's arrays, and are added to existing ones. part: None at the end of a step in parts. branch: the side
-        stream.
+        Gradients are in the optimizer's arrays, and are added to existing ones. part: None at the end of a step in parts.
         """
         if part is None:
             numbers, updates = self._end(None, arrays, key, True)  # its parts may read rows by ids computed on the GPU
             return numbers, {}, updates
-        loss, noted = self._passes(part, arrays, key, branch)
+        loss, noted = self._passes(part, arrays, key, side_stream)
         rows, others = rows_by_name(arrays, noted)
         if key.extent is Extent.WHOLE:
             numbers, updates = self._end(loss, arrays, key, others or key.max_norm is not None)
@@ -126,7 +127,7 @@ class StepComputation:
             self.control.loss += loss
         return loss, rows, []
 
-    def _passes(self, part: Batch, arrays: dict[str, Any], key: GraphKey, branch: Branch) -> tuple[Any, transfers.Noted]:
+    def _passes(self, part: Batch, arrays: dict[str, Any], key: GraphKey, side_stream: SideStream) -> tuple[Any, transfers.UncheckedIds]:
         """Forward and backward pass. Returns the loss, and the ids by which rows were read."""
         from minigrad.kernels.cuda.draws import clock
         from minigrad.kernels.cuda.shortening import weights_at_once
@@ -134,12 +135,12 @@ class StepComputation:
         with (
             Mode(clock, arrays["clock"]),
             random.at(random.current().seed, 0),
-            branch.open(),
+            side_stream.open(),
             weights_at_once(self.optimizer.arena),
-            transfers.noting_ids() as noted,
+            transfers.collecting_ids() as noted,
         ):
             total = _loss(self.loss_of, part, arrays["counts"], key)
-            branch.join()  # the backward pass reads results of the side stream
+            side_stream.join()  # the backward pass reads results of the side stream
             total.backward(Tensor.wrap(arrays["factor"]))
         if total.dtype != "float32":
             raise ArgumentError(f"the loss is {total.dtype}, and the kernels know float32")

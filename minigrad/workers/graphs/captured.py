@@ -17,7 +17,7 @@ import numpy as np
 
 from minigrad.anomaly import detecting
 from minigrad.backend import random, to_numpy, transfers
-from minigrad.backend.graphs import KEPT, Feed, Recorder
+from minigrad.backend.graphs import MAX_GRAPHS, Feed, Recorder
 from minigrad.backend.precision import product_precision
 from minigrad.errors import ArgumentError
 from minigrad.packing import IntArray, PackedTokens
@@ -104,7 +104,7 @@ class CapturedFunction:
     def _store(self, key: Hashable, graph: _Graph) -> None:
         self._graphs[key] = graph
         self._graphs.move_to_end(key)
-        while len(self._graphs) > KEPT:
+        while len(self._graphs) > MAX_GRAPHS:
             self._seen.discard(self._graphs.popitem(last=False)[0])
 
     def _capture(self, recorder: Recorder, snapshot: ModelSnapshot, whole: PackedTokens, size: int | None) -> _Graph | None:
@@ -120,7 +120,7 @@ class CapturedFunction:
             part = placed_tokens(whole, feed.arrays)
             given = (part,) if size is None else (part, feed.arrays["rows"])
             with random.at(0, 0):
-                (output, (rows, others)), replay = recorder.recorded(lambda: self._compute(given, feed.arrays))
+                (output, (rows, others)), replay = recorder.capture(lambda: self._compute(given, feed.arrays))
                 if random.current().ordinals:
                     raise ArgumentError("the function draws random numbers, which would be the same in every replay")
             if snapshot.changed():
@@ -140,7 +140,7 @@ class CapturedFunction:
 
     def _compute(self, given: tuple[Any, ...], arrays: dict[str, Any]) -> tuple[Any, tuple[dict[str, int], bool]]:
         """The computation that is captured: its output; the number of rows that ids may index; whether rows are read by other ids."""
-        with transfers.noting_ids() as noted:
+        with transfers.collecting_ids() as noted:
             output = self.function(*given).array.copy()  # a copy, which keeps neither a base array nor a cached short copy alive
         return output, rows_by_name(arrays, noted)
 

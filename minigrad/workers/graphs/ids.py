@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.backend.layout import address
-from minigrad.backend.transfers import Noted
+from minigrad.backend.transfers import UncheckedIds
 
 IDS = ("input_ids", "token_type_ids", "positions")
 """The id arrays of packed tokens."""
@@ -22,7 +22,7 @@ def ids_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {"places": arrays["all_places"][:, 1], **{name: arrays[name] for name in IDS}}
 
 
-def rows_by_name(arrays: Mapping[str, Any], noted: Noted) -> tuple[dict[str, int], bool]:
+def rows_by_name(arrays: Mapping[str, Any], noted: UncheckedIds) -> tuple[dict[str, int], bool]:
     """The number of rows that each of `ids_of` may index, and whether rows are read by ids without a known bound."""
     known = {address(ids): (name, 0) for name, ids in ids_of(arrays).items()}
     for ids, by, above in noted.bounds:

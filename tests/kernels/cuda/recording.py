@@ -25,9 +25,9 @@ from kernels.cuda.streams import Event, Memory, SecondStream, Stream, arrays_in,
 from minigrad import backend
 from minigrad.backend import graph_memory, graphs, probe, transfers
 from minigrad.backend import numpy as numpy_namespace
-from minigrad.backend.branch import Branch
 from minigrad.backend.gradients import Product
 from minigrad.backend.precision import product_precision
+from minigrad.backend.side_stream import SideStream
 from minigrad.kernels import register_cuda
 from minigrad.kernels.cuda import launch
 from minigrad.modes import Mode
@@ -249,7 +249,7 @@ class Recorder:
     lengths: ClassVar[list[Counter[str]]] = []
 
     def __init__(self) -> None:
-        self.branch = Branch(Stream(), SecondStream(), Event(), Event())
+        self.side_stream = SideStream(Stream(), SecondStream(), Event(), Event())
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -258,7 +258,7 @@ class Recorder:
     def free_unused(self) -> None:
         pass
 
-    def recorded(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+    def capture(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         allocated.clear()
         with transfers.recording():
             function()

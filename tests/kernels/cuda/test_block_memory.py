@@ -66,7 +66,7 @@ def test_a_layer_takes_no_more_memory_than_its_parts(
         optimizer.zero_grad()
 
     in_one = peak(work)
-    monkeypatch.setattr(blocks, "in_one", lambda *_: False)
+    monkeypatch.setattr(blocks, "can_fuse", lambda *_: False)
     in_parts = peak(work)
     # Where nothing is dropped, parts share an array that a block has twice: the gradient of the sum at its end, which products add to.
     assert in_one <= in_parts + SUMS + (training and not rate), (in_one, in_parts)

@@ -17,7 +17,7 @@ from kernels.cuda.architectures import ARCHITECTURES
 from kernels.cuda.cubins import is_whole, most_threads, parameter_sizes
 
 from minigrad.backend.precision import PRECISIONS
-from minigrad.backend.probe import Asked
+from minigrad.backend.probe import Queries
 from minigrad.errors import MissingExtraError
 from minigrad.kernels.cuda.build import SOURCES, TUNED, Resources, compile_source, resources, sources
 from minigrad.kernels.cuda.table import HEAD_SIZES, STORAGES, TABLE
@@ -93,7 +93,7 @@ STATIC_SHARED = 48 << 10
 
 @cache
 def compiled(source: str, architecture: int) -> tuple[bytes, str]:
-    if divmod(architecture, 10) not in Asked.architectures():
+    if divmod(architecture, 10) not in Queries.architectures():
         pytest.skip(f"the installed NVRTC does not compile for sm_{architecture}")
     return compile_source(source, (SOURCES / source).read_text(encoding="utf-8"), architecture)
 

@@ -10,9 +10,9 @@ from kernels.cuda import short_arrays
 from kernels.cuda.emulation import Emulator, check_guards, guarded
 from kernels.cuda.parity import compare, declines, normal
 
-from minigrad.backend.branch import Branch
 from minigrad.backend.gemm import DTYPES, SHORT
 from minigrad.backend.gradients import joined
+from minigrad.backend.side_stream import SideStream
 from minigrad.errors import IndexRangeError
 from minigrad.kernels.cuda import embedding, launch
 from minigrad.kernels.cuda.embedding import NO_ROW, SortedIds, SummedRows, TableRows
@@ -193,7 +193,7 @@ def test_ids_that_the_table_does_not_have_are_nobodys(emulator: Emulator) -> Non
 def test_an_order_that_is_made_beside_is_waited_for_once(emulator: Emulator) -> None:
     """Also by whoever asks while the branch is open: a part that is computed anew on the way back."""
     main, side = MagicMock(), MagicMock()
-    beside, order = Branch(main, side, "forked", "joined"), SortedIds(np.array([[2, 0, 1]]))
+    beside, order = SideStream(main, side, "forked", "joined"), SortedIds(np.array([[2, 0, 1]]))
     with beside.open():
         order.sort_on(beside)
         side.__enter__.assert_called_once()

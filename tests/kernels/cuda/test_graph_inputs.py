@@ -73,7 +73,7 @@ def test_operations_find_what_was_placed() -> None:
 def test_counting_ids_says_how_far_it_goes(emulator: Emulator) -> None:
     packing = Packing([3, 70])
     placed, ids = PlacedPacking(packing, packing_arrays(packing)), np.arange(73) % 5
-    with transfers.noting_ids() as noted:
+    with transfers.collecting_ids() as noted:
         found = placed.counted(ids, 4, 9)
     np.testing.assert_array_equal(found, packing.counted(ids, 4, 9))
     ((computed, by, above),) = noted.bounds

@@ -77,7 +77,7 @@ def test_clipping_is_the_hosts_to_the_last_bit(max_norm: float, emulator: Emulat
         loss = (guarded(np.float32(number)), None) if number % 2 else (None, guarded(np.float64(number)))
         optimizer.begin_captured(*loss, guarded(squares), max_norm, numbers, scale, stopped)
         assert numbers.tolist() == [number, squares] and stopped == 0
-        assert scale == np.float32(clip.clipping(sqrt(squares), max_norm))
+        assert scale == np.float32(clip.clip_coefficient(sqrt(squares), max_norm))
         check_guards(numbers, scale)
 
 

@@ -94,7 +94,7 @@ def test_changed_weights_are_shortened_anew(step: Step) -> None:
 
 def test_a_replay_shortens_the_weights_of_its_time(step: Step) -> None:
     step.backward(True)  # what the packing is for kernels is copied there
-    _, replay = recording.Recorder().recorded(lambda: step.backward(True))
+    _, replay = recording.Recorder().capture(lambda: step.backward(True))
     step.changed()
     step.optimizer.arena.gradients.fill(0)
     replay()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minigrad.backend import numpy as xp
-from minigrad.backend.branch import Branch, branch
+from minigrad.backend.side_stream import SideStream, current_side_stream
 from minigrad.kernels.cuda import sums
 from minigrad.kernels.cuda.sums import Sums
 from minigrad.modes import Mode
@@ -50,7 +50,7 @@ def test_without_a_branch_they_do_not_wait(launched: list[str]) -> None:
 
 
 def test_where_a_branch_is_open_they_wait_until_somebody_wants_them(launched: list[str]) -> None:
-    with Mode(branch, Branch(None, None, None, None)):
+    with Mode(current_side_stream, SideStream(None, None, None, None)):
         (part,) = added().parts(2 * WIDTH)
         assert not launched and len(part.operands() or ()) == 3
         for _ in range(2):
@@ -60,6 +60,6 @@ def test_where_a_branch_is_open_they_wait_until_somebody_wants_them(launched: li
 
 @pytest.mark.parametrize("waiting", [False, True])
 def test_zeros_are_written_once_and_before_all_kernels(waiting: bool, launched: list[str]) -> None:
-    with Mode(branch, Branch(None, None, None, None) if waiting else None):
+    with Mode(current_side_stream, SideStream(None, None, None, None) if waiting else None):
         (part,) = added(zeroed=True).parts(2 * WIDTH)
         np.testing.assert_array_equal(part.into(np.empty(2 * WIDTH, np.float32), accumulate=False), np.ones(2 * WIDTH))

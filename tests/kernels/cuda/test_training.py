@@ -75,7 +75,7 @@ PARTS = ("embedding", "layer_norm", "linears", "attention", "dense_gelu", "dense
 def test_training_is_that_of_the_bodies(in_parts: bool, used: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     if in_parts:
         for module in (models.blocks, models.embeddings):
-            monkeypatch.setattr(module, "in_one", lambda *_: False)
+            monkeypatch.setattr(module, "can_fuse", lambda *_: False)
     losses, weights = trained(2)
     operations = ("dropout", "cross_entropy", "adam")
     assert all(used[name] for name in (*(PARTS if in_parts else BLOCKS), *operations)), used

@@ -190,7 +190,7 @@ def test_a_model_that_is_frozen_in_part_is_measured_and_updated_by_runs(gpu: typ
 
 
 def test_other_buckets_evicted_graphs_and_batches_without_one(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_cache, "KEPT", 2)
+    monkeypatch.setattr(graph_cache, "MAX_GRAPHS", 2)
     given = batches([(5, 9, 3), (6, 9, 2), (1, 6), (9, 9, 9, 9), (2, 5), (7, 9, 1), (7, 9, 1)])
     tokens = given[1].tokens
     given[1] = Batch(
@@ -349,7 +349,7 @@ def test_options_of_the_consumer_count_from_the_next_batch_that_is_pulled(at: in
 def test_memory_that_does_not_suffice_for_another_graph(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     """There is room for one at a time: the first goes for the other, and comes back."""
     given = batches([(5, 9, 3), (6, 9, 2), (4, 4, 9), (9, 9, 9, 9), (5, 9, 3)])
-    recorded, alive = recording.Recorder.recorded, WeakSet[Any]()
+    recorded, alive = recording.Recorder.capture, WeakSet[Any]()
 
     def starving(self: Any, function: Callable[[], Any]) -> Any:
         if alive:
@@ -358,7 +358,7 @@ def test_memory_that_does_not_suffice_for_another_graph(gpu: type[recording.Reco
         alive.add(replay)
         return result, replay
 
-    monkeypatch.setattr(recording.Recorder, "recorded", starving)
+    monkeypatch.setattr(recording.Recorder, "capture", starving)
     check_equal(Run(True).make(given), Run(False).make(given))
     assert len(gpu.lengths) == 3
 
@@ -368,7 +368,7 @@ def test_a_recording_that_fails_means_plain_steps(gpu: type[recording.Recorder],
         function()
         raise RuntimeError("CUDA will not")
 
-    monkeypatch.setattr(recording.Recorder, "recorded", refusing)
+    monkeypatch.setattr(recording.Recorder, "capture", refusing)
     given = batches(SAME_BUCKET)
     ours, expected = Run(True, max_norm=0.5).make(given), Run(False, max_norm=0.5)
     check_equal(ours, expected.make(expected.source(given, filling=False)))
@@ -383,7 +383,7 @@ def test_after_an_interrupted_recording_steps_update(gpu: type[recording.Recorde
 
     ours, expected = Run(True).make(batches(SAME_BUCKET)), Run(False).make(batches(SAME_BUCKET))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(recording.Recorder, "recorded", interrupted)
+        patch.setattr(recording.Recorder, "capture", interrupted)
         ours.make(batches([(9, 9, 9, 9)]))
     ours.step = expected.step
     check_equal(ours.make(batches(SAME_BUCKET)), expected.make(batches(SAME_BUCKET)))

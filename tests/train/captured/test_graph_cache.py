@@ -344,7 +344,7 @@ def test_memory_that_does_not_suffice_for_a_graph(
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording.Recorder, "recorded", starving)
+        patch.setattr(recording.Recorder, "capture", starving)
         patch.setattr(recording.Recorder, "free_unused", lambda self: done.append("freed"))
         assert all(np.isfinite(made(team, large)) for _ in range(2))
     assert done == ["recorded", "freed", "recorded"] and not gpu.lengths
@@ -360,14 +360,14 @@ def test_memory_that_evaluations_keep_is_given_up_first(gpu: type[recording.Reco
     for _ in range(3):
         replicas(batch.tokens)
     assert len(gpu.lengths) == 1
-    whole = recording.Recorder.recorded
+    whole = recording.Recorder.capture
 
     def recorded(self: Any, function: Any) -> Any:
         if replicas._captured is not None:
             raise MemoryError("no room beside the graphs of evaluations")
         return whole(self, function)
 
-    monkeypatch.setattr(recording.Recorder, "recorded", recorded)
+    monkeypatch.setattr(recording.Recorder, "capture", recorded)
     for _ in range(2):
         made(team, batch)
     assert len(gpu.lengths) == 2 and not forget_graphs()

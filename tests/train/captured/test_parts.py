@@ -282,7 +282,7 @@ def test_parts_of_more_sizes_than_graphs_are_kept(
 ) -> None:
     given = batches([(13, 4, 5)])
     for kept, recorded in ((2, 0), (3, 3)):
-        monkeypatch.setattr(graph_cache, "KEPT", kept)
+        monkeypatch.setattr(graph_cache, "MAX_GRAPHS", kept)
         assert np.isfinite([step[0] for step in Run(True).make(given * 3, 2).numbers]).all()
         assert len(gpu.lengths) == recorded
         assert caplog.messages == ["steps whose parts have more than 1 sizes are not captured"]
@@ -292,14 +292,14 @@ def test_a_mismatch_is_found_when_it_is_recorded(
     gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not only when all of a step's graphs are there: the memory does not suffice for the third."""
-    whole, room = recording.Recorder.recorded, [1, 1, 0]
+    whole, room = recording.Recorder.capture, [1, 1, 0]
 
     def recorded(self: Any, function: Any) -> Any:
         if room and not room.pop(0):
             raise MemoryError("no room")
         return whole(self, function)
 
-    monkeypatch.setattr(recording.Recorder, "recorded", recorded)
+    monkeypatch.setattr(recording.Recorder, "capture", recorded)
     given = batches([(13, 4, 5), (12, 5, 6), (13, 13, 2)])
     given = [given[0], given[2], given[1]]
     runs = [Run(capture, Sized(), max_norm=0.5) for capture in (True, False)]
@@ -312,7 +312,7 @@ def test_a_mismatch_is_found_when_it_is_recorded(
 
 def test_a_step_does_not_drive_its_own_graphs_out(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps in turn that have the end in common, and room for one of them: each is launched at once when it comes again."""
-    monkeypatch.setattr(graph_cache, "KEPT", 3)
+    monkeypatch.setattr(graph_cache, "MAX_GRAPHS", 3)
     one, other = batches([LENGTHS[0], (20, 14, 9)])
     run, recorded = Run(True), []
     for batch in (one, one, other, other, one, one, other, other):
@@ -328,14 +328,14 @@ def test_memory_for_some_graphs_of_a_step_and_not_for_all(
     gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is tried once."""
-    whole, run = recording.Recorder.recorded, Run(True)
+    whole, run = recording.Recorder.capture, Run(True)
 
     def recorded(self: Any, function: Any) -> Any:
         if len(run.team._captured._cache._graphs) == 2:  # type: ignore[union-attr]
             raise MemoryError("no room for a third")
         return whole(self, function)
 
-    monkeypatch.setattr(recording.Recorder, "recorded", recorded)
+    monkeypatch.setattr(recording.Recorder, "capture", recorded)
     made = []
     for batch in batches([LENGTHS[0]] * 4):
         run.make([batch], 2)
@@ -349,14 +349,14 @@ def test_memory_that_does_not_suffice_for_the_graph_of_a_part(
     gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The step is made without graphs, which is tried once."""
-    whole = recording.Recorder.recorded
+    whole = recording.Recorder.capture
 
     def recorded(self: Any, function: Any) -> Any:
         if len(gpu.lengths) == 1:
             raise MemoryError("no room")
         return whole(self, function)
 
-    monkeypatch.setattr(recording.Recorder, "recorded", recorded)
+    monkeypatch.setattr(recording.Recorder, "capture", recorded)
     given = batches(LENGTHS[:1] * 3)
     expected = Run(False)
     expected.team.loss_of = LossOf(expected.model, SequenceClasses())

@@ -15,8 +15,8 @@ from train.captured.test_steps import CONFIG, batches, trained
 
 import minigrad as mg
 from minigrad.backend import transfers
-from minigrad.backend.branch import Branch
 from minigrad.backend.gemm import SHORT
+from minigrad.backend.side_stream import SideStream
 from minigrad.data.loader import Batch
 from minigrad.kernels.cuda.table import TABLE
 from minigrad.models import BertConfig, BertForSequenceClassification
@@ -187,7 +187,7 @@ def test_what_a_recording_has_made_does_not_last_from_one_replay_to_the_next(gpu
         return (kept[0] + 1,)
 
     for function, is_right in ((lambda: (x * 2 + 1,), True), (once, False)):
-        (found,), replay = gpu().recorded(function)
+        (found,), replay = gpu().capture(function)
         replay()
         assert (transfers.to_host(found) == 5).all() == is_right
 
@@ -195,8 +195,8 @@ def test_what_a_recording_has_made_does_not_last_from_one_replay_to_the_next(gpu
 def test_what_is_read_beside_is_held(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     """A branch that holds nothing computes from memory that is another array's by then, and is found out by that."""
     plain, _ = made(SequenceClasses(), batches(LENGTHS), False, True)
-    run = Branch.run
-    monkeypatch.setattr(Branch, "run", lambda branch, work, holder, size: run(branch, work, object(), size))
+    run = SideStream.run
+    monkeypatch.setattr(SideStream, "run", lambda branch, work, holder, size: run(branch, work, object(), size))
     ours, _ = made(SequenceClasses(), batches(LENGTHS), True, True)
     assert not np.array_equal(np.array(ours), np.array(plain), equal_nan=True)
     assert "matmul beside freed" in streams.SecondStream.disturbed
@@ -224,11 +224,11 @@ def test_two_streams_in_the_same_memory_are_found(case: str, gpu: type[recording
 
     def function() -> tuple[Any, ...]:
         x, y = xp.zeros(4, np.float32), xp.zeros(4, np.float32)
-        recorder.branch.run(lambda: np.add(x[:2], 1, out=y[:2]), x, 0)
+        recorder.side_stream.run(lambda: np.add(x[:2], 1, out=y[:2]), x, 0)
         meanwhile(x, y)
-        recorder.branch.join()
+        recorder.side_stream.join()
         return (y,)
 
-    recorder.recorded(function)
+    recorder.capture(function)
     assert streams.SecondStream.disturbed == expected
     streams.SecondStream.disturbed.clear()

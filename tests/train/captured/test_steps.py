@@ -145,7 +145,7 @@ def test_precision_and_an_overflow(precision: str, gpu: type[recording.Recorder]
 
 
 def test_every_bucket_has_its_recording_and_the_oldest_goes(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_cache, "KEPT", 2)
+    monkeypatch.setattr(graph_cache, "MAX_GRAPHS", 2)
     sizes = [(5, 9, 3), (1, 6), (6, 9, 2), (9, 9, 9, 9), (2, 5), (7, 9, 1)]
     given = batches(sizes)
     expected = trained(BertForTokenClassification, TokenClasses(), given, False)

@@ -320,7 +320,7 @@ def test_closing_while_another_thread_asks(gpu: type[recording.Recorder]) -> Non
 
 
 def test_only_so_many_graphs_are_kept(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captured, "KEPT", 1)
+    monkeypatch.setattr(captured, "MAX_GRAPHS", 1)
     model = model_of()
     logits_of = Replicas(lambda given: model(given).logits, workers=1)
     for lengths in [*[(5, 9, 3)] * 3, *[(20, 9)] * 2, *[(5, 9, 3)] * 2]:

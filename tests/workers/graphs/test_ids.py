@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigrad.backend.transfers import Noted
+from minigrad.backend.transfers import UncheckedIds
 from minigrad.workers.graphs.ids import all_below, are_below, ids_of, rows_by_name
 
 
@@ -25,7 +25,7 @@ ARRAYS = {
 
 def test_rows_that_are_read_by_name() -> None:
     ids, types, places = (ids_of(ARRAYS)[name] for name in ("input_ids", "token_type_ids", "places"))
-    noted = Noted([(ids, 7), (types.reshape(2, 2), 5), (ids, 6), (ids, 8)])
+    noted = UncheckedIds([(ids, 7), (types.reshape(2, 2), 5), (ids, 6), (ids, 8)])
     expected = {"input_ids": 6, "token_type_ids": 5}
     assert rows_by_name(ARRAYS, noted) == (expected, False)
     noted.read.append((places, 3))
@@ -36,9 +36,9 @@ def test_rows_that_are_read_by_name() -> None:
 
 def test_rows_that_are_read_by_ids_which_follow_from_others() -> None:
     places, computed, again, stranger = ids_of(ARRAYS)["places"], np.zeros(4, np.int64), np.zeros(4, np.int64), np.zeros(4, np.int64)
-    noted = Noted([(computed, 12), (again, 13)], [(computed, places, 2), (again, computed, 5)])
+    noted = UncheckedIds([(computed, 12), (again, 13)], [(computed, places, 2), (again, computed, 5)])
     assert rows_by_name(ARRAYS, noted) == ({"places": 6}, False)
-    noted = Noted([(computed, 12)], [(computed, stranger, 2)])
+    noted = UncheckedIds([(computed, 12)], [(computed, stranger, 2)])
     assert rows_by_name(ARRAYS, noted) == ({}, True)
 
 

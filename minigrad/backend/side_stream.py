@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
-from minigrad.backend.gradients import Divisible
+from minigrad.backend.gradients import LazyGradient
 from minigrad.modes import Mode
 
 MAX_HELD = 128 << 20
@@ -21,7 +21,7 @@ MAX_HELD = 128 << 20
 alone."""
 
 
-class Branch:
+class SideStream:
     """A pair of streams. main, side: the streams. forked, joined: an event for each direction, without timing."""
 
     def __init__(self, main: Any, side: Any, forked: Any, joined: Any) -> None:
@@ -33,7 +33,7 @@ class Branch:
     def open(self) -> Iterator[None]:
         """Inside: gradients accumulated into an optimizer's buffer may be computed on the side stream. On leaving it is joined."""
         try:
-            with Mode(branch, self):
+            with Mode(current_side_stream, self):
                 yield
         except BaseException:
             with suppress(Exception):  # the first error is the one to report, and the capture may be invalid by then
@@ -41,10 +41,10 @@ class Branch:
             raise
         self.join()
 
-    def takes(self, gradient: Any, out: Any, accumulate: bool) -> bool:
+    def offload(self, gradient: Any, out: Any, accumulate: bool) -> bool:
         """Compute a gradient on the side stream, `into` an array. False if the caller should compute it, on the main stream, which is safe
         then."""
-        operands = gradient.operands() if isinstance(gradient, Divisible) else None
+        operands = gradient.operands() if isinstance(gradient, LazyGradient) else None
         size = 0 if operands is None else sum(operand.nbytes for operand in operands)
         if operands is None or size > MAX_HELD // 4:
             if accumulate:
@@ -75,5 +75,5 @@ class Branch:
             self._main.wait_event(self._side.record(self._joined))
 
 
-branch: ContextVar[Branch | None] = ContextVar("minigrad_branch", default=None)
+current_side_stream: ContextVar[SideStream | None] = ContextVar("minigrad_side_stream", default=None)
 """The side stream open in this context."""
