@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -148,7 +148,7 @@ def grouped(pairs: Sequence[Pair], at_once: int) -> list[Sequence[Pair]]:
 
 
 def share(seconds: float, lines: Sequence[int]) -> float:
-    """The first group's share of the seconds that are left: LEAST, and of the rest in proportion to its lines. lines: of each group."""
+    """The first group's share of the seconds left: LEAST, and of the rest in proportion to its lines. lines: the number in each group."""
     least = min(LEAST, seconds / len(lines))
     return least + (seconds - least * len(lines)) * lines[0] / sum(lines)
 
@@ -196,8 +196,10 @@ def measure(
                     except ContenderFailed as error:  # the others start again without it
                         found[key_of(pair, error.name)] = first_line(error)
                 if PEAK in processes:
-                    with suppress(ContenderFailed):  # it has failed for the next pair, too
+                    try:
                         seconds[COPY] = [processes[PEAK].time("copy") for _ in range(rounds + 1)][1:]
+                    except ContenderFailed as error:  # the next pairs cannot use it either
+                        found[key_of(pair, PEAK)] = first_line(error)
                 failed = {name: one for name in contenders if isinstance(one := found[key_of(pair, name)], str)}
                 yield Measured(pair.case, pair.precision, what, work.tokens, flops(work, what), seconds, failed)
 
@@ -236,7 +238,7 @@ def table(measured: Sequence[Measured], what: str) -> Table:
 
 
 def ceilings(measured: Sequence[Measured]) -> Table:
-    """Of the GPU, at every precision."""
+    """The rates that the GPU reaches at every precision: of a large product, and of a copy in its memory."""
     rows, values = [], {}
     for precision in dict.fromkeys(m.precision for m in measured):
         rates = []

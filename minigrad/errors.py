@@ -81,7 +81,7 @@ class GraphError(MinigradError, RuntimeError):
 
     Codes: graph-none (nothing was recorded), graph-freed (second backward), graph-stale (a parameter changed between forward and backward),
     graph-order (second derivatives without `higher_order`), graph-detach (a gradient would be lost), graph-owner (parameters belong to
-    another optimizer), graph-recompute (a recomputed function behaved differently the second time).
+    an optimizer, a later one, or a team's processes), graph-recompute (a recomputed function behaved differently the second time).
     """
 
     code = "graph"

@@ -41,7 +41,7 @@ MAX_NUMBER = 1 << 20
 
 
 ATTENTION_COST = 2048
-"""The sequence length at which a layer's attention costs as much as all its matrix products.
+"""The sequence length at which a layer's attention costs as much as the products with its weight matrices.
 
 A layer of hidden size h takes 24 h² operations per token for its matrices and 4 h n for attention to n tokens: equal at n = 6 h. This is
 the length for a hidden size of about 340.

@@ -1,7 +1,7 @@
 """A contender in its own process, because two BLAS thread pools in one process slow each other down.
 
 `processes.Contender` starts it. The first line of its input describes it; each further line, "train" or "infer", makes it do one pass over
-the batches. It answers each with one line of JSON: seconds per batch, or an error.
+the batches ("copy", for a large product, makes it copy memory). It answers each with one line of JSON: seconds per batch, or an error.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
 
 
 def gpu_of(found: Probe) -> dict[str, Any]:
-    """The GPU, and the versions of what serves it."""
+    """The GPU, and the versions of CuPy and CUDA."""
     versions = {
         name: f"CUDA {version_text(version)}" for name, version in (("driver", found.driver), ("runtime", found.runtime)) if version
     }

@@ -154,7 +154,7 @@ class Pipeline(ABC):
         return self.model(tokens).logits  # type: ignore[no-any-return]
 
     def _rows(self, tokens: PackedTokens, rows: IntArray | None = None) -> Rows:
-        """`_rows_of`, computed by all workers. rows: the chosen rows, for tasks whose `_rows_of` takes them.
+        """`_rows_of`, by all workers. rows: the chosen rows, for tasks whose `_rows_of` takes them; one process then computes.
 
         Raises: NonFiniteError.
         """

@@ -92,6 +92,26 @@ def test_a_contender_that_fails_while_it_is_timed_is_left_out_and_named(monkeypa
     assert [one.name for one in made[-4:]] == ["yes", "yes", "no", "no"]  # what takes longest begins first
 
 
+def test_a_product_that_ends_while_it_copies_is_asked_for_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ending(Timed):
+        def time(self, what: str) -> float:
+            if self.closed:
+                raise ValueError("I/O operation on closed file")
+            if what == "copy":
+                self.close()
+                raise ContenderFailed("the process ended with status -9")
+            return 1.0
+
+    monkeypatch.setattr(gpu_step, "started", lambda description, *_: Ending(description["kind"], fails=False))
+    monkeypatch.setattr(gpu_step, "Contender", Timed)
+    pairs = [Pair("tiny-mixed", "bf16"), Pair("mini-mixed", "bf16")]
+    how = {"rounds": 2, "batches": 1, "deadline": 0.0, "begin": lambda: None}
+    first, second = gpu_step.measure(pairs, ["train"], ["minigrad captured"], "cuda", **how)
+    assert first.seconds == {"product": [1.0, 1.0], "minigrad captured": [1.0, 1.0]}
+    assert second.seconds == {"minigrad captured": [1.0, 1.0]}
+    assert first.failed == second.failed == {"product": "the process ended with status -9"}
+
+
 @pytest.fixture
 def found_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripts find one."""
