@@ -1,6 +1,6 @@
 """Matrix products as calls of cuBLAS: which calls compute out = a @ b, from shapes and strides alone.
 
-cuBLAS reads memory column by column. A row-major matrix read that way is its own transpose, and outᵀ = bᵀ aᵀ: b is passed as A and a as B,
+cuBLAS reads memory column by column. A row-major matrix read that way is its transpose, and outᵀ = bᵀ aᵀ: b is passed as A and a as B,
 and neither is copied. A transposed view needs no copy either, because cuBLAS has a flag for it. Batch axes are treated as follows:
 
 - an axis along which b does not change and the rows of a and out continue becomes further rows: x (*b, m, k) @ W (k, n) is one product of

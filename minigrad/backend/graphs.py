@@ -139,7 +139,7 @@ class Recorder:
         cupy.get_default_memory_pool().free_all_blocks()
 
     def capture(self, function: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """Capture `function`. Returns its result and a function that replays its launches; nothing is computed before the first replay.
+        """Capture `function`. Returns its result, which has no values before the first replay, and a function that replays its launches.
 
         It runs twice before the capture: kernels are compiled then, cuBLAS is initialised, and the graph's memory is allocated.
 

@@ -73,35 +73,35 @@ def isnan(x: TensorLike) -> Tensor:
 
 def equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: where two tensors hold the same number (== on tensors is identity); carries no gradient."""
-    return _compare("equal", x, y)
+    return _comparison("equal", x, y)
 
 
 def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: where two tensors differ; carries no gradient."""
-    return _compare("not_equal", x, y)
+    return _comparison("not_equal", x, y)
 
 
 def less(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x < y; carries no gradient."""
-    return _compare("less", x, y)
+    return _comparison("less", x, y)
 
 
 def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x ≤ y; carries no gradient."""
-    return _compare("less_equal", x, y)
+    return _comparison("less_equal", x, y)
 
 
 def greater(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x > y; carries no gradient."""
-    return _compare("greater", x, y)
+    return _comparison("greater", x, y)
 
 
 def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Booleans: x ≥ y; carries no gradient."""
-    return _compare("greater_equal", x, y)
+    return _comparison("greater_equal", x, y)
 
 
-def _compare(name: str, x: Any, y: Any) -> Tensor:
+def _comparison(name: str, x: Any, y: Any) -> Tensor:
     if not (hasattr(x, "dtype") or hasattr(y, "dtype")):
         x = as_tensor(x)
     return without_gradient(name, _as_operand_with(y, x), _as_operand_with(x, y))

@@ -127,9 +127,9 @@ class Trainer:
         resume: continue from the newest valid checkpoint in `output`, if there is one yet. force: also if settings, model or data differ
         from those it was saved with; a notice names the differences. After SIGTERM or Ctrl-C the current step is finished and saved; the
         result says so.
-        Raises: CheckpointError (code exists) if `output` holds checkpoints and resume is False, (code changed) if they are of another run;
-        ArgumentError for resume without `output`; NonFiniteError for a loss or gradient that is not finite, which has not reached the
-        optimizer; DataError and others from the data.
+        Raises: CheckpointError (code exists) if `output` holds checkpoints and resume is False, (code changed) if settings, model or
+        data differ; ArgumentError for resume without `output`; NonFiniteError for a loss or gradient that is not finite, which has not
+        reached the optimizer; DataError and others from the data.
         """
         with ExitStack() as stack:
             if self.store is not None:

@@ -77,7 +77,7 @@ def functions_used(tree: ast.AST) -> Iterator[Use]:
             yield use(name, node)
         elif isinstance(node, ast.Attribute) and (name := name_on_namespace(node)):
             yield Use(name, None, ())
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("without_gradient", "ops.without_gradient", "_compared"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("without_gradient", "ops.without_gradient", "_comparison"):
             yield from (Use(name.value, None, ()) for name in node.args[:1] if isinstance(name, ast.Constant))
 
 
@@ -157,6 +157,11 @@ def test_cupy_has_every_function_with_its_keywords(path: Path) -> None:
 def test_arrays_of_cupy_have_every_method_with_its_keywords(path: Path) -> None:
     uses = {used for used in methods_used(tree_of(path)) if used.name not in HOST_ONLY}
     assert not sorted({said for used in uses if (said := complaint(MethodsOfAnArray, used))})
+
+
+def test_functions_that_are_named_by_a_string_are_seen() -> None:
+    names = {used.name for used in functions_used(tree_of(PACKAGE / "ops" / "discrete.py"))}
+    assert {"sign", "isfinite", "equal", "greater_equal"} <= names
 
 
 class _Methods(type):

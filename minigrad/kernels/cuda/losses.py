@@ -1,7 +1,7 @@
 """The classification loss on a GPU: two passes over each row of logits, and one for the gradient, whatever the number of classes.
 
-The divisor of a mean, the sum of the weights of the labels' classes, is computed on the GPU and stays there. Labels are checked when they
-are put on the GPU (`ops.label_ids`); the loss of a label outside the classes is NaN.
+The divisor of a mean, the sum of the weights of the labels' classes, is computed on the GPU and stays there. `ops.label_ids` has
+checked the labels, except in a captured step; the loss of a label outside the classes is NaN.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def row_strips(rows: int, width: int) -> Grid:
 
 
 RUN, MERGED, BUNDLE = 2048, 8, 16
-"""Ids sorted by one block, sorted runs merged at a time, and rows summed before their sums are."""
+"""Ids sorted among themselves as one run, sorted runs merged at a time, and rows summed before their sums are."""
 
 TABLES = 3
 """Tables whose rows one kernel can sum, at most."""

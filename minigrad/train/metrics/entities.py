@@ -20,8 +20,8 @@ from minigrad.files import listing, quoted
 from minigrad.train.metrics.report import ClassificationReport, EntityReport, averaged, pooled, scores_of_counts
 
 MODES = ("default", "strict")
-"""How entities are read from tags: "default" treats invalid sequences as conlleval and seqeval do, so that an I- without a B- before it
-begins an entity; "strict" is seqeval's strict IOB2: only B- begins one, an I- without it belongs to none, other tags are errors."""
+"""How entities are read from tags: "default" treats invalid sequences as conlleval and seqeval do, so that an I- that continues no
+entity begins one; "strict" is seqeval's strict IOB2: only B- begins one, an I- without it belongs to none, other tags are errors."""
 
 Tags = Sequence[Sequence[str]]
 """The tags of the words of each sentence."""

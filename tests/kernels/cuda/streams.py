@@ -22,7 +22,7 @@ queue: list[Callable[[], object]] = []
 
 
 def settle(past: int | None = None) -> None:
-    """Do all work in the queue, or until `past` items have ever been done."""
+    """Do all work in the queue, or only until `past` items have been done since the program began."""
     while queue and (past is None or Event.done < past):
         queue.pop(0)()
         Event.done += 1

@@ -191,7 +191,7 @@ def test_ids_that_the_table_does_not_have_are_nobodys(emulator: Emulator) -> Non
 
 # ---------------------------------------------------------------- order
 def test_an_order_that_is_made_beside_is_waited_for_once(emulator: Emulator) -> None:
-    """Also by whoever asks while the branch is open: a part that is computed anew on the way back."""
+    """Also by code that reads it while the side stream is open, as a part that is recomputed in the backward pass does."""
     main, side = MagicMock(), MagicMock()
     beside, order = SideStream(main, side, "forked", "joined"), SortedIds(np.array([[2, 0, 1]]))
     with beside.open():

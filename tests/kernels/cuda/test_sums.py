@@ -49,7 +49,7 @@ def test_without_a_branch_they_do_not_wait(launched: list[str]) -> None:
     assert len(made.parts(2 * WIDTH)[0].operands() or ()) == 1
 
 
-def test_where_a_branch_is_open_they_wait_until_somebody_wants_them(launched: list[str]) -> None:
+def test_with_a_side_stream_open_they_wait_until_somebody_wants_them(launched: list[str]) -> None:
     with Mode(current_side_stream, SideStream(None, None, None, None)):
         (part,) = added().parts(2 * WIDTH)
         assert not launched and len(part.operands() or ()) == 3

@@ -5,7 +5,7 @@
 // together. Nothing here waits for the GPU or asks how many ids are distinct: a captured graph could not.
 #include "rows.cuh"
 
-constexpr int RUN = 2048;   // keys sorted by a block
+constexpr int RUN = 2048;   // keys sorted among themselves, by RUN / WARP blocks
 constexpr int MERGED = 8;   // sorted runs merged into one
 constexpr int BUNDLE = 16;  // neighbours of one id that are summed before their sums are
 constexpr int LONG = 64;    // up to this many keys of one id are summed by one warp, more by a whole block

@@ -35,10 +35,10 @@ DEVICE double sum_of(const double* numbers, i64 n) {
     return block_sum(sum);
 }
 
-// For a captured graph, one block: what only the GPU knows when an update is due, computed in float64 as `optim.clip.clipping` does. loss:
-// the step's; otherwise losses: the sum over its micro-batches; the other pointer is null. squares: n numbers whose sum is the squared norm
-// of the gradient. numbers, for the host: the loss and that sum. scale: the factor for the gradients. stopped: set by the first step whose
-// loss or norm is not finite, for all later ones, until the host clears it. The last two are null without an update.
+// For a captured graph, one block: what only the GPU knows when an update is due, computed in float64 as by `optim.clip.clip_coefficient`.
+// loss: the step's; otherwise losses: the sum over its micro-batches; the other pointer is null. squares: n numbers whose sum is the squared
+// norm of the gradient. numbers, for the host: the loss and that sum. scale: the factor for the gradients. stopped: set by the first step
+// whose loss or norm is not finite, for all later ones, until the host clears it. The last two are null without an update.
 extern "C" __global__ void __launch_bounds__(THREADS)
     begin_captured(const float* loss, const double* losses, const double* squares, i64 n, double max_norm, double* numbers, float* scale,
                    int* stopped) {

@@ -90,9 +90,9 @@ struct Tf32 : FloatStorage {
         }
     }
 
-    // sums += weights · right, over 8 N rows of the tile, from `begin` up to but excluding `count`. It is computed as rightᵀ · weightsᵀ, so
-    // that the left operand is read from rows of the tile, two neighbours at a time, and serves two products: sums[j][i] belongs to column
-    // 8 (j - j % 2) + 2 (lane / 4) + i / 2 and to the warp's row 8 (j % 2) + 2 quad + i % 2.
+    // sums += weights · right, over 8 N rows of the tile, from `begin` on; those from `count` on, which is larger, are zeros. It is computed
+    // as rightᵀ · weightsᵀ, so that the left operand is read from rows of the tile, two neighbours at a time, and serves two products:
+    // sums[j][i] belongs to column 8 (j - j % 2) + 2 (lane / 4) + i / 2 and to the warp's row 8 (j % 2) + 2 quad + i % 2.
     template <int D, int N>
     static DEVICE void add_mixed(
         float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging&
@@ -198,7 +198,7 @@ struct Halves : SumsByRow {
         return fmaf(x.x, y.x, x.y * y.y);
     }
 
-    // array ← sums, for this warp's rows from `first` on; `rows` is the number of rows in all. They are transposed through the tiles, which
+    // array ← sums, for this warp's rows from `first` on; `rows` is the number of rows in all. They are rearranged through the tiles, which
     // nobody uses any more and of which each warp takes sixteen rows, so that a lane writes 16 bytes at a time.
     template <int D, class Offset>
     static DEVICE void write(
@@ -237,7 +237,7 @@ struct Halves : SumsByRow {
             }
     }
 
-    // sums += weights · right, over 8 N rows of the tile, from `begin` up to but excluding `count`.
+    // sums += weights · right, over 8 N rows of the tile, from `begin` on; those from `count` on, which is larger, are zeros.
     template <int D, int N>
     static DEVICE void add_mixed(
         float (&sums)[D / 8][4], const float (&weights)[N][4], const Tile<D>& right, int begin, int count, Staging&

@@ -31,7 +31,7 @@ DEVICE u32 fp16_pair(float x, float y) {
     return bits;
 }
 
-// The inverse of the pairs.
+// The two numbers of such a pair, as float32.
 DEVICE float2 bf16_numbers(u32 pair) { return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)); }
 
 DEVICE float2 fp16_numbers(u32 pair) {
