@@ -1,4 +1,4 @@
-"""The memory that recordings have together: pieces of few blocks, from their beginning for each graph, given back when no graph is left."""
+"""The memory that graphs share: chunks of a few blocks, used from the start by each graph, and freed with the last graph."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Block:
 
 
 class Pool:
-    """CuPy's, as far as a recording uses it. kept: bytes of what was computed that somebody keeps."""
+    """The part of CuPy's that a capture uses. kept: bytes of results that are still referenced."""
 
     kept: ClassVar[int] = 512
     limit: ClassVar[int] = 0
@@ -90,7 +90,7 @@ class Stream:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks in place of a GPU's memory. Of what a recording computes, only what it returns is kept."""
+    """Blocks in place of a GPU's memory. Of what a capture computes, only what it returns is kept."""
     cuda, runtime = ModuleType("cupy.cuda"), ModuleType("cupy.cuda.runtime")
     parts: dict[str, Any] = {
         "Memory": Block,
@@ -172,7 +172,7 @@ def test_where_there_is_little_left_it_is_taken_exactly(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("gpu")
-def test_what_limits_cupys_memory_limits_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cupys_memory_limit_bounds_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pool, "limit", 1000 + 3 * MIN_BLOCK)
     memory = GraphMemory()
     memory.begin()
@@ -257,7 +257,7 @@ def test_what_is_made_once_is_made_in_cupys_own_memory(recorder: graphs.Recorder
 
 
 def test_an_error_of_the_system_holds_nothing(monkeypatch: pytest.MonkeyPatch, gpu: None) -> None:
-    """Until garbage is collected, all that a recording had computed would be held by a cycle of the error and its traceback."""
+    """Until garbage is collected, a cycle of the error and its traceback would keep everything that a failed capture had computed."""
     monkeypatch.setattr(Block, "limit", 0)
 
     class Held:
@@ -279,7 +279,7 @@ def test_an_error_of_the_system_holds_nothing(monkeypatch: pytest.MonkeyPatch, g
 
 
 @pytest.mark.parametrize("run", [2, 3], ids=["a run before", "what is recorded"])
-def test_a_recording_that_fails_leaves_nothing(run: int, recorder: graphs.Recorder) -> None:
+def test_a_failed_capture_leaves_nothing(run: int, recorder: graphs.Recorder) -> None:
     runs: list[int] = []
 
     def function() -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""How long recordings are kept, without a GPU: steps are recorded anew when they are old, and made plainly where that cannot be done."""
+"""How long captured steps are kept, on a GPU of NumPy arrays: stale graphs are captured again, and steps run eagerly if capture fails."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from minigrad.workers import Replicas
 from minigrad.workers.replicas import forget_graphs
 
 
-# ---------------------------------------------------------------- when a recording is of no use any more
-def test_a_change_of_the_model_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+# ---------------------------------------------------------------- when a graph is stale
+def test_a_change_of_the_model_means_a_new_capture(gpu: type[recording.Recorder]) -> None:
     batch = batches([(5, 9, 3)])[0]
     model, team = team_of()
     changes = [
@@ -43,7 +43,7 @@ def test_a_change_of_the_model_means_a_new_recording(gpu: type[recording.Recorde
     assert len(gpu.lengths) == len(changes) + 1
 
 
-def test_a_change_of_the_objective_means_a_new_recording(gpu: type[recording.Recorder]) -> None:
+def test_a_change_of_the_objective_means_a_new_capture(gpu: type[recording.Recorder]) -> None:
     batch, objective = batches([(5, 9, 3)])[0], SequenceClasses()
     model, team = team_of(objective)
     model.eval()
@@ -55,7 +55,7 @@ def test_a_change_of_the_objective_means_a_new_recording(gpu: type[recording.Rec
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(nested: bool, gpu: type[recording.Recorder]) -> None:
+def test_a_change_of_a_part_of_a_mixture_means_a_new_capture(nested: bool, gpu: type[recording.Recorder]) -> None:
     batch, part = batches([(5, 9, 3)])[0], SequenceClasses([1.0, 2.0, 3.0])
     model, team = team_of(Mixed([(1.0, SequenceClasses()), (2.0, Mixed([(1.0, part)]) if nested else part)]))
     model.eval()
@@ -68,7 +68,7 @@ def test_a_change_of_a_part_of_a_mixture_means_a_new_recording(nested: bool, gpu
         SequenceClasses([1.0, 2.0]).class_weights[0] = 5.0
 
 
-def test_other_parts_of_a_mixture_in_a_mixture_mean_a_new_recording(gpu: type[recording.Recorder]) -> None:
+def test_other_parts_of_a_mixture_in_a_mixture_mean_a_new_capture(gpu: type[recording.Recorder]) -> None:
     batch, part = batches([(5, 9, 3)])[0], SequenceClasses()
     inner = Mixed([(1.0, part)])
     model, team = team_of(Mixed([(1.0, inner)]))
@@ -116,7 +116,7 @@ class Floating(SequenceClasses):
         return super().share(model, replace(part, labels=part.labels.astype(np.int64)), count)  # type: ignore[union-attr]
 
 
-def test_float_labels_are_filled_up_with_what_the_objective_ignores(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float_labels_are_padded_with_what_the_objective_ignores(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batches([(5, 9, 3)])[0]
     floats = replace(batch, labels=batch.labels.astype(np.float32))
     model, team = team_of(Floating())
@@ -353,7 +353,7 @@ def test_memory_that_does_not_suffice_for_a_graph(
     assert len(gpu.lengths) == 1
 
 
-def test_memory_that_evaluations_keep_is_given_up_first(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_evaluations_is_freed_first(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batches([(5, 9, 3)])[0]
     model, team = team_of()
     replicas = Replicas(lambda tokens: model(tokens).logits, workers=1)

@@ -193,10 +193,10 @@ def test_what_a_recording_has_made_does_not_last_from_one_replay_to_the_next(gpu
 
 
 def test_what_is_read_beside_is_held(gpu: type[recording.Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A branch that holds nothing computes from memory that is another array's by then, and is found out by that."""
+    """A side stream that keeps no operands alive reads memory that another array has overwritten, which the emulator shows."""
     plain, _ = made(SequenceClasses(), batches(LENGTHS), False, True)
     run = SideStream.run
-    monkeypatch.setattr(SideStream, "run", lambda branch, work, holder, size: run(branch, work, object(), size))
+    monkeypatch.setattr(SideStream, "run", lambda stream, work, holder, size: run(stream, work, object(), size))
     ours, _ = made(SequenceClasses(), batches(LENGTHS), True, True)
     assert not np.array_equal(np.array(ours), np.array(plain), equal_nan=True)
     assert "matmul beside freed" in streams.SecondStream.disturbed
