@@ -60,7 +60,8 @@ def check_op(
     - Inputs, outputs and incoming gradients are not written to, and running the pullback twice gives the same bits.
     - On Tensors (`higher_order`) value and gradient are those on arrays; when no gradient is required, the value is the same.
     - float32 in, float32 out; a gradient has its input's shape and dtype (`same_dtype=False` for a function that changes the dtype).
-    - Transposed, reversed, sliced and broadcast arrays, as inputs and as incoming gradients, change neither value nor gradient.
+    - Transposed, reversed and sliced arrays, as inputs and as incoming gradients, change neither value nor gradient; nor do broadcast
+      incoming gradients.
 
     The tolerances are for values and derivatives of order 1. float32 is compared with float64 to about three digits.
     args: arrays (or lists) of floats are the inputs whose gradients are checked, in float64; everything else is passed through.

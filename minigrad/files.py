@@ -25,7 +25,7 @@ MAX_JSON_DEPTH = 100
 
 
 def as_path(path: object) -> Path:
-    """`path` as a Path. Raises: ArgumentError for anything but a path, also for "", which pathlib takes for the current directory."""
+    """`path` as a Path. Raises: ArgumentError for anything but a path, and for "", which pathlib takes for the current directory."""
     if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str) or not name or "\0" in name:
         raise ArgumentError(f"pass the path of a file or directory, got {quoted(path)}")
     return Path(name)

@@ -178,7 +178,7 @@ class Parameter(Tensor):
             old.version += 1  # invalidates graphs recorded before, which lead to the old leaf
             self.ledger = None
             self.leaf = Leaf(old.name, self.shape, self.dtype)
-            self.leaf.hooks = old.hooks
+            self.leaf.hooks, self.leaf.version = old.hooks, old.version  # versions only grow, so that none occurs twice
             self.node = self.leaf if trained else None
 
 

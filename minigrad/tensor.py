@@ -68,7 +68,7 @@ class Tensor:
     # ---------------------------------------------------------------- properties
     @property
     def array(self) -> Array:
-        """The array itself, for reading inside minigrad; users call `data` or `numpy()`."""
+        """The array itself, for reading inside minigrad; users read `data` or call `numpy()`."""
         return self._array
 
     @property

@@ -106,6 +106,16 @@ class Arena:
                 if p.leaf.grad is not None:
                     p.leaf.grad = p.leaf.view
 
+    def attach(self) -> None:
+        """Make the parameters views of this arena again, without gradients, after they were moved elsewhere."""
+        for place in self.places:
+            p = place.parameter
+            p.replace_storage(place.of(self.data))
+            p.leaf.view = place.of(self.gradients)
+        for p in self.names:
+            p.zero_grad()
+            p.owner = self
+
     def blocks(self, update: Update, moments: Sequence[Array]) -> Iterator[Block]:
         """The blocks of one update."""
         for start in range(update.start, update.stop, self.block):

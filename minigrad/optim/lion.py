@@ -30,8 +30,9 @@ def lion(xp: Any, p: Any, g: Any, moments: Any, scratch: Any, *, lr: float, beta
 class Lion(Optimizer):
     """Lion (EvoLved Sign Momentum), with decoupled weight decay: Algorithm 2 of Chen et al., 2023.
 
-    betas: of the interpolation whose sign is the step, and the decay rate of the momentum. A step moves every element by lr, so lr should
-    be 3 to 10 times less than AdamW's and weight_decay as many times more (section 5 of the paper). Raises: ArgumentError.
+    betas: the momentum's weight in the interpolation whose sign is the step, and the decay rate of the momentum. A step moves every
+    element by lr, so lr should be 3 to 10 times less than AdamW's and weight_decay as many times more (section 5 of the paper).
+    Raises: ArgumentError.
     """
 
     kernel = lion

@@ -214,8 +214,9 @@ class Optimizer(ABC):
         """Move the parameters and moments to a device ("cpu", "cuda" or "auto"), in place; returns self. Gradients are discarded.
 
         Afterwards `module.to(device)` moves the rest of the model: buffers and parameters that no optimizer holds.
-        Raises: ArgumentError for anything but a device; DeviceError or MissingExtraError for an absent one; GraphError (graph-owner) if a
-        later optimizer has taken parameters over, or while the worker processes of a team share the parameters.
+        Raises, with nothing moved: ArgumentError for anything but a device, and if `param_groups` holds other groups, parameters or options
+        than at the beginning; DeviceError or MissingExtraError for an absent device; MemoryError; GraphError (graph-owner) if a later
+        optimizer has taken parameters over, or while the worker processes of a team share the parameters.
         """
         device = check_device(device)
         if device == self.arena.xp.DEVICE:
@@ -223,11 +224,19 @@ class Optimizer(ABC):
         self.arena.check_ownership()
         if self.arena.allocate != self.arena.xp.zeros:
             raise GraphError("the processes of a team share the parameters: close the team before moving the optimizer", code="graph-owner")
-        state = self.state_dict()
-        for p, moved in [(p, to_device(p.array, device)) for p in self.steps]:
-            p.replace_storage(moved)
-        self._allocate(self.arena.names)
-        self.load_state_dict(state)
+        entries = self.state_dict()["state"]
+        arena, tables, moments, scratch = self.arena, self.tables, self.moments, self._scratch
+        try:
+            for p, moved in [(p, to_device(p.array, device)) for p in self.steps]:
+                p.replace_storage(moved)
+            self._allocate(arena.names)
+            self._restore(entries)
+        except BaseException:  # no memory there, or an interrupt
+            self.arena, self.tables, self.moments, self._scratch = arena, tables, moments, scratch
+            for table in tables.values():
+                table.attach()
+            arena.attach()
+            raise
         return self
 
     def state_dict(self) -> dict[str, Any]:
@@ -259,6 +268,10 @@ class Optimizer(ABC):
         groups, entries = self._checked(state)
         for group, options in zip(self.param_groups, groups, strict=True):
             group.update(options)
+        self._restore(entries)
+
+    def _restore(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Set step counts and moments from a state's entries, one per parameter."""
         places = {place.parameter: place for place in self.arena.places}
         self.moments.clear()
         for p, entry in zip([p for members in self._members for p in members], entries, strict=True):

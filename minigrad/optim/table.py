@@ -51,6 +51,11 @@ class Table:
         self.gradients = allocate(self.gradients.shape, self.gradients.dtype)
         self.moments = {name: copied(moment, allocate, self.used) for name, moment in self.moments.items()}
 
+    def attach(self) -> None:
+        """Give the parameter this table's array and debt again, after it was moved elsewhere."""
+        self.parameter.replace_storage(self.data)
+        self.parameter.ledger = self.debt
+
     def arrays(self) -> list[Array]:
         """All arrays that workers read or write."""
         return [self.data, self.debt.paid, self.row, self.due, self.gradients, *self.moments.values()]

@@ -35,7 +35,8 @@ class Average:
     def blocks(self) -> Iterator[tuple[Array, Array]]:
         """Weights and their average, in blocks as the optimizer updates them. Raises: GraphError if the optimizer has been moved."""
         if self._optimizer.arena is not self._arena:
-            raise GraphError("the optimizer has moved to another device since its average was made: make the average afterwards")
+            moved = "the optimizer has moved to another device since its average was made: make the average afterwards"
+            raise GraphError(moved, code="graph-owner")
         for start in range(0, len(self._flat), self._arena.block):
             block = slice(start, start + self._arena.block)
             yield self._arena.data[block], self._flat[block]
@@ -60,7 +61,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Use the average as the model's weights. On leaving it has its own weights again, to the last bit."""
+        """A context in which the model has the average as its weights. At the end its own weights return, to the last bit."""
         own = {name: parameter.array.copy() for name, parameter in self._parameters.items()}
         try:
             for name, parameter in self._parameters.items():

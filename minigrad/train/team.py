@@ -22,7 +22,7 @@ import numpy as np
 from minigrad.backend import device_of, random
 from minigrad.data.checks import check_count
 from minigrad.data.loader import Batch
-from minigrad.errors import ArgumentError, MinigradError
+from minigrad.errors import ArgumentError, GraphError, MinigradError
 from minigrad.files import quoted
 from minigrad.optim import Optimizer
 from minigrad.optim.clip import check_max_norm, clip_coefficient, gradient_norm
@@ -79,7 +79,7 @@ class Team:
             raise ArgumentError(
                 f"Team takes an optimizer after loss_of, such as AdamW(model.parameters()), and got {type(optimizer).__name__}"
             )
-        self.loss_of, self.optimizer = loss_of, optimizer
+        self.loss_of, self.optimizer, self._arena = loss_of, optimizer, optimizer.arena
         on_gpu = device_of(optimizer.arena.data) != "cpu"
         self.workers = number_of_workers(workers, "the parameters are on a GPU" if on_gpu else None)
         if max_norm is not None:
@@ -104,7 +104,8 @@ class Team:
         Raises: what `loss_of` raises; an error of a worker has the same class (MinigradError for classes that are not minigrad's) and
         the worker's traceback as a note. MinigradError (worker-died) if a worker was killed. In all cases parameters are unchanged, there
         are no gradients, and the next call starts new workers. ArgumentError for parts below 1 and for a team that is closed;
-        MinigradError (half-step) after a step that was not finished.
+        MinigradError (half-step) after a step that was not finished; GraphError (graph-owner) if the optimizer has moved to another device
+        since the team, with workers or captured steps, was made.
         """
         return self._backward(batch, parts, self._captured)
 
@@ -232,6 +233,8 @@ class Team:
     def _check_usable(self) -> None:
         if self._closed:
             raise ArgumentError("this team is closed: make a new one")
+        if self.optimizer.arena is not self._arena and (self._pool is not None or self._captured is not None):
+            raise GraphError("the optimizer has moved to another device since this team was made: make a new one", code="graph-owner")
         if self._broken:
             raise MinigradError(
                 "a step of this team was broken off, so the parameters are neither those before it nor those after it: "

@@ -15,7 +15,7 @@ from kernels.cuda import recording
 import minigrad as mg
 from minigrad import functional as F
 from minigrad.data.loader import Batch
-from minigrad.errors import ArgumentError, IndexRangeError, ShapeError
+from minigrad.errors import ArgumentError, GraphError, IndexRangeError, ShapeError
 from minigrad.models import (
     BertConfig,
     BertForSequenceClassification,
@@ -102,6 +102,19 @@ class PooledRoberta(mg.nn.Module):
         rows = self.encoder(tokens).last_hidden_state
         pooled = [pool(rows, packing=tokens.packing) for pool in (F.segment_mean, F.segment_max)]
         return LogitsOutput(self.classifier(F.concatenate(pooled, axis=1)))
+
+
+def test_graphs_of_an_optimizer_that_has_moved_are_not_replayed(gpu: type[recording.Recorder]) -> None:
+    """They read and write its old arrays, also if it has come back."""
+    (batch,), (model, team) = batches([(5, 9, 3)]), team_of()
+    made(team, batch)
+    for device in "cpu", "cuda":
+        team.optimizer.to(device)
+        model.to(device)
+    before = model.classifier.weight.numpy().copy()
+    with pytest.raises(GraphError, match="since this team was made: make a new one"):
+        made(team, batch)
+    np.testing.assert_array_equal(model.classifier.weight.numpy(), before)
 
 
 # ---------------------------------------------------------------- to the last bit
