@@ -79,14 +79,9 @@ class FieldError(MinigradError, KeyError):
 class GraphError(MinigradError, RuntimeError):
     """The recorded graph cannot give the requested gradient.
 
-        Codes: graph-none (nothing was recorded), graph-freed (second backward), graph-stale (a parameter changed between forward and backward),
-    <<<<<<< HEAD
-        graph-order (second derivatives without `higher_order`), graph-detach (a gradient would be lost), graph-owner (parameters belong to
-        an optimizer, a later one, or a team's processes), graph-recompute (a recomputed function behaved differently the second time).
-    =======
-        graph-order (second derivatives without `higher_order`), graph-detach (a gradient would be lost), graph-owner (an optimizer, or a
-        team of processes, holds the parameters), graph-recompute (a recomputed function behaved differently the second time).
-    >>>>>>> fix21Q
+    Codes: graph-none (nothing was recorded), graph-freed (second backward), graph-stale (a parameter changed between forward and backward),
+    graph-order (second derivatives without `higher_order`), graph-detach (a gradient would be lost), graph-owner (an optimizer or a team
+    of processes holds the parameters, or they have moved), graph-recompute (a recomputed function behaved differently the second time).
     """
 
     code = "graph"
