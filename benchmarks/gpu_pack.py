@@ -25,7 +25,7 @@ MOST = 64 << 20
 
 RUN = """#!/usr/bin/env bash
 # Run tests, benchmark and profile on this machine's GPU within MINUTES (9) altogether; arguments go to the benchmark. Results are written
-# to the directory RESULTS (results/), each as soon as it is known.
+# to the directory RESULTS (results/), each as soon as it is known. The exit status is 0 if all of it could run and no test has failed.
 set -uo pipefail
 minutes="${MINUTES:-9}"
 [[ "$minutes" =~ ^[1-9][0-9]*$ ]] || { echo "error: MINUTES must be a whole number above 0, got '$minutes'" >&2; exit 2; }
@@ -67,18 +67,19 @@ for run in $runs; do
 done
 $tested_in python3 -m pytest $several tests/gpu --ignore tests/gpu/test_sanitizer.py -v \
   -p no:cacheprovider -o faulthandler_timeout=100 2>&1 | tee "$results/tests.txt"
-tested=$?
-for job in "${jobs[@]}"; do wait "$job" || tested=1; done
+failed=$?
+for job in "${jobs[@]}"; do wait "$job" || failed=1; done
 for run in $runs; do
   tee -a "$results/tests.txt" <"$results/$run.txt" && rm "$results/$run.txt"
 done
 unset OPENBLAS_NUM_THREADS
 touch tested
 
-wait "$benchmark"
+wait "$benchmark" || failed=1
 cat "$results/gpu_step.md"
-timeout --kill-after=5 "$(left 5)" python3 benchmarks/gpu_profile.py --json "$results/gpu_profile.json" 2>&1 | tee "$results/gpu_profile.md"
-exit "$tested"
+timeout --kill-after=5 "$(left 5)" python3 benchmarks/gpu_profile.py --json "$results/gpu_profile.json" 2>&1 \
+  | tee "$results/gpu_profile.md" || failed=1
+exit "$failed"
 """
 
 

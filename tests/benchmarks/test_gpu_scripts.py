@@ -266,7 +266,7 @@ def test_the_archive_holds_what_the_run_needs(archive: Path, tmp_path: Path) -> 
     folder = unpacked(archive, tmp_path)
     assert list(folder.glob("cubins/*.cubin"))
     status, said = run_there(folder, minutes=5)
-    assert status == 0 and said.count(probe().reason) >= 3  # the doctor's, and both scripts'
+    assert status == 1 and said.count(probe().reason) >= 3  # the doctor's, and both scripts'
     tests = (folder / "found" / "tests.txt").read_text(encoding="utf-8")
     assert "failed" not in tests and tests.count("1 skipped") == 4  # compute-sanitizer is run apart from the others
     assert {path.name for path in (folder / "found").iterdir()} == {"doctor.txt", "tests.txt", "gpu_step.md", "gpu_profile.md"}
@@ -304,6 +304,7 @@ def test_nothing_is_found(run: str) -> None:
 def test_the_benchmark_gets_ready_beside_the_tests_and_times_after_them(archive: Path, tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path)
     (folder / "benchmarks" / "gpu_step.py").write_text(BESIDE, encoding="utf-8")
+    (folder / "benchmarks" / "gpu_profile.py").write_text("", encoding="utf-8")
     for path in (folder / "tests" / "gpu").glob("*.py"):
         path.unlink()
     for name in ("test_kernels.py", "test_sanitizer.py"):
