@@ -289,6 +289,7 @@ Path("begun").touch()
 while not Path(sys.argv[sys.argv.index("--after") + 1]).exists(): time.sleep(0.02)
 results = Path(sys.argv[sys.argv.index("--json") + 1]).parent
 print("timed", (results / "tests.txt").read_text().count(" passed"), sorted(path.name for path in results.iterdir()))
+sys.exit(STATUS)
 """
 
 AWAITING = """
@@ -301,16 +302,17 @@ def test_nothing_is_found(run: str) -> None:
 """
 
 
-def test_the_benchmark_gets_ready_beside_the_tests_and_times_after_them(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [0, 3])
+def test_the_benchmark_gets_ready_beside_the_tests_and_times_after_them(ended: int, archive: Path, tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path)
-    (folder / "benchmarks" / "gpu_step.py").write_text(BESIDE, encoding="utf-8")
+    (folder / "benchmarks" / "gpu_step.py").write_text(BESIDE.replace("STATUS", str(ended)), encoding="utf-8")
     (folder / "benchmarks" / "gpu_profile.py").write_text("", encoding="utf-8")
     for path in (folder / "tests" / "gpu").glob("*.py"):
         path.unlink()
     for name in ("test_kernels.py", "test_sanitizer.py"):
         (folder / "tests" / "gpu" / name).write_text(AWAITING, encoding="utf-8")
     status, said = run_there(folder, minutes=4, patience=240)
-    assert status == 0, said
+    assert status == (ended != 0), said
     assert "timed 5 ['doctor.txt', 'gpu_step.md', 'tests.txt']" in said
 
 
