@@ -23,10 +23,11 @@ class MinigradError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the finished message instead of the constructor's arguments, so that errors can cross processes and be copied."""
-        return _with_arguments, (type(self), self.args), self.__dict__
+        return with_arguments, (type(self), self.args), self.__dict__
 
 
-def _with_arguments(kind: type[MinigradError], arguments: tuple[Any, ...]) -> MinigradError:
+def with_arguments(kind: type[MinigradError], arguments: tuple[Any, ...]) -> MinigradError:
+    """An error with a finished message. Not made by its constructor, which would compose the message again."""
     error = kind.__new__(kind)
     error.args = arguments  # OSError's __new__ would drop them
     return error

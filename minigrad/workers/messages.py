@@ -109,8 +109,7 @@ def rebuilt(description: Mapping[str, Any], where: str) -> MinigradError | Memor
     if description["kind"] == "MemoryError":
         error = MemoryError(message)
     elif isinstance(kind, type) and issubclass(kind, MinigradError):
-        error = kind.__new__(kind)  # not by the constructor, which would compose the message again
-        error.args = (message,)  # OSError's __new__ would drop it
+        error = errors.with_arguments(kind, (message,))
         vars(error).update(description["known"])
     else:
         error = MinigradError(f"{description['kind']} in {where}: {message}", code="worker")
